@@ -1,0 +1,35 @@
+"""Files that are either complete or absent, whatever kills the program."""
+
+import contextlib
+import os
+
+
+@contextlib.contextmanager
+def atomic_file(path):
+    """A binary file to write, which gets its name only once it is complete and on disk.
+
+    Until then it is called `{name}.tmp` beside `path`. If the block raises, nothing
+    is left; after a kill the temporary file may be, and whoever owns the folder removes it.
+
+    Args:
+        path: Path. An existing file is replaced.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder):
+    """Makes renames inside `folder` survive a power cut: they belong to the folder, not to the files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,233 @@
+"""Converts training images to sharded, shuffled TFRecords; once, before the first training.
+
+    python -m dataset.convert --config config.ini --source ms1m
+
+Image bytes and labels stay as they are. Every image is checked; what is damaged is left out and
+listed in `bad_records.txt`. A conversion may be killed at any moment: the same command goes on with it.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dataset.config import read_config
+from dataset.conversion import Conversion, remove_leftovers
+from dataset.image_check import LEVELS
+from dataset.image_list import ImageList
+from dataset.insightface_rec import InsightFaceRec
+from dataset.manifest import MANIFEST_NAME, read_manifest, verify_checksums
+from dataset.mxnet_reader import MXNetReader
+from dataset.recordio import RecordReader
+from dataset.tfrecord_source import TFRecordSource
+
+logger = logging.getLogger(__name__)
+
+READERS = {"own": RecordReader, "mxnet": MXNetReader}
+
+
+def convert(
+    source_config,
+    tfrecords_folder,
+    *,
+    seed=0,
+    images_per_shard=25_000,
+    workers=None,
+    verify="full",
+    max_bad=0.001,
+    reader="own",
+    overwrite=False,
+):
+    """Converts one source into `{tfrecords_folder}/{source name}`, unless that is already done.
+
+    A conversion is up to date while the source has not changed, whatever its seed and its
+    checks were; with the source gone it is taken as it is. Out of date, it stays until the new one
+    is complete. Of several processes that call this at once, one converts and the others wait.
+
+    The worker processes are spawned: they import the main program anew, under another name.
+
+    Args:
+        source_config: a `SourceConfig`.
+        tfrecords_folder: str or Path.
+        seed: int >= 0, of the order of the images. Defaults to `0`.
+        images_per_shard: int > 0, at most. Defaults to `25_000`.
+        workers: int > 0, processes. Defaults to the number of cores.
+        verify: `"full"` or `"header"`, see `check_image`. Defaults to `"full"`.
+        max_bad: float in `[0, 1]`, fraction of images that may be left out. Defaults to `0.001`.
+        reader: `"own"` or `"mxnet"`, what reads a `.rec`. Defaults to `"own"`.
+        overwrite: bool, convert even if that is already done. Defaults to `False`.
+
+    Returns:
+        The `Manifest`.
+
+    Raises:
+        FileNotFoundError: the source is not there.
+        ValueError: an option out of range, a source that cannot be read, too many bad images.
+        OSError: no space on disk, or a worker that was killed. What is finished is kept.
+    """
+    _check_option("seed", seed, "an integer >= 0", seed >= 0)
+    _check_option("images_per_shard", images_per_shard, "an integer > 0", images_per_shard > 0)
+    _check_option("workers", workers, "an integer > 0", workers is None or workers > 0)
+    _check_option("verify", verify, " or ".join(LEVELS), verify in LEVELS)
+    _check_option("max_bad", max_bad, "a fraction in [0, 1]", 0 <= max_bad <= 1)
+    _check_option("reader", reader, " or ".join(READERS), reader in READERS)
+    name, target = source_config.name, Path(tfrecords_folder) / source_config.name
+    try:
+        source = _open_source(source_config, reader)
+    except FileNotFoundError as error:
+        if overwrite or not (target / MANIFEST_NAME).is_file():
+            raise FileNotFoundError(f"source [{name}]: {error}") from None
+        logger.warning("%s; its conversion %s is taken as it is", error, target)
+        return read_manifest(target)
+
+    manifest, _ = _existing(target, source, overwrite)
+    if manifest is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.with_name(f".{name}.lock")):
+            # Another process may have converted it while this one waited.
+            manifest, reason = _existing(target, source, overwrite)
+            if manifest is None:
+                logger.info("%s: converting to %s: %s", name, target, reason)
+                conversion = Conversion(
+                    name, source, target, seed, images_per_shard, workers or os.cpu_count(), verify, max_bad
+                )
+                return conversion.run()
+    remove_leftovers(target)
+    logger.info("%s: %s is up to date (seed %d, verify %s)", name, target, manifest.seed, manifest.verify)
+    return manifest
+
+
+def convert_sources(config, names, **options):
+    """Converts several sources of a config, those that are not up to date.
+
+    Args:
+        config: a `Config`.
+        names: list of str, sections.
+        **options: of `convert`.
+
+    Returns:
+        List of `Manifest`, one per name.
+
+    Raises:
+        As `convert`; a source that is not there is found before the first one is converted.
+    """
+    sources = [config.source(name) for name in names]
+    _check_sources(config, sources)
+    return [convert(source, config.tfrecords, **options) for source in sources]
+
+
+def main(argv=None):
+    """The program; `SystemExit` with a message if a source cannot be converted."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = _parse_arguments(argv)
+    try:
+        config = read_config(args.config)
+        names = args.source or list(config.sources)
+        if args.check:
+            for name in names:
+                _check_checksums(config.tfrecords / config.source(name).name)
+            return
+        convert_sources(config, names, **{name: getattr(args, name) for name in convert.__kwdefaults__})
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"dataset.convert: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _parse_arguments(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset.convert",
+        description="Converts training images to sharded, shuffled TFRecords. A conversion that was "
+        "interrupted goes on with the same command.",
+    )
+    parser.add_argument("--config", default="./config.ini", help="where the data lies (%(default)s)")
+    parser.add_argument("--source", nargs="+", metavar="NAME", help="sections of the config (all sources)")
+    parser.add_argument("--seed", type=int, help="of the order of the images (%(default)s)")
+    parser.add_argument("--images_per_shard", type=int, metavar="N", help="at most (%(default)s)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (one per core)")
+    parser.add_argument(
+        "--verify", choices=LEVELS, help="decode every image, or look at its header and end (%(default)s)"
+    )
+    parser.add_argument(
+        "--max_bad", type=float, metavar="FRACTION", help="of images that may be left out (%(default)s)"
+    )
+    parser.add_argument(
+        "--reader", choices=READERS, help="what reads a .rec; mxnet needs MXNet (%(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="convert again what is converted already")
+    parser.add_argument("--check", action="store_true", help="only verify the checksums of what is converted")
+    parser.set_defaults(**convert.__kwdefaults__)
+    return parser.parse_args(argv)
+
+
+def _check_option(name, value, expected, is_valid):
+    if not is_valid:
+        raise ValueError(f"{name}: expected {expected}, received {value}")
+
+
+def _check_sources(config, sources):
+    """All at once: the first one may take an hour."""
+    for source in sources:
+        path = source.mxrec or source.train_list or source.tfrecord
+        if not path.exists() and not (config.tfrecords / source.name / MANIFEST_NAME).is_file():
+            raise FileNotFoundError(f"{config.path}: section [{source.name}]: no such file or folder: {path}")
+
+
+def _check_checksums(folder):
+    manifest = read_manifest(folder)
+    verify_checksums(manifest, functools.partial(tqdm, desc=manifest.source, unit=" files", disable=None))
+    logger.info(
+        "%s: %d images, %d shards, %.1f MB: all checksums are right",
+        folder,
+        manifest.num_images,
+        len(manifest.shards),
+        manifest.num_bytes / 1e6,
+    )
+
+
+def _open_source(config, reader):
+    if config.mxrec is not None:
+        return InsightFaceRec(config.mxrec, READERS[reader])
+    if config.train_list is not None:
+        return ImageList(config.train_list, config.prefix)
+    return TFRecordSource(config.tfrecord)
+
+
+def _existing(target, source, overwrite):
+    """`(manifest, None)` of an up-to-date conversion, or `(None, why there is none)`."""
+    if not (target / MANIFEST_NAME).is_file():
+        if target.exists() and any(target.iterdir()):
+            raise ValueError(
+                f"{target}: expected a converted source or an empty folder, received other files"
+            )
+        return None, "not converted yet"
+    if overwrite:
+        return None, "asked to convert it again"
+    try:
+        manifest = read_manifest(target)
+    except ValueError as error:
+        return None, f"what is there cannot be used: {error}"
+    if manifest.fingerprint != source.fingerprint():
+        return None, "its source has changed"
+    return manifest, None
+
+
+@contextlib.contextmanager
+def _lock(path):
+    """Held by one process at a time; the system frees it when its holder dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("%s: waiting for another process to finish its conversion", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Tells a sound image from a damaged one."""
+
+import struct
+
+import cv2
+import numpy as np
+import simplejpeg
+
+LEVELS = ("full", "header")
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = struct.Struct(">4x4s2I")  # the first chunk: its length, type, width, height
+_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+
+
+def check_image(image, image_size=None, verify="full"):
+    """Checks one encoded image.
+
+    Args:
+        image: bytes, expected to be a JPEG or PNG.
+        image_size: `(height, width)` that it must have, or `None` for any.
+        verify: `"header"`: its kind and size, and that it is there to its end; `"full"`: also every
+            pixel, where the slightest damage counts. Defaults to `"full"`.
+
+    Returns:
+        `(height, width)`.
+
+    Raises:
+        ValueError: it is damaged, or not what was expected.
+    """
+    if image.startswith(_JPEG_START):
+        return _check_jpeg(image, image_size, verify)
+    if image.startswith(_PNG_START):
+        return _check_png(image, image_size, verify)
+    raise ValueError(
+        f"expected a JPEG or PNG, received {len(image)} bytes that start with '{image[:8].hex(' ')}'"
+    )
+
+
+def _check_jpeg(image, image_size, verify):
+    received = simplejpeg.decode_jpeg_header(image)[:2]
+    _check_size(image_size, received)
+    # Readers pad records and blocks with zeros.
+    if not image.rstrip(b"\0").endswith(_JPEG_END):
+        raise ValueError(
+            f"expected a JPEG that ends with its end marker, received {len(image)} bytes without"
+        )
+    if verify == "full":
+        # Grey is enough: all coefficients are read, colour is only computed from them; twice as fast.
+        simplejpeg.decode_jpeg(image, "GRAY", strict=True)
+    return received
+
+
+def _check_png(image, image_size, verify):
+    if len(image) < len(_PNG_START) + _PNG_HEADER.size:
+        raise ValueError(f"expected a PNG, received its first {len(image)} bytes")
+    kind, width, height = _PNG_HEADER.unpack_from(image, len(_PNG_START))
+    if kind != b"IHDR":
+        raise ValueError(f"expected a PNG that starts with its header, received {kind}")
+    _check_size(image_size, (height, width))
+    if not image.rstrip(b"\0").endswith(_PNG_END):
+        raise ValueError(f"expected a PNG that ends with its end marker, received {len(image)} bytes without")
+    if verify == "full" and cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+        raise ValueError("expected a PNG, received one that does not decode")
+    return height, width
+
+
+def _check_size(expected, received):
+    if expected is not None and tuple(expected) != tuple(received):
+        raise ValueError("expected {}x{}, received {}x{}".format(*expected, *received))

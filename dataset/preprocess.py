@@ -1,0 +1,56 @@
+"""Encoded image -> network input: the one way for training, evaluation and export."""
+
+import tensorflow as tf
+
+
+def decode(encoded):
+    """Decodes one JPEG or PNG to the pixels that PIL and OpenCV give.
+
+    Args:
+        encoded: scalar string tensor.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
+    """
+    # TensorFlow's default, the fast DCT, differs from PIL and OpenCV in three values of four.
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def preprocess(images, image_size):
+    """Centre-crops faces, turns RGB to BGR and normalises: `(pixel - 127.5) / 128`.
+
+    References:
+    - margin-centre-face, `dataset/utils.py::process_image` (BGR, crop to 112x96, scale)
+
+    Args:
+        images: uint8 `(batch, height, width, 3)`, RGB.
+        image_size: `(height, width)` of the network's input, at most those of `images`.
+
+    Returns:
+        float32 `(batch, *image_size, 3)`, BGR, in `[-0.996, 0.996]`.
+
+    Raises:
+        ValueError: the images are smaller than `image_size`.
+    """
+    height, width = images.shape[1:3]
+    if height is None or height < image_size[0] or width < image_size[1]:
+        raise ValueError(f"expected images of at least {tuple(image_size)}, received {(height, width)}")
+    top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
+    cropped = images[:, top : top + image_size[0], left : left + image_size[1], ::-1]
+    return (tf.cast(cropped, tf.float32) - 127.5) / 128.0
+
+
+def mirror(images, seed):
+    """Mirrors each image left to right with probability one half.
+
+    Row 3 of docs/fidelity.md: the original defines a mirror and never calls it.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        seed: int32 or int64 `(2,)`; the choice is a pure function of it.
+
+    Returns:
+        The same shape and dtype.
+    """
+    chosen = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
+    return tf.where(chosen, images[:, :, ::-1], images)

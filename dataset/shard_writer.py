@@ -1,0 +1,185 @@
+"""The worker side of a conversion: one shard of checked images at a time."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import mmap
+import multiprocessing
+import os
+import pickle
+import threading
+
+import numpy as np
+
+from dataset.atomic import atomic_file
+from dataset.image_check import check_image
+from dataset.manifest import RECORD_DTYPE, Shard
+from dataset.tfrecord import encode_example, write_record
+
+WORK_FOLDER = "work"  # inside a conversion that is not finished
+MAX_LISTED_MISMATCHES = 1000
+
+_REPORT_EVERY = 64  # images; often enough for a steady progress bar and a quick stop
+
+
+class ConversionStopped(Exception):
+    """Raised in a worker that was told to stop; the shard it was at is gone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardReport:
+    """What became of the images of one shard. Lists hold `(index, description, reason)`."""
+
+    shard: Shard
+    bad: list
+    num_label_mismatches: int
+    label_mismatches: list
+
+
+class ShardWriter:
+    """Writes shards, each with its report: complete ones or none.
+
+    Args:
+        source: the images, for instance an `ImageList`.
+        folder: Path; shards go there, reports into its `WORK_FOLDER`.
+        image_size: `(height, width)` that every image must have.
+        verify: `"full"` or `"header"`, see `check_image`.
+        done: shared int, the images that all workers are through with; added to.
+        stop: event; when it is set, writing raises `ConversionStopped`.
+    """
+
+    def __init__(self, source, folder, image_size, verify, done, stop):
+        self.source = source
+        self.folder = folder
+        self.image_size = image_size
+        self.verify = verify
+        self.done = done
+        self.stop = stop
+
+    def write(self, name, indices, labels):
+        """Writes one shard and then its report, which makes the shard a finished one.
+
+        Args:
+            name: str, of the shard's file.
+            indices: int array, the images of this shard in their order.
+            labels: int array of the same shape, their identities.
+        """
+        records = np.zeros(len(indices), RECORD_DTYPE)
+        num_images = num_bytes = num_label_mismatches = 0
+        bad, label_mismatches = [], []
+        with atomic_file(self.folder / name) as file:
+            file = HashedFile(file)
+            for index, label in self._counted(indices, labels):
+                try:
+                    image, own_label = self.source.read(index)
+                    check_image(image, self.image_size, self.verify)
+                except ValueError as error:
+                    bad.append((index, self.source.describe(index), str(error)))
+                    continue
+                if own_label is not None and own_label != label:
+                    num_label_mismatches += 1
+                    if num_label_mismatches <= MAX_LISTED_MISMATCHES:
+                        reason = f"expected its own label to be {label}, received {own_label:g}"
+                        label_mismatches.append((index, self.source.describe(index), reason))
+                example = encode_example(image, label)
+                records[num_images] = num_bytes, len(example), label
+                num_bytes += write_record(file, example)
+                num_images += 1
+        shard = Shard(name, num_images, num_bytes, file.sha256.hexdigest())
+        report = ShardReport(shard, bad, num_label_mismatches, label_mismatches)
+        with atomic_file(_report_path(self.folder, name)) as file:
+            np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records[:num_images])
+
+    def _counted(self, indices, labels):
+        """Yields `(index, label)`, and between images tells the parent of them and obeys it."""
+        pairs = list(zip(indices.tolist(), labels.tolist(), strict=True))
+        for start in range(0, len(pairs), _REPORT_EVERY):
+            if self.stop.is_set():
+                raise ConversionStopped
+            chunk = pairs[start : start + _REPORT_EVERY]
+            yield from chunk
+            with self.done.get_lock():
+                self.done.value += len(chunk)
+
+
+class HashedFile:
+    """Passes writes on to a binary file and keeps their SHA-256."""
+
+    def __init__(self, file):
+        self.sha256 = hashlib.sha256()
+        self._file = file
+
+    def write(self, data):
+        """As the file's own."""
+        self.sha256.update(data)
+        return self._file.write(data)
+
+
+def read_report(folder, name):
+    """The `ShardReport` of a finished shard, or `None` if it is not finished."""
+    path, shard_path = _report_path(folder, name), folder / name
+    if not path.is_file() or not shard_path.is_file():
+        return None
+    with np.load(path) as arrays:
+        values = json.loads(str(arrays["report"]))
+    report = ShardReport(**{**values, "shard": Shard(**values["shard"])})
+    return report if shard_path.stat().st_size == report.shard.num_bytes else None
+
+
+def read_records(folder, name):
+    """The index rows of a finished shard."""
+    with np.load(_report_path(folder, name)) as arrays:
+        return arrays["records"]
+
+
+def share(source, path):
+    """Prepares a copy of `source` for every worker that costs no memory of its own.
+
+    The arrays of ten million images are hundreds of megabytes. They go into a file, which all
+    workers map; the rest is pickled.
+
+    Args:
+        source: picklable, with its arrays as NumPy arrays.
+        path: Path, the file to write.
+
+    Returns:
+        A picklable function without arguments, which returns the copy.
+    """
+    buffers = []
+    pickled = pickle.dumps(source, protocol=5, buffer_callback=buffers.append)
+    with path.open("wb") as file:
+        lengths = [file.write(buffer.raw()) for buffer in buffers]
+    return functools.partial(_load_shared, pickled, path, lengths)
+
+
+def start_worker(load_source, *settings):
+    """Prepares a worker process; the arguments are those of `ShardWriter`, the source as of `share`."""
+    global _writer
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _writer = ShardWriter(load_source(), *settings)
+
+
+def write_shard(name, indices, labels):
+    """`ShardWriter.write` of this worker."""
+    _writer.write(name, indices, labels)
+
+
+_writer = None  # one per process, from `start_worker`
+
+
+def _die_with_parent():
+    # A worker whose parent was killed would wait for its next task for ever.
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _load_shared(pickled, path, lengths):
+    with path.open("rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    buffers = [data[end - length : end] for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
+    return pickle.loads(pickled, buffers=buffers)  # noqa: S301 comes from the parent process
+
+
+def _report_path(folder, name):
+    return folder / WORK_FOLDER / f"{name}.npz"

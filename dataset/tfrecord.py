@@ -1,0 +1,264 @@
+"""TFRecord files of images, written and read without TensorFlow.
+
+A record is `uint64 length, uint32 crc(length), data, uint32 crc(data)`, little-endian, where
+`crc` is a masked CRC32C. Here `data` is a `tf.train.Example` with the features of InsightFace_TF:
+`image_raw`, the encoded image as it came from its source, and `label`, its identity.
+
+References:
+- [TFRecord](https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)
+- [Protocol buffer encoding](https://protobuf.dev/programming-guides/encoding/)
+- `tensorflow/core/example/example.proto` and `feature.proto`
+"""
+
+import array
+import os
+import struct
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_HEADER = struct.Struct("<QI")
+RECORD_OVERHEAD = _HEADER.size + _CRC.size  # bytes that a record needs beside its data
+
+# Numbers of the fields in example.proto and feature.proto.
+_EXAMPLE_FEATURES = 1
+_FEATURES_ENTRY, _ENTRY_KEY, _ENTRY_VALUE = 1, 1, 2
+_FEATURE_BYTES, _FEATURE_INTS = 1, 3
+_LIST_VALUE = 1
+
+_WIRE_VARINT, _WIRE_64_BIT, _WIRE_BYTES, _WIRE_32_BIT = 0, 1, 2, 5
+
+
+def encode_example(image, label):
+    """A serialised `tf.train.Example`.
+
+    Args:
+        image: bytes, an encoded image; feature `image_raw`.
+        label: int, an int64; feature `label`.
+    """
+    values = {
+        b"image_raw": _field(_FEATURE_BYTES, _field(_LIST_VALUE, image)),
+        b"label": _field(_FEATURE_INTS, _field(_LIST_VALUE, _varint(label % 2**64))),
+    }
+    entries = (
+        _field(_FEATURES_ENTRY, _field(_ENTRY_KEY, name) + _field(_ENTRY_VALUE, value))
+        for name, value in values.items()
+    )
+    return _field(_EXAMPLE_FEATURES, b"".join(entries))
+
+
+def decode_example(data):
+    """The image and label of a serialised `tf.train.Example`; other features are ignored.
+
+    Args:
+        data: bytes.
+
+    Returns:
+        `(image, label)`: bytes and int.
+
+    Raises:
+        ValueError: not an Example, or not exactly one value of either feature.
+    """
+    images, labels = [], []
+    for start, end in _parts(data, 0, len(data), _EXAMPLE_FEATURES):
+        for entry in _parts(data, start, end, _FEATURES_ENTRY):
+            name = b"".join(data[slice(*key)] for key in _parts(data, *entry, _ENTRY_KEY))
+            for feature in _parts(data, *entry, _ENTRY_VALUE):
+                if name == b"image_raw":
+                    images = [data[slice(*value)] for value in _values(data, feature, _FEATURE_BYTES)]
+                elif name == b"label":
+                    labels = _ints(data, feature)
+    for name, values in (("image_raw", images), ("label", labels)):
+        if len(values) != 1:
+            raise ValueError(f"Example: feature '{name}': expected one value, received {len(values)}")
+    return images[0], labels[0]
+
+
+def write_record(file, data):
+    """Appends one record to a binary file.
+
+    Returns:
+        int, the number of bytes written: `len(data) + RECORD_OVERHEAD`.
+    """
+    length = _LENGTH.pack(len(data))
+    file.write(b"".join((length, _CRC.pack(_masked_crc(length)), data, _CRC.pack(_masked_crc(data)))))
+    return len(data) + RECORD_OVERHEAD
+
+
+class TFRecordFile:
+    """Records of one TFRecord file, by offset.
+
+    Every read is checked against both checksums. It reads by position instead of through a
+    memory map: a map reads ahead around each page, which for images in random order off a cold disk
+    is some 200 kB for a 5 kB record, and it turns a disk error or a shortened file into a
+    fatal signal. Safe to use from several threads, and picklable: the copy opens the file anew.
+
+    Args:
+        path: str or Path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._file = self.path.open("rb", buffering=0)
+
+    def __reduce__(self):
+        return type(self), (self.path,)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        """Closes the file; reading is an error from then on."""
+        self._file.close()
+
+    def read(self, offset, length):
+        """The data of the record that starts at `offset`.
+
+        Args:
+            offset: int >= 0, bytes from the start of the file to the record's length field.
+            length: int >= 0, the length of its data.
+
+        Returns:
+            bytes, `length` of them.
+
+        Raises:
+            ValueError: there is no such record, or its bytes do not fit its checksums.
+        """
+        record = os.pread(self._file.fileno(), length + RECORD_OVERHEAD, offset)
+        if len(record) != length + RECORD_OVERHEAD:
+            raise self._error(
+                offset, f"{length + RECORD_OVERHEAD} bytes", f"{len(record)} until the file's end"
+            )
+        stored, stored_crc = _HEADER.unpack_from(record)
+        if stored != length:
+            raise self._error(offset, f"a record of {length} bytes", f"{stored}")
+        self._check_crc(offset, "length", record[: _LENGTH.size], stored_crc)
+        data = record[_HEADER.size : -_CRC.size]
+        self._check_crc(offset, "data", data, *_CRC.unpack_from(record, _HEADER.size + length))
+        return data
+
+    def scan(self):
+        """Finds the records of a file that has no index. Checks lengths, not data: `read` does.
+
+        Returns:
+            `(offsets, lengths)`, int64 arrays of shape `(num_records,)`, as `read` takes them.
+
+        Raises:
+            ValueError: the file is damaged or ends within a record.
+        """
+        offsets, lengths = array.array("q"), array.array("q")
+        size = os.fstat(self._file.fileno()).st_size
+        offset = 0
+        while offset < size:
+            header = os.pread(self._file.fileno(), _HEADER.size, offset)
+            if len(header) != _HEADER.size:
+                raise self._error(
+                    offset, "the header of a record", f"{len(header)} bytes until the file's end"
+                )
+            length, stored_crc = _HEADER.unpack(header)
+            self._check_crc(offset, "length", header[: _LENGTH.size], stored_crc)
+            end = offset + length + RECORD_OVERHEAD
+            if end > size:
+                raise self._error(offset, f"a record that ends at byte {end}", f"a file that ends at {size}")
+            offsets.append(offset)
+            lengths.append(length)
+            offset = end
+        return np.frombuffer(offsets, np.int64), np.frombuffer(lengths, np.int64)
+
+    def _check_crc(self, offset, part, data, stored):
+        computed = _masked_crc(data)
+        if computed != stored:
+            raise self._error(offset, f"{part} with checksum {stored:08x}", f"{computed:08x}")
+
+    def _error(self, offset, expected, received):
+        return ValueError(f"{self.path}: record at byte {offset}: expected {expected}, received {received}")
+
+
+def _masked_crc(data):
+    # Masked because a CRC over data that holds its own CRC tells nothing.
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _field(number, payload):
+    return bytes((number << 3 | _WIRE_BYTES,)) + _varint(len(payload)) + payload
+
+
+def _varint(value):
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(data, position, end):
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value % 2**64, position
+    raise ValueError(f"Example: byte {position}: expected the end of a number, received none")
+
+
+def _fields(data, position, end):
+    """Yields `(number, value)`: an int for a number, `(start, end)` in `data` for bytes or a message."""
+    while position < end:
+        tag, position = _read_varint(data, position, end)
+        number, wire = tag >> 3, tag & 7
+        if wire == _WIRE_VARINT:
+            value, position = _read_varint(data, position, end)
+        elif wire in (_WIRE_BYTES, _WIRE_32_BIT, _WIRE_64_BIT):
+            if wire == _WIRE_BYTES:
+                length, position = _read_varint(data, position, end)
+            else:
+                length = 4 if wire == _WIRE_32_BIT else 8
+            value = (position, position + length)
+            position += length
+            if position > end:
+                raise ValueError(
+                    f"Example: field {number}: expected {length} bytes, received a cut-off message"
+                )
+        else:
+            raise ValueError(f"Example: byte {position}: expected wire type 0, 1, 2 or 5, received {wire}")
+        yield number, value
+
+
+def _parts(data, start, end, wanted):
+    return [
+        span for number, span in _fields(data, start, end) if number == wanted and isinstance(span, tuple)
+    ]
+
+
+def _values(data, feature, kind):
+    return [value for values in _parts(data, *feature, kind) for value in _parts(data, *values, _LIST_VALUE)]
+
+
+def _ints(data, feature):
+    numbers = []
+    for values in _parts(data, *feature, _FEATURE_INTS):
+        for number, value in _fields(data, *values):
+            if number != _LIST_VALUE:
+                continue
+            if isinstance(value, int):
+                numbers.append(value)
+                continue
+            position, end = value  # packed: numbers in a row
+            while position < end:
+                packed, position = _read_varint(data, position, end)
+                numbers.append(packed)
+    return [number - 2**64 if number >= 2**63 else number for number in numbers]

@@ -1,0 +1,28 @@
+# Sourced by demo.sh and test.sh: makes .venv from the requirements file named in $1 and
+# puts it on PATH. Installs only when that file, or one it includes, has changed.
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+environment="$here/.venv"
+# One stamp per requirements file: demo.sh needs less than test.sh.
+stamp="$environment/.installed-$1"
+wanted=$(cat "$here/requirements.txt" "$here/$1" | cksum)
+
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    if ! "$environment/bin/python" -c "" 2>/dev/null; then
+        python=
+        for candidate in python3 python3.13 python3.12 python3.11; do
+            if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+                python=$candidate
+                break
+            fi
+        done
+        if [ -z "$python" ]; then
+            echo "Python 3.11 or newer is needed, found: $(python3 --version 2>&1)" >&2
+            exit 1
+        fi
+        "$python" -m venv --clear "$environment" || exit 1
+    fi
+    echo "Installing $1 into .venv"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/$1" || exit 1
+    echo "$wanted" >"$stamp"
+fi
+PATH="$environment/bin:$PATH"

@@ -1,0 +1,103 @@
+"""A trained net as a SavedModel, for TensorFlow Serving or any other program.
+
+python -m export.saved_model --model_path=output/ckpt --out=model
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from dataset.atomic import sync_folder
+
+
+def export_saved_model(backbone, path, face_size=(112, 112)):
+    """Writes a SavedModel with two signatures, in float32 whatever the net was trained in.
+
+    - `serving_default`: uint8 `images` `(n, *face_size, 3)`, RGB -> float32 `embedding` `(n, dim)` of
+      unit length, and `norm` `(n,)`, its length before. Cropping, channel order and
+      normalisation are inside.
+    - `raw`: float32 `images` `(n, *image_size, 3)`, cropped, BGR, normalised -> `embedding` `(n, dim)` as
+      the net puts it out.
+
+    Args:
+        backbone: `keras.Model` from normalised images to embeddings.
+        path: Path of the folder to write; it appears whole or not at all.
+        face_size: `(height, width)` of the faces. Defaults to `(112, 112)`.
+
+    Raises:
+        FileExistsError: there is something already.
+        ValueError: the faces are smaller than the net's input.
+    """
+    import tensorflow as tf
+
+    from dataset.preprocess import preprocess
+
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path}: expected no such file or folder yet")
+    net = _in_float32(backbone)
+    image_size = net.input_shape[1:3]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *face_size, 3), tf.uint8, name="images")])
+    def serve(images):
+        embedding = net(preprocess(images, image_size), training=False)
+        norm = tf.norm(embedding, axis=1)
+        return {"embedding": tf.math.l2_normalize(embedding, axis=1), "norm": norm}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32, name="images")])
+    def raw(images):
+        return {"embedding": net(images, training=False)}
+
+    module = tf.Module()
+    module.variables_of_net = [variable.value for variable in net.variables]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        tf.saved_model.save(module, str(temporary), signatures={"serving_default": serve, "raw": raw})
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+def main(argv=None):
+    """The program; `SystemExit` with a message if there is nothing to export."""
+    parser = argparse.ArgumentParser(prog="python -m export.saved_model", description=__doc__.splitlines()[0])
+    parser.add_argument("--model_path", type=Path, required=True, help="training checkpoint")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write; a name that ends in .keras: a Keras file"
+    )
+    parser.add_argument(
+        "--face_size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"), help="(%(default)s)"
+    )
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from nets.checkpoint import load_backbone
+
+    try:
+        backbone = load_backbone(args.model_path)
+        if args.out.suffix == ".keras":
+            backbone.save(args.out)
+        else:
+            export_saved_model(backbone, args.out, args.face_size)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"export.saved_model: {error}") from None
+    print(args.out)
+
+
+def _in_float32(backbone):
+    """A copy of the net that computes in float32 and lives on one device."""
+    import keras
+
+    def plain(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(backbone, clone_function=plain)
+    copy.set_weights(backbone.get_weights())
+    return copy
+
+
+if __name__ == "__main__":
+    main()

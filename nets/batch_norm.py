@@ -1,0 +1,104 @@
+"""Batch normalisation with the original's moving statistics, on the fused kernel."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class BatchNorm(keras.layers.Layer):
+    """Normalises every channel (the last axis) over all other axes.
+
+    `y = gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the batch's statistics
+    while training and the moving ones otherwise. The moving variance takes the *biased* batch
+    variance, as the original's does. The fused kernel normalises by that one too, but
+    hands out the unbiased one (Bessel's correction), which is undone here exactly.
+
+    All four variables and the statistics are float32 under every dtype policy; inputs and
+    outputs have the policy's compute dtype. Under several replicas each normalises by the
+    statistics of its own share, and the moving ones are averaged when they are read.
+
+    References:
+    - [Batch Normalization](https://arxiv.org/abs/1502.03167)
+    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (TensorLayer's `BatchNormLayer`)
+
+    Args:
+        momentum: float in `[0, 1)`, the share of the old moving statistics that is kept.
+            Defaults to `0.9`.
+        epsilon: float > 0, added to the variance. Defaults to `2e-5`.
+        gamma_initializer: Keras initializer. Defaults to `"ones"`.
+        train_gamma: bool; `False` keeps `gamma` as it is initialised or loaded.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`.
+        training: bool.
+
+    Returns:
+        The same shape and dtype.
+
+    Example:
+
+    >>> layer = BatchNorm()
+    >>> float(abs(layer(np.ones((4, 2), "float32"), training=True)).numpy().max())
+    0.0
+    """
+
+    def __init__(self, momentum=0.9, epsilon=2e-5, gamma_initializer="ones", train_gamma=True, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+        self.train_gamma = train_gamma
+
+    def build(self, input_shape):
+        if len(input_shape) not in (2, 4):
+            raise ValueError(f"{self.name}: expected 2 or 4 axes, received shape {tuple(input_shape)}")
+
+        def variable(name, initializer, **kwargs):
+            return keras.Variable(
+                keras.initializers.get(initializer),
+                shape=(input_shape[-1],),
+                dtype="float32",
+                autocast=False,
+                name=name,
+                **kwargs,
+            )
+
+        # Written on every step and read rarely: each replica keeps its own until somebody reads.
+        moving = {"trainable": False, "aggregation": "mean", "synchronization": "on_read"}
+        self.beta = variable("beta", "zeros")
+        self.gamma = variable("gamma", self.gamma_initializer, trainable=self.train_gamma)
+        self.moving_mean = variable("moving_mean", "zeros", **moving)
+        self.moving_variance = variable("moving_variance", "ones", **moving)
+
+    def call(self, inputs, training=False):
+        flat = len(inputs.shape) == 2
+        images = inputs[:, None, None, :] if flat else inputs
+        # A frozen layer keeps its statistics, as everywhere in Keras.
+        use_batch = bool(training) and self.trainable
+        normalised = tf.raw_ops.FusedBatchNormV3(
+            x=images,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.constant([], tf.float32) if use_batch else tf.convert_to_tensor(self.moving_mean),
+            variance=tf.constant([], tf.float32) if use_batch else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=use_batch,
+        )
+        if use_batch:
+            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
+            self._move(self.moving_mean, normalised.batch_mean)
+            self._move(self.moving_variance, normalised.batch_variance * ((count - 1.0) / count))
+        return normalised.y[:, 0, 0, :] if flat else normalised.y
+
+    def _move(self, moving, batch_statistic):
+        moving.value.assign_sub((1.0 - self.momentum) * (moving.value - batch_statistic))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+            "train_gamma": self.train_gamma,
+        }

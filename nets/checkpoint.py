@@ -1,0 +1,120 @@
+"""Reading training checkpoints: whole, checked, newest first.
+
+A checkpoint is a folder `step_{step:08d}` with a `checkpoint.json` (step, the net's arguments, SHA-256 of
+the other files) and a `tf.train.Checkpoint` called `state`. `training/checkpoint.py` writes them.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import tensorflow as tf
+
+from nets.resnet_ir import resnet_ir
+
+MANIFEST_NAME = "checkpoint.json"
+STATE_NAME = "state"
+VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_folders(path):
+    """The checkpoints at a path: the folder itself if it is one, else those in it, newest first.
+
+    Args:
+        path: str or Path.
+
+    Returns:
+        List of Path; empty if there are none.
+    """
+    path = Path(path)
+    if (path / MANIFEST_NAME).is_file():
+        return [path]
+    return sorted((folder for folder in path.glob("step_*") if folder.is_dir()), reverse=True)
+
+
+def read_checkpoint(folder):
+    """The manifest of a checkpoint, after every file was compared with its checksum.
+
+    Args:
+        folder: Path of one checkpoint.
+
+    Returns:
+        dict: `step`, `net` (arguments of `resnet_ir`), and what the trainer added.
+
+    Raises:
+        ValueError: not a whole checkpoint; names the file, what was expected and received.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text())
+        version, checksums = manifest["version"], manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a checkpoint's manifest, received {error!r}") from None
+    if version != VERSION:
+        raise ValueError(f"{path}: expected format version {VERSION}, received {version}")
+    for name, expected in checksums.items():
+        file = folder / name
+        received = sha256(file) if file.is_file() else "no such file"
+        if received != expected:
+            raise ValueError(f"{file}: expected SHA-256 {expected}, received {received}")
+    return manifest
+
+
+def newest_checkpoint(path):
+    """The newest checkpoint at a path that can be read; damaged ones are skipped with a warning.
+
+    Args:
+        path: str or Path, a checkpoint or a folder of checkpoints.
+
+    Returns:
+        `(folder, manifest)`, or `None` if there are no checkpoints at all.
+
+    Raises:
+        ValueError: there are checkpoints, and none of them can be read.
+    """
+    problems = []
+    for folder in checkpoint_folders(path):
+        try:
+            return folder, read_checkpoint(folder)
+        except ValueError as error:
+            logger.warning("skipping a damaged checkpoint: %s", error)
+            problems.append(str(error))
+    if problems:
+        raise ValueError(f"{path}: there are checkpoints, but none can be read: " + "; ".join(problems))
+    return None
+
+
+def load_backbone(path):
+    """Builds the net of a training checkpoint and loads its weights.
+
+    Args:
+        path: str or Path, a checkpoint or a folder of checkpoints.
+
+    Returns:
+        `keras.Model`, float32.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: none can be read, or it does not hold the net that it names.
+    """
+    newest = newest_checkpoint(path)
+    if newest is None:
+        raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, received none")
+    folder, manifest = newest
+    backbone = resnet_ir(**manifest["net"])
+    # Only the net: the optimizer and the centres of the same file stay where they are.
+    status = tf.train.Checkpoint(backbone=backbone).read(str(folder / STATE_NAME)).expect_partial()
+    try:
+        status.assert_existing_objects_matched()
+    except AssertionError as error:
+        raise ValueError(f"{folder}: expected the weights of {manifest['net']}: {error}") from None
+    return backbone
+
+
+def sha256(path):
+    """Hexadecimal SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,69 @@
+"""Dropout whose masks follow from a seed and a counter that is saved with the weights."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class Dropout(keras.layers.Layer):
+    """Keeps each value with probability `keep_prob` and scales it by `1 / keep_prob`.
+
+    The mask is a pure function of (seed, number of earlier draws, replica). Keras's own
+    layer keeps its random state outside of `tf.train.Checkpoint`, so a resumed run
+    would differ, and draws the same mask on every replica.
+
+    References:
+    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (`E_Dropout`, `keep=0.4`)
+
+    Args:
+        keep_prob: float in `(0, 1]`. Defaults to `0.4`, the original's.
+        seed: int. Defaults to `0`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float, any shape.
+        training: bool; `False` returns the inputs.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        ValueError: `keep_prob` is out of range.
+
+    Example:
+
+    >>> Dropout(0.5)(np.ones((1, 4), "float32"), training=False).numpy().tolist()
+    [[1.0, 1.0, 1.0, 1.0]]
+    """
+
+    def __init__(self, keep_prob=0.4, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 < keep_prob <= 1:
+            raise ValueError(f"keep_prob: expected a number in (0, 1], received {keep_prob}")
+        self.keep_prob = keep_prob
+        self.seed = seed
+
+    def build(self, input_shape):
+        self.draws = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="draws",
+        )
+
+    def call(self, inputs, training=False):
+        if not training or self.keep_prob == 1:
+            return inputs
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        draw = tf.convert_to_tensor(self.draws)
+        # Both halves of the seed take two numbers; 65,536 replicas are more than there are.
+        seed = tf.stack([draw, self.seed * 65536 + replica])
+        kept = tf.random.stateless_uniform(tf.shape(inputs), seed) < self.keep_prob
+        self.draws.value.assign_add(1)
+        return tf.where(kept, inputs / self.keep_prob, 0)
+
+    def get_config(self):
+        return {**super().get_config(), "keep_prob": self.keep_prob, "seed": self.seed}

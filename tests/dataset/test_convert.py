@@ -1,0 +1,450 @@
+import dataclasses
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dataset.config import SourceConfig
+from dataset.conversion import BAD_RECORDS_NAME, LABEL_MISMATCHES_NAME, Conversion
+from dataset.convert import convert, main
+from dataset.image_list import ImageList
+from dataset.manifest import MANIFEST_NAME, read_manifest
+from dataset.recordio import RecordReader
+from dataset.tfrecord import TFRecordFile, decode_example, encode_example, write_record
+from tests.dataset.samples import encoded_image, make_images, write_rec
+
+PROJECT = Path(__file__).parents[2]
+OPTIONS = {"images_per_shard": 25, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return make_images()
+
+
+@pytest.fixture(scope="module")
+def rec(images, tmp_path_factory):
+    """A sound source of 60 images; not to be changed."""
+    return SourceConfig("faces", mxrec=write_rec(tmp_path_factory.mktemp("rec"), images))
+
+
+@pytest.fixture(scope="module")
+def converted(rec, tmp_path_factory):
+    """Its conversion; not to be changed."""
+    return convert(rec, tmp_path_factory.mktemp("converted"), **OPTIONS)
+
+
+@pytest.fixture
+def own_rec(rec, tmp_path):
+    """A copy of the source that a test may damage."""
+    return SourceConfig("faces", mxrec=Path(shutil.copytree(rec.mxrec, tmp_path / "rec")))
+
+
+def read_all(manifest):
+    """`[(image, label), ...]` in the order of the shards, read through the index."""
+    index = iter(manifest.open_index().tolist())
+    found = []
+    for shard in manifest.shards:
+        with TFRecordFile(manifest.folder / shard.name) as file:
+            for _ in range(shard.num_images):
+                offset, length, label = next(index)
+                image, own_label = decode_example(file.read(offset, length))
+                assert own_label == label
+                found.append((image, label))
+    assert next(index, None) is None
+    return found
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_config(folder, *sources):
+    path = folder / "config.ini"
+    sections = "".join(f"[{source.name}]\nmxrec = {source.mxrec}\n" for source in sources)
+    path.write_text(f"[records]\ntfrecords = records\n{sections}")
+    return str(path)
+
+
+def list_of(images, folder):
+    """The images as files with a list."""
+    folder.mkdir()
+    for i, (image, _) in enumerate(images):
+        (folder / f"{i}.jpg").write_bytes(image)
+    (folder / "list.txt").write_text("".join(f"{i}.jpg {label}\n" for i, (_, label) in enumerate(images)))
+    return SourceConfig("listed", train_list=folder / "list.txt")
+
+
+def test_every_image_is_there_unchanged(images, converted):
+    assert converted == read_manifest(converted.folder)
+    assert converted.num_images == 60 and converted.num_identities == 4 and converted.num_bad == 0
+    assert converted.image_size == (112, 112)
+    assert [shard.num_images for shard in converted.shards] == [20, 20, 20]
+    assert [shard.name for shard in converted.shards][2] == "train-00002-of-00003.tfrecord"
+    found = read_all(converted)
+    assert sorted(found) == sorted(images)
+    assert found != images
+    assert set(files(converted.folder)) == {
+        MANIFEST_NAME,
+        "index.npy",
+        *(shard.name for shard in converted.shards),
+    }
+
+
+def test_records_that_mxnet_wrote_and_split_are_there_unchanged(tmp_path):
+    folder = PROJECT / "tests/golden/rec/rec_small"
+    manifest = convert(SourceConfig("small", mxrec=folder), tmp_path, **OPTIONS)
+    found = [[label, len(image), hashlib.sha256(image).hexdigest()] for image, label in read_all(manifest)]
+    expected = json.loads((folder / "expected.json").read_text())["images"]
+    assert sorted(found) == sorted(image[1:] for image in expected)
+
+
+def test_tensorflow_reads_the_shards(converted):
+    import tensorflow as tf
+
+    features = {
+        "image_raw": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+    paths = [str(converted.folder / shard.name) for shard in converted.shards]
+    parsed = tf.data.TFRecordDataset(paths).map(lambda data: tf.io.parse_single_example(data, features))
+    found = [(record["image_raw"], int(record["label"])) for record in parsed.as_numpy_iterator()]
+    assert found == read_all(converted)
+
+
+def test_bytes_depend_on_the_seed_and_on_nothing_else(rec, converted, tmp_path):
+    again = convert(rec, tmp_path / "again", images_per_shard=25, workers=3)
+    assert files(again.folder) == files(converted.folder)
+    other = convert(rec, tmp_path / "other", seed=1, **OPTIONS)
+    assert sorted(read_all(other)) == sorted(read_all(converted))
+    assert read_all(other) != read_all(converted)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
+    source = SourceConfig(
+        "faces", mxrec=write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 9])
+    )
+    config = write_config(tmp_path, source)
+    target = tmp_path / "records" / "faces"
+    partial = target.with_name("faces.partial")
+    command = [sys.executable, "-m", "dataset.convert", "--config", config, "--images_per_shard", "10"]
+    process = subprocess.Popen(
+        [*command, "--workers", "2"], cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while len(list(partial.glob("work/*.npz"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.001)
+    if kill == signal.SIGKILL:
+        process.kill()  # the workers must notice by themselves
+    else:
+        os.killpg(process.pid, kill)
+    _, stderr = process.communicate(timeout=20)
+    with pytest.raises(ProcessLookupError):
+        for _ in range(1000):
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+    assert not target.exists()
+    finished = set(partial.glob("work/*.npz"))
+    if kill == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command goes on" in stderr and "Traceback" not in stderr
+        assert not list(partial.rglob("*.tmp"))
+
+    # What kills at other moments leave: a temporary file, a shard without its report, and the reverse.
+    (partial / "train-00050-of-00060.tfrecord.tmp").write_bytes(b"half a shard")
+    (partial / "train-00059-of-00060.tfrecord").write_bytes(b"a shard")
+    (partial / finished.pop().stem).unlink()
+    times = {partial / path.stem: (partial / path.stem).stat().st_mtime_ns for path in finished}
+    found = []
+    disk_usage = shutil.disk_usage
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: found.extend(partial.iterdir()) or disk_usage(path))
+        resumed = convert(source, target.parent, images_per_shard=10, workers=1)
+    assert set(found) == {
+        partial / "work",
+        *times,
+    }  # the rest was removed before it could count as used space
+    assert all((target / path.name).stat().st_mtime_ns == time for path, time in times.items())
+    unbroken = convert(source, tmp_path / "unbroken", images_per_shard=10, workers=2)
+    assert files(resumed.folder) == files(unbroken.folder)
+    assert not partial.exists()
+
+
+def test_leftovers_of_other_options_are_not_used(rec, converted, tmp_path):
+    work = tmp_path / "faces.partial" / "work"
+    work.mkdir(parents=True)
+    (work / "plan.json").write_text('{"version": 1, "seed": 3}')
+    (work.parent / converted.shards[0].name).write_bytes(b"another shard")
+    assert files(convert(rec, tmp_path, **OPTIONS).folder) == files(converted.folder)
+
+
+def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
+    damaged = list(images)
+    jpeg = images[4][0]
+    damaged[4] = jpeg[: len(jpeg) // 2], 0
+    damaged[10] = encoded_image(10, 111, 112), 0
+    damaged[22] = jpeg[:1000] + jpeg[1400:], 1  # ends well: only decoding shows it
+    source = SourceConfig("faces", mxrec=write_rec(tmp_path / "rec", damaged))
+    path = source.mxrec / "train.rec"
+    data = bytearray(path.read_bytes())
+    with RecordReader(path) as reader:
+        data[reader.offsets[31]] ^= 1  # the magic of image 30
+    path.write_bytes(data)
+    config = write_config(tmp_path, source)
+    partial = tmp_path / "records" / "faces.partial"
+
+    with pytest.raises(SystemExit) as caught:
+        main(["--config", config, "--workers", "1"])
+    message = str(caught.value.code)
+    assert "expected at most 0 bad images of 60" in message and "received 4" in message
+    assert "record 5: " in message and str(partial / BAD_RECORDS_NAME) in message
+    assert not list(tmp_path.rglob(MANIFEST_NAME))
+    listed = (partial / BAD_RECORDS_NAME).read_text()
+
+    with caplog.at_level(logging.INFO):
+        main(["--config", config, "--workers", "1", "--max_bad", "0.07"])
+    assert "0 of 1 shards to write" in caplog.text and "4 bad" in caplog.text
+    manifest = read_manifest(tmp_path / "records" / "faces")
+    assert manifest.num_bad == 4 and manifest.num_images == 56
+    bad = {4, 10, 22, 30}
+    assert sorted(read_all(manifest)) == sorted(image for i, image in enumerate(images) if i not in bad)
+    assert (manifest.folder / BAD_RECORDS_NAME).read_text() == listed
+    reasons = [line.split("\t") for line in listed.splitlines()]
+    assert [description for description, _ in reasons] == [f"{path} record {i + 1}" for i in sorted(bad)]
+    assert "end marker" in reasons[0][1]
+    assert reasons[1][1] == "expected 112x112, received 111x112"
+    assert "magic" in reasons[3][1]
+
+    header = convert(source, tmp_path / "header", verify="header", max_bad=0.05, **OPTIONS)
+    assert header.num_bad == 3 and header.verify == "header"
+
+
+def test_image_size_is_that_of_the_first_sound_image(images, tmp_path):
+    source = list_of([(b"no image", 0), (encoded_image(1, 64, 48), 0), images[0]], tmp_path / "list")
+    manifest = convert(source, tmp_path, max_bad=0.7, **OPTIONS)
+    assert manifest.image_size == (64, 48) and manifest.num_bad == 2
+    with pytest.raises(
+        ValueError, match=r"expected a sound image, received none in 1; .*0.jpg: expected a JPEG"
+    ):
+        convert(source, tmp_path / "strict", **OPTIONS)
+
+
+def test_other_labels_of_their_own_are_reported(images, tmp_path, caplog):
+    own_labels = [label for _, label in images]
+    own_labels[5] = 2
+    own_labels[59] = 0.5
+    source = SourceConfig("faces", mxrec=write_rec(tmp_path / "rec", images, own_labels))
+    manifest = convert(source, tmp_path, **OPTIONS)
+    assert manifest.num_label_mismatches == 2 and manifest.num_bad == 0
+    assert sorted(read_all(manifest)) == sorted(images)
+    listed = (manifest.folder / LABEL_MISMATCHES_NAME).read_text().splitlines()
+    assert [line.split("\t")[1] for line in listed] == [
+        "expected its own label to be 0, received 2",
+        "expected its own label to be 3, received 0.5",
+    ]
+    assert "2 images have another label" in caplog.text
+
+
+def test_a_full_disk_is_refused(rec, tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=300_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(
+        OSError, match=r"faces.partial: expected 0\.\d+ GB of free disk space, received 0.000 GB"
+    ):
+        convert(rec, tmp_path, **OPTIONS)
+    assert not list(tmp_path.rglob("*.tfrecord"))
+
+
+def test_the_space_asked_for_is_enough_and_little_more(rec, converted, tmp_path, monkeypatch):
+    used = sum(map(len, files(converted.folder).values()))
+    asked = []
+    disk_usage = shutil.disk_usage(tmp_path)
+
+    class Free(int):
+        def __lt__(self, needed):
+            asked.append(needed)
+            return False
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk_usage._replace(free=Free()))
+    convert(rec, tmp_path, **OPTIONS)
+    assert used < asked[0] < 1.2 * used
+
+
+def test_image_list(images, tmp_path):
+    source = list_of(images, tmp_path / "list")
+    manifest = convert(source, tmp_path, **OPTIONS)
+    assert sorted(read_all(manifest)) == sorted(images)
+    assert manifest.image_size == (112, 112) and manifest.num_identities == 4
+
+
+def test_tran_tfrecords(images, tmp_path):
+    with (tmp_path / "tran.tfrecords").open("wb") as file:
+        for image, label in images:
+            write_record(file, encode_example(image, label))
+    manifest = convert(SourceConfig("old", tfrecord=tmp_path / "tran.tfrecords"), tmp_path, **OPTIONS)
+    assert sorted(read_all(manifest)) == sorted(images)
+
+
+def test_an_up_to_date_conversion_is_left_alone(rec, converted, caplog, monkeypatch):
+    monkeypatch.setattr(Conversion, "run", None)
+    before = files(converted.folder)
+    with caplog.at_level(logging.INFO):
+        assert convert(rec, converted.folder.parent) == converted
+        assert convert(rec, converted.folder.parent, seed=5, verify="header", workers=1) == converted
+    assert [record.message.count("is up to date (seed 0, verify full)") for record in caplog.records] == [
+        1,
+        1,
+    ]
+    assert files(converted.folder) == before
+
+
+def test_leftovers_of_a_finished_run_are_removed(rec, converted, tmp_path):
+    shutil.copytree(converted.folder, tmp_path / "faces")
+    (tmp_path / "faces" / "work").mkdir()
+    (tmp_path / "faces.old").mkdir()
+    convert(rec, tmp_path)
+    assert not (tmp_path / "faces" / "work").exists() and not (tmp_path / "faces.old").exists()
+
+
+def test_a_changed_source_replaces_its_conversion_once_complete(images, own_rec, converted, tmp_path):
+    shutil.copytree(converted.folder, tmp_path / "faces")
+    write_rec(own_rec.mxrec, [*images[:-1], (b"no image", 3)])
+    with pytest.raises(ValueError, match="expected at most 0 bad"):
+        convert(own_rec, tmp_path, **OPTIONS)
+    assert files(tmp_path / "faces") == files(converted.folder)
+    changed = convert(own_rec, tmp_path, max_bad=0.1, **OPTIONS)
+    assert sorted(read_all(changed)) == sorted(images[:-1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".faces.lock", "faces", "rec"]
+
+
+def test_overwrite_and_repair(own_rec, tmp_path, caplog):
+    convert(own_rec, tmp_path, **OPTIONS)
+    assert convert(own_rec, tmp_path, overwrite=True, seed=9, **OPTIONS).seed == 9
+    (tmp_path / "faces" / "train-00001-of-00003.tfrecord").unlink()
+    with caplog.at_level(logging.INFO):
+        assert convert(own_rec, tmp_path, **OPTIONS).seed == 0
+    assert "what is there cannot be used" in caplog.text
+
+
+def test_a_conversion_serves_without_its_source(own_rec, tmp_path, converted, caplog):
+    shutil.copytree(converted.folder, tmp_path / "faces")
+    shutil.rmtree(own_rec.mxrec)
+    assert convert(own_rec, tmp_path) == dataclasses.replace(converted, folder=tmp_path / "faces")
+    assert "is taken as it is" in caplog.text
+    with pytest.raises(FileNotFoundError, match=r"source \[faces\]: .*no such file"):
+        convert(own_rec, tmp_path / "elsewhere")
+
+
+def test_foreign_files_are_not_replaced(rec, tmp_path):
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "thesis.txt").write_text("42")
+    with pytest.raises(
+        ValueError, match="expected a converted source or an empty folder, received other files"
+    ):
+        convert(rec, tmp_path, **OPTIONS)
+    assert files(tmp_path / "faces") == {"thesis.txt": b"42"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"seed": -1},
+        {"images_per_shard": 0},
+        {"workers": 0},
+        {"verify": "no"},
+        {"max_bad": 1.5},
+        {"reader": "no"},
+    ],
+)
+def test_wrong_options(rec, tmp_path, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: expected .* received"):
+        convert(rec, tmp_path, **option)
+
+
+class FullDisk(ImageList):
+    """Reading fails as writing does on a full disk."""
+
+    def read(self, index):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class DeadlyList(ImageList):
+    """Kills the worker that reads it."""
+
+    def read(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [(FullDisk, "no space left on disk"), (DeadlyList, "a worker process was killed")]
+)
+def test_a_failing_worker_is_an_error(images, tmp_path, kind, message):
+    source = kind(list_of(images, tmp_path / "list").train_list)
+    source.image_size = (112, 112)
+    conversion = Conversion(
+        "listed",
+        source,
+        tmp_path / "listed",
+        seed=0,
+        images_per_shard=20,
+        workers=2,
+        verify="full",
+        max_bad=0.0,
+    )
+    with pytest.raises(OSError, match=f"{message}.*what is finished is kept"):
+        conversion.run()
+    assert not list(tmp_path.rglob("*.tfrecord")) and not (tmp_path / "listed").exists()
+
+
+def test_of_two_processes_one_converts(rec, converted, tmp_path):
+    command = [sys.executable, "-m", "dataset.convert", "--config", write_config(tmp_path, rec)]
+    options = ["--images_per_shard", "25", "--workers", "1"]
+    processes = [
+        subprocess.Popen([*command, *options], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    output = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert sorted("is up to date" in text for text in output) == [False, True]
+    assert files(tmp_path / "records" / "faces") == files(converted.folder)
+
+
+def test_program_checks_what_is_converted(rec, converted, tmp_path, caplog):
+    config = write_config(tmp_path, rec)
+    shutil.copytree(converted.folder, tmp_path / "records" / "faces")
+    with caplog.at_level(logging.INFO):
+        main(["--config", config, "--check"])
+    assert "all checksums are right" in caplog.text
+    path = tmp_path / "records" / "faces" / converted.shards[1].name
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SystemExit, match=f"{path.name}: expected SHA-256"):
+        main(["--config", config, "--source", "faces", "--check"])
+
+
+def test_program_names_what_is_missing(rec, tmp_path):
+    missing = SourceConfig("nothing", mxrec=tmp_path / "nowhere")
+    config = write_config(tmp_path, rec, missing)
+    with pytest.raises(
+        SystemExit, match=r"config.ini: section \[nothing\]: no such file or folder: .*nowhere"
+    ):
+        main(["--config", config])
+    assert not (tmp_path / "records").exists()
+    with pytest.raises(SystemExit, match=r"expected a source section \[nobody\]"):
+        main(["--config", config, "--source", "nobody"])
+
+
+def test_no_tensorflow():
+    code = "import sys, dataset.convert; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

@@ -1,0 +1,92 @@
+import logging
+import pickle
+
+import numpy as np
+import pytest
+
+from dataset.image_list import ImageList
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c d.jpg", "ä.jpg"):
+        (tmp_path / name).write_bytes(name.encode() * 10)
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "list.txt").write_bytes(text.encode())
+    return folder / "list.txt"
+
+
+def test_both_forms_of_lines(folder, caplog):
+    path = write(folder, "a.jpg 0\nb.jpg\t2\r\n\nc d.jpg,1\nä.jpg , 1\nthree fields 7\nnone\n  b.jpg 0")
+    source = ImageList(path)
+    assert source.num_images == 5
+    assert source.num_identities == 3
+    assert source.labels.dtype == np.int64
+    assert source.labels.tolist() == [0, 2, 1, 1, 0]
+    assert source.image_size is None
+    names = ["a.jpg", "b.jpg", "c d.jpg", "ä.jpg", "b.jpg"]
+    assert [source.read(i) for i in range(5)] == [(name.encode() * 10, None) for name in names]
+    assert [source.describe(i) for i in range(5)] == [str(folder / name) for name in names]
+    assert source.num_bytes == 10 * len("".join(names).encode())
+    assert source.num_skipped == 2
+    assert "skipped 2 lines" in caplog.text and "line 6" in caplog.text
+
+
+def test_prefix(folder, tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("lists"), "a.jpg 0\n")
+    assert ImageList(path, str(folder)).read(0)[0] == b"a.jpg" * 10
+    with pytest.raises(ValueError, match="expected an image file, received: No such file"):
+        ImageList(path).read(0)
+    with pytest.raises(ValueError, match="received: Is a directory"):
+        ImageList(write(folder, ". 0")).read(0)
+
+
+@pytest.mark.parametrize("label", ["-1", "one", "1.0", "4294967296"])
+def test_wrong_label(folder, label):
+    source = ImageList(write(folder, f"a.jpg 0\nb.jpg {label}\n"))
+    with pytest.raises(
+        ValueError, match=f"list.txt: line 2: expected an integer label .* received '{label}'"
+    ):
+        source.labels  # noqa: B018
+
+
+def test_no_images(folder):
+    with pytest.raises(ValueError, match="expected at least one image"):
+        ImageList(write(folder, "")).num_identities  # noqa: B018
+    with pytest.raises(FileNotFoundError, match=r"nowhere.txt: no such image list"):
+        ImageList(folder / "nowhere.txt")
+
+
+def test_missing_identities_are_told(folder, caplog):
+    assert ImageList(write(folder, "a.jpg 1\nb.jpg 4\n")).num_identities == 5
+    assert "3 of 5 identities have no image" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert ImageList(write(folder, "a.jpg 1\nb.jpg 0\n")).num_identities == 2
+    assert not caplog.records
+
+
+def test_pickle(folder):
+    source = ImageList(write(folder, "a.jpg 0\nb.jpg 1\n"))
+    source.read(0)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.labels.tolist() == [0, 1]
+    assert copy.read(1) == source.read(1)
+
+
+def test_fingerprint(folder):
+    path = write(folder, "a.jpg 0\n")
+    fingerprint = ImageList(path).fingerprint()
+    assert ImageList(path, folder).fingerprint() == fingerprint
+    assert ImageList(path, folder / "other").fingerprint() != fingerprint
+    assert ImageList(write(folder, "a.jpg 1\n")).fingerprint() != fingerprint
+
+
+def test_size_of_a_long_list_is_estimated_upwards(folder, monkeypatch):
+    monkeypatch.setattr("dataset.image_list._LARGEST_EXACT_SIZE", 100)
+    monkeypatch.setattr("dataset.image_list._SIZE_SAMPLE", 50)
+    source = ImageList(write(folder, "a.jpg 0\n" * 501 + "missing.jpg 0\n"))
+    assert 501 * 50 <= source.num_bytes < 1.1 * 501 * 50

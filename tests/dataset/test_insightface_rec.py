@@ -1,0 +1,274 @@
+"""Labels and images of InsightFace and flat `.rec` files."""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset.insightface_rec import InsightFaceRec
+from dataset.recordio import MAGIC, RecordReader, RecordWriter, pack_image
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
+GOLDEN_SETS = ("rec_small", "rec_vector_labels")
+# A label vector that holds the magic where a record is split.
+MAGIC_LABEL = [1.0, float(np.frombuffer(MAGIC, "<f4")[0])]
+
+
+def write_flat(folder, labels):
+    with RecordWriter(folder / "train.rec") as writer:
+        for key, label in enumerate(labels):
+            writer.write(key, pack_image(label, key, b"image %d" % key))
+
+
+def write_identities(folder, ranges, num_images=6, record_0=None):
+    first = num_images + 1
+    with RecordWriter(folder / "train.rec") as writer:
+        writer.write(0, pack_image(record_0 or [first, first + len(ranges)], 0, b""))
+        for key in range(1, first):
+            writer.write(key, pack_image(0.0, key, b"image %d" % key))
+        for i, labels in enumerate(ranges):
+            writer.write(first + i, pack_image(labels, first + i, b""))
+
+
+class CountingReader(RecordReader):
+    """Remembers which records were read."""
+
+    def __init__(self, rec_path):
+        super().__init__(rec_path)
+        self.read_keys = []
+
+    def read(self, key):
+        self.read_keys.append(int(key))
+        return super().read(key)
+
+
+# Sound files.
+
+
+@pytest.mark.parametrize("name", GOLDEN_SETS)
+@pytest.mark.parametrize("with_index", [True, False])
+def test_golden(name, with_index, tmp_path):
+    folder = GOLDEN / name
+    if not with_index:
+        folder = shutil.copytree(folder, tmp_path / "copy")
+        (folder / "train.idx").unlink()
+    expected = json.loads((folder / "expected.json").read_text())
+    rec = InsightFaceRec(folder)
+    assert (rec.num_images, rec.num_identities) == (len(expected["images"]), expected["identities"])
+    assert rec.image_size == (112, 112)
+    assert rec.labels.dtype == np.int64
+    assert rec.labels.tolist() == [identity for _, identity, _, _ in expected["images"]]
+    total = 0
+    for i, (key, identity, num_bytes, sha256) in enumerate(expected["images"]):
+        image, own_label = rec.read(i)
+        assert (len(image), hashlib.sha256(image).hexdigest()) == (num_bytes, sha256), rec.describe(i)
+        assert own_label == identity
+        assert type(own_label) is float
+        assert rec.describe(i) == f"{folder / 'train.rec'} record {key}"
+        total += num_bytes
+    assert total <= rec.num_bytes <= 2 * total
+
+
+def test_path_of_the_rec_file(tmp_path):
+    for file in ("train.rec", "train.idx"):
+        shutil.copy(GOLDEN / "rec_small" / file, (tmp_path / "faces").with_suffix(Path(file).suffix))
+    rec = InsightFaceRec(str(tmp_path / "faces.rec"))
+    assert (rec.num_images, rec.num_identities, rec.image_size) == (30, 6, None)
+
+
+def test_image_records_are_not_read_for_the_labels(tmp_path):
+    write_identities(tmp_path, [(1, 4), (4, 7)])
+    rec = InsightFaceRec(tmp_path, reader=CountingReader)
+    assert set(rec._reader.read_keys) == {0, 7, 8}
+
+
+def test_label_is_the_position_of_the_identity_not_the_own_one(tmp_path):
+    write_identities(tmp_path, [(3, 7), (2, 2), (1, 3)])
+    rec = InsightFaceRec(tmp_path)
+    assert rec.labels.tolist() == [2, 2, 0, 0, 0, 0]
+    assert rec.num_identities == 3
+    assert rec.read(0) == (b"image 1", 0.0)
+
+
+def test_image_of_no_identity_is_left_out_and_said(tmp_path, caplog):
+    write_identities(tmp_path, [(1, 3), (4, 6)])
+    with caplog.at_level(logging.WARNING):
+        rec = InsightFaceRec(tmp_path)
+    assert rec.labels.tolist() == [0, 0, 1, 1]
+    assert [rec.read(i)[0] for i in range(4)] == [b"image 1", b"image 2", b"image 4", b"image 5"]
+    assert "2 of its images [1, 7) belong to no identity" in caplog.text
+
+
+def test_flat(tmp_path):
+    write_flat(tmp_path, [3, [1.0, 0.25, 0.5], 0, [2.0], MAGIC_LABEL, 3])
+    rec = InsightFaceRec(tmp_path)
+    assert rec.labels.tolist() == [3, 1, 0, 2, 1, 3]
+    assert (rec.num_images, rec.num_identities, rec.image_size) == (6, 4, None)
+    assert rec.read(1) == (b"image 1", 1.0)
+    (tmp_path / "property").write_text("9,112,96\n")
+    rec = InsightFaceRec(tmp_path)
+    assert (rec.num_identities, rec.image_size) == (9, (112, 96))
+
+
+def test_flat_labels_by_heads_alone(tmp_path):
+    write_flat(tmp_path, [0, 1, [1.0, 2.0]])
+    rec = InsightFaceRec(tmp_path, reader=CountingReader)
+    assert rec._reader.read_keys == [0]  # whether it is an image
+    assert rec.labels.tolist() == [0, 1, 1]
+
+
+def test_flat_with_two_labels_in_record_0(tmp_path):
+    """Record 0 of the InsightFace layout is known by having no image."""
+    write_flat(tmp_path, [[0.0, 5.0], [1.0, 6.0]])
+    assert InsightFaceRec(tmp_path).labels.tolist() == [0, 1]
+
+
+def images_in_worker(rec):
+    return [rec.read(i) for i in range(rec.num_images)], rec.labels.tolist(), rec.fingerprint()
+
+
+def test_spawned_worker():
+    rec = InsightFaceRec(GOLDEN / "rec_small")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(images_in_worker, (rec,)) == images_in_worker(rec)
+
+
+def test_fingerprint_follows_every_file(tmp_path):
+    folder = shutil.copytree(GOLDEN / "rec_small", tmp_path / "set")
+    seen = [InsightFaceRec(folder).fingerprint()]
+    assert InsightFaceRec(folder / "train.rec").fingerprint() == seen[0]
+
+    with (folder / "train.rec").open("ab") as file:
+        file.write(bytes(8))
+    seen.append(InsightFaceRec(folder).fingerprint())
+    os.utime(folder / "train.rec", ns=(0, 1))
+    seen.append(InsightFaceRec(folder).fingerprint())
+    (folder / "property").write_text("6,112,96")
+    seen.append(InsightFaceRec(folder).fingerprint())
+    (folder / "property").unlink()
+    seen.append(InsightFaceRec(folder).fingerprint())
+    index = (folder / "train.idx").read_text()
+    (folder / "train.idx").write_text(index + "\n")
+    seen.append(InsightFaceRec(folder).fingerprint())
+    assert len(set(seen)) == len(seen)
+    assert all(type(one) is str for one in seen)
+
+
+# Contradictions.
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train\.rec: no such file; expected a folder"):
+        InsightFaceRec(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such file"):
+        InsightFaceRec(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "6", "6,112", "6,112,112,3", "6,112,x", "0,112,112", "6,-112,112", "6,112,1.5"]
+)
+def test_malformed_property(text, tmp_path):
+    write_flat(tmp_path, [0])
+    (tmp_path / "property").write_text(text)
+    with pytest.raises(
+        ValueError, match=rf"property: expected 'identities,height,width'.* received '{text}'"
+    ):
+        InsightFaceRec(tmp_path)
+
+
+def test_property_disagrees_with_record_0(tmp_path):
+    write_identities(tmp_path, [(1, 4), (4, 7)])
+    (tmp_path / "property").write_text("3,112,112")
+    with pytest.raises(ValueError, match=r"property: expected 2 identities, as record 0 of .* received 3"):
+        InsightFaceRec(tmp_path)
+
+
+def test_property_too_small_for_flat(tmp_path):
+    write_flat(tmp_path, [0, 3])
+    (tmp_path / "property").write_text("3,112,112")
+    with pytest.raises(ValueError, match=r"property: expected at least 4 identities.* received 3"):
+        InsightFaceRec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "fault"),
+    [
+        ([(1, 4), (3, 7)], r"records 7 and 8: .*do not overlap, received \[1, 4\) and \[3, 7\)"),
+        ([(5, 7), (1, 7)], r"records 8 and 7: .*do not overlap, received \[1, 7\) and \[5, 7\)"),
+        ([(1, 4), (1, 4)], r"records 7 and 8: .*do not overlap"),
+        ([(1, 4), (4, 8)], r"record 8: expected a range within the images \[1, 7\), received \[4, 8\)"),
+        ([(0, 4), (4, 7)], r"record 7: expected a range within the images"),
+        ([(-1, 4), (4, 7)], r"record 7: expected a range within the images .* received \[-1, 4\)"),
+        ([(1, 4), (7, 4)], r"record 8: expected a range within the images .* received \[7, 4\)"),
+        ([(1, 4), (4, 6.5)], r"record 8: expected two integer labels.* received \[4.0, 6.5\]"),
+        ([(1, 4), (4, np.nan)], r"record 8: expected two integer labels.* received \[4.0, nan\]"),
+        ([(1, 4), (4, np.inf)], r"record 8: expected record numbers below 16777216"),
+        ([(1, 4), 4], r"record 8: expected two integer labels.* received \[4.0\]"),
+        ([(1, 1), (4, 4)], r"expected at least one image, received none"),
+    ],
+)
+def test_wrong_ranges(ranges, fault, tmp_path):
+    write_identities(tmp_path, ranges)
+    with pytest.raises(ValueError, match=rf"train\.rec: {fault}"):
+        InsightFaceRec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record_0", "fault"),
+    [
+        ([9, 7], r"record 0: expected 1 < first < last .* received \(9, 7\)"),
+        ([7, 7], r"record 0: expected 1 < first < last .* received \(7, 7\)"),
+        ([1, 9], r"record 0: expected 1 < first < last .* received \(1, 9\)"),
+        ([7, 11], r"record 9: expected records 7 to 10, received an index without 2 of them"),
+        ([7.5, 9], r"record 0: expected two integer labels"),
+        ([2.0**24, 2.0**24 + 8], r"record 0: expected record numbers below 16777216, .* float32"),
+    ],
+)
+def test_wrong_record_0(record_0, fault, tmp_path):
+    write_identities(tmp_path, [(1, 4), (4, 7)], record_0=record_0)
+    with pytest.raises(ValueError, match=rf"train\.rec: {fault}"):
+        InsightFaceRec(tmp_path)
+
+
+def test_image_missing_from_the_index(tmp_path):
+    write_identities(tmp_path, [(1, 4), (4, 7)])
+    lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
+    (tmp_path / "train.idx").write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(ValueError, match=r"record 3: expected records 1 to 6, received an index without 1"):
+        InsightFaceRec(tmp_path)
+
+
+@pytest.mark.parametrize("label", [-1, 1.5, np.nan, np.inf, 2.0**24])
+def test_wrong_own_label(label, tmp_path):
+    write_flat(tmp_path, [0, label, 1])
+    with pytest.raises(
+        ValueError, match=r"train\.rec: record 1: expected an integer label in \[0, 16777216\)"
+    ):
+        InsightFaceRec(tmp_path)
+
+
+def test_record_that_is_no_image(tmp_path):
+    with RecordWriter(tmp_path / "train.rec") as writer:
+        writer.write(0, pack_image(0, 0, b"image"))
+        writer.write(1, b"too short")
+    with pytest.raises(
+        ValueError, match=r"train\.rec: record 1: expected an image record: .* received 9 bytes"
+    ):
+        InsightFaceRec(tmp_path)
+
+    write_identities(tmp_path, [(1, 4), (4, 7)])
+    with RecordReader(tmp_path / "train.rec") as reader:
+        payloads = [reader.read(key) for key in reader.keys]
+    payloads[2] = b"too short"
+    with RecordWriter(tmp_path / "train.rec") as writer:
+        for key, payload in enumerate(payloads):
+            writer.write(key, payload)
+    rec = InsightFaceRec(tmp_path)
+    with pytest.raises(ValueError, match=r"train\.rec: record 2: expected an image record"):
+        rec.read(1)

@@ -1,0 +1,149 @@
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from dataset.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    RECORD_DTYPE,
+    Manifest,
+    Shard,
+    read_manifest,
+    verify_checksums,
+)
+from dataset.tfrecord import TFRecordFile, encode_example, write_record
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Two shards of three and two images, with their manifest."""
+    rows, shards = [], []
+    for name, labels in (("a.tfrecord", (2, 0, 1)), ("b.tfrecord", (1, 1))):
+        with (tmp_path / name).open("wb") as file:
+            for label in labels:
+                example = encode_example(b"image" * label, label)
+                rows.append((file.tell(), len(example), label))
+                write_record(file, example)
+        data = (tmp_path / name).read_bytes()
+        shards.append(Shard(name, len(labels), len(data), hashlib.sha256(data).hexdigest()))
+    np.save(tmp_path / INDEX_NAME, np.array(rows, RECORD_DTYPE))
+    manifest = Manifest(
+        folder=tmp_path,
+        source="made-up",
+        num_identities=3,
+        num_images=5,
+        image_size=(112, 96),
+        colour="none",
+        seed=7,
+        verify="full",
+        fingerprint="abc",
+        num_bad=1,
+        num_label_mismatches=2,
+        index_sha256=hashlib.sha256((tmp_path / INDEX_NAME).read_bytes()).hexdigest(),
+        shards=tuple(shards),
+    )
+    manifest.write()
+    return manifest
+
+
+def edit(manifest, **changes):
+    path = manifest.folder / MANIFEST_NAME
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+
+
+def test_round_trip(manifest):
+    assert read_manifest(manifest.folder) == manifest
+    assert read_manifest(str(manifest.folder)) == manifest
+    assert manifest.num_bytes == sum(shard.num_bytes for shard in manifest.shards)
+    assert not list(manifest.folder.glob("*.tmp"))
+
+
+def test_every_record_is_found_through_the_index(manifest):
+    index = manifest.open_index()
+    assert isinstance(index, np.memmap) and index.dtype == RECORD_DTYPE
+    assert index["label"].tolist() == [2, 0, 1, 1, 1]
+    ends = np.cumsum([shard.num_images for shard in manifest.shards])
+    for record, row in enumerate(index):
+        shard = manifest.shards[np.searchsorted(ends, record, side="right")]
+        with TFRecordFile(manifest.folder / shard.name) as file:
+            data = file.read(int(row["offset"]), int(row["length"]))
+        assert data == encode_example(b"image" * row["label"], int(row["label"]))
+
+
+def test_a_moved_folder_is_still_read(manifest, tmp_path):
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    assert read_manifest(moved) == dataclasses.replace(manifest, folder=moved)
+
+
+def test_missing_manifest(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"manifest.json: no such file"):
+        read_manifest(tmp_path)
+
+
+def test_wrong_version(manifest):
+    edit(manifest, version=99)
+    with pytest.raises(ValueError, match="expected format version 1, received 99"):
+        read_manifest(manifest.folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
+def test_not_a_manifest(manifest, text):
+    (manifest.folder / MANIFEST_NAME).write_text(text)
+    with pytest.raises(ValueError, match=r"manifest.json: expected a manifest"):
+        read_manifest(manifest.folder)
+
+
+def test_wrong_fields(manifest):
+    edit(manifest, novelty=1)
+    with pytest.raises(ValueError, match="novelty"):
+        read_manifest(manifest.folder)
+
+
+def test_wrong_count(manifest):
+    edit(manifest, num_images=6)
+    with pytest.raises(ValueError, match="expected 6 images in all shards, received 5"):
+        read_manifest(manifest.folder)
+
+
+def test_missing_or_shortened_shard(manifest):
+    shard = manifest.shards[1]
+    path = manifest.folder / shard.name
+    # At a record boundary TensorFlow itself would not notice.
+    path.write_bytes(path.read_bytes()[: manifest.open_index()[4]["offset"]])
+    with pytest.raises(ValueError, match=f"b.tfrecord: expected {shard.num_bytes} bytes, received"):
+        read_manifest(manifest.folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"b.tfrecord: expected .* received no such file"):
+        read_manifest(manifest.folder)
+
+
+def test_missing_or_wrong_index(manifest):
+    path = manifest.folder / INDEX_NAME
+    sound = path.read_bytes()
+    for damaged in (sound[:-1], sound[:20], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"index.npy: expected an index"):
+            read_manifest(manifest.folder)
+    np.save(path, np.zeros(4, RECORD_DTYPE))
+    with pytest.raises(ValueError, match=r"index.npy: expected 5 rows"):
+        read_manifest(manifest.folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"index.npy: expected an index"):
+        read_manifest(manifest.folder)
+
+
+def test_checksums(manifest):
+    seen = []
+    verify_checksums(manifest, lambda files: seen.extend(files) or files)
+    assert len(seen) == 3
+    for name in ("a.tfrecord", "b.tfrecord", INDEX_NAME):
+        path = manifest.folder / name
+        sound = path.read_bytes()
+        path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+        with pytest.raises(ValueError, match=f"{name}: expected SHA-256 .* received"):
+            verify_checksums(manifest)
+        path.write_bytes(sound)

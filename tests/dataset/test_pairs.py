@@ -1,0 +1,178 @@
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset import pairs
+from dataset.pairs import read_pairs
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "pairs"
+FILES = ("pairs_py2.bin", "pairs_py3.bin", "pairs_py2.np", "pairs_py3.np")
+
+
+def picture(seed, height=12, width=10):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def encoded(image):
+    """PNG, which gives back what was put in."""
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "pairs"
+        path.write_bytes(pickle.dumps(content))
+        return path
+
+    return write
+
+
+class TestGolden:
+    @pytest.mark.parametrize("name", FILES)
+    def test_the_same_pairs_in_every_form(self, name):
+        expected = json.loads((GOLDEN / "pairs.json").read_text())
+        pair_set = read_pairs(GOLDEN / name)
+        assert len(pair_set) == expected["pairs"]
+        assert pair_set.is_same.dtype == bool
+        assert pair_set.is_same.sum() == expected["positive"]
+
+        images = pair_set.batch(0, 2 * len(pair_set))
+        assert images.shape == (80, 112, 112, 3)
+        assert images.dtype == np.uint8
+        by_pair = images.reshape(-1, 2, *images.shape[1:])
+        first_positive = by_pair[pair_set.is_same][0, 0]
+        assert hashlib.sha256(first_positive.tobytes()).hexdigest() == expected["first_positive_sha256_rgb"]
+
+        with (GOLDEN / "pairs_py3.np").open("rb") as file:
+            positives, negatives = pickle.load(file)
+        np.testing.assert_array_equal(by_pair[pair_set.is_same], positives)
+        np.testing.assert_array_equal(by_pair[~pair_set.is_same], negatives)
+
+    def test_order_of_the_file_is_kept(self):
+        np.testing.assert_array_equal(
+            read_pairs(GOLDEN / "pairs_py2.bin").is_same, np.tile(np.repeat([True, False], 5), 4)
+        )
+
+
+class TestArrays:
+    def test_bgr(self, write):
+        images = [picture(seed) for seed in range(4)]
+        path = write(([images[:2]], [images[2:]]))
+        np.testing.assert_array_equal(read_pairs(path).batch(0, 4), images)
+        np.testing.assert_array_equal(
+            read_pairs(path, order="bgr").batch(0, 4), [image[..., ::-1] for image in images]
+        )
+
+    def test_pairs_stacked_in_arrays(self, write):
+        images = np.stack([picture(seed) for seed in range(8)]).reshape(2, 2, 2, 12, 10, 3)
+        pair_set = read_pairs(write((images[0], list(images[1]))))
+        assert pair_set.is_same.tolist() == [True, True, False, False]
+        np.testing.assert_array_equal(pair_set.batch(0, 8), images.reshape(-1, 12, 10, 3))
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (([], []), "received no pairs"),
+            (([[picture(0)]], []), "pair 0: expected .image1, image2., received list of length 1"),
+            (([[picture(0), picture(1)]], [None]), "pair 1: .* received None"),
+            (([[picture(0), picture(1).astype(float)]], []), "image 1: .* received an array of float64"),
+            (([[picture(0), picture(1)[..., 0]]], []), r"image 1: .* shape \(12, 10\)"),
+            (([[picture(0), picture(1, 9, 10)]], []), "image 1: expected 12x10 .* received 9x10"),
+        ],
+    )
+    def test_bad_content(self, write, content, message):
+        path = write(content)
+        with pytest.raises(ValueError, match=message) as error:
+            read_pairs(path)
+        assert str(path) in str(error.value)
+
+    def test_unknown_order(self, write):
+        with pytest.raises(ValueError, match="expected channel order rgb or bgr, received 'grb'"):
+            read_pairs(write(([], [])), order="grb")
+
+
+class TestEncoded:
+    def test_decoded_to_rgb_whatever_the_order(self, write):
+        images = [picture(seed) for seed in range(4)]
+        path = write(([encoded(image) for image in images], [False, True]))
+        for order in ("rgb", "bgr"):
+            pair_set = read_pairs(path, order)
+            np.testing.assert_array_equal(pair_set.batch(0, 4), images)
+            assert pair_set.is_same.tolist() == [False, True]
+
+    @pytest.mark.parametrize(
+        "answers", [(True, False), [1, 0], np.array([True, False]), [np.True_, np.False_], [np.int64(1), 0]]
+    )
+    def test_kinds_of_answers(self, write, answers):
+        pair_set = read_pairs(write(([encoded(picture(0))] * 4, answers)))
+        assert pair_set.is_same.dtype == bool
+        assert pair_set.is_same.tolist() == [True, False]
+
+    def test_decodes_only_what_is_asked_for(self, write, monkeypatch):
+        pair_set = read_pairs(write(([encoded(picture(seed)) for seed in range(6)], [True] * 3)))
+        calls = []
+        decode = cv2.imdecode
+        monkeypatch.setattr(pairs.cv2, "imdecode", lambda *args: calls.append(args) or decode(*args))
+        pair_set.batch(2, 4)
+        assert len(calls) == 2
+
+    @pytest.mark.parametrize("damage", [b"", b"\xff\xd8 nothing", encoded(picture(0))[:200]])
+    def test_undecodable_image(self, write, damage):
+        path = write(([encoded(picture(0))] * 3 + [damage], [True, False]))
+        pair_set = read_pairs(path)
+        assert pair_set.batch(0, 3).shape == (3, 12, 10, 3)
+        with pytest.raises(ValueError, match=f"image 3: .* {len(damage)} bytes that cannot") as error:
+            pair_set.batch(2, 4)
+        assert str(path) in str(error.value)
+
+    def test_undecodable_first_image(self, write):
+        with pytest.raises(ValueError, match="image 0: "):
+            read_pairs(write(([b"?", encoded(picture(0))], [True])))
+
+    def test_another_size(self, write):
+        pair_set = read_pairs(write(([encoded(picture(0)), encoded(picture(1, 9, 10))], [True])))
+        with pytest.raises(ValueError, match="image 1: expected 12x10 as image 0 has, received 9x10"):
+            pair_set.batch(0, 2)
+
+    @pytest.mark.parametrize(
+        ("images", "is_same", "message"),
+        [
+            (3, [True, False], "expected 4 images for 2 pairs, received 3"),
+            (4, [True, 2], "pair 1: expected a boolean, received 2"),
+            (4, [True, b"1"], "pair 1: expected a boolean, received bytes of length 1"),
+            (4, [[True], [False]], "pair 0: expected a boolean, received list of length 1"),
+        ],
+    )
+    def test_bad_answers(self, write, images, is_same, message):
+        with pytest.raises(ValueError, match=message):
+            read_pairs(write(([encoded(picture(0))] * images, is_same)))
+
+    def test_mixed_kinds_of_images(self, write):
+        with pytest.raises(ValueError, match="image 1: expected bytes, received an array"):
+            read_pairs(write(([encoded(picture(0)), picture(1)], [True])))
+
+
+class TestBatch:
+    def test_ends_with_the_images(self, write):
+        pair_set = read_pairs(write(([[picture(0), picture(1)]], [])))
+        assert len(pair_set.images) == 2
+        assert pair_set.batch(1, 65).shape == (1, 12, 10, 3)
+        with pytest.raises(ValueError, match="expected some of 2 images, received 2 to 66"):
+            pair_set.batch(2, 66)
+
+
+@pytest.mark.parametrize("content", [7, [1, 2, 3], (1, 2), ([1], 2), (np.array(1), [True]), ("ab", "cd")])
+def test_another_layout(write, content):
+    with pytest.raises(ValueError, match=r"expected a pickle of \(images, is_same\) or of"):
+        read_pairs(write(content))
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_pairs(tmp_path / "lfw.bin")

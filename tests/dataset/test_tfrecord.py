@@ -1,0 +1,155 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from dataset.tfrecord import (
+    RECORD_OVERHEAD,
+    TFRecordFile,
+    decode_example,
+    encode_example,
+    write_record,
+)
+
+LABELS = [0, 1, 127, 128, 300, 2**31 - 1, 2**63 - 1, -1, -(2**63)]
+
+
+@pytest.fixture
+def records(tmp_path):
+    """A file of records of several lengths, and what is in it."""
+    rng = np.random.default_rng(0)
+    data = [rng.bytes(length) for length in (0, 1, 5000, 17, 300)]
+    path = tmp_path / "records.tfrecord"
+    offsets = []
+    with path.open("wb") as file:
+        for record in data:
+            offsets.append(file.tell())
+            assert write_record(file, record) == len(record) + RECORD_OVERHEAD
+    return path, offsets, data
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("image", [b"", b"\xff\xd8 image", bytes(range(256)) * 90])
+def test_example_is_what_tensorflow_reads(image, label):
+    import tensorflow as tf
+
+    example = tf.train.Example.FromString(encode_example(image, label))
+    assert sorted(example.features.feature) == ["image_raw", "label"]
+    assert list(example.features.feature["image_raw"].bytes_list.value) == [image]
+    assert list(example.features.feature["label"].int64_list.value) == [label]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_example_of_tensorflow_is_read(label):
+    import tensorflow as tf
+
+    feature = {
+        "width": tf.train.Feature(float_list=tf.train.FloatList(value=[1.5, 2.5])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        "image_raw": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"image" * 100])),
+        "name": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a", b"b"])),
+    }
+    data = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    assert decode_example(data) == (b"image" * 100, label)
+
+
+def test_unpacked_label_and_unknown_fields_are_read():
+    label_entry = b"\x0a\x05label" + b"\x12\x05" + b"\x1a\x03\x08\xac\x02"  # Int64List with a bare varint 300
+    image_entry = b"\x0a\x09image_raw" + b"\x12\x04" + b"\x0a\x02\x0a\x00"
+    entries = b"\x0a\x0e" + label_entry + b"\x0a\x11" + image_entry
+    unknown = b"\x15abcd" + b"\x19abcdefgh" + b"\x20\x07"  # 32 bits, 64 bits, varint
+    assert decode_example(unknown + b"\x0a" + bytes([len(entries)]) + entries) == (b"", 300)
+
+
+def test_wrong_examples_are_errors():
+    example = encode_example(b"image", 3)
+    for end in range(1, len(example)):
+        with pytest.raises(ValueError, match="Example"):
+            decode_example(example[:end])
+    with pytest.raises(ValueError, match="feature 'image_raw': expected one value, received 0"):
+        decode_example(b"")
+    with pytest.raises(ValueError, match="feature 'label': expected one value, received 0"):
+        decode_example(example.replace(b"label", b"lapel"))
+    with pytest.raises(ValueError, match="wire type"):
+        decode_example(b"\x0b\x0c")
+    with pytest.raises(ValueError, match="end of a number"):
+        decode_example(b"\xff" * 20)
+
+
+def test_tensorflow_reads_the_file(records):
+    import tensorflow as tf
+
+    path, _, data = records
+    assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == data
+
+
+def test_file_of_tensorflow_is_read(tmp_path):
+    import tensorflow as tf
+
+    data = [b"", b"a", b"b" * 1000]
+    with tf.io.TFRecordWriter(str(tmp_path / "file")) as writer:
+        for record in data:
+            writer.write(record)
+    with TFRecordFile(tmp_path / "file") as file:
+        assert [
+            file.read(int(offset), int(length)) for offset, length in zip(*file.scan(), strict=True)
+        ] == data
+
+
+def test_scan_and_read(records):
+    path, offsets, data = records
+    with TFRecordFile(path) as file:
+        scanned = file.scan()
+        assert scanned[0].tolist() == offsets
+        assert scanned[1].tolist() == [len(record) for record in data]
+        copy = pickle.loads(pickle.dumps(file))
+    assert [copy.read(offset, len(record)) for offset, record in zip(offsets, data, strict=True)] == data
+    copy.close()
+    with pytest.raises(ValueError):
+        copy.read(0, 0)
+
+
+def test_every_flipped_bit_is_found(records):
+    path, offsets, data = records
+    sound = path.read_bytes()
+    offset, length = offsets[3], len(data[3])
+    for position in range(offset, offset + length + RECORD_OVERHEAD):
+        damaged = bytearray(sound)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with TFRecordFile(path) as file:
+            with pytest.raises(
+                ValueError, match=f"records.tfrecord: record at byte {offset}: expected .* received"
+            ):
+                file.read(offset, length)
+            assert file.read(offsets[4], len(data[4])) == data[4]
+
+
+def test_wrong_offset_or_length_is_an_error(records):
+    path, offsets, data = records
+    with TFRecordFile(path) as file:
+        with pytest.raises(ValueError, match="expected a record of 4999 bytes, received 5000"):
+            file.read(offsets[2], 4999)
+        with pytest.raises(ValueError, match="record at byte 1"):
+            file.read(1, 0)
+        with pytest.raises(ValueError, match="until the file's end"):
+            file.read(offsets[4], len(data[4]) + 1)
+        with pytest.raises(ValueError, match="received 0 until the file's end"):
+            file.read(10**6, 10)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 100, 300 + 5, 300 + 15])
+def test_scan_of_a_cut_file_names_the_place(records, cut):
+    path, offsets, _ = records
+    path.write_bytes(path.read_bytes()[:-cut])
+    with (
+        TFRecordFile(path) as file,
+        pytest.raises(ValueError, match=f"record at byte {offsets[-1]}: expected"),
+    ):
+        file.scan()
+
+
+def test_empty_file_has_no_records(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with TFRecordFile(tmp_path / "file") as file:
+        assert [part.tolist() for part in file.scan()] == [[], []]

@@ -1,0 +1,285 @@
+import doctest
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import verification
+from eval.verification import (
+    LEFT_OUT,
+    NEVER_SCORED,
+    best_threshold,
+    crossing_threshold,
+    evaluate_pairs,
+    even_folds,
+    original_folds,
+    pair_distances,
+)
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "verification"
+SETS = ("verification", "verification_separable", "verification_unequal")
+
+
+def golden(name, distance):
+    """What the original gave, and its pairs: positives first."""
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        positive, negative = file["pos_embeddings"], file["neg_embeddings"]
+        keys = ("accuracy", "std", "threshold", "fold_accuracies", "pos_sorted", "neg_sorted")
+        expected = {key: file[f"{distance}/{key}"] for key in keys}
+    embeddings = np.concatenate([positive, negative])
+    is_same = np.repeat([True, False], [len(positive), len(negative)])
+    return expected, pair_distances(embeddings[:, 0], embeddings[:, 1], distance), is_same
+
+
+@pytest.mark.parametrize("distance", ["cosine", "L2", "SSD"])
+@pytest.mark.parametrize("name", SETS)
+class TestOriginal:
+    def test_distances(self, name, distance):
+        expected, distances, is_same = golden(name, distance)
+        positive, negative = np.sort(distances[is_same]), np.sort(distances[~is_same])[::-1]
+        # The original computes in float32, and 1 - cos loses what the two have in common.
+        np.testing.assert_allclose(positive, expected["pos_sorted"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(negative, expected["neg_sorted"], rtol=1e-6, atol=1e-6)
+
+    def test_crossing_rule_on_original_folds(self, name, distance):
+        expected, distances, is_same = golden(name, distance)
+        result = evaluate_pairs(distances, is_same, rule="crossing", folds=original_folds(is_same))
+        assert result.fold_accuracies == tuple(expected["fold_accuracies"])
+        assert result.accuracy == expected["accuracy"]
+        assert result.std == expected["std"]
+        np.testing.assert_allclose(result.threshold, expected["threshold"], rtol=1e-6)
+
+    def test_order_of_the_file_decides_only_within_a_kind(self, name, distance):
+        _, distances, is_same = golden(name, distance)
+        mixed = np.argsort(np.random.default_rng(0).random(is_same.size))
+        mixed = mixed[np.argsort(is_same[mixed], kind="stable")]  # negatives first, each in disorder
+        order = np.empty_like(mixed)
+        for kind in (True, False):
+            order[is_same[mixed] == kind] = np.flatnonzero(is_same == kind)
+        result = evaluate_pairs(distances[order], is_same[order])
+        assert result == evaluate_pairs(distances, is_same)
+
+
+def test_original_folds_equal_even_ones_where_counts_divide():
+    is_same = np.tile([True, False, False, True], 50)
+    np.testing.assert_array_equal(original_folds(is_same), even_folds(is_same))
+
+
+def test_perfect_separation():
+    _, distances, is_same = golden("verification_separable", "cosine")
+    assert evaluate_pairs(distances, is_same, rule="crossing").accuracy == 0.5
+    result = evaluate_pairs(distances, is_same)
+    assert result.accuracy == 1.0
+    assert result.std == 0.0
+    assert distances[is_same].max() < min(result.fold_thresholds)
+
+
+class TestOriginalFolds:
+    def test_what_it_leaves(self):
+        is_same = np.array([True] * 23 + [False] * 27)
+        by_rank = [*np.repeat(np.arange(10), 2), *[NEVER_SCORED] * 3]
+        np.testing.assert_array_equal(original_folds(is_same), [*by_rank, *by_rank, *[LEFT_OUT] * 4])
+
+    def test_pairs_past_the_folds_move_the_threshold_and_are_not_scored(self):
+        positive, negative = np.full(21, 0.1), np.full(21, 0.9)
+        positive[20], negative[20] = 0.8, 0.6
+        is_same = np.repeat([True, False], 21)
+        distances = np.concatenate([positive, negative])
+        # Each threshold is found on 18 couples and this one: sorted, 0.8 and 0.6 are the last
+        # positive and the last negative, so they cross at 0.7.
+        result = evaluate_pairs(distances, is_same, rule="crossing", folds=original_folds(is_same))
+        assert result.fold_thresholds == (0.7,) * 10
+        assert result.accuracy == 1.0
+
+    @pytest.mark.parametrize(("positives", "negatives"), [(9, 30), (30, 29)])
+    def test_where_it_crashed(self, positives, negatives):
+        is_same = np.repeat([True, False], [positives, negatives])
+        with pytest.raises(ValueError, match=f"received {positives}.* and {negatives}"):
+            original_folds(is_same)
+
+
+class TestEvenFolds:
+    @pytest.mark.parametrize(("positives", "negatives", "folds"), [(10, 10, 10), (287, 301, 10), (13, 7, 3)])
+    def test_nearly_equal_and_in_order(self, positives, negatives, folds):
+        is_same = np.random.default_rng(1).permutation(np.repeat([True, False], [positives, negatives]))
+        numbers = even_folds(is_same, folds)
+        for kind in (is_same, ~is_same):
+            counts = np.bincount(numbers[kind], minlength=folds)
+            assert counts.size == folds
+            assert np.ptp(counts) <= 1
+            assert (np.diff(numbers[kind]) >= 0).all()
+
+    @pytest.mark.parametrize(("positives", "negatives"), [(9, 100), (100, 9)])
+    def test_fewer_pairs_than_folds(self, positives, negatives):
+        with pytest.raises(ValueError, match=f"at least 10 .* received {positives} and {negatives}"):
+            even_folds(np.repeat([True, False], [positives, negatives]))
+
+    def test_one_fold(self):
+        with pytest.raises(ValueError, match="at least 2 folds, received 1"):
+            even_folds(np.array([True, False]), 1)
+
+
+class TestPairDistances:
+    def test_against_loops(self):
+        rng = np.random.default_rng(2)
+        first, second = rng.normal(size=(2, 20, 8)).astype(np.float32)
+        for row, (a, b) in enumerate(zip(first.astype(float), second.astype(float), strict=True)):
+            cosine = a @ b / np.sqrt((a @ a) * (b @ b))
+            assert pair_distances(first, second, "cosine")[row] == pytest.approx(1 - cosine)
+            assert pair_distances(first, second, "SSD")[row] == pytest.approx(((a - b) ** 2).sum())
+            assert pair_distances(first, second, "L2")[row] == pytest.approx(((a - b) ** 2).sum() ** 0.5)
+
+    @pytest.mark.parametrize(("distance", "expected"), [("cosine", [1, 1]), ("L2", [5, 0]), ("SSD", [25, 0])])
+    def test_zero_embedding(self, distance, expected):
+        first, second = np.array([[3, 4], [0, 0]]), np.zeros((2, 2))
+        np.testing.assert_array_equal(pair_distances(first, second, distance), expected)
+
+    def test_cosine_of_parallels_stays_in_range(self):
+        first = np.random.default_rng(3).normal(size=(500, 7))
+        assert (pair_distances(first, first / 3, "cosine") >= 0).all()
+        assert (pair_distances(first, -first / 3, "cosine") <= 2).all()
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="expected distance cosine, L2 or SSD, received 'l2'"):
+            pair_distances(np.ones((1, 2)), np.ones((1, 2)), "l2")
+        with pytest.raises(ValueError, match=r"received \(3, 2\) and \(2, 2\)"):
+            pair_distances(np.ones((3, 2)), np.ones((2, 2)), "cosine")
+        with pytest.raises(ValueError, match=r"\(pairs, dim\)"):
+            pair_distances(np.ones(2), np.ones(2), "cosine")
+
+
+def num_right(positive, negative, threshold):
+    return sum(distance < threshold for distance in positive) + sum(
+        distance >= threshold for distance in negative
+    )
+
+
+def every_candidate(positive, negative):
+    values = sorted({*positive, *negative})
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(values)]
+    return [values[0], *middles, np.nextafter(values[-1], np.inf)]
+
+
+class TestBestThreshold:
+    @pytest.mark.parametrize("seed", range(60))
+    def test_against_every_candidate(self, seed):
+        rng = np.random.default_rng(seed)
+        positive = rng.normal(0, 1, rng.integers(1, 30))
+        negative = rng.normal(rng.uniform(-1, 3), 1, rng.integers(1, 30))
+        if seed % 2:  # many ties, within a kind and across
+            positive, negative = np.round(positive), np.round(negative)
+        candidates = every_candidate(positive, negative)
+        scores = [num_right(positive, negative, candidate) for candidate in candidates]
+        best = [c for c, score in zip(candidates, scores, strict=True) if score == max(scores)]
+        assert best_threshold(positive, negative) == best[(len(best) - 1) // 2]
+
+    def test_perfect_separation_gives_the_middle_of_the_gap(self):
+        assert best_threshold([1.0, 2.0], [4.0, 9.0]) == 3.0
+
+    def test_middle_of_the_best(self):
+        # Right of 1, of 3 and of 5: each wins a positive and the next negative loses it.
+        assert best_threshold([1.0, 3.0, 5.0], [2.0, 4.0, 6.0]) == 3.5
+
+    def test_one_side_for_all(self):
+        assert best_threshold([2.0, 2.0], [2.0]) > 2.0
+        assert best_threshold([2.0], [2.0, 2.0]) == 2.0
+
+    def test_adjacent_floats(self):
+        for low in (1.0, np.nextafter(1.0, 2.0)):  # the middle rounds down for one, up for the other
+            high = np.nextafter(low, 2.0)
+            assert num_right([low], [high], best_threshold([low], [high])) == 2
+
+    def test_large_set(self):
+        rng = np.random.default_rng(4)
+        threshold = best_threshold(rng.normal(0, 1, 200_000), rng.normal(2, 1, 200_000))
+        assert threshold == pytest.approx(1, abs=0.1)
+
+
+class TestCrossingThreshold:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_against_loop(self, seed):
+        rng = np.random.default_rng(seed)
+        positive = np.round(rng.normal(0, 1, rng.integers(1, 30)), seed % 3)
+        negative = np.round(rng.normal(1, 1, rng.integers(1, 30)), seed % 3)
+        expected = 0
+        for low, high in zip(sorted(positive), sorted(negative, reverse=True), strict=False):
+            if low > high:
+                expected = (low + high) / 2
+                break
+        assert crossing_threshold(positive, negative) == expected
+
+
+class TestEvaluatePairs:
+    def test_folds_are_scored_with_the_threshold_of_the_others(self):
+        rng = np.random.default_rng(5)
+        is_same = rng.random(83) < 0.4
+        distances = rng.normal(np.where(is_same, 0.4, 0.8), 0.2)
+        result = evaluate_pairs(distances, is_same, num_folds=4)
+        folds = even_folds(is_same, 4)
+        for fold in range(4):
+            others = folds != fold
+            threshold = best_threshold(distances[others & is_same], distances[others & ~is_same])
+            positive, negative = distances[~others & is_same], distances[~others & ~is_same]
+            right = num_right(positive, negative, threshold)
+            assert result.fold_thresholds[fold] == threshold
+            assert result.fold_accuracies[fold] == right / (positive.size + negative.size)
+        assert result.accuracy == np.mean(result.fold_accuracies)
+        assert result.std == np.std(result.fold_accuracies)
+        assert result.threshold == np.mean(result.fold_thresholds)
+
+    def test_explicit_folds_from_any_start(self):
+        rng = np.random.default_rng(6)
+        is_same = np.tile([True, False], 30)
+        distances = rng.normal(np.where(is_same, 0.4, 0.8), 0.2)
+        folds = even_folds(is_same, 5)
+        assert evaluate_pairs(distances, is_same, folds=folds * 3 + 1) == evaluate_pairs(
+            distances, is_same, num_folds=5
+        )
+
+    def test_equality(self):
+        is_same = np.array([True, False, True, False, False])
+        folds = np.array([0, 0, 1, 1, 1])
+        crossed, separate = np.full((2, 5), 0.5)
+        crossed[:2], separate[:2] = (0.75, 0.25), (0.25, 0.75)
+        result = evaluate_pairs(crossed, is_same, rule="crossing", folds=folds)
+        assert result.fold_thresholds[1] == 0.5
+        assert result.fold_accuracies[1] == 0.0
+        result = evaluate_pairs(separate, is_same, folds=folds)
+        assert result.fold_thresholds[1] == 0.5
+        assert result.fold_accuracies[1] == 2 / 3  # none is under it, and two are different
+
+    def test_summary(self):
+        _, distances, is_same = golden("verification", "cosine")
+        assert evaluate_pairs(distances, is_same, rule="crossing").summary("lfw") == (
+            "Precision on lfw : 0.96000+-0.02134"
+        )
+
+    def test_result_is_plain_floats(self):
+        result = evaluate_pairs(np.linspace(0, 1, 20, dtype=np.float32), np.arange(20) < 10)
+        numbers = (result.accuracy, result.std, result.threshold, *result.fold_accuracies)
+        assert all(type(number) is float for number in (*numbers, *result.fold_thresholds))
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"rule": "mean"}, "expected rule best or crossing, received 'mean'"),
+            ({"distances": np.zeros(39)}, r"40 pairs, received shape \(39,\)"),
+            ({"distances": np.full(40, np.nan)}, "received nan for pair 0"),
+            ({"is_same": np.tile([1, 0], 20)}, "booleans .* received int64"),
+            ({"is_same": np.ones(40, bool)}, "received 40 and 0"),
+            ({"folds": np.zeros(40, int)}, "at least 2 folds"),
+            ({"folds": np.zeros(40)}, "integer, received float64"),
+            ({"folds": np.zeros(39, int)}, r"received int64 of shape \(39,\)"),
+            ({"folds": np.arange(40) - 3}, "received -3"),
+            ({"folds": np.tile([0, 1], 20)}, "outside fold 0 .* received 0 and 20"),
+        ],
+    )
+    def test_bad_input(self, changed, message):
+        arguments = {"distances": np.linspace(0, 1, 40), "is_same": np.tile([True, False], 20)}
+        with pytest.raises(ValueError, match=message):
+            evaluate_pairs(**(arguments | changed))
+
+
+def test_examples():
+    assert doctest.testmod(verification).failed == 0

@@ -1,0 +1,114 @@
+"""Writing and restoring the whole state of a training run."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import tensorflow as tf
+
+from dataset.atomic import sync_folder
+from nets.checkpoint import MANIFEST_NAME, STATE_NAME, VERSION, checkpoint_folders, newest_checkpoint, sha256
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The newest checkpoints of one run, in one folder.
+
+    A checkpoint gets its name only when all of its files are on disk, with their checksums beside
+    them, so a kill or a power cut leaves whole checkpoints only. `tf.train.CheckpointManager` does not sync,
+    keeps what a kill leaves, and starts from step 0 if its state file is lost.
+
+    Row 15 of docs/fidelity.md: step and best scores are kept in the checkpoint, not in its name.
+
+    Args:
+        folder: str or Path; made if it is not there.
+        state: `tf.train.Checkpoint` of everything that training changes.
+        net: dict, the arguments of `resnet_ir`.
+        num_identities: int.
+        keep: int > 0, how many checkpoints stay. Defaults to `3`.
+    """
+
+    def __init__(self, folder, state, net, num_identities, keep=3):
+        self.folder = Path(folder)
+        self.state = state
+        self.net = json.loads(json.dumps(net))  # as it is read back: tuples are lists
+        self.num_identities = num_identities
+        self.keep = keep
+
+    def save(self, step, **run):
+        """Writes a checkpoint and removes the oldest beyond `keep`.
+
+        Args:
+            step: int, steps done.
+            **run: what else to keep, as JSON.
+
+        Returns:
+            Path of the checkpoint.
+
+        Raises:
+            OSError: it could not be written, for instance for lack of space; the older ones stay.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"step_{step:08d}"
+        temporary = self.folder / f".{target.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            try:
+                self.state.write(str(temporary / STATE_NAME))
+            except tf.errors.OpError as error:
+                raise OSError(f"{temporary}: cannot write the checkpoint: {error.message}") from None
+            files = sorted(temporary.iterdir())
+            manifest = {
+                "version": VERSION,
+                "step": step,
+                "net": self.net,
+                "num_identities": self.num_identities,
+                **run,
+                "sha256": {file.name: sha256(file) for file in files},
+            }
+            (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1) + "\n")
+            for file in [*files, temporary / MANIFEST_NAME]:
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            sync_folder(temporary)
+            if target.exists():  # damaged, or of a run that was set back to an older step
+                shutil.rmtree(target)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(self.folder)
+        for old in checkpoint_folders(self.folder)[self.keep :]:
+            shutil.rmtree(old)
+        return target
+
+    def restore(self, path=None):
+        """Loads the newest checkpoint that can be read.
+
+        Args:
+            path: a checkpoint, or a folder of checkpoints. Defaults to this run's folder.
+
+        Returns:
+            dict, the checkpoint's manifest; `None` if there is no checkpoint.
+
+        Raises:
+            ValueError: it is of another net or number of identities, or none can be read: a run
+                never starts from 0 beside checkpoints that it cannot use.
+        """
+        for leftover in self.folder.glob(".step_*.tmp"):
+            shutil.rmtree(leftover)
+        newest = newest_checkpoint(path or self.folder)
+        if newest is None:
+            return None
+        folder, manifest = newest
+        for what, expected in (("net", self.net), ("num_identities", self.num_identities)):
+            if manifest.get(what) != expected:
+                raise ValueError(
+                    f"{folder}: this run needs {what} = {expected}, the checkpoint has {manifest.get(what)}; "
+                    "give the flags of that run, or another --ckpt_path"
+                )
+        self.state.read(str(folder / STATE_NAME)).assert_consumed()
+        return manifest
