@@ -3,6 +3,7 @@
 import configparser
 import dataclasses
 import difflib
+import re
 from pathlib import Path
 
 
@@ -113,11 +114,15 @@ def read_config(path):
 
 def _source(path, parser, section):
     if not any(parser.has_option(section, kind) for kind in _SOURCE_KINDS):
-        near = _nearest(section, _FIXED_SECTIONS) or _nearest(next(iter(parser[section]), ""), _SOURCE_KEYS)
+        unknown = [key for key in parser[section] if key not in _SOURCE_KEYS]
+        near = _nearest(section, _FIXED_SECTIONS) or _nearest(next(iter(unknown), ""), _SOURCE_KEYS)
         raise ValueError(
             f"{path}: section [{section}] is neither one of {', '.join(_FIXED_SECTIONS)}, nor a source "
             f"(expected one of the keys {', '.join(_SOURCE_KINDS)}){near}"
         )
+    if not re.fullmatch(r"\w[\w.-]*", section):
+        # It becomes the name of a folder, which a new conversion replaces.
+        raise ValueError(f"{path}: section [{section}]: expected a name of letters, digits, '_', '-' and '.'")
     _check_keys(path, parser, section, _SOURCE_KEYS)
     given = [kind for kind in _SOURCE_KINDS if parser.has_option(section, kind)]
     if len(given) != 1:

@@ -64,6 +64,8 @@ class Conversion:
     def __init__(self, name, source, target, seed, images_per_shard, workers, verify, max_bad):
         self.name = name
         self.source = source
+        # Taken now: if the source changes meanwhile, the next run must see it.
+        self.fingerprint = source.fingerprint()
         self.target = target
         self.seed = seed
         self.images_per_shard = images_per_shard
@@ -132,7 +134,7 @@ class Conversion:
     def _resume(self, image_size):
         plan = {
             "version": VERSION,
-            "fingerprint": self.source.fingerprint(),
+            "fingerprint": self.fingerprint,
             "seed": self.seed,
             "images_per_shard": self.images_per_shard,
             "verify": self.verify,
@@ -191,7 +193,7 @@ class Conversion:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise OSError(error.errno, f"{self.partial}: no space left on disk; {_GO_ON}") from None
+            raise OSError(f"{self.partial}: no space left on disk; {_GO_ON}") from None
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -269,7 +271,7 @@ class Conversion:
             colour=COLOUR,
             seed=self.seed,
             verify=self.verify,
-            fingerprint=self.source.fingerprint(),
+            fingerprint=self.fingerprint,
             num_bad=len(self._write_bad_records()),
             num_label_mismatches=num_mismatches,
             index_sha256=self._write_index(num_images),

@@ -5,19 +5,18 @@ import dataclasses
 import numpy as np
 
 
+# ruff: noqa: RUF009 -- `_between` makes a `dataclasses.field`
 def _between(low, high, shape=(), steady=False):
     return dataclasses.field(metadata={"low": low, "high": high, "shape": shape, "steady": steady})
 
 
 def _sample(kind, rng):
-    return kind(
-        **{field.name: _sample_field(field.metadata, rng) for field in dataclasses.fields(kind)},
-    )
+    return kind(**{field.name: _sample_field(rng, field.metadata) for field in dataclasses.fields(kind)})
 
 
-def _sample_field(metadata, rng):
-    values = rng.uniform(metadata["low"], metadata["high"], metadata["shape"])
-    return values if metadata["shape"] else float(values)
+def _sample_field(rng, metadata):
+    value = rng.uniform(metadata["low"], metadata["high"], metadata["shape"])
+    return value if metadata["shape"] else float(value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class Face:
     head_width: float = _between(36.0, 46.0)  # half of it, as every width here
     head_top: float = _between(54.0, 64.0)
     chin: float = _between(47.0, 57.0)
-    jaw_taper: float = _between(0.05, 0.5)
+    jaw_taper: float = _between(0.05, 0.42)
     jaw_roundness: float = _between(1.0, 3.5)
     cheek_shadow: float = _between(0.0, 1.0)
     ear_size: float = _between(5.0, 11.0)
@@ -87,7 +86,7 @@ class Face:
 
     moles: np.ndarray = _between(-1.0, 1.0, shape=(4, 3))  # x, y, size
     freckles: float = _between(-1.0, 1.0)
-    freckle_spots: np.ndarray = _between(-1.0, 1.0, shape=(40, 2))
+    freckle_spots: np.ndarray = _between(-1.0, 1.0, shape=(30, 2))
     scar: np.ndarray = _between(-1.0, 1.0, shape=(5,))  # strength, x, y, angle, length
 
     @classmethod
@@ -149,8 +148,7 @@ class Capture:
         return dataclasses.replace(
             self,
             **{
-                field.name: (1 - fraction) * getattr(self, field.name)
-                + fraction * getattr(other, field.name)
+                field.name: (1 - fraction) * getattr(self, field.name) + fraction * getattr(other, field.name)
                 for field in dataclasses.fields(self)
                 if not field.metadata["steady"]
             },

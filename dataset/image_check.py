@@ -39,16 +39,22 @@ def check_image(image, image_size=None, verify="full"):
 
 
 def _check_jpeg(image, image_size, verify):
-    received = simplejpeg.decode_jpeg_header(image)[:2]
+    try:
+        received = simplejpeg.decode_jpeg_header(image)[:2]
+    except ValueError as error:
+        raise ValueError(f"expected a JPEG, received a damaged header: {error}") from None
     _check_size(image_size, received)
-    # Readers pad records and blocks with zeros.
+    # Some writers pad with zeros.
     if not image.rstrip(b"\0").endswith(_JPEG_END):
         raise ValueError(
             f"expected a JPEG that ends with its end marker, received {len(image)} bytes without"
         )
     if verify == "full":
-        # Grey is enough: all coefficients are read, colour is only computed from them; twice as fast.
-        simplejpeg.decode_jpeg(image, "GRAY", strict=True)
+        try:
+            # Grey is enough, at twice the speed: the colour channels' data is read all the same.
+            simplejpeg.decode_jpeg(image, "GRAY", strict=True)
+        except ValueError as error:
+            raise ValueError(f"expected a JPEG, received damaged data: {error}") from None
     return received
 
 

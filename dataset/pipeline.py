@@ -67,7 +67,9 @@ class TrainingBatches:
 
         Raises:
             ValueError: a record is damaged or cannot be decoded.
+            OSError: a shard cannot be read; in sequence that, too, is a `ValueError`.
         """
+        self._error = None
         try:
             yield from self.dataset(step)
         except tf.errors.OpError as error:
@@ -88,7 +90,7 @@ class TrainingBatches:
         def fetch(k):
             try:
                 return self.sources.read(self.sampler.batch(int(k)))
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 self._error = error
                 raise
 

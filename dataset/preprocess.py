@@ -33,7 +33,7 @@ def preprocess(images, image_size):
         ValueError: the images are smaller than `image_size`.
     """
     height, width = images.shape[1:3]
-    if height is None or height < image_size[0] or width < image_size[1]:
+    if None in (height, width) or height < image_size[0] or width < image_size[1]:
         raise ValueError(f"expected images of at least {tuple(image_size)}, received {(height, width)}")
     top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
     cropped = images[:, top : top + image_size[0], left : left + image_size[1], ::-1]

@@ -47,6 +47,8 @@ class ShuffledSampler:
             raise ValueError(f"sizes: expected at least one record in every source, received {list(sizes)}")
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, received {batch_size}")
+        if seed < 0:
+            raise ValueError(f"seed: expected at least 0, received {seed}")
         self.sizes = list(sizes)
         self.batch_size = batch_size
         self.seed = seed
@@ -94,14 +96,18 @@ class ShuffledSampler:
         if self._quotas is None:
             return np.zeros_like(samples), samples
         plans, slots = np.divmod(samples, _PLAN_SIZE)
-        layout, ranks = self._plan()
+        layout = np.repeat(np.arange(len(self.pools)), self._quotas)
+        places = np.empty(_PLAN_SIZE, np.int64)
         pools = np.empty_like(samples)
         positions = np.empty_like(samples)
         for plan in np.unique(plans):
             chosen = plans == plan
-            shuffled = self._shuffled("plan", plan, _PLAN_SIZE)[slots[chosen]]
-            pools[chosen] = layout[shuffled]
-            positions[chosen] = plan * self._quotas[layout[shuffled]] + ranks[shuffled]
+            drawn = layout[self._shuffled("plan", plan, _PLAN_SIZE)]
+            # A pool's samples are numbered as they come: its epochs follow each other also within a plan.
+            for pool, quota in enumerate(self._quotas):
+                places[drawn == pool] = np.arange(quota)
+            pools[chosen] = drawn[slots[chosen]]
+            positions[chosen] = plan * self._quotas[pools[chosen]] + places[slots[chosen]]
         return pools, positions
 
     def used_before(self, sample):
@@ -111,11 +117,6 @@ class ShuffledSampler:
         plans, slot = divmod(sample, _PLAN_SIZE)
         pools, _ = self.positions(np.arange(sample - slot, sample))
         return plans * self._quotas + np.bincount(pools, minlength=len(self.pools))
-
-    def _plan(self):
-        layout = np.repeat(np.arange(len(self._quotas)), self._quotas)
-        ranks = np.concatenate([np.arange(quota) for quota in self._quotas])
-        return layout, ranks
 
     def _order(self, pool, epoch):
         return self._shuffled(pool, epoch, self._pool_sizes[pool])

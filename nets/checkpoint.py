@@ -106,10 +106,10 @@ def load_backbone(path):
     folder, manifest = newest
     backbone = resnet_ir(**manifest["net"])
     # Only the net: the optimizer and the centres of the same file stay where they are.
-    status = tf.train.Checkpoint(backbone=backbone).read(str(folder / STATE_NAME)).expect_partial()
     try:
+        status = tf.train.Checkpoint(backbone=backbone).read(str(folder / STATE_NAME)).expect_partial()
         status.assert_existing_objects_matched()
-    except AssertionError as error:
+    except (AssertionError, ValueError) as error:
         raise ValueError(f"{folder}: expected the weights of {manifest['net']}: {error}") from None
     return backbone
 

@@ -52,6 +52,8 @@ class Trainer:
         self.clip_norm = clip_norm
         self.schedules = schedules or {}
         self._variables = backbone.trainable_variables + head.trainable_variables
+        # The gradients are summed here, before clipping; Keras would sum them up once more.
+        optimizer._all_reduce_sum_gradients = list
         # Restoring needs the optimizer's variables to exist.
         with strategy.scope():
             optimizer.build(self._variables)
@@ -115,9 +117,5 @@ class Trainer:
         norm = tf.linalg.global_norm(gradients)
         if self.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
-        # Outside of the replicas, so that the optimizer does not sum them up once more.
-        context.merge_call(self._apply, args=(gradients,))
-        return {**shares, "gradient_norm": norm / num_replicas}
-
-    def _apply(self, _strategy, gradients):
         self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+        return {**shares, "gradient_norm": norm / num_replicas}

@@ -1,9 +1,13 @@
-"""Small made-up sources for tests of the conversion."""
+"""Small made-up sources, and conversions of them."""
+
+import hashlib
 
 import cv2
 import numpy as np
 
+from dataset.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard, read_manifest
 from dataset.recordio import RecordWriter, pack_image
+from dataset.tfrecord import encode_example, write_record
 
 
 def encoded_image(seed, height=112, width=112, suffix=".jpg"):
@@ -36,3 +40,43 @@ def write_rec(folder, images, own_labels=None, property_line=None):
             writer.write(first + label, pack_image((begin, begin + labels.count(label)), first + label, b""))
     (folder / "property").write_text(property_line or f"{labels[-1] + 1},112,112")
     return folder
+
+
+def write_converted(folder, images, num_shards=1, image_size=(112, 112)):
+    """Writes `images` in their order as a converted source into `folder`; returns its `Manifest`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, shards = [], []
+    for number, part in enumerate(np.array_split(np.arange(len(images)), num_shards)):
+        path = folder / f"train-{number:05d}-of-{num_shards:05d}.tfrecord"
+        with path.open("wb") as file:
+            for i in part:
+                image, label = images[i]
+                example = encode_example(image, label)
+                rows.append((file.tell(), len(example), label))
+                write_record(file, example)
+        data = path.read_bytes()
+        shards.append(Shard(path.name, len(part), len(data), hashlib.sha256(data).hexdigest()))
+    np.save(folder / INDEX_NAME, np.array(rows, RECORD_DTYPE))
+    Manifest(
+        folder=folder,
+        source=folder.name,
+        num_identities=max(label for _, label in images) + 1,
+        num_images=len(images),
+        image_size=image_size,
+        colour="as encoded",
+        seed=0,
+        verify="full",
+        fingerprint="made up",
+        num_bad=0,
+        num_label_mismatches=0,
+        index_sha256=hashlib.sha256((folder / INDEX_NAME).read_bytes()).hexdigest(),
+        shards=tuple(shards),
+    ).write()
+    return read_manifest(folder)
+
+
+def flip_bit(path, offset):
+    """Damages one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 16
+    path.write_bytes(data)

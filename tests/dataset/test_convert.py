@@ -222,6 +222,7 @@ def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
     reasons = [line.split("\t") for line in listed.splitlines()]
     assert [description for description, _ in reasons] == [f"{path} record {i + 1}" for i in sorted(bad)]
     assert "end marker" in reasons[0][1]
+    assert "damaged data" in reasons[2][1]
     assert reasons[1][1] == "expected 112x112, received 111x112"
     assert "magic" in reasons[3][1]
 
@@ -448,3 +449,18 @@ def test_program_names_what_is_missing(rec, tmp_path):
 def test_no_tensorflow():
     code = "import sys, dataset.convert; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+def test_a_source_that_changes_meanwhile_is_converted_again(own_rec, tmp_path, monkeypatch, caplog):
+    finish = Conversion._finish
+
+    def change_and_finish(*args):
+        os.utime(own_rec.mxrec / "train.rec", (1, 1))
+        return finish(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversion, "_finish", change_and_finish)
+        convert(own_rec, tmp_path, **OPTIONS)
+    with caplog.at_level(logging.INFO):
+        convert(own_rec, tmp_path, **OPTIONS)
+    assert "its source has changed" in caplog.text

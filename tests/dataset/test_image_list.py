@@ -20,7 +20,7 @@ def write(folder, text):
 
 
 def test_both_forms_of_lines(folder, caplog):
-    path = write(folder, "a.jpg 0\nb.jpg\t2\r\n\nc d.jpg,1\nä.jpg , 1\nthree fields 7\nnone\n  b.jpg 0")
+    path = write(folder, "a.jpg 0\nb.jpg\t2\r\n\nc d.jpg,1\nä.jpg , 1\nthree fields 7\nnone\n,3\n  b.jpg 0")
     source = ImageList(path)
     assert source.num_images == 5
     assert source.num_identities == 3
@@ -31,8 +31,8 @@ def test_both_forms_of_lines(folder, caplog):
     assert [source.read(i) for i in range(5)] == [(name.encode() * 10, None) for name in names]
     assert [source.describe(i) for i in range(5)] == [str(folder / name) for name in names]
     assert source.num_bytes == 10 * len("".join(names).encode())
-    assert source.num_skipped == 2
-    assert "skipped 2 lines" in caplog.text and "line 6" in caplog.text
+    assert source.num_skipped == 3
+    assert "skipped 3 lines" in caplog.text and "line 6" in caplog.text
 
 
 def test_prefix(folder, tmp_path_factory):

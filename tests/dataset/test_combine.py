@@ -1,0 +1,121 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset import combine
+from dataset.combine import CombinedSources
+from dataset.manifest import INDEX_NAME
+from dataset.tfrecord import RECORD_OVERHEAD, decode_example
+from tests.dataset.samples import flip_bit, write_converted
+
+# Record r of source s is the bytes "s-r"; labels are not in order.
+LABELS = {"a": [0, 1, 1, 0, 2, 2, 1], "b": [1, 0, 3, 2, 0], "c": [0, 0, 1]}
+NUM_SHARDS = {"a": 3, "b": 2, "c": 4}  # "c" has an empty shard
+
+
+def images(name):
+    return [(f"{name}-{r}".encode(), label) for r, label in enumerate(LABELS[name])]
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    return [write_converted(tmp_path / name, images(name), NUM_SHARDS[name]) for name in LABELS]
+
+
+def num_open_shards(folder):
+    """How many TFRecord files below `folder` this process has open."""
+    opened = [entry.resolve() for entry in Path("/proc/self/fd").iterdir()]
+    return sum(path.suffix == ".tfrecord" and folder in path.parents for path in opened)
+
+
+def test_one_source(manifests):
+    sources = CombinedSources(manifests[:1])
+    assert (sources.sizes, sources.num_images, sources.num_identities) == ([7], 7, 3)
+    examples, offsets = sources.read(np.array([6, 0]))
+    assert [decode_example(example) for example in examples] == [(b"a-6", 1), (b"a-0", 0)]
+    assert offsets.tolist() == [0, 0]
+
+
+def test_records_are_numbered_through_and_labels_offset(manifests):
+    """Across the borders of shards and sources, and past an empty shard."""
+    sources = CombinedSources(manifests)
+    assert sources.sizes == [7, 5, 3]
+    assert (sources.num_images, sources.num_identities) == (15, 3 + 4 + 2)
+    assert sources.label_offsets.tolist() == [0, 3, 7]
+    assert sources.image_size == (112, 112)
+    expected = [
+        (image, offset, label + offset)
+        for name, offset in zip(LABELS, (0, 3, 7), strict=True)
+        for image, label in images(name)
+    ]
+    for records in (np.arange(15), np.random.default_rng(0).integers(0, 15, 100)):
+        examples, offsets = sources.read(records)
+        assert examples.dtype == object and offsets.dtype == np.int64
+        received = [
+            (image, offset, label + offset)
+            for (image, label), offset in zip(map(decode_example, examples), offsets, strict=True)
+        ]
+        assert received == [expected[record] for record in records]
+    assert sorted({identity for *_, identity in expected}) == list(range(9))
+
+
+def test_shards_of_a_source(manifests):
+    sources = CombinedSources(manifests)
+    assert [len(sources.shards_of(source)) for source in range(3)] == [3, 2, 4]
+    assert sources.shards_of(1) == [
+        str(manifests[1].folder / f"train-0000{number}-of-00002.tfrecord") for number in (0, 1)
+    ]
+
+
+def test_no_source():
+    with pytest.raises(ValueError, match="expected at least one source, received none"):
+        CombinedSources([])
+
+
+def test_different_image_sizes(manifests):
+    other = dataclasses.replace(manifests[1], image_size=(112, 96))
+    with pytest.raises(ValueError) as error:
+        CombinedSources([manifests[0], other, manifests[2]])
+    assert str(error.value) == (
+        f"{other.folder}: expected images of (112, 112) as in {manifests[0].folder}, received (112, 96)"
+    )
+
+
+def test_label_out_of_range(manifests):
+    path = manifests[1].folder / INDEX_NAME
+    index = np.load(path)
+    index["label"][3] = 4
+    np.save(path, index)
+    CombinedSources(manifests[:1])
+    message = re.escape(f"{manifests[1].folder}: record 3: expected a label in [0, 4), received 4")
+    with pytest.raises(ValueError, match=message):
+        CombinedSources(manifests)
+
+
+@pytest.mark.parametrize("place", [0, 9, 14, -1])  # length, its checksum, data, its checksum
+def test_a_flipped_bit_is_an_error_that_names_shard_and_offset(manifests, place):
+    sources = CombinedSources(manifests)
+    entry = np.load(manifests[1].folder / INDEX_NAME)[4]  # the second record of the second shard
+    assert entry["offset"] > 0
+    shard = manifests[1].folder / "train-00001-of-00002.tfrecord"
+    flip_bit(shard, int(entry["offset"]) + place % (int(entry["length"]) + RECORD_OVERHEAD))
+    sources.read(np.delete(np.arange(15), 11))
+    with pytest.raises(ValueError, match=re.escape(f"{shard}: record at byte {entry['offset']}: expected")):
+        sources.read(np.array([0, 11]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files")
+def test_more_shards_than_may_be_open(manifests, tmp_path, monkeypatch):
+    monkeypatch.setattr(combine, "_MAX_OPEN_SHARDS", 2)
+    sources = CombinedSources(manifests)
+    expected = images("a") + images("b") + images("c")
+    for record in np.random.default_rng(1).integers(0, 15, 50):
+        (example,), _ = sources.read(np.array([record]))
+        assert decode_example(example) == expected[record]
+        assert num_open_shards(tmp_path) <= 2
+    assert num_open_shards(tmp_path) == 2
+    del sources
+    assert num_open_shards(tmp_path) == 0

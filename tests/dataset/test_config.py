@@ -1,0 +1,160 @@
+import configparser
+from pathlib import Path
+
+import pytest
+
+from dataset.config import LfwConfig, SourceConfig, YtfConfig, read_config
+
+EXAMPLE = Path(__file__).parents[2] / "config.ini.example"
+# Sections and keys of the original's config.ini.
+ORIGINAL = {
+    "lfw": ("enable", "npdata", "pairs", "prefix"),
+    "ytf": ("enable", "pairs", "prefix", "splits", "ytf_error"),
+    "WebFace": ("train_list", "prefix"),
+    "ms1m": ("mxrec",),
+    "vgg": ("mxrec",),
+}
+RECORDS = "[records]\ntfrecords = records\n"
+# Name of the test: (text, parts of the message).
+ERRORS = {
+    "a key of lfw": ("[lfw]\nenabel = true", "[lfw]: unknown key 'enabel'; did you mean 'enable'?"),
+    "a key of ytf": ("[ytf]\nytf_eror = x", "[ytf]: unknown key 'ytf_eror'; did you mean 'ytf_error'?"),
+    "upper case": ("[lfw]\nPairs = x", "[lfw]: unknown key 'Pairs'; did you mean 'pairs'?"),
+    "nothing like it": ("[lfw]\ncolour = x", "unknown key 'colour'; expected enable, npdata, npdata_order"),
+    "a key of a source": ("[a]\nmxrec = x\nprefx = y", "[a]: unknown key 'prefx'; did you mean 'prefix'?"),
+    "a source's only key": ("[a]\nmxrecc = x", "section [a] is neither", "did you mean 'mxrec'?"),
+    "a source's second key": ("[a]\nprefix = x\ntrainlist = y", "did you mean 'train_list'?"),
+    "a section": ("[lwf]\nenable = true", "section [lwf] is neither one of", "did you mean 'lfw'?"),
+    "an empty section": ("[a]", "section [a] is neither one of records, lfw, ytf, nor a source"),
+    "a key of records": ("records = x", "[records]: unknown key 'records'; did you mean 'tfrecords'?"),
+    "two kinds": ("[a]\nmxrec = x\ntfrecord = y", "[a]: expected one of mxrec", "mxrec, tfrecord"),
+    "a folder outside": ("[../a]\nmxrec = x", "section [../a]: expected a name of letters"),
+    "no npdata": ("[lfw]\nenable = true\npairs = x", "[lfw] is enabled: expected key 'npdata'"),
+    "no pairs": ("[ytf]\nenable = true\nprefix = x", "[ytf] is enabled: expected key 'pairs'"),
+    "no prefix": ("[ytf]\nenable = true\npairs = x", "[ytf] is enabled: expected key 'prefix'"),
+    "switch": ("[lfw]\nenable = maybe", "[lfw]: key 'enable': expected one of 1, yes", "'maybe'"),
+    "order": ("[lfw]\nnpdata_order = rbg", "key 'npdata_order': expected rgb or bgr, received 'rbg'"),
+    "empty": ("[a]\nmxrec =", "[a]: key 'mxrec': expected a value, received none"),
+    "empty switch": ("[lfw]\nenable = ;true", "[lfw]: key 'enable': expected a value, received none"),
+    "no value": ("[a]\nmxrec", "not a readable configuration", "mxrec"),
+    "twice": ("[a]\nmxrec = x\nmxrec = y", "not a readable configuration", "'mxrec'", "'a'"),
+    "section twice": ("[a]\nmxrec = x\n[a]\nmxrec = y", "not a readable configuration", "'a'"),
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a config.ini, with the needed section unless told otherwise, and returns its path."""
+
+    def write(text, records=RECORDS):
+        path = tmp_path / "config.ini"
+        path.write_text(records + text)
+        return path
+
+    return write
+
+
+def test_the_example_has_all_that_the_original_has():
+    parser = configparser.ConfigParser()
+    parser.optionxform = str
+    parser.read(EXAMPLE)
+    for section, keys in ORIGINAL.items():
+        assert set(keys) <= set(parser[section]), section
+
+
+def test_the_example_reads():
+    config = read_config(EXAMPLE)
+    here = EXAMPLE.parent
+    assert config.path == EXAMPLE
+    assert config.tfrecords == here / "dataset/tfrecords"
+    assert config.sources == {
+        "vgg": SourceConfig("vgg", mxrec=here / "data/faces_vgg_112x112"),
+        "ms1m": SourceConfig("ms1m", mxrec=here / "data/faces_ms1m_112x112"),
+        "WebFace": SourceConfig(
+            "WebFace",
+            train_list=here / "data/webface/train_list.txt",
+            prefix=here / "data/webface/112x112",
+        ),
+    }
+    assert config.source("ms1m") is config.sources["ms1m"]
+    lfw = here / "data/lfw"
+    assert config.lfw == LfwConfig(True, here / "data/lfw.np", "rgb", lfw / "pairs.txt", lfw / "112x112")
+    ytf = here / "data/ytf"
+    assert config.ytf == YtfConfig(
+        False,
+        ytf / "ytf_img_pair.txt",
+        ytf / "112x112",
+        ytf / "splits_corrected.txt",
+        ytf / "ytf-error.txt",
+    )
+
+
+def test_only_the_records_are_needed(write):
+    config = read_config(str(write("")))
+    assert (config.sources, config.lfw, config.ytf) == ({}, LfwConfig(), YtfConfig())
+
+
+def test_relative_paths_start_at_the_file(write, tmp_path, monkeypatch):
+    path = write(f"[a]\nmxrec = data/a\n[b]\ntfrecord = {tmp_path}/b\n[c]\nmxrec = ~/c\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = read_config("../config.ini")
+    assert config.tfrecords.resolve() == path.parent / "records"
+    assert config.source("a").mxrec.resolve() == path.parent / "data/a"
+    assert config.source("b").tfrecord == tmp_path / "b"
+    assert config.source("c").mxrec == Path("/home/someone/c")
+
+
+@pytest.mark.parametrize("word, value", [("true", 1), ("Yes", 1), ("on", 1), ("1", 1), ("OFF", 0), ("no", 0)])
+def test_switches(write, word, value):
+    assert read_config(write(f"[lfw]\nenable = {word}\nnpdata = x\n")).lfw.enable is bool(value)
+
+
+def test_values(write, tmp_path):
+    config = read_config(
+        write("[lfw]\n; a remark\nnpdata = 100%/%(x)s=#1.np ; and another\nnpdata_order = BGR\n")
+    )
+    assert config.lfw == LfwConfig(npdata=tmp_path / "100%/%(x)s=#1.np", npdata_order="bgr")
+
+
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_errors(write, case):
+    text, *parts = case
+    path = write(text)
+    with pytest.raises(ValueError) as error:
+        read_config(path)
+    for part in (f"{path}: ", *parts):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("records", ["", "[records]\n", "[a]\nmxrec = x\n"])
+def test_records_are_needed(write, records):
+    with pytest.raises(ValueError, match=r"expected key 'tfrecords' in section \[records\]"):
+        read_config(write("", records))
+
+
+def test_misspelt_records(write):
+    with pytest.raises(ValueError, match=r"section \[record\] is neither .* did you mean 'records'\?"):
+        read_config(write("", "[record]\ntfrecords = x\n"))
+
+
+def test_not_a_config(write):
+    with pytest.raises(ValueError, match="not a readable configuration"):
+        read_config(write("", "tfrecords = x\n"))
+    path = write("")
+    path.write_bytes(RECORDS.encode() + b"[lfw]\nnpdata = \xff\xfe\n")
+    with pytest.raises(ValueError, match="not a readable configuration"):
+        read_config(path)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.ini: no such file; copy config\.ini\.example"):
+        read_config(tmp_path / "config.ini")
+
+
+def test_unknown_source(write):
+    with pytest.raises(ValueError, match=r"expected a source section \[c\]; sources there: a, b"):
+        read_config(write("[a]\nmxrec = x\n[b]\nmxrec = x\n")).source("c")
+    with pytest.raises(ValueError, match="sources there: none"):
+        read_config(write("")).source("c")

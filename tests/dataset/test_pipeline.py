@@ -1,0 +1,290 @@
+import itertools
+import re
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataset import combine, pipeline
+from dataset.combine import CombinedSources
+from dataset.config import SourceConfig
+from dataset.convert import convert
+from dataset.pipeline import TrainingBatches
+from dataset.recordio import RecordReader, unpack_image
+from dataset.sampler import ShuffledSampler
+from dataset.tfrecord import TFRecordFile, decode_example
+from tests.dataset.samples import encoded_image, flip_bit, make_images, write_converted, write_rec
+
+IMAGE_SIZE = (112, 96)
+WEIGHTS = {"by size": None, "by weight": [0.25, 0.75]}
+EVERY_MODE = [(read, weights) for read in pipeline.READ_MODES for weights in WEIGHTS.values()]
+every_mode = pytest.mark.parametrize(
+    "read, weights", EVERY_MODE, ids=[f"{read}, {name}" for read in pipeline.READ_MODES for name in WEIGHTS]
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two RecordIO sets, "a" with 4 identities and 48 images, "b" with 3 and 21, every seventh a PNG."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    write_rec(folder / "a", make_images(4, 12))
+    others = [(encoded_image(100 + i, suffix=".png" if i % 7 == 3 else ".jpg"), i // 7) for i in range(21)]
+    write_rec(folder / "b", others)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifests(folder):
+    """Both sets as the converter leaves them: shuffled, in three shards each."""
+    return [
+        convert(SourceConfig(name, mxrec=folder / name), folder / "records", images_per_shard=size, workers=1)
+        for name, size in (("a", 18), ("b", 8))
+    ]
+
+
+@pytest.fixture(scope="module")
+def faces(folder, manifests):
+    """The reference: `(network input, identity)` of every record, not mirrored, without the pipeline.
+
+    Only the order of the records is the conversion's; image and label come from the RecordIO.
+    """
+    faces = []
+    for manifest, offset in zip(manifests, (0, 4), strict=True):
+        labels = {}
+        with RecordReader(folder / manifest.source / "train.rec") as reader:
+            for position in range(1, manifest.num_images + 1):
+                (label,), image = unpack_image(reader.read(position))
+                labels[image] = int(label)
+        assert len(labels) == manifest.num_images
+        for shard in manifest.shards:
+            with TFRecordFile(manifest.folder / shard.name) as file:
+                for place in zip(*map(np.ndarray.tolist, file.scan()), strict=True):
+                    image, _ = decode_example(file.read(*place))
+                    faces.append((normalised(image), labels[image] + offset))
+    return faces
+
+
+def normalised(encoded):
+    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    return (bgr[:, 8:104].astype(np.float32) - np.float32(127.5)) / np.float32(128)
+
+
+@pytest.fixture
+def make(manifests):
+    """Makes batches of 8 from both sets, anew from what is on disk."""
+
+    def make(weights=None, seed=5, **options):
+        sources = CombinedSources(manifests)
+        sampler = ShuffledSampler(sources.sizes, 8, seed, weights)
+        return TrainingBatches(sources, sampler, IMAGE_SIZE, seed=seed, **options)
+
+    return make
+
+
+class EveryRecord:
+    """The simplest sampler: batch `k` is record `k`."""
+
+    batch_size = 1
+
+    def batch(self, k):
+        return np.array([k])
+
+
+def one_by_one(manifest, read="random"):
+    """Batches of one image; in sequence their order is not that of the records."""
+    sources = CombinedSources([manifest])
+    sampler = EveryRecord() if read == "random" else ShuffledSampler(sources.sizes, 1)
+    return TrainingBatches(sources, sampler, IMAGE_SIZE, read=read)
+
+
+def take(batches, num, start=0):
+    """Images and identities of `num` batches: `(num, 8, 112, 96, 3)` and `(num, 8)`."""
+    pairs = itertools.islice(batches.start_at(start), num)
+    images, identities = zip(
+        *((images.numpy(), identities.numpy()) for images, identities in pairs), strict=True
+    )
+    return np.stack(images), np.stack(identities)
+
+
+def recognise(faces, images, identities):
+    """Which record each image is, and whether it is mirrored; fails on any other image or identity."""
+    assert images.dtype == np.float32 and images.shape[2:] == (*IMAGE_SIZE, 3)
+    assert identities.dtype == np.int32 and identities.shape == images.shape[:2]
+    known = {}
+    for record, (face, identity) in enumerate(faces):
+        known[face.tobytes()] = record, False, identity
+        known[face[:, ::-1].tobytes()] = record, True, identity
+    assert len(known) == 2 * len(faces)
+    found = np.array([[known[image.tobytes()] for image in batch] for batch in images])
+    np.testing.assert_array_equal(found[..., 2], identities)
+    return found[..., 0], found[..., 1]
+
+
+def assert_epochs(records, first, size):
+    """Every whole epoch holds each of `range(first, first + size)` once, in an order of its own."""
+    epochs = records[: len(records) // size * size].reshape(-1, size)
+    assert len(epochs) > 1
+    assert (np.sort(epochs) == np.arange(first, first + size)).all()
+    assert len(np.unique(epochs, axis=0)) == len(epochs)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+def test_random_batches_are_the_samplers(make, faces, weights):
+    batches = make(weights, mirror=False)
+    records, mirrored = recognise(faces, *take(batches, 22))
+    np.testing.assert_array_equal(records, [batches.sampler.batch(k) for k in range(22)])
+    assert not mirrored.any()
+
+
+def test_sequential_batches_hold_every_record_once_per_epoch(make, faces, monkeypatch):
+    monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
+    images, identities = take(make(read="sequential", mirror=False), 35)
+    records, mirrored = recognise(faces, images, identities)
+    assert_epochs(records.ravel(), 0, 69)
+    assert not mirrored.any()
+    expected = [12] * 4 + [7] * 3
+    for epoch in identities.ravel()[: 69 * 4].reshape(4, 69):
+        assert np.bincount(epoch).tolist() == expected
+
+
+def test_sequential_batches_with_weights(make, faces, monkeypatch):
+    """Each sample comes from the sampler's source, and each source has its own epochs."""
+    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    batches = make([0.25, 0.75], read="sequential")
+    records = recognise(faces, *take(batches, 50))[0].ravel()
+    pools, _ = batches.sampler.positions(np.arange(400))
+    np.testing.assert_array_equal(records >= 48, pools == 1)
+    assert [(records[start : start + 100] >= 48).sum() for start in range(0, 400, 100)] == [75] * 4
+    assert_epochs(records[records < 48], 0, 48)
+    assert_epochs(records[records >= 48], 48, 21)
+
+
+@every_mode
+def test_a_resumed_run_gets_the_batches_of_one_that_never_stopped(make, read, weights, monkeypatch):
+    """Mirrors as well; within an epoch, and past the ends of epochs and of the sampler's plans."""
+    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
+    images, identities = take(make(weights, read=read), 30)
+    for start in (1, 9, 13, 27):
+        resumed = take(make(weights, read=read), 3, start)
+        np.testing.assert_array_equal(resumed[0], images[start : start + 3])
+        np.testing.assert_array_equal(resumed[1], identities[start : start + 3])
+
+
+@every_mode
+def test_seeds_differ(make, faces, read, weights):
+    runs = [recognise(faces, *take(make(weights, seed, read=read), 4)) for seed in (5, 6)]
+    (records, mirrored), (other_records, other_mirrored) = runs
+    assert (records != other_records).any() and (mirrored != other_mirrored).any()
+
+
+def test_half_of_the_images_are_mirrored(make, faces):
+    plain, _ = recognise(faces, *take(make(mirror=False), 40))
+    records, mirrored = recognise(faces, *take(make(mirror=True), 40))
+    np.testing.assert_array_equal(records, plain)
+    assert 124 < mirrored.sum() < 196  # 160 +- 4 standard deviations
+    assert len(np.unique(mirrored, axis=0)) > 30  # each batch its own choice
+    assert ((records == records[0, 0]) & (mirrored == 0)).any()
+    assert ((records == records[0, 0]) & (mirrored == 1)).any()
+
+
+def test_more_shards_than_may_be_open(make, faces, monkeypatch):
+    monkeypatch.setattr(combine, "_MAX_OPEN_SHARDS", 2)
+    batches = make()
+    assert len(batches.sources.shards) == 6
+    records, _ = recognise(faces, *take(batches, 10))
+    np.testing.assert_array_equal(records, [batches.sampler.batch(k) for k in range(10)])
+
+
+def test_the_batch_keeps_its_static_shape(make):
+    for read in pipeline.READ_MODES:
+        images, identities = make(read=read).dataset(0).element_spec
+        assert images == tf.TensorSpec((8, *IMAGE_SIZE, 3), tf.float32)
+        assert identities == tf.TensorSpec((8,), tf.int32)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A converted source of nine images in three shards."""
+    return write_converted(tmp_path / "small", make_images(3, 3), num_shards=3)
+
+
+def error_of(batches, start=0, num_good=0, kind=ValueError):
+    """The message of the error that follows `num_good` batches."""
+    steps = batches.start_at(start)
+    for _ in range(num_good):
+        next(steps)
+    with pytest.raises(kind) as error:
+        for _ in steps:
+            pass
+    assert type(error.value) is kind
+    assert error.value.__suppress_context__  # no traceback of TensorFlow above it
+    return str(error.value)
+
+
+def test_a_damaged_record_is_named(small):
+    """Row 27 of docs/fidelity.md."""
+    shard = small.folder / small.shards[1].name
+    offset = int(small.open_index()["offset"][4])
+    flip_bit(shard, offset + 300)
+    message = error_of(one_by_one(small), num_good=4)
+    assert message.startswith(f"{shard}: record at byte {offset}: expected data with checksum")
+    assert "\n" not in message
+    next(one_by_one(small).start_at(5))
+
+
+def test_a_damaged_record_read_in_sequence(small):
+    flip_bit(small.folder / small.shards[1].name, 300)
+    message = error_of(one_by_one(small, "sequential"))
+    assert message.startswith(f"{small.folder}: a batch cannot be read: ")
+    assert "corrupted record at" in message
+
+
+@pytest.mark.parametrize("read", pipeline.READ_MODES)
+@pytest.mark.parametrize(
+    "image, reason",
+    [
+        (encoded_image(0)[:-300], "Invalid JPEG"),
+        (b"no image", "Unknown image"),
+        (encoded_image(0, 96, 112), r"\[96,112,3\] is not compatible with expected shape \[112,112,3\]"),
+    ],
+    ids=["cut off", "not an image", "another size"],
+)
+def test_an_image_that_cannot_be_decoded(tmp_path, read, image, reason):
+    images = make_images(3, 3)
+    images[4] = image, 1
+    batches = one_by_one(write_converted(tmp_path / "bad", images), read)
+    message = error_of(batches)
+    assert message.startswith(f"{tmp_path / 'bad'}: a batch cannot be read: ")
+    assert re.search(reason, message)
+
+
+def test_a_shard_that_cannot_be_read(small):
+    shard = small.folder / small.shards[2].name
+    shard.unlink()
+    assert str(shard) in error_of(one_by_one(small), num_good=6, kind=FileNotFoundError)
+    assert str(shard) in error_of(one_by_one(small, "sequential"))
+
+
+def test_an_error_is_not_that_of_an_earlier_run(tmp_path):
+    images = make_images(3, 3)
+    images[8] = b"no image", 2
+    manifest = write_converted(tmp_path / "bad", images)
+    flip_bit(manifest.folder / manifest.shards[0].name, 300)
+    batches = one_by_one(manifest)
+    assert "record at byte 0: expected" in error_of(batches)
+    assert "Unknown image" in error_of(batches, start=8)
+
+
+@pytest.mark.parametrize("image_size", [(113, 96), (112, 113)])
+def test_images_too_small(small, image_size):
+    sources = CombinedSources([small])
+    message = f"{small.folder}: images are (112, 112), too small for an image size of {image_size}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrainingBatches(sources, EveryRecord(), list(image_size))
+
+
+def test_unknown_way_to_read(small):
+    with pytest.raises(ValueError, match=r"read: expected one of .*'random', 'sequential'.* received 'fast'"):
+        TrainingBatches(CombinedSources([small]), EveryRecord(), IMAGE_SIZE, read="fast")

@@ -1,0 +1,123 @@
+import io
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from dataset.preprocess import decode, mirror, preprocess
+from tests.dataset.samples import encoded_image
+
+SAMPLING = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x121111}
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def assert_decodes_alike(encoded):
+    """TensorFlow's pixels are those of OpenCV and PIL, every bit; returns them."""
+    decoded = decode(tf.constant(encoded)).numpy()
+    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decoded, bgr[..., ::-1])
+    np.testing.assert_array_equal(decoded, PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
+    return decoded
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("quality", [95, 50])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_decodes_a_jpeg_as_opencv_and_pil_do(sampling, quality, progressive):
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling]]
+    face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)
+    for image in (face, noise(112, 112, 3), noise(97, 113, 3)):
+        encoded = cv2.imencode(".jpg", image, options)[1].tobytes()
+        assert assert_decodes_alike(encoded).shape == image.shape
+
+
+def test_decodes_a_jpeg_of_pil():
+    file = io.BytesIO()
+    PIL.Image.fromarray(noise(112, 112, 3)).save(file, "JPEG", quality=95)
+    assert_decodes_alike(file.getvalue())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_decodes_png_and_grey(suffix):
+    images = {"colour": noise(112, 112, 3), "grey": noise(112, 112)}
+    if suffix == ".png":
+        images["alpha"] = noise(112, 112, 4)
+    for name, image in images.items():
+        decoded = assert_decodes_alike(cv2.imencode(suffix, image)[1].tobytes())
+        assert decoded.shape == (112, 112, 3), name
+        if (suffix, name) == (".png", "colour"):
+            np.testing.assert_array_equal(decoded, image[..., ::-1])
+
+
+@pytest.mark.parametrize("encoded", [b"", b"no image", encoded_image(0)[:-200]])
+def test_what_cannot_be_decoded(encoded):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(tf.constant(encoded))
+
+
+def reference(images, top, left, height, width):
+    """RGB to network input, in NumPy."""
+    cropped = images[:, top : top + height, left : left + width, :]
+    bgr = np.stack([cropped[..., 2], cropped[..., 1], cropped[..., 0]], axis=-1)
+    return (bgr.astype(np.float32) - np.float32(127.5)) * np.float32(0.0078125)
+
+
+@pytest.mark.parametrize(
+    "image_size, top, left", [((112, 96), 0, 8), ((112, 112), 0, 0), ((96, 112), 8, 0), ((97, 111), 7, 0)]
+)
+def test_preprocess(image_size, top, left):
+    images = noise(3, 112, 112, 3)
+    expected = reference(images, top, left, *image_size)
+    received = preprocess(tf.constant(images), image_size)
+    assert received.dtype == tf.float32 and received.shape == (3, *image_size, 3)
+    np.testing.assert_array_equal(received, expected)
+    signature = [tf.TensorSpec((None, 112, 112, 3), tf.uint8)]
+    traced = tf.function(lambda batch: preprocess(batch, image_size), input_signature=signature)
+    np.testing.assert_array_equal(traced(images), expected)
+
+
+def test_preprocess_range():
+    ends = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
+    received = preprocess(tf.constant(ends), (2, 2)).numpy()
+    assert (received[0] == -0.99609375).all() and (received[1] == 0.99609375).all()
+
+
+@pytest.mark.parametrize("have", [(111, 112), (112, 95)])
+def test_images_too_small(have):
+    message = rf"expected images of at least \(112, 96\), received \({have[0]}, {have[1]}\)"
+    with pytest.raises(ValueError, match=message):
+        preprocess(tf.zeros((1, *have, 3), tf.uint8), [112, 96])
+
+
+@pytest.mark.parametrize("shape", [(None, None), (112, None), (None, 112)])
+def test_images_of_unknown_size(shape):
+    function = tf.function(lambda batch: preprocess(batch, (112, 96)), autograph=False)
+    with pytest.raises(ValueError, match="expected images of at least"):
+        function.get_concrete_function(tf.TensorSpec((1, *shape, 3), tf.uint8))
+
+
+def test_mirror():
+    images = noise(400, 3, 5, 3)
+    mirrored = mirror(tf.constant(images), (3, 4)).numpy()
+    assert mirrored.dtype == np.uint8
+    flipped = np.flip(images, axis=2)
+    chosen = (mirrored == flipped).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(mirrored, np.where(chosen[:, None, None, None], flipped, images))
+    assert 160 < chosen.sum() < 240  # 200 +- 4 standard deviations
+
+
+def test_mirror_is_a_pure_function_of_its_seed():
+    images = noise(64, 3, 5, 3)
+    first = mirror(tf.constant(images), (3, 4)).numpy()
+    tf.random.normal(())
+    np.testing.assert_array_equal(mirror(tf.constant(images), (3, 4)), first)
+    traced = tf.function(mirror)(tf.constant(images), tf.constant((3, 4), tf.int64))
+    np.testing.assert_array_equal(traced, first)
+    for seed in ((4, 4), (3, 5), (4, 3)):
+        assert (mirror(tf.constant(images), seed).numpy() != first).any()

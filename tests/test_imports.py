@@ -1,0 +1,80 @@
+"""Who imports whom, read from the source; and what must do without TensorFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What each package may import besides itself. The programs at the root may import all of them.
+ALLOWED = {
+    "dataset": (),
+    "nets": (),
+    "losses": (),
+    "eval": ("dataset", "nets"),
+    "training": ("dataset", "nets", "losses", "eval"),
+    "export": ("dataset", "nets", "eval"),
+}
+# A model that is loaded may hold layers of `losses`; importing the module registers them.
+EXCEPTIONS = {("eval.face_model", "losses.angular_centre")}
+WITHOUT_TENSORFLOW = [
+    *("dataset.config", "dataset.convert", "dataset.manifest", "dataset.pairs", "dataset.recordio"),
+    *("dataset.sampler", "dataset.tfrecord", "eval.templates", "eval.verification", "nets.variants"),
+    *("training.flags", "train_centre", "train_triplet"),
+]
+
+FILES = [*ROOT.glob("*.py"), *(path for package in ALLOWED for path in ROOT.glob(f"{package}/**/*.py"))]
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_bytes()) for path in FILES
+}
+PROGRAMS = {
+    name
+    for name, tree in SOURCES.items()
+    if "." not in name or "main" in [getattr(node, "name", None) for node in tree.body]
+}
+
+
+def imports(name):
+    """Yields `(module, what of it, or None for the module itself)`; inside functions, too."""
+    for node in ast.walk(SOURCES[name]):
+        for alias in getattr(node, "names", ()):
+            if isinstance(node, ast.Import):
+                yield alias.name, None
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}, line {node.lineno}: expected an absolute import"
+                module = f"{node.module}.{alias.name}"
+                yield (module, None) if module in SOURCES else (node.module, alias.name)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_import_direction(name):
+    package = name.split(".")[0]
+    for module, imported in imports(name):
+        to = module.split(".")[0]
+        if package in ALLOWED and to in ALLOWED and to != package and (name, module) not in EXCEPTIONS:
+            assert to in ALLOWED[package], f"{name} imports {module}"
+        if module in PROGRAMS:
+            # Only a program at the root may call what a program in a package offers.
+            assert "." not in name and "." in module and imported not in (None, "main"), f"{name}: {module}"
+
+
+def test_programs_are_found():
+    assert {"train_centre", "dataset.convert", "eval.test_lfw", "export.saved_model"} <= PROGRAMS
+
+
+def test_what_does_without_tensorflow():
+    program = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    loaded = {"tensorflow", "keras"} & set(sys.modules)
+    if loaded:
+        raise SystemExit(f"{name} imports {loaded}")
+"""
+    names = [name for name in WITHOUT_TENSORFLOW if name in SOURCES]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr

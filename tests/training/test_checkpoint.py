@@ -1,0 +1,198 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nets.checkpoint import load_backbone, newest_checkpoint, read_checkpoint
+from nets.resnet_ir import resnet_ir
+from tests.training.test_trainer import batch, make_trainer, weights
+from training.checkpoint import Checkpoints
+from training.strategy import make_strategy
+
+NET = {
+    "depth": 32,
+    "unit_type": "ir",
+    "image_size": (16, 16),
+    "embedding_size": 32,
+    "keep_prob": 1.0,
+    "seed": 0,
+}
+
+
+def make_checkpoints(folder, trainer, **arguments):
+    return Checkpoints(folder, trainer.state, **{"net": NET, "num_identities": 6, **arguments})
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A trainer with checkpoints of its steps 1 and 2."""
+    trainer = make_trainer(make_strategy())
+    checkpoints = make_checkpoints(tmp_path / "ckpt", trainer)
+    for _ in range(2):
+        trainer.train_step(*batch(trainer.step, 8))
+        checkpoints.save(trainer.step, best={"lfw": 0.9})
+    return trainer, checkpoints
+
+
+def test_a_restored_run_is_the_unbroken_one_bit_for_bit(trained):
+    unbroken, checkpoints = trained
+    resumed = make_trainer(make_strategy())
+    manifest = make_checkpoints(checkpoints.folder, resumed).restore()
+    assert (manifest["step"], resumed.step, manifest["best"]) == (2, 2, {"lfw": 0.9})
+    for trainer in (unbroken, resumed):
+        trainer.train_step(*batch(2, 8))
+    for one, two in zip(weights(unbroken), weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_dropout_goes_on_where_it_was(tmp_path):
+    masks = []
+    for resume in (False, True):
+        backbone = resnet_ir(32, image_size=(16, 16), seed=1)
+        state = tf.train.Checkpoint(backbone=backbone)
+        checkpoints = Checkpoints(tmp_path, state, {}, 1)
+        images = batch(0, 4)[0]
+        if resume:
+            checkpoints.restore()
+        else:
+            backbone(images, training=True)
+            checkpoints.save(1)
+        masks.append(backbone(images, training=True).numpy())
+    np.testing.assert_array_equal(*masks)
+
+
+def test_two_replicas_go_on_from_one_device(trained, two_replicas):
+    one, checkpoints = trained
+    two = make_trainer(two_replicas)
+    make_checkpoints(checkpoints.folder, two).restore()
+    for a, b in zip(weights(one), weights(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # And back: statistics that each replica keeps for itself are saved as their mean.
+    two.train_step(*batch(5, 8))
+    make_checkpoints(checkpoints.folder, two).save(two.step)
+    make_checkpoints(checkpoints.folder, one).restore()
+    for a, b in zip(weights(one), weights(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def of_a_resnet(tmp_path_factory):
+    """A net of NET, and checkpoints of its steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("resnet")
+    backbone = resnet_ir(**NET)
+    checkpoints = Checkpoints(folder, tf.train.Checkpoint(backbone=backbone), NET, 6)
+    for step in (1, 2):
+        backbone(batch(step, 4)[0], training=True)  # moves the statistics
+        checkpoints.save(step)
+    return backbone, folder
+
+
+def test_backbone_alone(of_a_resnet):
+    backbone, folder = of_a_resnet
+    images = batch(0, 4)[0]
+    expected = backbone(images, training=False)
+    for path in (folder, folder / "step_00000002"):
+        np.testing.assert_array_equal(load_backbone(path)(images, training=False), expected)
+    older = load_backbone(folder / "step_00000001")(images, training=False)
+    assert (older != expected).numpy().any()
+
+
+def test_keeps_the_newest(trained):
+    trainer, checkpoints = trained
+    for step in (3, 4):
+        checkpoints.save(step)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+        f"step_0000000{n}" for n in (2, 3, 4)
+    ]
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["state.data-00000-of-00001", "state.index", "checkpoint.json"])
+def test_a_damaged_one_is_skipped(trained, name, caplog):
+    _, checkpoints = trained
+    newest = checkpoints.folder / "step_00000002"
+    if name == "checkpoint.json":
+        (newest / name).write_text((newest / name).read_text()[:40])
+    else:
+        damage(newest / name)
+    resumed = make_trainer(make_strategy())
+    assert make_checkpoints(checkpoints.folder, resumed).restore()["step"] == resumed.step == 1
+    assert name in caplog.text
+    # Going on replaces it.
+    resumed.train_step(*batch(1, 8))
+    make_checkpoints(checkpoints.folder, resumed).save(2)
+    assert newest_checkpoint(checkpoints.folder)[1]["step"] == 2
+
+
+def test_never_starts_from_0_beside_checkpoints_that_cannot_be_read(trained):
+    trainer, checkpoints = trained
+    for folder in checkpoints.folder.iterdir():
+        damage(folder / "state.index")
+    with pytest.raises(ValueError, match=r"none can be read: .*state.index: expected SHA-256 .*, received"):
+        checkpoints.restore()
+    shutil.rmtree(checkpoints.folder)
+    assert checkpoints.restore() is None
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"net": {**NET, "depth": 50}},
+            "this run needs net = .*'depth': 50.*the checkpoint has .*'depth': 32",
+        ),
+        ({"num_identities": 7}, "this run needs num_identities = 7, the checkpoint has 6"),
+    ],
+)
+def test_checkpoint_of_another_net(trained, other, message):
+    trainer, checkpoints = trained
+    before = weights(trainer)
+    with pytest.raises(ValueError, match=message):
+        make_checkpoints(checkpoints.folder, trainer, **other).restore()
+    for one, two in zip(before, weights(trainer), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("other", [{"unit_type": "se_ir"}, {"depth": 50}, {"embedding_size": 64}])
+def test_net_that_is_not_the_one_named(of_a_resnet, tmp_path, other):
+    folder = shutil.copytree(of_a_resnet[1] / "step_00000002", tmp_path / "step_00000002")
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    manifest["net"] |= other
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=rf"step_00000002: expected the weights of .*{next(iter(other))}"):
+        load_backbone(folder)
+
+
+def test_a_failed_save_leaves_the_older_ones(trained, monkeypatch):
+    trainer, checkpoints = trained
+
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.state, "write", full)
+    with pytest.raises(OSError, match="cannot write the checkpoint: No space left on device"):
+        checkpoints.save(3)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_00000001", "step_00000002"]
+
+
+def test_leftovers_of_a_kill_are_removed(trained):
+    _, checkpoints = trained
+    (checkpoints.folder / ".step_00000003.tmp").mkdir()
+    (checkpoints.folder / ".step_00000003.tmp" / "state.index").write_bytes(b"half")
+    assert checkpoints.restore()["step"] == 2
+    assert len(list(checkpoints.folder.iterdir())) == 2
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a checkpoint or a folder of checkpoints"):
+        load_backbone(tmp_path)
+    (tmp_path / "step_00000001").mkdir()
+    with pytest.raises(ValueError, match="expected a checkpoint's manifest, received FileNotFoundError"):
+        read_checkpoint(tmp_path / "step_00000001")

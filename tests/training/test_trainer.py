@@ -1,0 +1,160 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from losses.angular_centre import AngularCentreLoss
+from nets.batch_norm import BatchNorm
+from nets.prelu import PReLU
+from nets.resnet_ir import decayed_variables
+from training.optimizer import MomentumSGD
+from training.schedule import LinearRise, StepSchedule
+from training.strategy import make_strategy
+from training.trainer import Trainer
+
+SIZE = (16, 16)
+IDENTITIES = 6
+
+
+def small_net():
+    """The layers of the real nets, one of each: quick to trace."""
+    images = keras.Input((*SIZE, 3))
+    x = keras.layers.Conv2D(8, 3, 2, use_bias=False, kernel_initializer=keras.initializers.HeNormal(1))(
+        images
+    )
+    x = PReLU()(BatchNorm()(x))
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(32, kernel_initializer=keras.initializers.HeNormal(2), name="E_DenseLayer")(x)
+    return keras.Model(images, BatchNorm(train_gamma=False)(x))
+
+
+def make_trainer(strategy, rate=0.01, **arguments):
+    with strategy.scope():
+        backbone = small_net()
+        head = AngularCentreLoss(IDENTITIES, scale=8.0)
+        head.build(backbone.output_shape)
+        optimizer = MomentumSGD(rate, 0.9)
+    decayed = [*decayed_variables(backbone), head.centres]
+    return Trainer(strategy, backbone, head, optimizer, decayed, **arguments)
+
+
+def batch(seed, size):
+    rng = np.random.default_rng(seed)
+    images = rng.uniform(-1, 1, (size, *SIZE, 3)).astype(np.float32)
+    return tf.constant(images), tf.constant(rng.integers(0, IDENTITIES, size).astype(np.int32))
+
+
+def weights(trainer):
+    return [
+        v.numpy() for v in trainer.backbone.variables + trainer.head.variables + trainer.optimizer.variables
+    ]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_two_replicas_equal_one_device(two_replicas, clip_norm):
+    # Both replicas get the same half, so that their batch statistics are those of the whole batch.
+    trainers = [make_trainer(strategy, clip_norm=clip_norm) for strategy in (make_strategy(), two_replicas)]
+    assert trainers[1].strategy.num_replicas_in_sync == 2
+    for step in range(4):
+        images, identities = (tf.concat([half, half], 0) for half in batch(step, 8))
+        one, two = (trainer.train_step(images, identities) for trainer in trainers)
+        assert one.keys() == two.keys()
+        for name in one:
+            np.testing.assert_allclose(
+                two[name], one[name], rtol=2e-4, atol=1e-6, err_msg=f"{name}, step {step}"
+            )
+    assert trainers[0].step == trainers[1].step == 4
+    for one, two in zip(*map(weights, trainers), strict=True):
+        np.testing.assert_allclose(two, one, atol=2e-4 * max(1, np.abs(one).max()))
+
+
+def test_replicas_share_the_mean_over_the_global_batch(two_replicas):
+    trainer = make_trainer(two_replicas)
+    images, identities = batch(0, 8)
+    expected = []
+    for half in (slice(4), slice(4, None)):
+        embeddings = trainer.backbone(images[half], training=True)
+        expected.append(tf.reduce_mean(trainer.head(embeddings, identities[half])["loss"]))
+    received = make_trainer(two_replicas).train_step(images, identities)
+    np.testing.assert_allclose(received["loss"], np.mean(expected), rtol=1e-5)
+
+
+def test_batch_that_replicas_cannot_share(two_replicas):
+    with pytest.raises(ValueError, match="expected a multiple of 2 replicas, received 7"):
+        make_trainer(two_replicas).train_step(*batch(0, 7))
+
+
+def test_objective_and_decay():
+    trainer = make_trainer(make_strategy(), weight_decay=0.02)
+    terms = trainer.train_step(*batch(0, 8))
+    squares = sum(
+        float(np.square(v.numpy(), dtype=np.float64).sum())
+        for v in make_trainer(make_strategy()).decayed_variables
+    )
+    np.testing.assert_allclose(terms["weight_decay"], 0.02 * squares / 2, rtol=1e-5)
+    np.testing.assert_allclose(terms["total"], terms["loss"] + terms["weight_decay"], rtol=1e-6)
+
+
+def test_clipping_scales_the_whole_gradient():
+    images, identities = batch(0, 8)
+    trainers = [make_trainer(make_strategy(), clip_norm=clip) for clip in (None, 0.25)]
+    before = weights(trainers[0])
+    norms = [float(trainer.train_step(images, identities)["gradient_norm"]) for trainer in trainers]
+    assert norms[0] == norms[1] > 0.25  # what is logged is the norm before clipping
+    free, clipped = ([new - old for new, old in zip(weights(t), before, strict=True)] for t in trainers)
+    num_trained = len(trainers[0].backbone.trainable_variables)
+    assert num_trained == 7
+    for variable, big, small in zip(trainers[0].backbone.variables, free, clipped, strict=False):
+        if variable.trainable:
+            np.testing.assert_allclose(small, big * 0.25 / norms[0], rtol=1e-3, atol=1e-6)
+
+
+def test_scheduled_arguments_reach_the_head():
+    trainer = make_trainer(make_strategy(), schedules={"margin": LinearRise(0.4, 2)})
+    margins = [float(trainer.train_step(*batch(0, 8))["margin"]) for _ in range(4)]
+    np.testing.assert_allclose(margins, [0.0, 0.2, 0.4, 0.4], rtol=1e-6)
+    images, identities = batch(0, 8)
+    no_margin = make_trainer(make_strategy(), schedules={"margin": LinearRise(0.4, 2)}).train_step(
+        images, identities
+    )
+    full_margin = make_trainer(make_strategy()).train_step(images, identities)
+    assert float(no_margin["cross_entropy"]) < float(full_margin["cross_entropy"])
+
+
+def test_momentum_scales_the_whole_velocity_by_the_current_rate():
+    # Where the rate drops, Keras's SGD and TensorFlow 1's differ.
+    variable = tf.Variable([1.0, -2.0])
+    optimizer = MomentumSGD(StepSchedule([1], [0.1, 0.01]), 0.9)
+    optimizer.build([variable])
+    expected, velocity = np.array([1.0, -2.0]), np.zeros(2)
+    for gradient, rate in (([1.0, 2.0], 0.1), ([0.5, -1.0], 0.1), ([2.0, 0.0], 0.01), ([0.0, 0.0], 0.01)):
+        optimizer.apply_gradients([(tf.constant(gradient), variable)])
+        velocity = 0.9 * velocity + gradient
+        expected = expected - rate * velocity
+        np.testing.assert_allclose(variable, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"momentum": 0.0}, {"nesterov": True}])
+def test_momentum_refuses_what_the_original_has_not(arguments):
+    with pytest.raises(ValueError, match="expected momentum > 0 without Nesterov"):
+        MomentumSGD(0.1, **arguments)
+
+
+def test_step_schedule():
+    schedule = StepSchedule([4, 8], [1.0, 0.1, 0.01], warmup_steps=2)
+    received = [float(schedule(step)) for step in (0, 1, 2, 4, 5, 8, 9, 10**6)]
+    np.testing.assert_allclose(received, [0.5, 1.0, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([5, 5], [1, 2, 3]), "boundaries: expected increasing steps"),
+        (([0, 5], [1, 2, 3]), "boundaries: expected increasing steps"),
+        (([5], [1, 2, 3]), "values: expected 2, one more than boundaries"),
+        (([5], [1, 2], -1), "num_steps: expected at least 0, received -1"),
+    ],
+)
+def test_step_schedule_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        StepSchedule(*arguments)
