@@ -181,9 +181,11 @@ def _video_path(video):
 
 def _name(identity):
     """A made-up name. The family name spells the identity in syllables, so no two have the same."""
-    family, rest = "", identity
-    while rest or len(family) < 6:
-        family += _SYLLABLES[rest % 16]
+    # An odd factor only reorders the numbers below 4096, so that neighbours sound different.
+    digits = [identity * 1597 % 4096 // base % 16 for base in (1, 16, 256)]
+    rest = identity // 4096
+    while rest:
+        digits.append(rest % 16)
         rest //= 16
-    given = _SYLLABLES[7 * identity % 16] + _SYLLABLES[(3 * identity + 5) % 16] + "lnst"[identity % 4]
-    return f"{given.capitalize()}_{family.capitalize()}"
+    given = _SYLLABLES[identity * 7 % 16] + _SYLLABLES[identity * 5 % 13] + "lnst"[identity % 4]
+    return f"{given.capitalize()}_{''.join(_SYLLABLES[digit] for digit in digits).capitalize()}"

@@ -5,9 +5,6 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-# Registers the layers that a .keras file names.
-import losses.angular_centre
-import nets.resnet_ir  # noqa: F401
 from dataset.preprocess import preprocess
 from nets.checkpoint import checkpoint_folders, load_backbone
 
@@ -77,7 +74,7 @@ def load_face_model(path, face_size):
         FileNotFoundError: nothing there.
         ValueError: not a model, or it does not take faces of this size.
     """
-    path = Path(path)
+    path = Path(path)  # nets.checkpoint registers the layers that a .keras file names
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such model")
     if (path / "saved_model.pb").is_file():
@@ -105,7 +102,8 @@ def _saved_model(path, face_size):
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
     if set(inputs) != {"images"} or not {"embedding", "norm"} <= set(outputs):
         raise ValueError(
-            f"{path}: expected images -> embedding, norm, received {', '.join(inputs)} -> {', '.join(outputs)}"
+            f"{path}: expected images -> embedding, norm, "
+            f"received {', '.join(inputs)} -> {', '.join(outputs)}"
         )
     takes = tuple(inputs["images"].shape[1:3])
     if takes != tuple(face_size):

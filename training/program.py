@@ -27,7 +27,13 @@ def run_program(name, work, args):
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[console, file], force=True)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    # TensorFlow tells of every file that it writes, and of names that it changes in them.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    for handler in (console, file):
+        root.addHandler(handler)
     try:
         return work(args)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -37,5 +43,6 @@ def run_program(name, work, args):
         logger.error("%s: interrupted", name)
         return 130
     finally:
-        file.close()
-        logging.getLogger().removeHandler(file)
+        for handler in (console, file):
+            root.removeHandler(handler)
+            handler.close()

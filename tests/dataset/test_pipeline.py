@@ -83,12 +83,12 @@ def make(manifests):
 
 
 class EveryRecord:
-    """The simplest sampler: batch `k` is record `k`."""
+    """The simplest sampler: batch `k` is record `k` of nine, then the last one again and again."""
 
     batch_size = 1
 
     def batch(self, k):
-        return np.array([k])
+        return np.array([min(k, 8)])
 
 
 def one_by_one(manifest, read="random"):
@@ -146,6 +146,17 @@ def test_sequential_batches_hold_every_record_once_per_epoch(make, faces, monkey
     expected = [12] * 4 + [7] * 3
     for epoch in identities.ravel()[: 69 * 4].reshape(4, 69):
         assert np.bincount(epoch).tolist() == expected
+
+
+def test_sequential_reading_mixes_shards_anew_in_each_epoch(make, faces, manifests, monkeypatch):
+    """Also where the shuffle buffer is far smaller than a shard."""
+    monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 1)
+    records, _ = recognise(faces, *take(make(read="sequential"), 35))
+    epochs = records.ravel()[: 69 * 4].reshape(4, 69)
+    sizes = [shard.num_images for manifest in manifests for shard in manifest.shards]
+    shards = np.searchsorted(np.cumsum(sizes), epochs[:, :6], side="right")
+    assert (np.sort(shards) == np.arange(6)).all()
+    assert len(np.unique(shards, axis=0)) == 4
 
 
 def test_sequential_batches_with_weights(make, faces, monkeypatch):

@@ -100,7 +100,7 @@ def test_backbone_alone(of_a_resnet):
 
 
 def test_keeps_the_newest(trained):
-    trainer, checkpoints = trained
+    _trainer, checkpoints = trained
     for step in (3, 4):
         checkpoints.save(step)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
@@ -132,7 +132,7 @@ def test_a_damaged_one_is_skipped(trained, name, caplog):
 
 
 def test_never_starts_from_0_beside_checkpoints_that_cannot_be_read(trained):
-    trainer, checkpoints = trained
+    _trainer, checkpoints = trained
     for folder in checkpoints.folder.iterdir():
         damage(folder / "state.index")
     with pytest.raises(ValueError, match=r"none can be read: .*state.index: expected SHA-256 .*, received"):
@@ -171,7 +171,7 @@ def test_net_that_is_not_the_one_named(of_a_resnet, tmp_path, other):
 
 
 def test_a_failed_save_leaves_the_older_ones(trained, monkeypatch):
-    trainer, checkpoints = trained
+    _trainer, checkpoints = trained
 
     def full(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")

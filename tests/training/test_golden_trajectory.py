@@ -9,7 +9,6 @@ as their different rounding allows.
 from pathlib import Path
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss

@@ -1,0 +1,120 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset.pairs import read_pairs
+from eval import test_lfw
+from eval.extractor import embed_pairs
+from eval.face_model import FaceModel
+from eval.verification import evaluate_pairs, pair_distances
+from export.saved_model import export_saved_model
+from nets.resnet_ir import resnet_ir
+
+PAIRS = Path(__file__).parents[1] / "golden" / "pairs"
+
+
+@pytest.fixture(scope="module")
+def net():
+    return resnet_ir(32, image_size=(112, 96), seed=4)
+
+
+@pytest.fixture(scope="module")
+def model_path(net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "saved_model"
+    export_saved_model(net, path, (112, 112))
+    return path
+
+
+def expected_result(net, distance, rule):
+    pairs = read_pairs(PAIRS / "pairs_py3.bin")
+    cropped = pairs.batch(0, len(pairs.images))[:, :, 8:104, ::-1].astype(np.float32)
+    embeddings = net((cropped - 127.5) / 128, training=False).numpy()
+    return evaluate_pairs(pair_distances(embeddings[0::2], embeddings[1::2], distance), pairs.is_same, rule)
+
+
+@pytest.mark.parametrize("name", ["pairs_py2.bin", "pairs_py3.bin"])
+@pytest.mark.parametrize(("distance", "rule"), [("cosine", "best"), ("cosine", "crossing"), ("L2", "best")])
+def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_path, capsys):
+    output = tmp_path / "scores" / "lfw.json"
+    test_lfw.main(
+        [
+            f"--data={PAIRS / name}",
+            f"--model_path={model_path}",
+            f"--distance={distance}",
+            f"--threshold={rule}",
+            f"--output={output}",
+            "--batch_size=7",
+        ]
+    )
+    expected = expected_result(net, distance, rule)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"Precision on lfw : {expected.accuracy:.5f}+-{expected.std:.5f}"
+    assert printed[1].startswith(f"Threshold ({distance}, {rule}) : ")
+    assert float(printed[1].split()[-1]) == pytest.approx(
+        expected.threshold, abs=2e-4 if distance == "cosine" else 0.02
+    )
+    scores = json.loads(output.read_text())
+    assert (scores["accuracy"], scores["num_pairs"]) == (expected.accuracy, 40)
+
+
+def test_np_files_score_as_bin_files(model_path, capsys):
+    lines = []
+    for name in ("pairs_py2.np", "pairs_py3.np"):
+        test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}"])
+        lines.append(capsys.readouterr().out.splitlines()[1])
+    assert lines[0] == lines[1]
+
+
+def test_channel_order_matters(net):
+    faces = read_pairs(PAIRS / "pairs_py3.np").batch(0, 4)
+    swapped = read_pairs(PAIRS / "pairs_py3.np", "bgr").batch(0, 4)
+    np.testing.assert_array_equal(faces, swapped[..., ::-1])
+    model = FaceModel.from_backbone(net, (112, 112))
+    assert np.abs(model.embed(faces) - model.embed(swapped)).max() > 1e-2
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64, 80, 1000])
+def test_any_batch_size(net, batch_size):
+    pairs = read_pairs(PAIRS / "pairs_py3.bin")
+    model = FaceModel.from_backbone(net, pairs.image_size)
+    first, second = embed_pairs(model, pairs, batch_size)
+    assert first.shape == second.shape == (40, 512)
+    whole = model.embed(pairs.batch(0, 80))
+    np.testing.assert_allclose(first, whole[0::2], atol=1e-4)
+    np.testing.assert_allclose(second, whole[1::2], atol=1e-4)
+
+
+def test_embeddings_that_are_not_finite():
+    pairs = read_pairs(PAIRS / "pairs_py3.bin")
+
+    class Broken:
+        def embed(self, faces):
+            return np.full((len(faces), 4), np.nan, np.float32)
+
+    with pytest.raises(ValueError, match="image 0: expected a finite embedding, received NaN or infinity"):
+        embed_pairs(Broken(), pairs)
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_bad_input_is_one_line_and_a_failure(model_path, tmp_path):
+    Hostile.path = tmp_path / "was_here"
+    (tmp_path / "hostile.np").write_bytes(pickle.dumps((Hostile(), [])))
+    (tmp_path / "cut.bin").write_bytes((PAIRS / "pairs_py3.bin").read_bytes()[:5000])
+    for name, message in (
+        ("hostile.np", "would run code"),
+        ("cut.bin", "cut.bin"),
+        ("missing.bin", "missing.bin"),
+    ):
+        with pytest.raises(SystemExit, match=message) as stopped:
+            test_lfw.main([f"--data={tmp_path / name}", f"--model_path={model_path}"])
+        assert "\n" not in str(stopped.value)
+    assert not Hostile.path.exists()
+    with pytest.raises(SystemExit, match="no such model"):
+        test_lfw.main([f"--data={PAIRS / 'pairs_py3.bin'}", f"--model_path={tmp_path / 'nothing'}"])

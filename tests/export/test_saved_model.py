@@ -1,0 +1,122 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dataset.preprocess import preprocess
+from eval.face_model import FaceModel, load_face_model
+from export.saved_model import export_saved_model, main
+from nets.resnet_ir import resnet_ir
+from training.checkpoint import Checkpoints
+
+NET = {
+    "depth": 32,
+    "unit_type": "ir",
+    "image_size": (32, 24),
+    "embedding_size": 64,
+    "keep_prob": 0.4,
+    "seed": 2,
+}
+FACES = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A net whose statistics have moved, in all forms that it can be saved in."""
+    folder = tmp_path_factory.mktemp("models")
+    backbone = resnet_ir(**NET)
+    backbone(preprocess(tf.constant(FACES), (32, 24)), training=True)
+    export_saved_model(backbone, folder / "saved_model", (40, 32))
+    Checkpoints(folder / "ckpt", tf.train.Checkpoint(backbone=backbone), NET, 9).save(7)
+    main([f"--model_path={folder / 'ckpt'}", f"--out={folder / 'net.keras'}"])
+    return backbone, folder
+
+
+def reference(backbone):
+    """NumPy preprocessing, then the net: embeddings that are not normalised."""
+    cropped = FACES[:, 4:36, 4:28, ::-1].astype(np.float32)
+    return backbone((cropped - 127.5) / 128, training=False).numpy()
+
+
+def test_signatures(saved):
+    backbone, folder = saved
+    expected = reference(backbone)
+    signatures = tf.saved_model.load(str(folder / "saved_model")).signatures
+    assert set(signatures) == {"serving_default", "raw"}
+    served = signatures["serving_default"](images=tf.constant(FACES))
+    norms = np.linalg.norm(expected, axis=1)
+    np.testing.assert_allclose(served["norm"], norms, rtol=1e-4)
+    np.testing.assert_allclose(served["embedding"], expected / norms[:, None], atol=1e-5)
+    raw = signatures["raw"](images=preprocess(tf.constant(FACES), (32, 24)))
+    np.testing.assert_allclose(raw["embedding"], expected, rtol=1e-3, atol=1e-4)
+    one = signatures["serving_default"](images=tf.constant(FACES[:1]))
+    np.testing.assert_allclose(one["embedding"], served["embedding"][:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["saved_model", "net.keras", "ckpt", "ckpt/step_00000007"])
+def test_every_form_embeds_alike(saved, name):
+    backbone, folder = saved
+    received = load_face_model(folder / name, (40, 32)).embed(FACES)
+    np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
+
+
+def test_a_net_of_mixed_precision_is_exported_in_float32(saved, tmp_path):
+    backbone, _ = saved
+    mixed = resnet_ir(**NET, dtype="mixed_bfloat16")
+    mixed.set_weights(backbone.get_weights())
+    export_saved_model(mixed, tmp_path / "model", (40, 32))
+    received = load_face_model(tmp_path / "model", (40, 32)).embed(FACES)
+    np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
+
+
+def test_a_net_on_two_replicas_is_exported(two_replicas, tmp_path):
+    with two_replicas.scope():
+        backbone = resnet_ir(**NET)
+    export_saved_model(backbone, tmp_path / "model", (40, 32))
+    received = load_face_model(tmp_path / "model", (40, 32)).embed(FACES)
+    np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_overwritten_or_half_written(saved, tmp_path, monkeypatch):
+    backbone, folder = saved
+    with pytest.raises(FileExistsError, match="expected no such file or folder yet"):
+        export_saved_model(backbone, folder / "saved_model", (40, 32))
+
+    def fail(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        export_saved_model(backbone, tmp_path / "model", (40, 32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_sizes(saved):
+    backbone, folder = saved
+    with pytest.raises(ValueError, match=r"expected images of at least \(32, 24\), received \(20, 24\)"):
+        FaceModel.from_backbone(backbone, (20, 24))
+    with pytest.raises(ValueError, match=r"takes faces of \(40, 32\), received faces of \(112, 112\)"):
+        load_face_model(folder / "saved_model", (112, 112))
+    model = load_face_model(folder / "saved_model", (40, 32))
+    with pytest.raises(ValueError, match=r"faces: expected shape \(batch, \*\(40, 32\), 3\)"):
+        model.embed(FACES[:, :30])
+
+
+def test_not_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        load_face_model(tmp_path / "nothing", (40, 32))
+    with pytest.raises(ValueError, match=r"expected a SavedModel .* a .keras file, or a training checkpoint"):
+        load_face_model(tmp_path, (40, 32))
+
+    module = tf.Module()
+    module.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec((None,), tf.float32)])
+    tf.saved_model.save(module, str(tmp_path / "other"), signatures={"serving_default": module.double})
+    with pytest.raises(ValueError, match="expected images -> embedding, norm, received x ->"):
+        load_face_model(tmp_path / "other", (40, 32))
+
+
+def test_a_keras_file_that_would_run_code(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x + 1)])
+    model.save(tmp_path / "hostile.keras")
+    with pytest.raises(ValueError, match="unsafe"):
+        load_face_model(tmp_path / "hostile.keras", (40, 32))

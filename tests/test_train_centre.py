@@ -1,0 +1,207 @@
+"""The program as a user runs it, on a small made-up set."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import train_centre
+from eval import test_lfw
+from nets.checkpoint import newest_checkpoint
+from tests.dataset.samples import flip_bit, make_images, write_rec
+
+ROOT = Path(__file__).parents[1]
+PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with two sources and a config."""
+    images = make_images()
+    write_rec(tmp_path / "vgg", images)
+    write_rec(tmp_path / "ms1m", images[:30])
+    (tmp_path / "config.ini").write_text(
+        "[records]\ntfrecords = ./tfrecords\n"
+        "[vgg]\nmxrec = ./vgg\n"
+        "[ms1m]\nmxrec = ./ms1m\n"
+        f"[lfw]\nenable = true\nnpdata = {PAIRS}\n"
+    )
+    return tmp_path
+
+
+def flags(data, **given):
+    values = {
+        "config": data / "config.ini",
+        "net_depth": 32,
+        "batch_size": 4,
+        "max_steps": 4,
+        "show_info_interval": 1,
+        "save_interval": 2,
+        "summary_path": data / "summary",
+        "ckpt_path": data / "ckpt",
+        "saved_model_path": data / "models",
+        "log_file_path": data / "logs",
+        **given,
+    }
+    return ["--image_size", "16", "16", *(f"--{name}={value}" for name, value in values.items())]
+
+
+def log(data):
+    return "\n".join(path.read_text() for path in sorted((data / "logs").iterdir()))
+
+
+def state(folder):
+    """Every variable of the newest checkpoint, by its name in the file."""
+    reader = tf.train.load_checkpoint(str(newest_checkpoint(folder)[0] / "state"))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    assert len(names) > 400
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def are_equal(one, two):
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_from_records_to_a_scored_model(data, capsys):
+    assert train_centre.main(flags(data)) == 0
+    assert "90 images of 6 identities; resnet_v1_32" in log(data)
+    (model,) = (data / "models").iterdir()
+    assert model.name.startswith("iter_4_lfw_0.")
+    test_lfw.main([f"--data={PAIRS}", f"--model_path={model}"])
+    scored = float(capsys.readouterr().out.split()[4].split("+-")[0])
+    assert scored == float(model.name.split("_")[3])
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(data):
+    assert train_centre.main(flags(data)) == 0
+    unbroken = state(data / "ckpt")
+    shutil.rmtree(data / "ckpt")
+    for max_steps in (2, 4):
+        assert train_centre.main(flags(data, max_steps=max_steps)) == 0
+    assert "going on from step 2" in log(data)
+    assert are_equal(state(data / "ckpt"), unbroken)
+
+
+def test_all_of_the_original_s_flags():
+    args = train_centre._parse_arguments([])
+    defaults = {
+        "config": Path("config.ini"),
+        "net_depth": 50,
+        "epoch": 100000,
+        "batch_size": 64,
+        "lr_steps": [40000, 60000, 80000],
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "image_size": (112, 96),
+        "summary_path": Path("output/summary"),
+        "ckpt_path": Path("output/ckpt"),
+        "log_file_path": Path("output/logs"),
+        "saver_maxkeep": 100,
+        "summary_interval": 300,
+        "ckpt_interval": 20000,
+        "validate_interval": 2000,
+        "show_info_interval": 20,
+        "model_path": None,
+        "centre_weight": 0.3,
+    }
+    assert {name: getattr(args, name) for name in defaults} == defaults
+    assert train_centre._parse_arguments(["--weight_deacy", "0.5"]).weight_decay == 0.5
+    assert train_centre._parse_arguments(["--lr_steps", "1", "2"]).lr_steps == [1, 2]
+
+
+def test_learning_rate_boundaries():
+    from training.flags import learning_rate_boundaries
+
+    assert learning_rate_boundaries([40000, 60000], 64) == [320000, 480000]
+    assert learning_rate_boundaries([40000], 512) == [40000]
+    assert learning_rate_boundaries([40000], 1024) == [40000]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"config": "nowhere.ini"}, "nowhere.ini: no such file; copy config.ini.example"),
+        ({"source": "webface"}, r"expected a source section \[webface\]; sources there: vgg, ms1m"),
+        ({"lr_values": 0.1}, "values: expected 4, one more than boundaries"),
+        ({"margin": 4}, r"margin: expected radians in \[0, pi\), received 4.0"),
+        ({"validate_interval": 0}, "interval validate: expected at least 1 step, received 0"),
+        ({"source_weights": 0.5}, "weights: expected 2, one per source, received 1"),
+    ],
+)
+def test_bad_flags(data, given, message, caplog):
+    assert train_centre.main(flags(data, **given)) == 1
+    assert len(caplog.records) and caplog.records[-1].levelname == "ERROR"
+
+    assert re.search(message, caplog.records[-1].getMessage())
+    assert not (data / "ckpt").exists() and not (data / "models").exists()
+
+
+def test_image_size_that_is_too_large(data, caplog):
+    arguments = flags(data)
+    arguments[1:3] = ["160", "160"]
+    assert train_centre.main(arguments) == 1
+    assert "images are (112, 112), too small for an image size of (160, 160)" in caplog.text
+
+
+def test_checkpoint_of_another_depth(data, caplog):
+    assert train_centre.main(flags(data, max_steps=1)) == 0
+    before = state(data / "ckpt")
+    assert train_centre.main(flags(data, net_depth=50)) == 1
+    assert "'depth': 50" in caplog.text and "the checkpoint has" in caplog.text
+    assert are_equal(state(data / "ckpt"), before)
+
+
+def test_flipped_bit_in_a_shard(data, caplog):
+    assert train_centre.main(flags(data, max_steps=1)) == 0
+    (shard,) = (data / "tfrecords" / "vgg").glob("*.tfrecord")
+    for offset in range(3000, shard.stat().st_size, 3000):
+        flip_bit(shard, offset)
+    assert train_centre.main(flags(data, max_steps=9)) == 1
+    assert f"{shard}: record at byte" in caplog.text and "checksum" in caplog.text
+    # What was learned until then is kept.
+    assert newest_checkpoint(data / "ckpt")[1]["step"] >= 1
+
+
+def test_ctrl_c_in_the_program(data):
+    """In a process of its own: the signal, the message, the exit code, and going on."""
+    command = [sys.executable, "-m", "train_centre", *flags(data, max_steps=100_000)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    printed = []
+    for line in process.stderr:
+        printed.append(line)
+        if line.startswith("step 3/"):
+            process.send_signal(2)
+            break
+    printed += process.stderr.readlines()
+    assert process.wait() == 130
+    assert "the same command goes on from there" in "".join(printed)
+    assert not any("Traceback" in line for line in printed)
+    stopped = newest_checkpoint(data / "ckpt")[1]["step"]
+    assert stopped >= 3
+    assert train_centre.main(flags(data, max_steps=stopped + 1)) == 0
+    assert newest_checkpoint(data / "ckpt")[1]["step"] == stopped + 1
+
+
+def test_help_is_instant_and_imports_no_tensorflow():
+    code = (
+        "import sys, train_centre\n"
+        "try:\n    train_centre.main(['--help'])\n"
+        "except SystemExit as stopped:\n    assert stopped.code == 0\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--centre_weight" in done.stdout
+
+
+def test_seeds_differ(data):
+    states = []
+    for seed in (1, 2):
+        assert train_centre.main(flags(data, max_steps=1, seed=seed, ckpt_path=data / f"ckpt{seed}")) == 0
+        states.append(state(data / f"ckpt{seed}"))
+    assert not are_equal(*states)

@@ -1,0 +1,186 @@
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from eval.verification import VerificationResult
+from tests.training.test_checkpoint import make_checkpoints
+from tests.training.test_trainer import batch, make_trainer, weights
+from training.loop import Intervals, TrainingLoop
+from training.strategy import make_strategy
+
+
+class Batches:
+    """Batch `k` follows from `k`; at some of them something happens."""
+
+    def __init__(self, at=None):
+        self.at = at or {}
+
+    def start_at(self, step):
+        while True:
+            images, identities = batch(step, 8)
+            if step in self.at:
+                images = self.at[step](images)
+            yield images, identities
+            step += 1
+
+
+def make_loop(folder, max_steps=6, batches=None, accuracies=None, **arguments):
+    trainer = make_trainer(make_strategy())
+    accuracies = iter(accuracies or [])
+
+    def validator():
+        accuracy = next(accuracies, 0.5)
+        return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
+
+    def export(path):
+        path.mkdir(parents=True)
+        (path / "step").write_text(str(trainer.step))
+
+    settings = {
+        "intervals": Intervals(show_info=2, summary=2, validate=2, save=3, export=100),
+        "max_steps": max_steps,
+        "batch_size": 8,
+        "steps_per_epoch": 4.0,
+        "summary_path": folder / "summary",
+        "models_path": folder / "models",
+        "thresholds": {"lfw": 0.8},
+        "max_models": 100,
+        **arguments,
+    }
+    checkpoints = make_checkpoints(folder / "ckpt", trainer)
+    loop = TrainingLoop(trainer, batches or Batches(), checkpoints, {"lfw": validator}, export, **settings)
+    return loop, trainer
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_whole_run(tmp_path, caplog):
+    caplog.set_level("INFO")
+    loop, trainer = make_loop(tmp_path, accuracies=[0.6, 0.85, 0.7, 0.9])
+    assert loop.run() == 0
+    assert trainer.step == 6
+    # An improvement over the threshold, and the end; step 4 was no improvement.
+    assert names(tmp_path / "models") == ["iter_2_lfw_0.85000_ytf_0.00000", "iter_6_lfw_0.90000_ytf_0.00000"]
+    assert (tmp_path / "models" / "iter_6_lfw_0.90000_ytf_0.00000" / "step").read_text() == "6"
+    assert names(tmp_path / "ckpt") == ["step_00000002", "step_00000003", "step_00000006"]
+    assert "Precision on lfw : 0.85000+-0.00000" in caplog.text
+    lines = [line for line in caplog.messages if line.startswith("step") and "images/s" in line]
+    assert len(lines) == 3
+    for word in (
+        "step 4/6",
+        "epoch 1.00",
+        "cross_entropy",
+        "centre",
+        "accuracy",
+        "margin_accuracy",
+        "cosine",
+        "ETA",
+    ):
+        assert word in lines[1]
+
+    events = EventAccumulator(str(tmp_path / "summary"))
+    events.Reload()
+    assert {
+        "train/total",
+        "train/cosine",
+        "train/learning_rate",
+        "validation/lfw",
+        "speed/images_per_second",
+    } <= {
+        *events.Tags()["scalars"],
+        *events.Tags()["tensors"],
+    }
+    scores = [
+        (e.step, round(float(tf.make_ndarray(e.tensor_proto)), 2)) for e in events.Tensors("validation/lfw")
+    ]
+    assert scores == [(0, 0.6), (2, 0.85), (4, 0.7), (6, 0.9)]
+
+
+def test_losses_that_are_logged_are_means_of_the_steps(tmp_path, caplog):
+    caplog.set_level("INFO")
+    reference = make_trainer(make_strategy())
+    totals = [float(reference.train_step(*batch(step, 8))["total"]) for step in range(4)]
+    make_loop(tmp_path, max_steps=4)[0].run()
+    lines = [line for line in caplog.messages if "images/s" in line]
+    for line, expected in zip(lines, (totals[:2], totals[2:]), strict=True):
+        assert f"total {np.mean(expected):.4g}  " in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, caplog):
+    caplog.set_level("INFO")
+    unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
+    assert unbroken.run() == 0
+
+    def stop(images):
+        os.kill(os.getpid(), number)
+        return images
+
+    loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=Batches({4: stop}))
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert loop.run() == 128 + number
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert trainer.step == 5  # the step at hand is finished
+    assert "saved step 5" in caplog.text and "the same command goes on from there" in caplog.text
+    assert not (tmp_path / "broken" / "models").exists()
+
+    loop, resumed = make_loop(tmp_path / "broken", max_steps=7)
+    assert loop.run() == 0
+    for one, two in zip(weights(expected), weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_best_scores_outlive_a_stop(tmp_path):
+    make_loop(tmp_path, max_steps=2, accuracies=[0.9, 0.7])[0].run()
+    make_loop(tmp_path, max_steps=4, accuracies=[0.85])[0].run()
+    # 0.85 is over the threshold and no improvement on 0.9: only the end is exported.
+    assert names(tmp_path / "models") == ["iter_2_lfw_0.70000_ytf_0.00000", "iter_4_lfw_0.85000_ytf_0.00000"]
+    assert make_loop(tmp_path)[0].checkpoints.restore()["best"] == {"lfw": 0.9}
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make_loop(tmp_path, max_steps=2)[0].run()
+    assert make_loop(tmp_path, max_steps=2)[0].run() == 0
+    assert "step 2 of 2: nothing left to train" in caplog.text
+
+
+def test_loss_that_is_not_finite(tmp_path):
+    batches = Batches({4: lambda images: images * np.nan})
+    loop, _ = make_loop(tmp_path, batches=batches)
+    with pytest.raises(
+        FloatingPointError, match=r"step 5: expected a finite total, received nan; checkpoints in"
+    ):
+        loop.run()
+    # Not even the step that was due to be saved with such weights.
+    assert names(tmp_path / "ckpt") == ["step_00000003"]
+    assert not (tmp_path / "models").exists()
+
+
+def test_what_was_learned_is_saved_when_a_batch_cannot_be_read(tmp_path):
+    def unreadable(_):
+        raise ValueError("shard: record at byte 12: expected")
+
+    loop, _ = make_loop(tmp_path, batches=Batches({5: unreadable}))
+    with pytest.raises(ValueError, match="record at byte 12"):
+        loop.run()
+    assert names(tmp_path / "ckpt")[-1] == "step_00000005"
+
+
+def test_old_models_go_and_the_best_stays(tmp_path):
+    intervals = Intervals(show_info=10, summary=10, validate=1, save=10, export=1)
+    accuracies = [0.5, 0.6, 0.9, 0.7, 0.6, 0.5]
+    loop, _ = make_loop(tmp_path, max_steps=5, accuracies=accuracies, intervals=intervals, max_models=1)
+    loop.run()
+    assert names(tmp_path / "models") == ["iter_2_lfw_0.90000_ytf_0.00000", "iter_5_lfw_0.50000_ytf_0.00000"]
+
+
+def test_interval_of_0():
+    with pytest.raises(ValueError, match="interval validate: expected at least 1 step, received 0"):
+        Intervals(1, 1, 0, 1, 1)
