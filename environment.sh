@@ -22,7 +22,10 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         "$python" -m venv --clear "$environment" || exit 1
     fi
     echo "Installing $1 into .venv"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/$1" || exit 1
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir -r "$here/$1" || exit 1
     echo "$wanted" >"$stamp"
 fi
 PATH="$environment/bin:$PATH"
+# Nothing outside of the clone: Keras would make ~/.keras, matplotlib ~/.config/matplotlib.
+export KERAS_HOME="$environment/keras" MPLCONFIGDIR="$environment/matplotlib"
+export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"

@@ -50,7 +50,7 @@ def train(args, strategy=None):
         )
         head.build(session.backbone.output_shape)
     schedules = {"margin": LinearRise(args.margin, args.margin_warmup_steps)}
-    return session.run(sampler, head, [head.centres], schedules, export_saved_model)
+    return session.run(sampler, head, [head.centres], export_saved_model, schedules)
 
 
 def _parse_arguments(argv):

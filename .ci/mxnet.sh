@@ -20,7 +20,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     fi
     echo "Installing requirements-mxnet.txt into $environment"
     "$python" -m venv --clear "$environment" || exit 1
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements-mxnet.txt || exit 1
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir -r requirements-mxnet.txt || exit 1
     echo "$wanted" >"$stamp"
 fi
 # MXNet spells NumPy's types the old way on import; its warnings are of no use here.

@@ -88,7 +88,7 @@ def read_config(path):
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     parser.optionxform = str  # keys are case-sensitive, as paths are
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+        parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable configuration: {error}") from None
 

@@ -134,9 +134,8 @@ class TrainingLoop:
         with self._signals():
             try:
                 self._train()
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError):
                 # Of the data or the disk, not of the weights: what was learned so far is kept.
-                logger.error("step %d: %s", self._step + 1, error)
                 self._save()
                 raise
             return self._finish()

@@ -60,15 +60,15 @@ class Session:
         with self.strategy.scope():
             self.backbone = resnet_ir(**self._net, dtype=args.precision)
 
-    def run(self, sampler, head, head_decayed, schedules=None, export=None):
+    def run(self, sampler, head, head_decayed, export, schedules=None):
         """Trains to the end.
 
         Args:
             sampler: see `dataset.pipeline.TrainingBatches`.
             head: built loss layer, see `training.trainer.Trainer`.
             head_decayed: list of the head's variables to decay.
+            export: function of (backbone, path, face_size) that writes a SavedModel.
             schedules: dict, see `training.trainer.Trainer`.
-            export: function of (backbone, path, face size) that writes a SavedModel.
 
         Returns:
             int, exit code.

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Sets up .venv, draws a small face set, trains on it and scores the result. Everything goes to ./demo.
+#   ./demo.sh [STEPS]
+# Started again, it goes on where it was; remove ./demo to start over.
+set -eu
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./environment.sh requirements.txt
+steps=${1:-240}
+
+echo "== Faces"
+python -m dataset.synthetic --out demo/faces
+echo "== Records"
+python -m dataset.convert --config demo/faces/config.ini
+echo "== Training"
+python -m train_centre --config demo/faces/config.ini --net_depth 32 --precision mixed_bfloat16 \
+    --max_steps "$steps" --lr_values 0.05 0.005 --lr_steps 25 --warmup_steps 50 --margin_warmup_steps 200 \
+    --clip_norm 10 --weight_decay 5e-4 --validate_interval 80 --save_interval 80 --summary_interval 20 \
+    --summary_path demo/summary --ckpt_path demo/ckpt --saved_model_path demo/models --log_file_path demo/logs
+echo "== Scores"
+model=$(ls -d demo/models/iter_* | sort -t_ -k2,2n | tail -n 1)
+python -m eval.test_lfw --data demo/faces/lfw.np --model_path "$model" --output demo/scores.json
+echo
+echo "faces:       $PWD/demo/faces/faces.png"
+echo "model:       $PWD/$model"
+echo "TensorBoard: $PWD/demo/summary   (.venv/bin/tensorboard --logdir demo/summary)"
+echo "scores:      $PWD/demo/scores.json"
