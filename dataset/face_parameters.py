@@ -24,8 +24,9 @@ class Face:
     """What makes an identity: nothing here changes from one of its pictures to the next.
 
     Lengths are pixels of the aligned 112x112 crop of a frontal view, positions are relative to
-    the head's centre with y pointing down, tones run from 0 to 1. A feature of which the range
-    starts below 0 is absent in the identities that draw a negative value.
+    the head's centre with y pointing down, angles are radians, tones run from 0 to 1. Wrinkles,
+    grey hair, beard, moustache, freckles, moles and scar have a strength: where it is negative,
+    an identity has none.
     """
 
     head_width: float = _between(36.0, 46.0)  # half of it, as every width here
@@ -99,7 +100,8 @@ class Face:
 class Capture:
     """What differs between pictures of one identity; steady parameters stay within a video.
 
-    Angles are radians. As in `Face`, a range that starts below 0 is absent where negative.
+    Angles are radians. As in `Face`, there is none of what has a negative strength: expressions,
+    accessories, occluder, blur and coarseness.
     """
 
     yaw: float = _between(-0.5, 0.5)
