@@ -33,16 +33,16 @@ def train(args, strategy=None):
         int, exit code.
     """
     config = read_config(args.config)
-    manifests = convert_sources(config, args.source)
     # TensorFlow only now: --help and a wrong path answer at once.
+    from dataset.combine import CombinedSources
     from dataset.sampler import ShuffledSampler
     from export.saved_model import export_saved_model
     from losses.angular_centre import AngularCentreLoss
     from training.schedule import LinearRise
     from training.session import Session
 
-    session = Session(args, config, manifests, strategy)
-    sources = session.sources
+    session = Session(args, config, strategy)
+    sources = CombinedSources(convert_sources(config, args.source))
     sampler = ShuffledSampler(sources.sizes, args.batch_size, args.seed, args.source_weights)
     with session.strategy.scope():
         head = AngularCentreLoss(
@@ -50,7 +50,7 @@ def train(args, strategy=None):
         )
         head.build(session.backbone.output_shape)
     schedules = {"margin": LinearRise(args.margin, args.margin_warmup_steps)}
-    return session.run(sampler, head, [head.centres], export_saved_model, schedules)
+    return session.run(sources, sampler, head, [head.centres], export_saved_model, schedules)
 
 
 def _parse_arguments(argv):

@@ -78,6 +78,25 @@ def test_from_records_to_a_scored_model(data, capsys):
     assert scored == float(model.name.split("_")[3])
 
 
+def test_on_two_replicas(data, two_replicas):
+    args = train_centre._parse_arguments(flags(data))
+    assert train_centre.train(args, two_replicas) == 0
+    (model,) = (data / "models").iterdir()
+    assert (model / "saved_model.pb").is_file()
+    assert newest_checkpoint(data / "ckpt")[1]["step"] == 4
+    args.batch_size = 5
+    with pytest.raises(ValueError, match="--batch_size: expected a multiple of 2 devices, received 5"):
+        train_centre.train(args, two_replicas)
+
+
+def test_missing_validation_set_is_found_before_the_conversion(data, caplog):
+    config = data / "config.ini"
+    config.write_text(config.read_text().replace(str(PAIRS), "nowhere.bin"))
+    assert train_centre.main(flags(data)) == 1
+    assert "nowhere.bin" in caplog.text
+    assert not (data / "tfrecords").exists()
+
+
 def test_a_stopped_run_goes_on_bit_for_bit(data):
     assert train_centre.main(flags(data)) == 0
     unbroken = state(data / "ckpt")

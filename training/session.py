@@ -3,7 +3,6 @@
 import functools
 import logging
 
-from dataset.combine import CombinedSources
 from dataset.pairs import read_image_pairs, read_pairs
 from dataset.pipeline import TrainingBatches
 from eval.extractor import embed_pairs
@@ -22,34 +21,40 @@ logger = logging.getLogger(__name__)
 
 
 class Session:
-    """One run of a trainer. Everything that can be wrong is found here, before the first step.
+    """One run of a trainer: net, optimizer, validation sets.
+
+    Made before the sources are converted, which may take hours: what is wrong with flags and
+    validation sets is found first.
 
     Args:
         args: parsed flags of `training.flags.add_shared_flags`.
         config: `dataset.config.Config`.
-        manifests: list of `dataset.manifest.Manifest`, the sources to train on.
         strategy: `tf.distribute.Strategy`. Defaults to that of `make_strategy()`.
 
     Attributes:
         strategy: make the head in its scope.
-        sources: `dataset.combine.CombinedSources`.
         backbone: `keras.Model`.
 
     Raises:
-        FileNotFoundError: validation data that the config names is not there.
-        ValueError: flags or data that do not fit together.
+        FileNotFoundError: a validation set that the config names is not there.
+        ValueError: flags or validation sets that do not fit together.
     """
 
-    def __init__(self, args, config, manifests, strategy=None):
+    def __init__(self, args, config, strategy=None):
         self.args = args
-        self.sources = CombinedSources(manifests)
         self.strategy = strategy or make_strategy()
         if args.batch_size % self.strategy.num_replicas_in_sync:
             raise ValueError(
                 f"--batch_size: expected a multiple of {self.strategy.num_replicas_in_sync} devices, "
                 f"received {args.batch_size}"
             )
-        self._pairs = _validation_pairs(config)
+        self._intervals = Intervals(
+            args.show_info_interval,
+            args.summary_interval,
+            args.validate_interval,
+            args.save_interval,
+            args.ckpt_interval,
+        )
         self._net = {
             "depth": args.net_depth,
             "unit_type": args.net_type,
@@ -57,13 +62,19 @@ class Session:
             "keep_prob": args.keep_prob,
             "seed": args.seed,
         }
+        rate = StepSchedule(
+            learning_rate_boundaries(args.lr_steps, args.batch_size), args.lr_values, args.warmup_steps
+        )
         with self.strategy.scope():
             self.backbone = resnet_ir(**self._net, dtype=args.precision)
+            self._optimizer = MomentumSGD(rate, args.momentum)
+        self._validators = {name: self._validator(pairs) for name, pairs in _validation_pairs(config).items()}
 
-    def run(self, sampler, head, head_decayed, export, schedules=None):
+    def run(self, sources, sampler, head, head_decayed, export, schedules=None):
         """Trains to the end.
 
         Args:
+            sources: `dataset.combine.CombinedSources`.
             sampler: see `dataset.pipeline.TrainingBatches`.
             head: built loss layer, see `training.trainer.Trainer`.
             head_decayed: list of the head's variables to decay.
@@ -75,18 +86,13 @@ class Session:
         """
         args = self.args
         batches = TrainingBatches(
-            self.sources, sampler, args.image_size, mirror=args.mirror, seed=args.seed, read=args.read
+            sources, sampler, args.image_size, mirror=args.mirror, seed=args.seed, read=args.read
         )
-        rate = StepSchedule(
-            learning_rate_boundaries(args.lr_steps, args.batch_size), args.lr_values, args.warmup_steps
-        )
-        with self.strategy.scope():
-            optimizer = MomentumSGD(rate, args.momentum)
         trainer = Trainer(
             self.strategy,
             self.backbone,
             head,
-            optimizer,
+            self._optimizer,
             decayed_variables(self.backbone) + head_decayed,
             weight_decay=args.weight_decay,
             clip_norm=args.clip_norm,
@@ -95,16 +101,10 @@ class Session:
         loop = TrainingLoop(
             trainer,
             batches,
-            Checkpoints(args.ckpt_path, trainer.state, self._net, self.sources.num_identities),
-            {name: self._validator(pairs) for name, pairs in self._pairs.items()},
-            functools.partial(export, self.backbone, face_size=self.sources.image_size),
-            intervals=Intervals(
-                args.show_info_interval,
-                args.summary_interval,
-                args.validate_interval,
-                args.save_interval,
-                args.ckpt_interval,
-            ),
+            Checkpoints(args.ckpt_path, trainer.state, self._net, sources.num_identities),
+            self._validators,
+            functools.partial(export, self.backbone, face_size=sources.image_size),
+            intervals=self._intervals,
             max_steps=num_steps(args, sampler.batches_per_epoch),
             batch_size=args.batch_size,
             steps_per_epoch=sampler.batches_per_epoch,
@@ -115,8 +115,8 @@ class Session:
         )
         logger.info(
             "%d images of %d identities; %s, %.1f M parameters; %d device(s), %s; seed %d",
-            self.sources.num_images,
-            self.sources.num_identities,
+            sources.num_images,
+            sources.num_identities,
             self.backbone.name,
             self.backbone.count_params() / 1e6,
             self.strategy.num_replicas_in_sync,

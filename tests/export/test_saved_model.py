@@ -69,12 +69,15 @@ def test_a_net_of_mixed_precision_is_exported_in_float32(saved, tmp_path):
     np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
 
 
-def test_a_net_on_two_replicas_is_exported(two_replicas, tmp_path):
+def test_a_net_on_two_replicas_is_validated_and_exported(saved, two_replicas, tmp_path):
     with two_replicas.scope():
         backbone = resnet_ir(**NET)
+    backbone.set_weights(saved[0].get_weights())
     export_saved_model(backbone, tmp_path / "model", (40, 32))
-    received = load_face_model(tmp_path / "model", (40, 32)).embed(FACES)
-    np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
+    exported = load_face_model(tmp_path / "model", (40, 32)).embed(FACES)
+    validated = FaceModel.from_backbone(backbone, (40, 32)).embed(FACES)
+    for received in (exported, validated):
+        np.testing.assert_allclose(received, reference(saved[0]), rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_is_overwritten_or_half_written(saved, tmp_path, monkeypatch):
