@@ -68,7 +68,7 @@ def pair_distances(first, second, distance):
     if distance in DISTANCES:
         squared = np.square(first - second).sum(axis=1)
         return np.sqrt(squared) if distance == "L2" else squared
-    raise ValueError(f"expected distance {' or '.join(DISTANCES)}, received '{distance}'")
+    raise ValueError(f"expected distance cosine, L2 or SSD, received '{distance}'")
 
 
 def best_threshold(positive, negative):

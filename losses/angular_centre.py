@@ -122,12 +122,13 @@ class AngularCentreLoss(keras.layers.Layer):
             raise ValueError(f"identities: expected integers, received {identities.dtype.name}")
         in_range = tf.reduce_all((identities >= 0) & (identities < self.num_identities))
         # Some devices read zeros out of range; the loss would silently be wrong.
-        tf.debugging.Assert(
+        check = tf.debugging.Assert(
             in_range,
             [f"identities: expected values in [0, {self.num_identities}), received", identities],
             summarize=1024,
         )
-        return tf.cast(identities, tf.int32)
+        with tf.control_dependencies([check]):  # before anything is looked up by them
+            return tf.identity(tf.cast(identities, tf.int32))
 
     def get_config(self):
         return {
