@@ -34,13 +34,14 @@ class FaceModel:
             ValueError: the faces are smaller than the net's input.
         """
         image_size = backbone.input_shape[1:3]
+        if any(have < want for have, want in zip(face_size, image_size, strict=True)):
+            raise ValueError(f"expected faces of at least {image_size}, received {tuple(face_size)}")
         signature = [tf.TensorSpec((None, *face_size, 3), tf.uint8)]
 
         @tf.function(input_signature=signature)
         def embed(faces):
             return backbone(preprocess(faces, image_size), training=False)
 
-        embed.get_concrete_function()  # a wrong size is an error here, not at the first batch
         return cls(embed, face_size)
 
     def embed(self, faces):

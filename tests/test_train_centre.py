@@ -165,7 +165,7 @@ def test_image_size_that_is_too_large(data, caplog):
     arguments = flags(data)
     arguments[1:3] = ["160", "160"]
     assert train_centre.main(arguments) == 1
-    assert "images are (112, 112), too small for an image size of (160, 160)" in caplog.text
+    assert "expected faces of at least (160, 160), received (112, 112)" in caplog.text
 
 
 def test_checkpoint_of_another_depth(data, caplog):

@@ -132,7 +132,7 @@ def test_bytes_depend_on_the_seed_and_on_nothing_else(rec, converted, tmp_path):
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
     source = SourceConfig(
-        "faces", mxrec=write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 9])
+        "faces", mxrec=write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 49])
     )
     config = write_config(tmp_path, source)
     target = tmp_path / "records" / "faces"

@@ -127,7 +127,9 @@ class TestEncoded:
         path = write(([encoded(picture(0))] * 3 + [damage], [True, False]))
         pair_set = read_pairs(path)
         assert pair_set.batch(0, 3).shape == (3, 12, 10, 3)
-        with pytest.raises(ValueError, match=f"image 3: .* {len(damage)} bytes that cannot") as error:
+        with pytest.raises(
+            ValueError, match=f"image 3: .* bytes of length {len(damage)} that cannot"
+        ) as error:
             pair_set.batch(2, 4)
         assert str(path) in str(error.value)
 

@@ -96,7 +96,7 @@ def test_nothing_is_overwritten_or_half_written(saved, tmp_path, monkeypatch):
 
 def test_wrong_sizes(saved):
     backbone, folder = saved
-    with pytest.raises(ValueError, match=r"expected images of at least \(32, 24\), received \(20, 24\)"):
+    with pytest.raises(ValueError, match=r"expected faces of at least \(32, 24\), received \(20, 24\)"):
         FaceModel.from_backbone(backbone, (20, 24))
     with pytest.raises(ValueError, match=r"takes faces of \(40, 32\), received faces of \(112, 112\)"):
         load_face_model(folder / "saved_model", (112, 112))
