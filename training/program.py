@@ -28,10 +28,11 @@ def run_program(name, work, args):
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    # TensorFlow tells of every file that it writes, and of names that it changes in them.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for package in ("dataset", "nets", "eval", "training", "export"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    # TensorFlow warns of every name that it changes in a SavedModel.
+    for library in ("tensorflow", "absl"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     for handler in (console, file):
         root.addHandler(handler)
     try:
