@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -132,14 +133,20 @@ def test_bytes_depend_on_the_seed_and_on_nothing_else(rec, converted, tmp_path):
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
     source = SourceConfig(
-        "faces", mxrec=write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 49])
+        "faces", mxrec=write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 19])
     )
     config = write_config(tmp_path, source)
     target = tmp_path / "records" / "faces"
     partial = target.with_name("faces.partial")
     command = [sys.executable, "-m", "dataset.convert", "--config", config, "--images_per_shard", "10"]
     process = subprocess.Popen(
-        [*command, "--workers", "2"], cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--workers", "2"],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell ignores SIGINT in what it runs in the background, and children inherit that.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(partial.glob("work/*.npz"))) < 3:
         assert process.poll() is None
