@@ -129,7 +129,7 @@ class TrainingBatches:
 
         def epoch(number):
             order = tf.random.experimental.stateless_shuffle(
-                tf.range(len(paths)), seed=tf.stack([tf.cast(self.seed, tf.int64), number])
+                tf.range(len(paths)), seed=tf.stack([tf.constant(self.seed, tf.int64), number])
             )
             shards = tf.data.Dataset.from_tensor_slices(
                 (tf.gather(tf.constant(paths), order), tf.gather(tf.constant(offsets, tf.int64), order))
@@ -160,5 +160,5 @@ class TrainingBatches:
             fn_output_signature=tf.TensorSpec((*self.sources.image_size, 3), tf.uint8),
         )
         if self.mirror:
-            images = mirror(images, tf.stack([tf.cast(self.seed, tf.int64), k]))
+            images = mirror(images, tf.stack([tf.constant(self.seed, tf.int64), k]))
         return preprocess(images, self.image_size), tf.cast(features["label"] + label_offsets, tf.int32)

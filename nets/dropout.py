@@ -57,10 +57,10 @@ class Dropout(keras.layers.Layer):
         if not training or self.keep_prob == 1:
             return inputs
         context = tf.distribute.get_replica_context()
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
-        draw = tf.convert_to_tensor(self.draws)
-        # Both halves of the seed take two numbers; 65,536 replicas are more than there are.
-        seed = tf.stack([draw, self.seed * 65536 + replica])
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        draw = tf.cast(tf.convert_to_tensor(self.draws), tf.int64)
+        # A seed has two places for three numbers; 65,536 replicas are more than there are.
+        seed = tf.stack([draw, tf.constant(self.seed, tf.int64) * 65536 + replica])
         kept = tf.random.stateless_uniform(tf.shape(inputs), seed) < self.keep_prob
         self.draws.value.assign_add(1)
         return tf.where(kept, inputs / self.keep_prob, 0)

@@ -81,7 +81,9 @@ class Checkpoints:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_folder(self.folder)
-        for old in checkpoint_folders(self.folder)[self.keep :]:
+        # Later ones are damaged, or this run would have started there: they must not crowd this one out.
+        until_now = [folder for folder in checkpoint_folders(self.folder) if folder.name <= target.name]
+        for old in until_now[self.keep :]:
             shutil.rmtree(old)
         return target
 
@@ -89,18 +91,26 @@ class Checkpoints:
         """Loads the newest checkpoint that can be read.
 
         Args:
-            path: a checkpoint, or a folder of checkpoints. Defaults to this run's folder.
+            path: a checkpoint, or a folder of checkpoints, to start from while this run has none of its
+                own: the same command goes on from its own ones later.
 
         Returns:
             dict, the checkpoint's manifest; `None` if there is no checkpoint.
 
         Raises:
+            FileNotFoundError: there is no checkpoint at `path`.
             ValueError: it is of another net or number of identities, or none can be read: a run
                 never starts from 0 beside checkpoints that it cannot use.
         """
         for leftover in self.folder.glob(".step_*.tmp"):
             shutil.rmtree(leftover)
-        newest = newest_checkpoint(path or self.folder)
+        newest = newest_checkpoint(self.folder)
+        if newest is None and path is not None:
+            newest = newest_checkpoint(path)
+            if newest is None:
+                raise FileNotFoundError(
+                    f"{path}: expected a checkpoint or a folder of checkpoints, received none"
+                )
         if newest is None:
             return None
         folder, manifest = newest
@@ -111,4 +121,5 @@ class Checkpoints:
                     "give the flags of that run, or another --ckpt_path"
                 )
         self.state.read(str(folder / STATE_NAME)).assert_consumed()
+        logger.info("going on from step %d of %s", manifest["step"], folder)
         return manifest

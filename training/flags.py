@@ -37,7 +37,7 @@ def add_shared_flags(parser):
         "--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"), help="centre crop"
     )
     data.add_argument("--batch_size", type=int, default=64, help="images per step, over all devices")
-    data.add_argument("--model_path", type=Path, help="checkpoint to go on from (the newest in --ckpt_path)")
+    data.add_argument("--model_path", type=Path, help="checkpoint to start from, if --ckpt_path has none")
     data.add_argument("--epoch", type=int, default=100_000, help="stop after so many epochs")
     data.add_argument("--max_steps", type=int, help="stop after so many steps")
     data.add_argument("--seed", type=int, default=0, help="of weights, order, mirror and dropout")

@@ -115,7 +115,7 @@ class TrainingLoop:
         """Goes on from the newest checkpoint, or starts.
 
         Args:
-            model_path: a checkpoint, or a folder of them, to go on from in place of the run's own.
+            model_path: a checkpoint, or a folder of them, to start from while the run has none of its own.
 
         Returns:
             int, exit code: 0, or 128 + the number of the signal that ended it.
@@ -154,7 +154,6 @@ class TrainingLoop:
         if manifest is not None:
             self._best = manifest["best"]
             self._scores = manifest["scores"]
-            logger.info("going on from step %d of %s", self._step, model_path or self.checkpoints.folder)
 
     def _after_step(self):
         due = {

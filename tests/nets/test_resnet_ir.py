@@ -217,3 +217,7 @@ def test_dropout_follows_from_seed_and_counter():
     again.draws.assign(1)
     np.testing.assert_array_equal(again(ones, training=True), draws[1])
     np.testing.assert_array_equal(first(ones, training=False), ones)
+    # A date makes a seed, too.
+    assert (Dropout(0.4, seed=20261123)(ones, training=True).numpy() > 0).mean() == pytest.approx(
+        0.4, abs=0.02
+    )

@@ -196,3 +196,25 @@ def test_nothing_there(tmp_path):
     (tmp_path / "step_00000001").mkdir()
     with pytest.raises(ValueError, match="expected a checkpoint's manifest, received FileNotFoundError"):
         read_checkpoint(tmp_path / "step_00000001")
+
+
+def test_own_checkpoints_come_before_the_one_to_start_from(trained, tmp_path):
+    trainer, checkpoints = trained
+    other = make_checkpoints(tmp_path / "other", trainer)
+    with pytest.raises(FileNotFoundError, match="nowhere: expected a checkpoint or a folder of checkpoints"):
+        other.restore(tmp_path / "nowhere")
+    assert other.restore(checkpoints.folder / "step_00000001")["step"] == trainer.step == 1
+    for step in (2, 3):
+        trainer.train_step(*batch(step, 8))
+    other.save(3)
+    assert other.restore(checkpoints.folder / "step_00000001")["step"] == trainer.step == 3
+
+
+def test_damaged_later_ones_do_not_crowd_out_a_new_one(trained):
+    _, checkpoints = trained
+    for step in (7, 8, 9):
+        damage(checkpoints.save(step) / "state.index")
+    checkpoints.save(1)
+    assert checkpoints.restore()["step"] == 1
+    checkpoints.save(3)
+    assert checkpoints.restore()["step"] == 3
