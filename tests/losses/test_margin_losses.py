@@ -1,0 +1,331 @@
+"""What holds for every loss with centres; what is special of one is in its own file."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from losses.adaface import AdaFaceLoss
+from losses.angular_centre import AngularCentreLoss
+from losses.arcface import ArcFaceLoss
+from losses.combined_margin import CombinedMarginLoss
+from losses.cosface import CosFaceLoss
+from losses.magface import MagFaceLoss
+from losses.margin import MarginLoss
+from losses.softmax import SoftmaxLoss
+from losses.sub_centre import SubCentreLoss
+from tests.losses import references
+from tests.losses.helpers import GOLDEN, numeric_gradient, terms_and_gradients
+
+
+class Case(NamedTuple):
+    layer: type
+    reference: object
+    arguments: dict  # none of them the default
+
+    def make(self, num_identities, **arguments):
+        return self.layer(num_identities, **{**self.arguments, **arguments})
+
+
+CASES = {
+    "angular_centre": Case(
+        AngularCentreLoss, references.angular_centre, {"margin": 0.3, "scale": 9.0, "centre_weight": 0.7}
+    ),
+    "arcface": Case(ArcFaceLoss, references.arcface, {"margin": 0.3, "scale": 9.0}),
+    "cosface": Case(CosFaceLoss, references.cosface, {"margin": 0.3, "scale": 9.0}),
+    "combined": Case(
+        CombinedMarginLoss,
+        references.combined,
+        {"margin_a": 0.9, "margin": 0.4, "margin_b": 0.15, "scale": 9.0},
+    ),
+    "softmax": Case(SoftmaxLoss, references.softmax, {}),
+    "normalised_softmax": Case(SoftmaxLoss, references.softmax, {"normalise_centres": True}),
+    "margin": Case(MarginLoss, references.margin, {}),
+    "sub_centre": Case(
+        SubCentreLoss, references.sub_centre, {"num_sub_centres": 2, "margin": 0.3, "scale": 9.0}
+    ),
+    "adaface": Case(
+        AdaFaceLoss,
+        references.adaface,
+        {"margin": 0.5, "scale": 9.0, "concentration": 0.6, "momentum": 0.2},
+    ),
+    "magface": Case(
+        MagFaceLoss,
+        references.magface,
+        {
+            "margin": 0.3,
+            "upper_margin": 0.9,
+            "scale": 9.0,
+            "lower_norm": 1.0,
+            "upper_norm": 4.0,
+            "norm_weight": 2.0,
+        },
+    ),
+}
+WITH_MARGIN = [name for name, case in CASES.items() if "margin" in case.arguments]
+every_loss = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_loss_with_margin = pytest.mark.parametrize(
+    "case", [CASES[name] for name in WITH_MARGIN], ids=WITH_MARGIN
+)
+BOTH_SOFTMAX = ("softmax", "normalised_softmax")
+
+
+def random_batch(batch=12, dim=6, num_identities=5, seed=0):
+    """Embeddings of lengths 0.4 to 6, which is within, below and above MagFace's range here."""
+    rng = np.random.default_rng(seed)
+    embeddings = rng.normal(size=(batch, dim))
+    embeddings *= np.linspace(0.4, 6, batch)[:, None] / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings.astype(np.float32), rng.integers(0, num_identities, batch)
+
+
+def built(case, num_identities=5, dim=6, **arguments):
+    layer = case.make(num_identities, seed=3, **arguments)
+    layer.build((None, dim))
+    return layer
+
+
+@every_loss
+def test_against_numpy(case):
+    embeddings, identities = random_batch()
+    layer = built(case)
+    centres = layer.centres.numpy().astype(np.float64)
+    terms = {name: term.numpy() for name, term in layer(embeddings, identities).items()}
+    expected = case.reference(embeddings.astype(np.float64), centres, identities, **case.arguments)
+    np.testing.assert_allclose(terms["loss"], expected, rtol=2e-5)
+    assert list(terms)[:2] == ["loss", "cross_entropy"]
+    assert terms.keys() >= {"cosine", "accuracy"}
+    assert ("margin_accuracy" in terms) == ("margin" in case.arguments)
+    assert all(term.dtype == np.float32 and term.shape == (12,) for term in terms.values())
+    if case.layer is not SubCentreLoss:
+        cosines = references.cosines(embeddings, centres)
+        np.testing.assert_allclose(terms["cosine"], references.own(cosines, identities), atol=1e-6)
+        if case.layer is not SoftmaxLoss:
+            np.testing.assert_array_equal(terms["accuracy"], cosines.argmax(axis=1) == identities)
+
+
+@every_loss_with_margin
+def test_defaults(case):
+    embeddings, identities = random_batch(seed=1)
+    layer = case.layer(5)
+    received = layer(40 * embeddings, identities)["loss"]
+    centres = layer.centres.numpy().astype(np.float64)
+    expected = case.reference(40 * embeddings.astype(np.float64), centres, identities)
+    np.testing.assert_allclose(received, expected, rtol=2e-5, atol=1e-5)
+
+
+@every_loss_with_margin
+def test_margin_at_the_call(case):
+    embeddings, identities = random_batch()
+    layer = built(case)
+    centres = layer.centres.numpy().astype(np.float64)
+    arguments = {**case.arguments, "margin": 0.1}
+    if case.layer is MagFaceLoss:
+        arguments["upper_margin"] = 0.3  # in proportion
+    expected = case.reference(embeddings.astype(np.float64), centres, identities, **arguments)
+    compiled = tf.function(lambda margin: layer(embeddings, identities, margin=margin)["loss"])
+    np.testing.assert_allclose(compiled(tf.constant(0.1)), expected, rtol=2e-5)
+
+
+@every_loss
+def test_gradients_against_numpy(case):
+    embeddings, identities = random_batch(batch=7, seed=4)
+    layer = built(case)
+    centres = layer.centres.numpy().astype(np.float64)
+    embeddings[1] = 2.0 * layer.centres.numpy()[:, identities[1]]  # near a pole: 3 degrees from it
+    embeddings[1, 0] += 0.05 * np.linalg.norm(embeddings[1])
+    exact = embeddings.astype(np.float64)
+    arguments = dict(case.arguments)
+    if case.layer is AdaFaceLoss:
+        arguments["norms"] = np.linalg.norm(exact, axis=1)  # no gradient flows through them
+    _, to_embeddings, to_centres = terms_and_gradients(layer, embeddings, identities)
+    for received, expected in (
+        (
+            to_embeddings,
+            numeric_gradient(lambda x: case.reference(x, centres, identities, **arguments).mean(), exact),
+        ),
+        (
+            to_centres,
+            numeric_gradient(lambda w: case.reference(exact, w, identities, **arguments).mean(), centres),
+        ),
+    ):
+        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@every_loss
+@pytest.mark.parametrize("scale", [1.0, 64.0])
+def test_gradients_at_the_poles_are_finite(case, scale):
+    # At a scale of 64 the softmax saturates and would hide a missing guard.
+    layer = built(case, **({"scale": scale} if "scale" in case.arguments else {}))
+    columns = layer.centres.numpy()[:, :: layer.centres.shape[1] // 5]
+    embeddings = np.stack([3 * columns[:, 0], -2 * columns[:, 1], 0 * columns[:, 2], columns[:, 3]])
+    terms, *gradients = terms_and_gradients(layer, embeddings, np.array([0, 1, 2, 3]))
+    assert all(np.isfinite(term).all() for term in terms.values())
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    # On its centre, too, after a centre has become 0.
+    layer.centres.assign(tf.zeros_like(layer.centres))
+    terms, *gradients = terms_and_gradients(layer, embeddings, np.array([0, 1, 2, 3]))
+    assert all(np.isfinite(term).all() for term in terms.values())
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_float32_inside_whatever_the_policy(case, dtype):
+    embeddings = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+    identities = np.array([999, 998, 0, 1])
+    coarse = tf.cast(embeddings, dtype)
+    inputs = [(embeddings, embeddings), (coarse, tf.cast(coarse, tf.float32))]
+    expected = [case.make(1000)(same, identities) for _, same in inputs]
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        for (given, _), terms in zip(inputs, expected, strict=True):
+            for layer in (case.make(1000), case.make(1000, dtype=f"mixed_{dtype}")):
+                received = layer(given, identities)
+                assert all(weight.dtype == "float32" for weight in layer.weights)
+                for name, term in terms.items():
+                    assert received[name].dtype == tf.float32
+                    np.testing.assert_array_equal(received[name], term)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@every_loss
+@pytest.mark.parametrize("identity", [-1, 10])
+def test_identity_out_of_range(case, identity):
+    call = tf.function(case.make(10))
+    embeddings = tf.ones((3, 4))
+    assert np.isfinite(call(embeddings, tf.constant([0, 9, 5]))["loss"]).all()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"expected values in \[0, 10\), received"):
+        call(embeddings, tf.constant([0, identity, 5]))
+
+
+@every_loss
+def test_labels_that_are_no_integers(case):
+    with pytest.raises(ValueError, match="identities: expected integers, received float32"):
+        case.make(10)(np.ones((2, 4), np.float32), np.array([0.0, 1.0], np.float32))
+
+
+@every_loss
+def test_round_trip(case, tmp_path):
+    embeddings, identities = keras.Input((6,)), keras.Input((), dtype="int32")
+    layer = case.make(7, seed=5)
+    model = keras.Model([embeddings, identities], layer(embeddings, identities))
+    inputs = [tf.random.stateless_normal((5, 6), (0, 1)), tf.constant([0, 6, 1, 2, 3])]
+    layer(*inputs)  # what moves during training is saved, too
+    model.save(tmp_path / "loss.keras")
+    loaded = keras.saving.load_model(tmp_path / "loss.keras", safe_mode=True)
+    for name, term in model(inputs, training=False).items():
+        np.testing.assert_array_equal(loaded(inputs, training=False)[name], term)
+    copy = case.layer.from_config(layer.get_config())
+    np.testing.assert_array_equal(copy(*inputs)["loss"], case.make(7, seed=5)(*inputs)["loss"])
+    # Another seed and the defaults are another loss.
+    assert not np.allclose(case.make(7, seed=6)(*inputs)["loss"], copy(*inputs)["loss"])
+    if case.arguments:
+        assert not np.allclose(case.layer(7, seed=5)(*inputs)["loss"], copy(*inputs)["loss"])
+
+
+@every_loss
+def test_centres_in_a_checkpoint(case, tmp_path):
+    layers = [case.make(5, seed=seed) for seed in (0, 1)]
+    for layer in layers:
+        layer.build((None, 6))
+    path = tf.train.Checkpoint(head=layers[0]).write(str(tmp_path / "checkpoint"))
+    assert ["head/centres/.ATTRIBUTES/VARIABLE_VALUE", [6, layers[0].centres.shape[1]]] in [
+        list(entry) for entry in tf.train.list_variables(path)
+    ]
+    assert layers[0].centres.path.endswith("/embedding_weights")
+    tf.train.Checkpoint(head=layers[1]).restore(path).expect_partial()
+    np.testing.assert_array_equal(layers[1].centres, layers[0].centres)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "arguments"),
+    [
+        ("softmax", "softmax", {}),
+        ("normalised_softmax", "softmax_wnorm", {}),
+        ("cosface", "cosineface_s30_m0.4", {"scale": 30.0, "margin": 0.4}),
+        ("margin", "margin", {}),
+        *(
+            ("combined", f"combined_{a}_{m}_{b}", {"margin_a": a, "margin": m, "margin_b": b, "scale": 64.0})
+            for a, m, b in ((1.0, 0.3, 0.2), (0.9, 0.4, 0.15), (1.0, 0.0, 0.35), (1.35, 0.0, 0.0))
+        ),
+    ],
+)
+def test_golden(name, key, arguments):
+    layer = CASES[name].make(GOLDEN["weights"].shape[1], **arguments)
+    layer.build((None, GOLDEN["weights"].shape[0]))
+    layer.centres.assign(GOLDEN["weights"])
+    terms, to_embeddings, to_centres = terms_and_gradients(layer, GOLDEN["embeddings"], GOLDEN["labels"])
+    np.testing.assert_allclose(terms["loss"].mean(), GOLDEN[f"{key}/loss"], rtol=1e-5)
+    for received, expected in (
+        (to_embeddings, GOLDEN[f"{key}/grad_embeddings"]),
+        (to_centres, GOLDEN[f"{key}/grad_weights"]),
+    ):
+        np.testing.assert_allclose(received, expected, atol=1e-4 * np.abs(expected).max())
+    if name == "combined":
+        np.testing.assert_allclose(terms["margin_accuracy"].mean(), GOLDEN[f"{key}/accuracy"])
+        np.testing.assert_allclose(terms["accuracy"].mean(), GOLDEN[f"{key}/accuracy_s"])
+
+
+def test_centres_behind_the_embedding_push_no_more():
+    layer = MarginLoss(2)
+    layer.build((None, 2))
+    layer.centres.assign([[1.0, -1.0], [0.0, 0.0]])
+    terms = layer(np.array([[3.0, 0.0], [3.0, 0.0]], np.float32), np.array([0, 1]))
+    np.testing.assert_allclose(terms["loss"], [1, 4])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_arcface_is_the_angular_centre_loss_without_its_centre_term(compiled):
+    embeddings, identities = GOLDEN["embeddings"], GOLDEN["labels"]
+    results = []
+    for layer in (
+        AngularCentreLoss(24, 0.3, 20.0, centre_weight=0, seed=2),
+        ArcFaceLoss(24, 0.3, 20.0, seed=2),
+        SubCentreLoss(24, 1, 0.3, 20.0, seed=2),
+    ):
+        layer.build((None, 32))
+        call = tf.function(layer) if compiled else layer
+        results.append(terms_and_gradients(layer, embeddings, identities, call=call))
+    (first, *gradients), *others = results
+    for terms, *other_gradients in others:
+        for name, term in terms.items():
+            np.testing.assert_array_equal(term, first[name], err_msg=name)
+        for one, other in zip(gradients, other_gradients, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (name, {argument: value}, f"{argument}: expected .*, received {value}")
+        for name, case in CASES.items()
+        for argument, value in (("num_identities", 0), ("margin", 3.2), ("margin", -0.1), ("scale", 0))
+        if argument == "num_identities" or argument in case.arguments
+    ],
+)
+def test_bad_arguments(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CASES[name].layer(**{"num_identities": 10, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("combined", {"margin_a": 0}, "margin_a: expected a number > 0, received 0"),
+        ("combined", {"margin_b": 2}, r"margin_b: expected a cosine in \[0, 2\), received 2"),
+        ("sub_centre", {"num_sub_centres": 0}, "num_sub_centres: expected at least 1, received 0"),
+        ("adaface", {"concentration": 0}, "concentration: expected a number > 0, received 0"),
+        ("adaface", {"momentum": 1}, r"momentum: expected a number in \[0, 1\), received 1"),
+        ("magface", {"margin": 0}, r"margin: expected radians in \(0, pi\), received 0"),
+        ("magface", {"margin": 0.9}, r"upper_margin: expected radians in \[0.9, pi\), received 0.8"),
+        ("magface", {"lower_norm": 0}, "lower_norm: expected a number > 0, received 0"),
+        ("magface", {"lower_norm": 110}, "upper_norm: expected a number > 110, received 110"),
+        ("magface", {"norm_weight": -1}, "norm_weight: expected a number >= 0, received -1"),
+    ],
+)
+def test_bad_arguments_of_one_loss(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CASES[name].layer(10, **arguments)
