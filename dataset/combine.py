@@ -48,6 +48,11 @@ class CombinedSources:
         self._first_of_shard = np.cumsum([0, *shard_sizes])
         self._open = functools.lru_cache(_MAX_OPEN_SHARDS)(TFRecordFile)
 
+    @property
+    def labels(self):
+        """Labels of every source's records, not offset: uint32 arrays, memory-mapped."""
+        return [index["label"] for index in self._indices]
+
     def read(self, records):
         """Fetches records by number; every one is checked against its checksums.
 
@@ -55,8 +60,8 @@ class CombinedSources:
             records: int array of record numbers, shape `(n,)`.
 
         Returns:
-            `(examples, label_offsets)`: object array of serialised `tf.train.Example`, and int64
-            array of what to add to their labels; both of shape `(n,)`.
+            `(examples, sources)`: object array of serialised `tf.train.Example`, and int64 array of
+            the source of each, by number; both of shape `(n,)`.
 
         Raises:
             ValueError: a record is damaged; names shard and offset.
@@ -67,7 +72,7 @@ class CombinedSources:
         for i, (record, source, shard) in enumerate(zip(records, sources, shards, strict=True)):
             entry = self._indices[source][record - self._first_record[source]]
             examples[i] = self._open(self.shards[shard]).read(int(entry["offset"]), int(entry["length"]))
-        return examples, self.label_offsets[sources]
+        return examples, sources
 
     def shards_of(self, source):
         """Paths of one source's shards, for reading in sequence: list of str."""

@@ -28,20 +28,30 @@ class TrainingBatches:
 
     Args:
         sources: `dataset.combine.CombinedSources`.
-        sampler: object with `batch_size` and `batch(k)`; for `"sequential"` a
+        sampler: object with `batch_size` and `batch(k)`, such as
+            `dataset.identity_sampler.IdentitySampler`; for `"sequential"` a
             `dataset.sampler.ShuffledSampler`.
         image_size: `(height, width)` of the network's input.
         mirror: bool, mirror images at random. Defaults to `True`.
         seed: int >= 0, for the mirror. Defaults to `0`.
         read: `"random"` or `"sequential"`. Defaults to `"random"`.
+        rgb_sources: sequence of int, sources whose images the network gets as RGB: row 25 of
+            docs/fidelity.md. Defaults to none.
 
     Raises:
-        ValueError: an unknown way to read, or images smaller than `image_size`.
+        ValueError: an unknown way to read, or one that the sampler cannot serve; images smaller
+            than `image_size`; no such source.
     """
 
-    def __init__(self, sources, sampler, image_size, mirror=True, seed=0, read="random"):
+    def __init__(self, sources, sampler, image_size, mirror=True, seed=0, read="random", rgb_sources=()):
         if read not in READ_MODES:
             raise ValueError(f"read: expected one of {READ_MODES}, received {read!r}")
+        if read == "sequential" and not hasattr(sampler, "pools"):
+            raise ValueError(f"read: expected 'random' with {type(sampler).__name__}, received {read!r}")
+        if not set(rgb_sources) <= set(range(len(sources.sizes))):
+            raise ValueError(
+                f"rgb_sources: expected numbers in [0, {len(sources.sizes)}), received {list(rgb_sources)}"
+            )
         if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
             raise ValueError(
                 f"{sources.manifests[0].folder}: images are {sources.image_size}, "
@@ -53,6 +63,7 @@ class TrainingBatches:
         self.mirror = mirror
         self.seed = seed
         self.read = read
+        self.rgb_sources = tuple(rgb_sources)
         self._error = None
 
     def start_at(self, step):
@@ -62,8 +73,8 @@ class TrainingBatches:
             step: int >= 0.
 
         Yields:
-            `(images, identities)`: float32 `(batch_size, *image_size, 3)`, BGR, normalised; int32
-            `(batch_size,)`.
+            `(images, identities)`: float32 `(batch_size, *image_size, 3)`, BGR but for `rgb_sources`,
+            normalised; int32 `(batch_size,)`.
 
         Raises:
             ValueError: a record is damaged or cannot be decoded.
@@ -95,9 +106,9 @@ class TrainingBatches:
                 raise
 
         def read(k):
-            examples, offsets = tf.numpy_function(fetch, [k], (tf.string, tf.int64))
+            examples, sources = tf.numpy_function(fetch, [k], (tf.string, tf.int64))
             shape = (self.sampler.batch_size,)
-            return k, tf.ensure_shape(examples, shape), tf.ensure_shape(offsets, shape)
+            return k, tf.ensure_shape(examples, shape), tf.ensure_shape(sources, shape)
 
         return tf.data.Dataset.range(step, np.iinfo(np.int64).max).map(read)
 
@@ -117,22 +128,24 @@ class TrainingBatches:
 
     def _stream(self, pool, position):
         """Records of a pool's sources in sequence, epoch after epoch, from a position on."""
-        paths, offsets = [], []
+        paths, sources = [], []
         for source in pool:
             shards = self.sources.shards_of(source)
             paths += shards
-            offsets += [self.sources.label_offsets[source]] * len(shards)
+            sources += [source] * len(shards)
         num_records = sum(self.sources.sizes[source] for source in pool)
 
-        def records(path, offset):
-            return tf.data.TFRecordDataset(path).map(lambda example: (example, offset))
+        def records(path, source):
+            return tf.data.TFRecordDataset(path).map(lambda example: (example, source))
 
         def epoch(number):
+            if not self.sampler.reshuffle:
+                number = tf.zeros_like(number)
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(len(paths)), seed=tf.stack([tf.constant(self.seed, tf.int64), number])
             )
             shards = tf.data.Dataset.from_tensor_slices(
-                (tf.gather(tf.constant(paths), order), tf.gather(tf.constant(offsets, tf.int64), order))
+                (tf.gather(tf.constant(paths), order), tf.gather(tf.constant(sources, tf.int64), order))
             )
             # First files, then records: neighbours in a batch come from many shards.
             mixed = shards.interleave(records, cycle_length=_CYCLE_LENGTH)
@@ -152,7 +165,7 @@ class TrainingBatches:
 
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max, size).map(choices).unbatch()
 
-    def _batch(self, k, examples, label_offsets):
+    def _batch(self, k, examples, sources):
         features = tf.io.parse_example(examples, _FEATURES)
         images = tf.map_fn(
             lambda encoded: tf.ensure_shape(decode(encoded), (*self.sources.image_size, 3)),
@@ -161,4 +174,9 @@ class TrainingBatches:
         )
         if self.mirror:
             images = mirror(images, tf.stack([tf.constant(self.seed, tf.int64), k]))
-        return preprocess(images, self.image_size), tf.cast(features["label"] + label_offsets, tf.int32)
+        if self.rgb_sources:
+            # Turned here, and back by `preprocess`; sources mix within a batch.
+            turned = tf.reduce_any(sources[:, None] == tf.constant(self.rgb_sources, tf.int64), axis=1)
+            images = tf.where(turned[:, None, None, None], images[..., ::-1], images)
+        identities = features["label"] + tf.gather(self.sources.label_offsets, sources)
+        return preprocess(images, self.image_size), tf.cast(identities, tf.int32)

@@ -28,6 +28,8 @@ class ShuffledSampler:
         seed: int >= 0. Defaults to `0`.
         weights: sequence of float >= 0 that sums to 1, one per source, or `None` for
             sizes.
+        reshuffle: bool, an order of its own for every epoch. Defaults to `True`; `False` keeps that
+            of the first.
 
     Attributes:
         pools: list of tuples of sources that are shuffled together.
@@ -42,7 +44,7 @@ class ShuffledSampler:
     [0, 1, 2, 3]
     """
 
-    def __init__(self, sizes, batch_size, seed=0, weights=None):
+    def __init__(self, sizes, batch_size, seed=0, weights=None, reshuffle=True):
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes: expected at least one record in every source, received {list(sizes)}")
         if batch_size < 1:
@@ -53,6 +55,7 @@ class ShuffledSampler:
         self.batch_size = batch_size
         self.seed = seed
         self.weights = None if weights is None else _checked(weights, len(self.sizes))
+        self.reshuffle = reshuffle
         everything = range(len(self.sizes))
         self.pools = [tuple(everything)] if weights is None else [(source,) for source in everything]
         self._pool_sizes = [sum(self.sizes[source] for source in pool) for pool in self.pools]
@@ -74,8 +77,19 @@ class ShuffledSampler:
         Returns:
             int64 array of record numbers, shape `(batch_size,)`.
         """
-        pools, positions = self.positions(np.arange(k * self.batch_size, (k + 1) * self.batch_size))
-        records = np.empty(self.batch_size, np.int64)
+        return self.records(*self.positions(np.arange(k * self.batch_size, (k + 1) * self.batch_size)))
+
+    def records(self, pools, positions):
+        """The records at places in the endless sequences of pools.
+
+        Args:
+            pools: int64 array, which of `pools`.
+            positions: int64 array of the same shape, numbers >= 0.
+
+        Returns:
+            int64 array of record numbers, of the same shape.
+        """
+        records = np.empty_like(positions)
         for pool in np.unique(pools):
             epochs, places = np.divmod(positions, self._pool_sizes[pool])
             for epoch in np.unique(epochs[pools == pool]):
@@ -119,7 +133,7 @@ class ShuffledSampler:
         return plans * self._quotas + np.bincount(pools, minlength=len(self.pools))
 
     def _order(self, pool, epoch):
-        return self._shuffled(pool, epoch, self._pool_sizes[pool])
+        return self._shuffled(pool, epoch if self.reshuffle else 0, self._pool_sizes[pool])
 
     def _shuffled(self, what, number, size):
         """A permutation of `range(size)`; the two newest of each kind are kept."""

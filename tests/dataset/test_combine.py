@@ -34,32 +34,32 @@ def num_open_shards(folder):
 def test_one_source(manifests):
     sources = CombinedSources(manifests[:1])
     assert (sources.sizes, sources.num_images, sources.num_identities) == ([7], 7, 3)
-    examples, offsets = sources.read(np.array([6, 0]))
+    examples, numbers = sources.read(np.array([6, 0]))
     assert [decode_example(example) for example in examples] == [(b"a-6", 1), (b"a-0", 0)]
-    assert offsets.tolist() == [0, 0]
+    assert numbers.tolist() == [0, 0]
 
 
-def test_records_are_numbered_through_and_labels_offset(manifests):
+def test_records_are_numbered_through(manifests):
     """Across the borders of shards and sources, and past an empty shard."""
     sources = CombinedSources(manifests)
     assert sources.sizes == [7, 5, 3]
     assert (sources.num_images, sources.num_identities) == (15, 3 + 4 + 2)
     assert sources.label_offsets.tolist() == [0, 3, 7]
     assert sources.image_size == (112, 112)
-    expected = [
-        (image, offset, label + offset)
-        for name, offset in zip(LABELS, (0, 3, 7), strict=True)
-        for image, label in images(name)
-    ]
+    expected = [(image, label, number) for number, name in enumerate(LABELS) for image, label in images(name)]
     for records in (np.arange(15), np.random.default_rng(0).integers(0, 15, 100)):
-        examples, offsets = sources.read(records)
-        assert examples.dtype == object and offsets.dtype == np.int64
+        examples, numbers = sources.read(records)
+        assert examples.dtype == object and numbers.dtype == np.int64
         received = [
-            (image, offset, label + offset)
-            for (image, label), offset in zip(map(decode_example, examples), offsets, strict=True)
+            (*decode_example(example), number) for example, number in zip(examples, numbers, strict=True)
         ]
         assert received == [expected[record] for record in records]
-    assert sorted({identity for *_, identity in expected}) == list(range(9))
+
+
+def test_labels_of_every_source(manifests):
+    labels = CombinedSources(manifests).labels
+    assert [of_source.tolist() for of_source in labels] == list(LABELS.values())
+    assert all(isinstance(of_source, np.memmap) and of_source.dtype == np.uint32 for of_source in labels)
 
 
 def test_shards_of_a_source(manifests):

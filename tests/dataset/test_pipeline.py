@@ -10,6 +10,7 @@ from dataset import combine, pipeline
 from dataset.combine import CombinedSources
 from dataset.config import SourceConfig
 from dataset.convert import convert
+from dataset.identity_sampler import IdentitySampler
 from dataset.pipeline import TrainingBatches
 from dataset.recordio import RecordReader, unpack_image
 from dataset.sampler import ShuffledSampler
@@ -74,9 +75,9 @@ def normalised(encoded):
 def make(manifests):
     """Makes batches of 8 from both sets, anew from what is on disk."""
 
-    def make(weights=None, seed=5, **options):
+    def make(weights=None, seed=5, reshuffle=True, **options):
         sources = CombinedSources(manifests)
-        sampler = ShuffledSampler(sources.sizes, 8, seed, weights)
+        sampler = ShuffledSampler(sources.sizes, 8, seed, weights, reshuffle)
         return TrainingBatches(sources, sampler, IMAGE_SIZE, seed=seed, **options)
 
     return make
@@ -188,6 +189,78 @@ def test_seeds_differ(make, faces, read, weights):
     runs = [recognise(faces, *take(make(weights, seed, read=read), 4)) for seed in (5, 6)]
     (records, mirrored), (other_records, other_mirrored) = runs
     assert (records != other_records).any() and (mirrored != other_mirrored).any()
+
+
+@every_mode
+def test_one_order_for_all_epochs(make, faces, read, weights, monkeypatch):
+    """Row 12 of docs/fidelity.md, `--faithful`; a resumed run is in the same order."""
+    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
+    images, identities = take(make(weights, reshuffle=False, read=read), 40)
+    records = recognise(faces, images, identities)[0].ravel()
+    for first, size in [(0, 69)] if weights is None else [(0, 48), (48, 21)]:
+        own = records[(records >= first) & (records < first + size)]
+        assert len(own) > 1.5 * size
+        assert sorted(own[:size]) == list(range(first, first + size)) != own[:size].tolist()
+        np.testing.assert_array_equal(own, np.resize(own[:size], len(own)))
+    resumed = take(make(weights, reshuffle=False, read=read), 2, 21)
+    np.testing.assert_array_equal(resumed[0], images[21:23])
+
+
+@every_mode
+def test_sources_that_stay_rgb(make, faces, read, weights):
+    """Row 25 of docs/fidelity.md, `--faithful`: image by image, where sources mix within a batch."""
+    images, identities = take(make(weights, read=read, rgb_sources=[1]), 12)
+    assert ((identities < 4).any(axis=1) & (identities >= 4).any(axis=1)).any()
+    turned = [(face if identity < 4 else face[..., ::-1], identity) for face, identity in faces]
+    records, _ = recognise(turned, images, identities)
+    plain, _ = recognise(faces, *take(make(weights, read=read), 12))
+    np.testing.assert_array_equal(records, plain)
+
+
+@pytest.fixture
+def make_groups(manifests):
+    """Makes batches of 3 identities with 2 images each from both sets, anew from what is on disk."""
+
+    def make(weights=None, **options):
+        sources = CombinedSources(manifests)
+        sampler = IdentitySampler(sources.labels, 6, 2, 5, weights, **options)
+        return TrainingBatches(sources, sampler, IMAGE_SIZE, seed=5)
+
+    return make
+
+
+# Of 4 and 3 identities: passes end within batches.
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weights": [0.5, 0.5]}, {"with_replacement": True}],
+    ids=["by number", "by weight", "with replacement"],
+)
+def test_batches_of_identities(make_groups, faces, options):
+    """Row 13 of docs/fidelity.md; `recognise` compares each identity with that of the image."""
+    batches = make_groups(**options)
+    images, identities = take(batches, 25)
+    records, _ = recognise(faces, images, identities)
+    np.testing.assert_array_equal(records, [batches.sampler.batch(k) for k in range(25)])
+    np.testing.assert_array_equal(identities[:, ::2], identities[:, 1::2])
+    num_distinct = [len(np.unique(batch)) for batch in identities]
+    assert (min(num_distinct) == 3) == ("with_replacement" not in options)
+    for start in (1, 12, 23):
+        resumed = take(make_groups(**options), 2, start)
+        np.testing.assert_array_equal(resumed[0], images[start : start + 2])
+        np.testing.assert_array_equal(resumed[1], identities[start : start + 2])
+
+
+def test_batches_of_identities_cannot_be_read_in_sequence(make_groups):
+    batches = make_groups()
+    with pytest.raises(ValueError, match=r"read: expected 'random' with IdentitySampler, .*'sequential'"):
+        TrainingBatches(batches.sources, batches.sampler, IMAGE_SIZE, read="sequential")
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_no_such_source_to_stay_rgb(make, number):
+    with pytest.raises(ValueError, match=rf"rgb_sources: expected .* \[0, 2\), received \[0, {number}\]"):
+        make(rgb_sources=[0, number])
 
 
 def test_half_of_the_images_are_mirrored(make, faces):

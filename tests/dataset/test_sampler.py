@@ -30,6 +30,20 @@ def test_every_record_once_per_epoch(batch_size):
     assert sampler.batches_per_epoch == 24 / batch_size
 
 
+@pytest.mark.parametrize("weights", [None, [0.25, 0.75]])
+def test_one_order_for_all_epochs(weights):
+    """Row 12 of docs/fidelity.md, `--faithful`: that of the first epoch; each source's with weights."""
+    sizes = [7, 17]
+    records, reshuffled = (
+        draw(ShuffledSampler(sizes, 10, 3, weights, reshuffle=reshuffle), 240) for reshuffle in (False, True)
+    )
+    firsts = [(0, 24)] if weights is None else [(0, 7), (7, 17)]
+    for first, size in firsts:
+        ours, others = (drawn[(drawn >= first) & (drawn < first + size)] for drawn in (records, reshuffled))
+        assert len(ours) > 5 * size
+        np.testing.assert_array_equal(ours, np.resize(others[:size], len(ours)))
+
+
 def test_sources_are_mixed_by_size():
     records = draw(ShuffledSampler([9000, 1000], 100), 5000)
     assert 0.08 < (records >= 9000).mean() < 0.12
