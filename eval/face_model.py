@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
-from nets.checkpoint import checkpoint_folders, load_backbone
+from nets.load import load_backbone
+from nets.saved_model import is_saved_model
 
 
 class FaceModel:
@@ -59,13 +59,13 @@ class FaceModel:
 
 
 def load_face_model(path, face_size):
-    """Loads a SavedModel, a `.keras` file or a training checkpoint.
+    """Loads a model from whatever it was saved as: see `nets.load.load_backbone`.
 
-    A SavedModel is a program: load only what comes from where you trust. `.keras` files
-    are loaded in Keras's safe mode, checkpoints are checked against their checksums.
+    A SavedModel is a program, and this runs it: load only what comes from where you trust. Of
+    all other forms nothing is run.
 
     Args:
-        path: str or Path; of a checkpoint, or of a folder of them (the newest is taken).
+        path: str or Path.
         face_size: `(height, width)` of the faces to embed.
 
     Returns:
@@ -75,20 +75,9 @@ def load_face_model(path, face_size):
         FileNotFoundError: nothing there.
         ValueError: not a model, or it does not take faces of this size.
     """
-    path = Path(path)  # nets.checkpoint registers the layers that a .keras file names
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model")
-    if (path / "saved_model.pb").is_file():
-        return _saved_model(path, face_size)
-    if path.suffix == ".keras":
-        backbone = keras.saving.load_model(path, compile=False, safe_mode=True)
-    elif path.is_dir() and checkpoint_folders(path):
-        backbone = load_backbone(path)
-    else:
-        raise ValueError(
-            f"{path}: expected a SavedModel (a folder with saved_model.pb), a .keras file, "
-            "or a training checkpoint (a folder step_...)"
-        )
+    if is_saved_model(path):
+        return _saved_model(Path(path), face_size)
+    backbone = load_backbone(path)
     try:
         return FaceModel.from_backbone(backbone, face_size)
     except ValueError as error:

@@ -4,6 +4,7 @@ python -m export.saved_model --model_path=output/ckpt --out=model
 """
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
@@ -20,8 +21,10 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
     - `raw`: float32 `images` `(n, *image_size, 3)`, cropped, BGR, normalised -> `embedding` `(n, dim)` as
       the net puts it out.
 
+    A `net.json` in it tells `nets.load.load_backbone` which net it is, to train it further.
+
     Args:
-        backbone: `keras.Model` from normalised images to embeddings.
+        backbone: `nets.backbone.Backbone`.
         path: Path of the folder to write; it appears whole or not at all.
         face_size: `(height, width)` of the faces. Defaults to `(112, 112)`.
 
@@ -32,6 +35,7 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
     import tensorflow as tf
 
     from dataset.preprocess import preprocess
+    from nets.saved_model import NET_NAME, VARIABLES
 
     path = Path(path)
     if path.exists():
@@ -50,12 +54,13 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
         return {"embedding": net(images, training=False)}
 
     module = tf.Module()
-    module.variables_of_net = [variable.value for variable in net.variables]
+    setattr(module, VARIABLES, [variable.value for variable in net.variables])
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         tf.saved_model.save(module, str(temporary), signatures={"serving_default": serve, "raw": raw})
+        (temporary / NET_NAME).write_text(json.dumps(net.net) + "\n")
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -65,7 +70,9 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
 def main(argv=None):
     """The program; `SystemExit` with a message if there is nothing to export."""
     parser = argparse.ArgumentParser(prog="python -m export.saved_model", description=__doc__.splitlines()[0])
-    parser.add_argument("--model_path", type=Path, required=True, help="training checkpoint")
+    parser.add_argument(
+        "--model_path", type=Path, required=True, help="training checkpoint, or any other form of a net"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to write; a name that ends in .keras: a Keras file"
     )
@@ -74,12 +81,13 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from nets.checkpoint import load_backbone
+    from nets.keras_file import save_keras_file
+    from nets.load import load_backbone
 
     try:
         backbone = load_backbone(args.model_path)
         if args.out.suffix == ".keras":
-            backbone.save(args.out)
+            save_keras_file(backbone, args.out)
         else:
             export_saved_model(backbone, args.out, args.face_size)
     except (ValueError, OSError) as error:
@@ -89,12 +97,7 @@ def main(argv=None):
 
 def _in_float32(backbone):
     """A copy of the net that computes in float32 and lives on one device."""
-    import keras
-
-    def plain(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-
-    copy = keras.models.clone_model(backbone, clone_function=plain)
+    copy = type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
     copy.set_weights(backbone.get_weights())
     return copy
 

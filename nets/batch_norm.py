@@ -12,6 +12,7 @@ class BatchNorm(keras.layers.Layer):
     while training and the moving ones otherwise. The moving variance takes the *biased* batch
     variance, as the original's does. The fused kernel normalises by that one too, but
     hands out the unbiased one (Bessel's correction), which is undone here exactly.
+    PyTorch's moving variance takes the unbiased one: `unbiased=True`.
 
     All four variables and the statistics are float32 under every dtype policy; inputs and
     outputs have the policy's compute dtype. Under several replicas each normalises by the
@@ -27,6 +28,7 @@ class BatchNorm(keras.layers.Layer):
         epsilon: float > 0, added to the variance. Defaults to `2e-5`.
         gamma_initializer: Keras initializer. Defaults to `"ones"`.
         train_gamma: bool; `False` keeps `gamma` as it is initialised or loaded.
+        unbiased: bool; `True` moves the variance towards the unbiased batch variance. Defaults to `False`.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -43,12 +45,21 @@ class BatchNorm(keras.layers.Layer):
     0.0
     """
 
-    def __init__(self, momentum=0.9, epsilon=2e-5, gamma_initializer="ones", train_gamma=True, **kwargs):
+    def __init__(
+        self,
+        momentum=0.9,
+        epsilon=2e-5,
+        gamma_initializer="ones",
+        train_gamma=True,
+        unbiased=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.train_gamma = train_gamma
+        self.unbiased = unbiased
 
     def build(self, input_shape):
         if len(input_shape) not in (2, 4):
@@ -76,20 +87,28 @@ class BatchNorm(keras.layers.Layer):
         images = inputs[:, None, None, :] if flat else inputs
         # A frozen layer keeps its statistics, as everywhere in Keras.
         use_batch = bool(training) and self.trainable
+        scale, offset = self._scale_and_offset(images, use_batch)
         normalised = tf.raw_ops.FusedBatchNormV3(
             x=images,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
+            scale=scale,
+            offset=offset,
             mean=tf.constant([], tf.float32) if use_batch else tf.convert_to_tensor(self.moving_mean),
             variance=tf.constant([], tf.float32) if use_batch else tf.convert_to_tensor(self.moving_variance),
             epsilon=self.epsilon,
             is_training=use_batch,
         )
         if use_batch:
-            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
             self._move(self.moving_mean, normalised.batch_mean)
-            self._move(self.moving_variance, normalised.batch_variance * ((count - 1.0) / count))
+            variance = normalised.batch_variance
+            if not self.unbiased:
+                count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
+                variance = variance * ((count - 1.0) / count)
+            self._move(self.moving_variance, variance)
         return normalised.y[:, 0, 0, :] if flat else normalised.y
+
+    def _scale_and_offset(self, images, use_batch):
+        """What the normalised values are multiplied by, and what is added then."""
+        return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
 
     def _move(self, moving, batch_statistic):
         moving.value.assign_sub((1.0 - self.momentum) * (moving.value - batch_statistic))
@@ -101,4 +120,5 @@ class BatchNorm(keras.layers.Layer):
             "epsilon": self.epsilon,
             "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
             "train_gamma": self.train_gamma,
+            "unbiased": self.unbiased,
         }

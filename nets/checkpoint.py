@@ -1,7 +1,8 @@
 """Reading training checkpoints: whole, checked, newest first.
 
-A checkpoint is a folder `step_{step:08d}` with a `checkpoint.json` (step, the net's arguments, SHA-256 of
-the other files) and a `tf.train.Checkpoint` called `state`. `training/checkpoint.py` writes them.
+A checkpoint is a folder `step_{step:08d}` with a `checkpoint.json` (step, the arguments of the
+`nets.backbone.Backbone`, SHA-256 of the other files) and a `tf.train.Checkpoint` called `state`.
+`training/checkpoint.py` writes them.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from nets.resnet_ir import resnet_ir
+from nets.backbone import Backbone
 
 MANIFEST_NAME = "checkpoint.json"
 STATE_NAME = "state"
@@ -42,7 +43,7 @@ def read_checkpoint(folder):
         folder: Path of one checkpoint.
 
     Returns:
-        dict: `step`, `net` (arguments of `resnet_ir`), and what the trainer added.
+        dict: `step`, `net` (arguments of `Backbone`), and what the trainer added.
 
     Raises:
         ValueError: not a whole checkpoint; names the file, what was expected and received.
@@ -60,7 +61,8 @@ def read_checkpoint(folder):
         received = sha256(file) if file.is_file() else "no such file"
         if received != expected:
             raise ValueError(f"{file}: expected SHA-256 {expected}, received {received}")
-    return manifest
+    # The first checkpoints did not name their loss: there was one.
+    return {"loss": "angular_centre", **manifest, "net": _by_name(manifest["net"])}
 
 
 def newest_checkpoint(path):
@@ -87,14 +89,14 @@ def newest_checkpoint(path):
     return None
 
 
-def load_backbone(path):
+def load_backbone_of_checkpoint(path):
     """Builds the net of a training checkpoint and loads its weights.
 
     Args:
         path: str or Path, a checkpoint or a folder of checkpoints.
 
     Returns:
-        `keras.Model`, float32.
+        `Backbone`, float32.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -104,7 +106,7 @@ def load_backbone(path):
     if newest is None:
         raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, received none")
     folder, manifest = newest
-    backbone = resnet_ir(**manifest["net"])
+    backbone = Backbone(**manifest["net"])
     # Only the net: the optimizer and the centres of the same file stay where they are.
     try:
         status = tf.train.Checkpoint(backbone=backbone).read(str(folder / STATE_NAME)).expect_partial()
@@ -118,3 +120,11 @@ def sha256(path):
     """Hexadecimal SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _by_name(net):
+    """The net's arguments; the first checkpoints had depth and unit type in place of a name."""
+    if "architecture" in net:
+        return net
+    rest = {name: net[name] for name in net if name not in ("depth", "unit_type")}
+    return {"architecture": f"{net['unit_type']}{net['depth']}", "embedding_size": 512, **rest}

@@ -6,9 +6,11 @@ import zlib
 import keras
 
 from nets.batch_norm import BatchNorm
+from nets.batch_renorm import BatchRenorm
 from nets.dropout import Dropout
+from nets.group_norm import GroupNorm
 from nets.prelu import PReLU
-from nets.variants import STAGES, UNIT_TYPES
+from nets.variants import KEEP_PROB, NORMS, STAGES, UNIT_TYPES
 
 # Keras divides by the standard deviation of a truncated normal; tf.contrib multiplied the variance by 1.3.
 _KERAS_TRUNCATION = 0.87962566103423978
@@ -20,9 +22,12 @@ def resnet_ir(
     unit_type="ir",
     image_size=(112, 112),
     embedding_size=512,
-    keep_prob=0.4,
+    keep_prob=KEEP_PROB,
     seed=0,
     dtype="float32",
+    expansion=1,
+    norm="batch",
+    random_final_gamma=False,
 ):
     """Builds an LResNet-E-IR: normalised images to embeddings that are not normalised.
 
@@ -32,11 +37,12 @@ def resnet_ir(
 
     References:
     - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.2.2, "LResNet50E-IR"
-    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py::get_resnet`
+    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py::get_resnet`; with an expansion of 4
+      `nets/L_Resnet_E_IR.py`, `nets/L_Resnet_E_IR_GBN.py` and `nets/L_Resnet_E_IR_RBN.py`
     - Row 7 of docs/fidelity.md: `E_BN2`'s gamma is frozen at 1, not at a random draw.
 
     Args:
-        depth: 32 (thin), 50, 100 or 152.
+        depth: 32 (thin), 50, 100, 101 (the same units under the name of the wide nets) or 152.
         unit_type: `"ir"` or `"se_ir"` (squeeze-and-excitation, ReLU after each unit).
         image_size: `(height, width)`, each at least 16.
         embedding_size: int > 0.
@@ -45,13 +51,17 @@ def resnet_ir(
         seed: int; the initial weights and dropout masks follow from it and the layers' names.
         dtype: dtype policy of the layers, e.g. `"mixed_bfloat16"`. Weights, batch
             statistics and the embedding are float32 in any case.
+        expansion: int > 0: units put out so many times their base filters. Defaults to `1`.
+        norm: `"batch"`, `"group"` (and then none after the dense layer) or `"renorm"`.
+        random_final_gamma: bool, freeze `E_BN2`'s gamma at a draw from N(1, 0.002) as the original
+            does, not at 1.
 
     Returns:
         A `keras.Model` from `(batch, height, width, 3)` (float32, BGR,
         `(pixel - 127.5) / 128`) to float32 `(batch, embedding_size)`.
 
     Raises:
-        ValueError: an unknown depth or unit type, or too small an image.
+        ValueError: an unknown depth, unit type or norm, or too small an image.
 
     Example:
 
@@ -62,56 +72,36 @@ def resnet_ir(
         raise ValueError(f"depth: expected one of {tuple(STAGES)}, received {depth}")
     if unit_type not in UNIT_TYPES:
         raise ValueError(f"unit_type: expected one of {UNIT_TYPES}, received {unit_type!r}")
+    if norm not in NORMS:
+        raise ValueError(f"norm: expected one of {NORMS}, received {norm!r}")
     if min(image_size) < 16:
         raise ValueError(f"image_size: expected at least (16, 16), received {tuple(image_size)}")
 
-    net = _Builder(seed, dtype)
+    net = _Builder(seed, dtype, norm)
     images = keras.Input((*image_size, 3), name="images")
     x = net.conv(images, "conv1", 64, 3)
-    x = net.norm(x, "bn0")
+    x = net.norm(x, "bn0", group_name="group_norm_0")
     x = net.prelu(x, "prelu0")
     for block, (filters, num_units) in enumerate(STAGES[depth], start=1):
         for unit in range(1, num_units + 1):
             scope = f"block{block}.unit_{unit}.bottleneck_v1"
-            x = _unit(net, x, scope, filters, stride=2 if unit == 1 else 1, squeeze=unit_type == "se_ir")
+            stride = 2 if unit == 1 else 1
+            x = _unit(net, x, scope, filters, filters * expansion, stride, squeeze=unit_type == "se_ir")
 
-    x = net.norm(x, "E_BN1")
+    x = net.norm(x, "E_BN1", group_name="E_GN_0")
     x = Dropout(keep_prob, seed=seed, dtype=dtype, name="E_Dropout")(x)
     x = keras.layers.Flatten(dtype=dtype, name="E_Flatten")(x)
-    x = keras.layers.Dense(
-        embedding_size, kernel_initializer=net.xavier("E_DenseLayer"), dtype=dtype, name="E_DenseLayer"
-    )(x)
-    embedding = BatchNorm(train_gamma=False, dtype="float32", name="E_BN2")(x)
+    embedding = net.dense(x, "E_DenseLayer", embedding_size)
+    if norm == "group":
+        embedding = keras.layers.Activation("linear", dtype="float32", name="E_Float32")(embedding)
+    else:
+        embedding = net.final_norm(embedding, "E_BN2", random_final_gamma)
     return keras.Model(images, embedding, name=f"resnet_v1_{depth}")
 
 
-def decayed_variables(backbone):
-    """The variables that the original decays: conv kernels, the dense kernel, trainable gammas, slopes.
-
-    Not decayed: biases, betas, the dense layers of squeeze-and-excitation. Row 5 of
-    docs/fidelity.md: the dense kernel is decayed at every depth, the original's name filter
-    found it at depth 50 only.
-
-    Args:
-        backbone: model of `resnet_ir`.
-
-    Returns:
-        List of Keras variables in the order of the layers.
-    """
-    variables = []
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.Conv2D) or layer.name == "E_DenseLayer":
-            variables.append(layer.kernel)
-        elif isinstance(layer, BatchNorm) and layer.gamma.trainable:
-            variables.append(layer.gamma)
-        elif isinstance(layer, PReLU):
-            variables.append(layer.alphas)
-    return variables
-
-
-def _unit(net, x, scope, filters, stride, squeeze):
-    if x.shape[-1] != filters:
-        shortcut = net.conv(x, f"{scope}.shortcut_conv", filters, 1, stride)
+def _unit(net, x, scope, filters, filters_out, stride, squeeze):
+    if x.shape[-1] != filters_out:
+        shortcut = net.conv(x, f"{scope}.shortcut_conv", filters_out, 1, stride)
         shortcut = net.norm(shortcut, f"{scope}.shortcut_bn.BatchNorm")
     elif stride > 1:
         shortcut = keras.layers.MaxPooling2D(1, stride, dtype=net.dtype, name=f"{scope}.shortcut")(x)
@@ -122,14 +112,14 @@ def _unit(net, x, scope, filters, stride, squeeze):
     x = net.conv(x, f"{scope}.conv1", filters, 3)
     x = net.norm(x, f"{scope}.conv1_bn2")
     x = net.prelu(x, f"{scope}.prelu_layer")
-    x = net.conv(x, f"{scope}.conv2", filters, 3, stride)
-    x = net.norm(x, f"{scope}.conv2_bn.BatchNorm")
+    x = net.conv(x, f"{scope}.conv2", filters_out, 3, stride)
+    x = net.norm(x, f"{scope}.conv2_bn.BatchNorm", group_name=f"{scope}.conv2_bn.GroupNorm")
     if not squeeze:
         return keras.layers.Add(dtype=net.dtype, name=f"{scope}.add")([shortcut, x])
 
     weights = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype=net.dtype, name=f"{scope}.squeeze")(x)
-    weights = net.excitation(weights, f"{scope}.excitation_1", filters // 16, "relu")
-    weights = net.excitation(weights, f"{scope}.excitation_2", filters, "sigmoid")
+    weights = net.dense(weights, f"{scope}.excitation_1", filters_out // 16, "relu")
+    weights = net.dense(weights, f"{scope}.excitation_2", filters_out, "sigmoid")
     x = keras.layers.Multiply(dtype=net.dtype, name=f"{scope}.scale")([x, weights])
     x = keras.layers.Add(dtype=net.dtype, name=f"{scope}.add")([shortcut, x])
     return keras.layers.ReLU(dtype=net.dtype, name=f"{scope}.relu")(x)
@@ -138,9 +128,10 @@ def _unit(net, x, scope, filters, stride, squeeze):
 class _Builder:
     """The layers as the original sets them up: initial values, names, dtype policy."""
 
-    def __init__(self, seed, dtype):
+    def __init__(self, seed, dtype, norm):
         self.seed = seed
         self.dtype = dtype
+        self._norm = norm
 
     def conv(self, x, name, filters, kernel_size, stride=1):
         if stride > 1 and kernel_size > 1:
@@ -157,14 +148,21 @@ class _Builder:
             name=name,
         )(x)
 
-    def norm(self, x, name):
-        gamma = keras.initializers.RandomNormal(1.0, 0.002, seed=self._seed(name))
-        return BatchNorm(gamma_initializer=gamma, dtype=self.dtype, name=name)(x)
+    def norm(self, x, name, group_name=None):
+        if self._norm == "group":
+            return GroupNorm(dtype=self.dtype, name=group_name or name)(x)
+        layer = BatchRenorm if self._norm == "renorm" else BatchNorm
+        return layer(gamma_initializer=self._around_one(name), dtype=self.dtype, name=name)(x)
+
+    def final_norm(self, x, name, random_gamma):
+        layer = BatchRenorm if self._norm == "renorm" else BatchNorm
+        gamma = self._around_one(name) if random_gamma else "ones"
+        return layer(gamma_initializer=gamma, train_gamma=False, dtype="float32", name=name)(x)
 
     def prelu(self, x, name):
         return PReLU(dtype=self.dtype, name=name)(x)
 
-    def excitation(self, x, name, units, activation):
+    def dense(self, x, name, units, activation=None):
         return keras.layers.Dense(
             units, activation, kernel_initializer=self.xavier(name), dtype=self.dtype, name=name
         )(x)
@@ -177,6 +175,9 @@ class _Builder:
             distribution="truncated_normal",
             seed=self._seed(name),
         )
+
+    def _around_one(self, name):
+        return keras.initializers.RandomNormal(1.0, 0.002, seed=self._seed(name))
 
     def _seed(self, name):
         # By name, so that a layer's start does not depend on what was built before it.

@@ -1,28 +1,34 @@
-"""The names that the original's TensorFlow 1 checkpoints give to our variables."""
+"""Turns a TensorFlow 1 checkpoint of the original into a Keras file.
 
-_LEAVES = {"kernel": "W", "bias": "b"}
+python -m nets.tf1_checkpoint iter_258000_lfw_0.99133_ytf_0.95900.ckpt model.keras
+"""
+
+import argparse
+import os
+from pathlib import Path
 
 
-def tf1_variables(backbone):
-    """Maps the names of the original's variables to those of a backbone.
+def main(argv=None):
+    """The program; `SystemExit` with a message if there is nothing to import."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nets.tf1_checkpoint", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("checkpoint", type=Path, help="its prefix, such as iter_258000.ckpt")
+    parser.add_argument("out", type=Path, help="file to write, such as model.keras")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow only now: --help answers at once.
+    from nets.keras_file import save_keras_file
+    from nets.tf1_weights import load_tf1_checkpoint
 
-    References:
-    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py`: the variable scopes.
+    try:
+        imported = load_tf1_checkpoint(args.checkpoint)
+        save_keras_file(imported.backbone, args.out)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"nets.tf1_checkpoint: {error}") from None
+    print(imported.report())
+    print(args.out)
 
-    Args:
-        backbone: model of `nets.resnet_ir.resnet_ir`.
 
-    Returns:
-        dict from name, such as `resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/W_conv2d`, to Keras
-        variable, of the same shape. The dropout counter has no counterpart and is left out.
-    """
-    variables = {}
-    for layer in backbone.layers:
-        for variable in layer.variables:
-            leaf = _LEAVES.get(variable.name, variable.name)
-            if leaf == "draws":
-                continue
-            if leaf == "W" and len(variable.shape) == 4:
-                leaf = "W_conv2d"
-            variables[f"{backbone.name}/{layer.name.replace('.', '/')}/{leaf}"] = variable
-    return variables
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,55 @@
-"""Which nets there are. Imports nothing, so that command lines can name them at once."""
+"""Which nets there are. Imports no TensorFlow, so that command lines can name them at once."""
 
-# Filters and units of the four stages; margin-centre-face, nets/L_Resnet_E_IR_fix_issue9.py::get_resnet.
+import difflib
+from typing import NamedTuple
+
+# Base filters and units of the four stages; margin-centre-face,
+# nets/L_Resnet_E_IR_fix_issue9.py::get_resnet. 101 is what nets/L_Resnet_E_IR.py calls the units of 100.
 STAGES = {
     32: ((16, 3), (32, 3), (64, 6), (128, 3)),
     50: ((64, 3), (128, 4), (256, 14), (512, 3)),
     100: ((64, 3), (128, 13), (256, 30), (512, 3)),
+    101: ((64, 3), (128, 13), (256, 30), (512, 3)),
     152: ((64, 3), (128, 8), (256, 36), (512, 3)),
 }
 UNIT_TYPES = ("ir", "se_ir")
+NORMS = ("batch", "group", "renorm")
+
+# Of the original: what dropout keeps before the dense layer. arcface_torch has no dropout.
+KEEP_PROB = 0.4
+
+
+class Variant(NamedTuple):
+    """How a net is built: by which function of this package, with which arguments, keeping what."""
+
+    builder: str
+    arguments: dict
+    keep_prob: float = KEEP_PROB
+
+
+def _variants():
+    variants = {}
+    for unit_type in UNIT_TYPES:
+        for depth in (32, 50, 100, 152):
+            variants[f"{unit_type}{depth}"] = Variant("resnet_ir", {"depth": depth, "unit_type": unit_type})
+        for prefix, norm in (("wide", "batch"), ("gn", "group"), ("renorm", "renorm")):
+            for depth in (50, 101, 152):
+                arguments = {"depth": depth, "unit_type": unit_type, "expansion": 4, "norm": norm}
+                variants[f"{prefix}_{unit_type}{depth}"] = Variant("resnet_ir", arguments)
+    for depth in (18, 34, 50, 100, 200):
+        variants[f"iresnet{depth}"] = Variant("iresnet", {"depth": depth}, keep_prob=1.0)
+    for name in ("vgg16", "vgg19", "resnet50", "resnet101", "resnet152"):
+        variants[name] = Variant("imagenet_net", {"name": name})
+    return variants
+
+
+VARIANTS = _variants()
+
+
+def find_variant(name):
+    """The entry of `VARIANTS` by its name; `ValueError` with the known names if there is none."""
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(str(name), VARIANTS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"expected a net out of {', '.join(VARIANTS)}, received '{name}'{hint}")
+    return VARIANTS[name]

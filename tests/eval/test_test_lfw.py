@@ -11,14 +11,14 @@ from eval.extractor import embed_pairs
 from eval.face_model import FaceModel
 from eval.verification import evaluate_pairs, pair_distances
 from export.saved_model import export_saved_model
-from nets.resnet_ir import resnet_ir
+from nets.backbone import Backbone
 
 PAIRS = Path(__file__).parents[1] / "golden" / "pairs"
 
 
 @pytest.fixture(scope="module")
 def net():
-    return resnet_ir(32, image_size=(112, 96), seed=4)
+    return Backbone("ir32", image_size=(112, 96), seed=4)
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -6,12 +8,13 @@ import tensorflow as tf
 from dataset.preprocess import preprocess
 from eval.face_model import FaceModel, load_face_model
 from export.saved_model import export_saved_model, main
-from nets.resnet_ir import resnet_ir
+from nets.backbone import Backbone
+from nets.load import load_backbone
+from tests.dataset.samples import flip_bit
 from training.checkpoint import Checkpoints
 
 NET = {
-    "depth": 32,
-    "unit_type": "ir",
+    "architecture": "ir32",
     "image_size": (32, 24),
     "embedding_size": 64,
     "keep_prob": 0.4,
@@ -24,10 +27,10 @@ FACES = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
 def saved(tmp_path_factory):
     """A net whose statistics have moved, in all forms that it can be saved in."""
     folder = tmp_path_factory.mktemp("models")
-    backbone = resnet_ir(**NET)
+    backbone = Backbone(**NET)
     backbone(preprocess(tf.constant(FACES), (32, 24)), training=True)
     export_saved_model(backbone, folder / "saved_model", (40, 32))
-    Checkpoints(folder / "ckpt", tf.train.Checkpoint(backbone=backbone), NET, 9).save(7)
+    Checkpoints(folder / "ckpt", tf.train.Checkpoint(backbone=backbone), NET, 9, "triplet").save(7)
     main([f"--model_path={folder / 'ckpt'}", f"--out={folder / 'net.keras'}"])
     return backbone, folder
 
@@ -60,9 +63,33 @@ def test_every_form_embeds_alike(saved, name):
     np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["saved_model", "net.keras", "ckpt"])
+def test_every_form_gives_the_net_back_to_train_it(saved, name):
+    backbone, folder = saved
+    loaded = load_backbone(folder / name)
+    assert loaded.net == backbone.net
+    for one, two in zip(loaded.variables, backbone.variables, strict=True):
+        np.testing.assert_array_equal(one, two, err_msg=one.path)
+
+
+def test_a_saved_model_of_somebody_else_or_a_damaged_one(saved, tmp_path):
+    folder = shutil.copytree(saved[1] / "saved_model", tmp_path / "model")
+    net = (folder / "net.json").read_text()
+    (folder / "net.json").write_text(net.replace("ir32", "se_ir32"))
+    with pytest.raises(ValueError, match=r"model: expected the weights of the net in net.json"):
+        load_backbone(folder)
+    (folder / "net.json").write_text(net)
+    flip_bit(folder / "variables" / "variables.data-00000-of-00001", 5000)
+    with pytest.raises(ValueError, match=r"model: expected the weights of the net in net.json"):
+        load_backbone(folder)
+    (folder / "net.json").unlink()
+    with pytest.raises(ValueError, match=r"expected a SavedModel with a net.json"):
+        load_backbone(folder)
+
+
 def test_a_net_of_mixed_precision_is_exported_in_float32(saved, tmp_path):
     backbone, _ = saved
-    mixed = resnet_ir(**NET, dtype="mixed_bfloat16")
+    mixed = Backbone(**NET, dtype="mixed_bfloat16")
     mixed.set_weights(backbone.get_weights())
     export_saved_model(mixed, tmp_path / "model", (40, 32))
     received = load_face_model(tmp_path / "model", (40, 32)).embed(FACES)
@@ -71,7 +98,7 @@ def test_a_net_of_mixed_precision_is_exported_in_float32(saved, tmp_path):
 
 def test_a_net_on_two_replicas_is_validated_and_exported(saved, two_replicas, tmp_path):
     with two_replicas.scope():
-        backbone = resnet_ir(**NET)
+        backbone = Backbone(**NET)
     backbone.set_weights(saved[0].get_weights())
     export_saved_model(backbone, tmp_path / "model", (40, 32))
     exported = load_face_model(tmp_path / "model", (40, 32)).embed(FACES)
@@ -108,7 +135,7 @@ def test_wrong_sizes(saved):
 def test_not_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such model"):
         load_face_model(tmp_path / "nothing", (40, 32))
-    with pytest.raises(ValueError, match=r"expected a SavedModel .* a .keras file, or a training checkpoint"):
+    with pytest.raises(ValueError, match=r"expected a SavedModel .* a .keras file, a training checkpoint"):
         load_face_model(tmp_path, (40, 32))
 
     module = tf.Module()

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from nets.batch_norm import BatchNorm
+from nets.decay import decayed_variables
 from nets.prelu import PReLU
-from nets.resnet_ir import decayed_variables, resnet_ir
-from nets.tf1_checkpoint import tf1_variables
+from nets.resnet_ir import resnet_ir
+from nets.tf1_weights import tf1_variables
 from tests.golden.weight_rule import load_golden_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nets"
@@ -27,6 +28,7 @@ VARIABLE_LISTS = {
     "variables_ir152_112x96": (152, "ir", (112, 96)),
     "variables_se_ir50_112x112": (50, "se_ir", (112, 112)),
 }
+WIDE_LISTS = {"variables_wide_ir50": "batch", "variables_gn_ir50": "group"}
 
 
 def golden_difference(name, training):
@@ -76,24 +78,45 @@ def test_golden_training_mode_in_the_order_of_the_original():
     assert float(done.stdout) < 1e-4
 
 
-@pytest.mark.parametrize("name", VARIABLE_LISTS)
+@pytest.mark.parametrize("name", [*VARIABLE_LISTS, *WIDE_LISTS])
 def test_variables_are_the_original_s(name):
     expected = json.loads((GOLDEN / f"{name}.json").read_text())
-    received = tf1_variables(resnet_ir(*VARIABLE_LISTS[name]))
+    if name in WIDE_LISTS:
+        backbone = resnet_ir(50, expansion=4, norm=WIDE_LISTS[name])
+    else:
+        backbone = resnet_ir(*VARIABLE_LISTS[name])
+    received = tf1_variables(backbone)
     assert sorted((key, list(v.shape), v.trainable) for key, v in received.items()) == sorted(
         map(tuple, expected)
     )
 
 
-def test_decay_is_on_exactly_the_original_s_variables():
+@pytest.mark.parametrize("norm", ["batch", "group", "renorm"])
+def test_wide_nets_train_and_embed(norm):
+    backbone = resnet_ir(32, "se_ir", image_size=(32, 32), expansion=4, norm=norm, keep_prob=1.0)
+    assert backbone.get_layer("block4.unit_3.bottleneck_v1.conv1").filters == 128
+    assert backbone.get_layer("block4.unit_3.bottleneck_v1.conv2").filters == 512
+    images = tf.random.stateless_uniform((4, 32, 32, 3), (0, 1), -1, 1)
+    with tf.GradientTape() as tape:
+        embedding = backbone(images, training=True)
+        loss = tf.reduce_mean(tf.square(embedding - 1.0))
+    assert embedding.shape == (4, 512) and embedding.dtype == tf.float32
+    gradients = tape.gradient(loss, [v.value for v in backbone.trainable_variables])
+    assert all(np.isfinite(g).all() for g in gradients)
+    assert np.isfinite(backbone(images, training=False)).all()
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_decay_is_on_exactly_the_original_s_variables(dense):
+    """Row 5 of docs/fidelity.md."""
     backbone = resnet_ir(32, "se_ir", image_size=(112, 96))
     names = {id(variable): name for name, variable in tf1_variables(backbone).items()}
-    received = {names[id(variable)].split("/", 1)[1] for variable in decayed_variables(backbone)}
+    received = {names[id(variable)].split("/", 1)[1] for variable in decayed_variables(backbone, dense)}
     expected = {
         name.split("/", 1)[1]
         for name, variable in tf1_variables(backbone).items()
         if variable.trainable
-        and (name.endswith(("W_conv2d", "gamma", "alphas")) or name.endswith("E_DenseLayer/W"))
+        and (name.endswith(("W_conv2d", "gamma", "alphas")) or (dense and name.endswith("E_DenseLayer/W")))
     }
     assert received == expected
     assert "E_BN2/gamma" not in received
@@ -113,7 +136,10 @@ def test_initial_values():
     )
     assert gammas.mean() == pytest.approx(1, abs=1e-3)
     assert gammas.std() == pytest.approx(0.002, rel=0.1)
+    # Row 7 of docs/fidelity.md.
     assert (variables["E_BN2/gamma"] == 1).all()
+    drawn = resnet_ir(32, image_size=(16, 16), random_final_gamma=True).get_layer("E_BN2").gamma
+    assert drawn.numpy().std() == pytest.approx(0.002, rel=0.2) and not drawn.trainable
     assert (variables["prelu0/alphas"] == 0).all()
     assert (variables["bn0/moving_variance"] == 1).all()
 

@@ -1,0 +1,70 @@
+"""Group normalisation as the original's model A has it."""
+
+import keras
+import tensorflow as tf
+
+_GROUPS = 32
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class GroupNorm(keras.layers.Layer):
+    """Normalises each image over groups of neighbouring channels, at most 32 of them.
+
+    `y = scale * (x - mean) / sqrt(variance + epsilon) + offset`; the statistics are those of one image
+    and one group, so training and inference are the same function. They are computed in
+    float32 under every dtype policy. `scale` and `offset` have the original's shape
+    `(1, channels, 1, 1)`.
+
+    References:
+    - [Group Normalization](https://arxiv.org/abs/1803.08494)
+    - margin-centre-face, `nets/L_Resnet_E_IR_GBN.py`
+
+    Args:
+        epsilon: float > 0, added to the variance. Defaults to `1e-5`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float, shape `(batch, height, width, channels)`.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        ValueError: the channels cannot be divided into groups.
+
+    Example:
+
+    >>> GroupNorm()(np.ones((1, 2, 2, 64), "float32")).shape
+    TensorShape([1, 2, 2, 64])
+    """
+
+    def __init__(self, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.groups = min(_GROUPS, channels)
+        if channels % self.groups:
+            raise ValueError(
+                f"{self.name}: expected a multiple of {self.groups} channels, received {channels}"
+            )
+        for name, initializer in (("scale", "ones"), ("offset", "zeros")):
+            variable = self.add_weight(
+                shape=(1, channels, 1, 1), initializer=initializer, dtype="float32", autocast=False, name=name
+            )
+            setattr(self, name, variable)
+
+    def call(self, inputs):
+        height, width, channels = inputs.shape[1:]
+        groups = tf.reshape(
+            tf.cast(inputs, tf.float32), (-1, height, width, self.groups, channels // self.groups)
+        )
+        mean, variance = tf.nn.moments(groups, (1, 2, 4), keepdims=True)
+        normalised = (groups - mean) * tf.math.rsqrt(variance + self.epsilon)
+        normalised = tf.reshape(normalised, (-1, height, width, channels))
+        scale, offset = (tf.reshape(tf.convert_to_tensor(v), (channels,)) for v in (self.scale, self.offset))
+        return tf.cast(normalised * scale + offset, inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
