@@ -1,4 +1,4 @@
-"""Trains a net with the angular margin and the centre term.
+"""Trains a net with a margin loss: the angular margin and the centre term, or another.
 
     python -m train_centre --net_depth 50 --batch_size 64
 
@@ -7,11 +7,16 @@ same command.
 """
 
 import argparse
+import logging
+from pathlib import Path
 
 from dataset.config import read_config
 from dataset.convert import convert_sources
-from training.flags import add_shared_flags
+from losses.variants import ARGUMENTS, LOSSES
+from training.flags import add_shared_flags, parse_flags
 from training.program import run_program
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv=None):
@@ -33,37 +38,81 @@ def train(args, strategy=None):
         int, exit code.
     """
     config = read_config(args.config)
+    if args.model_path and args.init_from:
+        raise ValueError("expected --model_path or --init_from, received both")
     # TensorFlow only now: --help and a wrong path answer at once.
     from dataset.combine import CombinedSources
     from dataset.sampler import ShuffledSampler
     from export.saved_model import export_saved_model
-    from losses.angular_centre import AngularCentreLoss
+    from losses.build import build_loss
+    from nets.checkpoint import checkpoint_folders
     from training.schedule import LinearRise
     from training.session import Session
 
-    session = Session(args, config, strategy)
+    given = {name: getattr(args, name) for name in ARGUMENTS}
+    build_loss(args.loss, num_identities=1, **given)  # what is wrong with them is found before converting
+    goes_on = bool(args.model_path and checkpoint_folders(args.model_path))
+    session = Session(
+        args,
+        config,
+        strategy,
+        resume_from=args.model_path if goes_on else None,
+        start_from=args.init_from if args.init_from or goes_on else args.model_path,
+    )
     sources = CombinedSources(convert_sources(config, args.source))
-    sampler = ShuffledSampler(sources.sizes, args.batch_size, args.seed, args.source_weights)
+    sampler = ShuffledSampler(
+        sources.sizes, args.batch_size, args.seed, args.source_weights, reshuffle=args.reshuffle
+    )
     with session.strategy.scope():
-        head = AngularCentreLoss(
-            sources.num_identities, args.margin, args.scale, args.centre_weight, seed=args.seed
-        )
+        head = build_loss(args.loss, sources.num_identities, args.seed, **given)
         head.build(session.backbone.output_shape)
-    schedules = {"margin": LinearRise(args.margin, args.margin_warmup_steps)}
-    return session.run(sources, sampler, head, [head.centres], export_saved_model, schedules)
+    if session.starts_anew and args.model_path:
+        _take_centres(head, args.model_path)
+    elif session.starts_anew and args.init_from:
+        logger.info("the centres of %d identities start fresh", sources.num_identities)
+    schedules = {}
+    if "margin" in LOSSES[args.loss]["arguments"]:
+        schedules["margin"] = LinearRise(head.margin, args.margin_warmup_steps)
+    return session.run(sources, sampler, head, args.loss, export_saved_model, schedules)
+
+
+def _take_centres(head, path):
+    from nets.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
+
+    centres = load_tf1_checkpoint(path).centres if checkpoint_prefix(path) else None
+    received = "none" if centres is None else f"shape {centres.shape}"
+    if centres is None or centres.shape != tuple(head.centres.shape):
+        raise ValueError(
+            f"{path}: expected centres of shape {tuple(head.centres.shape)}, received {received}; "
+            "--init_from takes the net alone"
+        )
+    head.centres.assign(centres)
+    logger.info("centres of %s: %d identities", path, centres.shape[1])
 
 
 def _parse_arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m train_centre", description=__doc__.splitlines()[0])
-    add_shared_flags(parser)
-    loss = parser.add_argument_group("loss")
-    loss.add_argument("--margin", type=float, default=0.5, help="radians")
-    loss.add_argument("--scale", type=float, default=64.0, help="of the cosines")
-    loss.add_argument("--centre_weight", type=float, default=0.3, help="of the centre term")
+    add_shared_flags(parser, sources=["vgg", "ms1m"], output_folder="./output")
+    start = parser.add_argument_group("start", "of a run that has no checkpoint in --ckpt_path yet")
+    start.add_argument(
+        "--model_path", type=Path,
+        help="go on from a training checkpoint, or from net and centres of a TensorFlow 1 checkpoint",
+    )  # fmt: skip
+    start.add_argument(
+        "--init_from", type=Path, help="take the net of any model; centres, optimizer and step start fresh"
+    )
+    loss = parser.add_argument_group("loss", "not given: what each loss has as its own")
+    loss.add_argument("--loss", choices=LOSSES, default="angular_centre", help="which one")
+    loss.add_argument("--margin", type=float, help="radians; of a cosine for cosface and adaface")
+    loss.add_argument("--scale", type=float, help="of the cosines")
+    loss.add_argument("--centre_weight", type=float, help="of the centre term (0.3)")
+    loss.add_argument("--margin_a", type=float, help="of combined: factor of the angle")
+    loss.add_argument("--margin_b", type=float, help="of combined: taken off the cosine")
+    loss.add_argument("--num_sub_centres", type=int, help="of sub_centre: per identity")
     loss.add_argument(
         "--margin_warmup_steps", type=int, default=0, help="the margin rises from 0 over so many steps"
     )
-    return parser.parse_args(argv)
+    return parse_flags(parser, argv)
 
 
 if __name__ == "__main__":

@@ -26,24 +26,25 @@ class Checkpoints:
     Args:
         folder: str or Path; made if it is not there.
         state: `tf.train.Checkpoint` of everything that training changes.
-        net: dict, the arguments of `resnet_ir`.
+        net: dict, the arguments of `nets.backbone.Backbone`.
         num_identities: int.
+        loss: str, name of the loss.
         keep: int > 0, how many checkpoints stay. Defaults to `3`.
     """
 
-    def __init__(self, folder, state, net, num_identities, keep=3):
+    def __init__(self, folder, state, net, num_identities, loss, keep=3):
         self.folder = Path(folder)
         self.state = state
-        self.net = json.loads(json.dumps(net))  # as it is read back: tuples are lists
-        self.num_identities = num_identities
+        # As it is read back: tuples are lists.
+        self.run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
         self.keep = keep
 
-    def save(self, step, **run):
+    def save(self, step, **scores):
         """Writes a checkpoint and removes the oldest beyond `keep`.
 
         Args:
             step: int, steps done.
-            **run: what else to keep, as JSON.
+            **scores: what else to keep, as JSON.
 
         Returns:
             Path of the checkpoint.
@@ -65,9 +66,8 @@ class Checkpoints:
             manifest = {
                 "version": VERSION,
                 "step": step,
-                "net": self.net,
-                "num_identities": self.num_identities,
-                **run,
+                **self.run,
+                **scores,
                 "sha256": {file.name: sha256(file) for file in files},
             }
             (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -99,7 +99,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
-            ValueError: it is of another net or number of identities, or none can be read: a run
+            ValueError: it is of another net, loss or number of identities, or none can be read: a run
                 never starts from 0 beside checkpoints that it cannot use.
         """
         for leftover in self.folder.glob(".step_*.tmp"):
@@ -114,7 +114,7 @@ class Checkpoints:
         if newest is None:
             return None
         folder, manifest = newest
-        for what, expected in (("net", self.net), ("num_identities", self.num_identities)):
+        for what, expected in self.run.items():
             if manifest.get(what) != expected:
                 raise ValueError(
                     f"{folder}: this run needs {what} = {expected}, the checkpoint has {manifest.get(what)}; "

@@ -4,12 +4,46 @@ import argparse
 import math
 from pathlib import Path
 
-from nets.variants import STAGES, UNIT_TYPES
+from eval.verification import RULES
+from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
 
 PRECISIONS = ("float32", "mixed_bfloat16")
+DEPTHS = (32, 50, 100, 152)
+DENSE_DECAYS = ("every_depth", "depth_50")
+LIST_ORDERS = ("bgr", "rgb")
+
+# What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
+FAITHFUL = {
+    "lr_counts_per_step": 2,  # row 1
+    "mirror": False,  # row 3
+    "dense_decay": "depth_50",  # row 5
+    "random_final_gamma": True,  # row 7
+    "reshuffle": False,  # row 12
+    "threshold": "crossing",  # rows 18 and 19
+    "lfw_as_stored": True,  # row 24
+    "list_order": "rgb",  # row 25
+}
 
 
-def add_shared_flags(parser):
+def parse_flags(parser, argv, faithful=None):
+    """Parses the command line; `--faithful` changes the defaults, and flags that are given win.
+
+    Args:
+        parser: `argparse.ArgumentParser` with the shared flags.
+        argv: list of str, or `None` for the program's own arguments.
+        faithful: dict, what `--faithful` sets beside `FAITHFUL`.
+
+    Returns:
+        The parsed flags.
+    """
+    early = argparse.ArgumentParser(add_help=False)
+    early.add_argument("--faithful", action="store_true")
+    if early.parse_known_args(argv)[0].faithful:
+        parser.set_defaults(**FAITHFUL, **(faithful or {}))
+    return parser.parse_args(argv)
+
+
+def add_shared_flags(parser, sources, output_folder):
     """Adds the flags of both trainers: the original's, with its defaults, and ours.
 
     References:
@@ -18,40 +52,74 @@ def add_shared_flags(parser):
 
     Args:
         parser: `argparse.ArgumentParser`.
+        sources: list of str, the default `--source`.
+        output_folder: str, folder that the defaults of the output's flags lie in.
     """
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
 
+    parser.add_argument(
+        "--faithful",
+        action="store_true",
+        help="as the published models were trained: sets the flags marked (row N of docs/fidelity.md)",
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--config", type=Path, default=Path("./config.ini"), help="where the data lies")
-    data.add_argument(
-        "--source", nargs="+", default=["vgg", "ms1m"], metavar="NAME", help="sections of the config"
-    )
+    data.add_argument("--source", nargs="+", default=sources, metavar="NAME", help="sections of the config")
     data.add_argument(
         "--source_weights", type=float, nargs="+", metavar="P", help="probability of each source (its size)"
     )
     data.add_argument("--read", choices=("random", "sequential"), default="random", help="see docs/data.md")
     data.add_argument(
-        "--mirror", action=argparse.BooleanOptionalAction, default=True, help="mirror images at random"
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="images at random (row 3)",
     )
     data.add_argument(
-        "--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"), help="centre crop"
+        "--reshuffle", action=argparse.BooleanOptionalAction, default=True, help="every epoch anew (row 12)"
+    )
+    data.add_argument(
+        "--list_order", choices=LIST_ORDERS, default="bgr", help="channels of image lists (row 25)"
     )
     data.add_argument("--batch_size", type=int, default=64, help="images per step, over all devices")
-    data.add_argument("--model_path", type=Path, help="checkpoint to start from, if --ckpt_path has none")
     data.add_argument("--epoch", type=int, default=100_000, help="stop after so many epochs")
     data.add_argument("--max_steps", type=int, help="stop after so many steps")
     data.add_argument("--seed", type=int, default=0, help="of weights, order, mirror and dropout")
 
-    net = parser.add_argument_group("net")
-    net.add_argument("--net_depth", type=int, choices=STAGES, default=50, help="layers")
-    net.add_argument("--net_type", choices=UNIT_TYPES, default="ir", help="kind of residual unit")
-    net.add_argument("--keep_prob", type=float, default=0.4, help="what dropout keeps")
+    # No defaults: a run that starts from a model takes what is not given from there.
+    net = parser.add_argument_group(
+        "net", "not given: those of the model to start from, or 50, ir, 112 96 of the original"
+    )
+    net.add_argument(
+        "--net_depth", type=int, choices=DEPTHS, default=argparse.SUPPRESS, help="of the original's net"
+    )
+    net.add_argument(
+        "--net_type", choices=UNIT_TYPES, default=argparse.SUPPRESS, help="kind of its residual units"
+    )
+    net.add_argument(
+        "--backbone", choices=VARIANTS, default=argparse.SUPPRESS, metavar="NAME",
+        help=f"any net by its name: {', '.join(VARIANTS)}",
+    )  # fmt: skip
+    net.add_argument(
+        "--image_size", type=int, nargs=2, default=argparse.SUPPRESS, metavar=("H", "W"), help="centre crop"
+    )
+    net.add_argument(
+        "--keep_prob", type=float, default=argparse.SUPPRESS,
+        help=f"what dropout keeps ({KEEP_PROB}; iresnets 1)",
+    )  # fmt: skip
     net.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the net's computations")
+    net.add_argument(
+        "--random_final_gamma", action=argparse.BooleanOptionalAction, default=False,
+        help="freeze the last gamma at a random draw (row 7)",
+    )  # fmt: skip
 
     optimizer = parser.add_argument_group("optimizer")
     optimizer.add_argument("--momentum", type=float, default=0.9, help="TensorFlow's form")
     optimizer.add_argument(
         "--weight_decay", "--weight_deacy", type=float, default=1e-4, help="also by the original's spelling"
+    )
+    optimizer.add_argument(
+        "--dense_decay", choices=DENSE_DECAYS, default="every_depth", help="of the dense kernel (row 5)"
     )
     optimizer.add_argument(
         "--lr_values", type=float, nargs="+", default=[0.001, 0.0005, 0.0003, 0.0001], metavar="RATE",
@@ -61,19 +129,21 @@ def add_shared_flags(parser):
         "--lr_steps", type=int, nargs="*", default=[40_000, 60_000, 80_000], metavar="STEP",
         help="where the rate changes, at a batch size of 512",
     )  # fmt: skip
+    optimizer.add_argument(
+        "--lr_counts_per_step", type=int, choices=(1, 2), default=1,
+        help="how far the counter of --lr_steps moves in a step (row 1)",
+    )  # fmt: skip
     optimizer.add_argument("--warmup_steps", type=int, default=0, help="the rate rises over so many steps")
     optimizer.add_argument("--clip_norm", type=float, help="largest global norm of the gradient")
 
     output = parser.add_argument_group("output")
+    output.add_argument("--summary_path", type=Path, default=Path(output_folder, "summary"), help="TensorBoard logs")
     output.add_argument(
-        "--summary_path", type=Path, default=Path("./output/summary"), help="TensorBoard logs"
+        "--ckpt_path", type=Path, default=Path(output_folder, "ckpt"), help="checkpoints to go on from"
     )
+    output.add_argument("--saved_model_path", type=Path, default=Path(output_folder, "models"), help="SavedModels")
     output.add_argument(
-        "--ckpt_path", type=Path, default=Path("./output/ckpt"), help="checkpoints to go on from"
-    )
-    output.add_argument("--saved_model_path", type=Path, default=Path("./output/models"), help="SavedModels")
-    output.add_argument(
-        "--log_file_path", type=Path, default=Path("./output/logs"), help="what is printed, as files"
+        "--log_file_path", type=Path, default=Path(output_folder, "logs"), help="what is printed, as files"
     )
     output.add_argument("--saver_maxkeep", type=int, default=100, help="SavedModels to keep, and the best")
     output.add_argument("--show_info_interval", type=int, default=20, help="steps between progress lines")
@@ -88,8 +158,46 @@ def add_shared_flags(parser):
     )
     output.add_argument("--ytf_threshold", type=float, default=0.94, help="the same for YTF image pairs")
 
+    validation = parser.add_argument_group("validation")
+    validation.add_argument(
+        "--threshold", choices=RULES, default="best",
+        help="how a fold's threshold is found; crossing, with the original's folds (rows 18 and 19)",
+    )  # fmt: skip
+    validation.add_argument(
+        "--lfw_as_stored", action=argparse.BooleanOptionalAction, default=False,
+        help="feed a .np file to the net in its own channel order (row 24)",
+    )  # fmt: skip
 
-def learning_rate_boundaries(lr_steps, batch_size):
+
+def net_arguments(args, base=None):
+    """The net that a run trains.
+
+    Args:
+        args: parsed flags.
+        base: dict, arguments of `nets.backbone.Backbone` that hold where no flag is given: those
+            of the model to start from. Defaults to the original's depth 50 at 112x96.
+
+    Returns:
+        dict, arguments of `Backbone`.
+
+    Raises:
+        ValueError: flags that do not fit together.
+    """
+    given = vars(args)
+    by_depth = {"net_depth", "net_type"} & given.keys()
+    if by_depth and "backbone" in given:
+        raise ValueError(f"--backbone: expected it alone, received --{min(by_depth)} beside it")
+    net = {"architecture": "ir50", "image_size": (112, 96), **(base or {}), "seed": args.seed}
+    if by_depth:
+        net["architecture"] = f"{given.get('net_type', 'ir')}{given.get('net_depth', 50)}"
+    net["architecture"] = given.get("backbone", net["architecture"])
+    net |= {name: given[name] for name in ("image_size", "keep_prob") if name in given}
+    if args.random_final_gamma and find_variant(net["architecture"]).builder == "resnet_ir":
+        net["random_final_gamma"] = True
+    return net
+
+
+def learning_rate_boundaries(lr_steps, batch_size, counts_per_step=1):
     """Steps at which the learning rate changes.
 
     References:
@@ -98,11 +206,12 @@ def learning_rate_boundaries(lr_steps, batch_size):
     Args:
         lr_steps: list of int, for a batch of 512 images.
         batch_size: int > 0.
+        counts_per_step: int > 0; 2 is the original's counter, row 1 of docs/fidelity.md.
 
     Returns:
         List of int, in steps of `batch_size`.
     """
-    return [max(1, int(512 / batch_size)) * step for step in lr_steps]
+    return [max(1, int(512 / batch_size)) * step // counts_per_step for step in lr_steps]
 
 
 def num_steps(args, steps_per_epoch):

@@ -7,10 +7,13 @@ from dataset.pairs import read_image_pairs, read_pairs
 from dataset.pipeline import TrainingBatches
 from eval.extractor import embed_pairs
 from eval.face_model import FaceModel
-from eval.verification import evaluate_pairs, pair_distances
-from nets.resnet_ir import decayed_variables, resnet_ir
+from eval.verification import evaluate_pairs, original_folds, pair_distances
+from nets.backbone import Backbone
+from nets.checkpoint import newest_checkpoint
+from nets.decay import decayed_variables
+from nets.load import load_backbone
 from training.checkpoint import Checkpoints
-from training.flags import learning_rate_boundaries, num_steps
+from training.flags import learning_rate_boundaries, net_arguments, num_steps
 from training.loop import Intervals, TrainingLoop
 from training.optimizer import MomentumSGD
 from training.schedule import StepSchedule
@@ -23,24 +26,32 @@ logger = logging.getLogger(__name__)
 class Session:
     """One run of a trainer: net, optimizer, validation sets.
 
-    Made before the sources are converted, which may take hours: what is wrong with flags and
+    Made before the sources are converted, which may take hours: what is wrong with flags, models and
     validation sets is found first.
+
+    A run whose `--ckpt_path` has checkpoints goes on from the newest; only one that has none looks at
+    `resume_from` and `start_from`. So the same command goes on after a stop.
 
     Args:
         args: parsed flags of `training.flags.add_shared_flags`.
         config: `dataset.config.Config`.
         strategy: `tf.distribute.Strategy`. Defaults to that of `make_strategy()`.
+        resume_from: Path of a training checkpoint, or a folder of them, to go on from: net, loss
+            layer, optimizer and step.
+        start_from: Path of a model to take the net from, and nothing else (row 11 of
+            docs/fidelity.md); see `nets.load.load_backbone`.
 
     Attributes:
         strategy: make the head in its scope.
-        backbone: `keras.Model`.
+        backbone: `nets.backbone.Backbone`.
+        starts_anew: bool, whether this run has no checkpoint to go on from.
 
     Raises:
-        FileNotFoundError: a validation set that the config names is not there.
-        ValueError: flags or validation sets that do not fit together.
+        FileNotFoundError: a model or a validation set that is not there.
+        ValueError: flags, models or validation sets that do not fit together.
     """
 
-    def __init__(self, args, config, strategy=None):
+    def __init__(self, args, config, strategy=None, resume_from=None, start_from=None):
         self.args = args
         self.strategy = strategy or make_strategy()
         if args.batch_size % self.strategy.num_replicas_in_sync:
@@ -48,6 +59,8 @@ class Session:
                 f"--batch_size: expected a multiple of {self.strategy.num_replicas_in_sync} devices, "
                 f"received {args.batch_size}"
             )
+        self._config = config
+        self._resume_from = resume_from
         self._intervals = Intervals(
             args.show_info_interval,
             args.summary_interval,
@@ -55,29 +68,28 @@ class Session:
             args.save_interval,
             args.ckpt_interval,
         )
-        self._net = {
-            "depth": args.net_depth,
-            "unit_type": args.net_type,
-            "image_size": tuple(args.image_size),
-            "keep_prob": args.keep_prob,
-            "seed": args.seed,
-        }
-        rate = StepSchedule(
-            learning_rate_boundaries(args.lr_steps, args.batch_size), args.lr_values, args.warmup_steps
-        )
+        boundaries = learning_rate_boundaries(args.lr_steps, args.batch_size, args.lr_counts_per_step)
+        rate = StepSchedule(boundaries, args.lr_values, args.warmup_steps)
+        checkpoint = newest_checkpoint(args.ckpt_path) or (resume_from and newest_checkpoint(resume_from))
+        self.starts_anew = checkpoint is None
+        start = load_backbone(start_from) if start_from and self.starts_anew else None
+        base = start.net if start else checkpoint[1]["net"] if checkpoint else None
         with self.strategy.scope():
-            self.backbone = resnet_ir(**self._net, dtype=args.precision)
+            self.backbone = Backbone(**net_arguments(args, base), dtype=args.precision)
             self._optimizer = MomentumSGD(rate, args.momentum)
-        self._validators = {name: self._validator(pairs) for name, pairs in _validation_pairs(config).items()}
+        if start:
+            self._take_weights(start, start_from)
+        pairs = _validation_pairs(config, args.lfw_as_stored)
+        self._validators = {name: self._validator(of_set) for name, of_set in pairs.items()}
 
-    def run(self, sources, sampler, head, head_decayed, export, schedules=None):
+    def run(self, sources, sampler, head, loss, export, schedules=None):
         """Trains to the end.
 
         Args:
             sources: `dataset.combine.CombinedSources`.
             sampler: see `dataset.pipeline.TrainingBatches`.
-            head: built loss layer, see `training.trainer.Trainer`.
-            head_decayed: list of the head's variables to decay.
+            head: built loss layer, see `training.trainer.Trainer`; its trainable variables are decayed.
+            loss: str, its name: a checkpoint of another loss is refused.
             export: function of (backbone, path, face_size) that writes a SavedModel.
             schedules: dict, see `training.trainer.Trainer`.
 
@@ -86,14 +98,20 @@ class Session:
         """
         args = self.args
         batches = TrainingBatches(
-            sources, sampler, args.image_size, mirror=args.mirror, seed=args.seed, read=args.read
+            sources,
+            sampler,
+            self.backbone.net["image_size"],
+            mirror=args.mirror,
+            seed=args.seed,
+            read=args.read,
+            rgb_sources=self._rgb_sources(),
         )
         trainer = Trainer(
             self.strategy,
             self.backbone,
             head,
             self._optimizer,
-            decayed_variables(self.backbone) + head_decayed,
+            decayed_variables(self.backbone, self._decays_dense()) + head.trainable_variables,
             weight_decay=args.weight_decay,
             clip_norm=args.clip_norm,
             schedules=schedules,
@@ -101,7 +119,7 @@ class Session:
         loop = TrainingLoop(
             trainer,
             batches,
-            Checkpoints(args.ckpt_path, trainer.state, self._net, sources.num_identities),
+            Checkpoints(args.ckpt_path, trainer.state, self.backbone.net, sources.num_identities, loss),
             self._validators,
             functools.partial(export, self.backbone, face_size=sources.image_size),
             intervals=self._intervals,
@@ -117,13 +135,32 @@ class Session:
             "%d images of %d identities; %s, %.1f M parameters; %d device(s), %s; seed %d",
             sources.num_images,
             sources.num_identities,
-            self.backbone.name,
+            self.backbone.architecture,
             self.backbone.count_params() / 1e6,
             self.strategy.num_replicas_in_sync,
             args.precision,
             args.seed,
         )
-        return loop.run(args.model_path)
+        return loop.run(self._resume_from)
+
+    def _take_weights(self, start, path):
+        for what in ("architecture", "image_size", "embedding_size"):
+            expected, received = self.backbone.net[what], start.net[what]
+            if expected != received:
+                raise ValueError(f"{path}: the flags ask for {what} = {expected}, the model has {received}")
+        self.backbone.set_weights(start.get_weights())
+        logger.info("net of %s: %s; optimizer and step start fresh", path, start.architecture)
+
+    def _decays_dense(self):
+        # Row 5 of docs/fidelity.md: the original's name filter found the dense kernel at depth 50 only.
+        return self.args.dense_decay == "every_depth" or self.backbone.name == "resnet_v1_50"
+
+    def _rgb_sources(self):
+        # Row 25 of docs/fidelity.md: the original's reader of image lists gave RGB.
+        if self.args.list_order == "bgr":
+            return ()
+        sources = [self._config.source(name) for name in self.args.source]
+        return [number for number, source in enumerate(sources) if source.train_list is not None]
 
     def _validator(self, pairs):
         model = FaceModel.from_backbone(self.backbone, pairs.image_size)
@@ -131,15 +168,20 @@ class Session:
         # Row 10 of docs/fidelity.md: every pair, dropout off; the original scored 64 pairs.
         def validate():
             first, second = embed_pairs(model, pairs, self.args.batch_size)
-            return evaluate_pairs(pair_distances(first, second, "cosine"), pairs.is_same)
+            distances = pair_distances(first, second, "cosine")
+            # Rows 18 and 19: the original's rule comes with its folds.
+            folds = original_folds(pairs.is_same) if self.args.threshold == "crossing" else None
+            return evaluate_pairs(distances, pairs.is_same, self.args.threshold, folds=folds)
 
         return validate
 
 
-def _validation_pairs(config):
+def _validation_pairs(config, lfw_as_stored):
     pairs = {}
     if config.lfw.enable:
-        pairs["lfw"] = read_pairs(config.lfw.npdata, config.lfw.npdata_order)
+        # Row 24 of docs/fidelity.md: the net takes BGR, whatever the file holds.
+        order = "bgr" if lfw_as_stored else config.lfw.npdata_order
+        pairs["lfw"] = read_pairs(config.lfw.npdata, order)
     if config.ytf.enable:
         pairs["ytf"] = read_image_pairs(config.ytf.pairs, config.ytf.prefix)
     return pairs

@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.checkpoint import load_backbone, newest_checkpoint, read_checkpoint
-from nets.resnet_ir import resnet_ir
+from nets.backbone import Backbone
+from nets.checkpoint import load_backbone_of_checkpoint, newest_checkpoint, read_checkpoint
 from tests.training.test_trainer import batch, make_trainer, weights
 from training.checkpoint import Checkpoints
 from training.strategy import make_strategy
 
 NET = {
-    "depth": 32,
-    "unit_type": "ir",
+    "architecture": "ir32",
     "image_size": (16, 16),
     "embedding_size": 32,
     "keep_prob": 1.0,
@@ -22,7 +21,9 @@ NET = {
 
 
 def make_checkpoints(folder, trainer, **arguments):
-    return Checkpoints(folder, trainer.state, **{"net": NET, "num_identities": 6, **arguments})
+    return Checkpoints(
+        folder, trainer.state, **{"net": NET, "num_identities": 6, "loss": "angular_centre", **arguments}
+    )
 
 
 @pytest.fixture
@@ -50,9 +51,9 @@ def test_a_restored_run_is_the_unbroken_one_bit_for_bit(trained):
 def test_dropout_goes_on_where_it_was(tmp_path):
     masks = []
     for resume in (False, True):
-        backbone = resnet_ir(32, image_size=(16, 16), seed=1)
+        backbone = Backbone("ir32", image_size=(16, 16), seed=1)
         state = tf.train.Checkpoint(backbone=backbone)
-        checkpoints = Checkpoints(tmp_path, state, {}, 1)
+        checkpoints = Checkpoints(tmp_path, state, backbone.net, 1, "triplet")
         images = batch(0, 4)[0]
         if resume:
             checkpoints.restore()
@@ -81,8 +82,8 @@ def test_two_replicas_go_on_from_one_device(trained, two_replicas):
 def of_a_resnet(tmp_path_factory):
     """A net of NET, and checkpoints of its steps 1 and 2."""
     folder = tmp_path_factory.mktemp("resnet")
-    backbone = resnet_ir(**NET)
-    checkpoints = Checkpoints(folder, tf.train.Checkpoint(backbone=backbone), NET, 6)
+    backbone = Backbone(**NET)
+    checkpoints = Checkpoints(folder, tf.train.Checkpoint(backbone=backbone), NET, 6, "triplet")
     for step in (1, 2):
         backbone(batch(step, 4)[0], training=True)  # moves the statistics
         checkpoints.save(step)
@@ -94,8 +95,8 @@ def test_backbone_alone(of_a_resnet):
     images = batch(0, 4)[0]
     expected = backbone(images, training=False)
     for path in (folder, folder / "step_00000002"):
-        np.testing.assert_array_equal(load_backbone(path)(images, training=False), expected)
-    older = load_backbone(folder / "step_00000001")(images, training=False)
+        np.testing.assert_array_equal(load_backbone_of_checkpoint(path)(images, training=False), expected)
+    older = load_backbone_of_checkpoint(folder / "step_00000001")(images, training=False)
     assert (older != expected).numpy().any()
 
 
@@ -145,10 +146,11 @@ def test_never_starts_from_0_beside_checkpoints_that_cannot_be_read(trained):
     ("other", "message"),
     [
         (
-            {"net": {**NET, "depth": 50}},
-            "this run needs net = .*'depth': 50.*the checkpoint has .*'depth': 32",
+            {"net": {**NET, "architecture": "ir50"}},
+            "this run needs net = .*'architecture': 'ir50'.*the checkpoint has .*'architecture': 'ir32'",
         ),
         ({"num_identities": 7}, "this run needs num_identities = 7, the checkpoint has 6"),
+        ({"loss": "triplet"}, "this run needs loss = triplet, the checkpoint has angular_centre"),
     ],
 )
 def test_checkpoint_of_another_net(trained, other, message):
@@ -160,14 +162,16 @@ def test_checkpoint_of_another_net(trained, other, message):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("other", [{"unit_type": "se_ir"}, {"depth": 50}, {"embedding_size": 64}])
+@pytest.mark.parametrize(
+    "other", [{"architecture": "se_ir32"}, {"architecture": "ir50"}, {"embedding_size": 64}]
+)
 def test_net_that_is_not_the_one_named(of_a_resnet, tmp_path, other):
     folder = shutil.copytree(of_a_resnet[1] / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["net"] |= other
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=rf"step_00000002: expected the weights of .*{next(iter(other))}"):
-        load_backbone(folder)
+        load_backbone_of_checkpoint(folder)
 
 
 def test_a_failed_save_leaves_the_older_ones(trained, monkeypatch):
@@ -192,7 +196,7 @@ def test_leftovers_of_a_kill_are_removed(trained):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a checkpoint or a folder of checkpoints"):
-        load_backbone(tmp_path)
+        load_backbone_of_checkpoint(tmp_path)
     (tmp_path / "step_00000001").mkdir()
     with pytest.raises(ValueError, match="expected a checkpoint's manifest, received FileNotFoundError"):
         read_checkpoint(tmp_path / "step_00000001")
@@ -218,3 +222,15 @@ def test_damaged_later_ones_do_not_crowd_out_a_new_one(trained):
     assert checkpoints.restore()["step"] == 1
     checkpoints.save(3)
     assert checkpoints.restore()["step"] == 3
+
+
+def test_the_first_checkpoints_had_no_names(of_a_resnet, tmp_path):
+    backbone, folder = of_a_resnet
+    folder = shutil.copytree(folder / "step_00000002", tmp_path / "step_00000002")
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    del manifest["loss"]
+    manifest["net"] = {"depth": 32, "unit_type": "ir", "image_size": [16, 16], "keep_prob": 1.0, "seed": 0}
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    read = read_checkpoint(folder)
+    assert read["net"] == {**backbone.net, "embedding_size": 512}
+    assert read["loss"] == "angular_centre"

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
 from nets.batch_norm import BatchNorm
+from nets.decay import decayed_variables
 from nets.prelu import PReLU
-from nets.resnet_ir import decayed_variables, resnet_ir
+from nets.resnet_ir import resnet_ir
 from tests.golden.weight_rule import golden_weight, load_golden_weights
 from training.optimizer import MomentumSGD
 from training.trainer import Trainer

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
 from nets.batch_norm import BatchNorm
+from nets.decay import decayed_variables
 from nets.prelu import PReLU
-from nets.resnet_ir import decayed_variables
 from training.optimizer import MomentumSGD
 from training.schedule import LinearRise, StepSchedule
 from training.strategy import make_strategy
