@@ -1,10 +1,9 @@
 """The nets of ImageNet as backbones of faces, from `keras.applications`."""
 
-import zlib
-
 import keras
 
 from nets.batch_norm import BatchNorm
+from nets.building import named_seed
 from nets.dropout import Dropout
 
 _APPLICATIONS = {
@@ -50,9 +49,7 @@ def imagenet_net(name, image_size=(112, 112), embedding_size=512, keep_prob=0.4,
         if isinstance(layer, keras.layers.BatchNormalization):
             return BatchNorm(config["momentum"], config["epsilon"], dtype=dtype, name=layer.name)
         if "kernel_initializer" in config:
-            # By name, so that a layer's start does not depend on what was built before it.
-            layer_seed = (zlib.crc32(layer.name.encode()) + seed) % 2**31
-            config["kernel_initializer"] = keras.initializers.HeNormal(layer_seed)
+            config["kernel_initializer"] = keras.initializers.HeNormal(named_seed(layer.name, seed))
         return type(layer).from_config(config)
 
     def call(layer, *args, **kwargs):
@@ -65,7 +62,7 @@ def imagenet_net(name, image_size=(112, 112), embedding_size=512, keep_prob=0.4,
     x = keras.layers.Flatten(dtype=dtype, name="E_Flatten")(x)
     x = keras.layers.Dense(
         embedding_size,
-        kernel_initializer=keras.initializers.GlorotNormal(seed),
+        kernel_initializer=keras.initializers.GlorotNormal(named_seed("E_DenseLayer", seed)),
         dtype=dtype,
         name="E_DenseLayer",
     )(x)

@@ -1,10 +1,9 @@
 """iresnet: the residual net of InsightFace's PyTorch trainer."""
 
-import zlib
-
 import keras
 
 from nets.batch_norm import BatchNorm
+from nets.building import named_seed, padded_conv
 from nets.dropout import Dropout
 from nets.prelu import PReLU
 
@@ -104,40 +103,23 @@ class _Builder:
         self.dtype = dtype
 
     def conv(self, x, name, filters, kernel_size, stride=1):
-        if stride > 1 and kernel_size > 1:
-            # PyTorch pads both sides; SAME would pad the far one only.
-            x = keras.layers.ZeroPadding2D(kernel_size // 2, dtype=self.dtype, name=f"{name}_pad")(x)
-        return keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            stride,
-            padding="same" if stride == 1 else "valid",
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(0.0, 0.1, seed=self._seed(name)),
-            dtype=self.dtype,
-            name=name,
-        )(x)
+        kernel = keras.initializers.RandomNormal(0.0, 0.1, seed=named_seed(name, self.seed))
+        return padded_conv(x, name, filters, kernel_size, stride, kernel, self.dtype)
 
     def norm(self, x, name, **kwargs):
         return BatchNorm(epsilon=EPSILON, unbiased=True, name=name, **{"dtype": self.dtype, **kwargs})(x)
 
     def prelu(self, x, name):
-        layer = PReLU(dtype=self.dtype, name=name)
-        y = layer(x)
-        layer.alphas.assign(keras.ops.full(layer.alphas.shape, 0.25))  # PyTorch's default
-        return y
+        slope = keras.initializers.Constant(0.25)  # PyTorch's default
+        return PReLU(initializer=slope, dtype=self.dtype, name=name)(x)
 
     def dense(self, x, name, units):
         """PyTorch's default: kernel and bias uniform in `+-1 / sqrt(inputs)`."""
         limit = x.shape[-1] ** -0.5
+        kernel, bias = (
+            keras.initializers.RandomUniform(-limit, limit, seed=named_seed(of, self.seed))
+            for of in (name, f"{name}.bias")
+        )
         return keras.layers.Dense(
-            units,
-            kernel_initializer=keras.initializers.RandomUniform(-limit, limit, seed=self._seed(name)),
-            bias_initializer=keras.initializers.RandomUniform(-limit, limit, seed=self._seed(f"{name}.bias")),
-            dtype="float32",
-            name=name,
+            units, kernel_initializer=kernel, bias_initializer=bias, dtype="float32", name=name
         )(x)
-
-    def _seed(self, name):
-        # By name, so that a layer's start does not depend on what was built before it.
-        return (zlib.crc32(name.encode()) + self.seed) % 2**31

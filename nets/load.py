@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from nets.checkpoint import checkpoint_folders, load_backbone_of_checkpoint
+from nets.insightface_weights import SUFFIXES, load_insightface
 from nets.keras_file import load_keras_file
 from nets.saved_model import is_saved_model, load_backbone_of_saved_model
 from nets.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
-
-_OF_INSIGHTFACE = (".pth", ".pt", ".onnx")
 
 
 def load_backbone(path):
@@ -41,12 +40,10 @@ def load_backbone(path):
         return load_backbone_of_checkpoint(path)
     if path.suffix == ".keras":
         return load_keras_file(path)
-    if path.suffix in _OF_INSIGHTFACE:
-        from nets.insightface_weights import load_insightface  # the only one that needs onnx
-
+    if path.suffix in SUFFIXES:
         return load_insightface(path)
     raise ValueError(
         f"{path}: expected a SavedModel (a folder with saved_model.pb), a .keras file, a training "
         "checkpoint (a folder step_...), a TensorFlow 1 checkpoint (a prefix with an .index beside it), "
-        f"or an iresnet of InsightFace ({', '.join(_OF_INSIGHTFACE)})"
+        f"or an iresnet of InsightFace ({', '.join(SUFFIXES)})"
     )

@@ -16,6 +16,7 @@ class PReLU(keras.layers.Layer):
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (TensorLayer's `PReluLayer`)
 
     Args:
+        initializer: Keras initializer of the slopes. Defaults to `"zeros"`.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -30,8 +31,15 @@ class PReLU(keras.layers.Layer):
     [[0.0, 3.0]]
     """
 
+    def __init__(self, initializer="zeros", **kwargs):
+        super().__init__(**kwargs)
+        self.initializer = keras.initializers.get(initializer)
+
     def build(self, input_shape):
-        self.alphas = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="alphas")
+        self.alphas = self.add_weight(shape=(input_shape[-1],), initializer=self.initializer, name="alphas")
 
     def call(self, inputs):
         return tf.where(inputs > 0, inputs, tf.convert_to_tensor(self.alphas) * inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}

@@ -1,12 +1,12 @@
 """LResNet-E-IR: the residual net that the original trains."""
 
 import math
-import zlib
 
 import keras
 
 from nets.batch_norm import BatchNorm
 from nets.batch_renorm import BatchRenorm
+from nets.building import named_seed, padded_conv
 from nets.dropout import Dropout
 from nets.group_norm import GroupNorm
 from nets.prelu import PReLU
@@ -134,19 +134,7 @@ class _Builder:
         self._norm = norm
 
     def conv(self, x, name, filters, kernel_size, stride=1):
-        if stride > 1 and kernel_size > 1:
-            # The original pads both sides; SAME would pad the far one only.
-            x = keras.layers.ZeroPadding2D(kernel_size // 2, dtype=self.dtype, name=f"{name}_pad")(x)
-        return keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            stride,
-            padding="same" if stride == 1 else "valid",
-            use_bias=False,
-            kernel_initializer=self.xavier(name),
-            dtype=self.dtype,
-            name=name,
-        )(x)
+        return padded_conv(x, name, filters, kernel_size, stride, self.xavier(name), self.dtype)
 
     def norm(self, x, name, group_name=None):
         if self._norm == "group":
@@ -173,12 +161,8 @@ class _Builder:
             scale=_CONTRIB_TRUNCATION * math.pow(_KERAS_TRUNCATION, 2),
             mode="fan_avg",
             distribution="truncated_normal",
-            seed=self._seed(name),
+            seed=named_seed(name, self.seed),
         )
 
     def _around_one(self, name):
-        return keras.initializers.RandomNormal(1.0, 0.002, seed=self._seed(name))
-
-    def _seed(self, name):
-        # By name, so that a layer's start does not depend on what was built before it.
-        return (zlib.crc32(name.encode()) + self.seed) % 2**31
+        return keras.initializers.RandomNormal(1.0, 0.002, seed=named_seed(name, self.seed))

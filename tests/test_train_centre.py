@@ -13,8 +13,10 @@ import tensorflow as tf
 
 import train_centre
 from eval import test_lfw
+from losses.build import build_loss
 from nets.checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit, make_images, write_rec
+from training.flags import learning_rate_boundaries, net_arguments
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"
@@ -70,7 +72,7 @@ def are_equal(one, two):
 
 def test_from_records_to_a_scored_model(data, capsys):
     assert train_centre.main(flags(data)) == 0
-    assert "90 images of 6 identities; resnet_v1_32" in log(data)
+    assert "90 images of 6 identities; ir32" in log(data)
     (model,) = (data / "models").iterdir()
     assert model.name.startswith("iter_4_lfw_0.")
     test_lfw.main([f"--data={PAIRS}", f"--model_path={model}"])
@@ -111,13 +113,11 @@ def test_all_of_the_original_s_flags():
     args = train_centre._parse_arguments([])
     defaults = {
         "config": Path("config.ini"),
-        "net_depth": 50,
         "epoch": 100000,
         "batch_size": 64,
         "lr_steps": [40000, 60000, 80000],
         "momentum": 0.9,
         "weight_decay": 1e-4,
-        "image_size": (112, 96),
         "summary_path": Path("output/summary"),
         "ckpt_path": Path("output/ckpt"),
         "log_file_path": Path("output/logs"),
@@ -127,19 +127,21 @@ def test_all_of_the_original_s_flags():
         "validate_interval": 2000,
         "show_info_interval": 20,
         "model_path": None,
-        "centre_weight": 0.3,
     }
     assert {name: getattr(args, name) for name in defaults} == defaults
+    net = net_arguments(args)
+    assert (net["architecture"], net["image_size"]) == ("ir50", (112, 96))
+    assert build_loss(args.loss, 9).centre_weight == 0.3
     assert train_centre._parse_arguments(["--weight_deacy", "0.5"]).weight_decay == 0.5
     assert train_centre._parse_arguments(["--lr_steps", "1", "2"]).lr_steps == [1, 2]
 
 
 def test_learning_rate_boundaries():
-    from training.flags import learning_rate_boundaries
-
     assert learning_rate_boundaries([40000, 60000], 64) == [320000, 480000]
     assert learning_rate_boundaries([40000], 512) == [40000]
     assert learning_rate_boundaries([40000], 1024) == [40000]
+    # Row 1 of docs/fidelity.md.
+    assert learning_rate_boundaries([40000, 60000], 64, counts_per_step=2) == [160000, 240000]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,13 @@ def test_learning_rate_boundaries():
         ({"margin": 4}, r"margin: expected radians in \[0, pi\), received 4.0"),
         ({"validate_interval": 0}, "interval validate: expected at least 1 step, received 0"),
         ({"source_weights": 0.5}, "weights: expected 2, one per source, received 1"),
+        (
+            {"loss": "arcface", "centre_weight": 1},
+            "--loss arcface: has no centre_weight; it takes margin, scale",
+        ),
+        ({"backbone": "ir50"}, "--backbone: expected it alone, received --net_depth beside it"),
+        ({"model_path": "nowhere"}, "nowhere: no such model"),
+        ({"model_path": "a", "init_from": "b"}, "expected --model_path or --init_from, received both"),
     ],
 )
 def test_bad_flags(data, given, message, caplog):
@@ -172,7 +181,7 @@ def test_checkpoint_of_another_depth(data, caplog):
     assert train_centre.main(flags(data, max_steps=1)) == 0
     before = state(data / "ckpt")
     assert train_centre.main(flags(data, net_depth=50)) == 1
-    assert "'depth': 50" in caplog.text and "the checkpoint has" in caplog.text
+    assert "'architecture': 'ir50'" in caplog.text and "the checkpoint has" in caplog.text
     assert are_equal(state(data / "ckpt"), before)
 
 

@@ -137,11 +137,15 @@ def add_shared_flags(parser, sources, output_folder):
     optimizer.add_argument("--clip_norm", type=float, help="largest global norm of the gradient")
 
     output = parser.add_argument_group("output")
-    output.add_argument("--summary_path", type=Path, default=Path(output_folder, "summary"), help="TensorBoard logs")
+    output.add_argument(
+        "--summary_path", type=Path, default=Path(output_folder, "summary"), help="TensorBoard logs"
+    )
     output.add_argument(
         "--ckpt_path", type=Path, default=Path(output_folder, "ckpt"), help="checkpoints to go on from"
     )
-    output.add_argument("--saved_model_path", type=Path, default=Path(output_folder, "models"), help="SavedModels")
+    output.add_argument(
+        "--saved_model_path", type=Path, default=Path(output_folder, "models"), help="SavedModels"
+    )
     output.add_argument(
         "--log_file_path", type=Path, default=Path(output_folder, "logs"), help="what is printed, as files"
     )

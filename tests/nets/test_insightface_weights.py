@@ -1,0 +1,384 @@
+import itertools
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dataset.preprocess import preprocess
+from nets.insightface_weights import identify_net, load_insightface, torch_variables
+from nets.keras_file import save_keras_file
+from nets.load import load_backbone
+from nets.onnx_iresnet import read_onnx_iresnet
+from tests.torch_state import UNITS, random_state
+from tests.torch_zip import a_dict, plain, write_state_dict, write_torch_zip
+
+SIDE, EMBEDDING_SIZE = 2, 32
+IMAGE_SIZE = (32, 32)
+
+
+class OnnxNet:
+    """Writes iresnet18 as an ONNX graph.
+
+    Args:
+        state: dict from PyTorch's name to array.
+        folded: bool, fold the batch norm after a conv into it, and call tensors by numbers.
+        matmul: bool, write the dense layer as MatMul and Add, and the flattening as Reshape.
+        pixels: list of `(kind, number)` before the first conv.
+        changes: dict from the name of a layer to attributes that its node gets instead.
+    """
+
+    def __init__(self, state, folded=False, matmul=False, pixels=(), changes=None):
+        self.state = state
+        self.folded = folded
+        self.changes = changes or {}
+        self.nodes, self.tensors = [], []
+        self.numbers = itertools.count(400)
+        x = "data"
+        for kind, number in pixels:
+            x = self.node("", kind, x, self.tensor("", np.array(number, np.float32)))
+        x = self.prelu(self.conv_norm(x, "conv1", "bn1"), "prelu")
+        for stage, unit in itertools.product(range(1, 5), range(2)):
+            scope = f"layer{stage}.{unit}"
+            y = self.conv_norm(self.norm(x, f"{scope}.bn1"), f"{scope}.conv1", f"{scope}.bn2")
+            y = self.prelu(y, f"{scope}.prelu")
+            y = self.conv_norm(y, f"{scope}.conv2", f"{scope}.bn3", 2 - unit)
+            if unit == 0:
+                x = self.conv_norm(x, f"{scope}.downsample.0", f"{scope}.downsample.1", 2)
+            x = self.node(scope, "Add", y, x)
+        x = self.norm(x, "bn2")
+        weight, bias = self.state["fc.weight"], self.tensor("fc.bias", self.state["fc.bias"])
+        if matmul:
+            x = self.node("flatten", "Reshape", x, self.tensor("", np.array([-1, weight.shape[1]])))
+            x = self.node("fc", "MatMul", x, self.tensor("fc.weight", weight.T))
+            x = self.node("fc", "Add", bias, x)
+        else:
+            x = self.node("flatten", "Flatten", x)
+            x = self.node("fc", "Gemm", x, self.tensor("fc.weight", weight), bias, transB=1)
+        self.output = self.norm(x, "features")
+
+    def tensor(self, name, array):
+        name = str(next(self.numbers)) if self.folded or not name else name
+        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def node(self, name, kind, *inputs, **attributes):
+        output = str(next(self.numbers))
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes | self.changes.get(name, {})))
+        return output
+
+    def conv_norm(self, x, name, norm_name, stride=1):
+        kernel = self.state[f"{name}.weight"]
+        size = kernel.shape[-1]
+        attributes = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "pads": [size // 2] * 4}
+        if not self.folded:
+            return self.norm(
+                self.node(name, "Conv", x, self.tensor(f"{name}.weight", kernel), **attributes), norm_name
+            )
+        gamma, beta, mean, variance = (self.state[f"{norm_name}.{leaf}"] for leaf in self.leaves)
+        factor = gamma / np.sqrt(variance + 1e-5)
+        tensors = (kernel * factor[:, None, None, None], beta - mean * factor)
+        return self.node(name, "Conv", x, *(self.tensor("", array) for array in tensors), **attributes)
+
+    leaves = ("weight", "bias", "running_mean", "running_var")
+
+    def norm(self, x, name):
+        tensors = (self.tensor(f"{name}.{leaf}", self.state[f"{name}.{leaf}"]) for leaf in self.leaves)
+        return self.node(name, "BatchNormalization", x, *tensors, epsilon=1e-5)
+
+    def prelu(self, x, name):
+        slopes = self.state[f"{name}.weight"].reshape(-1, 1, 1)
+        return self.node(name, "PRelu", x, self.tensor(f"{name}.weight", slopes))
+
+    def save(self, path):
+        inputs = [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 3, *IMAGE_SIZE])]
+        outputs = [helper.make_tensor_value_info(self.output, TensorProto.FLOAT, ["n", EMBEDDING_SIZE])]
+        graph = helper.make_graph(self.nodes, "net", inputs, outputs, self.tensors)
+        opset = helper.make_opsetid("", 15)
+        onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+        return path
+
+
+@pytest.fixture(scope="module")
+def state():
+    return random_state(18, (SIDE, SIDE), EMBEDDING_SIZE)
+
+
+@pytest.fixture
+def small():
+    """A net of few channels; the graph does not tell, so its reader takes it."""
+    return random_state(18, (SIDE, SIDE), EMBEDDING_SIZE, widths=(4, 5, 6, 7))
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return np.random.default_rng(0).integers(0, 256, (4, *IMAGE_SIZE, 3), np.uint8)  # RGB
+
+
+def embedding_of_onnxruntime(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"data": images.transpose(0, 3, 1, 2).astype(np.float32)})[0]
+
+
+def check(backbone, faces, expected):
+    received = backbone(preprocess(faces, IMAGE_SIZE)).numpy()
+    np.testing.assert_allclose(received, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_embeddings_are_those_of_onnxruntime(tmp_path, state, faces, folded):
+    path = OnnxNet(state, folded).save(tmp_path / "net.onnx")
+    backbone = load_insightface(path)
+    assert backbone.net == {
+        **{"architecture": "iresnet18", "image_size": list(IMAGE_SIZE), "embedding_size": EMBEDDING_SIZE},
+        **{"keep_prob": 1.0, "seed": 0},
+    }
+    check(backbone, faces, embedding_of_onnxruntime(path, (faces / 255 - 0.5) / 0.5))
+
+
+def test_pixels_that_the_graph_normalises(tmp_path, state, faces):
+    path = OnnxNet(state, True, pixels=[("Sub", 127.5), ("Mul", 1 / 128)]).save(tmp_path / "net.onnx")
+    check(load_insightface(path), faces, embedding_of_onnxruntime(path, faces))
+
+
+@pytest.mark.parametrize("matmul", [False, True])
+def test_tensors_of_a_graph_with_its_norms(tmp_path, small, matmul):
+    received = read_onnx_iresnet(OnnxNet(small, matmul=matmul).save(tmp_path / "net.onnx"))
+    assert received.keys() == small.keys()
+    for name, value in small.items():
+        np.testing.assert_array_equal(received[name], value, err_msg=name)
+
+
+def test_tensors_of_a_graph_without_its_norms(tmp_path, small):
+    received = read_onnx_iresnet(OnnxNet(small, folded=True).save(tmp_path / "net.onnx"))
+    assert received.keys() == small.keys()
+    for name in ("layer2.0.bn3", "layer2.0.downsample.1"):
+        # Whatever comes in, the bias is added, and nothing else is done.
+        deviation = np.sqrt(received[f"{name}.running_var"] + np.float32(1e-5))
+        np.testing.assert_allclose(received[f"{name}.weight"] / deviation, 1, rtol=1e-7)
+        factor = small[f"{name}.weight"] / np.sqrt(small[f"{name}.running_var"] + 1e-5)
+        bias = small[f"{name}.bias"] - small[f"{name}.running_mean"] * factor
+        np.testing.assert_allclose(received[f"{name}.bias"], bias, rtol=1e-6)
+        assert (received[f"{name}.running_mean"] == 0).all()
+    np.testing.assert_array_equal(received["layer2.0.bn1.bias"], small["layer2.0.bn1.bias"])
+
+
+def test_detours_of_exporters(tmp_path, small):
+    """Bias and norm, Identity, Constant, Unsqueeze, Dropout."""
+    net = OnnxNet(small)
+    conv, flatten, prelu = (
+        net.nodes[0],
+        *(next(node for node in net.nodes if node.op_type == kind) for kind in ("Flatten", "PRelu")),
+    )
+    conv.input.append(net.tensor("", np.arange(4, dtype=np.float32)))
+    slopes = numpy_helper.from_array(small["prelu.weight"])
+    prelu.input[1] = "wide"
+    net.nodes[:0] = [
+        helper.make_node("Constant", [], ["slopes"], value=slopes),
+        helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(np.array([1, 2]))),
+        helper.make_node("Unsqueeze", ["slopes", "axes"], ["wide"]),
+    ]
+    gemm = next(node for node in net.nodes if node.op_type == "Gemm")
+    gemm.input[0], gemm.input[1] = "dropped", "same"
+    index = net.nodes.index(gemm)
+    net.nodes[index:index] = [
+        helper.make_node("Dropout", [flatten.output[0]], ["dropped"]),
+        helper.make_node("Identity", ["fc.weight"], ["same"]),
+    ]
+    received = read_onnx_iresnet(net.save(tmp_path / "net.onnx"))
+    moved = small.pop("bn1.running_mean") - np.arange(4)
+    np.testing.assert_allclose(received.pop("bn1.running_mean"), moved, rtol=1e-6)
+    for name, value in small.items():
+        np.testing.assert_array_equal(received[name], value, err_msg=name)
+
+
+def test_half_precision(tmp_path, small):
+    halves = {name: value.astype(np.float16) for name, value in small.items()}
+    received = read_onnx_iresnet(OnnxNet(halves).save(tmp_path / "net.onnx"))
+    assert {value.dtype for value in received.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(received["fc.weight"], halves["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"changes": {"layer2.0.conv2": {"strides": [1, 1]}}}, r"layer2.0.conv2: expected strides \[2, 2\]"),
+        (
+            {"changes": {"layer2.1.conv2": {"pads": [0, 0, 1, 1]}}},
+            r"layer2.1.conv2: expected pads \[1, 1, 1, 1\]",
+        ),
+        (
+            {"changes": {"layer2.1.conv1": {"dilations": [2, 2]}}},
+            r"expected dilations \[1, 1\], received \[2, 2\]",
+        ),
+        ({"changes": {"conv1": {"group": 3}}}, "conv1: expected group 1, received 3"),
+        ({"changes": {"bn2": {"epsilon": 2e-5}}}, r"bn2: expected epsilon 1e-05, received 1.99"),
+        ({"changes": {"fc": {"alpha": 0.5}}}, r"fc: expected alpha 1\.0, received 0\.5"),
+        ({"pixels": [("Sub", 127.5), ("Mul", [1 / 128] * 3)]}, "the input: expected one number to Mul"),
+        (
+            {"pixels": [("Sub", 120), ("Div", 128)]},
+            r"\(pixel - 127.5\) \* scale, received pixel \* 0.0078125 \+ -0.9375",
+        ),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, small, arguments, message):
+    path = OnnxNet(small, **arguments).save(tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=message) as error:
+        read_onnx_iresnet(path)
+    assert f"{path}: not an iresnet" in str(error.value)
+
+
+def _relu(net):
+    prelu = next(node for node in net.nodes if node.op_type == "PRelu")
+    prelu.op_type = "Relu"
+    del prelu.input[1]
+
+
+def _no_shortcut(net):
+    """A unit that adds its input to itself."""
+    add = next(node for node in net.nodes if node.op_type == "Add")
+    add.input[1] = add.input[0]
+
+
+def _no_conv_on_the_first_shortcut(net):
+    add = next(node for node in net.nodes if node.op_type == "Add")
+    add.input[1] = next(node for node in net.nodes if node.op_type == "PRelu").output[0]
+    del net.nodes[net.nodes.index(add) - 2 : net.nodes.index(add)]
+
+
+def _one_more_at_the_end(net):
+    net.nodes.append(helper.make_node("Relu", [net.output], ["more"]))
+    net.output = "more"
+
+
+def _one_more_beside(net):
+    net.nodes.append(helper.make_node("Relu", [net.output], ["more"]))
+
+
+def _computed_kernel(net):
+    net.nodes.insert(0, helper.make_node("Abs", ["conv1.weight"], ["absolute"]))
+    net.nodes[1].input[1] = "absolute"
+
+
+def _no_tail(net):
+    del net.nodes[-3:]
+    net.output = net.nodes[-1].output[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_relu, r"prelu: expected PRelu, received \['Relu'\]"),
+        (_no_shortcut, "layer1.0: expected the sum of unit and shortcut"),
+        (_no_conv_on_the_first_shortcut, "expected a unit after layer0.0, received"),
+        (_one_more_at_the_end, r"expected the end of the graph after features, received \['Relu'\]"),
+        (_one_more_beside, r"expected the end of the graph after features, received \['Relu'\]"),
+        (_computed_kernel, "conv1: expected a constant, received the computed 'absolute'"),
+        (_no_tail, "flatten: expected Flatten or Reshape, received the end of the graph"),
+    ],
+)
+def test_other_graphs_are_refused(tmp_path, small, change, message):
+    net = OnnxNet(small)
+    change(net)
+    path = net.save(tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match=message) as error:
+        read_onnx_iresnet(path)
+    assert f"{path}: not an iresnet" in str(error.value)
+
+
+def test_damaged_onnx_files(tmp_path, small):
+    path = tmp_path / "net.onnx"
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_insightface(path)
+    whole = OnnxNet(small).save(path).read_bytes()
+    for data in (b"", whole[: len(whole) // 2], b"\x89PNG"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"net\.onnx: expected an ONNX file, received"):
+            load_insightface(path)
+
+
+@pytest.mark.parametrize(("prefix", "inside"), [("", None), ("module.", "state_dict_backbone")])
+def test_a_state_dict_of_pytorch(tmp_path, state, prefix, inside):
+    path = tmp_path / "model.pt"
+    write_state_dict(path, {**state, "bn1.num_batches_tracked": np.zeros((), np.float32)}, prefix, inside)
+    for name, (variable, _, transform) in torch_variables(load_insightface(path)).items():
+        np.testing.assert_array_equal(variable.numpy(), transform(state[name]), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"layer3.1.bn2.running_var": None},
+            "expected the 156 tensors of iresnet18, received a file that lacks 1: layer3.1.bn2.running_var",
+        ),
+        ({"layer3.1.se.weight": np.zeros(3, np.float32)}, "has besides 1: layer3.1.se.weight"),
+        (
+            {"layer4.1.conv1.weight": None},
+            r"of units \(2, 2, 2, 2\) \(18\), .*; received units \(2, 2, 2, 1\)",
+        ),
+        ({"conv1.weight": None}, r"expected one state_dict with conv1\.weight, received 0: bn1\.weight"),
+        (
+            {"conv1.weight": np.zeros((64, 1, 3, 3), np.float32)},
+            r"conv1\.weight: expected shape \(64, 3, 3, 3\), received \(64, 1, 3, 3\)",
+        ),
+        (
+            {"fc.weight": np.zeros((32, 3072), np.float32)},
+            "fc.weight: expected 512 x n x n inputs, received 3072",
+        ),
+        (
+            {"fc.weight": None},
+            r"fc\.weight: expected shape \(embedding_size, inputs\), received no such tensor",
+        ),
+    ],
+)
+def test_state_dicts_of_other_nets(tmp_path, state, change, message):
+    path = tmp_path / "model.pt"
+    changed = {name: value for name, value in {**state, **change}.items() if value is not None}
+    write_state_dict(path, changed)
+    with pytest.raises(ValueError, match=message) as error:
+        load_insightface(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_of_two_nets(tmp_path):
+    path = tmp_path / "model.pt"
+    tensors = {"conv1.weight": np.zeros((1, 1), np.float32)}
+    write_state_dict(path, tensors, inside="student")
+    write_torch_zip(path, plain([1, 2]), {})
+    with pytest.raises(ValueError, match="received 0: no dict"):
+        load_insightface(path)
+    from tests.torch_zip import tensor
+
+    nets = a_dict({name: a_dict({"conv1.weight": tensor()}) for name in ("student", "teacher")})
+    write_torch_zip(path, nets, {"0": bytes(24)})
+    with pytest.raises(ValueError, match="received 2: student, teacher"):
+        load_insightface(path)
+
+
+def test_net_by_its_shapes():
+    for depth, units in {**UNITS, 200: (6, 26, 60, 6)}.items():
+        shapes = {
+            f"layer{stage}.{unit}.conv1.weight": (1, 1, 3, 3)
+            for stage, num_units in enumerate(units, start=1)
+            for unit in range(num_units)
+        }
+        received = identify_net({**shapes, "fc.weight": (256, 512 * 7 * 7)})
+        assert received == {
+            "architecture": f"iresnet{depth}",
+            "image_size": (112, 112),
+            "embedding_size": 256,
+        }
+
+
+def test_it_is_a_model_like_any_other(tmp_path, state, faces, caplog):
+    caplog.set_level("INFO")
+    path, out = OnnxNet(state).save(tmp_path / "net.onnx"), tmp_path / "net.keras"
+    save_keras_file(load_backbone(path), out)
+    assert "iresnet18" in caplog.messages[0]
+    assert caplog.messages[1:] == ["mapped: 156 tensors, none missing", "ignored: 0 num_batches_tracked"]
+    images = preprocess(faces, IMAGE_SIZE)
+    np.testing.assert_array_equal(load_backbone(out)(images), load_insightface(path)(images))
+    with pytest.raises(FileNotFoundError, match=r"none.onnx: no such"):
+        load_backbone(tmp_path / "none.onnx")
