@@ -28,7 +28,8 @@ def run_program(name, work, args):
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
-    for package in ("dataset", "nets", "eval", "training", "export"):
+    # A program that is run by `python -m` is called __main__.
+    for package in ("dataset", "nets", "eval", "training", "export", name, "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
     # TensorFlow warns of every name that it changes in a SavedModel.
     for library in ("tensorflow", "absl"):

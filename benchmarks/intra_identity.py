@@ -1,0 +1,98 @@
+"""How close the embeddings of one identity lie together, for one model beside another.
+
+    python -m benchmarks.intra_identity --config config.ini --source vgg MODEL MODEL ...
+
+Prints a row of a table per model: accuracy on the config's LFW set; cosines of the same and of different
+people there, whom the model has not seen; and of every image of the source to its identity's centre,
+the mean of the identity's normalised embeddings.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset.combine import CombinedSources
+from dataset.config import read_config
+from dataset.convert import convert_sources
+from dataset.pairs import read_pairs
+from dataset.tfrecord import decode_example
+from eval.verification import evaluate_pairs, pair_distances
+
+_HEADINGS = ("model", "LFW accuracy", "LFW same: cosine", "LFW different: cosine", "own centre: cosine") + (
+    "spread between identities",
+)
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.intra_identity", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("models", nargs="+", type=Path, help="in any form")
+    parser.add_argument("--config", type=Path, default=Path("config.ini"))
+    parser.add_argument("--source", default="vgg", help="section of the config")
+    parser.add_argument("--batch_size", type=int, default=64)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from eval.extractor import embed_pairs
+    from eval.face_model import load_face_model
+
+    config = read_config(args.config)
+    sources = CombinedSources(convert_sources(config, [args.source]))
+    pairs = read_pairs(config.lfw.npdata, config.lfw.npdata_order)
+    print("| " + " | ".join(_HEADINGS) + " |\n|" + "---|" * len(_HEADINGS))
+    for path in args.models:
+        model = load_face_model(path, pairs.image_size)
+        distances = pair_distances(*embed_pairs(model, pairs, args.batch_size), "cosine")
+        result = evaluate_pairs(distances, pairs.is_same)
+        cosines, of_identities = own_centre_cosines(*_embed_source(model, sources, args.batch_size))
+        cells = [
+            str(path),
+            f"{result.accuracy:.4f}",
+            *(_mean_and_std(1 - distances[kind]) for kind in (pairs.is_same, ~pairs.is_same)),
+            _mean_and_std(cosines),
+            f"{of_identities.std():.3f}",
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def own_centre_cosines(embeddings, identities):
+    """Cosines to the own identity's mean direction.
+
+    Args:
+        embeddings: float, shape `(n, dim)`.
+        identities: int, shape `(n,)`.
+
+    Returns:
+        `(cosines, of_identities)`: float arrays `(n,)` and, their means, `(num_identities,)`.
+    """
+    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    _, identities, counts = np.unique(identities, return_inverse=True, return_counts=True)
+    centres = np.zeros((len(counts), directions.shape[1]))
+    np.add.at(centres, identities, directions)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    cosines = np.einsum("nd,nd->n", directions, centres[identities])
+    return cosines, np.bincount(identities, cosines) / counts
+
+
+def _embed_source(model, sources, batch_size):
+    embeddings, identities = [], []
+    for start in tqdm(range(0, sources.num_images, batch_size), leave=False, disable=None):
+        records = np.arange(start, min(start + batch_size, sources.num_images))
+        faces, labels = zip(*map(decode_example, sources.read(records)[0]), strict=True)
+        faces = [cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR_RGB) for face in faces]
+        embeddings.append(model.embed(np.stack(faces)))
+        identities += labels
+    return np.concatenate(embeddings), np.array(identities)
+
+
+def _mean_and_std(values):
+    return f"{values.mean():.3f} +- {values.std():.3f}"
+
+
+if __name__ == "__main__":
+    main()

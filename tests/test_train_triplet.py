@@ -1,0 +1,182 @@
+"""The program as a user runs it, on a small made-up set."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import train_centre
+import train_triplet
+from nets.checkpoint import newest_checkpoint
+from nets.load import load_backbone
+from nets.tf1_weights import tf1_variables
+from tests.golden.weight_rule import golden_weight
+from tests.nets.tf1_writer import write_tf1_checkpoint
+from tests.test_train_centre import are_equal, data, flags, log, state
+
+__all__ = ["data"]  # the fixture
+
+GOLDEN = Path(__file__).parent / "golden" / "nets" / "ir32_112x96.json"
+
+
+def without(arguments, *names):
+    """The arguments without those that say which net it is."""
+    start = 3 if "image_size" in names else 0
+    return [given for given in arguments[start:] if given.lstrip("-").split("=")[0] not in names]
+
+
+def triplet_flags(data, **given):
+    """Flags of a run of its own folder, whose net comes from `model_path`."""
+    paths = {name: data / "triplet" / name for name in ("summary_path", "ckpt_path", "saved_model_path")}
+    arguments = flags(data, **{"sample_per_class": 2, "source": "vgg", **paths, **given})
+    return without(arguments, "image_size", "net_depth")
+
+
+@pytest.fixture
+def trained(data):
+    """The data folder, after two steps of `train_centre`."""
+    assert train_centre.main(flags(data, max_steps=2)) == 0
+    return data
+
+
+@pytest.mark.parametrize("form", ["ckpt", "models"])
+def test_the_whole_net_is_restored(trained, form):
+    """Row 11 of docs/fidelity.md."""
+    (model,) = (trained / "models").iterdir()
+    path = {"ckpt": trained / "ckpt", "models": model}[form]
+    # A rate so small that the weights stay: what differs was not restored.
+    arguments = triplet_flags(trained, model_path=path, max_steps=1, lr_values=1e-30)
+    assert train_triplet.main([*arguments, "--lr_steps"]) == 0
+    assert "ir32; optimizer and step start fresh" in log(trained)
+    tuned, start = load_backbone(trained / "triplet" / "ckpt_path"), load_backbone(path)
+    assert tuned.net == start.net
+    for one, two in zip(tuned.trainable_variables, start.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-20, err_msg=one.path)
+    # The moving statistics moved on from where they were, by one step of one tenth.
+    name = "bn0"
+    moved, before = (net.get_layer(name).moving_variance.numpy() for net in (tuned, start))
+    assert 0 < np.abs(moved - before).max() < 0.15 * np.abs(before).max()
+    assert (before != 1).all()
+    manifest = newest_checkpoint(trained / "triplet" / "ckpt_path")[1]
+    assert (manifest["step"], manifest["loss"]) == (1, "triplet")
+
+
+def test_from_records_to_a_scored_model(trained):
+    arguments = triplet_flags(trained, model_path=trained / "ckpt")
+    assert train_triplet.main(arguments) == 0
+    (model,) = (trained / "triplet" / "saved_model_path").iterdir()
+    assert re.fullmatch(r"iter_4_lfw_[01]\.\d{5}_ytf_0\.00000", model.name)
+    for term in ("triplet", "hardest_positive", "hardest_negative", "active", "weight_decay", "total"):
+        assert re.search(rf"step 4/4 .* {term} \d", log(trained)), term
+    assert "60 images of 4 identities; ir32" in log(trained)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit_without_the_model_it_started_from(trained):
+    start = trained / "ckpt"
+    assert train_triplet.main(triplet_flags(trained, model_path=start)) == 0
+    unbroken = state(trained / "triplet" / "ckpt_path")
+    arguments = triplet_flags(trained, model_path=start, max_steps=2, ckpt_path=trained / "again")
+    assert train_triplet.main(arguments) == 0
+    start.rename(trained / "moved")
+    arguments = triplet_flags(trained, model_path=start, ckpt_path=trained / "again")
+    assert train_triplet.main(arguments) == 0
+    assert "going on from step 2" in log(trained)
+    assert are_equal(state(trained / "again"), unbroken)
+
+
+def test_on_two_replicas(trained, two_replicas):
+    args = train_triplet._parse_arguments(triplet_flags(trained, model_path=trained / "ckpt"))
+    assert train_triplet.train(args, two_replicas) == 0
+    assert newest_checkpoint(trained / "triplet" / "ckpt_path")[1]["step"] == 4
+
+
+def test_from_a_tensorflow_1_checkpoint(data):
+    checkpoint = write_tf1_checkpoint(GOLDEN, data / "tf1" / "iter_258000.ckpt", num_identities=6)
+    arguments = triplet_flags(data, model_path=checkpoint, max_steps=1)
+    assert train_triplet.main(arguments) == 0
+    tuned = load_backbone(data / "triplet" / "ckpt_path")
+    assert tuned.net["image_size"] == [112, 96]
+    name = "resnet_v1_32/E_BN2/gamma"  # not trainable: the original would have lost it
+    np.testing.assert_array_equal(tf1_variables(tuned)[name], golden_weight(name, (512,)))
+
+    # train_centre takes the centres, too, where they fit.
+    arguments = without(flags(data, model_path=checkpoint, max_steps=1), "image_size", "net_depth")
+    assert train_centre.main(arguments) == 0
+    assert f"centres of {checkpoint}: 6 identities" in log(data)
+    centres = state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"]
+    expected = golden_weight("arc_loss/embedding_weights", (512, 6))
+    assert np.abs(centres - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_init_from_takes_the_net_and_says_that_the_centres_start_fresh(trained):
+    arguments = flags(trained, source="vgg", ckpt_path=trained / "other", max_steps=1)
+    assert train_centre.main([*arguments, f"--init_from={trained / 'ckpt'}"]) == 0
+    assert "the centres of 4 identities start fresh" in log(trained)
+    one, two = (load_backbone(trained / name) for name in ("ckpt", "other"))
+    kernels = [net.get_layer("conv1").kernel.numpy() for net in (one, two)]
+    assert 0 < np.abs(kernels[0] - kernels[1]).max() < 0.05
+    assert state(trained / "other")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"].shape == (512, 4)
+
+
+@pytest.mark.parametrize("program", [train_centre, train_triplet])
+def test_models_that_do_not_fit(trained, program, caplog):
+    given = {"model_path": trained / "ckpt", "ckpt_path": trained / "new"}
+    if program is train_centre:
+        # A training checkpoint is gone on from, centres and all.
+        assert train_centre.main(flags(trained, source="vgg", **given)) == 1
+        assert "this run needs num_identities = 4, the checkpoint has 6" in caplog.text
+        (model,) = (trained / "models").iterdir()
+        assert train_centre.main(flags(trained, **{**given, "model_path": model})) == 1
+        assert "expected centres of shape (512, 6), received none; --init_from takes the net" in caplog.text
+    else:
+        arguments = [*triplet_flags(trained, **given), "--backbone=se_ir32"]
+        assert train_triplet.main(arguments) == 1
+        assert "the flags ask for architecture = se_ir32, the model has ir32" in caplog.text
+        # A run of another loss is not gone on from by mistake.
+        assert train_triplet.main(triplet_flags(trained, ckpt_path=trained / "ckpt", source="vgg")) == 1
+        assert "this run needs num_identities = 4, the checkpoint has 6" in caplog.text
+    assert not (trained / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model_path": "nowhere"}, "nowhere: no such model"),
+        ({"sample_per_class": 1}, "images_per_identity: expected at least 2, received 1"),
+        ({"sample_per_class": 3}, "batch_size: expected a multiple of images_per_identity, 3, received 4"),
+        ({"triplet_margin": -1}, "margin: expected"),
+        ({"read": "sequential"}, "read: expected 'random' with IdentitySampler, received 'sequential'"),
+    ],
+)
+def test_bad_flags(data, given, message, caplog):
+    arguments = [*triplet_flags(data, **given), "--net_depth=32", "--image_size", "16", "16"]
+    assert train_triplet.main(arguments) == 1
+    assert message in caplog.records[-1].getMessage()
+
+
+def test_all_of_the_original_s_flags():
+    args = train_triplet._parse_arguments([])
+    expected = {"triplet_margin": 0.3, "triplet_weight": 10.0, "sample_per_class": 4, "source": ["vgg"]}
+    assert {name: getattr(args, name) for name in expected} == expected
+    assert args.ckpt_path == Path("output/vgg-triplet/ckpt")
+
+
+def test_identities_of_a_batch_are_p_times_k(data, monkeypatch):
+    """What reaches the loss: K images of each of P identities."""
+    from losses.triplet import TripletLoss
+
+    seen = []
+    call = TripletLoss.call
+
+    def spy(self, embeddings, identities, **scheduled):
+        tf.numpy_function(lambda values: seen.append(values.copy()), [identities], [])
+        return call(self, embeddings, identities, **scheduled)
+
+    monkeypatch.setattr(TripletLoss, "call", spy)
+    arguments = [*triplet_flags(data, max_steps=3), "--net_depth=32", "--image_size", "16", "16"]
+    assert train_triplet.main(arguments) == 0
+    assert len(seen) >= 3
+    for identities in seen:
+        assert identities[0] == identities[1] != identities[2] == identities[3]

@@ -1,0 +1,152 @@
+"""Row by row: what a flag of docs/fidelity.md changes in a run, and that `--faithful` sets it."""
+
+import argparse
+import inspect
+
+import numpy as np
+import pytest
+
+import dataset.identity_sampler
+import dataset.sampler
+import train_centre
+import train_triplet
+from nets.tf1_weights import tf1_variables
+from tests.dataset.samples import make_images
+from tests.test_train_centre import PAIRS, data, flags
+from training import session
+from training.flags import FAITHFUL, net_arguments, parse_flags
+
+__all__ = ["data"]  # the fixture
+
+# The flags of each row beside the values that they have without.
+ROWS = {
+    1: ("lr_counts_per_step", 1),
+    3: ("mirror", True),
+    5: ("dense_decay", "every_depth"),
+    7: ("random_final_gamma", False),
+    12: ("reshuffle", True),
+    13: ("with_replacement", False),
+    18: ("threshold", "best"),
+    24: ("lfw_as_stored", False),
+    25: ("list_order", "bgr"),
+}
+PROGRAMS = {train_centre: FAITHFUL, train_triplet: {**FAITHFUL, "with_replacement": True}}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_faithful_sets_every_flag_of_the_ledger(program):
+    plain, faithful = (program._parse_arguments(given) for given in ([], ["--faithful"]))
+    changed = {
+        name for name in vars(plain) if name != "faithful" and getattr(plain, name) != getattr(faithful, name)
+    }
+    assert changed == PROGRAMS[program].keys()
+    assert {name: getattr(faithful, name) for name in changed} == PROGRAMS[program]
+    assert changed | {"with_replacement"} == {name for name, _ in ROWS.values()}
+    for name, default in ROWS.values():
+        assert getattr(plain, name, default) == default
+
+
+def test_a_flag_that_is_given_wins():
+    args = train_triplet._parse_arguments(["--mirror", "--faithful", "--threshold=best", "--reshuffle"])
+    assert (args.mirror, args.threshold, args.reshuffle, args.list_order) == (True, "best", True, "rgb")
+
+
+def test_faithful_does_not_touch_the_next_run():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mirror", default=True)
+    parser.add_argument("--faithful", action="store_true")
+    assert parse_flags(parser, []).mirror is True
+
+
+@pytest.fixture
+def run_of(data, monkeypatch):
+    """A function that trains one step, with sources of which one is a list and an `.np` of pairs."""
+    (data / "images").mkdir()
+    lines = []
+    for number, (encoded, label) in enumerate(make_images()[:30]):
+        (data / "images" / f"{number}.jpg").write_bytes(encoded)
+        lines.append(f"{number}.jpg {label}\n")
+    (data / "list.txt").write_text("".join(lines))
+    config = (data / "config.ini").read_text().replace(str(PAIRS), str(PAIRS.with_suffix(".np")))
+    (data / "config.ini").write_text(config + "[WebFace]\ntrain_list = ./list.txt\nprefix = ./images\n")
+
+    seen = {}
+
+    def watch(holder, name):
+        watched = getattr(holder, name)
+
+        def call(*args, **kwargs):
+            bound = inspect.signature(watched).bind(*args, **kwargs)
+            bound.apply_defaults()
+            seen[name] = bound.arguments
+            return watched(*args, **kwargs)
+
+        monkeypatch.setattr(holder, name, call)
+
+    for name in ("TrainingBatches", "Trainer", "StepSchedule", "evaluate_pairs", "read_pairs"):
+        watch(session, name)
+    # The programs import these when they run; the second one uses the first.
+    watch(dataset.sampler, "ShuffledSampler")
+    watch(dataset.identity_sampler, "IdentitySampler")
+
+    def run(program, *given, **values):
+        arguments = [*flags(data, max_steps=1, **values), *given, "--source", "vgg", "WebFace"]
+        assert program.main(arguments) == 0
+        return seen
+
+    return run
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_what_the_flags_do_to_a_run(run_of, faithful):
+    rates = ["--lr_steps", "40", "--lr_values", "1e-4", "1e-5"]
+    seen = run_of(train_centre, *rates, *(["--faithful"] if faithful else []))
+    names = {id(v): name for name, v in tf1_variables(seen["Trainer"]["backbone"]).items()}
+    decayed = {names.get(id(variable), "centres") for variable in seen["Trainer"]["decayed_variables"]}
+    gamma = seen["Trainer"]["backbone"].get_layer("E_BN2").gamma.numpy()
+    # 512 / 4 steps for each of lr_steps.
+    assert seen["StepSchedule"]["boundaries"] == [40 * 128 // (2 if faithful else 1)]
+    assert seen["TrainingBatches"]["mirror"] is not faithful
+    assert ("resnet_v1_32/E_DenseLayer/W" in decayed) is not faithful
+    assert "centres" in decayed and "resnet_v1_32/conv1/W_conv2d" in decayed
+    assert (gamma.std() > 0) == faithful
+    assert seen["ShuffledSampler"]["reshuffle"] is not faithful
+    assert seen["evaluate_pairs"]["rule"] == ("crossing" if faithful else "best")
+    folds = seen["evaluate_pairs"]["folds"]
+    assert folds is None if not faithful else np.bincount(folds).tolist() == [4] * 10
+    assert seen["read_pairs"]["order"] == ("bgr" if faithful else "rgb")
+    assert tuple(seen["TrainingBatches"]["rgb_sources"]) == ((1,) if faithful else ())
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_what_the_flags_do_to_a_triplet_run(run_of, faithful):
+    seen = run_of(train_triplet, *(["--faithful"] if faithful else []), sample_per_class=2)
+    assert seen["IdentitySampler"]["with_replacement"] is faithful
+    assert seen["IdentitySampler"]["images_per_identity"] == 2
+    assert tuple(seen["TrainingBatches"]["rgb_sources"]) == ((1,) if faithful else ())
+
+
+def test_row_5_is_about_depth_50(run_of):
+    seen = run_of(train_centre, "--faithful", net_depth=50)
+    dense = seen["Trainer"]["backbone"].get_layer("E_DenseLayer").kernel
+    assert any(variable is dense for variable in seen["Trainer"]["decayed_variables"])
+
+
+def net_of(*given, base=None):
+    return net_arguments(train_centre._parse_arguments(list(given)), base)
+
+
+def test_the_net_that_the_flags_ask_for():
+    assert net_of() == {"architecture": "ir50", "image_size": (112, 96), "seed": 0}
+    assert net_of("--net_type=se_ir")["architecture"] == "se_ir50"
+    assert net_of("--net_depth=100")["architecture"] == "ir100"
+    net = net_of("--backbone=iresnet50", "--image_size", "112", "112", "--faithful", "--keep_prob=0.9")
+    assert net == {"architecture": "iresnet50", "image_size": [112, 112], "seed": 0, "keep_prob": 0.9}
+    assert net_of("--faithful")["random_final_gamma"] is True
+
+
+def test_the_net_of_a_model_comes_before_defaults_and_after_flags():
+    base = {"architecture": "gn_ir50", "image_size": [64, 64], "keep_prob": 0.5, "seed": 3}
+    assert net_of("--seed=7", base=base) == {**base, "seed": 7}
+    changed = net_of("--net_depth=32", "--keep_prob=1", base=base)
+    assert (changed["architecture"], changed["keep_prob"], changed["image_size"]) == ("ir32", 1.0, [64, 64])
