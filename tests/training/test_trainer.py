@@ -4,6 +4,9 @@ import pytest
 import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
+from losses.build import build_loss
+from losses.triplet import TripletLoss
+from losses.variants import LOSSES
 from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
 from nets.prelu import PReLU
@@ -28,13 +31,13 @@ def small_net():
     return keras.Model(images, BatchNorm(train_gamma=False)(x))
 
 
-def make_trainer(strategy, rate=0.01, **arguments):
+def make_trainer(strategy, rate=0.01, make_head=None, **arguments):
     with strategy.scope():
         backbone = small_net()
-        head = AngularCentreLoss(IDENTITIES, scale=8.0)
+        head = make_head() if make_head else AngularCentreLoss(IDENTITIES, scale=8.0)
         head.build(backbone.output_shape)
         optimizer = MomentumSGD(rate, 0.9)
-    decayed = [*decayed_variables(backbone), head.centres]
+    decayed = [*decayed_variables(backbone), *head.trainable_variables]
     return Trainer(strategy, backbone, head, optimizer, decayed, **arguments)
 
 
@@ -66,6 +69,52 @@ def test_two_replicas_equal_one_device(two_replicas, clip_norm):
     assert trainers[0].step == trainers[1].step == 4
     for one, two in zip(*map(weights, trainers), strict=True):
         np.testing.assert_allclose(two, one, atol=2e-4 * max(1, np.abs(one).max()))
+
+
+HEADS = {
+    **{name: (lambda name=name: build_loss(name, IDENTITIES, seed=1)) for name in LOSSES},
+    "batch_hard": TripletLoss,
+    "batch_all": lambda: TripletLoss("batch_all"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_loss_trains_and_its_state_comes_back(name, tmp_path):
+    trainer, resumed = (make_trainer(make_strategy(), make_head=HEADS[name]) for _ in range(2))
+    first, *_, last = [trainer.train_step(*batch(0, 12)) for _ in range(15)]
+    assert float(last["loss"]) < float(first["loss"])
+    assert {"loss", "total", "weight_decay", "gradient_norm"} <= last.keys()
+    trainer.state.write(str(tmp_path / "state"))
+    resumed.state.read(str(tmp_path / "state")).assert_consumed()
+    for one, two in zip(
+        trainer.train_step(*batch(1, 12)).values(), resumed.train_step(*batch(1, 12)).values(), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", ["adaface", "batch_hard", "batch_all"])
+def test_losses_of_the_whole_batch_see_it_from_every_replica(two_replicas, name):
+    # Embeddings that do not depend on the replica's share: batch normalisation is left out.
+    results = []
+    for strategy in (make_strategy(), two_replicas):
+        with strategy.scope():
+            images = keras.Input((*SIZE, 3))
+            x = keras.layers.Flatten()(images)
+            dense = keras.layers.Dense(
+                8, kernel_initializer=keras.initializers.HeNormal(2), name="E_DenseLayer"
+            )
+            backbone = keras.Model(images, dense(x))
+            head = HEADS[name]()
+            head.build(backbone.output_shape)
+            optimizer = MomentumSGD(0.01, 0.9)
+        trainer = Trainer(strategy, backbone, head, optimizer, decayed_variables(backbone))
+        terms = [trainer.train_step(*batch(step, 12)) for step in range(3)]
+        results.append(([{k: float(v) for k, v in step.items()} for step in terms], weights(trainer)))
+    (one_terms, one_weights), (two_terms, two_weights) = results
+    for one, two in zip(one_terms, two_terms, strict=True):
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+    for one, two in zip(one_weights, two_weights, strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-5 * max(1, np.abs(one).max()))
 
 
 def test_replicas_share_the_mean_over_the_global_batch(two_replicas):
