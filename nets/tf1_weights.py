@@ -44,7 +44,7 @@ class Import:
         ]
         if self.centres is not None:
             lines.append(f"centres: {self.centres.shape[1]} identities")
-        lines += [f"ignored: {len(names)} {kind} ({_some(names)})" for kind, names in self.ignored.items()]
+        lines += [f"ignored {kind}: {len(names)} ({_some(names)})" for kind, names in self.ignored.items()]
         return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The program as a user runs it, on a small made-up set."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from nets.load import load_backbone
 from nets.tf1_weights import tf1_variables
 from tests.golden.weight_rule import golden_weight
 from tests.nets.tf1_writer import write_tf1_checkpoint
-from tests.test_train_centre import are_equal, data, flags, log, state
+from tests.test_train_centre import are_equal, data, flags, log, make_data, state
 
 __all__ = ["data"]  # the fixture
 
@@ -34,18 +35,23 @@ def triplet_flags(data, **given):
     return without(arguments, "image_size", "net_depth")
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A data folder after two steps of `train_centre`."""
+    folder = make_data(tmp_path_factory.mktemp("trained"))
+    assert train_centre.main(flags(folder, max_steps=2)) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(data):
-    """The data folder, after two steps of `train_centre`."""
-    assert train_centre.main(flags(data, max_steps=2)) == 0
-    return data
+def trained(trained_once, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(trained_once, tmp_path / "data")
 
 
-@pytest.mark.parametrize("form", ["ckpt", "models"])
-def test_the_whole_net_is_restored(trained, form):
+def test_the_whole_net_is_restored(trained):
     """Row 11 of docs/fidelity.md."""
-    (model,) = (trained / "models").iterdir()
-    path = {"ckpt": trained / "ckpt", "models": model}[form]
+    (path,) = (trained / "models").iterdir()
     # A rate so small that the weights stay: what differs was not restored.
     arguments = triplet_flags(trained, model_path=path, max_steps=1, lr_values=1e-30)
     assert train_triplet.main([*arguments, "--lr_steps"]) == 0
@@ -73,17 +79,16 @@ def test_from_records_to_a_scored_model(trained):
     assert "60 images of 4 identities; ir32" in log(trained)
 
 
-def test_a_stopped_run_goes_on_bit_for_bit_without_the_model_it_started_from(trained):
-    start = trained / "ckpt"
-    assert train_triplet.main(triplet_flags(trained, model_path=start)) == 0
-    unbroken = state(trained / "triplet" / "ckpt_path")
-    arguments = triplet_flags(trained, model_path=start, max_steps=2, ckpt_path=trained / "again")
+def test_a_killed_run_goes_on_bit_for_bit_without_the_model_it_started_from(trained):
+    arguments = triplet_flags(trained, model_path=trained / "ckpt")
     assert train_triplet.main(arguments) == 0
-    start.rename(trained / "moved")
-    arguments = triplet_flags(trained, model_path=start, ckpt_path=trained / "again")
+    checkpoints = trained / "triplet" / "ckpt_path"
+    unbroken = state(checkpoints)
+    shutil.rmtree(checkpoints / "step_00000004")  # as if the kill had come before it
+    (trained / "ckpt").rename(trained / "moved")
     assert train_triplet.main(arguments) == 0
     assert "going on from step 2" in log(trained)
-    assert are_equal(state(trained / "again"), unbroken)
+    assert are_equal(state(checkpoints), unbroken)
 
 
 def test_on_two_replicas(trained, two_replicas):
