@@ -93,6 +93,12 @@ def _take_centres(head, path):
 def _parse_arguments(argv):
     parser = argparse.ArgumentParser(prog="python -m train_centre", description=__doc__.splitlines()[0])
     add_shared_flags(parser, sources=["vgg", "ms1m"], output_folder="./output")
+    parser.add_argument(
+        "--reshuffle",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the images anew for every epoch (row 12)",
+    )
     start = parser.add_argument_group("start", "of a run that has no checkpoint in --ckpt_path yet")
     start.add_argument(
         "--model_path", type=Path,
@@ -112,7 +118,7 @@ def _parse_arguments(argv):
     loss.add_argument(
         "--margin_warmup_steps", type=int, default=0, help="the margin rises from 0 over so many steps"
     )
-    return parse_flags(parser, argv)
+    return parse_flags(parser, argv, faithful={"reshuffle": False})
 
 
 if __name__ == "__main__":

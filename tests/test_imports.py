@@ -20,7 +20,8 @@ ALLOWED = {
 WITHOUT_TENSORFLOW = [
     *("dataset.config", "dataset.convert", "dataset.manifest", "dataset.pairs", "dataset.recordio"),
     *("dataset.sampler", "dataset.tfrecord", "eval.templates", "eval.verification", "nets.variants"),
-    *("dataset.identity_sampler", "training.flags", "train_centre", "train_triplet"),
+    *("dataset.identity_sampler", "losses.variants", "nets.tf1_checkpoint", "training.flags"),
+    *("train_centre", "train_triplet"),
 ]
 
 FILES = [*ROOT.glob("*.py"), *(path for package in ALLOWED for path in ROOT.glob(f"{package}/**/*.py"))]

@@ -18,7 +18,6 @@ FAITHFUL = {
     "mirror": False,  # row 3
     "dense_decay": "depth_50",  # row 5
     "random_final_gamma": True,  # row 7
-    "reshuffle": False,  # row 12
     "threshold": "crossing",  # rows 18 and 19
     "lfw_as_stored": True,  # row 24
     "list_order": "rgb",  # row 25
@@ -73,10 +72,7 @@ def add_shared_flags(parser, sources, output_folder):
         "--mirror",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="images at random (row 3)",
-    )
-    data.add_argument(
-        "--reshuffle", action=argparse.BooleanOptionalAction, default=True, help="every epoch anew (row 12)"
+        help="flip images at random (row 3)",
     )
     data.add_argument(
         "--list_order", choices=LIST_ORDERS, default="bgr", help="channels of image lists (row 25)"

@@ -30,7 +30,10 @@ ROWS = {
     24: ("lfw_as_stored", False),
     25: ("list_order", "bgr"),
 }
-PROGRAMS = {train_centre: FAITHFUL, train_triplet: {**FAITHFUL, "with_replacement": True}}
+PROGRAMS = {
+    train_centre: {**FAITHFUL, "reshuffle": False},
+    train_triplet: {**FAITHFUL, "with_replacement": True},
+}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -41,14 +44,14 @@ def test_faithful_sets_every_flag_of_the_ledger(program):
     }
     assert changed == PROGRAMS[program].keys()
     assert {name: getattr(faithful, name) for name in changed} == PROGRAMS[program]
-    assert changed | {"with_replacement"} == {name for name, _ in ROWS.values()}
+    assert changed | {"reshuffle", "with_replacement"} == {name for name, _ in ROWS.values()}
     for name, default in ROWS.values():
         assert getattr(plain, name, default) == default
 
 
 def test_a_flag_that_is_given_wins():
-    args = train_triplet._parse_arguments(["--mirror", "--faithful", "--threshold=best", "--reshuffle"])
-    assert (args.mirror, args.threshold, args.reshuffle, args.list_order) == (True, "best", True, "rgb")
+    args = train_triplet._parse_arguments(["--mirror", "--faithful", "--threshold=best", "--no-squared"])
+    assert (args.mirror, args.threshold, args.squared, args.list_order) == (True, "best", False, "rgb")
 
 
 def test_faithful_does_not_touch_the_next_run():
