@@ -57,7 +57,7 @@ class BatchRenorm(BatchNorm):
         moving_stddev = tf.sqrt(self.moving_variance.value + self.epsilon)
         r = tf.clip_by_value(tf.sqrt(variance + self.epsilon) / moving_stddev, self.rmin, self.rmax)
         d = tf.clip_by_value((mean - self.moving_mean.value) / moving_stddev, -self.dmax, self.dmax)
-        return gamma * tf.stop_gradient(r), beta + gamma * tf.stop_gradient(d)
+        return gamma * r, beta + gamma * d
 
     def get_config(self):
         return {**super().get_config(), "rmin": self.rmin, "rmax": self.rmax, "dmax": self.dmax}
