@@ -51,13 +51,16 @@ def train(args, strategy=None):
 
     given = {name: getattr(args, name) for name in ARGUMENTS}
     build_loss(args.loss, num_identities=1, **given)  # what is wrong with them is found before converting
+    has_margin = "margin" in LOSSES[args.loss]["arguments"]
+    if args.margin_warmup_steps and not has_margin:
+        raise ValueError(f"--margin_warmup_steps: --loss {args.loss} has no margin")
     goes_on = bool(args.model_path and checkpoint_folders(args.model_path))
     session = Session(
         args,
         config,
         strategy,
         resume_from=args.model_path if goes_on else None,
-        start_from=args.init_from if args.init_from or goes_on else args.model_path,
+        start_from=args.init_from or (None if goes_on else args.model_path),
     )
     sources = CombinedSources(convert_sources(config, args.source))
     sampler = ShuffledSampler(
@@ -70,9 +73,7 @@ def train(args, strategy=None):
         _take_centres(head, args.model_path)
     elif session.starts_anew and args.init_from:
         logger.info("the centres of %d identities start fresh", sources.num_identities)
-    schedules = {}
-    if "margin" in LOSSES[args.loss]["arguments"]:
-        schedules["margin"] = LinearRise(head.margin, args.margin_warmup_steps)
+    schedules = {"margin": LinearRise(head.margin, args.margin_warmup_steps)} if has_margin else {}
     return session.run(sources, sampler, head, args.loss, export_saved_model, schedules)
 
 

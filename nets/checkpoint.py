@@ -51,7 +51,7 @@ def read_checkpoint(folder):
     path = folder / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text())
-        version, checksums = manifest["version"], manifest["sha256"]
+        version, checksums, net = manifest["version"], manifest["sha256"], manifest["net"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a checkpoint's manifest, received {error!r}") from None
     if version != VERSION:
@@ -62,7 +62,7 @@ def read_checkpoint(folder):
         if received != expected:
             raise ValueError(f"{file}: expected SHA-256 {expected}, received {received}")
     # The first checkpoints did not name their loss: there was one.
-    return {"loss": "angular_centre", **manifest, "net": _by_name(manifest["net"])}
+    return {"loss": "angular_centre", **manifest, "net": _by_name(net)}
 
 
 def newest_checkpoint(path):

@@ -160,6 +160,10 @@ def test_learning_rate_boundaries():
             {"loss": "arcface", "centre_weight": 1},
             "--loss arcface: has no centre_weight; it takes margin, scale",
         ),
+        (
+            {"loss": "softmax", "margin_warmup_steps": 9},
+            "--margin_warmup_steps: --loss softmax has no margin",
+        ),
         ({"backbone": "ir50"}, "--backbone: expected it alone, received --net_depth beside it"),
         ({"model_path": "nowhere"}, "nowhere: no such model"),
         ({"model_path": "a", "init_from": "b"}, "expected --model_path or --init_from, received both"),
