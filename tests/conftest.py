@@ -1,5 +1,3 @@
-import gc
-
 import pytest
 import tensorflow as tf
 
@@ -15,10 +13,3 @@ def two_replicas():
     from training.strategy import make_strategy
 
     return make_strategy(["CPU:0", "CPU:1"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_search_through_old_graphs():
-    """Graphs of earlier tests that are still alive would be searched for garbage again and again."""
-    gc.collect()
-    gc.freeze()
