@@ -95,13 +95,19 @@ def check(program, first_tolerance, loss_tolerance, result_tolerance):
         assert difference < result_tolerance, name
 
 
-@pytest.mark.parametrize("program", GOLDEN)
-def test_with_the_original_s_operations(program, monkeypatch):
+# Tolerances of the first three steps, of all five, and of the variables after them. The triplet loss has no
+# scale of 64, and so magnifies less.
+@pytest.mark.parametrize(
+    ("program", "tolerances"), [("centre", (1e-5, 5e-4, 1e-2)), ("triplet", (1e-5, 1e-5, 1e-4))]
+)
+def test_with_the_original_s_operations(program, tolerances, monkeypatch):
     monkeypatch.setattr(BatchNorm, "call", norm_as_the_original)
     monkeypatch.setattr(PReLU, "call", prelu_as_the_original)
-    check(program, 5e-5, 1e-3, 2e-2)
+    check(program, *tolerances)
 
 
-@pytest.mark.parametrize("program", GOLDEN)
-def test_with_our_layers(program):
-    check(program, 1e-4, 1e-3, 2e-2)
+@pytest.mark.parametrize(
+    ("program", "tolerances"), [("centre", (1e-4, 1e-3, 2e-2)), ("triplet", (1e-4, 5e-4, 1e-2))]
+)
+def test_with_our_layers(program, tolerances):
+    check(program, *tolerances)
