@@ -12,6 +12,7 @@ import numpy as np
 
 from dataset.face_drawing import IMAGE_SIZE
 from dataset.recordio import RecordWriter, pack_image
+from dataset.video_pairs import write_video_pairs
 
 NUM_FOLDS = 10
 
@@ -115,12 +116,12 @@ def write_videos(folder, draw, identities, num_videos, num_frames, rng):
 
     splits, image_pairs = [], []
     for split, pairs in enumerate(_video_pairs(identities, num_videos, rng), start=1):
-        for number, (first, second) in enumerate(pairs, start=1):
+        for first, second in pairs:
             same = int(first[0] == second[0])
-            splits.append(f"{split}, {number}, {_video_path(first)}, {_video_path(second)}, {same}\n")
+            splits.append((split, _video_path(first), _video_path(second), same))
             frames = rng.integers(num_frames, size=2)
             image_pairs.append(f"{same},{_frame_path(first, frames[0])},{_frame_path(second, frames[1])}\n")
-    (folder / "splits.txt").write_text("".join(splits))
+    write_video_pairs(folder / "splits.txt", splits)
     (folder / "ytf_img_pair.txt").write_text("".join(image_pairs))
     (folder / "ytf-error.txt").write_text("")  # no video here has a wrong identity
 

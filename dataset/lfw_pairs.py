@@ -1,0 +1,78 @@
+"""The official `pairs.txt` of LFW."""
+
+from pathlib import Path
+
+_LINE = "Name, number, number or Name, number, Name, number"
+
+
+def read_lfw_pairs(path):
+    """Reads `pairs.txt`, or another list in its format.
+
+    Lines are `Name<TAB>i<TAB>j`, two images of one person, or `Name<TAB>i<TAB>Name<TAB>j`, of two. The
+    first line may say how many there are: `10<TAB>300` is ten folds, each of 300 of the first kind and
+    then 300 of the second; a single number is one fold.
+
+    References:
+    - [Labeled Faces in the Wild](http://vis-www.cs.umass.edu/lfw/), its README
+
+    Args:
+        path: str or Path.
+
+    Returns:
+        List of `(first image, second image, is same)`, in the order of the file; images as
+        `Name/Name_0001`, without an ending.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line that cannot be read, or other pairs than the first line says. The message
+            names the file, and the line where there is one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such list of pairs")
+    counts, pairs, places = None, [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        fields = [field.strip() for field in line.split("\t" if "\t" in line.strip() else None)]
+        if not any(fields):
+            continue
+        place = f"{path}: line {number}"
+        if counts is None and not pairs and len(fields) <= 2 and all(map(str.isdecimal, fields)):
+            counts = [1, *map(int, fields)][-2:]
+            continue
+        pairs.append(_pair(place, line, fields))
+        places.append(place)
+    if not pairs:
+        raise ValueError(f"{path}: expected lines {_LINE}, received none")
+    if counts is not None:
+        _check_counts(path, places, pairs, *counts)
+    return pairs
+
+
+def _pair(place, line, fields):
+    match fields:
+        case [name, first, second] if first.isdecimal() and second.isdecimal():
+            return _image(name, first), _image(name, second), True
+        case [name, first, other, second] if first.isdecimal() and second.isdecimal() and name != other:
+            return _image(name, first), _image(other, second), False
+        case _:
+            raise ValueError(f"{place}: expected {_LINE}, received {line!r}")
+
+
+def _image(name, number):
+    return f"{name}/{name}_{int(number):04d}"
+
+
+def _check_counts(path, places, pairs, num_folds, num_pairs):
+    expected = 2 * num_folds * num_pairs
+    if len(pairs) != expected:
+        raise ValueError(
+            f"{path}: expected {expected} pairs, as its first line says: "
+            f"{num_folds} folds of 2 x {num_pairs}, received {len(pairs)}"
+        )
+    for number, (place, (*_, is_same)) in enumerate(zip(places, pairs, strict=True)):
+        if is_same != (number % (2 * num_pairs) < num_pairs):
+            kinds = ("two people", "one person")
+            raise ValueError(
+                f"{place}: expected a pair of {kinds[not is_same]}, received one of {kinds[is_same]}: "
+                f"a fold is {num_pairs} pairs of one person, then {num_pairs} of two people"
+            )
