@@ -1,0 +1,156 @@
+"""Templates: from the embeddings of a video's frames to one embedding, or to frame pair distances."""
+
+import numpy as np
+
+POOLINGS = ("mean", "normalised_mean", "norm_weighted", "geometric_median")
+FRAME_PAIRS = ("best_frames", "mean_frames", "median_frames")
+
+# A frame's weight on its direction is its norm to this power.
+_POWERS = {"mean": 1, "normalised_mean": 0, "norm_weighted": 2}
+
+
+def pool(frames, pooling):
+    """The template of a video.
+
+    With `u_i = x_i / |x_i|` the direction of frame `i`, the template is, normalised to length 1,
+
+        mean              sum |x_i| u_i = sum x_i
+        normalised_mean   sum u_i
+        norm_weighted     sum |x_i|^2 u_i
+        geometric_median  argmin_m sum |u_i - m|
+
+    The plain `"mean"` of the embeddings thus weights the directions by the norm already, which
+    is how AdaFace fuses features. `"norm_weighted"` weights by its square: if the norm is a
+    quality that goes with the inverse of a direction's deviation, these are the inverse
+    variances that Probabilistic Face Embeddings fuse with. `"normalised_mean"` is the original's.
+    `"geometric_median"` cannot be moved far by fewer than half of the frames.
+
+    A zero embedding has no direction and contributes nothing. If all are zero, or cancel out, so
+    is the template, which is at cosine distance 1 from everything.
+
+    References:
+    - margin-centre-face, `eval/test_ytf.py` (`"normalised_mean"`)
+    - [AdaFace](https://arxiv.org/abs/2204.00964), and `utils.py::fuse_features_with_norm` of its code
+    - [MagFace](https://arxiv.org/abs/2103.06627): the norm as quality
+    - [Probabilistic Face Embeddings](https://arxiv.org/abs/1904.09658), section 3.3
+
+    Args:
+        frames: float, finite, shape `(num_frames, dim)`, not empty; need not be normalised.
+        pooling: one of `POOLINGS`.
+
+    Returns:
+        float64 array, shape `(dim,)`, of length 1, or 0 as above.
+
+    Raises:
+        ValueError: another pooling or shape, or a frame that is not finite.
+
+    Example:
+
+    >>> pool(np.array([[3.0, 0.0], [0.0, 1.0]]), "norm_weighted").round(3)
+    array([0.994, 0.11 ])
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"expected pooling {', '.join(POOLINGS)}, received '{pooling}'")
+    directions, norms = _directions(frames)
+    if not norms.size:
+        return np.zeros(directions.shape[1])
+    if pooling == "geometric_median":
+        pooled = geometric_median(directions)
+    else:
+        pooled = norms ** _POWERS[pooling] @ directions
+    length = np.linalg.norm(pooled)
+    return pooled / length if length > 0 else pooled
+
+
+def geometric_median(points, tolerance=1e-10, max_iterations=1000):
+    """The point with the smallest sum of distances to all points.
+
+    Its breakdown point is 1/2: to move it without bound, half of the points have to be moved.
+    It is unique unless the points are on one line. There it is a median of their order, and of
+    several (an even number of points) the one that the iteration comes to from the mean: for
+    two points the mean.
+
+    Weiszfeld's iteration from the mean: from `m` to the mean weighted by `1 / |x_i - m|`. Where
+    `m` is at `num_here` of the points, this is not defined; of the other points' unit pulls,
+    whose sum has length `strength`, these withstand `num_here`.
+
+    References:
+    - Weiszfeld 1937, Tohoku Mathematical Journal 43, 355
+    - [Vardi and Zhang 2000](https://doi.org/10.1073/pnas.97.4.1423), the correction at a point
+    - [Lopuhaä and Rousseeuw 1991](https://doi.org/10.1214/aos/1176347978), the breakdown point
+
+    Args:
+        points: float, finite, shape `(num_points, dim)`, not empty.
+        tolerance: float > 0, in the unit of the points. A step as short is the last one, and a
+            point as near counts as reached. Defaults to `1e-10`.
+        max_iterations: int > 0. Defaults to `1000`. A dozen will do, but where one of the points
+            is barely the median, the steps to it shrink so slowly that this is the end of them.
+
+    Returns:
+        float64 array, shape `(dim,)`.
+    """
+    points = np.asarray(points, np.float64)
+    median = points.mean(axis=0)
+    for _ in range(max_iterations):
+        offsets = points - median
+        distances = np.sqrt(np.einsum("pd,pd->p", offsets, offsets))
+        apart = distances > tolerance
+        weights = np.divide(1, distances, out=np.zeros_like(distances), where=apart)
+        num_here = np.count_nonzero(~apart)
+        pull = weights @ offsets
+        strength = np.linalg.norm(pull)
+        if strength <= num_here:
+            break
+        step = (1 - num_here / strength) / weights.sum() * pull
+        median += step
+        if np.linalg.norm(step) <= tolerance:
+            break
+    return median
+
+
+def frame_pair_distances(first, second):
+    """Distances of two videos without pooling: over all pairs of a frame of each.
+
+    Cosine distances, in [0, 2]: the smallest, the mean and the median (of an even number the
+    mean of the middle two). The mean is `1 -` the product of the means of the normalised
+    frames. The other two come from cosines in float32, right to 1e-6.
+
+    A zero embedding has no direction and is left out; a video of nothing else is at distance 1.
+
+    Args:
+        first, second: float, finite, shapes `(num_first, dim)` and `(num_second, dim)`, not empty.
+
+    Returns:
+        dict from `FRAME_PAIRS` to float.
+
+    Raises:
+        ValueError: shapes that do not fit, or a frame that is not finite.
+    """
+    first, _ = _directions(first, "first: ")
+    second, _ = _directions(second, "second: ")
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"expected embeddings of one length, received {first.shape[1]} and {second.shape[1]} numbers"
+        )
+    if not first.size or not second.size:
+        return dict.fromkeys(FRAME_PAIRS, 1.0)
+    cosines = first.astype(np.float32) @ second.astype(np.float32).T
+    best, mean = cosines.max(), first.mean(axis=0) @ second.mean(axis=0)
+    median = np.median(cosines, overwrite_input=True)  # a copy would double the memory of long videos
+    distances = 1 - np.clip(np.array([best, mean, median], np.float64), -1, 1)
+    return dict(zip(FRAME_PAIRS, distances.tolist(), strict=True))
+
+
+def _directions(frames, where=""):
+    """Unit vectors `(num_used, dim)` and norms `(num_used,)` of the frames that are not zero."""
+    frames = np.asarray(frames, np.float64)
+    if frames.ndim != 2 or not len(frames):
+        raise ValueError(f"{where}expected frames of shape (num_frames, dim), received {frames.shape}")
+    norms = np.linalg.norm(frames, axis=1)
+    if not np.isfinite(norms).all():
+        number = np.flatnonzero(~np.isfinite(norms))[0]
+        raise ValueError(f"{where}frame {number}: expected a finite embedding, received NaN or infinity")
+    used = norms > 0
+    if not used.all():
+        frames, norms = frames[used], norms[used]
+    return frames / norms[:, np.newaxis], norms

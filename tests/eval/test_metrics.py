@@ -1,0 +1,334 @@
+import doctest
+import itertools
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from eval import metrics
+from eval.metrics import (
+    FARS,
+    area_under_roc,
+    bootstrap_intervals,
+    equal_error_rate,
+    roc,
+    tar_at_far,
+    tar_name,
+    verification_metrics,
+)
+
+
+def sample(seed, num_pairs=200, ties=False):
+    """Distances and answers; with ties, within a kind and across."""
+    rng = np.random.default_rng(seed)
+    is_same = rng.random(num_pairs) < 0.4
+    is_same[:2] = True, False
+    distances = rng.normal(np.where(is_same, 0.5, 0.9), 0.25)
+    return np.round(distances, 1) if ties else distances, is_same
+
+
+def rates(distances, is_same, threshold):
+    """FAR and TAR, pair by pair."""
+    accepted = [d < threshold for d in distances]
+    impostors = [a for a, same in zip(accepted, is_same, strict=True) if not same]
+    genuine = [a for a, same in zip(accepted, is_same, strict=True) if same]
+    return sum(impostors) / len(impostors), sum(genuine) / len(genuine)
+
+
+def crossing(distances, is_same):
+    """The equal error rate, by bisection on the straight lines between the points."""
+    points = [rates(distances, is_same, t) for t in [*sorted(set(distances)), np.inf]]
+    for (far, tar), (next_far, next_tar) in itertools.pairwise(points):
+        if next_far >= 1 - next_tar:
+            low, high = 0.0, 1.0
+            for _ in range(60):
+                middle = (low + high) / 2
+                here = far + middle * (next_far - far)
+                low, high = (middle, high) if here < 1 - tar - middle * (next_tar - tar) else (low, middle)
+            return far + low * (next_far - far)
+    return None
+
+
+def identity_sample(rng, num_identities=60, spread=0.1):
+    """Two genuine and four impostor pairs of each identity; some are near to everyone."""
+    offsets = rng.normal(0, spread, num_identities)
+    first = np.repeat(np.arange(num_identities), 6)
+    is_same = np.tile([True, True, False, False, False, False], num_identities)
+    others = (first + rng.integers(1, num_identities, first.size)) % num_identities
+    second = np.where(is_same, first, others)
+    means = 0.5 + offsets[first] + np.where(is_same, 0, 0.4 + offsets[second])
+    return rng.normal(means, 0.15), is_same, (first, second)
+
+
+SAMPLES = [sample(seed, ties=bool(seed % 2)) for seed in range(8)]
+
+
+class TestRoc:
+    @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
+    def test_against_every_threshold(self, distances, is_same):
+        far, tar, thresholds = roc(distances, is_same)
+        np.testing.assert_array_equal(thresholds[:-1], np.unique(distances))
+        expected = np.array([rates(distances, is_same, threshold) for threshold in thresholds])
+        np.testing.assert_array_equal(np.stack([far, tar], axis=1), expected)
+        assert (far[0], tar[0], far[-1], tar[-1]) == (0, 0, 1, 1)
+
+    @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
+    def test_against_sklearn(self, distances, is_same):
+        far, tar, _ = roc(distances, is_same)
+        expected_far, expected_tar, _ = roc_curve(is_same, -distances, drop_intermediate=False)
+        np.testing.assert_allclose(far, expected_far, rtol=1e-12)
+        np.testing.assert_allclose(tar, expected_tar, rtol=1e-12)
+
+    @pytest.mark.parametrize("ties", [False, True])
+    def test_weights_equal_repeated_pairs(self, ties):
+        distances, is_same = sample(20, ties=ties)
+        times = np.random.default_rng(0).integers(1, 4, distances.size)
+        weighted = roc(distances, is_same, times)
+        repeated = roc(np.repeat(distances, times), np.repeat(is_same, times))
+        for result, expected in zip(weighted, repeated, strict=True):
+            np.testing.assert_array_equal(result, expected)
+
+    def test_weight_zero_leaves_a_pair_out(self):
+        distances, is_same = sample(21)
+        weights = (np.arange(distances.size) >= 5).astype(float)
+        far, tar, thresholds = roc(distances, is_same, weights)
+        expected_far, expected_tar, _ = roc(distances[5:], is_same[5:])
+        kept = np.isin(thresholds, distances[5:])
+        np.testing.assert_array_equal(far[kept], expected_far[:-1])
+        np.testing.assert_array_equal(tar[kept], expected_tar[:-1])
+
+    def test_last_threshold_accepts_all(self):
+        distances, is_same = sample(22)
+        assert (distances < roc(distances, is_same)[2][-1]).all()
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"distances": np.zeros(39)}, r"received shape \(39,\), and bool of shape \(40,\)"),
+            ({"distances": np.full(40, np.inf)}, "received inf for pair 0"),
+            ({"is_same": np.tile([1, 0], 20)}, "int64 of shape"),
+            ({"is_same": np.ones(40, bool)}, "received 40 and 0"),
+            ({"is_same": np.zeros(40, bool)}, "received 0 and 40"),
+            ({"weights": np.ones(39)}, r"each of 40 pairs, received shape \(39,\)"),
+            ({"weights": np.full(40, -1)}, "-1.0 to"),
+            ({"weights": np.full(40, np.nan)}, "nan to nan"),
+            ({"weights": np.tile([1, 0], 20)}, "a weight above 0, received none"),
+            ({"weights": np.tile([0, 1], 20)}, "a weight above 0, received none"),
+        ],
+    )
+    def test_bad_input(self, changed, message):
+        arguments = {"distances": np.linspace(0, 1, 40), "is_same": np.tile([True, False], 20)}
+        with pytest.raises(ValueError, match=message):
+            roc(**(arguments | changed))
+
+
+class TestTarAtFar:
+    @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
+    @pytest.mark.parametrize("far", [0.02, 0.1, 0.5, 1])
+    def test_against_every_threshold(self, distances, is_same, far):
+        points = [rates(distances, is_same, t) for t in [*distances, np.inf]]
+        assert tar_at_far(distances, is_same, far) == max(tar for f, tar in points if f <= far)
+
+    def test_exactly_the_far_asked_for(self):
+        # 1 of 10 impostors is nearer than the second genuine pair, and 2 than the third.
+        is_same = np.array([True, False, True, False, True] + [False] * 8)
+        assert tar_at_far(np.arange(13), is_same, 0.1) == 2 / 3
+
+    @pytest.mark.parametrize("far", FARS)
+    def test_too_few_impostors(self, far):
+        for num_impostors, allowed in ((round(1 / far), True), (round(1 / far) - 1, False)):
+            is_same = np.arange(num_impostors + 4) < 4
+            result = tar_at_far(np.arange(is_same.size), is_same, far)
+            assert result == (1.0 if allowed else None)
+
+    @pytest.mark.parametrize("far", [0, -0.1, 1.1])
+    def test_no_far(self, far):
+        with pytest.raises(ValueError, match=f"received {far}"):
+            tar_at_far(*sample(0), far)
+
+
+class TestEqualErrorRate:
+    @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
+    def test_against_bisection(self, distances, is_same):
+        assert equal_error_rate(distances, is_same) == pytest.approx(crossing(distances, is_same), abs=1e-12)
+
+    def test_a_point_of_the_curve(self):
+        is_same = np.array([True, False, True, True, False, True, False, False])  # 1 of 4 each way after 4
+        assert equal_error_rate(np.arange(8), is_same) == 0.25
+
+
+class TestAreaUnderRoc:
+    @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
+    def test_against_all_couples(self, distances, is_same):
+        genuine, impostor = distances[is_same], distances[~is_same]
+        nearer = (genuine[:, None] < impostor).mean() + (genuine[:, None] == impostor).mean() / 2
+        area = area_under_roc(distances, is_same)
+        assert area == pytest.approx(nearer, abs=1e-12)
+        assert area == pytest.approx(roc_auc_score(is_same, -distances), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("genuine", "impostor", "expected"),
+    [(0.0, 1.0, (0.0, 1.0, 1.0)), (1.0, 0.0, (1.0, 0.0, 0.0)), (0.5, 0.5, (0.5, 0.5, 0.0))],
+)
+def test_perfect_reversed_and_all_equal(genuine, impostor, expected):
+    is_same = np.tile([True, False], 50)
+    distances = np.where(is_same, genuine, impostor)
+    result = verification_metrics(distances, is_same)
+    assert (result["eer"], result["auc"], result["tar@far=0.1"]) == expected
+
+
+class TestVerificationMetrics:
+    def test_equal_to_each_alone(self):
+        distances, is_same = sample(30, 3000)
+        expected = {"eer": equal_error_rate(distances, is_same), "auc": area_under_roc(distances, is_same)}
+        expected |= {tar_name(far): tar_at_far(distances, is_same, far) for far in FARS}
+        assert verification_metrics(distances, is_same) == expected
+        assert None not in expected.values()
+
+    def test_names_and_types(self):
+        names = ["eer", "auc", "tar@far=0.1", "tar@far=0.01", "tar@far=0.001"]
+        result = verification_metrics(*sample(31))
+        assert list(result) == names
+        assert result["tar@far=0.001"] is None
+        assert {type(value) for value in result.values()} == {float, type(None)}
+
+
+def times(drawn, first, second):
+    return drawn.count(first) * (1 if first == second else drawn.count(second))
+
+
+class TestBootstrapIntervals:
+    def test_accuracy_is_the_mean_of_drawn_folds(self):
+        accuracies = [0.9, 0.92, 0.97, 0.99]
+        low, high = bootstrap_intervals(*sample(0), fold_accuracies=accuracies, num_resamples=1)["accuracy"]
+        assert low == high
+        means = [np.mean(draw) for draw in itertools.product(accuracies, repeat=4)]
+        assert min(abs(low - mean) for mean in means) < 1e-12
+
+    def test_accuracy_has_the_quantiles_of_all_draws(self):
+        # Of 3 folds with 0, 0 and 1 right the mean of a draw is k / 3, k binomial (3, 1 / 3): up to 0 in
+        # 30 % of the draws, up to 1 / 3 in 74 %, up to 2 / 3 in 96 %.
+        for confidence, expected in ((0.2, (1 / 3, 1 / 3)), (0.5, (0, 2 / 3)), (0.99, (0, 1))):
+            interval = bootstrap_intervals(
+                *sample(0), fold_accuracies=[0, 0, 1], confidence=confidence, num_resamples=4000
+            )["accuracy"]
+            assert interval == pytest.approx(expected)
+
+    @pytest.mark.parametrize("ties", [False, True])
+    @pytest.mark.parametrize("wrong_names", [0, 20])
+    def test_one_resample_equals_repeated_pairs(self, ties, wrong_names):
+        rng = np.random.default_rng(1)
+        distances, is_same, (first, second) = identity_sample(rng, 200)
+        distances = np.round(distances, 1) if ties else distances
+        shuffled = rng.permutation(distances.size)
+        distances, is_same, first, second = (x[shuffled] for x in (distances, is_same, first, second))
+        is_same[:wrong_names] ^= True
+        for seed in range(3):
+            intervals = bootstrap_intervals(
+                distances, is_same, identities=(first, second), num_resamples=1, seed=seed
+            )
+            stream = np.random.default_rng(seed).spawn(2)[1]
+            drawn = stream.integers(200, size=200).tolist()
+            repeated = [
+                (distances[pair], is_same[pair])
+                for pair in range(distances.size)
+                for _ in range(times(drawn, first[pair], second[pair]))
+            ]
+            expected = verification_metrics(*(np.array(column) for column in zip(*repeated, strict=True)))
+            assert list(intervals) == ["eer", "auc", "tar@far=0.1", "tar@far=0.01"]
+            for name, (low, high) in intervals.items():
+                assert low == high == pytest.approx(expected[name], abs=1e-12), name
+
+    def test_draws_without_a_kind_are_repeated(self):
+        """Three identities, of which all have to be drawn: the only resample is the set itself."""
+        distances, is_same = np.array([0.3, 0.3]), np.array([True, False])
+        intervals = bootstrap_intervals(
+            distances, is_same, identities=(["a", "b"], ["a", "c"]), num_resamples=50
+        )
+        assert intervals == {"eer": (0.5, 0.5), "auc": (0.5, 0.5)}
+
+    def test_names_of_identities_do_not_matter(self):
+        distances, is_same, (first, second) = identity_sample(np.random.default_rng(2), 20)
+        names = np.array([f"Name_{number:02}" for number in range(20)])
+        expected = bootstrap_intervals(distances, is_same, identities=(first, second), num_resamples=20)
+        for identities in ((names[first], names[second]), (first * 7 - 50, second * 7 - 50)):
+            assert expected == bootstrap_intervals(
+                distances, is_same, identities=identities, num_resamples=20
+            )
+
+    def test_repeatable_and_independent_of_what_else_is_asked(self):
+        distances, is_same, identities = identity_sample(np.random.default_rng(3), 30)
+        arguments = {"fold_accuracies": [0.8, 0.9, 1.0], "identities": identities, "num_resamples": 40}
+        both = bootstrap_intervals(distances, is_same, **arguments)
+        assert both == bootstrap_intervals(distances, is_same, **arguments)
+        assert list(both)[:3] == ["accuracy", "eer", "auc"]
+        for left_out in ("fold_accuracies", "identities"):
+            alone = bootstrap_intervals(distances, is_same, **(arguments | {left_out: None}))
+            assert alone.items() < both.items()
+        assert both["auc"] != bootstrap_intervals(distances, is_same, **arguments, seed=1)["auc"]
+        assert bootstrap_intervals(distances, is_same) == {}
+
+    def test_confidence(self):
+        distances, is_same, identities = identity_sample(np.random.default_rng(4))
+        narrow, wide = (
+            bootstrap_intervals(distances, is_same, identities=identities, confidence=c, num_resamples=200)
+            for c in (0.5, 0.95)
+        )
+        measured = verification_metrics(distances, is_same)
+        for name, (low, high) in wide.items():
+            assert low < narrow[name][0] < narrow[name][1] < high
+            assert low < measured[name] < high
+
+    def test_coverage(self):
+        """Of 95 % intervals of what is known, about 95 % have it inside."""
+        spread, noise = 0.1, 0.15
+        # A genuine distance has one identity's offset, an impostor one two.
+        deviation = math.sqrt(3 * spread**2 + 2 * noise**2)
+        expected = 0.5 * (1 + math.erf(0.4 / deviation / math.sqrt(2)))
+        inside = 0
+        for seed in range(60):
+            distances, is_same, identities = identity_sample(np.random.default_rng(seed), spread=spread)
+            low, high = bootstrap_intervals(
+                distances, is_same, identities=identities, num_resamples=200, seed=seed
+            )["auc"]
+            inside += low <= expected <= high
+        assert inside >= 50
+
+    def test_shared_identities_widen_the_interval(self):
+        """What tells it from drawing pairs: there, pairs of one identity count as independent."""
+        distances, is_same, identities = identity_sample(np.random.default_rng(5), 40, spread=0.3)
+        low, high = bootstrap_intervals(distances, is_same, identities=identities)["auc"]
+        rng = np.random.default_rng(0)
+        by_pair = []
+        for _ in range(200):
+            drawn = rng.integers(distances.size, size=distances.size)
+            by_pair.append(area_under_roc(distances[drawn], is_same[drawn]))
+        assert high - low > 1.3 * np.ptp(np.quantile(by_pair, [0.025, 0.975]))
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"distances": np.zeros(3)}, r"shape \(3,\)"),
+            ({"num_resamples": 0}, "received 0 and 0.95"),
+            ({"confidence": 1}, "received 1000 and 1"),
+            ({"confidence": 0}, "received 1000 and 0"),
+            ({"fold_accuracies": [0.9]}, r"at least 2 folds, received \[0.9\]"),
+            ({"fold_accuracies": [[0.9, 0.8]]}, "at least 2 folds"),
+            ({"identities": ([1, 2, 3], [1, 3, 2])}, r"received shapes \(3,\) and \(3,\)"),
+            ({"identities": ([1, 2, 3, 4], [1, 3, 3])}, r"received shapes \(4,\) and \(3,\)"),
+        ],
+    )
+    def test_bad_input(self, changed, message):
+        arguments = {"distances": np.arange(4), "is_same": np.array([True, False, True, False])}
+        with pytest.raises(ValueError, match=message):
+            bootstrap_intervals(**(arguments | changed))
+
+
+def test_names():
+    assert [tar_name(far) for far in FARS] == ["tar@far=0.1", "tar@far=0.01", "tar@far=0.001"]
+
+
+def test_examples():
+    assert doctest.testmod(metrics).failed == 0

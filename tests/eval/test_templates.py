@@ -1,0 +1,255 @@
+import doctest
+
+import numpy as np
+import pytest
+
+from eval import templates
+from eval.templates import FRAME_PAIRS, POOLINGS, frame_pair_distances, geometric_median, pool
+from eval.verification import pair_distances
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+def video(seed, num_frames=20, dim=16, spread=0.5):
+    """Embeddings around one direction, with norms from 1 to 30."""
+    rng = np.random.default_rng(seed)
+    directions = unit(rng.normal(size=dim)) + rng.normal(size=(num_frames, dim)) * spread / dim**0.5
+    return (directions * rng.uniform(1, 30, (num_frames, 1))).astype(np.float32)
+
+
+def reference(frames, pooling):
+    """The three weighted means, frame by frame."""
+    total = np.zeros(frames.shape[1])
+    for frame in frames.astype(float):
+        norm = sum(x * x for x in frame) ** 0.5
+        total += {"mean": 1, "normalised_mean": 1 / norm, "norm_weighted": norm}[pooling] * frame
+    return total / sum(x * x for x in total) ** 0.5
+
+
+def total_distance(points, candidate):
+    return sum(np.linalg.norm(point - candidate) for point in points)
+
+
+class TestPool:
+    @pytest.mark.parametrize("pooling", ["mean", "normalised_mean", "norm_weighted"])
+    def test_against_loop(self, pooling):
+        for seed in range(5):
+            frames = video(seed)
+            np.testing.assert_allclose(pool(frames, pooling), reference(frames, pooling), rtol=1e-12)
+
+    def test_mean_is_that_of_the_raw_embeddings(self):
+        frames = video(0)
+        np.testing.assert_allclose(pool(frames, "mean"), unit(frames.astype(float).mean(axis=0)), rtol=1e-12)
+
+    def test_geometric_median_is_that_of_the_directions(self):
+        frames = video(1)
+        directions = np.array([unit(frame.astype(float)) for frame in frames])
+        expected = unit(geometric_median(directions))
+        np.testing.assert_allclose(pool(frames, "geometric_median"), expected, rtol=1e-12)
+
+    def test_what_the_norm_does(self):
+        frames = video(2)
+        louder = frames * np.random.default_rng(0).uniform(1, 9, (len(frames), 1))
+        for pooling in POOLINGS:
+            change = np.abs(pool(louder, pooling) - pool(frames, pooling)).max()
+            assert (change > 1e-3) == (pooling in ("mean", "norm_weighted")), pooling
+            np.testing.assert_allclose(pool(frames * 3, pooling), pool(frames, pooling), atol=1e-9)
+
+    def test_poolings_differ(self):
+        pooled = [pool(video(3), pooling) for pooling in POOLINGS]
+        for number, template in enumerate(pooled):
+            assert all(np.abs(template - other).max() > 1e-3 for other in pooled[:number])
+
+    def test_norm_weighted_takes_the_better_frames(self):
+        """Deviation inverse to the norm: squares of the norm are the best weights."""
+        rng = np.random.default_rng(4)
+        identity, errors = unit(rng.normal(size=64)), dict.fromkeys(POOLINGS, 0.0)
+        for _ in range(50):
+            norms = rng.uniform(1, 20, (30, 1))
+            frames = norms * (identity + rng.normal(size=(30, 64)) / norms)
+            for pooling in POOLINGS:
+                errors[pooling] += 1 - pool(frames, pooling) @ identity
+        assert min(errors, key=errors.get) == "norm_weighted"
+        assert errors["mean"] < errors["normalised_mean"]
+
+    def test_geometric_median_withstands_outliers(self):
+        """A third of the frames shows somebody else, and louder."""
+        frames, others = video(5, 40, 64), video(6, 20, 64) * 3
+        clean, mixed = frames, np.concatenate([frames, others])
+        moved = {name: 1 - pool(clean, name) @ pool(mixed, name) for name in POOLINGS}
+        assert min(moved, key=moved.get) == "geometric_median"
+        assert moved["geometric_median"] < moved["normalised_mean"] / 3
+
+    @pytest.mark.parametrize("pooling", POOLINGS)
+    class TestEveryPooling:
+        def test_unit_length_and_dtype(self, pooling):
+            template = pool(video(7), pooling)
+            assert template.dtype == np.float64
+            assert template.shape == (16,)
+            assert np.linalg.norm(template) == pytest.approx(1, abs=1e-12)
+
+        def test_order_of_frames_does_not_matter(self, pooling):
+            frames = video(8)
+            np.testing.assert_allclose(pool(frames[::-1], pooling), pool(frames, pooling), atol=1e-9)
+
+        def test_one_frame(self, pooling):
+            frame = video(9, 1)
+            np.testing.assert_allclose(pool(frame, pooling), unit(frame[0].astype(float)), rtol=1e-12)
+
+        def test_identical_frames(self, pooling):
+            frame = video(10, 1)
+            template = pool(np.repeat(frame, 7, axis=0), pooling)
+            np.testing.assert_allclose(template, unit(frame[0].astype(float)), rtol=1e-12)
+
+        def test_two_frames_of_one_norm(self, pooling):
+            frames = np.array([[0.0, 5.0, 0.0], [3.0, 0.0, 4.0]])
+            np.testing.assert_allclose(pool(frames, pooling), unit(frames.sum(axis=0)), rtol=1e-12)
+
+        def test_zero_frames_contribute_nothing(self, pooling):
+            frames = video(11)
+            silent = np.insert(frames, [0, 5, 20], 0, axis=0)
+            np.testing.assert_allclose(pool(silent, pooling), pool(frames, pooling), atol=1e-12)
+
+        def test_nothing_but_zero_frames(self, pooling):
+            template = pool(np.zeros((3, 16)), pooling)
+            np.testing.assert_array_equal(template, np.zeros(16))
+            assert pair_distances([template], [unit(np.ones(16))], "cosine") == 1
+
+        def test_frames_that_cancel_out(self, pooling):
+            np.testing.assert_array_equal(pool([[2.0, 0.0], [-2.0, 0.0]], pooling), [0, 0])
+
+        @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+        def test_not_finite(self, pooling, value):
+            frames = video(12)
+            frames[13, 2] = value
+            with pytest.raises(ValueError, match=r"^frame 13: expected a finite"):
+                pool(frames, pooling)
+
+    def test_does_not_change_its_input(self):
+        for pooling in POOLINGS:
+            frames = video(13).astype(float)
+            pool(frames, pooling)
+            np.testing.assert_array_equal(frames, video(13))
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match=r"expected pooling mean, .* received 'median'"):
+            pool(np.ones((2, 3)), "median")
+        with pytest.raises(ValueError, match=r"received \(3,\)"):
+            pool(np.ones(3), "mean")
+        with pytest.raises(ValueError, match=r"received \(0, 3\)"):
+            pool(np.ones((0, 3)), "mean")
+
+
+class TestGeometricMedian:
+    @pytest.mark.parametrize("seed", range(10))
+    def test_no_other_point_is_nearer(self, seed):
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(rng.integers(3, 30), rng.integers(2, 20)))
+        median = geometric_median(points)
+        pulls = (points - median) / np.linalg.norm(points - median, axis=1, keepdims=True)
+        assert np.linalg.norm(pulls.sum(axis=0)) < 1e-7  # the gradient of the sum of distances
+        for size in (1e-6, 1e-3, 1):
+            moved = median + size * unit(rng.normal(size=median.size))
+            assert total_distance(points, moved) > total_distance(points, median)
+
+    def test_a_point_that_is_the_median(self):
+        # The inner one of four: the others' pulls add to less than 1.
+        points = np.array([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5], [0.1, -0.1]])
+        np.testing.assert_allclose(geometric_median(points), points[3], atol=1e-9)
+
+    @pytest.mark.parametrize("shift", [0, 1e-12])
+    def test_a_start_at_a_point_that_is_not_the_median(self, shift):
+        # The mean is the last point, or all but, where 1 / distance is not defined or too large to leave.
+        points = np.array([[-1.0, 1.5], [-1.0, 0.0], [-1.0, -1.5], [3.0, 0.0], [shift, 0.0]])
+        np.testing.assert_allclose(points.mean(axis=0), points[4], atol=1e-12)
+        line = np.stack([np.linspace(-1, 1, 2001), np.zeros(2001)], axis=1)  # all else is symmetric
+        best = min(line, key=lambda candidate: total_distance(points, candidate))
+        assert best[0] < -0.01
+        np.testing.assert_allclose(geometric_median(points), best, atol=1e-3)
+        once = geometric_median(points, max_iterations=1)
+        assert total_distance(points, once) < total_distance(points, points[4])
+
+    def test_points_that_coincide_weigh_as_often(self):
+        points = np.array([[0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+        np.testing.assert_allclose(geometric_median(points), [0, 0], atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [([5], 5), ([1, 2], 1.5), ([1, 2, 50], 2), ([3, 3, 3], 3), ([-9, 1, 2, 4, 90], 2), ([7, 7, -80], 7)],
+    )
+    def test_collinear_points(self, values, expected):
+        direction = np.array([0.6, 0.8])
+        points = np.array(values, float)[:, np.newaxis] * direction
+        np.testing.assert_allclose(geometric_median(points), expected * direction, atol=1e-9)
+
+    def test_even_number_of_collinear_points(self):
+        points = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [40.0, 0.0]])
+        assert 1 <= geometric_median(points)[0] <= 3
+
+    def test_slowest_case(self):
+        """An angle of 120 degrees: the corner is the median by a hair."""
+        corner = np.array([[0.0, 0.0], [1.0, 0.0], [-0.5, 0.75**0.5]])
+        median = geometric_median(corner)
+        assert total_distance(corner, median) - total_distance(corner, corner[0]) < 1e-5
+
+    def test_breakdown(self):
+        rng = np.random.default_rng(0)
+        near = rng.normal(size=(11, 5))
+        far = rng.normal(size=(10, 5)) + 1e9
+        assert np.linalg.norm(geometric_median(np.concatenate([near, far]))) < 100
+
+
+class TestFramePairDistances:
+    @pytest.mark.parametrize("sizes", [(1, 1), (7, 4), (5, 9), (1, 6)])
+    def test_against_all_pairs(self, sizes):
+        first, second = video(0, sizes[0]), video(1, sizes[1])
+        rows = np.repeat(first, len(second), axis=0), np.tile(second, (len(first), 1))
+        distances = pair_distances(*rows, "cosine")
+        expected = (distances.min(), distances.mean(), np.median(distances))
+        result = frame_pair_distances(first, second)
+        assert tuple(result) == FRAME_PAIRS
+        assert all(type(value) is float for value in result.values())
+        np.testing.assert_allclose(list(result.values()), expected, atol=1e-6)
+
+    def test_mean_needs_no_matrix(self):
+        first, second = video(2), video(3)
+        means = [np.mean([unit(f.astype(float)) for f in frames], axis=0) for frames in (first, second)]
+        distance = frame_pair_distances(first, second)["mean_frames"]
+        assert distance == pytest.approx(1 - means[0] @ means[1], abs=1e-12)
+
+    def test_symmetry(self):
+        one, other = frame_pair_distances(video(4), video(5)), frame_pair_distances(video(5), video(4))
+        np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-6)
+
+    def test_one_frame_in_common(self):
+        first, second = video(6), video(7)
+        second[4] = first[11] * 2
+        assert frame_pair_distances(first, second)["best_frames"] == pytest.approx(0, abs=1e-6)
+
+    def test_stays_in_range(self):
+        for seed in range(30):
+            frame = video(seed, 1, 7)
+            assert min(frame_pair_distances(frame, frame / 3).values()) >= 0
+            assert max(frame_pair_distances(frame, -frame / 3).values()) <= 2
+
+    def test_zero_frames_are_left_out(self):
+        first, second = -video(8), video(9)  # all at more than distance 1
+        silent = np.insert(first, 3, 0, axis=0)
+        assert frame_pair_distances(silent, second) == frame_pair_distances(first, second)
+        assert frame_pair_distances(second, np.zeros((2, 16))) == dict.fromkeys(FRAME_PAIRS, 1)
+
+    def test_bad_input(self):
+        bad = video(10)
+        bad[2, 0] = np.nan
+        with pytest.raises(ValueError, match=r"^first: frame 2: expected a finite"):
+            frame_pair_distances(bad, video(11))
+        with pytest.raises(ValueError, match=r"^second: frame 2: expected a finite"):
+            frame_pair_distances(video(11), bad)
+        with pytest.raises(ValueError, match="one length, received 16 and 8"):
+            frame_pair_distances(video(11), video(11, dim=8))
+
+
+def test_examples():
+    assert doctest.testmod(templates).failed == 0
