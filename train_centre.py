@@ -12,8 +12,9 @@ from pathlib import Path
 
 from dataset.config import read_config
 from dataset.convert import convert_sources
+from eval.flags import parse_flags
 from losses.variants import ARGUMENTS, LOSSES
-from training.flags import add_shared_flags, parse_flags
+from training.flags import FAITHFUL, add_shared_flags
 from training.program import run_program
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _parse_arguments(argv):
     loss.add_argument(
         "--margin_warmup_steps", type=int, default=0, help="the margin rises from 0 over so many steps"
     )
-    return parse_flags(parser, argv, faithful={"reshuffle": False})
+    return parse_flags(parser, argv, {**FAITHFUL, "reshuffle": False})
 
 
 if __name__ == "__main__":

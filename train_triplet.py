@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dataset.config import read_config
 from dataset.convert import convert_sources
+from eval.flags import parse_flags
 from losses.variants import MININGS
-from training.flags import add_shared_flags, parse_flags
+from training.flags import FAITHFUL, add_shared_flags
 from training.program import run_program
 
 
@@ -80,7 +81,7 @@ def _parse_arguments(argv):
         default=False,
         help="draw identities by their images, and both with replacement (row 13)",
     )
-    return parse_flags(parser, argv, faithful={"with_replacement": True})
+    return parse_flags(parser, argv, {**FAITHFUL, "with_replacement": True})
 
 
 if __name__ == "__main__":

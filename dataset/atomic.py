@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 
 
 @contextlib.contextmanager
@@ -33,3 +34,28 @@ def sync_folder(folder):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """A folder to fill, which gets its name only once it is complete.
+
+    Until then it is called `.{name}.tmp`. If the block raises, nothing is left, and a folder that was
+    at `path` stays as it was.
+
+    Args:
+        path: Path. An existing folder is replaced.
+    """
+    temporary, old = (path.with_name(f".{path.name}.{kind}") for kind in ("tmp", "old"))
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)

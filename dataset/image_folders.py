@@ -7,6 +7,16 @@ from pathlib import Path
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
+def is_image(entry):
+    """Whether an entry of a folder is an image, by its name; hidden files are none.
+
+    Args:
+        entry: `os.DirEntry`.
+    """
+    hidden = entry.name.startswith(".")
+    return not hidden and entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
+
+
 def list_images(folder):
     """The images in a folder, numbers in their names by size: `0.2.jpg` comes before `0.10.jpg`.
 
@@ -20,7 +30,7 @@ def list_images(folder):
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted((entry.name for entry in entries if _is_image(entry)), key=_natural)
+        return sorted((entry.name for entry in entries if is_image(entry)), key=_natural)
 
 
 def list_identities(root):
@@ -69,11 +79,6 @@ def find_image(root, stem):
         str, `stem` with its ending, or `None` if there is no such image.
     """
     return next((stem + suffix for suffix in SUFFIXES if Path(root, stem + suffix).is_file()), None)
-
-
-def _is_image(entry):
-    hidden = entry.name.startswith(".")
-    return not hidden and entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
 
 
 def _folders(root):

@@ -1,4 +1,4 @@
-"""Scores a model on LFW, or any set of pairs in the same formats.
+"""Scores a model on LFW, or on any sets of pairs in the same formats.
 
 python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 """
@@ -8,10 +8,27 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from dataset.atomic import atomic_file
 from dataset.config import NPDATA_ORDERS
 from dataset.pairs import read_pairs
-from eval.verification import DISTANCES, RULES, evaluate_pairs, pair_distances
+from eval.flags import parse_flags
+from eval.insightface_protocol import VAL_FAR, evaluate_insightface
+from eval.metrics import bootstrap_intervals, verification_metrics
+from eval.verification import DISTANCES, RULES, evaluate_pairs, even_folds, original_folds, pair_distances
+from nets.checkpoint import sha256
+from nets.model_files import find_model, model_sha256
+
+_FOLDS = {"even": even_folds, "original": original_folds}
+_PROTOCOLS = ("folds", "insightface")
+
+# What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
+FAITHFUL = {
+    "threshold": "crossing",  # row 18
+    "folds": "original",  # row 19
+    "order": "bgr",  # row 24: an RGB file, fed as it is
+}
 
 
 def main(argv=None):
@@ -24,56 +41,124 @@ def main(argv=None):
 
 
 def _score(args):
-    pairs = read_pairs(args.data, args.order)
+    names = [path.stem for path in args.data] if args.name is None else [args.name]
+    if len(set(names)) < len(args.data):
+        raise ValueError(f"--data: expected sets of different names, received {', '.join(names)}")
+    # All sets are opened before the first one is scored, and the model before either.
+    model_path = find_model(args.model_path)
+    sets = {name: read_pairs(path, args.order) for name, path in zip(names, args.data, strict=True)}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow takes seconds to import: not for --help, nor to refuse a wrong file.
     from eval.extractor import embed_pairs
     from eval.face_model import load_face_model
 
-    model = load_face_model(args.model_path, pairs.image_size)
-    first, second = embed_pairs(model, pairs, args.batch_size, progress=True)
-    distances = pair_distances(first, second, args.distance)
-    result = evaluate_pairs(distances, pairs.is_same, args.threshold)
-    print(result.summary(args.name))
-    print(f"Threshold ({args.distance}, {args.threshold}) : {result.threshold:.5f}")
-    if args.output:
-        scores = {
-            "data": str(args.data),
-            "model": str(args.model_path),
+    models = {
+        size: load_face_model(model_path, size) for size in {pairs.image_size for pairs in sets.values()}
+    }
+    scores = {}
+    for path, (name, pairs) in zip(args.data, sets.items(), strict=True):
+        embeddings = embed_pairs(
+            models[pairs.image_size], pairs, args.batch_size, progress=True, flip=args.flip
+        )
+        score = _score_insightface if args.protocol == "insightface" else _score_folds
+        scores[name] = {
+            "data": {"path": str(path), "sha256": sha256(path)},
             "num_pairs": len(pairs),
-            "distance": args.distance,
-            "rule": args.threshold,
-            "accuracy": result.accuracy,
-            "std": result.std,
-            "threshold": result.threshold,
-            "fold_accuracies": result.fold_accuracies,
+            **score(name, *embeddings, pairs.is_same, args),
+        }
+    if args.output:
+        content = {
+            "model": {"path": str(model_path), "sha256": model_sha256(model_path)},
+            "protocol": args.protocol,
+            "flip": args.flip,
+            "faithful": args.faithful,
+            "sets": scores,
         }
         args.output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(args.output) as file:
-            file.write(json.dumps(scores, indent=1).encode() + b"\n")
+            file.write(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _score_folds(name, first, second, is_same, args):
+    distances = pair_distances(first, second, args.distance)
+    folds = _FOLDS[args.folds](is_same)
+    result = evaluate_pairs(distances, is_same, args.threshold, folds=folds)
+    metrics = {"accuracy": result.accuracy, **verification_metrics(distances, is_same)}
+    # Such a file does not say whose images they are: of the metrics only accuracy gets an interval.
+    intervals = bootstrap_intervals(distances, is_same, fold_accuracies=result.fold_accuracies)
+    print(result.summary(name))
+    print(f"Threshold ({args.distance}, {args.threshold}) : {result.threshold:.5f}")
+    print(
+        "  ".join(f"{metric} {'-' if value is None else f'{value:.5f}'}" for metric, value in metrics.items())
+    )
+    return {
+        "distance": args.distance,
+        "rule": args.threshold,
+        "folds": args.folds,
+        "std": result.std,
+        "threshold": result.threshold,
+        "fold_accuracies": result.fold_accuracies,
+        "fold_thresholds": result.fold_thresholds,
+        "metrics": metrics,
+        "intervals": intervals,
+    }
+
+
+def _score_insightface(name, first, second, is_same, args):
+    embeddings = np.stack([first, second], axis=1).reshape(-1, first.shape[1])
+    result = evaluate_insightface(embeddings, is_same)
+    print(f"Precision on {name} : {result.accuracy:.5f}+-{result.std:.5f}")
+    print(f"Threshold (squared L2, insightface) : {result.threshold:.5f}")
+    print(f"VAL on {name} : {result.val:.5f}+-{result.val_std:.5f} @ FAR={result.val_far:.5f}")
+    return {
+        "accuracy": result.accuracy,
+        "std": result.std,
+        "threshold": result.threshold,
+        "fold_accuracies": result.fold_accuracies,
+        "fold_thresholds": result.fold_thresholds,
+        "val": {"tar": result.val, "std": result.val_std, "far": result.val_far, "asked_far": VAL_FAR},
+    }
 
 
 def _parse_arguments(argv):
-    parser = argparse.ArgumentParser(prog="python -m eval.test_lfw", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="lfw.np, or an InsightFace .bin")
-    parser.add_argument(
-        "--model_path", type=Path, required=True, help="SavedModel, .keras file or training checkpoint"
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.test_lfw",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--distance", choices=DISTANCES, default="cosine", help="(%(default)s)")
     parser.add_argument(
-        "--threshold",
-        choices=RULES,
-        default="best",
+        "--data", type=Path, nargs="+", required=True, help="lfw.np, or .bin files of InsightFace"
+    )
+    parser.add_argument(
+        "--model_path", type=Path, required=True, help="SavedModel, checkpoint, or any other form of a net"
+    )
+    parser.add_argument(
+        "--faithful", action="store_true",
+        help="as the original's script scores: sets the flags marked (row N of docs/fidelity.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--protocol", choices=_PROTOCOLS, default="folds",
+        help="insightface: with --flip, squared L2 distance, a sweep of thresholds, VAL at FAR 0.001",
+    )  # fmt: skip
+    parser.add_argument("--distance", choices=DISTANCES, default="cosine", help="of two embeddings")
+    parser.add_argument(
+        "--threshold", choices=RULES, default="best",
         help="how a fold's threshold is found on the others: the best accuracy there, or the "
-        "original's crossing of sorted distances (%(default)s)",
-    )
+        "original's crossing of sorted distances (row 18)",
+    )  # fmt: skip
+    parser.add_argument("--folds", choices=_FOLDS, default="even", help="of the pairs in order (row 19)")
     parser.add_argument(
-        "--order", choices=NPDATA_ORDERS, default="rgb", help="of the channels in a .np file (%(default)s)"
+        "--order", choices=NPDATA_ORDERS, default="rgb", help="of the channels in a .np file (row 24)"
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--name", default="lfw", help="what the printed line calls the set (%(default)s)")
+    parser.add_argument("--flip", action="store_true", help="add each image's mirror image (row 31)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images at a time")
+    parser.add_argument("--name", help="what the printed line calls the set (default: the file's name)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores as JSON")
-    return parser.parse_args(argv)
+    args = parse_flags(parser, argv, FAITHFUL)
+    if args.name is not None and len(args.data) > 1:
+        parser.error("--name: expected it with one set")
+    args.flip |= args.protocol == "insightface"
+    return args
 
 
 if __name__ == "__main__":

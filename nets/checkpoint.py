@@ -10,10 +10,6 @@ import json
 import logging
 from pathlib import Path
 
-import tensorflow as tf
-
-from nets.backbone import Backbone
-
 MANIFEST_NAME = "checkpoint.json"
 STATE_NAME = "state"
 VERSION = 1
@@ -102,6 +98,11 @@ def load_backbone_of_checkpoint(path):
         FileNotFoundError: there is no checkpoint.
         ValueError: none can be read, or it does not hold the net that it names.
     """
+    # TensorFlow only here: the rest finds and checks files.
+    import tensorflow as tf
+
+    from nets.backbone import Backbone
+
     newest = newest_checkpoint(path)
     if newest is None:
         raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, received none")

@@ -7,10 +7,6 @@ Nothing of the SavedModel's program is run: beside it lies a `net.json` with the
 import json
 from pathlib import Path
 
-import tensorflow as tf
-
-from nets.backbone import Backbone
-
 NET_NAME = "net.json"
 VARIABLES = "variables_of_net"  # the attribute of the exported module that holds them
 
@@ -32,6 +28,11 @@ def load_backbone_of_saved_model(path):
     Raises:
         ValueError: not a SavedModel of `export.saved_model`, or a damaged one.
     """
+    # TensorFlow only here: what a folder is can be told without.
+    import tensorflow as tf
+
+    from nets.backbone import Backbone
+
     path = Path(path)
     if not (path / NET_NAME).is_file():
         raise ValueError(

@@ -5,9 +5,6 @@ import dataclasses
 import re
 from pathlib import Path
 
-import tensorflow as tf
-
-from nets.backbone import Backbone
 from nets.variants import STAGES
 
 _LEAVES = {"kernel": "W", "bias": "b"}
@@ -105,6 +102,11 @@ def load_tf1_checkpoint(path):
         FileNotFoundError: no checkpoint there.
         ValueError: a damaged checkpoint, one of another net, or one that lacks variables.
     """
+    # TensorFlow only here: a checkpoint's files can be found without.
+    import tensorflow as tf
+
+    from nets.backbone import Backbone
+
     prefix = checkpoint_prefix(path)
     if prefix is None:
         raise FileNotFoundError(f"{path}: expected a TensorFlow 1 checkpoint, received no {path}.index")

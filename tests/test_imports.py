@@ -21,6 +21,8 @@ WITHOUT_TENSORFLOW = [
     *("dataset.config", "dataset.convert", "dataset.manifest", "dataset.pairs", "dataset.recordio"),
     *("dataset.sampler", "dataset.tfrecord", "eval.templates", "eval.verification", "nets.variants"),
     *("dataset.identity_sampler", "losses.variants", "nets.tf1_checkpoint", "training.flags"),
+    *("eval.extractor", "eval.feature_store", "eval.report", "eval.test_lfw", "eval.test_ytf"),
+    *("dataset.align", "dataset.build_pairs", "dataset.video_frames", "nets.model_files"),
     *("train_centre", "train_triplet"),
 ]
 

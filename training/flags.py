@@ -24,24 +24,6 @@ FAITHFUL = {
 }
 
 
-def parse_flags(parser, argv, faithful=None):
-    """Parses the command line; `--faithful` changes the defaults, and flags that are given win.
-
-    Args:
-        parser: `argparse.ArgumentParser` with the shared flags.
-        argv: list of str, or `None` for the program's own arguments.
-        faithful: dict, what `--faithful` sets beside `FAITHFUL`.
-
-    Returns:
-        The parsed flags.
-    """
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--faithful", action="store_true")
-    if early.parse_known_args(argv)[0].faithful:
-        parser.set_defaults(**FAITHFUL, **(faithful or {}))
-    return parser.parse_args(argv)
-
-
 def add_shared_flags(parser, sources, output_folder):
     """Adds the flags of both trainers: the original's, with its defaults, and ours.
 
@@ -156,9 +138,15 @@ def add_shared_flags(parser, sources, output_folder):
     output.add_argument(
         "--lfw_threshold", type=float, default=0.99, help="a new best over this makes a SavedModel"
     )
-    output.add_argument("--ytf_threshold", type=float, default=0.94, help="the same for YTF image pairs")
+    output.add_argument(
+        "--ytf_threshold", type=float, default=0.94, help="the same for YTF, images and videos"
+    )
 
     validation = parser.add_argument_group("validation")
+    validation.add_argument(
+        "--validate_videos", type=int, metavar="N",
+        help="also score the videos of [ytf] splits, by templates of at most N frames each",
+    )  # fmt: skip
     validation.add_argument(
         "--threshold", choices=RULES, default="best",
         help="how a fold's threshold is found; crossing, with the original's folds (rows 18 and 19)",

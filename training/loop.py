@@ -58,8 +58,8 @@ class TrainingLoop:
         trainer: `training.trainer.Trainer`.
         batches: object with `start_at(step)`, such as `dataset.pipeline.TrainingBatches`.
         checkpoints: `training.checkpoint.Checkpoints` of `trainer.state`.
-        validators: dict from `"lfw"` and `"ytf"`, or one of them, to functions that return an
-            `eval.verification.VerificationResult`.
+        validators: dict from names to functions that return an `eval.verification.VerificationResult`.
+            The scores of `"lfw"` and `"ytf"` come into the models' names.
         export: function of a Path that writes a SavedModel there.
         intervals: `Intervals`.
         max_steps: int > 0.
@@ -105,6 +105,7 @@ class TrainingLoop:
         self._scores = {}  # of the newest validation, and the step it was made at
         self._validated_at = None
         self._best = {}
+        self._best_steps = {}
         self._pending = []  # terms of steps that have not been looked at yet
         self._shown = []
         self._summarised = []
@@ -153,6 +154,7 @@ class TrainingLoop:
         self._step = self.trainer.step
         if manifest is not None:
             self._best = manifest["best"]
+            self._best_steps = manifest.get("best_steps", {})  # checkpoints once came without
             self._scores = manifest["scores"]
 
     def _after_step(self):
@@ -233,13 +235,16 @@ class TrainingLoop:
             self._scores[name] = result.accuracy
             if result.accuracy > self._best.get(name, 0.0):
                 self._best[name] = result.accuracy
+                self._best_steps[name] = self._step
                 improved |= result.accuracy > self.thresholds[name]
         self._validated_at = self._step
         return improved
 
     def _save(self):
         self._look()
-        return self.checkpoints.save(self._step, best=self._best, scores=self._scores)
+        return self.checkpoints.save(
+            self._step, best=self._best, best_steps=self._best_steps, scores=self._scores
+        )
 
     def _export(self):
         lfw, ytf = (self._scores.get(name, 0.0) for name in ("lfw", "ytf"))
@@ -251,13 +256,10 @@ class TrainingLoop:
         self._remove_old_models()
 
     def _remove_old_models(self):
-        best = {f"{name}_{accuracy:.5f}" for name, accuracy in self._best.items()}
-        models = sorted(
-            self.models_path.glob("iter_*_lfw_*_ytf_*"), key=lambda path: int(path.name.split("_")[1])
-        )
-        for model in models[: -self.max_models]:
-            if not any(score in model.name for score in best):
-                shutil.rmtree(model)
+        models = {int(path.name.split("_")[1]): path for path in self.models_path.glob("iter_*_lfw_*_ytf_*")}
+        for step in sorted(models)[: -self.max_models]:
+            if step not in self._best_steps.values():
+                shutil.rmtree(models[step])
 
     def _write_scalars(self, scalars):
         with self._writer.as_default(step=self._step):

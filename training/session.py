@@ -3,11 +3,7 @@
 import functools
 import logging
 
-from dataset.pairs import read_image_pairs, read_pairs
 from dataset.pipeline import TrainingBatches
-from eval.extractor import embed_pairs
-from eval.face_model import FaceModel
-from eval.verification import evaluate_pairs, original_folds, pair_distances
 from nets.backbone import Backbone
 from nets.checkpoint import newest_checkpoint
 from nets.decay import decayed_variables
@@ -19,6 +15,7 @@ from training.optimizer import MomentumSGD
 from training.schedule import StepSchedule
 from training.strategy import make_strategy
 from training.trainer import Trainer
+from training.validation import make_validators
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +76,7 @@ class Session:
             self._optimizer = MomentumSGD(rate, args.momentum)
         if start:
             self._take_weights(start, start_from)
-        pairs = _validation_pairs(config, args.lfw_as_stored)
-        self._validators = {name: self._validator(of_set) for name, of_set in pairs.items()}
+        self._validators = make_validators(self.backbone, config, args)
 
     def run(self, sources, sampler, head, loss, export, schedules=None):
         """Trains to the end.
@@ -128,7 +124,11 @@ class Session:
             steps_per_epoch=sampler.batches_per_epoch,
             summary_path=args.summary_path,
             models_path=args.saved_model_path,
-            thresholds={"lfw": args.lfw_threshold, "ytf": args.ytf_threshold},
+            thresholds={
+                "lfw": args.lfw_threshold,
+                "ytf": args.ytf_threshold,
+                "ytf_videos": args.ytf_threshold,
+            },
             max_models=args.saver_maxkeep,
         )
         logger.info(
@@ -161,27 +161,3 @@ class Session:
             return ()
         sources = [self._config.source(name) for name in self.args.source]
         return [number for number, source in enumerate(sources) if source.train_list is not None]
-
-    def _validator(self, pairs):
-        model = FaceModel.from_backbone(self.backbone, pairs.image_size)
-
-        # Row 10 of docs/fidelity.md: every pair, dropout off; the original scored 64 pairs.
-        def validate():
-            first, second = embed_pairs(model, pairs, self.args.batch_size)
-            distances = pair_distances(first, second, "cosine")
-            # Rows 18 and 19: the original's rule comes with its folds.
-            folds = original_folds(pairs.is_same) if self.args.threshold == "crossing" else None
-            return evaluate_pairs(distances, pairs.is_same, self.args.threshold, folds=folds)
-
-        return validate
-
-
-def _validation_pairs(config, lfw_as_stored):
-    pairs = {}
-    if config.lfw.enable:
-        # Row 24 of docs/fidelity.md: the net takes BGR, whatever the file holds.
-        order = "bgr" if lfw_as_stored else config.lfw.npdata_order
-        pairs["lfw"] = read_pairs(config.lfw.npdata, order)
-    if config.ytf.enable:
-        pairs["ytf"] = read_image_pairs(config.ytf.pairs, config.ytf.prefix)
-    return pairs

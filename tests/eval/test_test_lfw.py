@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -9,9 +10,11 @@ from dataset.pairs import read_pairs
 from eval import test_lfw
 from eval.extractor import embed_pairs
 from eval.face_model import FaceModel
-from eval.verification import evaluate_pairs, pair_distances
+from eval.insightface_protocol import evaluate_insightface
+from eval.verification import evaluate_pairs, original_folds, pair_distances
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
+from nets.model_files import model_sha256
 
 PAIRS = Path(__file__).parents[1] / "golden" / "pairs"
 
@@ -46,6 +49,7 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
             f"--distance={distance}",
             f"--threshold={rule}",
             f"--output={output}",
+            "--name=lfw",
             "--batch_size=7",
         ]
     )
@@ -56,8 +60,13 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
     assert float(printed[1].split()[-1]) == pytest.approx(
         expected.threshold, abs=2e-4 if distance == "cosine" else 0.02
     )
-    scores = json.loads(output.read_text())
-    assert (scores["accuracy"], scores["num_pairs"]) == (expected.accuracy, 40)
+    content = json.loads(output.read_text())
+    scores = content["sets"]["lfw"]
+    assert (scores["metrics"]["accuracy"], scores["num_pairs"]) == (expected.accuracy, 40)
+    assert scores["data"]["sha256"] == hashlib.sha256((PAIRS / name).read_bytes()).hexdigest()
+    assert content["model"]["sha256"] == model_sha256(model_path)
+    low, high = scores["intervals"]["accuracy"]
+    assert low <= expected.accuracy <= high
 
 
 def test_np_files_score_as_bin_files(model_path, capsys):
@@ -66,6 +75,58 @@ def test_np_files_score_as_bin_files(model_path, capsys):
         test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}"])
         lines.append(capsys.readouterr().out.splitlines()[1])
     assert lines[0] == lines[1]
+
+
+def test_several_sets(model_path, tmp_path, capsys):
+    data = [str(PAIRS / name) for name in ("pairs_py3.bin", "pairs_py2.np")]
+    output = tmp_path / "scores.json"
+    test_lfw.main(["--data", *data, f"--model_path={model_path}", f"--output={output}"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Precision on ")]
+    assert [line.split()[2] for line in lines] == ["pairs_py3", "pairs_py2"]
+    assert list(json.loads(output.read_text())["sets"]) == ["pairs_py3", "pairs_py2"]
+    with pytest.raises(SystemExit, match="sets of different names, received pairs_py3, pairs_py3"):
+        test_lfw.main(["--data", data[0], str(PAIRS / "pairs_py3.np"), f"--model_path={model_path}"])
+
+
+def test_faithful(net, model_path, capsys):
+    pairs = read_pairs(PAIRS / "pairs_py3.np", "bgr")
+    first, second = embed_pairs(FaceModel.from_backbone(net, pairs.image_size), pairs)
+    distances = pair_distances(first, second, "cosine")
+    expected = evaluate_pairs(distances, pairs.is_same, "crossing", folds=original_folds(pairs.is_same))
+    test_lfw.main([f"--data={PAIRS / 'pairs_py3.np'}", f"--model_path={model_path}", "--faithful"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == expected.summary("pairs_py3")
+    assert printed[1].startswith("Threshold (cosine, crossing)")
+    assert float(printed[1].split()[-1]) == pytest.approx(expected.threshold, abs=2e-4)
+
+
+@pytest.mark.parametrize("protocol", ["folds", "insightface"])
+def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol):
+    # InsightFace's sets have both kinds of pairs in every fold.
+    images, is_same = pickle.loads((PAIRS / "pairs_py3.bin").read_bytes())
+    order = np.stack([np.flatnonzero(is_same), np.flatnonzero(~np.array(is_same))], axis=1).ravel()
+    images = [image for pair in order for image in images[2 * pair : 2 * pair + 2]]
+    (tmp_path / "mixed.bin").write_bytes(pickle.dumps((images, [is_same[pair] for pair in order])))
+    pairs = read_pairs(tmp_path / "mixed.bin")
+    faces = pairs.batch(0, len(pairs.images))
+    model = FaceModel.from_backbone(net, pairs.image_size)
+    embeddings = model.embed(faces) + model.embed(faces[:, :, ::-1])
+    output = tmp_path / "scores.json"
+    given = ["--flip"] if protocol == "folds" else ["--protocol=insightface"]
+    data = f"--data={tmp_path / 'mixed.bin'}"
+    test_lfw.main([data, f"--model_path={model_path}", f"--output={output}", *given])
+    content = json.loads(output.read_text())
+    scores = content["sets"]["mixed"]
+    assert content["flip"] is True
+    if protocol == "folds":
+        expected = evaluate_pairs(pair_distances(embeddings[0::2], embeddings[1::2], "cosine"), pairs.is_same)
+        assert scores["fold_accuracies"] == list(expected.fold_accuracies)
+        assert scores["threshold"] == pytest.approx(expected.threshold, rel=1e-2)
+    else:
+        expected = evaluate_insightface(embeddings, pairs.is_same)
+        assert scores["fold_accuracies"] == list(expected.fold_accuracies)
+        assert scores["val"]["tar"] == expected.val
+        assert "VAL on mixed : " in capsys.readouterr().out
 
 
 def test_channel_order_matters(net):

@@ -10,11 +10,12 @@ import dataset.identity_sampler
 import dataset.sampler
 import train_centre
 import train_triplet
+from eval.flags import parse_flags
 from nets.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
 from tests.test_train_centre import PAIRS, data, flags
-from training import session
-from training.flags import FAITHFUL, net_arguments, parse_flags
+from training import session, validation
+from training.flags import FAITHFUL, net_arguments
 
 __all__ = ["data"]  # the fixture
 
@@ -58,7 +59,7 @@ def test_faithful_does_not_touch_the_next_run():
     parser = argparse.ArgumentParser()
     parser.add_argument("--mirror", default=True)
     parser.add_argument("--faithful", action="store_true")
-    assert parse_flags(parser, []).mirror is True
+    assert parse_flags(parser, [], FAITHFUL).mirror is True
 
 
 @pytest.fixture
@@ -86,8 +87,10 @@ def run_of(data, monkeypatch):
 
         monkeypatch.setattr(holder, name, call)
 
-    for name in ("TrainingBatches", "Trainer", "StepSchedule", "evaluate_pairs", "read_pairs"):
+    for name in ("TrainingBatches", "Trainer", "StepSchedule"):
         watch(session, name)
+    for name in ("evaluate_pairs", "read_pairs"):
+        watch(validation, name)
     # The programs import these when they run; the second one uses the first.
     watch(dataset.sampler, "ShuffledSampler")
     watch(dataset.identity_sampler, "IdentitySampler")

@@ -28,7 +28,7 @@ class Batches:
             step += 1
 
 
-def make_loop(folder, max_steps=6, batches=None, accuracies=None, **arguments):
+def make_loop(folder, max_steps=6, batches=None, accuracies=None, scored="lfw", **arguments):
     trainer = make_trainer(make_strategy())
     accuracies = iter(accuracies or [])
 
@@ -47,12 +47,13 @@ def make_loop(folder, max_steps=6, batches=None, accuracies=None, **arguments):
         "steps_per_epoch": 4.0,
         "summary_path": folder / "summary",
         "models_path": folder / "models",
-        "thresholds": {"lfw": 0.8},
+        "thresholds": {scored: 0.8},
         "max_models": 100,
         **arguments,
     }
     checkpoints = make_checkpoints(folder / "ckpt", trainer)
-    loop = TrainingLoop(trainer, batches or Batches(), checkpoints, {"lfw": validator}, export, **settings)
+    validators = {scored: validator}
+    loop = TrainingLoop(trainer, batches or Batches(), checkpoints, validators, export, **settings)
     return loop, trainer
 
 
@@ -179,6 +180,19 @@ def test_old_models_go_and_the_best_stays(tmp_path):
     loop, _ = make_loop(tmp_path, max_steps=5, accuracies=accuracies, intervals=intervals, max_models=1)
     loop.run()
     assert names(tmp_path / "models") == ["iter_2_lfw_0.90000_ytf_0.00000", "iter_5_lfw_0.50000_ytf_0.00000"]
+
+
+def test_the_best_stays_whatever_its_name_says(tmp_path):
+    arguments = {
+        "intervals": Intervals(show_info=10, summary=10, validate=1, save=10, export=1),
+        "max_models": 1,
+        "scored": "ytf_videos",
+    }
+    make_loop(tmp_path, max_steps=3, accuracies=[0.5, 0.6, 0.9, 0.7], **arguments)[0].run()
+    # Also in the second part of a run that was stopped.
+    make_loop(tmp_path, max_steps=5, accuracies=[0.6, 0.5], **arguments)[0].run()
+    models = ["iter_2_lfw_0.00000_ytf_0.00000", "iter_5_lfw_0.00000_ytf_0.00000"]
+    assert names(tmp_path / "models") == models
 
 
 def test_interval_of_0():

@@ -1,0 +1,216 @@
+"""Scores a model on the videos of YouTube Faces, or any set in the same layout.
+
+python -m eval.test_ytf --model_path=output/models/iter_...
+"""
+
+import argparse
+import importlib.metadata
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from dataset.atomic import atomic_folder
+from dataset.config import read_config
+from dataset.video_frames import find_frames
+from dataset.video_pairs import read_video_pairs, read_wrong_videos
+from eval.coverage import coverage_of, describe_coverage, is_complete
+from eval.feature_store import FeatureStore
+from eval.flags import parse_flags
+from eval.pair_pictures import write_errors, write_hardest
+from eval.run import write_run
+from eval.verification import RULES
+from eval.video_distances import DEFAULT_METHOD, METHODS
+from eval.video_run import Protocol, evaluate_videos
+from eval.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
+from nets.checkpoint import sha256
+from nets.model_files import find_model, model_sha256
+
+# What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
+FAITHFUL = {
+    "threshold": "crossing",  # row 18
+    "folds": "position",  # rows 19 and 20
+    "ytf_error_filter": "positives",  # row 21
+    "ytf_error_match": "substring",  # row 21
+    "allow_missing": True,  # row 22
+}
+
+
+def main(argv=None):
+    """The program; `SystemExit` with a message if there is nothing to score."""
+    args = _parse_arguments(argv)
+    try:
+        _evaluate(args, shlex.join(sys.argv[1:] if argv is None else argv))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"eval.test_ytf: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _evaluate(args, command):
+    output = args.output or Path("output/ytf", args.model_path.name + "-faithful" * args.faithful)
+    if output.exists() and not (output / "scores.json").is_file() and any(output.iterdir()):
+        raise ValueError(f"{output}: expected no such folder or an earlier run's, received other content")
+    model_path = find_model(args.model_path)
+    model_hash = model_sha256(model_path)
+    splits, prefix, ytf_error = _paths(args)
+    pairs = read_video_pairs(splits)
+    wrong_videos = read_wrong_videos(ytf_error) if ytf_error else ()
+
+    frames = find_frames(prefix, pairs.videos, memo=args.features, progress=True)
+    coverage = coverage_of(pairs, frames, wrong_videos)
+    print("\n".join(describe_coverage(coverage)))
+    if not (args.allow_missing or is_complete(coverage)):
+        raise ValueError(f"{prefix}: expected all frames of all videos; --allow_missing scores what is there")
+
+    of_frames = {
+        "sha256": frames.sha256,
+        "image_size": list(frames.image_size),
+        "crop": args.crop,
+        "flip": args.flip,
+    }
+    protocol = Protocol(args.pooling, args.threshold, args.folds, args.ytf_error_filter, args.ytf_error_match)
+    with FeatureStore(args.features, {"model": model_hash, "frames": of_frames}, len(frames)) as store:
+        if not store.is_complete:
+            _extract(store, model_path, args, frames)
+        print(f"Features : {store.folder}")
+        verdict = evaluate_videos(pairs, frames, store.features, wrong_videos, protocol, progress=True)
+
+    scores = {
+        "version": 1,
+        "name": args.model_path.name,
+        "set": "ytf",
+        "faithful": args.faithful,
+        "command": f"python -m eval.test_ytf {command}",
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("tensorflow", "numpy", "opencv-python-headless")
+        },
+        "inputs": {
+            "model": {"path": str(model_path), "sha256": model_hash},
+            "splits": {"path": str(splits), "sha256": sha256(splits)},
+            "ytf_error": ytf_error and {"path": str(ytf_error), "sha256": sha256(ytf_error)},
+            "frames": {"path": str(prefix), **of_frames},
+        },
+        "coverage": coverage,
+        **verdict.scores,
+    }
+    _print_scores(scores)
+    from eval.report_page import write_report  # with matplotlib, which takes a second to import
+
+    with atomic_folder(output) as folder:
+        write_errors(folder / "errors", frames, verdict, args.pooling)
+        scores["hardest"] = write_hardest(folder / "hardest", frames, verdict)
+        run = write_run(folder, scores, verdict.arrays)
+        write_report([run], folder / "report" / "index.html")
+    print(f"Report : {output / 'report' / 'index.html'}")
+
+
+def _paths(args):
+    """Splits, prefix and list of wrong videos, or `None` for the last: from the flags, else the config."""
+    splits, prefix, ytf_error = args.splits, args.prefix, args.ytf_error
+    if splits is None or prefix is None:
+        config = read_config(args.config)
+        splits, prefix = splits or config.ytf.splits, prefix or config.ytf.prefix
+        ytf_error = ytf_error or config.ytf.ytf_error
+        for key, value in (("splits", splits), ("prefix", prefix)):
+            if value is None:
+                raise ValueError(f"{args.config}: section [ytf]: expected key '{key}', or a flag --{key}")
+    return splits, prefix, ytf_error
+
+
+def _extract(store, model_path, args, frames):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow takes seconds to import: not for --help, a wrong file, or features that are there.
+    from eval.extractor import embed_into
+    from eval.face_model import load_face_model
+
+    crop, (height, width) = args.crop, frames.image_size
+    if crop and (crop[0] > height or crop[1] > width):
+        raise ValueError(
+            f"--crop: expected at most the frames' {height}x{width}, received {crop[0]}x{crop[1]}"
+        )
+    model = load_face_model(model_path, tuple(crop or frames.image_size))
+
+    def decode(start, stop):
+        images = frames.decode(start, stop)
+        if crop:
+            top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
+            images = images[:, top : top + crop[0], left : left + crop[1]]
+        return images
+
+    embed_into(store, model, decode, args.batch_size, flip=args.flip, progress=True)
+
+
+def _print_scores(scores):
+    for line in scores["lines"]:
+        print(f"Precision on {line['name']} : {line['accuracy']:.5f}+-{line['std']:.5f}")
+        of_folds = " ".join(f"{accuracy:.4f}" for accuracy in line["fold_accuracies"])
+        print(f"  threshold {line['threshold']:.5f}; splits {of_folds}")
+    names = list(next(iter(scores["methods"].values()))["metrics"])
+    print(f"{ERROR_FILTERS[scores['error_filter']]}, by method:")
+    print(f"{'':18}" + "".join(f"{name:>14}" for name in names))
+    for method, of_method in scores["methods"].items():
+        values = (of_method["metrics"][name] for name in names)
+        print(
+            f"{method:18}" + "".join(f"{'-':>14}" if value is None else f"{value:14.5f}" for value in values)
+        )
+
+
+def _parse_arguments(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.test_ytf",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--model_path", type=Path, required=True, help="SavedModel, checkpoint, or any other form of a net"
+    )
+    parser.add_argument(
+        "--faithful", action="store_true",
+        help="as the original's script scores: sets the flags marked (row N of docs/fidelity.md)",
+    )  # fmt: skip
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--config", type=Path, default=Path("./config.ini"), help="[ytf] says what is not given"
+    )
+    data.add_argument("--splits", type=Path, metavar="FILE", help="splits.txt or splits_corrected.txt")
+    data.add_argument("--prefix", type=Path, metavar="DIR", help="folder of Name/number/*.jpg")
+    data.add_argument("--ytf_error", type=Path, metavar="FILE", help="videos with wrong identities")
+    data.add_argument(
+        "--allow_missing", action=argparse.BooleanOptionalAction, default=False,
+        help="score the pairs that have frames, where some have not (row 22)",
+    )  # fmt: skip
+    data.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), help="centre crop of larger frames")
+
+    features = parser.add_argument_group("features")
+    features.add_argument("--batch_size", type=int, default=128, help="frames at a time")
+    features.add_argument("--flip", action="store_true", help="add each frame's mirror image (row 31)")
+    features.add_argument(
+        "--features", type=Path, default=Path("output/features"), metavar="DIR", help="where they are kept"
+    )
+
+    protocol = parser.add_argument_group("protocol", "what curves, pictures and the table of methods show")
+    protocol.add_argument("--pooling", choices=METHODS, default=DEFAULT_METHOD, help="of a video's frames")
+    protocol.add_argument(
+        "--threshold", choices=RULES, default="best", help="how it is found on the other folds (row 18)"
+    )
+    protocol.add_argument(
+        "--folds", choices=FOLDS, default="official", help="the file's splits, or the original's (row 20)"
+    )
+    protocol.add_argument(
+        "--ytf_error_filter", choices=ERROR_FILTERS, default="none",
+        help="pairs with a wrong video that are left out: scores are always printed for all three (row 21)",
+    )  # fmt: skip
+    protocol.add_argument(
+        "--ytf_error_match", choices=MATCHES, default="exact", help="of a wrong video's name (row 21)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR",
+        help="folder of scores, pictures and report (default: output/ytf/MODEL)",
+    )  # fmt: skip
+    return parse_flags(parser, argv, FAITHFUL)
+
+
+if __name__ == "__main__":
+    main()

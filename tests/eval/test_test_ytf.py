@@ -1,0 +1,256 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset.synthetic import draw_frame
+from dataset.synthetic_files import write_videos
+from dataset.video_frames import find_frames
+from dataset.video_pairs import read_video_pairs, write_video_pairs
+from eval import test_ytf
+from eval.feature_store import FeatureStore
+from eval.run import read_run
+from eval.verification import evaluate_pairs
+from eval.video_distances import METHODS, video_distances
+from export.saved_model import export_saved_model
+from nets.backbone import Backbone
+from nets.model_files import model_sha256
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "verification"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """12 people with 3 videos of 2 drawn frames each, and a net with random weights."""
+    folder = tmp_path_factory.mktemp("videos")
+
+    def draw(jobs, _name):
+        return (draw_frame(0, *job) for job in jobs)
+
+    write_videos(folder / "ytf", draw, range(12), 3, 2, np.random.default_rng(0))
+    export_saved_model(Backbone("ir32", image_size=(112, 96), seed=4), folder / "model")
+    return folder
+
+
+def flags(folder, **values):
+    values = {
+        "model_path": folder / "model",
+        "splits": folder / "ytf" / "splits.txt",
+        "prefix": folder / "ytf" / "112x112",
+        "features": folder / "features",
+        **values,
+    }
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def precisions(printed):
+    """What the original's lines say: a dict from name to text."""
+    lines = [line for line in printed.splitlines() if line.startswith("Precision on ")]
+    return dict(line.removeprefix("Precision on ").split(" : ") for line in lines)
+
+
+def test_from_frames_to_a_report(videos, tmp_path, capsys):
+    test_ytf.main(flags(videos, output=tmp_path / "run", batch_size=7))
+    printed = precisions(capsys.readouterr().out)
+    run = read_run(tmp_path / "run")
+
+    # The same, step by step.
+    pairs = read_video_pairs(videos / "ytf" / "splits.txt")
+    frames = find_frames(videos / "ytf" / "112x112", pairs.videos)
+    net = Backbone("ir32", image_size=(112, 96), seed=4)
+    faces = frames.decode(0, len(frames))[:, :, 8:104, ::-1].astype(np.float32)
+    embeddings = net((faces - 127.5) / 128, training=False).numpy()
+    distances = video_distances(embeddings, frames.offsets, pairs.first, pairs.second)
+    for method in METHODS:
+        # Random weights put all faces close together.
+        np.testing.assert_allclose(run.arrays[f"distances/{method}"], distances[method], rtol=1e-3, atol=1e-5)
+    expected = evaluate_pairs(run.arrays["distances/normalised_mean"], pairs.is_same, folds=pairs.splits)
+    assert printed == dict.fromkeys(printed, f"{expected.accuracy:.5f}+-{expected.std:.5f}")
+    assert list(printed) == ["YTF", "YTF-corrected (both)", "YTF-corrected (positives)"]
+
+    assert run.scores["inputs"]["model"]["sha256"] == model_sha256(videos / "model")
+    assert run.scores["inputs"]["frames"]["sha256"] == frames.sha256
+    assert run.scores["coverage"]["frames"] == 72
+    wrong = (
+        run.arrays["distances/normalised_mean"] < np.repeat(expected.fold_thresholds, 6)
+    ) != pairs.is_same
+    pictures = list((tmp_path / "run" / "errors").iterdir())
+    assert len(pictures) == wrong.sum() > 0
+    assert cv2.imread(str(pictures[0])).shape == (112 + 24, 2 * 112 + 4, 3)
+    hardest = run.scores["hardest"]["genuine"]
+    assert cv2.imread(str(tmp_path / "run" / hardest[0]["picture"])).shape == (3 * 112, 2 * 112 + 4, 3)
+    genuine = np.where(pairs.is_same, run.arrays["distances/normalised_mean"], -1)
+    assert hardest[0]["pair"] == genuine.argmax()
+    assert "YTF-corrected (positives)" in (tmp_path / "run" / "report" / "index.html").read_text()
+
+
+def test_the_second_run_needs_no_tensorflow(videos, tmp_path):
+    test_ytf.main(flags(videos, output=tmp_path / "first"))
+    program = """
+import sys
+from eval import test_ytf
+test_ytf.main(sys.argv[1:])
+raise SystemExit("loads TensorFlow" if "tensorflow" in sys.modules else 0)
+"""
+    subprocess.run(
+        [sys.executable, "-c", program, *flags(videos, output=tmp_path / "second")],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
+    first, second = (read_run(tmp_path / name) for name in ("first", "second"))
+    assert {**first.scores, "command": ""} == {**second.scores, "command": ""}
+
+
+@pytest.mark.parametrize("change", ["flip", "crop"])
+def test_other_inputs_have_features_of_their_own(videos, tmp_path, change):
+    values = {"features": tmp_path / "features"}
+    test_ytf.main(flags(videos, output=tmp_path / "run", **values))
+    before = {path.name for path in values["features"].iterdir()}
+    arguments = flags(videos, output=tmp_path / "other", **values)
+    if change == "flip":
+        test_ytf.main([*arguments, "--flip"])
+    else:
+        # The model takes 112x112: a crop to another size is refused, one to the same is none.
+        with pytest.raises(SystemExit, match=r"takes faces of \(112, 112\), received faces of \(100, 96\)"):
+            test_ytf.main([*arguments, "--crop", "100", "96"])
+        test_ytf.main([*arguments, "--crop", "112", "112"])
+    assert {path.name for path in values["features"].iterdir()} - before
+    scores = [read_run(tmp_path / name).arrays["distances/mean"] for name in ("run", "other")]
+    assert np.array_equal(*scores) == (change == "crop")
+
+
+class TestCoverage:
+    @pytest.fixture
+    def incomplete(self, videos, tmp_path):
+        """The set without one video, with an empty one and with a damaged frame in a third."""
+        prefix = tmp_path / "frames"
+        pairs = read_video_pairs(videos / "ytf" / "splits.txt")
+        for number, video in enumerate(pairs.videos):
+            if number == 0:
+                continue
+            (prefix / video).mkdir(parents=True)
+            for path in sorted((videos / "ytf" / "112x112" / video).iterdir())[: 0 if number == 1 else None]:
+                (prefix / video / path.name).write_bytes(path.read_bytes()[: 900 if number == 2 else None])
+                number = -1  # damage one only
+        return pairs, prefix
+
+    def test_stops(self, videos, incomplete, tmp_path, capsys):
+        pairs, prefix = incomplete
+        with pytest.raises(SystemExit, match="--allow_missing"):
+            test_ytf.main(flags(videos, prefix=prefix, output=tmp_path / "run"))
+        printed = capsys.readouterr().out
+        assert "36 named, 34 found, 1 missing, 1 empty" in printed
+        assert f"missing: {pairs.videos[0]}" in printed
+        assert f"empty: {pairs.videos[1]}" in printed
+        assert f"unusable: {pairs.videos[2]}/" in printed
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("given", [["--allow_missing"], ["--faithful"]])
+    def test_goes_on(self, videos, incomplete, tmp_path, given):
+        pairs, prefix = incomplete
+        arguments = flags(videos, prefix=prefix, output=tmp_path / "run", features=tmp_path / "features")
+        if "--faithful" in given:
+            # The original's folds need as many negatives as positives.
+            arguments.append("--folds=official")
+        test_ytf.main([*arguments, *given])
+        run = read_run(tmp_path / "run")
+        left_out = np.isin([pairs.first, pairs.second], [0, 1]).any(axis=0)
+        assert run.scores["coverage"]["pairs_left_out"] == left_out.sum() > 0
+        assert len(run.arrays["is_same"]) == len(pairs) - left_out.sum()
+        assert run.scores["coverage"]["frames"] == 72 - 4 - 1
+
+
+def golden_case(tmp_path, name, num_wrong=0):
+    """A set of videos of one frame each, whose features are golden embeddings; and wrong positives."""
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        positive, negative = file["pos_embeddings"], file["neg_embeddings"]
+        expected = {key: file[f"cosine/{key}"] for key in ("accuracy", "std", "fold_accuracies")}
+    rng = np.random.default_rng(0)
+    places = np.sort(rng.integers(len(positive) + 1, size=num_wrong))
+    wrong = places + np.arange(num_wrong)
+    positive = np.insert(positive, places, rng.normal(size=(num_wrong, *positive.shape[1:])), axis=0)
+    is_same = np.repeat([True, False], [len(positive), len(negative)])
+    frame = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    for pair in range(is_same.size):
+        for side in "ab":
+            (tmp_path / "frames" / f"P{pair}" / side).mkdir(parents=True)
+            (tmp_path / "frames" / f"P{pair}" / side / "0.1.jpg").write_bytes(frame)
+    write_video_pairs(
+        tmp_path / "splits.txt",
+        [(1, f"P{pair}/a", f"P{pair}/b", same) for pair, same in enumerate(is_same)],
+    )
+    # Negatives with a wrong video count, in the original.
+    (tmp_path / "wrong.txt").write_text("".join(f"P{pair}/a\n" for pair in [*wrong, is_same.size - 1]))
+    (tmp_path / "model.keras").write_bytes(b"is not loaded")
+    frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
+    of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
+    inputs = {"model": model_sha256(tmp_path / "model.keras"), "frames": of_frames}
+    with FeatureStore(tmp_path / "features", inputs, len(frames)) as store:
+        store.append(np.concatenate([positive, negative]).reshape(len(frames), -1))
+    return expected, flags(
+        tmp_path,
+        model_path=tmp_path / "model.keras",
+        splits=tmp_path / "splits.txt",
+        prefix=tmp_path / "frames",
+        ytf_error=tmp_path / "wrong.txt",
+        output=tmp_path / "run",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "num_wrong"),
+    [("verification", 0), ("verification_separable", 0), ("verification_unequal", 13)],
+)
+def test_faithful_prints_what_the_original_does(tmp_path, capsys, name, num_wrong):
+    expected, arguments = golden_case(tmp_path, name, num_wrong)
+    test_ytf.main([*arguments, "--faithful"])
+    printed = precisions(capsys.readouterr().out)
+    line = f"{expected['accuracy']:.5f}+-{expected['std']:.5f}"
+    assert printed["YTF-corrected (positives)"] == line
+    assert (printed["YTF"] == line) == (num_wrong == 0)
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["lines"][2]["fold_accuracies"] == expected["fold_accuracies"].tolist()
+    assert scores["methods"]["normalised_mean"]["metrics"]["accuracy"] == expected["accuracy"]
+
+
+def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
+    (tmp_path / "wrong.txt").write_text("\n")
+    (tmp_path / "config.ini").write_text(
+        f"[records]\ntfrecords = records\n[ytf]\nsplits = {videos}/ytf/splits.txt\n"
+        f"prefix = {videos}/ytf/112x112\nytf_error = wrong.txt\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}"])
+    run = read_run(tmp_path / "output" / "ytf" / "model")
+    assert run.scores["inputs"]["ytf_error"]["path"].endswith("wrong.txt")
+    # Once more, and the folder is replaced.
+    test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}", "--pooling=mean"])
+    assert read_run(tmp_path / "output" / "ytf" / "model").scores["method"] == "mean"
+
+
+def test_a_folder_with_other_content_is_left_alone(videos, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="received other content"):
+        test_ytf.main(flags(videos, output=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("model_path", "nowhere", "nowhere: no such model"),
+        ("splits", "nowhere.txt", "nowhere.txt: no such file"),
+        ("prefix", "nowhere", "nowhere: no such folder"),
+        ("ytf_error", "nowhere.txt", "nowhere.txt: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(videos, tmp_path, flag, value, message):
+    with pytest.raises(SystemExit, match=message) as stopped:
+        test_ytf.main(flags(videos, **{"output": tmp_path / "run", flag: tmp_path / value}))
+    assert "\n" not in str(stopped.value)

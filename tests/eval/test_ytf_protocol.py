@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.verification import evaluate_pairs, even_folds, original_folds, pair_distances
+from eval.ytf_protocol import ERROR_FILTERS, involves_wrong_video, score_lines
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "verification"
+
+
+def pairs(num_splits=5, per_split=8, seed=0):
+    rng = np.random.default_rng(seed)
+    splits = np.repeat(np.arange(1, num_splits + 1), per_split)
+    is_same = np.tile([True, False], splits.size // 2)
+    distances = np.where(is_same, 0.4, 0.6) + rng.normal(scale=0.15, size=splits.size)
+    return distances, is_same, splits, rng.random(splits.size) < 0.25
+
+
+class TestWrongVideos:
+    first = np.array(["Jean_Paul/0", "Paul/0", "Ann/1", "Ann/1"])
+    second = np.array(["Ann/2", "Ann/2", "Paul/01", "Bea/0"])
+
+    def test_exact(self):
+        wrong = involves_wrong_video(self.first, self.second, ("Paul/0", "Bea/0"))
+        assert wrong.tolist() == [False, True, False, True]
+
+    def test_substring_as_the_original(self):
+        wrong = involves_wrong_video(self.first, self.second, ("Paul/0",), "substring")
+        assert wrong.tolist() == [True, True, True, False]
+
+    @pytest.mark.parametrize("match", ["exact", "substring"])
+    def test_no_list(self, match):
+        assert involves_wrong_video(self.first, self.second, (), match).tolist() == [False] * 4
+
+
+class TestLines:
+    def test_which_pairs_count(self):
+        distances, is_same, splits, is_wrong = pairs()
+        lines = score_lines(distances, is_same, splits, is_wrong)
+        assert [line.name for line in lines.values()] == [
+            "YTF",
+            "YTF-corrected (both)",
+            "YTF-corrected (positives)",
+        ]
+        assert lines["none"].used.all()
+        np.testing.assert_array_equal(lines["both"].used, ~is_wrong)
+        np.testing.assert_array_equal(lines["positives"].used, ~is_wrong | ~is_same)
+        assert list(lines) == list(ERROR_FILTERS)
+
+    def test_official_splits(self):
+        distances, is_same, splits, is_wrong = pairs()
+        shuffled = np.random.default_rng(1).permutation(len(splits))
+        lines = score_lines(distances[shuffled], is_same[shuffled], splits[shuffled], is_wrong[shuffled])
+        for error_filter, used in (("none", splits > 0), ("both", ~is_wrong)):
+            expected = evaluate_pairs(distances[used], is_same[used], folds=splits[used])
+            assert lines[error_filter].result == expected
+        np.testing.assert_array_equal(lines["none"].folds, splits[shuffled])
+
+    def test_splits_of_the_file_are_not_positions(self):
+        distances, is_same, splits, is_wrong = pairs(num_splits=20, per_split=10)
+        official = score_lines(distances, is_same, splits, is_wrong)["none"]
+        position = score_lines(distances, is_same, splits, is_wrong, folds="position")["none"]
+        assert len(official.result.fold_accuracies) == 20
+        assert len(position.result.fold_accuracies) == 10
+        np.testing.assert_array_equal(position.folds, original_folds(is_same))
+
+    def test_the_original_has_no_folds_for_wrong_negatives(self):
+        distances, is_same, splits, _ = pairs(num_splits=10, per_split=8)
+        is_wrong = ~is_same & (np.arange(len(splits)) < 20)
+        lines = score_lines(distances, is_same, splits, is_wrong, folds="position")
+        assert is_same.sum() == 40 and lines["both"].used.sum() == 70
+        np.testing.assert_array_equal(lines["both"].folds[~is_wrong], even_folds(is_same[~is_wrong]))
+        np.testing.assert_array_equal(lines["positives"].folds, original_folds(is_same))
+
+    def test_misclassified_by_their_own_fold(self):
+        distances, is_same, splits, is_wrong = pairs()
+        for line in score_lines(distances, is_same, splits, is_wrong).values():
+            wrong = line.is_misclassified(distances, is_same)
+            of_fold = [1 - wrong[line.folds == fold].mean() for fold in np.unique(splits)]
+            assert of_fold == pytest.approx(line.result.fold_accuracies)
+            assert not wrong[~line.used].any()
+
+    def test_a_line_that_cannot_be_scored_is_named(self):
+        distances, is_same, splits, _ = pairs()
+        with pytest.raises(ValueError, match=r"YTF-corrected \(both\): expected positives and negatives"):
+            score_lines(distances, is_same, splits, is_same)
+
+
+def test_golden_unequal_case_by_position():
+    with np.load(GOLDEN / "verification_unequal.npz") as file:
+        embeddings = [file["pos_embeddings"], file["neg_embeddings"]]
+        expected = {key: file[f"cosine/{key}"] for key in ("accuracy", "std", "threshold", "fold_accuracies")}
+    is_same = np.repeat([True, False], [len(kind) for kind in embeddings])
+    embeddings = np.concatenate(embeddings)
+    distances = pair_distances(embeddings[:, 0], embeddings[:, 1], "cosine")
+    nothing = np.zeros(is_same.size, bool)
+    splits = np.ones(is_same.size, int)  # of no use to the original
+    line = score_lines(distances, is_same, splits, nothing, "crossing", "position")["positives"]
+    assert line.result.fold_accuracies == tuple(expected["fold_accuracies"])
+    assert (line.result.accuracy, line.result.std) == (expected["accuracy"], expected["std"])
+    assert line.result.threshold == pytest.approx(expected["threshold"], rel=1e-6)

@@ -1,0 +1,187 @@
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from nets.model_files import find_model, model_sha256
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_checkpoint(folder, weights):
+    folder.mkdir(parents=True)
+    files = {"state.index": b"index", "state.data-00000-of-00001": weights}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    manifest = {"version": 1, "step": 3, "net": {"architecture": "ir32"}}
+    manifest["sha256"] = {name: sha256(content) for name, content in files.items()}
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def write_saved_model(folder):
+    (folder / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "net.json", "variables/variables.index", "variables/variables.data-00000"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def write_tf1_checkpoint(folder):
+    folder.mkdir()
+    for name in ("iter_9.ckpt.index", "iter_9.ckpt.meta", "iter_9.ckpt.data-00000-of-00001"):
+        (folder / name).write_bytes(name.encode())
+    (folder / "iter_99.ckpt.index").write_bytes(b"another")
+    (folder / "checkpoint").write_text('model_checkpoint_path: "/gone/iter_9.ckpt"\n')
+    return folder / "iter_9.ckpt"
+
+
+def write_onnx(folder, weights, **options):
+    folder.mkdir()
+    net_input = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, weights.shape[0]])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, weights.shape[1]])
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "net", [net_input], [output], [numpy_helper.from_array(weights, "w")])
+    onnx.save(helper.make_model(graph), folder / "net.onnx", **options)
+    return folder / "net.onnx"
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+class TestOneFile:
+    @pytest.mark.parametrize("name", ["net.keras", "net.pth", "net.pt"])
+    def test_is_that_of_sha256sum_and_not_of_the_name(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"weights")
+        assert find_model(str(tmp_path / name)) == tmp_path / name
+        assert model_sha256(str(tmp_path / name)) == sha256(b"weights")
+        (tmp_path / name).write_bytes(b"weightz")
+        assert model_sha256(tmp_path / name) == sha256(b"weightz")
+
+    def test_nothing_there(self, tmp_path):
+        for function in (find_model, model_sha256):
+            with pytest.raises(FileNotFoundError, match=r"gone\.keras: no such model"):
+                function(tmp_path / "gone.keras")
+
+
+class TestOnnx:
+    WEIGHTS = np.arange(6000, dtype=np.float32).reshape(60, 100)
+
+    def test_one_file(self, tmp_path):
+        path = write_onnx(tmp_path / "a", self.WEIGHTS)
+        assert model_sha256(path) == sha256(path.read_bytes())
+
+    def test_tensors_in_another_file(self, tmp_path):
+        options = {"save_as_external_data": True, "location": "net.bin", "size_threshold": 0}
+        path = write_onnx(tmp_path / "a", self.WEIGHTS, **options)
+        expected = model_sha256(path)
+        assert expected != sha256(path.read_bytes())
+        assert model_sha256(shutil.copytree(path.parent, tmp_path / "b") / "net.onnx") == expected
+        other = write_onnx(tmp_path / "c", self.WEIGHTS + 1, **options)
+        assert other.read_bytes() == path.read_bytes()
+        assert model_sha256(other) != expected
+        path.write_bytes(
+            path.read_bytes() + helper.make_model(helper.make_graph([], "", [], [])).SerializeToString()
+        )
+        assert model_sha256(path) != expected
+        (path.parent / "net.bin").unlink()
+        with pytest.raises(FileNotFoundError, match=r"net\.bin"):
+            model_sha256(path)
+
+    def test_damaged(self, tmp_path):
+        (tmp_path / "net.onnx").write_bytes(b"no such thing")
+        with pytest.raises(ValueError, match=r"net\.onnx: expected an ONNX file"):
+            model_sha256(tmp_path / "net.onnx")
+
+
+class TestFolders:
+    def test_saved_model(self, tmp_path):
+        path = write_saved_model(tmp_path / "a")
+        assert find_model(path) == path
+        digests = {model_sha256(path)}
+        assert model_sha256(shutil.copytree(path, tmp_path / "b")) in digests
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        assert len(files) == 4
+        for file in files:
+            flip_bit(file)
+            digests.add(model_sha256(path))
+        files[0].rename(path / "net.txt")
+        digests.add(model_sha256(path))
+        assert len(digests) == 6
+
+    def test_whatever_order_the_system_lists_them_in(self, tmp_path, monkeypatch):
+        path, rglob = write_saved_model(tmp_path / "a"), Path.rglob
+        digests = set()
+        for reverse in (False, True):
+            monkeypatch.setattr(Path, "rglob", lambda *a, r=reverse: sorted(rglob(*a), reverse=r))
+            digests.add(model_sha256(path))
+        assert len(digests) == 1
+
+    def test_contents_do_not_run_into_each_other(self, tmp_path):
+        digests = set()
+        for number, (first, second) in enumerate([(b"ab", b"c"), (b"a", b"bc"), (b"c", b"ab")]):
+            path = write_saved_model(tmp_path / str(number))
+            (path / "x").write_bytes(first)
+            (path / "y").write_bytes(second)
+            digests.add(model_sha256(path))
+        assert len(digests) == 3
+
+    def test_tf1_checkpoint(self, tmp_path):
+        prefix = write_tf1_checkpoint(tmp_path / "a")
+        digests = {model_sha256(prefix)}
+        for path in (tmp_path / "a", *(prefix.with_name(prefix.name + end) for end in (".index", ".meta"))):
+            assert find_model(path) == prefix
+            assert model_sha256(path) in digests
+        for name in ("iter_9.ckpt.meta", "iter_99.ckpt.index"):  # which are not read
+            flip_bit(prefix.with_name(name))
+            assert model_sha256(prefix) in digests
+        for name in ("iter_9.ckpt.index", "iter_9.ckpt.data-00000-of-00001"):
+            flip_bit(prefix.with_name(name))
+            digests.add(model_sha256(prefix))
+        assert len(digests) == 3
+        for file in sorted(prefix.parent.glob("iter_9.*")):
+            file.rename(file.with_name(file.name.replace("iter_9.", "best.")))
+        assert model_sha256(prefix.with_name("best.ckpt")) in digests
+
+    def test_training_checkpoint(self, tmp_path):
+        path = write_checkpoint(tmp_path / "run" / "step_00000003", b"weights")
+        assert find_model(path) == path
+        assert model_sha256(path) == sha256((path / "checkpoint.json").read_bytes())
+        other = write_checkpoint(tmp_path / "run" / "step_00000004", b"other weights")
+        assert model_sha256(other) != model_sha256(path)
+
+    def test_the_newest_whole_one_of_a_run(self, tmp_path, caplog):
+        old = write_checkpoint(tmp_path / "step_00000003", b"old")
+        new = write_checkpoint(tmp_path / "step_00000012", b"new")
+        assert find_model(tmp_path) == new
+        assert model_sha256(tmp_path) == model_sha256(new)
+        flip_bit(new / "state.data-00000-of-00001")  # the loaders take the one before it, too
+        assert find_model(tmp_path) == old
+        assert model_sha256(tmp_path) == model_sha256(old)
+        assert "skipping a damaged checkpoint" in caplog.text
+        flip_bit(old / "state.index")
+        with pytest.raises(ValueError, match="none can be read"):
+            model_sha256(tmp_path)
+
+    def test_another_folder(self, tmp_path):
+        (tmp_path / "notes.txt").write_bytes(b"")
+        with pytest.raises(ValueError, match="expected a SavedModel, a training checkpoint"):
+            model_sha256(tmp_path)
+
+
+def test_reads_no_weights_with_tensorflow():
+    program = (
+        "import sys, nets.model_files; sys.exit(bool({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0

@@ -1,0 +1,99 @@
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset.config import read_config
+from dataset.video_pairs import write_video_pairs
+from eval.templates import pool
+from eval.verification import evaluate_pairs, original_folds
+from nets.backbone import Backbone
+from training.validation import make_validators
+
+NUM_PEOPLE, NUM_VIDEOS, NUM_FRAMES = 12, 2, 5
+
+
+@pytest.fixture(scope="module")
+def net():
+    return Backbone("ir32", image_size=(16, 16), seed=1)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Videos of noise pictures, in an order of splits that is not that of the file's lines."""
+    rng = np.random.default_rng(0)
+    for person in range(NUM_PEOPLE):
+        for video in range(NUM_VIDEOS):
+            folder = tmp_path / "frames" / f"P{person}" / str(video)
+            folder.mkdir(parents=True)
+            for frame in range(NUM_FRAMES):
+                picture = rng.integers(0, 256, (20, 20, 3), np.uint8)
+                (folder / f"{frame}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    pairs = []
+    for person in range(NUM_PEOPLE):
+        other = (person + 1) % NUM_PEOPLE
+        pairs.append((person % 4, f"P{person}/0", f"P{person}/1", True))
+        pairs.append((person % 4, f"P{person}/0", f"P{other}/1", False))
+    write_video_pairs(tmp_path / "splits.txt", pairs)
+    path = tmp_path / "config.ini"
+    path.write_text("[records]\ntfrecords = x\n[ytf]\nsplits = splits.txt\nprefix = frames\n")
+    return read_config(path)
+
+
+def flags(**given):
+    values = {"batch_size": 7, "threshold": "best", "lfw_as_stored": False, "validate_videos": 2}
+    return SimpleNamespace(**{**values, **given})
+
+
+def expected_distances(net, folder, numbers):
+    def template(person, video):
+        frames = [cv2.imread(str(folder / f"P{person}" / str(video) / f"{number}.png")) for number in numbers]
+        cropped = np.stack(frames)[:, 2:18, 2:18].astype(np.float32)
+        return pool(net((cropped - 127.5) / 128, training=False).numpy(), "normalised_mean")
+
+    first = [template(person, 0) for person in range(NUM_PEOPLE)]
+    second = [template(person, 1) for person in range(NUM_PEOPLE)]
+    pairs = [(first[p], second[q % NUM_PEOPLE]) for p in range(NUM_PEOPLE) for q in (p, p + 1)]
+    return np.array([1 - one @ other for one, other in pairs])
+
+
+@pytest.mark.parametrize(("num_frames", "numbers"), [(2, [1, 3]), (9, range(5))])
+@pytest.mark.parametrize("rule", ["best", "crossing"])
+def test_videos(net, config, num_frames, numbers, rule):
+    validators = make_validators(net, config, flags(validate_videos=num_frames, threshold=rule))
+    assert list(validators) == ["ytf_videos"]
+    is_same = np.tile([True, False], NUM_PEOPLE)
+    folds = original_folds(is_same) if rule == "crossing" else np.repeat(np.arange(NUM_PEOPLE) % 4, 2)
+    expected = evaluate_pairs(expected_distances(net, config.ytf.prefix, numbers), is_same, rule, folds=folds)
+    result = validators["ytf_videos"]()
+    assert result.fold_accuracies == expected.fold_accuracies
+    np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
+
+
+def test_not_asked_for(net, config):
+    assert make_validators(net, config, flags(validate_videos=None)) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "without", "message"),
+    [
+        (0, "", "--validate_videos: expected at least 1 frame, received 0"),
+        (2, "splits", r"config.ini: section \[ytf\]: expected key 'splits' for --validate_videos"),
+        (2, "prefix", r"config.ini: section \[ytf\]: expected key 'prefix' for --validate_videos"),
+    ],
+)
+def test_bad_input(net, config, given, without, message):
+    if without:
+        lines = config.path.read_text().splitlines()
+        config.path.write_text("\n".join(line for line in lines if not line.startswith(without)))
+        config = read_config(config.path)
+    with pytest.raises(ValueError, match=message):
+        make_validators(net, config, flags(validate_videos=given))
+
+
+def test_a_missing_video_is_named(net, config):
+    for path in sorted((config.ytf.prefix / "P3" / "1").iterdir()):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"(?s)expected all frames of all videos.*empty: P3/1"):
+        make_validators(net, config, flags())
