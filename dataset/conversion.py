@@ -1,13 +1,11 @@
 """One conversion from its plan to the finished folder."""
 
-import contextlib
 import dataclasses
 import errno
 import json
 import logging
 import multiprocessing
 import shutil
-import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +26,7 @@ from dataset.shard_writer import (
     start_worker,
     write_shard,
 )
+from dataset.workers import interrupts_held
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ class Conversion:
             (load_source, self.partial, image_size, self.verify, done, stop),
         )
         try:
-            with _interrupts_held():  # starts the workers: Ctrl-C goes to all, but this process stops them
+            with interrupts_held():  # starts the workers
                 futures = self._submit(pool, pending)
             self._follow(futures, done)
         except KeyboardInterrupt:
@@ -323,16 +322,6 @@ def remove_leftovers(target):
     for folder in (_old(target), target / WORK_FOLDER):
         # Where the folder is read-only, they do no harm.
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _interrupts_held():
-    """Holds Ctrl-C back until the end of the block; processes started in it never get one."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _old(target):

@@ -2,15 +2,13 @@
 
 import numpy as np
 
+from dataset.face_alignment import face_template
 from dataset.face_canvas import FaceCanvas
 from dataset.face_exposure import expose
 
 IMAGE_SIZE = (112, 112)
 
-# Where an aligner puts eyes, nose and mouth corners (x, y): the usual five points at 112x112.
-_TEMPLATE = np.array(
-    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
-)
+_TEMPLATE = face_template(IMAGE_SIZE)
 
 _SWEEP = np.linspace(-1.0, 1.0, 13)  # along a lid, a lip, a brow
 _HALF_TURN = np.linspace(0.0, np.pi, 19)

@@ -5,10 +5,7 @@ import functools
 import hashlib
 import json
 import mmap
-import multiprocessing
-import os
 import pickle
-import threading
 
 import numpy as np
 
@@ -16,6 +13,7 @@ from dataset.atomic import atomic_file
 from dataset.image_check import check_image
 from dataset.manifest import RECORD_DTYPE, Shard
 from dataset.tfrecord import encode_example, write_record
+from dataset.workers import end_with_parent
 
 WORK_FOLDER = "work"  # inside a conversion that is not finished
 MAX_LISTED_MISMATCHES = 1000
@@ -156,7 +154,7 @@ def share(source, path):
 def start_worker(load_source, *settings):
     """Prepares a worker process; the arguments are those of `ShardWriter`, the source as of `share`."""
     global _writer
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     _writer = ShardWriter(load_source(), *settings)
 
 
@@ -166,12 +164,6 @@ def write_shard(name, indices, labels):
 
 
 _writer = None  # one per process, from `start_worker`
-
-
-def _die_with_parent():
-    # A worker whose parent was killed would wait for its next task for ever.
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _load_shared(pickled, path, lengths):

