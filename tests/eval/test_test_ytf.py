@@ -81,9 +81,20 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
     ) != pairs.is_same
     pictures = list((tmp_path / "run" / "errors").iterdir())
     assert len(pictures) == wrong.sum() > 0
-    assert cv2.imread(str(pictures[0])).shape == (112 + 24, 2 * 112 + 4, 3)
+    picture = cv2.imread(str(pictures[0]))[..., ::-1]
+    assert picture.shape == (112 + 24, 2 * 112 + 4, 3)
+    pair = int(pictures[0].name.split("_")[2])
+    for column, side in ((picture[:112, :112], pairs.first), (picture[:112, 116:], pairs.second)):
+        start = frames.offsets[side[pair]]
+        assert np.abs(column.astype(int) - frames.decode(start, start + 1)[0]).mean() < 3
     hardest = run.scores["hardest"]["genuine"]
     assert cv2.imread(str(tmp_path / "run" / hardest[0]["picture"])).shape == (3 * 112, 2 * 112 + 4, 3)
+    # Both columns show three frames: of two frames the first, the second and the second once more.
+    picture = cv2.imread(str(tmp_path / "run" / hardest[0]["picture"]))[..., ::-1]
+    for column, side in ((picture[:, :112], pairs.first), (picture[:, 116:], pairs.second)):
+        start = frames.offsets[side[hardest[0]["pair"]]]
+        shown = np.concatenate([frames.decode(number, number + 1)[0] for number in start + [0, 1, 1]])
+        assert np.abs(column.astype(int) - shown).mean() < 3
     genuine = np.where(pairs.is_same, run.arrays["distances/normalised_mean"], -1)
     assert hardest[0]["pair"] == genuine.argmax()
     assert "YTF-corrected (positives)" in (tmp_path / "run" / "report" / "index.html").read_text()

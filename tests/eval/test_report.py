@@ -1,0 +1,366 @@
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval import report, report_page
+from eval.metrics import FARS, tar_name
+from eval.report_page import run_page, write_report
+from eval.run import Run
+from eval.video_distances import METHODS
+from tests.eval.fake_run import changed, make_run
+from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "first", num_hardest=3, quality=0.8)
+
+
+@pytest.fixture(scope="module")
+def text(run):
+    return run_page(run)
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return parse(text)
+
+
+@pytest.fixture
+def without_curves(monkeypatch):
+    """For pages on which other things matter."""
+    monkeypatch.setattr(report_page, "curves_section", lambda about, **parts: "")
+
+
+class TestRun:
+    def test_stands_alone(self, page, text):
+        check_stands_alone(page, text)
+
+    def test_structure(self, page):
+        assert page.find("title")[0].text == "iter_258000_lfw_0.99133_ytf_0.95900: ytf"
+        assert [heading.text for heading in page.find("h1")] == ["iter_258000_lfw_0.99133_ytf_0.95900"]
+        sections = [heading.text for heading in page.find("h2")]
+        assert sections == ["Scores of all methods", "Curves", "Hardest pairs", "Coverage", "Inputs"]
+        charts = page.find("svg")
+        assert len(charts) == 6
+        for chart in charts:
+            assert chart.attributes["role"] == "img"
+            assert chart.attributes["aria-label"]
+            assert chart.attributes["viewbox"].startswith("0 0 ")
+        assert all(image.attributes["alt"] for image in page.find("img"))
+
+    def test_three_lines(self, run, page):
+        boxes = page.find("dl", class_="lines")[0].find("div")
+        assert ["class" in box.attributes for box in boxes] == [True, False, False]
+        for box, line in zip(boxes, run.scores["lines"], strict=True):
+            assert box.text == (
+                f"{line['name']}{line['accuracy']:.5f} ± {line['std']:.5f}threshold {line['threshold']:.4f}"
+                f"{line['num_pairs']:,} pairs, {line['num_genuine']:,} of them genuine"
+            )
+
+    def test_table_of_methods(self, run, page):
+        rows = rows_of(page, "Scores of all methods")
+        assert len(rows) == len(METHODS)
+        for (name, cells), method in zip(rows.items(), METHODS, strict=True):
+            scores = run.scores["methods"][method]
+            metrics, intervals = scores["metrics"], scores["intervals"]
+            assert cells == [
+                shown(scores["lines"][0], intervals["accuracy"]),
+                shown(scores["lines"][1]),
+                shown(scores["lines"][2]),
+                shown(scores["std"]),
+                shown(scores["threshold"]),
+                *(shown(metrics[key], intervals.get(key)) for key in ("eer", "auc", *map(tar_name, FARS))),
+            ]
+            assert cells[-1] == "–"  # of 200 impostor pairs
+            assert name.endswith("chosen") == (method == "normalised_mean")
+        assert rows["normalised meanchosen"] is not None
+
+    def test_intervals_belong_to_the_line_of_the_filter(self, without_curves, run):
+        page = parse(run_page(changed(run, error_filter="positives")))
+        intervals = run.scores["methods"]["mean"]["intervals"]
+        cells = rows_of(page, "Scores of all methods")["mean"]
+        lines = run.scores["methods"]["mean"]["lines"]
+        assert cells[:3] == [shown(lines[0]), shown(lines[1]), shown(lines[2], intervals["accuracy"])]
+        assert [bool(box.attributes) for box in page.find("dl", class_="lines")[0].find("div")][2]
+
+    def test_what_the_curves_are_of(self, run, monkeypatch):
+        drawn = {}
+        monkeypatch.setattr(report_page, "curves_section", lambda about, **parts: drawn.update(parts) or "")
+        run_page(changed(run, method="best_frames", error_filter="both"))
+        used = run.arrays["used"][1]
+        assert np.count_nonzero(~used) > 0
+        assert [label for label, *_ in drawn["curves"]][:3] == ["best frames", "mean", "normalised mean"]
+        for distances, is_same in (drawn["curves"][0][1:], drawn["panels"][0][1:3]):
+            np.testing.assert_array_equal(distances, run.arrays["distances/best_frames"][used])
+            np.testing.assert_array_equal(is_same, run.arrays["is_same"][used])
+        assert drawn["panels"][0][3] == run.scores["lines"][1]["threshold"]
+        # In the table's order, with the looks of the curves.
+        assert [number for number, *_ in drawn["accuracies"]] == [1, 2, 3, 4, 0, 5, 6]
+        best = run.scores["methods"]["best_frames"]
+        expected = (0, "best frames", best["lines"][1], best["intervals"]["accuracy"])
+        assert drawn["accuracies"][4] == expected
+        assert drawn["splits"][2][2] == run.scores["lines"][2]["fold_accuracies"]
+        assert drawn["frames"] == [("best frames", run.scores["frames_curve"])]
+
+    def test_every_fold_and_frame_count(self, run, page):
+        rows = rows_of(page, "Every split")
+        assert list(rows) == [str(fold) for fold in range(1, 11)]
+        for place, cells in enumerate(rows.values()):
+            expected = []
+            for line in run.scores["lines"]:
+                expected += [shown(line[key][place]) for key in ("fold_accuracies", "fold_thresholds")]
+                expected.append(str(line["fold_sizes"][place]))
+            assert cells == expected
+        rows = rows_of(page, "Template quality")
+        assert rows == {
+            str(point["num_frames"]): [shown(point["accuracy"]), shown(point["eer"])]
+            for point in run.scores["frames_curve"]
+        }
+
+    @pytest.mark.parametrize(
+        ("changes", "texts"),
+        [
+            (
+                {},
+                [
+                    "the best accuracy on the other folds",
+                    "the official splits",
+                    "YTF: all pairs count",
+                    "default",
+                ],
+            ),
+            (
+                {"rule": "crossing", "folds": "position", "error_filter": "positives"}
+                | {"error_match": "substring", "faithful": True},
+                [
+                    "the sorted distances",
+                    "by position in the file",
+                    "genuine pairs with a wrong video are left",
+                ]
+                + ["names match as parts of others", "faithful: as the original scored"],
+            ),
+            ({"error_filter": "both"}, ["YTF-corrected (both): pairs with a wrong video are left out"]),
+        ],
+    )
+    def test_protocol_in_words(self, without_curves, run, changes, texts):
+        facts = parse(run_page(changed(run, **changes))).find("dl", class_="facts")[0].text
+        for part in texts:
+            assert part in facts
+
+    def test_coverage_and_inputs(self, without_curves, run):
+        coverage = {
+            "videos": 3425,
+            "missing": [f"Missing_{number}/1" for number in range(500)],
+            "empty": ["Empty/0"],
+            "frames": 621126,
+            "unusable": {"A/1/1.3.jpg": "expected <112x112>"},
+            "pairs_left_out": 77,
+        }
+        page = parse(run_page(changed(run, coverage=coverage)))
+        text = page.text
+        for part in (
+            "named3,425",
+            "found2,924",
+            "missing500",
+            "without frames1",
+            "used621,126",
+            "left out77",
+        ):
+            assert part in text
+        for part in (
+            "fewest48",
+            "median181",
+            "most6,070",
+            "A/1/1.3.jpg: expected <112x112>",
+            "listed as wrong2",
+        ):
+            assert part in text
+        lists = {item.find("summary")[0].text: item.find("li") for item in page.find("details")}
+        missing = [item.text for item in lists["Missing videos: 500"]]
+        assert missing == [*coverage["missing"][:200], "and 300 more"]
+        assert [item.text for item in lists["Videos without usable frames: 1"]] == ["Empty/0"]
+        for file in run.scores["inputs"].values():
+            assert file["path"] in text
+            assert file["sha256"] in text
+        assert run.scores["command"] in text
+        assert "tensorflow2.21.0" in text
+
+    def test_pictures_and_verdicts(self, run, page):
+        distances, is_same = run.arrays["distances/normalised_mean"], run.arrays["is_same"]
+        figures = page.find("div", class_="pairs")[0].find("figure") + page.find("div", class_="pairs")[
+            1
+        ].find("figure")
+        entries = run.scores["hardest"]["genuine"] + run.scores["hardest"]["impostor"]
+        line = run.scores["lines"][0]
+        verdicts = set()
+        for figure, entry in zip(figures, entries, strict=True):
+            pair = entry["pair"]
+            [image] = figure.find("img")
+            written = base64.b64decode(image.attributes["src"].removeprefix("data:image/jpeg;base64,"))
+            assert written == (run.folder / entry["picture"]).read_bytes()
+            names = [str(run.arrays[side][pair]) for side in ("first", "second")]
+            assert image.attributes["alt"] == f"Frames of {names[0]} beside frames of {names[1]}"
+            threshold = line["fold_thresholds"][run.arrays["splits"][pair] - 1]
+            verdict = "right" if (distances[pair] < threshold) == is_same[pair] else "wrong"
+            assert figure.text == f"{distances[pair]:.4f} {verdict}{names[0]}{names[1]}"
+            verdicts.add(verdict)
+        assert verdicts == {"wrong"}
+
+    @pytest.mark.parametrize(("rule", "verdict"), [("best", "right"), ("crossing", "wrong")])
+    def test_a_distance_equal_to_the_threshold(self, without_curves, run, rule, verdict):
+        pair = run.scores["hardest"]["impostor"][0]["pair"]
+        lines = json.loads(json.dumps(run.scores["lines"]))
+        distance = float(run.arrays["distances/normalised_mean"][pair])
+        lines[0]["fold_thresholds"][run.arrays["splits"][pair] - 1] = distance
+        page = parse(run_page(changed(run, rule=rule, lines=lines)))
+        first = page.find("div", class_="pairs")[1].find("figure")[0]
+        assert f"{distance:.4f} {verdict}" in first.text
+
+    def test_a_pair_that_is_never_scored(self, without_curves, run):
+        pair = run.scores["hardest"]["genuine"][0]["pair"]
+        folds = run.arrays["folds"].copy()
+        folds[0, pair] = -1
+        page = parse(run_page(Run(run.folder, run.scores, {**run.arrays, "folds": folds})))
+        assert "not scored" in page.find("div", class_="pairs")[0].find("figure")[0].text
+
+    def test_pictures_that_are_none(self, without_curves, run, tmp_path):
+        moved = Run(tmp_path, run.scores, run.arrays)
+        with pytest.raises(FileNotFoundError, match=r"genuine-01\.jpg"):
+            run_page(moved)
+        (tmp_path / "hardest").mkdir()
+        (tmp_path / "hardest" / "genuine-01.jpg").write_bytes(b"<svg>")
+        with pytest.raises(ValueError, match=r"genuine-01\.jpg: expected a JPEG, received .* 3c7376673e"):
+            run_page(moved)
+
+    def test_what_may_be_missing(self, run):
+        nulls = {"accuracy": None, "std": None, "threshold": None, "folds": [], "fold_accuracies": []}
+        lines = [
+            run.scores["lines"][0],
+            run.scores["lines"][1] | nulls | {"fold_thresholds": [], "fold_sizes": []},
+        ]
+        lines.append(lines[1])
+        methods = {
+            name: method
+            | {"lines": [None] * 3, "std": None, "threshold": None, "metrics": {}, "intervals": {}}
+            for name, method in run.scores["methods"].items()
+        }
+        inputs = run.scores["inputs"] | {"ytf_error": None}
+        inputs["frames"] = inputs["frames"] | {"crop": [96, 112], "flip": True}
+        bare = changed(
+            run,
+            lines=lines,
+            inputs=inputs,
+            hardest={"genuine": [], "impostor": []},
+            frames_curve=[],
+            coverage={"frames_per_video": {"min": None, "median": None, "max": None}},
+        )
+        bare.scores["methods"] = methods
+        page = parse(run_page(bare))
+        assert [heading.text for heading in page.find("h2")] == [
+            "Scores of all methods",
+            "Curves",
+            "Coverage",
+            "Inputs",
+        ]
+        assert len(page.find("svg")) == 5
+        assert set(rows_of(page, "Scores of all methods")["mean"]) == {"–"}
+        assert "cropped to 96 × 112, with mirror images" in page.text
+        assert "None" not in page.text
+        assert "nan" not in page.text.lower()
+        assert rows_of(page, "Every split")["1"][3:] == ["–"] * 6
+
+    def test_a_single_fold_and_frame_count(self, run):
+        line = {
+            key: value[:1] if isinstance(value, list) else value
+            for key, value in run.scores["lines"][0].items()
+        }
+        folds = np.where(run.arrays["folds"] == 1, 1, -1)
+        single = changed(run, lines=[line] * 3, frames_curve=run.scores["frames_curve"][:1])
+        page = parse(run_page(Run(run.folder, single.scores, {**run.arrays, "folds": folds})))
+        assert list(rows_of(page, "Every split")) == ["1"]
+        assert list(rows_of(page, "Template quality")) == ["1"]
+
+    def test_perfect_scores(self, tmp_path):
+        run = make_run(tmp_path, quality=3.0, num_people=20, pairs_per_fold=16, num_hardest=1)
+        assert run.scores["lines"][0]["accuracy"] == 1.0
+        page = parse(run_page(run))
+        assert page.find("dl", class_="lines")[0].text.startswith("YTF1.00000 ± 0.00000")
+        det = page.find("svg")[1]
+        assert "normalised mean: no errors" in det.text
+
+    def test_escapes_everything(self, run):
+        method = {HOSTILE: run.scores["methods"]["mean"]}
+        hostile = changed(
+            run,
+            name=HOSTILE,
+            set=HOSTILE,
+            method=HOSTILE,
+            command=HOSTILE,
+            versions={HOSTILE: HOSTILE},
+            inputs={"model": {"path": HOSTILE, "sha256": HOSTILE}},
+            coverage={"missing": [HOSTILE], "empty": [HOSTILE], "unusable": {HOSTILE: HOSTILE}},
+            lines=[line | {"name": HOSTILE} for line in run.scores["lines"]],
+        )
+        hostile.scores["methods"] = method
+        arrays = {name: array for name, array in run.arrays.items() if not name.startswith("distances/")}
+        arrays[f"distances/{HOSTILE}"] = run.arrays["distances/mean"]
+        arrays["first"] = np.array([HOSTILE] * len(arrays["first"]))
+        hostile = Run(run.folder, hostile.scores, arrays)
+        text = run_page(hostile)
+        page = parse(text)
+        check_stands_alone(page, text)
+        assert "alert" not in page.find("style")[0].text
+        assert page.find("title")[0].text == f"{HOSTILE}: {HOSTILE}"
+        assert page.find("h1")[0].text == HOSTILE
+        assert list(rows_of(page, "Scores of all methods")) == [f"{HOSTILE.replace('_', ' ')}chosen"]
+        assert [image.attributes["alt"][:60] for image in page.find("img")] == [
+            f"Frames of {HOSTILE}"[:60]
+        ] * 6
+        lists = [item.text for part in page.find("details") for item in part.find("li")]
+        assert lists == [HOSTILE, HOSTILE, f"{HOSTILE}: {HOSTILE}"]
+
+    def test_same_run_same_bytes(self, run, text, tmp_path):
+        """In another process, with another hash seed, from what was written."""
+        write_report([run], tmp_path / "new" / "here.html")
+        assert (tmp_path / "new" / "here.html").read_text() == text
+        out = tmp_path / "there.html"
+        environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+        command = [sys.executable, "-m", "eval.report", str(run.folder), f"--out={out}"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=120)
+        assert out.read_text(encoding="utf-8") == text
+        assert str(run.folder) not in text
+
+    def test_size(self, text):
+        assert len(text) < 400_000  # the pictures aside, which are small here
+
+
+class TestProgram:
+    def test_one_run(self, run, text, caplog):
+        with caplog.at_level("INFO"):
+            report.main([str(run.folder)])
+        path = run.folder / "report" / "index.html"
+        assert path.read_text(encoding="utf-8") == text
+        assert caplog.messages == [f"Report : {path}"]
+
+    def test_out(self, run, tmp_path):
+        report.main([str(run.folder), "--out", str(tmp_path / "deep" / "page.html")])
+        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["page.html"]
+
+    def test_bad_input_is_one_line_and_a_failure(self, run, tmp_path):
+        for folders, message in (
+            ([tmp_path / "nothing"], "eval.report: .*nothing: expected a run with scores.json"),
+            ([run.folder, tmp_path], "expected a run with scores.json, received none"),
+        ):
+            with pytest.raises(SystemExit, match=message) as stopped:
+                report.main([*map(str, folders), "--out", str(tmp_path / "page.html")])
+            assert "\n" not in str(stopped.value)
+        assert not (tmp_path / "page.html").exists()

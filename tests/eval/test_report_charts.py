@@ -1,0 +1,204 @@
+"""What the charts of a report draw, in the data's own units, and the SVG that comes out."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.special import ndtr
+
+from eval import report_charts, report_svg
+from eval.metrics import equal_error_rate
+from tests.eval.html_page import HOSTILE, parse
+
+STYLE = Path(report_charts.__file__).with_name("report.css").read_text()
+
+
+class TestCharts:
+    """What is drawn, in the data's own units."""
+
+    @pytest.fixture(autouse=True)
+    def keep_figures(self, monkeypatch):
+        def draw_only(draw, height, ident, title):
+            figure = Figure((4.6, height))
+            draw(figure)
+            return figure
+
+        monkeypatch.setattr(report_charts, "render", draw_only)
+
+    @pytest.fixture
+    def pairs(self):
+        rng = np.random.default_rng(3)
+        is_same = np.arange(150) < 50
+        distances = np.where(is_same, 0.6, 0.9) + rng.normal(0, 0.12, 150)
+        distances[10] = distances[100]  # one distance of both kinds
+        return distances, is_same
+
+    def test_roc(self, pairs):
+        distances, is_same = pairs
+        curves = [("one", distances, is_same), ("two", distances + 0.2 * is_same, is_same)]
+        axes = report_charts.roc_chart(curves, "roc", "", True).axes[0]
+        first, second = axes.get_lines()
+        assert [line.get_label() for line in (first, second)] == ["one", "two"]
+        assert first.get_linewidth() > second.get_linewidth()
+        assert first.get_zorder() <= second.get_zorder()
+        far, tar = first.get_data()
+        assert far[0] == pytest.approx(1 / 100)
+        assert far[-1] == pytest.approx(1)
+        for rate, height in zip(far, tar, strict=True):
+            accepted = [
+                (distances[is_same] < threshold).mean()
+                for threshold in [*distances, np.inf]
+                if (distances[~is_same] < threshold).mean() <= rate + 1e-9
+            ]
+            assert height == max(accepted)
+        assert axes.get_xlim() == (pytest.approx(0.01), 1)
+        assert 0 <= axes.get_ylim()[0] < second.get_ydata()[0] < tar[0]
+
+    def test_det(self, pairs):
+        distances, is_same = pairs
+        axes = report_charts.det_chart([("one", distances, is_same)], "det", "").axes[0]
+        curve, diagonal = axes.get_lines()
+        far, frr = (ndtr(values) for values in curve.get_data())
+        assert far.min() >= 1 / 100 - 1e-9
+        assert frr.min() >= 1 / 50 - 1e-9
+        assert far.max() <= 0.5 + 1e-9
+        assert frr.max() <= 0.5 + 1e-9
+        thresholds = [*distances, np.inf]
+        for rate, height in zip(far, frr, strict=True):
+            refused = [
+                (distances[is_same] >= threshold).mean()
+                for threshold in thresholds
+                if (distances[~is_same] < threshold).mean() <= rate + 1e-9
+            ]
+            assert height == pytest.approx(min(refused))
+        np.testing.assert_array_equal(*diagonal.get_data())
+        crossing = far[np.argmin(np.abs(far - frr))]
+        assert crossing == pytest.approx(equal_error_rate(distances, is_same), abs=0.02)
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+        np.testing.assert_allclose(ndtr(axes.get_xticks()), list(map(float, ticks)))
+        assert min(map(float, ticks)) >= 0.01
+
+    def test_det_without_errors(self):
+        distances, is_same = np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False])
+        axes = report_charts.det_chart([("one", distances, is_same)], "det", "").axes[0]
+        assert axes.get_lines()[0].get_label() == "one: no errors"
+        assert axes.get_lines()[0].get_xdata().size == 0
+
+    def test_histograms(self, pairs):
+        distances, is_same = pairs
+        panels = [("one", distances, is_same, 0.7), ("two", distances + 0.5, is_same, None)]
+        rows = report_charts.histogram_chart(panels, "histogram", "").axes
+        assert [axes.get_title(loc="left") or axes.get_title() for axes in rows] == ["one", "two"]
+        for axes, (_, values, _, threshold) in zip(rows, panels, strict=True):
+            outlines = [patch for patch in axes.patches if not patch.get_fill()]
+            assert [outline.get_label() for outline in outlines] == ["genuine", "impostor"]
+            for outline, kind in zip(outlines, (is_same, ~is_same), strict=True):
+                counts, edges, _ = outline.get_data()
+                np.testing.assert_array_equal(counts, np.histogram(values[kind], edges)[0])
+                assert counts.sum() == kind.sum()
+            drawn = [line.get_xdata()[0] for line in axes.get_lines()]
+            assert drawn == ([] if threshold is None else [threshold])
+        one = report_charts.histogram_chart(panels[:1], "histogram", "").axes
+        assert one[0].get_title() == ""
+
+    def test_equal_distances_have_a_histogram(self):
+        panels = [("one", np.full(4, 1.0), np.array([True, False, True, False]), 1.0)]
+        [axes] = report_charts.histogram_chart(panels, "histogram", "").axes
+        assert sum(patch.get_data()[0].sum() for patch in axes.patches if not patch.get_fill()) == 4
+
+    def test_splits(self):
+        series = [("one", [1, 2, 5], [0.9, 1.0, 0.8]), ("two", [2, 5, 7], [0.7, 0.95, 1.0])]
+        axes = report_charts.splits_chart(series, "splits", "", "fold").axes[0]
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["1", "2", "5", "7"]
+        for line, (label, folds, accuracies) in zip(axes.get_lines(), series, strict=True):
+            assert line.get_label() == label
+            places = np.round(line.get_xdata()).astype(int)
+            assert [labels[place] for place in places] == list(map(str, folds))
+            np.testing.assert_array_equal(line.get_ydata(), accuracies)
+        assert axes.get_ylim()[1] == 1.0
+        assert axes.get_xlabel() == "fold"
+        markers = {line.get_marker() for line in axes.get_lines()}
+        assert len(markers) == 2
+
+    def test_intervals(self):
+        rows = [(1, "one", 0.9, (0.8, 0.95)), (0, "two", 0.7, None), (2, "three", None, None)]
+        axes = report_charts.intervals_chart(rows, "intervals", "").axes[0]
+        drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
+        assert drawn == [([0.8, 0.95], [0, 0]), ([0.9], [0]), ([0.7], [1])]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two", "three"]
+        assert axes.get_ylim() == (2.5, -0.5)  # the first on top
+        assert axes.get_lines()[0].get_color() == axes.get_lines()[1].get_color()
+        assert axes.get_lines()[1].get_color() != axes.get_lines()[2].get_color()
+
+    def test_frames(self):
+        counts, accuracies = [1, 2, 4, 8, 16, 17], [0.8, 0.9, None, 0.95, 0.96, 1.0]
+        curve = [
+            {"num_frames": count, "accuracy": accuracy, "eer": 1 / count}
+            for count, accuracy in zip(counts, accuracies, strict=True)
+        ]
+        above, below = report_charts.frames_chart([("one", curve)], "frames", "").axes
+        np.testing.assert_array_equal(above.get_lines()[0].get_xdata(), counts)
+        np.testing.assert_array_equal(
+            above.get_lines()[0].get_ydata(), [np.nan if a is None else a for a in accuracies]
+        )
+        np.testing.assert_array_equal(below.get_lines()[0].get_ydata(), [1 / count for count in counts])
+        # 16 would touch 17.
+        assert [label.get_text() for label in below.get_xticklabels()] == ["1", "2", "4", "8", "17"]
+        assert above.get_ylim()[1] == 1.0
+        assert below.get_ylim()[0] >= 0
+        assert (above.get_xscale(), below.get_xscale()) == ("log", "log")
+
+    def test_looks_differ(self):
+        """Of 24 runs no two have the same line."""
+        looks = [report_svg.line_style(number) for number in range(24)]
+        assert len({(look["color"], str(look["linestyle"])) for look in looks}) == 24
+        markers = [report_svg.marker_style(number) for number in range(24)]
+        assert len({(look["color"], look["marker"]) for look in markers}) == 24
+
+
+class TestSvg:
+    SERIES = (("one", [1, 2], [0.5, 0.6]), ("two", [1, 2], [0.6, 0.7]))
+
+    def test_colours_are_those_of_the_page(self):
+        chart = parse(report_charts.splits_chart(self.SERIES, "s", "t"))
+        drawn = "".join(element.attributes.get("style", "") for element in chart)
+        used = set(re.findall(r"var\((--[\w-]+)\)", drawn))
+        assert used == {"--ink", "--muted", "--grid", "--series-1", "--series-2"}
+        for name in [*used, *(f"--series-{number}" for number in range(1, report_svg.NUM_COLOURS + 1))]:
+            assert STYLE.count(f"{name}: #") == 2, f"{name}: expected a light and a dark colour"
+        # White is Matplotlib's, of what is not drawn.
+        assert set(re.findall(r"#[0-9a-f]{6}", drawn)) <= {"#ffffff"}
+        assert "font-family" not in drawn
+        assert chart.find("style") == []
+
+    def test_text_stays_text(self):
+        series = [("a $x_1$ _b_ & <b> \u9762", [1], [0.5]), ("two", [1], [0.6])]
+        texts = [element.text for element in parse(report_charts.splits_chart(series, "s", "t")).find("text")]
+        assert "a $x_1$ _b_ & <b> \u9762" in texts
+
+    def test_ids_are_the_chart_s(self):
+        drawn = [parse(report_charts.splits_chart(self.SERIES, ident, "t")) for ident in ("one", "two")]
+        ids = [{e.attributes["id"] for e in chart if "id" in e.attributes} for chart in drawn]
+        assert ids[0].isdisjoint(ids[1])
+        assert all(name.startswith("one-") for name in ids[0])
+        for chart, own in zip(drawn, ids, strict=True):
+            targets = [use.attributes["href"].removeprefix("#") for use in chart.find("use")]
+            assert targets
+            assert own.issuperset(targets)
+
+    def test_for_those_who_cannot_see(self):
+        [svg] = parse(report_charts.splits_chart(self.SERIES, "s", HOSTILE)).find("svg")
+        assert svg.attributes["role"] == "img"
+        assert svg.attributes["aria-label"] == HOSTILE
+
+    def test_a_legend_only_of_several(self):
+        heights, legends = [], []
+        for series in (self.SERIES[:1], self.SERIES):
+            chart = parse(report_charts.splits_chart(series, "s", "t"))
+            heights.append(float(chart.find("svg")[0].attributes["viewbox"].split()[3]))
+            legends.append([text.text for text in chart.find("text") if text.text in ("one", "two")])
+        assert legends == [[], ["one", "two"]]
+        assert heights[0] < heights[1]
