@@ -97,10 +97,11 @@ def score_lines(distances, is_same, splits, is_wrong, rule="best", folds="offici
         try:
             if folds == "official":
                 of_used = splits[used]
-            elif error_filter == "both":  # not in the original, whose folds need at least as many negatives
-                of_used = even_folds(is_same[used])
             else:
-                of_used = original_folds(is_same[used])
+                # The original has no line "both", and its folds need at least as many negatives.
+                make_folds = even_folds if error_filter == "both" else original_folds
+                of_used = make_folds(is_same[used])
+                of_used[of_used >= 0] += 1  # counted from 1, as the official ones
             result = evaluate_pairs(distances[used], is_same[used], rule, folds=of_used)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None

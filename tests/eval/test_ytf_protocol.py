@@ -63,15 +63,15 @@ class TestLines:
         position = score_lines(distances, is_same, splits, is_wrong, folds="position")["none"]
         assert len(official.result.fold_accuracies) == 20
         assert len(position.result.fold_accuracies) == 10
-        np.testing.assert_array_equal(position.folds, original_folds(is_same))
+        np.testing.assert_array_equal(position.folds, original_folds(is_same) + 1)
 
     def test_the_original_has_no_folds_for_wrong_negatives(self):
         distances, is_same, splits, _ = pairs(num_splits=10, per_split=8)
         is_wrong = ~is_same & (np.arange(len(splits)) < 20)
         lines = score_lines(distances, is_same, splits, is_wrong, folds="position")
         assert is_same.sum() == 40 and lines["both"].used.sum() == 70
-        np.testing.assert_array_equal(lines["both"].folds[~is_wrong], even_folds(is_same[~is_wrong]))
-        np.testing.assert_array_equal(lines["positives"].folds, original_folds(is_same))
+        np.testing.assert_array_equal(lines["both"].folds[~is_wrong], even_folds(is_same[~is_wrong]) + 1)
+        np.testing.assert_array_equal(lines["positives"].folds, original_folds(is_same) + 1)
 
     def test_misclassified_by_their_own_fold(self):
         distances, is_same, splits, is_wrong = pairs()
