@@ -201,14 +201,14 @@ def golden_case(tmp_path, name, num_wrong=0):
     frame = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     for pair in range(is_same.size):
         for side in "ab":
-            (tmp_path / "frames" / f"P{pair}" / side).mkdir(parents=True)
-            (tmp_path / "frames" / f"P{pair}" / side / "0.1.jpg").write_bytes(frame)
+            (tmp_path / "frames" / f"P{pair:04d}" / side).mkdir(parents=True)
+            (tmp_path / "frames" / f"P{pair:04d}" / side / "0.1.jpg").write_bytes(frame)
     write_video_pairs(
         tmp_path / "splits.txt",
-        [(1, f"P{pair}/a", f"P{pair}/b", same) for pair, same in enumerate(is_same)],
+        [(1, f"P{pair:04d}/a", f"P{pair:04d}/b", same) for pair, same in enumerate(is_same)],
     )
-    # Negatives with a wrong video count, in the original.
-    (tmp_path / "wrong.txt").write_text("".join(f"P{pair}/a\n" for pair in [*wrong, is_same.size - 1]))
+    # In the original negatives with a wrong video count, and a part of a name is enough.
+    (tmp_path / "wrong.txt").write_text("".join(f"{pair:04d}/a\n" for pair in [*wrong, is_same.size - 1]))
     (tmp_path / "model.keras").write_bytes(b"is not loaded")
     frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
     of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
