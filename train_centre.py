@@ -15,6 +15,7 @@ from dataset.convert import convert_sources
 from eval.flags import parse_flags
 from losses.variants import ARGUMENTS, LOSSES
 from training.flags import FAITHFUL, add_shared_flags
+from training.presets import PRESETS, describe_preset
 from training.program import run_program
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def train(args, strategy=None):
 
     Args:
         args: parsed flags.
-        strategy: `tf.distribute.Strategy`. Defaults to all GPUs, or the one device there is.
+        strategy: `tf.distribute.Strategy`. Defaults to that of `--strategy`.
 
     Returns:
         int, exit code.
@@ -49,8 +50,15 @@ def train(args, strategy=None):
     from nets.checkpoint import checkpoint_folders
     from training.schedule import LinearRise
     from training.session import Session
+    from training.sharded_centres import shard_devices
+    from training.strategy import make_strategy
 
+    if args.preset:
+        logger.info("--preset %s: %s, but for what is given", args.preset, describe_preset(args.preset))
+    strategy = strategy or make_strategy(kind=args.strategy)
     given = {name: getattr(args, name) for name in ARGUMENTS}
+    given |= {name: getattr(args, name) for name in ("label_smoothing", "sample_rate")}
+    given["sharded"] = args.shard_centres
     build_loss(args.loss, num_identities=1, **given)  # what is wrong with them is found before converting
     has_margin = "margin" in LOSSES[args.loss]["arguments"]
     if args.margin_warmup_steps and not has_margin:
@@ -63,13 +71,18 @@ def train(args, strategy=None):
         resume_from=args.model_path if goes_on else None,
         start_from=args.init_from or (None if goes_on else args.model_path),
     )
+    if args.shard_centres:
+        shard_devices(session.strategy)  # as above
     sources = CombinedSources(convert_sources(config, args.source))
     sampler = ShuffledSampler(
         sources.sizes, args.batch_size, args.seed, args.source_weights, reshuffle=args.reshuffle
     )
     with session.strategy.scope():
         head = build_loss(args.loss, sources.num_identities, args.seed, **given)
+        _check_memory(head, session, args)
         head.build(session.backbone.output_shape)
+    if args.shard_centres:
+        head.shard(shard_devices(session.strategy))
     if session.starts_anew and args.model_path:
         _take_centres(head, args.model_path)
     elif session.starts_anew and args.init_from:
@@ -78,17 +91,30 @@ def train(args, strategy=None):
     return session.run(sources, sampler, head, args.loss, export_saved_model, schedules)
 
 
+def _check_memory(head, session, args):
+    from training.centre_memory import require_memory
+    from training.free_memory import device_memory
+
+    free = device_memory(session.strategy)
+    dim = session.backbone.output_shape[-1]
+    share = args.batch_size // session.strategy.num_replicas_in_sync
+    num_shards = session.strategy.num_replicas_in_sync if args.shard_centres else 1
+    need = require_memory(head.num_centres, dim, share, args.sample_rate, free, num_shards)
+    of = "an unknown amount" if free is None else f"{free / 1e9:.1f} GB"
+    logger.info("%d centres need %s on each device, of %s that is free", head.num_centres, need, of)
+
+
 def _take_centres(head, path):
     from nets.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
 
     centres = load_tf1_checkpoint(path).centres if checkpoint_prefix(path) else None
     received = "none" if centres is None else f"shape {centres.shape}"
-    if centres is None or centres.shape != tuple(head.centres.shape):
+    if centres is None or centres.shape != head.centres_shape:
         raise ValueError(
-            f"{path}: expected centres of shape {tuple(head.centres.shape)}, received {received}; "
+            f"{path}: expected centres of shape {head.centres_shape}, received {received}; "
             "--init_from takes the net alone"
         )
-    head.centres.assign(centres)
+    head.assign_centres(centres)
     logger.info("centres of %s: %d identities", path, centres.shape[1])
 
 
@@ -118,9 +144,23 @@ def _parse_arguments(argv):
     loss.add_argument("--margin_b", type=float, help="of combined: taken off the cosine")
     loss.add_argument("--num_sub_centres", type=int, help="of sub_centre: per identity")
     loss.add_argument(
+        "--label_smoothing", type=float, default=0.0, metavar="SHARE", help="of the labels, to all identities"
+    )
+    loss.add_argument(
         "--margin_warmup_steps", type=int, default=0, help="the margin rises from 0 over so many steps"
     )
-    return parse_flags(parser, argv, {**FAITHFUL, "reshuffle": False})
+    centres = parser.add_argument_group("many identities", "see docs/many_identities.md")
+    centres.add_argument(
+        "--sample_rate", type=float, default=1.0, metavar="R",
+        help="share of the identities that a step sees: the batch's and others at random",
+    )  # fmt: skip
+    centres.add_argument(
+        "--shard_centres", action="store_true", help="each device holds a part of the centres"
+    )
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="a whole recipe: flags that are given win over its own"
+    )
+    return parse_flags(parser, argv, {**FAITHFUL, "reshuffle": False}, PRESETS)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def train(args, strategy=None):
 
     Args:
         args: parsed flags.
-        strategy: `tf.distribute.Strategy`. Defaults to all GPUs, or the one device there is.
+        strategy: `tf.distribute.Strategy`. Defaults to that of `--strategy`.
 
     Returns:
         int, exit code.
@@ -46,7 +46,9 @@ def train(args, strategy=None):
     from export.saved_model import export_saved_model
     from losses.triplet import TripletLoss
     from training.session import Session
+    from training.strategy import make_strategy
 
+    strategy = strategy or make_strategy(kind=args.strategy)
     head = TripletLoss(args.mining, args.triplet_margin, args.triplet_weight, args.squared)
     session = Session(args, config, strategy, start_from=args.model_path)
     sources = CombinedSources(convert_sources(config, args.source))

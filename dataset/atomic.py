@@ -36,6 +36,17 @@ def sync_folder(folder):
         os.close(descriptor)
 
 
+def remove_folder(path):
+    """Removes a folder so that a kill on the way leaves nothing half removed under its name.
+
+    Until it is gone it is called `.{name}.old`; after a kill whoever owns the folder above removes that.
+    """
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    shutil.rmtree(old)
+
+
 @contextlib.contextmanager
 def atomic_folder(path):
     """A folder to fill, which gets its name only once it is complete.

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from dataset.record_place import RecordPlace
 from dataset.tfrecord import TFRecordFile
 
 # Open files; there can be more shards than a process may open.
@@ -45,6 +46,7 @@ class CombinedSources:
         self._indices = [_checked_index(manifest) for manifest in manifests]
         self._first_record = np.cumsum([0, *self.sizes])
         shard_sizes = [shard.num_images for manifest in manifests for shard in manifest.shards]
+        self._shard_bytes = [shard.num_bytes for manifest in manifests for shard in manifest.shards]
         self._first_of_shard = np.cumsum([0, *shard_sizes])
         self._open = functools.lru_cache(_MAX_OPEN_SHARDS)(TFRecordFile)
 
@@ -73,6 +75,84 @@ class CombinedSources:
             entry = self._indices[source][record - self._first_record[source]]
             examples[i] = self._open(self.shards[shard]).read(int(entry["offset"]), int(entry["length"]))
         return examples, sources
+
+    def identities_of(self, records):
+        """Labels by the index, offset as in a batch.
+
+        Args:
+            records: int array of record numbers, shape `(n,)`.
+
+        Returns:
+            int64 array `(n,)`.
+        """
+        sources = np.searchsorted(self._first_record, records, side="right") - 1
+        return np.array(
+            [
+                int(self._indices[source][record - self._first_record[source]]["label"])
+                + int(self.label_offsets[source])
+                for record, source in zip(records, sources, strict=True)
+            ],
+            np.int64,
+        )
+
+    def place_of(self, record):
+        """Where a record lies.
+
+        Args:
+            record: int, its number.
+
+        Returns:
+            A `RecordPlace`.
+        """
+        source = int(np.searchsorted(self._first_record, record, side="right")) - 1
+        shard = int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
+        within = int(record - self._first_record[source])
+        entry = self._indices[source][within]
+        return RecordPlace(
+            source=self.manifests[source].source,
+            record=within,
+            label=int(entry["label"]),
+            identity=int(entry["label"]) + int(self.label_offsets[source]),
+            shard=self.shards[shard],
+            offset=int(entry["offset"]),
+            length=int(entry["length"]),
+        )
+
+    def check_shard(self, record):
+        """Tells a damaged record from a lost shard.
+
+        Args:
+            record: int, number of a record in the shard.
+
+        Raises:
+            ValueError: the shard has not the size that it was written with, or is not there at all.
+        """
+        shard = int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
+        path, expected = self.shards[shard], self._shard_bytes[shard]
+        received = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+        if received != f"{expected} bytes":
+            raise ValueError(f"{path}: expected a shard of {expected} bytes, received {received}")
+
+    def find(self, example, source):
+        """The number of a record by its content, for whoever reads shards in sequence.
+
+        Args:
+            example: bytes, a serialised `tf.train.Example`.
+            source: int, number of its source.
+
+        Returns:
+            int, the first record of that content; `None` if there is none.
+        """
+        index = self._indices[source]
+        for within in np.flatnonzero(index["length"] == len(example)):
+            record = int(within + self._first_record[source])
+            try:
+                (found,), _ = self.read(np.array([record]))
+            except ValueError:  # a damaged one is not the one that was read
+                continue
+            if found == example:
+                return record
+        return None
 
     def shards_of(self, source):
         """Paths of one source's shards, for reading in sequence: list of str."""

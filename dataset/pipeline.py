@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from dataset.augment import Augmentation
+from dataset.bad_records import BadRecords
 from dataset.preprocess import decode, mirror, preprocess
 
 READ_MODES = ("random", "sequential")
@@ -15,6 +17,14 @@ _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
 
 
+class _Reading:
+    """What the threads of one `tf.data.Dataset` met on their way ahead of the training."""
+
+    def __init__(self):
+        self.bad = {}  # records of batches that have any, by batch
+        self.error = None
+
+
 class TrainingBatches:
     """Endless batches of training images, from any batch on.
 
@@ -22,6 +32,10 @@ class TrainingBatches:
     over the whole set. With `read="sequential"` shards are streamed through a shuffle buffer, for
     disks where random reads are slow; sources keep the sampler's shares and order, and resuming
     re-reads, without decoding, what the epoch has used so far.
+
+    A record that is damaged, or whose image cannot be decoded, is replaced by another one of its
+    batch, see `dataset.bad_records.BadRecords` (row 27 of docs/fidelity.md). In sequence
+    only the undecodable ones are: past a damaged record TensorFlow cannot read.
 
     References:
     - margin-centre-face, `dataset/combine.py`, and `dataset/utils.py::process_image`
@@ -33,17 +47,40 @@ class TrainingBatches:
             `dataset.sampler.ShuffledSampler`.
         image_size: `(height, width)` of the network's input.
         mirror: bool, mirror images at random. Defaults to `True`.
-        seed: int >= 0, for the mirror. Defaults to `0`.
+        seed: int >= 0, for mirror and augmentation. Defaults to `0`.
         read: `"random"` or `"sequential"`. Defaults to `"random"`.
         rgb_sources: sequence of int, sources whose images the network gets as RGB: row 25 of
             docs/fidelity.md. Defaults to none.
+        max_bad_images: int >= 0, how many different images may be bad. Defaults to `0`.
+        augmentation: `dataset.augment.Augmentation`. Defaults to none.
+        rows: int array, which images of every batch are wanted, in increasing order; the others are
+            read and not decoded. Defaults to all. For a worker that computes its share only: it gets
+            these very rows of the batches that a single process gets.
+
+    Attributes:
+        bad_images: dict from the number of every bad record in the batches given so far to a line that
+            names it and says why.
 
     Raises:
         ValueError: an unknown way to read, or one that the sampler cannot serve; images smaller
-            than `image_size`; no such source.
+            than `image_size`; no such source; rows that a batch does not have.
     """
 
-    def __init__(self, sources, sampler, image_size, mirror=True, seed=0, read="random", rgb_sources=()):
+    def __init__(
+        self,
+        sources,
+        sampler,
+        image_size,
+        mirror=True,
+        seed=0,
+        read="random",
+        rgb_sources=(),
+        max_bad_images=0,
+        augmentation=None,
+        rows=None,
+    ):
+        if max_bad_images < 0:
+            raise ValueError(f"max_bad_images: expected at least 0, received {max_bad_images}")
         if read not in READ_MODES:
             raise ValueError(f"read: expected one of {READ_MODES}, received {read!r}")
         if read == "sequential" and not hasattr(sampler, "pools"):
@@ -64,7 +101,16 @@ class TrainingBatches:
         self.seed = seed
         self.read = read
         self.rgb_sources = tuple(rgb_sources)
-        self._error = None
+        self.max_bad_images = max_bad_images
+        self.augmentation = augmentation or Augmentation()
+        self.rows = np.arange(sampler.batch_size) if rows is None else np.asarray(rows)
+        if not len(self.rows) or min(self.rows) < 0 or max(self.rows) >= sampler.batch_size:
+            raise ValueError(
+                f"rows: expected some of [0, {sampler.batch_size}), received {self.rows.tolist()}"
+            )
+        self.bad_images = {}
+        self._bad = BadRecords(sources)
+        self._reading = _Reading()
 
     def start_at(self, step):
         """Iterates from batch `step` on.
@@ -77,33 +123,94 @@ class TrainingBatches:
             normalised; int32 `(batch_size,)`.
 
         Raises:
-            ValueError: a record is damaged or cannot be decoded.
+            ValueError: more than `max_bad_images` images are bad, or all of a batch, or a whole shard.
             OSError: a shard cannot be read; in sequence that, too, is a `ValueError`.
         """
-        self._error = None
+        while True:
+            try:
+                for batch in self.dataset(step):
+                    self._count_bad(step)
+                    yield batch
+                    step += 1
+            except tf.errors.OpError as error:
+                # tf.data wraps what the reader raised in an error of its own, traceback and all.
+                if self._reading.error is not None:
+                    raise self._reading.error from None
+                if self._find_undecodable(step):
+                    continue  # from this batch on, and with others in their place
+                folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
+                raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
+
+    def records_of(self, step):
+        """What batch `step` is made of, for a report: nothing of it is decoded.
+
+        Args:
+            step: int >= 0.
+
+        Returns:
+            List of `dataset.record_place.RecordPlace`, one per image, `None` for one that is not found; bad
+            records are not replaced.
+
+        Raises:
+            ValueError, OSError: read in sequence, where the shards have to be read for that.
+        """
+        is_random = self.read == "random"
+        records = self.sampler.batch(step).tolist() if is_random else self._raw_batch(step)[1]
+        return [None if record is None else self.sources.place_of(record) for record in records]
+
+    def _count_bad(self, step):
+        for record in self._reading.bad.pop(step, ()):
+            self.bad_images.setdefault(record, self._bad.reasons[record])
+        if len(self.bad_images) > self.max_bad_images:
+            raise ValueError(
+                f"{list(self.bad_images.values())[-1]}; expected at most {self.max_bad_images} bad images "
+                f"(--max_bad_images), received {len(self.bad_images)}"
+            )
+
+    def _find_undecodable(self, step):
+        """Whether the batch that could not be read holds images that were not known to be bad."""
         try:
-            yield from self.dataset(step)
-        except tf.errors.OpError as error:
-            # tf.data wraps what the reader raised in an error of its own, traceback and all.
-            if self._error is not None:
-                raise self._error from None
-            folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
-            raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
+            return self._bad.inspect(*self._raw_batch(step))
+        except (ValueError, OSError, tf.errors.OpError):
+            return False
+
+    def _raw_batch(self, step):
+        """Examples and record numbers of a batch, undecoded."""
+        if self.read == "random":
+            records = [r for r in self.sampler.batch(step).tolist() if r not in self._bad.reasons]
+            return self.sources.read(np.array(records, np.int64))[0], records
+        _, examples, sources = next(iter(self._sequential(step)))
+        examples = examples.numpy()
+        places = zip(examples, sources.numpy().tolist(), strict=True)
+        return examples, [self.sources.find(example, source) for example, source in places]
 
     def dataset(self, step):
         """The `tf.data.Dataset` behind `start_at`."""
-        examples = self._random(step) if self.read == "random" else self._sequential(step)
+        # Of its own: a data set that is given up may still read ahead.
+        self._reading = reading = _Reading()
+        if self.read == "random":
+            examples = self._random(step, reading)
+        else:
+            examples = self._sequential(step)
+            if self._bad.reasons:
+                examples = self._replaced(examples, reading)
+        if len(self.rows) < self.sampler.batch_size:
+            # Only now: what stands in the place of a bad record follows from the whole batch.
+            examples = examples.map(self._select)
         # Several batches at once, in their order; a batch needs all of its images anyway.
         batches = examples.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    def _random(self, step):
+    def _random(self, step, reading):
         def fetch(k):
             try:
-                return self.sources.read(self.sampler.batch(int(k)))
+                examples, sources, bad = self._bad.read(self.sampler.batch(int(k)))
             except (OSError, ValueError) as error:
-                self._error = error
+                reading.error = error
                 raise
+            if bad:
+                reading.bad[int(k)] = bad
+            return examples, sources
 
         def read(k):
             examples, sources = tf.numpy_function(fetch, [k], (tf.string, tf.int64))
@@ -111,6 +218,24 @@ class TrainingBatches:
             return k, tf.ensure_shape(examples, shape), tf.ensure_shape(sources, shape)
 
         return tf.data.Dataset.range(step, np.iinfo(np.int64).max).map(read)
+
+    def _replaced(self, batches, reading):
+        def replace(k, examples, sources):
+            try:
+                examples, sources, bad = self._bad.replace(examples, sources)
+            except ValueError as error:
+                reading.error = error
+                raise
+            if bad:
+                reading.bad[int(k)] = bad
+            return examples, sources
+
+        def map_one(k, examples, sources):
+            shape = (self.sampler.batch_size,)
+            examples, sources = tf.numpy_function(replace, [k, examples, sources], (tf.string, tf.int64))
+            return k, tf.ensure_shape(examples, shape), tf.ensure_shape(sources, shape)
+
+        return batches.map(map_one)
 
     def _sequential(self, step):
         size = self.sampler.batch_size
@@ -165,6 +290,9 @@ class TrainingBatches:
 
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max, size).map(choices).unbatch()
 
+    def _select(self, k, *values):
+        return k, *(tf.ensure_shape(tf.gather(each, self.rows), self.rows.shape) for each in values)
+
     def _batch(self, k, examples, sources):
         features = tf.io.parse_example(examples, _FEATURES)
         images = tf.map_fn(
@@ -172,8 +300,11 @@ class TrainingBatches:
             features["image_raw"],
             fn_output_signature=tf.TensorSpec((*self.sources.image_size, 3), tf.uint8),
         )
+        seed = tf.stack([tf.constant(self.seed, tf.int64), k])
         if self.mirror:
-            images = mirror(images, tf.stack([tf.constant(self.seed, tf.int64), k]))
+            images = mirror(images, seed, self.rows, self.sampler.batch_size)
+        # Whole faces, in RGB: what is pushed out of the crop by one image comes into that of another.
+        images = self.augmentation(images, seed, self.rows, self.sampler.batch_size)
         if self.rgb_sources:
             # Turned here, and back by `preprocess`; sources mix within a batch.
             turned = tf.reduce_any(sources[:, None] == tf.constant(self.rgb_sources, tf.int64), axis=1)

@@ -40,17 +40,21 @@ def preprocess(images, image_size):
     return (tf.cast(cropped, tf.float32) - 127.5) / 128.0
 
 
-def mirror(images, seed):
+def mirror(images, seed, rows=None, batch_size=None):
     """Mirrors each image left to right with probability one half.
 
     Row 3 of docs/fidelity.md: the original defines a mirror and never calls it.
 
     Args:
         images: `(batch, height, width, channels)`.
-        seed: int32 or int64 `(2,)`; the choice is a pure function of it.
+        seed: int32 or int64 `(2,)`; the choice is a pure function of it and of the place in the batch.
+        rows: int `(batch,)`, the images' places in a batch of `batch_size`. Defaults to all of a batch.
 
     Returns:
         The same shape and dtype.
     """
-    chosen = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
+    size = tf.shape(images)[0] if rows is None else batch_size
+    chosen = tf.random.stateless_uniform((size, 1, 1, 1), seed) < 0.5
+    if rows is not None:
+        chosen = tf.gather(chosen, rows)
     return tf.where(chosen, images[:, :, ::-1], images)

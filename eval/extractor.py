@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
+from eval.not_finite_error import NotFiniteError
+
 _BATCHES_AHEAD = 2
 
 
@@ -37,7 +39,7 @@ def embed_images(model, decode, num_images, batch_size=64, *, start=0, flip=Fals
         float32 array `(n, dim)`, `n` at most `batch_size`.
 
     Raises:
-        ValueError: embeddings that are not finite; names the image.
+        NotFiniteError: a `ValueError`: embeddings that are not finite; names the image.
         As `decode` and the model do, when the batch's turn has come.
     """
     if batch_size < 1:
@@ -58,7 +60,7 @@ def embed_images(model, decode, num_images, batch_size=64, *, start=0, flip=Fals
             is_finite = np.isfinite(embeddings).all(axis=1)
             if not is_finite.all():
                 number = start + int(np.argmin(is_finite))
-                raise ValueError(f"image {number}: expected a finite embedding, received NaN or infinity")
+                raise NotFiniteError(f"image {number}: expected a finite embedding, received NaN or infinity")
             start += len(faces)
             bar.update(len(faces))
             yield embeddings

@@ -30,6 +30,7 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
 
     Raises:
         FileExistsError: there is something already.
+        OSError: it could not be written, for instance for lack of space.
         ValueError: the faces are smaller than the net's input.
     """
     import tensorflow as tf
@@ -59,7 +60,10 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        tf.saved_model.save(module, str(temporary), signatures={"serving_default": serve, "raw": raw})
+        try:
+            tf.saved_model.save(module, str(temporary), signatures={"serving_default": serve, "raw": raw})
+        except tf.errors.OpError as error:
+            raise OSError(f"{temporary}: cannot write the model: {error.message}") from None
         (temporary / NET_NAME).write_text(json.dumps(net.net) + "\n")
         temporary.rename(path)
     finally:

@@ -107,15 +107,18 @@ class AdaFaceLoss(CentreLayer):
         )
 
     def call(self, embeddings, identities, margin=None, training=True):
-        embeddings, identities = self._checked(embeddings, identities)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         margin = self.margin if margin is None else margin
         norm = tf.norm(tf.stop_gradient(embeddings), axis=1)
         scaler = self._scaler(tf.clip_by_value(norm, *NORM_RANGE), training)
-        cosines = cosines_to(self.centres, embeddings)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         shifted = tf.clip_by_value(angle(cosine) - margin * scaler, EPSILON, math.pi - EPSILON)
         target = tf.cos(shifted) - margin * scaler - margin
-        return {**margin_softmax(cosines, cosine, target, identities, self.scale), "norm": norm}
+        return {
+            **margin_softmax(cosines, cosine, target, identities, self.scale, self.label_smoothing),
+            "norm": norm,
+        }
 
     def _scaler(self, norm, training):
         mean, std = tf.convert_to_tensor(self.norm_mean), tf.convert_to_tensor(self.norm_std)

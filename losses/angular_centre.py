@@ -66,6 +66,8 @@ class AngularCentreLoss(CentreLayer):
     TensorShape([4])
     """
 
+    can_be_sharded = True
+
     def __init__(self, num_identities, margin=0.5, scale=64.0, centre_weight=0.3, seed=0, **kwargs):
         super().__init__(num_identities, seed, **kwargs)
         require(0 <= margin < math.pi, "margin", "radians in [0, pi)", margin)
@@ -76,10 +78,12 @@ class AngularCentreLoss(CentreLayer):
         self.centre_weight = centre_weight
 
     def call(self, embeddings, identities, margin=None):
-        embeddings, identities = self._checked(embeddings, identities)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
-        cosines = cosines_to(self.centres, embeddings)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         target = cosine_with_margin(cosine, margin)
         centre = self.centre_weight * self.scale * (1.0 - cosine)
-        return margin_softmax(cosines, cosine, target, identities, self.scale, centre=centre)
+        return margin_softmax(
+            cosines, cosine, target, identities, self.scale, self.label_smoothing, centre=centre
+        )

@@ -60,6 +60,8 @@ class ArcFaceLoss(CentreLayer):
     TensorShape([4])
     """
 
+    can_be_sharded = True
+
     def __init__(self, num_identities, margin=0.5, scale=64.0, seed=0, **kwargs):
         super().__init__(num_identities, seed, **kwargs)
         require(0 <= margin < math.pi, "margin", "radians in [0, pi)", margin)
@@ -68,9 +70,9 @@ class ArcFaceLoss(CentreLayer):
         self.scale = scale
 
     def call(self, embeddings, identities, margin=None):
-        embeddings, identities = self._checked(embeddings, identities)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
-        cosines = cosines_to(self.centres, embeddings)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         target = cosine_with_margin(cosine, margin)
-        return margin_softmax(cosines, cosine, target, identities, self.scale)
+        return margin_softmax(cosines, cosine, target, identities, self.scale, self.label_smoothing)

@@ -5,13 +5,16 @@ import importlib
 from losses.variants import LOSSES
 
 
-def build_loss(name, num_identities, seed=0, **given):
+def build_loss(name, num_identities, seed=0, label_smoothing=0.0, sample_rate=1.0, sharded=False, **given):
     """Makes the loss layer of a name.
 
     Args:
         name: a key of `losses.variants.LOSSES`.
         num_identities: int > 0.
         seed: int for the initial centres. Defaults to `0`.
+        label_smoothing: float in `[0, 1)`. Defaults to `0.0`.
+        sample_rate: float in `(0, 1]`, see `losses.centre_layer.CentreLayer`. Defaults to `1.0`.
+        sharded: bool, see there. Defaults to `False`.
         **given: arguments of the loss; `None` stands for the loss's own default.
 
     Returns:
@@ -34,4 +37,10 @@ def build_loss(name, num_identities, seed=0, **given):
             takes = ", ".join(loss["arguments"]) or "no arguments"
             raise ValueError(f"--loss {name}: has no {argument}; it takes {takes}")
     layer = getattr(importlib.import_module(loss["module"]), loss["class"])
-    return layer(num_identities, seed=seed, **loss["fixed"], **given)
+    shared = {
+        "seed": seed,
+        "label_smoothing": label_smoothing,
+        "sample_rate": sample_rate,
+        "sharded": sharded,
+    }
+    return layer(num_identities, **shared, **loss["fixed"], **given)

@@ -62,6 +62,8 @@ class CombinedMarginLoss(CentreLayer):
     TensorShape([4])
     """
 
+    can_be_sharded = True
+
     def __init__(self, num_identities, margin_a=1.0, margin=0.3, margin_b=0.2, scale=64.0, seed=0, **kwargs):
         super().__init__(num_identities, seed, **kwargs)
         require(margin_a > 0, "margin_a", "a number > 0", margin_a)
@@ -74,9 +76,9 @@ class CombinedMarginLoss(CentreLayer):
         self.scale = scale
 
     def call(self, embeddings, identities, margin=None):
-        embeddings, identities = self._checked(embeddings, identities)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         margin = self.margin if margin is None else margin
-        cosines = cosines_to(self.centres, embeddings)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         target = tf.cos(self.margin_a * angle(cosine) + margin) - self.margin_b
-        return margin_softmax(cosines, cosine, target, identities, self.scale)
+        return margin_softmax(cosines, cosine, target, identities, self.scale, self.label_smoothing)

@@ -53,6 +53,8 @@ class CosFaceLoss(CentreLayer):
     TensorShape([4])
     """
 
+    can_be_sharded = True
+
     def __init__(self, num_identities, margin=0.4, scale=30.0, seed=0, **kwargs):
         super().__init__(num_identities, seed, **kwargs)
         require(0 <= margin < 2, "margin", "a cosine in [0, 2)", margin)
@@ -61,8 +63,8 @@ class CosFaceLoss(CentreLayer):
         self.scale = scale
 
     def call(self, embeddings, identities, margin=None):
-        embeddings, identities = self._checked(embeddings, identities)
-        cosines = cosines_to(self.centres, embeddings)
+        embeddings, identities, centres = self._taken(embeddings, identities)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         target = cosine - (self.margin if margin is None else margin)
-        return margin_softmax(cosines, cosine, target, identities, self.scale)
+        return margin_softmax(cosines, cosine, target, identities, self.scale, self.label_smoothing)

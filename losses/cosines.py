@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from losses.shards import ShardedCosines, Shards
+
 
 def cosines_to(centres, embeddings):
     """Cosine of every embedding to every centre.
@@ -13,14 +15,19 @@ def cosines_to(centres, embeddings):
         embeddings: float32, shape `(batch, dim)`.
 
     Returns:
-        float32 `(batch, num_centres)`, 0 where an embedding or a centre is 0.
+        float32 `(batch, num_centres)`, 0 where an embedding or a centre is 0. Of
+        `losses.shards.Shards`, `ShardedCosines`.
     """
     directions = tf.math.l2_normalize(embeddings, axis=1)
+    if isinstance(centres, Shards):
+        return ShardedCosines(directions @ tf.math.l2_normalize(centres.own(), axis=0), centres)
     return directions @ tf.math.l2_normalize(tf.convert_to_tensor(centres), axis=0)
 
 
 def own_entries(similarities, identities):
     """Each sample's entry for its own identity: `(batch, num_identities)` to `(batch,)`."""
+    if isinstance(similarities, ShardedCosines):
+        return similarities.own_entries(identities)
     return tf.gather_nd(similarities, _places(identities))
 
 
@@ -58,7 +65,32 @@ def cosine_with_margin(cosine, margin):
     )
 
 
-def margin_softmax(cosines, cosine, target, identities, scale, **penalties):
+def softmax_cross_entropy(identities, logits, label_smoothing=0.0):
+    """Cross-entropy of a softmax to smoothed labels.
+
+    The labels are `1 - label_smoothing` for the own identity, and `label_smoothing / num_identities` more for
+    each, the own one included.
+
+    References:
+    - [Rethinking the Inception Architecture](https://arxiv.org/abs/1512.00567), section 7
+
+    Args:
+        identities: int32, shape `(batch,)`.
+        logits: float32, shape `(batch, num_identities)`.
+        label_smoothing: float in `[0, 1)`. Defaults to `0.0`.
+
+    Returns:
+        float32 `(batch,)`.
+    """
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)
+    if not label_smoothing:
+        return cross_entropy
+    # -log of each probability is cross_entropy + own - logit; no second softmax.
+    others = cross_entropy + own_entries(logits, identities) - tf.reduce_mean(logits, axis=1)
+    return (1.0 - label_smoothing) * cross_entropy + label_smoothing * others
+
+
+def margin_softmax(cosines, cosine, target, identities, scale, label_smoothing=0.0, **penalties):
     """The terms of a softmax cross-entropy whose own logit has a margin.
 
     Args:
@@ -67,21 +99,26 @@ def margin_softmax(cosines, cosine, target, identities, scale, **penalties):
         target: float32, shape `(batch,)`, what takes the place of `cosine` in the logits.
         identities: int32, shape `(batch,)`.
         scale: float > 0, of the logits.
+        label_smoothing: float in `[0, 1)`. Defaults to `0.0`.
         **penalties: float32, shape `(batch,)`; they are added to the loss.
 
     Returns:
         dict of float32, each of shape `(batch,)`: `loss`, `cross_entropy`, the penalties, `cosine`,
         `accuracy` from the cosines and `margin_accuracy` from the logits.
     """
-    logits = scale * replace_own_entries(cosines, identities, target)
-    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)
+    if isinstance(cosines, ShardedCosines):
+        cross_entropy, accuracy, margin_accuracy = cosines.margin_softmax(cosine, target, identities, scale)
+    else:
+        logits = scale * replace_own_entries(cosines, identities, target)
+        cross_entropy = softmax_cross_entropy(identities, logits, label_smoothing)
+        accuracy, margin_accuracy = is_highest(cosines, identities), is_highest(logits, identities)
     return {
         "loss": sum(penalties.values(), cross_entropy),
         "cross_entropy": cross_entropy,
         **penalties,
         "cosine": cosine,
-        "accuracy": is_highest(cosines, identities),
-        "margin_accuracy": is_highest(logits, identities),
+        "accuracy": accuracy,
+        "margin_accuracy": margin_accuracy,
     }
 
 

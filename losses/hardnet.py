@@ -65,6 +65,9 @@ class HardNetLoss(keras.layers.Layer):
     [1.0, 0.0, 1.0, 0.0]
     """
 
+    # A part of a batch lacks the pairs with the other parts.
+    needs_whole_batch = True
+
     def __init__(self, margin=1.0, normalise=True, **kwargs):
         super().__init__(**{**kwargs, "autocast": False})
         require(margin >= 0, "margin", "a number >= 0", margin)

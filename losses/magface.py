@@ -70,6 +70,8 @@ class MagFaceLoss(CentreLayer):
     [10.0, 10.0, 10.0, 10.0]
     """
 
+    can_be_sharded = True
+
     def __init__(
         self,
         num_identities,
@@ -97,7 +99,7 @@ class MagFaceLoss(CentreLayer):
         self.norm_weight = norm_weight
 
     def call(self, embeddings, identities, margin=None):
-        embeddings, identities = self._checked(embeddings, identities)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
         # Cut off before the root, which has no gradient at 0.
         squares = tf.reduce_sum(tf.square(embeddings), axis=1)
@@ -105,9 +107,11 @@ class MagFaceLoss(CentreLayer):
         rise = (norm - self.lower_norm) / (self.upper_norm - self.lower_norm)
         margins = margin * (1.0 + (self.upper_margin / self.margin - 1.0) * rise)
 
-        cosines = cosines_to(self.centres, embeddings)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         target = cosine_with_margin(cosine, margins)
         penalty = self.norm_weight * (norm / self.upper_norm**2 + 1.0 / norm)
-        terms = margin_softmax(cosines, cosine, target, identities, self.scale, norm_penalty=penalty)
+        terms = margin_softmax(
+            cosines, cosine, target, identities, self.scale, self.label_smoothing, norm_penalty=penalty
+        )
         return {**terms, "norm": norm}

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from losses.arguments import require
 from losses.centre_layer import CentreLayer
 from losses.cosines import cosines_to, is_highest, own_entries, replace_own_entries
 
@@ -42,7 +43,8 @@ class MarginLoss(CentreLayer):
         `accuracy`: 1 where the own centre is the nearest, else 0.
 
     Raises:
-        ValueError: `num_identities` is out of range, or the identities are not integers.
+        ValueError: `num_identities` is out of range, labels are to be smoothed, or the identities are not
+            integers.
         tf.errors.InvalidArgumentError: an identity is outside `[0, num_identities)`.
 
     Example:
@@ -55,10 +57,13 @@ class MarginLoss(CentreLayer):
 
     def __init__(self, num_identities, seed=0, **kwargs):
         super().__init__(num_identities, seed, **kwargs)
+        require(
+            not self.label_smoothing, "label_smoothing", "0, as there is no softmax", self.label_smoothing
+        )
 
     def call(self, embeddings, identities):
-        embeddings, identities = self._checked(embeddings, identities)
-        cosines = cosines_to(self.centres, embeddings)
+        embeddings, identities, centres = self._taken(embeddings, identities)
+        cosines = cosines_to(centres, embeddings)
         cosine = own_entries(cosines, identities)
         others = replace_own_entries(cosines, identities, tf.zeros_like(cosine))
         return {

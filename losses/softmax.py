@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from losses.centre_layer import CentreLayer
-from losses.cosines import is_highest, own_entries
+from losses.cosines import is_highest, own_entries, softmax_cross_entropy
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -56,12 +56,11 @@ class SoftmaxLoss(CentreLayer):
         self.normalise_centres = normalise_centres
 
     def call(self, embeddings, identities):
-        embeddings, identities = self._checked(embeddings, identities)
-        centres = tf.convert_to_tensor(self.centres)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         if self.normalise_centres:
             centres = tf.math.l2_normalize(centres, axis=0)
         logits = embeddings @ centres
-        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)
+        cross_entropy = softmax_cross_entropy(identities, logits, self.label_smoothing)
         lengths = tf.norm(embeddings, axis=1) * tf.norm(tf.gather(centres, identities, axis=1), axis=0)
         return {
             "loss": cross_entropy,

@@ -70,12 +70,12 @@ class SubCentreLoss(CentreLayer):
         self.scale = scale
 
     def call(self, embeddings, identities, margin=None):
-        embeddings, identities = self._checked(embeddings, identities)
+        embeddings, identities, centres = self._taken(embeddings, identities)
         margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
-        to_sub_centres = cosines_to(self.centres, embeddings)
+        to_sub_centres = cosines_to(centres, embeddings)
         cosines = tf.reduce_max(
-            tf.reshape(to_sub_centres, (-1, self.num_identities, self.num_sub_centres)), axis=2
+            tf.reshape(to_sub_centres, (tf.shape(embeddings)[0], -1, self.num_sub_centres)), axis=2
         )
         cosine = own_entries(cosines, identities)
         target = cosine_with_margin(cosine, margin)
-        return margin_softmax(cosines, cosine, target, identities, self.scale)
+        return margin_softmax(cosines, cosine, target, identities, self.scale, self.label_smoothing)

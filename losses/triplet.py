@@ -69,6 +69,9 @@ class TripletLoss(keras.layers.Layer):
     [0.0, 0.5, 0.0]
     """
 
+    # A part of a batch lacks the pairs with the other parts.
+    needs_whole_batch = True
+
     def __init__(self, mining="batch_hard", margin=0.3, weight=10.0, squared=False, normalise=True, **kwargs):
         super().__init__(**{**kwargs, "autocast": False})
         require(mining in MININGS, "mining", f"one of {', '.join(MININGS)}", mining)

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from nets.global_moments import global_moments, num_replicas
+
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class BatchNorm(keras.layers.Layer):
@@ -16,7 +18,8 @@ class BatchNorm(keras.layers.Layer):
 
     All four variables and the statistics are float32 under every dtype policy; inputs and
     outputs have the policy's compute dtype. Under several replicas each normalises by the
-    statistics of its own share, and the moving ones are averaged when they are read.
+    statistics of its own share, and the moving ones are averaged when they are read; after
+    `synchronise_batch_norm` all normalise by those of the global batch, as one device does.
 
     References:
     - [Batch Normalization](https://arxiv.org/abs/1502.03167)
@@ -32,11 +35,16 @@ class BatchNorm(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`.
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`; as many on every
+            replica.
         training: bool.
 
     Returns:
         The same shape and dtype.
+
+    Attributes:
+        synchronised: bool, whether the statistics are those of the global batch. How a net is trained, not
+            what it is: so it is no part of the configuration. `False` at first.
 
     Example:
 
@@ -60,6 +68,7 @@ class BatchNorm(keras.layers.Layer):
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.train_gamma = train_gamma
         self.unbiased = unbiased
+        self.synchronised = False
 
     def build(self, input_shape):
         if len(input_shape) not in (2, 4):
@@ -87,6 +96,9 @@ class BatchNorm(keras.layers.Layer):
         images = inputs[:, None, None, :] if flat else inputs
         # A frozen layer keeps its statistics, as everywhere in Keras.
         use_batch = bool(training) and self.trainable
+        if use_batch and self.synchronised and num_replicas() > 1:
+            outputs = self._normalise_by_global_batch(images)
+            return outputs[:, 0, 0, :] if flat else outputs
         scale, offset = self._scale_and_offset(images, use_batch)
         normalised = tf.raw_ops.FusedBatchNormV3(
             x=images,
@@ -106,8 +118,26 @@ class BatchNorm(keras.layers.Layer):
             self._move(self.moving_variance, variance)
         return normalised.y[:, 0, 0, :] if flat else normalised.y
 
-    def _scale_and_offset(self, images, use_batch):
-        """What the normalised values are multiplied by, and what is added then."""
+    def _normalise_by_global_batch(self, images):
+        # The fused kernel has no gradient for statistics that it is given; this form has, through the
+        # collective, too.
+        values = tf.cast(images, tf.float32)
+        mean, variance = global_moments(values)
+        scale, offset = self._scale_and_offset(images, True, (mean, variance))
+        # Centred first: a product with `mean` folded into the offset would cancel digits.
+        outputs = (values - mean) * (tf.math.rsqrt(variance + self.epsilon) * scale) + offset
+        self._move(self.moving_mean, mean)
+        if self.unbiased:
+            count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]) * num_replicas(), tf.float32)
+            variance = variance * (count / (count - 1.0))
+        self._move(self.moving_variance, variance)
+        return tf.cast(outputs, images.dtype)
+
+    def _scale_and_offset(self, images, use_batch, moments=None):
+        """What the normalised values are multiplied by, and what is added then.
+
+        `moments` are mean and variance of the global batch, where the layer is synchronised.
+        """
         return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
 
     def _move(self, moving, batch_statistic):
@@ -122,3 +152,18 @@ class BatchNorm(keras.layers.Layer):
             "train_gamma": self.train_gamma,
             "unbiased": self.unbiased,
         }
+
+
+def synchronise_batch_norm(model):
+    """Makes all batch normalisation of a model use the statistics of the global batch.
+
+    Args:
+        model: `keras.Model`; its layers are changed.
+
+    Returns:
+        int, the number of layers that do so.
+    """
+    layers = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
+    for layer in layers:
+        layer.synchronised = True
+    return len(layers)

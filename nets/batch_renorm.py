@@ -49,11 +49,13 @@ class BatchRenorm(BatchNorm):
         self.rmax = rmax
         self.dmax = dmax
 
-    def _scale_and_offset(self, images, use_batch):
+    def _scale_and_offset(self, images, use_batch, moments=None):
         gamma, beta = super()._scale_and_offset(images, use_batch)
         if not use_batch:
             return gamma, beta
-        mean, variance = tf.nn.moments(tf.cast(tf.stop_gradient(images), tf.float32), (0, 1, 2))
+        if moments is None:
+            moments = tf.nn.moments(tf.cast(images, tf.float32), (0, 1, 2))
+        mean, variance = (tf.stop_gradient(moment) for moment in moments)
         moving_stddev = tf.sqrt(self.moving_variance.value + self.epsilon)
         r = tf.clip_by_value(tf.sqrt(variance + self.epsilon) / moving_stddev, self.rmin, self.rmax)
         d = tf.clip_by_value((mean - self.moving_mean.value) / moving_stddev, -self.dmax, self.dmax)

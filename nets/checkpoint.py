@@ -86,7 +86,7 @@ def newest_checkpoint(path):
 
 
 def load_backbone_of_checkpoint(path):
-    """Builds the net of a training checkpoint and loads its weights.
+    """Builds the net of a training checkpoint and loads its weights: the average if there is one.
 
     Args:
         path: str or Path, a checkpoint or a folder of checkpoints.
@@ -109,8 +109,9 @@ def load_backbone_of_checkpoint(path):
     folder, manifest = newest
     backbone = Backbone(**manifest["net"])
     # Only the net: the optimizer and the centres of the same file stay where they are.
+    name = "average" if "ema" in (manifest.get("recipe") or {}) else "backbone"
     try:
-        status = tf.train.Checkpoint(backbone=backbone).read(str(folder / STATE_NAME)).expect_partial()
+        status = tf.train.Checkpoint(**{name: backbone}).read(str(folder / STATE_NAME)).expect_partial()
         status.assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         raise ValueError(f"{folder}: expected the weights of {manifest['net']}: {error}") from None

@@ -8,9 +8,10 @@ import tensorflow as tf
 class Dropout(keras.layers.Layer):
     """Keeps each value with probability `keep_prob` and scales it by `1 / keep_prob`.
 
-    The mask is a pure function of (seed, number of earlier draws, replica). Keras's own
-    layer keeps its random state outside of `tf.train.Checkpoint`, so a resumed run
-    would differ, and draws the same mask on every replica.
+    The mask of an image is a pure function of (seed, number of earlier draws, its place in the global
+    batch): each replica draws the masks of the global batch and takes its share, so that the
+    number of replicas changes nothing. Keras's own layer keeps its random state outside of
+    `tf.train.Checkpoint`, so a resumed run would differ, and draws the same mask on every replica.
 
     References:
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (`E_Dropout`, `keep=0.4`)
@@ -21,7 +22,7 @@ class Dropout(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, any shape.
+        inputs: float, shape `(batch, ...)`; as many on every replica.
         training: bool; `False` returns the inputs.
 
     Returns:
@@ -57,11 +58,14 @@ class Dropout(keras.layers.Layer):
         if not training or self.keep_prob == 1:
             return inputs
         context = tf.distribute.get_replica_context()
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
         draw = tf.cast(tf.convert_to_tensor(self.draws), tf.int64)
-        # A seed has two places for three numbers; 65,536 replicas are more than there are.
-        seed = tf.stack([draw, tf.constant(self.seed, tf.int64) * 65536 + replica])
-        kept = tf.random.stateless_uniform(tf.shape(inputs), seed) < self.keep_prob
+        # The factor is of old: runs with one replica go on with the masks they always had.
+        seed = tf.stack([draw, tf.constant(self.seed, tf.int64) * 65536])
+        share = tf.shape(inputs)[0]
+        global_shape = tf.concat([[share * context.num_replicas_in_sync], tf.shape(inputs)[1:]], 0)
+        start = share * context.replica_id_in_sync_group
+        uniform = tf.random.stateless_uniform(global_shape, seed)[start : start + share]
+        kept = uniform < self.keep_prob
         self.draws.value.assign_add(1)
         return tf.where(kept, inputs / self.keep_prob, 0)
 

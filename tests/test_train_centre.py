@@ -164,6 +164,8 @@ def test_learning_rate_boundaries():
             {"loss": "softmax", "margin_warmup_steps": 9},
             "--margin_warmup_steps: --loss softmax has no margin",
         ),
+        ({"max_minutes": 0}, "--max_minutes: expected more than 0, received 0.0"),
+        ({"max_bad_images": -1}, "--max_bad_images: expected at least 0, received -1"),
         ({"backbone": "ir50"}, "--backbone: expected it alone, received --net_depth beside it"),
         ({"model_path": "nowhere"}, "nowhere: no such model"),
         ({"model_path": "a", "init_from": "b"}, "expected --model_path or --init_from, received both"),
@@ -197,10 +199,25 @@ def test_flipped_bit_in_a_shard(data, caplog):
     (shard,) = (data / "tfrecords" / "vgg").glob("*.tfrecord")
     for offset in range(3000, shard.stat().st_size, 3000):
         flip_bit(shard, offset)
-    assert train_centre.main(flags(data, max_steps=9)) == 1
+    assert train_centre.main(flags(data, max_steps=9, max_bad_images=0)) == 1
     assert f"{shard}: record at byte" in caplog.text and "checksum" in caplog.text
     # What was learned until then is kept.
     assert newest_checkpoint(data / "ckpt")[1]["step"] >= 1
+
+
+def test_a_killed_run_goes_on_bit_for_bit_around_bad_images(data):
+    """Row 27 of docs/fidelity.md."""
+    assert train_centre.main(flags(data, max_steps=1, ckpt_path=data / "first")) == 0
+    (shard,) = (data / "tfrecords" / "vgg").glob("*.tfrecord")
+    offsets = np.load(shard.parent / "index.npy")["offset"]
+    for offset in offsets[::3].tolist():
+        flip_bit(shard, offset + 300)
+    assert train_centre.main(flags(data)) == 0
+    unbroken = state(data / "ckpt")
+    assert "bad image, another one is trained on in its place" in log(data)
+    shutil.rmtree(data / "ckpt" / "step_00000004")
+    assert train_centre.main(flags(data)) == 0
+    assert are_equal(state(data / "ckpt"), unbroken)
 
 
 def test_ctrl_c_in_the_program(data):

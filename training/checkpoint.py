@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from dataset.atomic import sync_folder
+from dataset.atomic import atomic_file, remove_folder, sync_folder
 from nets.checkpoint import MANIFEST_NAME, STATE_NAME, VERSION, checkpoint_folders, newest_checkpoint, sha256
 
 logger = logging.getLogger(__name__)
@@ -29,21 +29,34 @@ class Checkpoints:
         net: dict, the arguments of `nets.backbone.Backbone`.
         num_identities: int.
         loss: str, name of the loss.
-        keep: int > 0, how many checkpoints stay. Defaults to `3`.
+        keep: int > 0, how many of the newest checkpoints stay. Defaults to `3`.
+        recipe: dict, what else decides which variables there are; `None` for nothing. A checkpoint with
+            `"ema"` in it holds the moving average of the net as `average`.
+
+    Attributes:
+        saved_step: int, of the newest checkpoint that this object wrote or went on from; `None` before.
     """
 
-    def __init__(self, folder, state, net, num_identities, loss, keep=3):
+    def __init__(self, folder, state, net, num_identities, loss, keep=3, recipe=None):
         self.folder = Path(folder)
         self.state = state
         # As it is read back: tuples are lists.
         self.run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
+        if recipe:
+            self.run["recipe"] = recipe
         self.keep = keep
+        self.saved_step = None
+        self._checksums = None  # of its files
 
-    def save(self, step, **scores):
+    def save(self, step, best_steps=None, **scores):
         """Writes a checkpoint and removes the oldest beyond `keep`.
+
+        Without a step there is nothing new to learn: for the `saved_step` only the scores are written.
 
         Args:
             step: int, steps done.
+            best_steps: dict from validators to the step of their best score: checkpoints of these steps
+                stay beside the newest. Defaults to none.
             **scores: what else to keep, as JSON.
 
         Returns:
@@ -52,9 +65,26 @@ class Checkpoints:
         Raises:
             OSError: it could not be written, for instance for lack of space; the older ones stay.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / f"step_{step:08d}"
-        temporary = self.folder / f".{target.name}.tmp"
+        best_steps = best_steps or {}
+        target = self.folder / _name(step)
+        manifest = {"version": VERSION, "step": step, **self.run, "best_steps": best_steps, **scores}
+        if step == self.saved_step and (target / MANIFEST_NAME).is_file():
+            with atomic_file(target / MANIFEST_NAME) as file:
+                file.write(_encode({**manifest, "sha256": self._checksums}))
+        else:
+            self._write(target, manifest)
+        self._remove_old(target, best_steps)
+        return target
+
+    def discard(self, step):
+        """Removes the checkpoint of a step, whose weights turned out to be of no use."""
+        if (self.folder / _name(step)).is_dir():
+            remove_folder(self.folder / _name(step))
+        self.saved_step = None
+
+    def _write(self, target, manifest):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
@@ -63,29 +93,27 @@ class Checkpoints:
             except tf.errors.OpError as error:
                 raise OSError(f"{temporary}: cannot write the checkpoint: {error.message}") from None
             files = sorted(temporary.iterdir())
-            manifest = {
-                "version": VERSION,
-                "step": step,
-                **self.run,
-                **scores,
-                "sha256": {file.name: sha256(file) for file in files},
-            }
-            (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1) + "\n")
+            checksums = {file.name: sha256(file) for file in files}
+            (temporary / MANIFEST_NAME).write_bytes(_encode({**manifest, "sha256": checksums}))
             for file in [*files, temporary / MANIFEST_NAME]:
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
             sync_folder(temporary)
             if target.exists():  # damaged, or of a run that was set back to an older step
-                shutil.rmtree(target)
+                remove_folder(target)
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        sync_folder(self.folder)
+        sync_folder(target.parent)
+        self.saved_step, self._checksums = manifest["step"], checksums
+
+    def _remove_old(self, target, best_steps):
         # Later ones are damaged, or this run would have started there: they must not crowd this one out.
         until_now = [folder for folder in checkpoint_folders(self.folder) if folder.name <= target.name]
+        best = {_name(step) for step in best_steps.values()}
         for old in until_now[self.keep :]:
-            shutil.rmtree(old)
-        return target
+            if old.name not in best:
+                remove_folder(old)
 
     def restore(self, path=None):
         """Loads the newest checkpoint that can be read.
@@ -102,9 +130,10 @@ class Checkpoints:
             ValueError: it is of another net, loss or number of identities, or none can be read: a run
                 never starts from 0 beside checkpoints that it cannot use.
         """
-        for leftover in self.folder.glob(".step_*.tmp"):
-            shutil.rmtree(leftover)
+        for leftover in self.folder.glob(".step_*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # several workers do it at once
         newest = newest_checkpoint(self.folder)
+        is_own = newest is not None
         if newest is None and path is not None:
             newest = newest_checkpoint(path)
             if newest is None:
@@ -114,12 +143,22 @@ class Checkpoints:
         if newest is None:
             return None
         folder, manifest = newest
-        for what, expected in self.run.items():
+        for what, expected in {"recipe": None, **self.run}.items():
             if manifest.get(what) != expected:
                 raise ValueError(
                     f"{folder}: this run needs {what} = {expected}, the checkpoint has {manifest.get(what)}; "
                     "give the flags of that run, or another --ckpt_path"
                 )
         self.state.read(str(folder / STATE_NAME)).assert_consumed()
+        if is_own:
+            self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
         logger.info("going on from step %d of %s", manifest["step"], folder)
         return manifest
+
+
+def _name(step):
+    return f"step_{step:08d}"
+
+
+def _encode(manifest):
+    return (json.dumps(manifest, indent=1) + "\n").encode()

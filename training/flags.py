@@ -6,11 +6,25 @@ from pathlib import Path
 
 from eval.verification import RULES
 from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
+from training.device_flags import add_device_flags
 
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DEPTHS = (32, 50, 100, 152)
 DENSE_DECAYS = ("every_depth", "depth_50")
 LIST_ORDERS = ("bgr", "rgb")
+SCHEDULES = ("steps", "cosine", "polynomial")
+OPTIMIZERS = ("sgd", "adamw", "lamb")
+# The original's default of `--epoch`.
+NO_END = 100_000
+
+# Arguments of `dataset.augment.Augmentation`.
+AUGMENTATIONS = {
+    "crop": "shifted and zoomed",
+    "occlusion": "all but a box is black",
+    "colour": "brightness, contrast, saturation",
+    "low_resolution": "scaled down and up again",
+    "jpeg": "compressed",
+}
 
 # What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
 FAITHFUL = {
@@ -37,6 +51,11 @@ def add_shared_flags(parser, sources, output_folder):
         output_folder: str, folder that the defaults of the output's flags lie in.
     """
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look at data, memory, disk and speed, and train nothing; exit code 0 if all is well",
+    )
 
     parser.add_argument(
         "--faithful",
@@ -60,8 +79,16 @@ def add_shared_flags(parser, sources, output_folder):
         "--list_order", choices=LIST_ORDERS, default="bgr", help="channels of image lists (row 25)"
     )
     data.add_argument("--batch_size", type=int, default=64, help="images per step, over all devices")
-    data.add_argument("--epoch", type=int, default=100_000, help="stop after so many epochs")
+    data.add_argument("--epoch", type=int, default=NO_END, help="stop after so many epochs")
     data.add_argument("--max_steps", type=int, help="stop after so many steps")
+    data.add_argument(
+        "--max_minutes", type=float, metavar="M",
+        help="stop after so many minutes, as after SIGTERM: saved, and the same command goes on",
+    )  # fmt: skip
+    data.add_argument(
+        "--max_bad_images", type=int, default=100, metavar="N",
+        help="stop when more different images than this cannot be used; 0 for the first (row 27)",
+    )  # fmt: skip
     data.add_argument("--seed", type=int, default=0, help="of weights, order, mirror and dropout")
 
     # No defaults: a run that starts from a model takes what is not given from there.
@@ -91,6 +118,8 @@ def add_shared_flags(parser, sources, output_folder):
         help="freeze the last gamma at a random draw (row 7)",
     )  # fmt: skip
 
+    add_device_flags(parser)
+
     optimizer = parser.add_argument_group("optimizer")
     optimizer.add_argument("--momentum", type=float, default=0.9, help="TensorFlow's form")
     optimizer.add_argument(
@@ -114,6 +143,8 @@ def add_shared_flags(parser, sources, output_folder):
     optimizer.add_argument("--warmup_steps", type=int, default=0, help="the rate rises over so many steps")
     optimizer.add_argument("--clip_norm", type=float, help="largest global norm of the gradient")
 
+    _add_recipe_flags(parser)
+
     output = parser.add_argument_group("output")
     output.add_argument(
         "--summary_path", type=Path, default=Path(output_folder, "summary"), help="TensorBoard logs"
@@ -131,7 +162,9 @@ def add_shared_flags(parser, sources, output_folder):
     output.add_argument("--show_info_interval", type=int, default=20, help="steps between progress lines")
     output.add_argument("--summary_interval", type=int, default=300, help="steps between TensorBoard scalars")
     output.add_argument("--validate_interval", type=int, default=2000, help="steps between validations")
-    output.add_argument("--save_interval", type=int, default=1000, help="steps between checkpoints")
+    output.add_argument(
+        "--save_interval", type=int, default=1000, help="steps between checkpoints; 3 and the best stay"
+    )
     output.add_argument(
         "--ckpt_interval", type=int, default=20_000, help="steps between SavedModels in any case"
     )
@@ -140,6 +173,10 @@ def add_shared_flags(parser, sources, output_folder):
     )
     output.add_argument(
         "--ytf_threshold", type=float, default=0.94, help="the same for YTF, images and videos"
+    )
+
+    output.add_argument(
+        "--profile", action="store_true", help="TensorBoard profile of steps 10 to 20 of this run"
     )
 
     validation = parser.add_argument_group("validation")
@@ -155,6 +192,28 @@ def add_shared_flags(parser, sources, output_folder):
         "--lfw_as_stored", action=argparse.BooleanOptionalAction, default=False,
         help="feed a .np file to the net in its own channel order (row 24)",
     )  # fmt: skip
+
+
+def _add_recipe_flags(parser):
+    """What docs/recipes.md is about."""
+    recipe = parser.add_argument_group("recipe", "see docs/recipes.md")
+    recipe.add_argument(
+        "--optimizer", choices=OPTIMIZERS, default="sgd", help="adamw and lamb decay by themselves"
+    )
+    recipe.add_argument(
+        "--schedule", choices=SCHEDULES, default="steps", help="of the rate: --lr_steps, or a fall from --lr"
+    )
+    recipe.add_argument("--lr", type=float, help="peak of cosine and polynomial at 512 images a step")
+    recipe.add_argument("--lr_end", type=float, default=0.0, help="their end, at 512 images a step")
+    recipe.add_argument("--lr_power", type=float, default=2.0, help="of polynomial")
+    recipe.add_argument(
+        "--ema", type=float, metavar="DECAY", help="validate and export a moving average of the weights"
+    )
+    augmentation = parser.add_argument_group(
+        "augmentation", "probability per image of each; see docs/recipes.md"
+    )
+    for name, does in AUGMENTATIONS.items():
+        augmentation.add_argument(f"--augment_{name}", type=float, default=0.0, metavar="P", help=does)
 
 
 def net_arguments(args, base=None):

@@ -4,15 +4,21 @@ import contextlib
 import dataclasses
 import logging
 import math
-import shutil
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
+
+from eval.not_finite_error import NotFiniteError
+from training.finite import first_not_finite
+from training.saved_models import SavedModels
+from training.summaries import Summaries
+from training.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+_TIME_IS_UP = 1000  # among the numbers of signals, of which there are fewer
+_ADVICE = "try a lower learning rate, a longer warm-up or --clip_norm"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Intervals:
 class TrainingLoop:
     """Trains until `max_steps`, and never loses more than the steps since the last checkpoint.
 
+    A checkpoint also says what is still to be done at its step, validation or SavedModel: if a kill cuts
+    that short, the restart makes up for it. On the way a full disk costs checkpoints and models,
+    not the run; only when it ends is it an error.
+
     SavedModels are called `iter_{step}_lfw_{accuracy:.5f}_ytf_{accuracy:.5f}`, as the original's
     checkpoints. They are written when a validation improves on its best so far and lies over
     its threshold, at every export interval, and at the end.
@@ -69,6 +79,8 @@ class TrainingLoop:
         models_path: folder for SavedModels.
         thresholds: dict from validator to the accuracy over which an improvement is saved.
         max_models: int > 0, SavedModels to keep; the best of each validator always stays.
+        watch: `training.watch.Watch`. Defaults to one without reports and limits.
+        workers: `training.worker_agreement.WorkerAgreement`, or `None` for one process.
     """
 
     def __init__(
@@ -87,30 +99,35 @@ class TrainingLoop:
         models_path,
         thresholds,
         max_models,
+        watch=None,
+        workers=None,
     ):
         self.trainer = trainer
         self.batches = batches
         self.checkpoints = checkpoints
         self.validators = validators
-        self.export = export
         self.intervals = intervals
         self.max_steps = max_steps
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
-        self.models_path = Path(models_path)
         self.thresholds = thresholds
-        self.max_models = max_models
-        self._writer = tf.summary.create_file_writer(str(summary_path))
+        self._models = SavedModels(models_path, export, max_models)
+        self._summaries = Summaries(summary_path)
+        self.watch = watch or Watch()
+        self.workers = workers
         self._step = 0
         self._scores = {}  # of the newest validation, and the step it was made at
         self._validated_at = None
         self._best = {}
         self._best_steps = {}
+        self._owed = []  # at this step: "validate", "export"
         self._pending = []  # terms of steps that have not been looked at yet
         self._shown = []
         self._summarised = []
         self._clock = None
-        self._signal = None
+        self._received = None  # the signal that this process got
+        self._signal = None  # that which ends the run
+        self._time_is_up = False
 
     def run(self, model_path=None):
         """Goes on from the newest checkpoint, or starts.
@@ -119,35 +136,58 @@ class TrainingLoop:
             model_path: a checkpoint, or a folder of them, to start from while the run has none of its own.
 
         Returns:
-            int, exit code: 0, or 128 + the number of the signal that ended it.
+            int, exit code: 0, also when the time is up; or 128 + the number of the signal that ended it.
 
         Raises:
-            FloatingPointError: loss or gradient is not finite; names step and checkpoints.
+            FloatingPointError: loss, gradient, weights or the embeddings of a validation are not
+                finite; names step and checkpoints.
             ValueError: a batch cannot be read; what was learned until then is saved.
+            OSError: the last checkpoint or model cannot be written; the older ones stay.
         """
         self._restore(model_path)
-        if self._step >= self.max_steps:
-            logger.info("step %d of %d: nothing left to train", self._step, self.max_steps)
-            return 0
         if not self._step:
             self._validate()
-        self._clock = _Clock(self._step)
         with self._signals():
+            is_done = self._step >= self.max_steps
+            self._settle(must=is_done)
+            if is_done:
+                logger.info("step %d of %d: nothing left to train", self._step, self.max_steps)
+                return 0
+            self._clock = _Clock(self._step)
             try:
                 self._train()
             except (ValueError, OSError):
                 # Of the data or the disk, not of the weights: what was learned so far is kept.
-                self._save()
+                # With several workers nothing can be saved without the others, who know of no error.
+                if not self._are_several:
+                    self._attempt(self._save)
                 raise
+            finally:
+                self.watch.close()
             return self._finish()
 
     def _train(self):
+        if self._is_to_stop():
+            return
+        train_step = self.watch.profiled(self.trainer.train_step)
         for images, identities in self.batches.start_at(self._step):
-            self._pending.append(self.trainer.train_step(images, identities))
+            self._pending.append(train_step(images, identities))
             self._step += 1
             self._after_step()
-            if self._signal is not None or self._step >= self.max_steps:
+            if self._is_to_stop() or self._step >= self.max_steps:
                 return
+
+    def _is_to_stop(self):
+        """Whether a signal or the clock ends the run here: on all workers at once, or on none."""
+        told = self._received or (_TIME_IS_UP if self.watch.is_over() else None)
+        told = self.workers.agreed_signal(told) if self.workers else told
+        self._time_is_up = told == _TIME_IS_UP
+        self._signal = None if self._time_is_up else told
+        return told is not None
+
+    @property
+    def _are_several(self):
+        return self.workers is not None and self.workers.are_several
 
     def _restore(self, model_path):
         manifest = self.checkpoints.restore(model_path)
@@ -156,6 +196,8 @@ class TrainingLoop:
             self._best = manifest["best"]
             self._best_steps = manifest.get("best_steps", {})  # checkpoints once came without
             self._scores = manifest["scores"]
+            self._owed = manifest.get("owed", [])
+        self._models.remove_leftovers()
 
     def _after_step(self):
         due = {
@@ -166,14 +208,37 @@ class TrainingLoop:
             self._show()
         if due["summary"]:
             self._summarise()
-        if not (due["validate"] or due["save"] or due["export"]):
+        self._owed = [what for what in ("validate", "export") if due[what]]
+        # The last step is for `_finish`: a checkpoint of it that owes nothing would end the run.
+        if not (self._owed or due["save"]) or self._step >= self.max_steps:
             return
         with self._clock.paused():
-            improved = due["validate"] and self._validate()
-            if improved or due["save"] or due["export"]:
-                self._save()
-            if improved or due["export"]:
-                self._export()
+            if due["save"] or due["export"]:
+                self._attempt(self._save)
+            self._settle()
+
+    def _settle(self, must=False):
+        """Validates and exports what this step owes; `must`: or else raises."""
+        if "validate" in self._owed:
+            improved = self._validate()
+            self._owed = ["export"] if improved or "export" in self._owed else []
+            is_best = self._step in self._best_steps.values()
+            if self._owed or is_best or self.checkpoints.saved_step == self._step:
+                self._attempt(self._save, must)
+        # Several workers go by what they agreed on.
+        is_stopping = self._signal if self._are_several else self._received
+        if "export" in self._owed and is_stopping is None:
+            self._attempt(self._export, must)
+
+    def _attempt(self, work, must=False):
+        try:
+            work()
+        except OSError as error:
+            if must or self._are_several:  # of which only one may have failed
+                raise
+            logger.error(
+                "step %d: %s; what was saved before is still there, and training goes on", self._step, error
+            )
 
     def _finish(self):
         self._summarise()
@@ -182,10 +247,18 @@ class TrainingLoop:
             folder = self._save()
             logger.info("saved step %d to %s; the same command goes on from there", self._step, folder)
             return 128 + self._signal
-        if self._validated_at != self._step:
-            self._validate()
+        if self._time_is_up and self._step < self.max_steps:
+            folder = self._save()
+            logger.info(
+                "stopped after %g minutes; saved step %d to %s; the same command goes on from there",
+                self.watch.max_minutes,
+                self._step,
+                folder,
+            )
+            return 0
+        self._owed = ["export"] if self._validated_at == self._step else ["validate", "export"]
         self._save()
-        self._export()
+        self._settle(must=True)
         return 0
 
     def _look(self):
@@ -196,10 +269,10 @@ class TrainingLoop:
         for step, terms in enumerate(looked_at, first):
             bad = [name for name in ("total", "gradient_norm") if not math.isfinite(terms[name])]
             if bad:
+                report = self.watch.report_bad_step(step, terms, self.batches)
                 raise FloatingPointError(
                     f"step {step}: expected a finite {bad[0]}, received {terms[bad[0]]}; "
-                    f"checkpoints in {self.checkpoints.folder} are from before; try a lower learning rate, "
-                    "a longer warm-up or --clip_norm"
+                    f"checkpoints in {self.checkpoints.folder} are from before; {report}{_ADVICE}"
                 )
         self._shown += looked_at
         self._summarised += looked_at
@@ -217,21 +290,32 @@ class TrainingLoop:
             _duration((self.max_steps - self._step) / rate),
         )
         self._shown = []
+        self.watch.warn_of_bad_images(self._step, self.batches)
 
     def _summarise(self):
         self._look()
         scalars = {f"train/{name}": value for name, value in _means(self._summarised).items()}
         scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self.batch_size
-        self._write_scalars(scalars)
+        self._summaries.write(self._step, scalars | self.watch.scalars(self.batches))
         self._summarised = []
 
     def _validate(self):
         """Scores all sets; True where one improved on its best and lies over its threshold."""
         improved = False
         for name, validator in self.validators.items():
-            result = validator()
+            try:
+                result = validator()
+            except NotFiniteError as error:
+                self.checkpoints.discard(self._step)  # it may have been saved before it was validated
+                raise self._not_finite(f"validation on {name}: {error}") from None
+            except (ValueError, OSError) as error:
+                if not self._step:  # nothing is lost yet
+                    raise
+                self._summaries.write(self._step, self.watch.validation_failed(self._step, name, error))
+                continue
+            self._summaries.write(self._step, self.watch.warn_of_embeddings(self._step, name))
             logger.info("step %d  %s  threshold %.5f", self._step, result.summary(name), result.threshold)
-            self._write_scalars({f"validation/{name}": result.accuracy})
+            self._summaries.write(self._step, {f"validation/{name}": result.accuracy})
             self._scores[name] = result.accuracy
             if result.accuracy > self._best.get(name, 0.0):
                 self._best[name] = result.accuracy
@@ -240,41 +324,41 @@ class TrainingLoop:
         self._validated_at = self._step
         return improved
 
+    def _not_finite(self, what):
+        return FloatingPointError(
+            f"step {self._step}: {what}; such weights are not saved, checkpoints in "
+            f"{self.checkpoints.folder} are from before; {_ADVICE}"
+        )
+
     def _save(self):
         self._look()
+        trainer = self.trainer
+        name = first_not_finite(
+            [*trainer.backbone.variables, *trainer.head.variables, *trainer.optimizer.variables]
+        )
+        if name is not None:
+            raise self._not_finite(f"{name}: expected finite weights, received NaN or infinity")
         return self.checkpoints.save(
-            self._step, best=self._best, best_steps=self._best_steps, scores=self._scores
+            self._step,
+            best=self._best,
+            best_steps=self._best_steps,
+            scores=self._scores,
+            owed=self._owed,
         )
 
     def _export(self):
-        lfw, ytf = (self._scores.get(name, 0.0) for name in ("lfw", "ytf"))
-        path = self.models_path / f"iter_{self._step}_lfw_{lfw:.5f}_ytf_{ytf:.5f}"
-        if path.exists():  # of a run that was killed after this step
-            shutil.rmtree(path)
-        self.export(path)
-        logger.info("model: %s", path)
-        self._remove_old_models()
-
-    def _remove_old_models(self):
-        models = {int(path.name.split("_")[1]): path for path in self.models_path.glob("iter_*_lfw_*_ytf_*")}
-        for step in sorted(models)[: -self.max_models]:
-            if step not in self._best_steps.values():
-                shutil.rmtree(models[step])
-
-    def _write_scalars(self, scalars):
-        with self._writer.as_default(step=self._step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
+        logger.info("model: %s", self._models.write(self._step, self._scores, self._best_steps))
+        self._owed = []
+        self._save()
 
     @contextlib.contextmanager
     def _signals(self):
         """SIGINT and SIGTERM end the run after the step at hand; a second one ends it at once."""
 
         def handle(number, _frame):
-            if self._signal is not None:
+            if self._received is not None:
                 raise KeyboardInterrupt
-            self._signal = number
+            self._received = number
 
         old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

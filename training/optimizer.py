@@ -12,8 +12,12 @@ class MomentumSGD(keras.optimizers.SGD):
     gradients only; here, as in the original, it scales the whole velocity (row 30 of
     docs/fidelity.md). The two agree while the rate is constant.
 
+    Of a `tf.IndexedSlices`, which must hold every row once, only its rows of variable and velocity
+    change: the others' velocities neither act nor fade, as in Partial FC.
+
     References:
     - `tf.compat.v1.train.MomentumOptimizer`
+    - `arcface_torch/partial_fc_v2.py::PartialFC_V2`, for the rows
 
     Args:
         learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
@@ -32,5 +36,14 @@ class MomentumSGD(keras.optimizers.SGD):
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable; called by Keras."""
         velocity = self.momentums[self._get_variable_index(variable)]
+        if isinstance(gradient, tf.IndexedSlices):
+            self._update_rows(gradient, variable, velocity, tf.cast(learning_rate, variable.dtype))
+            return
         self.assign(velocity, self.momentum * tf.convert_to_tensor(velocity) + gradient)
         self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * tf.convert_to_tensor(velocity))
+
+    def _update_rows(self, gradient, variable, velocity, learning_rate):
+        rows = gradient.indices
+        values = self.momentum * tf.gather(velocity.value, rows) + gradient.values
+        self.assign(velocity, tf.IndexedSlices(values, rows))
+        self.assign_sub(variable, tf.IndexedSlices(learning_rate * values, rows))

@@ -4,6 +4,8 @@ import logging
 import os
 import time
 
+from training.workers import own_folders
+
 logger = logging.getLogger(__name__)
 
 
@@ -20,6 +22,15 @@ def run_program(name, work, args):
         finite, with one line that says so; 130 after Ctrl-C.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with own_folders(args):
+            return _run_logged(name, work, args)
+    except ValueError as error:  # of the workers' flags; there is no log yet
+        logger.error("%s: %s", name, error)
+        return 1
+
+
+def _run_logged(name, work, args):
     args.log_file_path.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(
         args.log_file_path / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log", delay=True

@@ -3,19 +3,26 @@
 import functools
 import logging
 
+from dataset.augment import Augmentation
 from dataset.pipeline import TrainingBatches
 from nets.backbone import Backbone
+from nets.batch_norm import synchronise_batch_norm
 from nets.checkpoint import newest_checkpoint
 from nets.decay import decayed_variables
 from nets.load import load_backbone
 from training.checkpoint import Checkpoints
-from training.flags import learning_rate_boundaries, net_arguments, num_steps
+from training.ema import WeightAverage
+from training.flags import AUGMENTATIONS, net_arguments, num_steps
+from training.follower_checkpoints import FollowerCheckpoints
 from training.loop import Intervals, TrainingLoop
-from training.optimizer import MomentumSGD
-from training.schedule import StepSchedule
-from training.strategy import make_strategy
+from training.loss_scale import LossScale, check_loss_scale
+from training.preflight import Preflight
+from training.recipe import check_recipe, decay_in_loss, make_optimizer, make_schedule, state_of_recipe
+from training.strategy import describe_strategy, make_strategy
 from training.trainer import Trainer
 from training.validation import make_validators
+from training.watch import Watch
+from training.worker_agreement import WorkerAgreement, worker_rows
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +57,21 @@ class Session:
 
     def __init__(self, args, config, strategy=None, resume_from=None, start_from=None):
         self.args = args
+        self._watch = Watch(args.log_file_path, args.max_minutes, args.summary_path if args.profile else None)
+        if args.max_bad_images < 0:
+            raise ValueError(f"--max_bad_images: expected at least 0, received {args.max_bad_images}")
         self.strategy = strategy or make_strategy()
-        if args.batch_size % self.strategy.num_replicas_in_sync:
+        if args.batch_size % (self.strategy.num_replicas_in_sync * args.accumulate):
+            parts = f" times --accumulate {args.accumulate}" if args.accumulate > 1 else ""
             raise ValueError(
-                f"--batch_size: expected a multiple of {self.strategy.num_replicas_in_sync} devices, "
+                f"--batch_size: expected a multiple of {self.strategy.num_replicas_in_sync} devices{parts}, "
                 f"received {args.batch_size}"
             )
         self._config = config
         self._resume_from = resume_from
+        self._augmentation = Augmentation(
+            **{name: getattr(args, f"augment_{name}") for name in AUGMENTATIONS}
+        )
         self._intervals = Intervals(
             args.show_info_interval,
             args.summary_interval,
@@ -65,18 +79,23 @@ class Session:
             args.save_interval,
             args.ckpt_interval,
         )
-        boundaries = learning_rate_boundaries(args.lr_steps, args.batch_size, args.lr_counts_per_step)
-        rate = StepSchedule(boundaries, args.lr_values, args.warmup_steps)
+        check_recipe(args)
         checkpoint = newest_checkpoint(args.ckpt_path) or (resume_from and newest_checkpoint(resume_from))
         self.starts_anew = checkpoint is None
+        self._first_step = checkpoint[1]["step"] if checkpoint else 0
+        if checkpoint:
+            check_loss_scale(checkpoint[0], args.precision)
         start = load_backbone(start_from) if start_from and self.starts_anew else None
         base = start.net if start else checkpoint[1]["net"] if checkpoint else None
         with self.strategy.scope():
             self.backbone = Backbone(**net_arguments(args, base), dtype=args.precision)
-            self._optimizer = MomentumSGD(rate, args.momentum)
+        if args.sync_bn:
+            synchronise_batch_norm(self.backbone)
         if start:
             self._take_weights(start, start_from)
-        self._validators = make_validators(self.backbone, config, args)
+        self._average = WeightAverage(self.backbone, args.ema) if args.ema else None
+        self._scored = self._average.net if self._average else self.backbone
+        self._validators = make_validators(self._scored, config, args, self._watch.embeddings)
 
     def run(self, sources, sampler, head, loss, export, schedules=None):
         """Trains to the end.
@@ -90,7 +109,7 @@ class Session:
             schedules: dict, see `training.trainer.Trainer`.
 
         Returns:
-            int, exit code.
+            int, exit code; with `--check` 0 after what is looked at first.
         """
         args = self.args
         batches = TrainingBatches(
@@ -101,25 +120,38 @@ class Session:
             seed=args.seed,
             read=args.read,
             rgb_sources=self._rgb_sources(),
+            max_bad_images=args.max_bad_images,
+            augmentation=self._augmentation,
+            rows=worker_rows(self.strategy, args.batch_size, args.accumulate),
         )
+        max_steps = num_steps(args, sampler.batches_per_epoch)
+        with self.strategy.scope():
+            optimizer = make_optimizer(args, make_schedule(args, max_steps))
+        decayed = decayed_variables(self.backbone, self._decays_dense()) + head.trainable_variables
+        trained = self.backbone.trainable_variables + head.trainable_variables
         trainer = Trainer(
             self.strategy,
             self.backbone,
             head,
-            self._optimizer,
-            decayed_variables(self.backbone, self._decays_dense()) + head.trainable_variables,
-            weight_decay=args.weight_decay,
+            optimizer,
+            decayed,
+            weight_decay=decay_in_loss(optimizer, args.weight_decay, trained, decayed),
             clip_norm=args.clip_norm,
             schedules=schedules,
+            average=self._average,
+            accumulate=args.accumulate,
+            loss_scale=self._loss_scale(),
+            xla=args.xla,
         )
+        checkpoints = self._checkpoints(trainer.state, sources.num_identities, loss)
         loop = TrainingLoop(
             trainer,
             batches,
-            Checkpoints(args.ckpt_path, trainer.state, self.backbone.net, sources.num_identities, loss),
+            checkpoints,
             self._validators,
-            functools.partial(export, self.backbone, face_size=sources.image_size),
+            functools.partial(export, self._scored, face_size=sources.image_size),
             intervals=self._intervals,
-            max_steps=num_steps(args, sampler.batches_per_epoch),
+            max_steps=max_steps,
             batch_size=args.batch_size,
             steps_per_epoch=sampler.batches_per_epoch,
             summary_path=args.summary_path,
@@ -130,6 +162,8 @@ class Session:
                 "ytf_videos": args.ytf_threshold,
             },
             max_models=args.saver_maxkeep,
+            watch=self._watch,
+            workers=WorkerAgreement(self.strategy),
         )
         logger.info(
             "%d images of %d identities; %s, %.1f M parameters; %d device(s), %s; seed %d",
@@ -141,7 +175,39 @@ class Session:
             args.precision,
             args.seed,
         )
+        logger.info("%s", describe_strategy(self.strategy, args))
+        preflight = Preflight(
+            batches,
+            trainer,
+            checkpoints,
+            args.saved_model_path,
+            args.summary_path,
+            first_step=self._first_step,
+            max_steps=loop.max_steps,
+            export_interval=self._intervals.export,
+            max_models=args.saver_maxkeep,
+        )
+        # In sequence the way to a later batch is long; the picture of the run's first one is there.
+        preflight.run(draw=self.starts_anew or args.check)
+        if args.check:
+            checkpoints.restore(self._resume_from)
+            preflight.measure()
+            logger.info("check: all is well; nothing was trained")
+            return 0
         return loop.run(self._resume_from)
+
+    def _loss_scale(self):
+        if self.args.precision != "mixed_float16":
+            return None
+        with self.strategy.scope():
+            return LossScale()
+
+    def _checkpoints(self, state, num_identities, loss):
+        given = (self.args.ckpt_path, state, self.backbone.net, num_identities, loss)
+        recipe = state_of_recipe(self.args)
+        if self.args.worker_folder is None:
+            return Checkpoints(*given, recipe=recipe)
+        return FollowerCheckpoints(*given, recipe=recipe, temporary=self.args.worker_folder)
 
     def _take_weights(self, start, path):
         for what in ("architecture", "image_size", "embedding_size"):

@@ -7,11 +7,13 @@ import pytest
 import tensorflow as tf
 
 from dataset import combine, pipeline
+from dataset.augment import Augmentation
 from dataset.combine import CombinedSources
 from dataset.config import SourceConfig
 from dataset.convert import convert
 from dataset.identity_sampler import IdentitySampler
 from dataset.pipeline import TrainingBatches
+from dataset.preprocess import preprocess
 from dataset.recordio import RecordReader, unpack_image
 from dataset.sampler import ShuffledSampler
 from dataset.tfrecord import TFRecordFile, decode_example
@@ -184,6 +186,46 @@ def test_a_resumed_run_gets_the_batches_of_one_that_never_stopped(make, read, we
         np.testing.assert_array_equal(resumed[1], identities[start : start + 3])
 
 
+ALL_KINDS = Augmentation(crop=0.4, occlusion=0.4, colour=0.4, low_resolution=0.4, jpeg=0.4)
+
+
+@every_mode
+def test_augmentation_of_a_resumed_run(make, read, weights, monkeypatch):
+    monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
+    images, _ = take(make(weights, read=read, augmentation=ALL_KINDS), 12)
+    assert (images != take(make(weights, read=read), 12)[0]).any(axis=(2, 3, 4)).mean() > 0.8
+    for start in (1, 9):
+        resumed, _ = take(make(weights, read=read, augmentation=ALL_KINDS), 3, start)
+        np.testing.assert_array_equal(resumed, images[start : start + 3])
+
+
+def test_augmentation_gets_whole_faces_in_rgb(make, monkeypatch):
+    augmented, _ = take(make(augmentation=ALL_KINDS, rgb_sources=[1]), 5)
+    monkeypatch.setattr("tests.dataset.test_pipeline.IMAGE_SIZE", (112, 112))
+    whole, identities = take(make(rgb_sources=[1]), 5)
+    is_rgb = (identities >= 4)[..., None, None, None]
+    rgb = np.where(is_rgb, whole, whole[..., ::-1]) * 128 + 127.5
+    for k in range(5):
+        expected = preprocess(ALL_KINDS(tf.constant(rgb[k].astype(np.uint8)), (5, k)), (112, 96)).numpy()
+        np.testing.assert_array_equal(augmented[k], np.where(is_rgb[k], expected[..., ::-1], expected))
+
+
+@every_mode
+def test_a_worker_gets_its_rows_of_every_batch(make, read, weights):
+    """Mirrors as well."""
+    images, identities = take(make(weights, read=read), 4, start=3)
+    rows = [0, 1, 5]
+    own_images, own_identities = take(make(weights, read=read, rows=rows), 4, start=3)
+    np.testing.assert_array_equal(own_images, images[:, rows])
+    np.testing.assert_array_equal(own_identities, identities[:, rows])
+
+
+@pytest.mark.parametrize("rows", [[], [-1], [8]])
+def test_rows_that_a_batch_has_not(make, rows):
+    with pytest.raises(ValueError, match=r"rows: expected some of \[0, 8\), received"):
+        make(rows=rows)
+
+
 @every_mode
 def test_seeds_differ(make, faces, read, weights):
     runs = [recognise(faces, *take(make(weights, seed, read=read), 4)) for seed in (5, 6)]
@@ -313,7 +355,8 @@ def test_a_damaged_record_is_named(small):
     offset = int(small.open_index()["offset"][4])
     flip_bit(shard, offset + 300)
     message = error_of(one_by_one(small), num_good=4)
-    assert message.startswith(f"{shard}: record at byte {offset}: expected data with checksum")
+    place = f"{shard}: record at byte {offset} (record 4 of small, label 1)"
+    assert message.startswith(f"{place}: expected data with checksum")
     assert "\n" not in message
     next(one_by_one(small).start_at(5))
 
@@ -331,16 +374,17 @@ def test_a_damaged_record_read_in_sequence(small):
     [
         (encoded_image(0)[:-300], "Invalid JPEG"),
         (b"no image", "Unknown image"),
-        (encoded_image(0, 96, 112), r"\[96,112,3\] is not compatible with expected shape \[112,112,3\]"),
+        (encoded_image(0, 96, 112), "expected an image of 112x112, received 96x112"),
     ],
     ids=["cut off", "not an image", "another size"],
 )
 def test_an_image_that_cannot_be_decoded(tmp_path, read, image, reason):
     images = make_images(3, 3)
     images[4] = image, 1
-    batches = one_by_one(write_converted(tmp_path / "bad", images), read)
-    message = error_of(batches)
-    assert message.startswith(f"{tmp_path / 'bad'}: a batch cannot be read: ")
+    manifest = write_converted(tmp_path / "bad", images)
+    message = error_of(one_by_one(manifest, read))
+    shard, offset = manifest.folder / manifest.shards[0].name, int(manifest.open_index()["offset"][4])
+    assert message.startswith(f"{shard}: record at byte {offset} (record 4 of bad, label 1): ")
     assert re.search(reason, message)
 
 
@@ -357,7 +401,7 @@ def test_an_error_is_not_that_of_an_earlier_run(tmp_path):
     manifest = write_converted(tmp_path / "bad", images)
     flip_bit(manifest.folder / manifest.shards[0].name, 300)
     batches = one_by_one(manifest)
-    assert "record at byte 0: expected" in error_of(batches)
+    assert "record at byte 0 (record 0 of bad, label 0): expected" in error_of(batches)
     assert "Unknown image" in error_of(batches, start=8)
 
 

@@ -1,3 +1,4 @@
+import resource
 import shutil
 
 import keras
@@ -150,3 +151,15 @@ def test_a_keras_file_that_would_run_code(tmp_path):
     model.save(tmp_path / "hostile.keras")
     with pytest.raises(ValueError, match="unsafe"):
         load_face_model(tmp_path / "hostile.keras", (40, 32))
+
+
+def test_no_space_for_it(saved, tmp_path):
+    """Writing fails half-way, as on a full disk: what is said, and nothing is left."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+    try:
+        with pytest.raises(OSError, match=r"\.model\.tmp: cannot write the model: .*too large"):
+            export_saved_model(saved[0], tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())

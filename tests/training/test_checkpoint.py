@@ -1,4 +1,8 @@
+import contextlib
+import functools
 import json
+import os
+import resource
 import shutil
 
 import numpy as np
@@ -186,6 +190,35 @@ def test_a_failed_save_leaves_the_older_ones(trained, monkeypatch):
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_00000001", "step_00000002"]
 
 
+@contextlib.contextmanager
+def no_file_larger_than(num_bytes):
+    """Writing fails half-way, as on a full disk, and works wherever the tests run."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 200, 4096])
+def test_no_space_for_a_file(trained, num_bytes):
+    _, checkpoints = trained
+    before = {file: file.read_bytes() for file in checkpoints.folder.glob("*/*")}
+    with (
+        no_file_larger_than(num_bytes),
+        pytest.raises(OSError, match=r"cannot write the checkpoint|too large"),
+    ):
+        checkpoints.save(3)
+    if num_bytes < 500:  # the scores of a step that is there already
+        with no_file_larger_than(num_bytes), pytest.raises(OSError, match="too large"):
+            checkpoints.save(2, best={"lfw": 0.95})
+    assert {file: file.read_bytes() for file in checkpoints.folder.glob("*/*")} == before
+    assert step_names(checkpoints) == [1, 2]
+    checkpoints.save(3)
+    assert read_checkpoint(checkpoints.folder / "step_00000003")["step"] == 3
+
+
 def test_leftovers_of_a_kill_are_removed(trained):
     _, checkpoints = trained
     (checkpoints.folder / ".step_00000003.tmp").mkdir()
@@ -234,3 +267,78 @@ def test_the_first_checkpoints_had_no_names(of_a_resnet, tmp_path):
     read = read_checkpoint(folder)
     assert read["net"] == {**backbone.net, "embedding_size": 512}
     assert read["loss"] == "angular_centre"
+
+
+def step_names(checkpoints):
+    return sorted(int(path.name.removeprefix("step_")) for path in checkpoints.folder.iterdir())
+
+
+def test_the_best_stay_beside_the_newest(trained):
+    _, checkpoints = trained
+    best = {"lfw": 1}
+    for step in range(3, 8):
+        best = {"lfw": 1, "ytf": 4} if step > 3 else best
+        checkpoints.save(step, best_steps=best)
+    assert step_names(checkpoints) == [1, 4, 5, 6, 7]
+    # One per validator, not all that were the best once.
+    checkpoints.save(8, best_steps={"lfw": 8, "ytf": 4})
+    assert step_names(checkpoints) == [4, 6, 7, 8]
+    assert newest_checkpoint(checkpoints.folder)[1]["best_steps"] == {"lfw": 8, "ytf": 4}
+
+
+def test_without_a_step_only_the_scores_are_written(trained, monkeypatch):
+    trainer, checkpoints = trained
+
+    def refused(*_):
+        raise AssertionError("the weights were written again")
+
+    monkeypatch.setattr(checkpoints.state, "write", refused)
+    folder = checkpoints.save(2, best={"lfw": 0.95})
+    assert read_checkpoint(folder)["best"] == {"lfw": 0.95}
+    assert len(list(folder.iterdir())) == 3
+    resumed = make_checkpoints(checkpoints.folder, make_trainer(make_strategy()))
+    assert resumed.saved_step is None
+    assert resumed.restore()["step"] == resumed.saved_step == 2
+    monkeypatch.setattr(resumed.state, "write", refused)
+    resumed.save(2, best={"lfw": 0.97})
+    assert read_checkpoint(folder)["best"] == {"lfw": 0.97}
+    # Of another run, the weights are written.
+    other = make_checkpoints(checkpoints.folder.parent / "other", trainer)
+    other.restore(checkpoints.folder)
+    assert other.saved_step is None
+    monkeypatch.undo()
+    assert read_checkpoint(other.save(2))["step"] == 2
+
+
+@pytest.mark.parametrize("after", ["write", "scores"])
+def test_a_kill_while_it_is_written_or_removed_leaves_whole_ones(trained, monkeypatch, after):
+    """As at every system call that a kill can come before: what has a final name is whole."""
+    _, checkpoints = trained
+
+    class Killed(BaseException):
+        pass
+
+    def save(step):
+        checkpoints.save(step) if after == "write" else checkpoints.save(2, best={"lfw": step})
+
+    for name in ("os.fsync", "os.rename", "os.replace", "shutil.rmtree", "os.unlink"):
+        for nth in range(4):
+            calls = []
+
+            def killed(*given, real, calls=calls, nth=nth, **named):
+                calls.append(1)
+                # Whatever tidies up after an exception does not run after a kill.
+                if len(calls) > nth:
+                    raise Killed
+                return real(*given, **named)
+
+            module, function = name.split(".")
+            real = getattr({"os": os, "shutil": shutil}[module], function)
+            with monkeypatch.context() as patch:
+                patch.setattr(name, functools.partial(killed, real=real))
+                with contextlib.suppress(Killed):
+                    save(3 + nth)
+            for folder in checkpoints.folder.glob("step_*"):
+                read_checkpoint(folder)
+            assert checkpoints.restore()["step"] >= 2
+            assert not list(checkpoints.folder.glob(".*"))

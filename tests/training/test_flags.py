@@ -14,7 +14,7 @@ from eval.flags import parse_flags
 from nets.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
 from tests.test_train_centre import PAIRS, data, flags
-from training import session, validation
+from training import recipe, session, validation
 from training.flags import FAITHFUL, net_arguments
 
 __all__ = ["data"]  # the fixture
@@ -87,8 +87,9 @@ def run_of(data, monkeypatch):
 
         monkeypatch.setattr(holder, name, call)
 
-    for name in ("TrainingBatches", "Trainer", "StepSchedule"):
+    for name in ("TrainingBatches", "Trainer"):
         watch(session, name)
+    watch(recipe, "StepSchedule")
     for name in ("evaluate_pairs", "read_pairs"):
         watch(validation, name)
     # The programs import these when they run; the second one uses the first.

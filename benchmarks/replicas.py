@@ -1,0 +1,192 @@
+"""How far the losses of several replicas are from those of one device.
+
+    python -m benchmarks.replicas --sync_bn --replicas 1 2 4
+
+Trains a net on made-up images, from the same seed and with the same global batches, on 1, 2, 4 and so on
+logical CPU devices, each in a process of its own, and prints a row of a table for each number.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+IDENTITIES = 6
+NETS = ("tiny", "tiny_renorm", "tiny_dropout", "tiny_group", "ir32")
+
+
+def main(argv=None):
+    """The program."""
+    args = parse_arguments(argv)
+    if args.alone:
+        print(json.dumps(train(args)))
+        return
+    print(
+        "| replicas | per replica | first loss | last loss | largest difference | seconds a step |\n"
+        + "|---" * 6
+        + "|"
+    )
+    first = None
+    for num_replicas in args.replicas:
+        result = run_alone(num_replicas, vars(args))
+        first = first or result
+        cells = [
+            num_replicas,
+            args.batch_size // num_replicas,
+            *(f"{result['loss'][step]:.6f}" for step in (0, -1)),
+            f"{largest_difference(first['loss'], result['loss']):.1e}",
+            f"{result['seconds']:.3f}",
+        ]
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def run_alone(num_replicas, settings):
+    """Trains in a process of its own, since two strategies in one clash in their all-reduce.
+
+    Args:
+        num_replicas: int > 0.
+        settings: dict from flags of this program to values.
+
+    Returns:
+        dict of what `train` returns.
+    """
+    flags = [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in settings.items()
+        if name not in ("replicas", "alone") and value is not None and value is not False
+    ]
+    command = [sys.executable, "-m", "benchmarks.replicas", "--alone", f"--replicas={num_replicas}", *flags]
+    root = Path(__file__).parents[1]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit code {run.returncode}\n{run.stderr}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def largest_difference(one, two):
+    """Largest difference of two lists of losses, each relative to the first one's."""
+    return max(abs(a - b) / abs(a) for a, b in zip(one, two, strict=True))
+
+
+def train(args):
+    """Trains on `args.replicas[0]` logical devices; returns what `train_on` does."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    from training.strategy import make_strategy
+
+    (num_replicas,) = args.replicas
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * num_replicas
+    )
+    return train_on(make_strategy([f"CPU:{number}" for number in range(num_replicas)]), args)
+
+
+def train_on(strategy, args):
+    """Trains on the devices of a strategy.
+
+    Args:
+        strategy: of `training.strategy.make_strategy`.
+        args: parsed flags of this program.
+
+    Returns:
+        dict of lists with an entry per step: `loss`, `gradient_norm`; `moving`, the sum of all moving
+        statistics at the end; `seconds`, the median of a step without the first ones.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from losses.angular_centre import AngularCentreLoss
+    from nets.batch_norm import synchronise_batch_norm
+    from nets.decay import decayed_variables
+    from training.optimizer import MomentumSGD
+    from training.trainer import Trainer
+
+    with strategy.scope():
+        backbone = _net(args.net)
+        head = AngularCentreLoss(IDENTITIES, scale=args.scale)
+        head.build(backbone.output_shape)
+        optimizer = MomentumSGD(args.learning_rate, 0.9)
+    if args.sync_bn:
+        synchronise_batch_norm(backbone)
+    decayed = [*decayed_variables(backbone), *head.trainable_variables]
+    trainer = Trainer(
+        strategy,
+        backbone,
+        head,
+        optimizer,
+        decayed,
+        clip_norm=args.clip_norm,
+        accumulate=args.accumulate,
+        xla=args.xla,
+    )
+    rng = np.random.default_rng(0)
+    result = {"loss": [], "gradient_norm": []}
+    seconds = []
+    for _ in range(args.steps):
+        identities = rng.integers(0, IDENTITIES, args.batch_size)
+        # Halves that differ in brightness: their statistics are not those of the whole.
+        images = rng.uniform(-1, 1, (args.batch_size, *backbone.input_shape[1:]))
+        images += (
+            np.linspace(-1, 1, args.batch_size)[:, None, None, None] + identities[:, None, None, None] / 6
+        )
+        start = time.perf_counter()
+        terms = trainer.train_step(tf.constant(images, tf.float32), tf.constant(identities, tf.int32))
+        for name, values in result.items():
+            values.append(float(terms[name]))
+        seconds.append(time.perf_counter() - start)
+    moving = [v.numpy().sum() for v in backbone.non_trainable_variables if "moving" in v.path]
+    return {**result, "moving": float(np.sum(moving)), "seconds": float(np.median(seconds[2:] or seconds))}
+
+
+def _net(name):
+    import keras
+
+    from nets.backbone import Backbone
+    from nets.batch_norm import BatchNorm
+    from nets.batch_renorm import BatchRenorm
+    from nets.dropout import Dropout
+    from nets.group_norm import GroupNorm
+    from nets.prelu import PReLU
+
+    if name not in NETS[:-1]:
+        return Backbone(name, image_size=(32, 32), keep_prob=1.0)
+    norm = {"tiny_renorm": BatchRenorm, "tiny_group": GroupNorm}.get(name, BatchNorm)
+    images = keras.Input((16, 16, 3))
+    conv = keras.layers.Conv2D(8, 3, 2, use_bias=False, kernel_initializer=keras.initializers.HeNormal(1))
+    x = PReLU()(norm()(conv(images)))
+    if name == "tiny_dropout":
+        x = Dropout(0.4, seed=3)(x)
+    dense = keras.layers.Dense(32, kernel_initializer=keras.initializers.HeNormal(2), name="E_DenseLayer")
+    x = dense(keras.layers.Flatten()(x))
+    if name == "tiny_group":
+        return keras.Model(images, x)
+    return keras.Model(images, norm(train_gamma=False, unbiased=True)(x))
+
+
+def parse_arguments(argv):
+    """The parsed flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.replicas",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4], help="numbers to compare")
+    parser.add_argument("--net", default="tiny", help=f"one of {', '.join(NETS)}, or another backbone")
+    parser.add_argument("--sync_bn", action="store_true", help="statistics over the global batch")
+    parser.add_argument("--batch_size", type=int, default=16, help="global")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--learning_rate", type=float, default=0.01)
+    parser.add_argument("--scale", type=float, default=8.0, help="of the loss")
+    parser.add_argument("--clip_norm", type=float, help="largest norm of the gradient")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch")
+    parser.add_argument("--xla", action="store_true", help="compile the net; one replica")
+    parser.add_argument("--alone", action="store_true", help="one number, printed as JSON")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

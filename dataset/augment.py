@@ -1,0 +1,196 @@
+"""What a camera, a codec and an aligner do to a face, for training."""
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from dataset.preprocess import decode
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and JPEG's
+_INTERPOLATIONS = ("nearest", "bilinear", "area", "bicubic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Changes some images of a batch at random; with the defaults, none.
+
+    Each kind draws for each image whether it is changed and how, from a stream of its own: to switch
+    one kind on leaves the others' draws as they are. All is a pure function of images and seed. Only
+    the images that are chosen cost time. The order is that of the world: pose, what hides the face,
+    light, resolution, compression.
+
+    References:
+    - [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' `dataset/augmenter.py`: occlusion (there
+      `crop_augment`), colour and low resolution, with these ranges, at a probability of 0.2 each
+    - InsightFace, `image_iter.py::compress_aug`: JPEG with a quality of 20 to 90
+    - The ranges of `crop` are ours: the five points that two detectors find in one photograph of 250x250
+      lie 2 to 3 pixels apart, so aligned faces of 112x112 move and scale by a few pixels from frame to frame.
+
+    Args:
+        crop: float in `[0, 1]`, probability of another crop: shifted and zoomed, black outside.
+        occlusion: float in `[0, 1]`, probability that all but a box is black.
+        colour: float in `[0, 1]`, probability of another brightness, contrast and saturation.
+        low_resolution: float in `[0, 1]`, probability of scaling down and up again, each by an
+            interpolation drawn out of four.
+        jpeg: float in `[0, 1]`, probability of a JPEG's loss.
+        max_shift: float >= 0, of the side, either way. Defaults to `0.06`: 7 pixels of 112.
+        max_zoom: float in `[0, 1)`, of the scale, either way. Defaults to `0.1`.
+        visible_area: `(low, high)` in `(0, 1]`, share of the image that the box keeps.
+        colour_strength: float in `[0, 1]`: the factors are in `1 +- colour_strength`. Defaults to `0.5`.
+        resolution: `(low, high)` in `(0, 1]`, share of the side that is left.
+        quality: `(low, high)`, int in `[1, 100]`.
+
+    Call arguments:
+        images: uint8 `(batch, height, width, 3)`, RGB.
+        seed: int32 or int64 `(2,)`.
+        rows: int `(batch,)`, the images' places in a batch of `batch_size`. Defaults to all of a batch.
+
+    Returns:
+        uint8, the same shape.
+
+    Raises:
+        ValueError: a probability or a range is out of bounds.
+
+    Example:
+
+    >>> faces = np.zeros((2, 112, 112, 3), "uint8")
+    >>> Augmentation(jpeg=1.0)(faces, (0, 1)).shape
+    TensorShape([2, 112, 112, 3])
+    """
+
+    crop: float = 0.0
+    occlusion: float = 0.0
+    colour: float = 0.0
+    low_resolution: float = 0.0
+    jpeg: float = 0.0
+    max_shift: float = 0.06
+    max_zoom: float = 0.1
+    visible_area: tuple = (0.2, 1.0)
+    colour_strength: float = 0.5
+    resolution: tuple = (0.2, 1.0)
+    quality: tuple = (20, 90)
+
+    def __post_init__(self):
+        for name in ("crop", "occlusion", "colour", "low_resolution", "jpeg"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"--augment_{name}: expected a probability in [0, 1], received {getattr(self, name)}"
+                )
+        for name in ("visible_area", "resolution"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name}: expected 0 < low <= high <= 1, received {(low, high)}")
+        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise ValueError(f"quality: expected 1 <= low <= high <= 100, received {self.quality}")
+        if self.max_shift < 0 or not 0 <= self.max_zoom < 1 or not 0 <= self.colour_strength <= 1:
+            raise ValueError(
+                "expected max_shift >= 0, max_zoom in [0, 1) and colour_strength in [0, 1], "
+                f"received {self.max_shift}, {self.max_zoom}, {self.colour_strength}"
+            )
+
+    def __call__(self, images, seed, rows=None, batch_size=None):
+        kinds = (
+            (self.crop, self._crop),
+            (self.occlusion, self._occlude),
+            (self.colour, self._colour),
+            (self.low_resolution, self._lower_resolution),
+            (self.jpeg, self._compress),
+        )
+        for number, (probability, change) in enumerate(kinds):
+            if probability:
+                own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int64), number)
+                # Whether, and four numbers that say how.
+                size = tf.shape(images)[0] if rows is None else batch_size
+                draws = tf.random.stateless_uniform((size, 5), own)
+                draws = draws if rows is None else tf.gather(draws, rows)
+                images = _change_some(images, probability, change, draws)
+        return images
+
+    def _crop(self, images, draws):
+        height, width = images.shape[1:3]
+        centre = 0.5 + self.max_shift * (2.0 * draws[:, :2] - 1.0)
+        half = 0.5 * (1.0 + self.max_zoom * (2.0 * draws[:, 2:3] - 1.0))
+        boxes = tf.concat([centre - half, centre + half], axis=1)
+        # Black outside, as the aligner leaves it where a photograph ends.
+        crops = tf.image.crop_and_resize(
+            images, boxes, tf.range(tf.shape(images)[0]), (height, width), extrapolation_value=0.0
+        )
+        return _as_uint8(crops)
+
+    def _occlude(self, images, draws):
+        height, width = images.shape[1:3]
+        low, high = self.visible_area
+        area = (low + (high - low) * draws[:, 0]) * height * width
+        ratio = tf.exp(math.log(4 / 3) * (2.0 * draws[:, 1] - 1.0))
+        rows = _within(tf.sqrt(area / ratio), height, draws[:, 2])
+        columns = _within(tf.sqrt(area * ratio), width, draws[:, 3])
+        kept = rows[:, :, None] & columns[:, None, :]
+        return tf.where(kept[..., None], images, tf.zeros_like(images))
+
+    def _colour(self, images, draws):
+        brightness, contrast, saturation = tf.unstack(
+            1.0 + self.colour_strength * (2.0 * draws[:, :3, None, None] - 1.0), axis=1
+        )
+        # All three are affine, so they are one matrix; torchvision cuts off in between.
+        grey = tf.tile(tf.constant(_LUMA)[:, None], (1, 3))
+        mix = grey + saturation * (tf.eye(3) - grey)
+        pixels = tf.reshape(tf.cast(images, tf.float32), (-1, images.shape[1] * images.shape[2], 3))
+        mean = brightness * tf.reduce_mean(pixels, axis=1, keepdims=True) @ grey
+        changed = pixels @ (brightness * contrast * mix) + (1.0 - contrast) * mean
+        return tf.reshape(_as_uint8(changed), tf.shape(images))
+
+    def _lower_resolution(self, images, draws):
+        size = images.shape[1:3]
+        low, high = self.resolution
+
+        def lower(pair):
+            image, (where, down, up, _) = pair[0], tf.unstack(pair[1])
+            share = low + (high - low) * where
+            small = [tf.maximum(tf.cast(share * side, tf.int32), 1) for side in size]
+            return tf.ensure_shape(_resize(_resize(image, small, down), size, up), image.shape)
+
+        return tf.map_fn(
+            lower, (images, draws), fn_output_signature=tf.TensorSpec(images.shape[1:], tf.uint8)
+        )
+
+    def _compress(self, images, draws):
+        low, high = self.quality
+        qualities = low + tf.cast(draws[:, 0] * (high - low + 1), tf.int32)
+
+        def compress(pair):
+            encoded = tf.raw_ops.EncodeJpegVariableQuality(images=pair[0], quality=pair[1])
+            return tf.ensure_shape(decode(encoded), images.shape[1:])
+
+        return tf.map_fn(
+            compress, (images, qualities), fn_output_signature=tf.TensorSpec(images.shape[1:], tf.uint8)
+        )
+
+
+def _change_some(images, probability, change, draws):
+    places = tf.where(draws[:, 0] < probability)
+    chosen = places[:, 0]
+    changed = change(tf.gather(images, chosen), tf.gather(draws[:, 1:], chosen))
+    return tf.tensor_scatter_nd_update(images, places, changed)
+
+
+def _within(length, side, place):
+    """Which of `side` pixels lie in an interval of about `length`; bool `(batch, side)`."""
+    length = tf.clip_by_value(tf.round(length), 1.0, side)
+    start = tf.floor(place * (side - length + 1.0))[:, None]
+    pixels = tf.range(side, dtype=tf.float32)
+    return (pixels >= start) & (pixels < start + length[:, None])
+
+
+def _resize(image, size, draw):
+    """Resizes one uint8 image by one of four interpolations; `draw` in `[0, 1)` says by which."""
+    branches = [
+        lambda method=method: _as_uint8(tf.image.resize(image, size, method)) for method in _INTERPOLATIONS
+    ]
+    return tf.switch_case(tf.cast(draw * len(branches), tf.int32), branches)
+
+
+def _as_uint8(pixels):
+    if pixels.dtype == tf.uint8:  # nearest neighbours are
+        return pixels
+    return tf.saturate_cast(tf.round(pixels), tf.uint8)

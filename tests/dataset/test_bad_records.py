@@ -1,0 +1,182 @@
+"""Row 27 of docs/fidelity.md: what a batch holds in the place of images that cannot be used."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from dataset.bad_records import replacements
+from dataset.combine import CombinedSources
+from dataset.identity_sampler import IdentitySampler
+from dataset.pipeline import READ_MODES, TrainingBatches
+from dataset.sampler import ShuffledSampler
+from tests.dataset.samples import flip_bit, make_images, write_converted
+
+IMAGE_SIZE = (112, 96)
+DAMAGED, CUT_OFF, NO_IMAGE = 7, 20, 31
+NUM_BATCHES = 14
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """36 images of four identities in two shards: one record damaged, two images that do not decode."""
+    images = make_images(4, 9)
+    images[CUT_OFF] = images[CUT_OFF][0][:-400], images[CUT_OFF][1]
+    images[NO_IMAGE] = b"no image", images[NO_IMAGE][1]
+    manifest = write_converted(tmp_path / "faces", images, num_shards=2)
+    flip_bit(manifest.folder / manifest.shards[0].name, int(manifest.open_index()["offset"][DAMAGED]) + 300)
+    return manifest
+
+
+@pytest.fixture
+def good(tmp_path):
+    """The same set, whole: what each record looks like when nothing is the matter with it."""
+    return write_converted(tmp_path / "good", make_images(4, 9), num_shards=2)
+
+
+def make(manifest, sampler=None, read="random", max_bad_images=9, mirror=True):
+    sources = CombinedSources([manifest])
+    if sampler == "identities":
+        sampler = IdentitySampler(sources.labels, 6, 3, 1)
+    else:
+        sampler = ShuffledSampler(sources.sizes, 6, 1)
+    return TrainingBatches(
+        sources, sampler, IMAGE_SIZE, mirror=mirror, seed=1, read=read, max_bad_images=max_bad_images
+    )
+
+
+def take(batches, start=0, num=NUM_BATCHES):
+    pairs = list(itertools.islice(batches.start_at(start), num))
+    return np.stack([i.numpy() for i, _ in pairs]), np.stack([y.numpy() for _, y in pairs])
+
+
+@pytest.mark.parametrize(
+    ("identities", "bad", "expected"),
+    [
+        ([1, 2, 3], [1], [0, 2, 2]),  # none of its own: the next one
+        ([1, 2, 3], [2], [0, 1, 0]),  # around the end
+        ([1, 2, 3, 2, 1], [1], [0, 3, 2, 3, 4]),  # its own before a nearer one
+        ([5, 5, 5, 6, 6, 6], [1, 2], [0, 0, 0, 3, 4, 5]),
+        ([5, 5, 6, 6], [0, 1], [2, 2, 2, 3]),  # a whole group
+        ([5, 6], [], [0, 1]),
+    ],
+)
+def test_replacements(identities, bad, expected):
+    is_bad = np.isin(np.arange(len(identities)), bad)
+    assert replacements(np.array(identities), is_bad).tolist() == expected
+
+
+@pytest.mark.parametrize("sampler", ["images", "identities"])
+def test_batches_with_others_in_their_place(manifest, good, sampler):
+    batches = make(manifest, sampler, mirror=False)
+    images, identities = take(batches)
+    whole, labels = take(make(good, sampler, mirror=False))
+    bad = {DAMAGED, CUT_OFF, NO_IMAGE}
+    num_replaced = 0
+    for k in range(NUM_BATCHES):
+        records = batches.sampler.batch(k)
+        is_bad = np.isin(records, sorted(bad))
+        chosen = replacements(labels[k], is_bad)
+        np.testing.assert_array_equal(images[k], whole[k][chosen])
+        np.testing.assert_array_equal(identities[k], labels[k][chosen])
+        num_replaced += is_bad.sum()
+        if sampler == "identities":
+            np.testing.assert_array_equal(identities[k], labels[k])  # groups keep their identity
+    assert num_replaced > 3
+    assert batches.bad_images.keys() == bad
+
+
+@pytest.mark.parametrize("sampler", ["images", "identities"])
+def test_a_resumed_run_gets_the_same_batches(manifest, sampler):
+    """What has been found out until then is not carried along, and does not matter."""
+    images, identities = take(make(manifest, sampler))
+    for start in range(0, NUM_BATCHES, 2):
+        resumed = take(make(manifest, sampler), start, 2)
+        np.testing.assert_array_equal(resumed[0], images[start : start + 2])
+        np.testing.assert_array_equal(resumed[1], identities[start : start + 2])
+
+
+def test_bad_images_are_named_when_their_batch_is_given(manifest):
+    batches = make(manifest)
+    met = {}
+    for k, _ in zip(range(NUM_BATCHES), batches.start_at(0), strict=False):
+        bad = [r for r in batches.sampler.batch(k).tolist() if r in (DAMAGED, CUT_OFF, NO_IMAGE)]
+        met |= dict.fromkeys(bad)
+        assert list(batches.bad_images) == list(met)
+    offsets = manifest.open_index()["offset"]
+    for record, shard, label, why in (
+        (DAMAGED, 0, 0, "expected data with checksum"),
+        (CUT_OFF, 1, 2, "expected an image, received one that cannot be decoded"),
+        (NO_IMAGE, 1, 3, "expected an image, received one that cannot be decoded"),
+    ):
+        path = manifest.folder / manifest.shards[shard].name
+        place = f"{path}: record at byte {offsets[record]} (record {record} of faces, label {label}): "
+        assert batches.bad_images[record].startswith(place + why)
+        assert "\n" not in batches.bad_images[record]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_past_a_limit_it_is_an_error(manifest, limit):
+    batches = make(manifest, max_bad_images=limit)
+    given = 0
+    with pytest.raises(
+        ValueError, match=rf"at most {limit} bad images \(--max_bad_images\), received"
+    ) as error:
+        for _ in batches.start_at(0):
+            given += 1
+    assert str(error.value).startswith(str(manifest.folder))
+    bad = {DAMAGED, CUT_OFF, NO_IMAGE}
+    counts = [len(bad & {r for j in range(k + 1) for r in batches.sampler.batch(j)}) for k in range(9)]
+    assert given == next(k for k, count in enumerate(counts) if count > limit)
+
+
+def test_a_batch_without_one_that_can_be_used(tmp_path):
+    manifest = write_converted(tmp_path / "none", [(b"no image", i % 2) for i in range(12)])
+    with pytest.raises(
+        ValueError, match="expected a batch of 6 with an image that can be used, received none"
+    ):
+        take(make(manifest, max_bad_images=99))
+
+
+def test_a_lost_shard_is_named_and_not_skipped(good):
+    shard = good.folder / good.shards[1].name
+    batches = make(good, max_bad_images=99)
+    steps = batches.start_at(0)
+    next(steps)
+    with shard.open("r+b") as file:
+        file.truncate(20_000)
+    message = f"{shard}: expected a shard of [0-9]+ bytes, received 20000 bytes"
+    with pytest.raises(ValueError, match=message):
+        for _ in steps:
+            pass
+    shard.unlink()
+    batches.sources.check_shard(0)
+    with pytest.raises(ValueError, match=r"expected a shard of [0-9]+ bytes, received no such file"):
+        batches.sources.check_shard(35)
+
+
+def test_in_sequence_undecodable_images_are_replaced(tmp_path):
+    images = make_images(4, 9)
+    images[CUT_OFF] = b"no image", images[CUT_OFF][1]
+    manifest = write_converted(tmp_path / "faces", images, num_shards=2)
+    batches = make(manifest, read="sequential")
+    pixels, identities = take(batches, num=13)
+    assert list(batches.bad_images) == [CUT_OFF]
+    resumed = take(make(manifest, read="sequential"), 5, 8)
+    np.testing.assert_array_equal(resumed[0], pixels[5:])
+    np.testing.assert_array_equal(resumed[1], identities[5:])
+
+
+@pytest.mark.parametrize("read", READ_MODES)
+def test_records_of_a_batch(good, read):
+    batches = make(good, read=read)
+    _, identities = take(batches, num=8)
+    for k in range(8):
+        places = batches.records_of(k)
+        assert [place.identity for place in places] == identities[k].tolist()
+        assert {place.source for place in places} == {"good"}
+    if read == "random":
+        assert [place.record for place in batches.records_of(3)] == batches.sampler.batch(3).tolist()
+    else:
+        first_epoch = [place.record for k in range(6) for place in batches.records_of(k)]
+        assert sorted(first_epoch) == list(range(36))

@@ -1,0 +1,55 @@
+"""`train_centre` with a sample of its centres, and the benchmark of them."""
+
+import pytest
+
+import train_centre
+from benchmarks import many_identities
+from tests.test_train_centre import flags, log, make_data, state
+from training import free_memory
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data(tmp_path)
+
+
+def test_samples_in_the_program(data):
+    assert train_centre.main(flags(data, sample_rate=0.7, max_steps=2)) == 0
+    assert "6 centres need 0.1 MB (centres 0.0 MB, velocities 0.0 MB, logits 0.0 MB, copies" in log(data)
+    assert state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"].shape == (512, 6)
+
+
+def test_shards_in_the_program(data, two_replicas):
+    args = train_centre._parse_arguments([*flags(data, max_steps=2), "--shard_centres"])
+    assert train_centre.train(args, two_replicas) == 0
+    assert state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"].shape == (512, 6)
+
+
+def test_shards_of_one_device(data, caplog):
+    assert train_centre.main([*flags(data), "--shard_centres"]) == 1
+    assert "--shard_centres: expected several devices of one process, received 1 of 1" in caplog.text
+    assert not (data / "tfrecords").exists()
+
+
+def test_centres_that_do_not_fit(data, caplog, monkeypatch):
+    monkeypatch.setattr(free_memory, "device_memory", lambda strategy: 100_000)
+    assert train_centre.main(flags(data)) == 1
+    assert (
+        "centres: expected them to fit into the 0.1 MB that a device has free, 6 of them need" in caplog.text
+    )
+    assert "--sample_rate 0.5 would fit" in caplog.text
+
+
+def test_bad_rate(data, caplog):
+    assert train_centre.main(flags(data, sample_rate=0)) == 1
+    assert "sample_rate: expected a share in (0, 1], received 0.0" in caplog.text
+    assert not (data / "tfrecords").exists()
+
+
+def test_benchmark(capsys):
+    many_identities.main(["--identities", "2000", "--settings", "sampled 0.1", "--steps", "3"])
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header.count("|") == row.count("|")
+    identities, setting, stored, *_, step = row.strip("| ").split(" | ")
+    assert (identities, setting, stored) == ("2,000", "sampled 0.1", "8")  # 2 * 4 * 512 * 2,000 bytes
+    assert float(step) > 0

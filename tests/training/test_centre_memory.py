@@ -1,0 +1,94 @@
+"""Memory of the centres, against numbers computed by hand."""
+
+import pytest
+import tensorflow as tf
+
+from training.centre_memory import CentreMemory, centre_memory, require_memory
+from training.free_memory import device_memory, host_memory
+
+
+def test_dense():
+    # 1,000 x 512 floats are 2,048,000 bytes; 64 x 1,000 logits are 256,000.
+    memory = centre_memory(1000, 512, 64)
+    assert memory == CentreMemory(2_048_000, 2_048_000, 512_000, 8 * 2_048_000 - 512_000)
+    assert memory.total == 10 * 2_048_000
+
+
+def test_many_logits():
+    # 2,000 x 1,000 logits are 8,000,000 bytes, 4 of them with 3 times the centres are more than 8 of these.
+    memory = centre_memory(1000, 512, 2000)
+    assert memory.logits == 16_000_000
+    assert memory.total == 2 * 2_048_000 + 3 * 2_048_000 + 4 * 8_000_000
+
+
+def test_sampled():
+    # A tenth of the logits; reading a checkpoint takes more than a step.
+    memory = centre_memory(1000, 512, 64, sample_rate=0.1)
+    assert memory == CentreMemory(2_048_000, 2_048_000, 51_200, 3 * 2_048_000 - 51_200)
+    # A step takes more: 8 times 0.6 of the centres.
+    assert centre_memory(1000, 512, 64, sample_rate=0.6).total == 2 * 2_048_000 + 8 * 1_228_800
+
+
+def test_sharded():
+    # 334 of 1,000 centres are 684,032 bytes; their logits are of all 3 x 64 images, 256,512 bytes.
+    memory = centre_memory(1000, 512, 64, num_shards=3)
+    assert memory == CentreMemory(684_032, 684_032, 513_024, 8 * 684_032 - 513_024)
+    with pytest.raises(ValueError, match="on each; give more devices, a smaller --batch_size"):
+        require_memory(1000, 512, 64, 1.0, 10 * 684_032 - 1, num_shards=3)
+
+
+def test_size_of_the_sample_is_that_of_the_loss():
+    # 0.1 * 30 is a little over 3.
+    assert centre_memory(30, 512, 64, sample_rate=0.1).logits == 2 * 4 * 64 * 3
+
+
+def test_what_is_printed():
+    printed = str(centre_memory(1_000_000, 512, 64))
+    assert printed == ("20.5 GB (centres 2.0 GB, velocities 2.0 GB, logits 512.0 MB, copies 15.9 GB)")
+
+
+def test_what_fits_and_what_does_not():
+    need = centre_memory(1000, 512, 64)
+    assert require_memory(1000, 512, 64, 1.0, need.total) == need
+    assert require_memory(1000, 512, 64, 1.0, None) == need
+    with pytest.raises(
+        ValueError, match=r"the 20\.5 MB that .* 1000 of them need 20\.5 MB \(centres 2\.0 MB"
+    ):
+        require_memory(1000, 512, 64, 1.0, need.total - 1)
+    with pytest.raises(ValueError, match=r"--sample_rate 0\.5 would fit"):
+        require_memory(1000, 512, 64, 1.0, 6 * 2_048_000)
+    with pytest.raises(ValueError, match=r"--sample_rate 0\.2 would fit"):
+        require_memory(1000, 512, 64, 1.0, 6 * 2_048_000 - 1)
+    with pytest.raises(ValueError, match="no --sample_rate would fit"):
+        require_memory(1000, 512, 64, 0.1, 4 * 2_048_000)
+
+
+def write_system(folder, available_kb, limit=None, used=None):
+    (folder / "proc").mkdir()
+    (folder / "proc/meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:   {available_kb} kB\n")
+    if limit is not None:
+        group = folder / "sys/fs/cgroup"
+        group.mkdir(parents=True)
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text(f"{used}\n")
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [
+        *((None, None, 102_400), ("max", 5000, 102_400), (50_000, 20_000, 30_000)),
+        *((500_000, 0, 102_400), (50_000, 60_000, 0)),
+    ],
+)
+def test_free_memory_of_a_host(tmp_path, limit, used, expected):
+    write_system(tmp_path, 100, limit, used)
+    assert host_memory(tmp_path) == expected
+
+
+def test_free_memory_of_another_system(tmp_path):
+    assert host_memory(tmp_path) is None
+
+
+def test_devices_of_one_host_share_its_memory(two_replicas):
+    one, two = device_memory(tf.distribute.get_strategy()), device_memory(two_replicas)
+    assert 0.8 * one / 2 < two < 1.25 * one / 2

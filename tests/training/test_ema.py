@@ -1,0 +1,136 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nets.backbone import Backbone
+from nets.checkpoint import load_backbone_of_checkpoint
+from tests.training.test_checkpoint import NET, make_checkpoints
+from tests.training.test_trainer import batch, make_trainer, weights
+from training.ema import WeightAverage
+from training.strategy import make_strategy
+
+
+def make_averaging(strategy, decay=0.5, **arguments):
+    trainer = make_trainer(strategy, **arguments)
+    trainer = type(trainer)(
+        strategy,
+        trainer.backbone,
+        trainer.head,
+        trainer.optimizer,
+        trainer.decayed_variables,
+        average=WeightAverage(trainer.backbone, decay),
+    )
+    return trainer
+
+
+def values(net):
+    return [np.array(variable.numpy()) for variable in net.variables]
+
+
+def replicas_mean(strategy, net):
+    """What each variable is over all replicas, for the statistics of each one's share differ."""
+    return [
+        np.mean([local.numpy() for local in strategy.experimental_local_results(variable.value)], axis=0)
+        for variable in net.variables
+    ]
+
+
+@pytest.mark.parametrize("decay", [0.15, 0.9])
+def test_against_numpy(decay):
+    trainer = make_averaging(make_strategy(), decay)
+    expected = values(trainer.backbone)
+    for step in range(1, 5):
+        trainer.train_step(*batch(step, 8))
+        d = min(decay, (1 + step) / (10 + step))
+        expected = [
+            d * old + (1 - d) * new for old, new in zip(expected, values(trainer.backbone), strict=True)
+        ]
+        for one, two in zip(expected, values(trainer.average.net), strict=True):
+            np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
+    names = {variable.path.split("/")[-1] for variable in trainer.average.net.variables}
+    assert {"kernel", "moving_mean", "moving_variance"} <= names
+    assert any(
+        not np.array_equal(one, two)
+        for one, two in zip(values(trainer.backbone), values(trainer.average.net), strict=True)
+    )
+
+
+def test_training_is_as_without():
+    plain, averaging = make_trainer(make_strategy()), make_averaging(make_strategy())
+    for step in range(3):
+        for trainer in (plain, averaging):
+            trainer.train_step(*batch(step, 8))
+        averaging.average.net(batch(9, 4)[0], training=False)
+    for one, two in zip(weights(plain), weights(averaging), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_two_replicas(two_replicas):
+    trainer = make_averaging(two_replicas)
+    expected = values(trainer.backbone)
+    for step in range(1, 4):
+        trainer.train_step(*batch(step, 8))
+        d = min(0.5, (1 + step) / (10 + step))
+        current = replicas_mean(two_replicas, trainer.backbone)
+        expected = [d * old + (1 - d) * new for old, new in zip(expected, current, strict=True)]
+    moving = [
+        two_replicas.experimental_local_results(v.value)
+        for v in trainer.backbone.variables
+        if "moving" in v.path
+    ]
+    assert all(not np.array_equal(one, two) for one, two in moving)
+    for one, two in zip(expected, values(trainer.average.net), strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+
+
+def test_goes_on_bit_for_bit(tmp_path):
+    unbroken = make_averaging(make_strategy())
+    recipe = {"ema": True}
+    for step in range(2):
+        unbroken.train_step(*batch(step, 8))
+    make_checkpoints(tmp_path, unbroken, recipe=recipe).save(2)
+    resumed = make_averaging(make_strategy())
+    make_checkpoints(tmp_path, resumed, recipe=recipe).restore()
+    for trainer in (unbroken, resumed):
+        trainer.train_step(*batch(2, 8))
+    for one, two in zip(weights(unbroken), weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for one, two in zip(values(unbroken.average.net), values(resumed.average.net), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_with_and_without_do_not_mix(tmp_path):
+    make_checkpoints(tmp_path, make_averaging(make_strategy()), recipe={"ema": True}).save(0)
+    with pytest.raises(ValueError, match=r"this run needs recipe = None, the checkpoint has {'ema': True}"):
+        make_checkpoints(tmp_path, make_trainer(make_strategy())).restore()
+    make_checkpoints(tmp_path / "plain", make_trainer(make_strategy())).save(0)
+    with pytest.raises(ValueError, match=r"this run needs recipe = {'ema': True}, the checkpoint has None"):
+        make_checkpoints(tmp_path / "plain", make_averaging(make_strategy()), recipe={"ema": True}).restore()
+
+
+def test_a_checkpoint_gives_the_average(tmp_path):
+    backbone = Backbone(**NET)
+    average = WeightAverage(backbone, 0.5)
+    average.net.set_weights([value + 1 for value in average.net.get_weights()])
+    trainer = make_trainer(make_strategy())
+    trainer.state = tf.train.Checkpoint(backbone=backbone, average=average.net)
+    make_checkpoints(tmp_path, trainer, recipe={"ema": True}).save(1)
+    loaded = load_backbone_of_checkpoint(tmp_path)
+    for one, two in zip(average.net.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_counters_are_left_alone():
+    net = Backbone(**{**NET, "keep_prob": 0.5})
+    average = WeightAverage(net, 0.5)
+    net(np.zeros((2, 16, 16, 3), "float32"), training=True)
+    average.update(1)
+    (draws,) = (v for v in average.net.variables if v.path.endswith("draws"))
+    assert int(draws.value) == 0
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -1])
+def test_bad_decay(decay):
+    with pytest.raises(ValueError, match=r"--ema: expected a decay in \(0, 1\), received"):
+        WeightAverage(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), decay)

@@ -1,0 +1,170 @@
+"""What is looked at before a run."""
+
+import itertools
+import math
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+import train_centre
+import train_triplet
+from nets.checkpoint import newest_checkpoint
+from tests.test_train_centre import data, flags, log
+from tests.training.test_trainer import batch, make_trainer
+from training import needs, speed_check
+from training.batch_picture import write_batch_picture
+from training.preflight import Preflight, check_labels
+from training.strategy import make_strategy
+
+__all__ = ["data"]  # the fixture
+
+
+@pytest.mark.parametrize(
+    ("num", "width", "group", "columns", "rows"),
+    [(10, 96, 1, 8, 2), (3, 96, 1, 3, 1), (12, 48, 3, 6, 2), (70, 100, 4, 8, 8), (9, 96, 9, 8, 2)],
+)
+def test_the_picture_holds_every_pixel(tmp_path, num, width, group, columns, rows):
+    pixels = np.random.default_rng(0).integers(0, 256, (num, 40, width, 3), np.uint8)
+    images = (pixels.astype(np.float32) - 127.5) / 128.0
+    path = tmp_path / "new" / "first_batch.png"
+    write_batch_picture(path, images, [f"vgg {i}" for i in range(num)], group)
+    # OpenCV writes and reads BGR, as the net gets it.
+    picture = cv2.imread(str(path))
+    factor = math.ceil(96 / width)
+    cell = 40 * factor + 18, width * factor + 2
+    assert picture.shape == (rows * cell[0], columns * cell[1], 3)
+    for number in range(min(num, 64)):
+        top, left = number // columns * cell[0], number % columns * cell[1]
+        drawn = picture[top : top + 40 * factor, left : left + width * factor]
+        np.testing.assert_array_equal(drawn[::factor, ::factor], pixels[number])
+        label = picture[top + 40 * factor : top + 40 * factor + 16, left : left + width * factor]
+        assert label.min() < 100 and label.max() == 255
+
+
+@pytest.mark.parametrize("identity", [-1, 6])
+def test_labels_out_of_range(identity):
+    check_labels(np.array([0, 5]), 6)
+    message = rf"image 1 of the first batch: expected an identity in \[0, 6\), received {identity}"
+    with pytest.raises(ValueError, match=message):
+        check_labels(np.array([0, identity]), 6)
+
+
+def test_number_of_models():
+    for first, last, interval in itertools.product(range(8), range(1, 9), range(1, 5)):
+        if first < last:
+            steps = range(first + 1, last + 1)
+            expected = {step for step in steps if step % interval == 0} | {last}
+            assert needs.num_exports(first, last, interval) == len(expected)
+
+
+def test_memory_of_the_small_net():
+    trainer = make_trainer(make_strategy())
+    received = needs.memory_needs(trainer.backbone, trainer.head, trainer.optimizer, batch_size=8)
+    conv, norm, dense, last = 27 * 8, 4 * 8, 7 * 7 * 8 * 32 + 32, 4 * 32
+    assert sum(v.numpy().size for v in trainer.backbone.variables) == conv + norm + 8 + dense + last
+    centres = 6 * 32
+    trained = conv + 2 * 8 + 8 + dense + 32 + centres
+    assert received["weights"] == 4 * (conv + norm + 8 + dense + last + centres)
+    assert received["gradients"] == 4 * trained
+    assert received["optimizer"] == sum(v.numpy().nbytes for v in trainer.optimizer.variables) > 4 * trained
+    assert received["batch"] == batch(0, 8)[0].numpy().nbytes
+    # The image, three times 7x7x8, as many in a row, twice 32.
+    assert received["activations"] == 4 * 8 * (16 * 16 * 3 + 4 * 392 + 2 * 32)
+    assert received["logits"] == 4 * 4 * 8 * 6
+
+
+def test_disk(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(needs, "shutil", SimpleNamespace(disk_usage=lambda folder: usage(1_000_000)))
+    parts = [(tmp_path / "a" / "b", 600_000, "4 checkpoints"), (tmp_path / "c", 400_000, "2 SavedModels")]
+    (line,) = needs.check_disk(parts)
+    assert line == f"disk: 4 checkpoints and 2 SavedModels need 1 MB, 1 MB free at {tmp_path}"
+    parts[1] = (tmp_path / "c", 400_001, "2 SavedModels")
+    with pytest.raises(ValueError, match=r"expected 1 MB free for 4 checkpoints and 2 SavedModels, received"):
+        needs.check_disk(parts)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(1, "1 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (34e6, "34 MB"), (2.5e12, "2.5e+03 GB")],
+)
+def test_sizes_in_words(size, words):
+    assert needs.as_size(size) == words
+
+
+def test_speeds(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(speed_check, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow:
+        def start_at(self, step):
+            assert step == 3
+            for seconds in itertools.chain([50], itertools.repeat(0.5)):
+                now[0] += seconds
+                yield None
+
+    # The first batch fills buffers, and the first step traces a graph.
+    assert speed_check.input_speed(Slow(), 3, 8, seconds=2) == pytest.approx(16)
+    durations = itertools.chain([50], itertools.repeat(0.25))
+
+    def train_step(images, identities):
+        now[0] += next(durations)
+        return {"total": 1.0}
+
+    assert speed_check.step_speed(train_step, np.zeros((8, 1)), None, seconds=2) == pytest.approx(32)
+
+
+@pytest.mark.parametrize(
+    ("of_input", "of_steps", "shared", "expected"),
+    [
+        (100, 400, False, "the input starves the device, which will wait 75% of the time"),
+        (100, 90, False, "the input only just keeps up"),
+        (1000, 100, False, "the input is 10.0 times as fast as the device"),
+        (300, 100, True, "about 25% of its time goes into the input"),
+    ],
+)
+def test_verdict(of_input, of_steps, shared, expected):
+    assert expected in speed_check.verdict(of_input, of_steps, shared)
+
+
+@pytest.mark.parametrize("program", [train_centre, train_triplet])
+def test_check_trains_nothing(data, program, monkeypatch):
+    monkeypatch.setattr(Preflight.measure, "__defaults__", (0.01,))
+    given = ["--check", *(["--sample_per_class=2", "--source=vgg"] if program is train_triplet else [])]
+    assert program.main([*flags(data), *given]) == 0
+    text = log(data)
+    for words in (
+        "data: vgg: 60 images of 4 identities, 112x112, in 1 shard(s)",
+        "the net gets BGR of 16x16, mirrored at random",
+        "memory: at least",
+        "disk: 4 more checkpoint(s) of",
+        "first batch: 4 images of",
+        "speed: the input gives",
+        "check: all is well; nothing was trained",
+    ):
+        assert words in text
+    assert cv2.imread(str(data / "summary" / "first_batch.png")) is not None
+    assert not (data / "ckpt").exists() and not (data / "models").exists()
+
+
+def test_a_full_disk_is_found_before_the_first_step(data, monkeypatch, caplog):
+    usage = namedtuple("usage", "free")
+    # In this module alone: the converter looks, too.
+    monkeypatch.setattr(needs, "shutil", SimpleNamespace(disk_usage=lambda folder: usage(3_000_000)))
+    assert train_centre.main(flags(data)) == 1
+    assert "free for 4 more checkpoint(s) of 11.2 MB and 1 more SavedModel(s)" in caplog.text
+    assert "received 3 MB free" in caplog.text
+    assert not (data / "ckpt").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_fails_the_check(data, caplog):
+    assert train_centre.main(flags(data, max_steps=1)) == 0
+    before = newest_checkpoint(data / "ckpt")[0].stat().st_mtime_ns
+    assert train_centre.main([*flags(data, loss="arcface"), "--check"]) == 1
+    assert "this run needs loss = arcface" in caplog.text
+    assert [path.name for path in Path(data / "ckpt").iterdir()] == ["step_00000001"]
+    assert newest_checkpoint(data / "ckpt")[0].stat().st_mtime_ns == before

@@ -1,0 +1,148 @@
+"""Flags to schedule and optimizer, and what each optimizer does, against NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import train_centre
+from losses.angular_centre import AngularCentreLoss
+from nets.decay import decayed_variables
+from tests.training.test_trainer import IDENTITIES, batch, small_net, weights
+from training.falling_schedule import FallingSchedule
+from training.optimizer import MomentumSGD
+from training.recipe import check_recipe, decay_in_loss, make_optimizer, make_schedule
+from training.schedule import StepSchedule
+from training.strategy import make_strategy
+from training.trainer import Trainer
+
+
+def flags(*given):
+    return train_centre._parse_arguments(list(given))
+
+
+def make_trainer(strategy, *given):
+    args = flags(*given)
+    with strategy.scope():
+        backbone = small_net()
+        head = AngularCentreLoss(IDENTITIES, scale=8.0)
+        head.build(backbone.output_shape)
+        optimizer = make_optimizer(args, 0.01)
+    decayed = [*decayed_variables(backbone), head.centres]
+    trained = backbone.trainable_variables + head.trainable_variables
+    decay = decay_in_loss(optimizer, args.weight_decay, trained, decayed)
+    return Trainer(strategy, backbone, head, optimizer, decayed, weight_decay=decay)
+
+
+def adam(m, v, step, epsilon):
+    """Keras's form, with the correction of both moments in the rate."""
+    return m * np.sqrt(1 - 0.999**step) / (1 - 0.9**step) / (np.sqrt(v) + epsilon)
+
+
+def lamb(m, v, step, epsilon, weights):
+    update = m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + epsilon)
+    return update * np.linalg.norm(weights) / np.linalg.norm(update)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_against_numpy(name):
+    """Two variables, one of which is decayed, under a rate that changes."""
+    decayed, kept = (tf.Variable([1.0, -2.0, 3.0]) for _ in range(2))
+    args = flags(f"--optimizer={name}", "--weight_decay=0.1")
+    optimizer = make_optimizer(args, FallingSchedule("cosine", 0.1, 5))
+    assert decay_in_loss(optimizer, 0.1, [decayed, kept], [decayed]) == 0
+    optimizer.build([decayed, kept])
+    expected = {"decayed": np.array([1.0, -2.0, 3.0]), "kept": np.array([1.0, -2.0, 3.0])}
+    m, v = np.zeros(3), np.zeros(3)
+    for step in range(1, 6):
+        gradient = np.random.default_rng(step).normal(size=3)
+        optimizer.apply_gradients([(tf.constant(gradient, tf.float32), x) for x in (decayed, kept)])
+        rate = 0.1 * (1 + np.cos(np.pi * (step - 1) / 5)) / 2
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        for key in expected:
+            if key == "decayed":
+                expected[key] = expected[key] * (1 - rate * 0.1)
+            if name == "adamw":
+                expected[key] = expected[key] - rate * adam(m, v, step, 1e-8)
+            else:
+                expected[key] = expected[key] - rate * lamb(m, v, step, 1e-6, expected[key])
+        np.testing.assert_allclose(decayed, expected["decayed"], rtol=1e-4)
+        np.testing.assert_allclose(kept, expected["kept"], rtol=1e-4)
+    assert np.abs(expected["decayed"] - expected["kept"]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_weights_are_decayed_once_and_only_those_that_the_loss_would(name):
+    """Without gradients, only the decay moves a weight."""
+    trainer = make_trainer(make_strategy(), f"--optimizer={name}", "--weight_decay=0.5")
+    assert trainer.weight_decay == 0
+    for variable in trainer._variables:  # biases start at 0, where a decay would not be seen
+        variable.assign(tf.ones(variable.shape))
+    before = {v.path: v.numpy() for v in trainer._variables}
+    optimizer = trainer.optimizer
+    optimizer.apply_gradients([(tf.zeros(v.shape), v) for v in trainer._variables])
+    moved = {v.path for v in trainer._variables if not np.array_equal(v.numpy(), before[v.path])}
+    assert moved == {v.path for v in trainer.decayed_variables}
+    assert 3 <= len(moved) < len(before)
+    for variable in trainer.decayed_variables:
+        np.testing.assert_allclose(variable.numpy(), before[variable.path] * (1 - 0.01 * 0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_two_replicas_equal_one_device(two_replicas, name):
+    # Adam divides by what may be near 0: rates small enough for rounding to stay small.
+    trainers = [make_trainer(strategy, f"--optimizer={name}") for strategy in (make_strategy(), two_replicas)]
+    for step in range(3):
+        images, identities = (tf.concat([half, half], 0) for half in batch(step, 8))
+        one, two = (float(trainer.train_step(images, identities)["loss"]) for trainer in trainers)
+        assert two == pytest.approx(one, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_state_comes_back(name, tmp_path):
+    trainer, resumed = (make_trainer(make_strategy(), f"--optimizer={name}") for _ in range(2))
+    first, *_, last = [trainer.train_step(*batch(0, 12)) for _ in range(12)]
+    assert float(last["loss"]) < float(first["loss"])
+    trainer.state.write(str(tmp_path / "state"))
+    resumed.state.read(str(tmp_path / "state")).assert_consumed()
+    for each in (trainer, resumed):
+        each.train_step(*batch(1, 12))
+    for one, two in zip(weights(trainer), weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_defaults_are_the_original_s():
+    args = flags()
+    schedule = make_schedule(args, 10)
+    assert isinstance(schedule, StepSchedule) and schedule.boundaries == [320000, 480000, 640000]
+    optimizer = make_optimizer(args, schedule)
+    assert type(optimizer) is MomentumSGD and optimizer.momentum == 0.9
+    assert decay_in_loss(optimizer, 1e-4, [], []) == 1e-4
+
+
+def test_rates_are_for_512_images():
+    args = flags("--schedule=cosine", "--lr=0.1", "--lr_end=0.01", "--warmup_steps=3", "--max_steps=50")
+    schedule = make_schedule(args, 50)
+    assert (schedule.shape, schedule.num_steps, schedule.warmup_steps) == ("cosine", 50, 3)
+    assert schedule.peak == pytest.approx(0.1 / 8) and schedule.end == pytest.approx(0.01 / 8)
+    args = flags("--schedule=polynomial", "--lr=0.1", "--batch_size=1024", "--epoch=3", "--lr_power=1")
+    schedule = make_schedule(args, 90)
+    assert (schedule.peak, schedule.power, schedule.num_steps) == (0.2, 1.0, 90)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--lr=0.1"], "--lr: expected --schedule cosine or polynomial, received steps"),
+        (["--schedule=cosine"], "--schedule cosine: expected --lr, received none"),
+        (["--schedule=cosine", "--lr=1"], "expected --epoch or --max_steps.* received 100000 epochs"),
+        (
+            ["--schedule=cosine", "--lr=1", "--max_steps=5", "--warmup_steps=5"],
+            "--warmup_steps: expected fewer",
+        ),
+        (["--schedule=cosine", "--lr=1", "--epoch=5", "--lr_end=2"], "--lr_end: expected a rate"),
+        (["--momentum=0"], "expected momentum > 0"),
+    ],
+)
+def test_errors(given, message):
+    with pytest.raises(ValueError, match=message):
+        check_recipe(flags(*given))

@@ -1,0 +1,255 @@
+"""What kills, signals and a full disk leave of a run, and what the same command makes of that."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from eval.verification import VerificationResult
+from nets.checkpoint import newest_checkpoint
+from tests.training.test_checkpoint import make_checkpoints
+from tests.training.test_loop import Batches, make_loop, names
+from tests.training.test_trainer import batch, make_trainer, weights
+from training.loop import Intervals
+from training.strategy import make_strategy
+from training.summaries import Summaries
+
+ACCURACIES = {0: 0.6, 2: 0.85, 4: 0.7, 6: 0.9}
+MODELS = ["iter_2_lfw_0.85000_ytf_0.00000", "iter_6_lfw_0.90000_ytf_0.00000"]
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+def scored_loop(folder, save=2, validate=2, **arguments):
+    """A loop of 6 steps, whose accuracies follow from the step."""
+    intervals = Intervals(show_info=2, summary=2, validate=validate, save=save, export=100)
+    loop, trainer = make_loop(folder, intervals=intervals, **arguments)
+
+    def validator():
+        accuracy = ACCURACIES[trainer.step]
+        return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
+
+    loop.validators = {"lfw": validator}
+    return loop
+
+
+def at_step(loop, step, happens, work):
+    """`work`, but `happens` first at a step."""
+
+    def wrapped(*given, **named):
+        if loop.trainer.step == step:
+            happens(named)
+        return work(*given, **named)
+
+    return wrapped
+
+
+def interrupt(loop, when, step, happens):
+    """Lets something happen in the validation or the export of a step, or after all of it."""
+    if when == "validation":
+        loop.validators = {"lfw": at_step(loop, step, happens, loop.validators["lfw"])}
+    elif when == "export":
+        loop._models.export = at_step(loop, step, happens, loop._models.export)
+    else:
+        loop.checkpoints.save = at_step(
+            loop, step, lambda named: None if named["owed"] else happens(named), loop.checkpoints.save
+        )
+
+
+def killed(_):
+    raise Killed
+
+
+def terminated(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def full(_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("steps", [(2,), (6,), (2, 6)])
+@pytest.mark.parametrize("when", ["validation", "export", "end"])
+def test_what_a_kill_cut_short_is_made_up_for(tmp_path, steps, when):
+    for step in steps:
+        loop = scored_loop(tmp_path)
+        interrupt(loop, when, step, killed)
+        with pytest.raises(Killed):
+            loop.run()
+        assert newest_checkpoint(tmp_path / "ckpt")[1]["step"] == step  # none is lost
+    assert scored_loop(tmp_path).run() == 0
+    assert names(tmp_path / "models") == MODELS
+    manifest = newest_checkpoint(tmp_path / "ckpt")[1]
+    assert (manifest["best"], manifest["best_steps"], manifest["owed"]) == ({"lfw": 0.9}, {"lfw": 6}, [])
+    # And only once.
+    (tmp_path / "models" / MODELS[1] / "step").write_text("left alone")
+    assert scored_loop(tmp_path).run() == 0
+    assert (tmp_path / "models" / MODELS[1] / "step").read_text() == "left alone"
+
+
+def test_killed_after_the_first_save_of_the_last_step(tmp_path):
+    loop = scored_loop(tmp_path, validate=4)
+    save = loop.checkpoints.save
+
+    def save_and_die(step, **scores):
+        save(step, **scores)
+        if step == 6:
+            raise Killed
+
+    loop.checkpoints.save = save_and_die
+    with pytest.raises(Killed):
+        loop.run()
+    assert scored_loop(tmp_path, validate=4).run() == 0
+    assert names(tmp_path / "models") == MODELS[1:]
+
+
+@pytest.mark.parametrize("when", ["validation", "export"])
+def test_sigterm_in_what_follows_a_step(tmp_path, when):
+    loop = scored_loop(tmp_path, save=3)
+    interrupt(loop, when, 2, terminated)
+    assert loop.run() == 128 + signal.SIGTERM
+    manifest = newest_checkpoint(tmp_path / "ckpt")[1]
+    # The validation is finished, and its score kept; an export is not begun any more.
+    assert (manifest["step"], manifest["best"]) == (2, {"lfw": 0.85})
+    assert (tmp_path / "models").exists() == (when == "export")
+    assert scored_loop(tmp_path).run() == 0
+    assert names(tmp_path / "models") == MODELS
+
+
+def test_sigterm_while_the_first_step_is_traced(tmp_path):
+    loop = scored_loop(tmp_path)
+    head = loop.trainer.head.call
+
+    def call(*given, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        loop.trainer.head.call = head
+        return head(*given, **named)
+
+    loop.trainer.head.call = call
+    assert loop.run() == 128 + signal.SIGTERM
+    assert newest_checkpoint(tmp_path / "ckpt")[1]["step"] == loop.trainer.step == 1
+
+
+def test_sigterm_in_what_is_made_up_for_at_the_start(tmp_path):
+    loop = scored_loop(tmp_path)
+    interrupt(loop, "validation", 2, killed)
+    with pytest.raises(Killed):
+        loop.run()
+    loop = scored_loop(tmp_path)
+    interrupt(loop, "validation", 2, terminated)
+    assert loop.run() == 128 + signal.SIGTERM
+    assert loop.trainer.step == 2
+    assert scored_loop(tmp_path).run() == 0
+    assert names(tmp_path / "models") == MODELS
+
+
+def test_full_disk_on_the_way(tmp_path, monkeypatch, caplog):
+    unbroken = scored_loop(tmp_path / "unbroken", save=1)
+    assert unbroken.run() == 0
+    loop = scored_loop(tmp_path / "full", save=1)
+    state, write = loop.checkpoints.state, loop.checkpoints.state.write
+
+    def fails(path):
+        write(path)
+        if loop.trainer.step in (3, 4):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(state, "write", fails)
+    interrupt(loop, "export", 2, full)
+    assert loop.run() == 0
+    for step in (3, 4):
+        assert f"step {step}: " in caplog.text
+        assert f".step_0000000{step}.tmp: cannot write the checkpoint: No space left" in caplog.text
+    assert "step 2: [Errno 28] No space left on device; what was saved before is still there" in caplog.text
+    # The best checkpoint, 2, stayed until there was a better one.
+    assert names(tmp_path / "full" / "ckpt") == ["step_00000002", "step_00000005", "step_00000006"]
+    assert names(tmp_path / "full" / "models") == MODELS[1:]
+    for one, two in zip(weights(unbroken.trainer), weights(loop.trainer), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("ended_by", ["end", "signal", "export"])
+def test_full_disk_at_the_end(tmp_path, ended_by):
+    def stop(images):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return images
+
+    loop = scored_loop(tmp_path, batches=Batches({4: stop} if ended_by == "signal" else {}))
+    if ended_by == "export":
+        interrupt(loop, "export", 6, full)
+    else:
+        loop.checkpoints.save = at_step(loop, 5 if ended_by == "signal" else 6, full, loop.checkpoints.save)
+    with pytest.raises(OSError, match="No space left on device"):
+        loop.run()
+    newest = newest_checkpoint(tmp_path / "ckpt")[1]["step"]
+    assert newest == (6 if ended_by == "export" else 4)
+    assert not list(tmp_path.glob("*/.*"))
+    # With space again, the same command finishes it.
+    assert scored_loop(tmp_path).run() == 0
+    assert names(tmp_path / "models") == MODELS
+
+
+def test_error_of_the_data_is_not_hidden_by_a_full_disk(tmp_path, caplog):
+    def unreadable(_):
+        raise ValueError("shard: record at byte 12: expected")
+
+    loop = scored_loop(tmp_path, batches=Batches({3: unreadable}))
+    loop.checkpoints.save = at_step(loop, 3, full, loop.checkpoints.save)
+    with pytest.raises(ValueError, match="record at byte 12"):
+        loop.run()
+    assert "step 3: [Errno 28] No space left on device" in caplog.text
+
+
+def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file: cannot write TensorBoard logs: "):
+        Summaries(tmp_path / "file")
+    summaries = Summaries(tmp_path / "summary")
+
+    def fails():
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(summaries._writer, "flush", fails)
+    summaries.write(3, {"train/total": 1.0})
+    assert "step 3: " in caplog.text and "cannot write TensorBoard logs: No space left" in caplog.text
+
+
+def test_leftovers_of_models_are_removed(tmp_path):
+    for name in (".iter_2_lfw_0.1_ytf_0.0.tmp", ".iter_1_lfw_0.1_ytf_0.0.old", "mine"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    assert scored_loop(tmp_path).run() == 0
+    assert names(tmp_path / "models") == [*MODELS, "mine"]
+
+
+def test_model_of_the_same_step_is_replaced(tmp_path):
+    """Redone on several devices, a step may score differently by a hair."""
+    (tmp_path / "models" / "iter_2_lfw_0.85001_ytf_0.00000").mkdir(parents=True)
+    assert scored_loop(tmp_path).run() == 0
+    assert names(tmp_path / "models") == MODELS
+
+
+def test_another_number_of_replicas_goes_on(tmp_path, two_replicas):
+    """On batches whose halves are alike: else batch statistics differ, those of each replica's half."""
+
+    def train(trainer, steps):
+        totals = []
+        for step in steps:
+            images, identities = (tf.concat([half, half], 0) for half in batch(step, 8))
+            totals.append(float(trainer.train_step(images, identities)["total"]))
+        return totals
+
+    stayed = train(make_trainer(make_strategy()), range(9))
+    moved = []
+    for start, strategy in ((0, make_strategy()), (3, two_replicas), (6, make_strategy())):
+        trainer = make_trainer(strategy)
+        checkpoints = make_checkpoints(tmp_path, trainer)
+        checkpoints.restore()
+        assert trainer.step == start
+        moved += train(trainer, range(start, start + 3))
+        checkpoints.save(trainer.step)
+    np.testing.assert_array_equal(moved[:3], stayed[:3])
+    np.testing.assert_allclose(moved, stayed, rtol=2e-4)

@@ -1,0 +1,139 @@
+"""Centres in shards against the dense layer: losses, gradients, weights and checkpoints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from losses.build import build_loss
+from losses.variants import LOSSES
+from training.optimizer import MomentumSGD
+from training.sharded_centres import shard_devices
+from training.strategy import make_strategy
+from training.trainer import Trainer
+
+IDENTITIES, PIXELS, DIM, BATCH = 7, (2, 2, 3), 5, 8
+ROOT = Path(__file__).parents[2]
+SHARDED = ["angular_centre", "arcface", "cosface", "combined", "magface"]
+
+
+def make_trainer(strategy=None, sharded=False, loss="arcface", optimizer=MomentumSGD, **arguments):
+    strategy = strategy or make_strategy()
+    with strategy.scope():
+        images = keras.Input(PIXELS)
+        dense = keras.layers.Dense(
+            DIM, kernel_initializer=keras.initializers.HeNormal(2), name="E_DenseLayer"
+        )
+        backbone = keras.Model(images, dense(keras.layers.Flatten()(images)))
+        head = build_loss(loss, IDENTITIES, seed=1, sharded=sharded)
+        head.build(backbone.output_shape)
+        optimizer = optimizer(0.02)
+    if sharded:
+        head.shard(shard_devices(strategy))
+    decayed = [backbone.trainable_variables[0], *head.trainable_variables]
+    return Trainer(strategy, backbone, head, optimizer, decayed, weight_decay=0.05, **arguments)
+
+
+def batch(step):
+    rng = np.random.default_rng(step)
+    images = rng.uniform(-3, 3, (BATCH, *PIXELS)).astype(np.float32)
+    return tf.constant(images), tf.constant(rng.integers(0, IDENTITIES, BATCH).astype(np.int32))
+
+
+def weights(trainer):
+    values = [*trainer.backbone.get_weights(), *(v.numpy() for v in trainer.optimizer.variables[2:-1])]
+    if not trainer.head.sharded:
+        return [*values, trainer.head.centres.numpy(), trainer.optimizer.momentums[-1].numpy()]
+    return [*values, trainer.head.shards.joined().numpy(), trainer._sampled._velocities.joined().numpy()]
+
+
+def largest_difference(strategy, loss, clip_norm):
+    """Over 5 steps, of terms and weights; relative where they are over 1. The first step's velocities are
+    the gradients."""
+    dense, sharded = (make_trainer(strategy, given, loss, clip_norm=clip_norm) for given in (False, True))
+    worst = 0.0
+    for step in range(5):
+        one, two = ({k: float(v) for k, v in t.train_step(*batch(step)).items()} for t in (dense, sharded))
+        if one.keys() != two.keys():
+            raise SystemExit(f"terms {one.keys()} and {two.keys()}")
+        pairs = [
+            *((one[name], two[name]) for name in one),
+            *zip(*map(weights, (dense, sharded)), strict=True),
+        ]
+        for expected, received in pairs:
+            scale = max(1.0, np.abs(expected).max())
+            worst = max(worst, float(np.abs(np.asarray(received) - expected).max()) / scale)
+    return float(worst)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("loss", SHARDED)
+def test_two_shards_equal_the_dense_layer(two_replicas, loss, clip_norm):
+    assert largest_difference(two_replicas, loss, clip_norm) < 1e-5
+
+
+def test_four_shards_equal_the_dense_layer():
+    # Devices are counted once per process. 7 identities: the last shard has one, and one of padding.
+    program = """
+import json, tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4)
+from tests.training.test_sharded_centres import largest_difference
+strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(4)])
+print(json.dumps([largest_difference(strategy, "angular_centre", clip) for clip in (None, 0.5)]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert max(json.loads(run.stdout.splitlines()[-1])) < 1e-5
+
+
+def test_shards_and_dense_layer_read_each_other_s_checkpoints(two_replicas, tmp_path):
+    kinds = {"sharded": (two_replicas, True), "dense": (None, False)}
+    for first, second in (("sharded", "dense"), ("dense", "sharded"), ("sharded", "sharded")):
+        writer, reader = make_trainer(*kinds[first]), make_trainer(*kinds[second])
+        writer.train_step(*batch(0))
+        writer.state.write(str(tmp_path / "state"))
+        shapes = tf.train.load_checkpoint(str(tmp_path / "state")).get_variable_to_shape_map()
+        assert shapes["head/centres/.ATTRIBUTES/VARIABLE_VALUE"] == [DIM, IDENTITIES]
+        reader.state.read(str(tmp_path / "state")).assert_consumed()
+        for one, two in zip(*map(weights, (writer, reader)), strict=True):
+            np.testing.assert_array_equal(two, one)
+
+
+def test_a_shard_holds_its_columns_only(two_replicas):
+    shards = make_trainer(two_replicas, True).head.shards
+    assert [tuple(variable.shape) for variable in shards.variables] == [(DIM, 4), (DIM, 4)]
+    assert [variable.device[-5:] for variable in shards.variables] == ["CPU:0", "CPU:1"]
+    np.testing.assert_array_equal(shards.joined(), make_trainer().head.centres)
+    assert not shards.variables[1].numpy()[:, 3:].any()  # padding
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(SHARDED)))
+def test_losses_that_cannot_be_sharded(loss):
+    with pytest.raises(ValueError, match="--shard_centres: expected a loss that can be sharded, received"):
+        build_loss(loss, IDENTITIES, sharded=True)
+
+
+def test_no_samples_of_shards():
+    with pytest.raises(ValueError, match="expected --sample_rate 1 beside it, received"):
+        build_loss("arcface", IDENTITIES, sample_rate=0.5, sharded=True)
+
+
+def test_devices_to_share_them(two_replicas):
+    assert [name[-5:] for name in shard_devices(two_replicas)] == ["CPU:0", "CPU:1"]
+    with pytest.raises(
+        ValueError, match="--shard_centres: expected several devices of one process, received 1"
+    ):
+        shard_devices(make_strategy())
+
+
+def test_refuses_other_optimizers(two_replicas):
+    with pytest.raises(ValueError, match="--shard_centres: expected momentum SGD, received Adam"):
+        make_trainer(two_replicas, True, optimizer=keras.optimizers.Adam)

@@ -1,0 +1,275 @@
+"""What stops a run, what only warns, and what is kept of it."""
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dataset.combine import CombinedSources
+from dataset.pipeline import TrainingBatches
+from dataset.sampler import ShuffledSampler
+from eval.not_finite_error import NotFiniteError
+from eval.verification import VerificationResult
+from tests.dataset.samples import flip_bit, make_images, write_converted
+from tests.training.test_loop import Batches, make_loop, names
+from tests.training.test_trainer import batch, make_trainer, weights
+from training import step_profiler
+from training.embedding_watch import EmbeddingWatch
+from training.finite import first_not_finite
+from training.loop import Intervals
+from training.strategy import make_strategy
+from training.watch import Watch
+
+
+class RecordBatches(TrainingBatches):
+    """Real batches of one source, of which the net gets made-up images: it is too small for faces."""
+
+    def __init__(self, manifest, at=None, **options):
+        sources = CombinedSources([manifest])
+        super().__init__(sources, ShuffledSampler(sources.sizes, 8, 3), (112, 96), **options)
+        self.at = at or {}
+
+    def start_at(self, step):
+        for k, (_, identities) in enumerate(super().start_at(step), step):
+            yield self.at.get(k, lambda images: images)(batch(k, 8)[0]), identities
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_converted(tmp_path / "faces", make_images(4, 6), num_shards=2)
+
+
+def nan(images):
+    return images * np.nan
+
+
+def test_a_step_that_is_not_finite_names_its_images(tmp_path, manifest):
+    batches = RecordBatches(manifest, {4: nan})
+    watch = Watch(tmp_path / "logs")
+    loop, _ = make_loop(tmp_path, batches=batches, watch=watch)
+    path = tmp_path / "logs" / "nan_step_00000005.txt"
+    with pytest.raises(FloatingPointError, match=rf"step 5: expected a finite total.*listed in {path}; try"):
+        loop.run()
+    text = path.read_text()
+    assert "step 5, which is batch 4" in text and "total nan" in text
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if "record at byte" in line]
+    index = manifest.open_index()
+    records = batches.sampler.batch(4).tolist()
+    for position, (record, line) in enumerate(zip(records, lines, strict=True)):
+        shard = manifest.folder / manifest.shards[record // 12].name
+        place = f"{shard}: record at byte {index['offset'][record]} (record {record} of faces, label "
+        assert line == [str(position), f"{place}{record // 6}), identity {record // 6}"]
+    # A run that goes on from step 3 makes the same report: nothing is carried along.
+    path.unlink()
+    again = make_loop(tmp_path, batches=RecordBatches(manifest, {4: nan}), watch=watch)[0]
+    with pytest.raises(FloatingPointError):
+        again.run()
+    assert path.read_text() == text
+
+
+def test_bad_images_are_told_and_stop_the_run_past_a_limit(tmp_path, manifest, caplog):
+    caplog.set_level("INFO")
+    bad = RecordBatches(manifest).sampler.batch(2)[3]
+    shard = manifest.folder / manifest.shards[bad // 12].name
+    flip_bit(shard, int(manifest.open_index()["offset"][bad]) + 300)
+    loop, _ = make_loop(tmp_path, batches=RecordBatches(manifest, max_bad_images=1))
+    assert loop.run() == 0
+    told = [r.getMessage() for r in caplog.records if "bad image" in r.getMessage()]
+    # At the line after batch 2, once, though the image comes again in the next epoch.
+    assert len(told) == 2 and told[0].startswith("step 4  bad image, another one is trained on")
+    assert f"{shard}: record at byte" in told[0] and told[1] == "step 4  1 bad image(s) so far"
+
+    loop, trainer = make_loop(tmp_path / "strict", batches=RecordBatches(manifest, max_bad_images=0))
+    with pytest.raises(ValueError, match="expected at most 0 bad images"):
+        loop.run()
+    assert trainer.step == 2 and names(tmp_path / "strict" / "ckpt")[-1] == "step_00000002"
+
+
+def with_validator(loop, validator):
+    loop.validators = {"lfw": validator}
+    return loop
+
+
+def score(accuracy=0.5):
+    return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
+
+
+def test_weights_that_gave_embeddings_that_are_not_finite_are_not_saved(tmp_path):
+    """Also where the step is one to save at, and the loss knows nothing of it."""
+    answers = iter([score(), score(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
+
+    def validator():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    intervals = Intervals(show_info=2, summary=2, validate=2, save=1, export=100)
+    loop, trainer = make_loop(tmp_path, max_steps=9, intervals=intervals)
+    with pytest.raises(FloatingPointError, match=r"step 4: validation on lfw: image 7: .*are not saved"):
+        with_validator(loop, validator).run()
+    assert trainer.step == 4
+    # That of step 4 was written before the validation, in the place of the oldest.
+    assert names(tmp_path / "ckpt") == ["step_00000002", "step_00000003"]
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_moving_statistics_that_are_not_finite_are_not_saved(tmp_path, value):
+    """The loss does not show them: training uses the batch's own."""
+    loop, trainer = make_loop(tmp_path, max_steps=9)
+    (statistics,) = [v for v in trainer.backbone.layers[2].variables if "variance" in v.path]
+
+    def spoil(images):
+        statistics.assign(statistics.numpy() * value)
+        return images
+
+    loop.batches = Batches({4: spoil})
+    with pytest.raises(FloatingPointError, match=rf"step 6: {statistics.path}: expected finite weights"):
+        loop.run()
+    assert names(tmp_path / "ckpt") == ["step_00000003"]
+
+
+def test_first_not_finite():
+    trainer = make_trainer(make_strategy())
+    variables = [*trainer.backbone.variables, *trainer.optimizer.variables]
+    assert first_not_finite(variables) is None
+    assert any(v.dtype == "int64" for v in variables)
+    value = variables[5].numpy()
+    value.flat[-1] = -np.inf
+    variables[5].assign(value)
+    assert first_not_finite(variables) == variables[5].path
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file", "a/1.jpg"), ValueError("a/1.jpg: gone")]
+)
+def test_a_validation_that_fails_is_told_and_the_run_goes_on(tmp_path, caplog, error):
+    answers = iter([score(0.6), error, score(0.7), error])
+
+    def validator():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loop, trainer = make_loop(tmp_path)
+    assert with_validator(loop, validator).run() == 0
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line.split(";")[0] for line in told] == [
+        "step 2  validation on lfw failed, 1 time(s) so far",
+        "step 6  validation on lfw failed, 2 time(s) so far",
+    ]
+    assert all("a/1.jpg" in line for line in told)
+    assert trainer.step == 6 and names(tmp_path / "models") == ["iter_6_lfw_0.70000_ytf_0.00000"]
+
+
+def test_a_validation_that_fails_at_the_start_is_an_error(tmp_path):
+    def validator():
+        raise FileNotFoundError(2, "No such file", "a/1.jpg")
+
+    loop, trainer = make_loop(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"a/1\.jpg"):
+        with_validator(loop, validator).run()
+    assert trainer.step == 0 and not (tmp_path / "ckpt").exists()
+
+
+def embeddings(spread, num=400, signs=False):
+    """Around one direction; `spread` 0 puts all of them on it."""
+    rng = np.random.default_rng(0)
+    values = np.ones((num, 64)) + spread * rng.normal(size=(num, 64))
+    return (values * rng.choice([-1, 1], (num, 1)) if signs else values).astype(np.float32)
+
+
+def reference(values):
+    directions = values / np.linalg.norm(values, axis=1, keepdims=True)
+    cosines = [directions[i] @ directions[j] for i in range(len(values)) for j in range(i)]
+    return np.sqrt(np.mean(np.square(cosines)))
+
+
+@pytest.mark.parametrize(
+    ("spread", "signs", "collapsed"),
+    [(0, False, 1), (0.05, False, 1), (0.05, True, 1), (0.5, False, 0), (9, False, 0)],
+)
+def test_collapse(spread, signs, collapsed):
+    watch = EmbeddingWatch()
+    values = embeddings(spread, signs=signs)
+    watch.look("lfw", values)
+    scalars = watch.scalars("lfw")
+    assert scalars["validation/lfw_rms_cosine"] == pytest.approx(reference(values), rel=1e-5)
+    assert len(watch.warnings("lfw")) == collapsed
+    if collapsed:
+        assert "lfw: all embeddings are nearly alike" in watch.warnings("lfw")[0]
+
+
+def test_zero_embeddings():
+    values = embeddings(9)
+    values[[3, 9]] = 0
+    watch = EmbeddingWatch()
+    watch.look("ytf", values)
+    assert watch.scalars("ytf")["validation/ytf_zero_embeddings"] == 2
+    assert watch.warnings("ytf")[0].startswith("ytf: 2 of 400 embeddings are zero")
+    assert watch.warnings("lfw") == [] and watch.scalars("lfw") == {}
+
+
+def test_a_collapse_is_told_at_the_validation(tmp_path, caplog):
+    watch = Watch()
+
+    def validator():
+        watch.embeddings.look("lfw", embeddings(0))
+        return score()
+
+    loop, _ = make_loop(tmp_path, max_steps=2, watch=watch)
+    with_validator(loop, validator).run()
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line.split(":")[0] for line in told] == ["step 0  lfw", "step 2  lfw"]
+
+
+def test_the_time_is_up(tmp_path, caplog, monkeypatch):
+    """Saved, and the same command goes on, bit for bit."""
+    caplog.set_level("INFO")
+    unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
+    unbroken.run()
+    now = [1000.0]
+    monkeypatch.setattr("training.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pass_time(images):
+        now[0] += 40
+        return images
+
+    watch = Watch(max_minutes=2)
+    batches = Batches(dict.fromkeys(range(9), pass_time))
+    loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=batches, watch=watch)
+    assert loop.run() == 0
+    assert trainer.step == 3
+    assert "stopped after 2 minutes; saved step 3" in caplog.text
+    assert names(tmp_path / "broken" / "ckpt") == ["step_00000003"]
+    assert not (tmp_path / "broken" / "models").exists()
+
+    loop, resumed = make_loop(tmp_path / "broken", max_steps=7, watch=Watch(max_minutes=2))
+    assert loop.run() == 0
+    for one, two in zip(weights(expected), weights(resumed), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("minutes", [0, -1])
+def test_no_time_at_all(minutes):
+    with pytest.raises(ValueError, match=f"--max_minutes: expected more than 0, received {minutes}"):
+        Watch(max_minutes=minutes)
+
+
+@pytest.mark.parametrize("num_steps", [6, 4])
+def test_a_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
+    """Also of a run that ends before the profile does."""
+    monkeypatch.setattr(step_profiler, "FIRST", 3)
+    monkeypatch.setattr(step_profiler, "LAST", 5)
+    plain, expected = make_loop(tmp_path / "plain", max_steps=num_steps)
+    plain.run()
+    watch = Watch(profile_path=tmp_path / "profiled" / "summary")
+    loop, trainer = make_loop(tmp_path / "profiled", max_steps=num_steps, watch=watch)
+    assert loop.run() == 0
+    for one, two in zip(weights(expected), weights(trainer), strict=True):
+        np.testing.assert_array_equal(one, two)
+    (profile,) = (tmp_path / "profiled" / "summary" / "plugins" / "profile").rglob("*.xplane.pb")
+    assert profile.stat().st_size > 1000

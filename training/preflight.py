@@ -1,0 +1,174 @@
+"""What is looked at before a run, so that it is not found out after a night."""
+
+import logging
+
+import numpy as np
+import tensorflow as tf
+
+from training.batch_picture import write_batch_picture
+from training.needs import as_size, check_disk, memory_needs, num_bytes, num_exports
+from training.speed_check import input_speed, step_speed, verdict
+
+logger = logging.getLogger(__name__)
+
+# A SavedModel holds the weights, and the graph: 3 to 12 MB with the nets that are here.
+_GRAPH_BYTES = 12_000_000
+
+
+class Preflight:
+    """Data, labels, colours, memory and disk of a run that is about to start.
+
+    Args:
+        batches: `dataset.pipeline.TrainingBatches`.
+        trainer: `training.trainer.Trainer`.
+        checkpoints: `training.checkpoint.Checkpoints`.
+        models_path: Path, folder of SavedModels.
+        summary_path: Path, folder that `first_batch.png` goes into.
+        first_step: int >= 0, steps that are done.
+        max_steps: int, step to stop after.
+        export_interval: int > 0, steps between SavedModels.
+        max_models: int > 0, SavedModels to keep.
+    """
+
+    def __init__(
+        self,
+        batches,
+        trainer,
+        checkpoints,
+        models_path,
+        summary_path,
+        *,
+        first_step,
+        max_steps,
+        export_interval,
+        max_models,
+    ):
+        self.batches = batches
+        self.trainer = trainer
+        self.checkpoints = checkpoints
+        self.models_path = models_path
+        self.summary_path = summary_path
+        self.first_step = first_step
+        self.max_steps = max_steps
+        self.export_interval = export_interval
+        self.max_models = max_models
+        self._batch = None
+
+    def run(self, draw=True):
+        """The part that takes a second or two; every run begins with it.
+
+        Args:
+            draw: bool, also fetch the first batch, check it and draw it to `first_batch.png`. Defaults
+                to `True`.
+
+        Raises:
+            ValueError: labels out of range, no room on disk, a batch that cannot be read.
+            OSError: a file that cannot be read or written.
+        """
+        for line in (*self._data(), self._memory(), *self._disk()):
+            logger.info("%s", line)
+        if draw:
+            self._draw()
+
+    def measure(self, seconds=5.0):
+        """The part that takes longer: speeds of input and step.
+
+        Changes the weights: for a run that ends here.
+
+        Args:
+            seconds: float > 0, for each of the two. Defaults to `5`.
+        """
+        images, identities = self._batch
+        of_input = input_speed(self.batches, self.first_step, images.shape[0], seconds)
+        of_steps = step_speed(self.trainer.train_step, images, identities, seconds)
+        on_processor = not tf.config.list_logical_devices("GPU")
+        logger.info("speed: %s", verdict(of_input, of_steps, on_processor))
+
+    def _data(self):
+        sources = self.batches.sources
+        for number, manifest in enumerate(sources.manifests):
+            order = "RGB" if number in self.batches.rgb_sources else "BGR"
+            is_mirrored = "mirrored at random" if self.batches.mirror else "not mirrored"
+            (height, width), (input_height, input_width) = manifest.image_size, self.batches.image_size
+            yield (
+                f"data: {manifest.source}: {manifest.num_images} images of {manifest.num_identities} "
+                f"identities, {height}x{width}, in {len(manifest.shards)} shard(s) of "
+                f"{as_size(manifest.num_bytes)}; the net gets {order} of {input_height}x{input_width}, "
+                f"{is_mirrored}"
+            )
+
+    def _memory(self):
+        trainer = self.trainer
+        num_replicas = trainer.strategy.num_replicas_in_sync
+        size = self.batches.sampler.batch_size // num_replicas
+        needs = memory_needs(trainer.backbone, trainer.head, trainer.optimizer, size)
+        parts = ", ".join(f"{name} {as_size(value)}" for name, value in needs.items() if value)
+        return (
+            f"memory: at least {as_size(sum(needs.values()))} for a step of {size} images on each of "
+            f"{num_replicas} device(s): {parts}"
+        )
+
+    def _disk(self):
+        trainer = self.trainer
+        weights = num_bytes(trainer.backbone.variables)
+        size = weights + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
+        # One more than are kept, while it is being written.
+        checkpoints = self._missing(self.checkpoints.keep + 1, self.checkpoints.folder.glob("step_*"))
+        exports = num_exports(self.first_step, self.max_steps, self.export_interval)
+        models = min(exports, self._missing(self.max_models + 1, self.models_path.glob("iter_*")))
+        model_size = weights + _GRAPH_BYTES
+        return check_disk(
+            [
+                (
+                    self.checkpoints.folder,
+                    checkpoints * size,
+                    f"{checkpoints} more checkpoint(s) of {as_size(size)}",
+                ),
+                (
+                    self.models_path,
+                    models * model_size,
+                    f"{models} more SavedModel(s) of {as_size(model_size)}",
+                ),
+            ]
+        )
+
+    def _missing(self, wanted, there):
+        return max(0, wanted - len(list(there)))
+
+    def _draw(self):
+        sources = self.batches.sources
+        stream = self.batches.start_at(self.first_step)
+        self._batch = next(stream)
+        stream.close()
+        images, identities = (part.numpy() for part in self._batch)
+        check_labels(identities, sources.num_identities)
+        numbers = np.searchsorted(sources.label_offsets, identities, side="right") - 1
+        labels = [
+            f"{sources.manifests[number].source} {identity - sources.label_offsets[number]}"
+            for number, identity in zip(numbers, identities, strict=True)
+        ]
+        path = self.summary_path / "first_batch.png"
+        group = getattr(self.batches.sampler, "images_per_identity", 1)
+        write_batch_picture(path, images, labels, group)
+        logger.info(
+            "first batch: %d images of %d identities, drawn to %s",
+            len(images),
+            len(np.unique(identities)),
+            path,
+        )
+
+
+def check_labels(identities, num_identities):
+    """Raises `ValueError` if an identity of a batch has no place in the loss layer.
+
+    Args:
+        identities: int array `(batch,)`.
+        num_identities: int > 0.
+    """
+    out = (identities < 0) | (identities >= num_identities)
+    if out.any():
+        position = int(np.argmax(out))
+        raise ValueError(
+            f"image {position} of the first batch: expected an identity in [0, {num_identities}), "
+            f"received {identities[position]}"
+        )

@@ -1,0 +1,94 @@
+"""What a step does otherwise where every replica holds a part of the centres."""
+
+import tensorflow as tf
+
+from losses.shards import Shards
+from losses.transposed import save_as
+from training.optimizer import MomentumSGD
+
+
+class ShardedCentres:
+    """Gradients, decay and momentum of centres that no two replicas have in common.
+
+    Its methods are those of `training.sampled_centres.SampledCentres`. A shard's gradient stays on its
+    replica; where a step sums, measures and clips gradients, the length of all shards' gradients stands for
+    them, and what clipping makes of it tells what to make of them.
+
+    Args:
+        head: loss layer that is `sharded`, its shards made.
+        optimizer: Keras optimizer, built.
+        variables: list of Keras variables, what a step trains; `head.centres` among them.
+        decayed_variables: list of Keras variables.
+        weight_decay: float >= 0.
+
+    Attributes:
+        decayed_whole: those of `decayed_variables` that are no shards.
+
+    Raises:
+        ValueError: the optimizer is another than momentum.
+    """
+
+    def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
+        if not isinstance(optimizer, MomentumSGD):
+            raise ValueError(f"--shard_centres: expected momentum SGD, received {type(optimizer).__name__}")
+        self.decayed_whole = [variable for variable in decayed_variables if variable is not head.centres]
+        self._rate = weight_decay if len(self.decayed_whole) < len(decayed_variables) else 0.0
+        self._variables = variables
+        self._optimizer = optimizer
+        self._centres = head.shards
+        self._place = [variable is head.centres for variable in variables].index(True)
+        devices = [variable.device for variable in head.shards.variables]
+        self._velocities = Shards(tf.zeros(head.centres_shape), devices)
+        slot = optimizer.momentums[self._place]
+        save_as(slot, head.centres_shape, self._velocities.joined, self._velocities.assign)
+
+    is_needed = True
+
+    def sources(self):
+        """What gradients are taken of, one for each of the variables; in replica context."""
+        sources = [variable.value for variable in self._variables]
+        sources[self._place] = self._centres.own()
+        return sources
+
+    def split(self, gradients):
+        """The gradients with a 0 in place of the shard's, and that in a dict."""
+        gradients = list(gradients)
+        shard, gradients[self._place] = gradients[self._place], tf.zeros([])
+        return gradients, {"gradient": shard}
+
+    def decayed(self, gradients, kept):
+        """The gradients with the length of all shards' in its place, decay included; and the decay."""
+        centres = self._centres.own()
+        kept["gradient"] += self._rate * centres
+        sums = [tf.reduce_sum(tf.square(kept["gradient"])), self._rate * tf.nn.l2_loss(centres)]
+        squares, decay = tf.distribute.get_replica_context().all_reduce("SUM", sums)
+        gradients = list(gradients)
+        gradients[self._place] = kept["length"] = tf.sqrt(squares)
+        return gradients, decay
+
+    def join(self, gradients, kept):
+        """Updates the shard; returns the gradients for the optimizer, which is left the rest."""
+        gradients = list(gradients)
+        factor = tf.math.divide_no_nan(gradients[self._place], kept["length"])
+        velocity, centres = self._velocities.own(), self._centres.own()
+        velocity.assign(self._optimizer.momentum * velocity + factor * kept["gradient"])
+        centres.assign_sub(tf.cast(self._optimizer.learning_rate, tf.float32) * velocity)
+        gradients[self._place] = tf.zeros([])
+        return gradients
+
+
+def shard_devices(strategy):
+    """The devices that share the centres, one per replica.
+
+    Raises:
+        ValueError: there is one only, or some belong to other processes, whose shards a checkpoint
+            would not hold.
+    """
+    num_replicas = strategy.num_replicas_in_sync
+    devices = list(strategy.extended.worker_devices) if num_replicas > 1 else []
+    if len(devices) != num_replicas:
+        raise ValueError(
+            f"--shard_centres: expected several devices of one process, received "
+            f"{max(len(devices), 1)} of {num_replicas}"
+        )
+    return devices
