@@ -62,8 +62,12 @@ def describe_strategy(strategy, args):
     of = "the global batch" if args.sync_bn or num_replicas == 1 else "each device's share"
     if args.accumulate > 1:
         of = f"a part of {of}"
-    stretch = max(1, int(512 / args.batch_size))
+    if args.schedule == "steps":
+        stretch = max(1, int(512 / args.batch_size))
+        rates = f"--lr_values as given, whatever batch and devices; --lr_steps x {stretch} (512 per batch)"
+    else:
+        rates = f"--lr x {args.batch_size / 512:g} (it is for a batch of 512), whatever the devices"
     return (
         f"global batch {args.batch_size} = {num_replicas} device(s){parts} x {share} images; batch norm over "
-        f"{of}; learning rates as given, whatever batch and devices; --lr_steps x {stretch} (512 per batch)"
+        f"{of}; {rates}"
     )

@@ -1,0 +1,29 @@
+import pytest
+
+import train_centre
+from training.strategy import describe_strategy, make_strategy
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            [],
+            "global batch 64 = 1 device(s) x 64 images; batch norm over the global batch; --lr_values as given",
+        ),
+        ([], "--lr_steps x 8 (512 per batch)"),
+        (["--accumulate=4"], "1 device(s) x 4 parts x 16 images; batch norm over a part of the global batch"),
+        (["--schedule=cosine", "--lr=0.1"], "--lr x 0.125 (it is for a batch of 512)"),
+    ],
+)
+def test_what_a_run_says_of_its_batch(given, expected):
+    assert expected in describe_strategy(make_strategy(), train_centre._parse_arguments(given))
+
+
+def test_on_two_devices(two_replicas):
+    args = train_centre._parse_arguments(["--batch_size=512"])
+    line = describe_strategy(two_replicas, args)
+    assert "2 device(s) x 256 images; batch norm over each device's share" in line
+    assert "--lr_steps x 1 (512 per batch)" in line
+    args.sync_bn = True
+    assert "batch norm over the global batch" in describe_strategy(two_replicas, args)
