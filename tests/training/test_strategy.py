@@ -9,7 +9,7 @@ from training.strategy import describe_strategy, make_strategy
     [
         (
             [],
-            "global batch 64 = 1 device(s) x 64 images; batch norm over the global batch; --lr_values as given",
+            "global batch 64 = 1 device(s) x 64 images; batch norm over the global batch; --lr_values",
         ),
         ([], "--lr_steps x 8 (512 per batch)"),
         (["--accumulate=4"], "1 device(s) x 4 parts x 16 images; batch norm over a part of the global batch"),
