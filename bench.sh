@@ -3,5 +3,5 @@
 #   ./bench.sh [NAME ...]
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./environment.sh requirements-bench.txt
+source ./environment.sh requirements-dev.txt
 python -m benchmarks "$@"

@@ -20,7 +20,8 @@ from dataset.config import read_config
 from dataset.convert import convert_sources
 from dataset.pairs import read_pairs
 from dataset.tfrecord import decode_example
-from eval.verification import evaluate_pairs, pair_distances
+from eval.distances import pair_distances
+from eval.verification import evaluate_pairs
 
 _HEADINGS = ("model", "LFW accuracy", "LFW same: cosine", "LFW different: cosine", "own centre: cosine") + (
     "spread between identities",

@@ -149,10 +149,10 @@ def parse_arguments(argv=None):
     parser.add_argument("--batch_size", type=int, default=128, help="images on each GPU (%(default)s)")
     parser.add_argument("--record_bytes", type=float, default=5780, help="of a converted image (%(default)s)")
     parser.add_argument(
-        "--decode_rate", type=float, default=5000, help="images/s that a core decodes (%(default)s)"
+        "--decode_rate", type=float, default=7600, help="images/s that a core decodes (%(default)s)"
     )
     parser.add_argument(
-        "--read_rate", type=float, default=48_000, help="records/s that a core reads (%(default)s)"
+        "--read_rate", type=float, default=100_000, help="records/s that a core reads (%(default)s)"
     )
     parser.add_argument(
         "--convert_rate", type=float, default=30_000, help="images/s that are converted (%(default)s)"

@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.atomic import atomic_file, sync_folder
 from dataset.image_check import check_image
@@ -102,7 +101,7 @@ class Conversion:
         seconds = time.monotonic() - started
         logger.info(
             "%s: %d images of %d identities in %d shards, %.1f MB; %d bad, %d label mismatches; "
-            "%.0f images/s, %.1f MB/s",
+            "%.1f s, %.0f images/s, %.1f MB/s",
             self.name,
             manifest.num_images,
             num_identities,
@@ -110,6 +109,7 @@ class Conversion:
             manifest.num_bytes / 1e6,
             manifest.num_bad,
             manifest.num_label_mismatches,
+            seconds,
             (self.source.num_images - before) / seconds,
             manifest.num_bytes * (1 - before / self.source.num_images) / seconds / 1e6,
         )
@@ -210,6 +210,8 @@ class Conversion:
 
     def _follow(self, futures, done):
         """Waits for all shards, shows progress and keeps watch over the number of bad images."""
+        from tqdm import tqdm  # only now: neither --help nor a worker shows progress
+
         total, before = self.source.num_images, self._num_finished
         started = logged = time.monotonic()
         shown = 0

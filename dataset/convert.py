@@ -14,13 +14,11 @@ import logging
 import os
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataset.config import read_config
 from dataset.conversion import Conversion, remove_leftovers
 from dataset.image_check import LEVELS
 from dataset.image_list import ImageList
-from dataset.insightface_rec import InsightFaceRec
+from dataset.insightface_rec import InsightFaceRec, rec_fingerprint
 from dataset.manifest import MANIFEST_NAME, read_manifest, verify_checksums
 from dataset.mxnet_reader import MXNetReader
 from dataset.recordio import RecordReader
@@ -78,19 +76,20 @@ def convert(
     _check_option("reader", reader, " or ".join(READERS), reader in READERS)
     name, target = source_config.name, Path(tfrecords_folder) / source_config.name
     try:
-        source = _open_source(source_config, reader)
+        fingerprint = _fingerprint(source_config)
     except FileNotFoundError as error:
         if overwrite or not (target / MANIFEST_NAME).is_file():
             raise FileNotFoundError(f"source [{name}]: {error}") from None
         logger.warning("%s; its conversion %s is taken as it is", error, target)
         return read_manifest(target)
 
-    manifest, _ = _existing(target, source, overwrite)
+    manifest, _ = _existing(target, fingerprint, overwrite)
     if manifest is None:
+        source = _open_source(source_config, reader)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.with_name(f".{name}.lock")):
             # Another process may have converted it while this one waited.
-            manifest, reason = _existing(target, source, overwrite)
+            manifest, reason = _existing(target, fingerprint, overwrite)
             if manifest is None:
                 logger.info("%s: converting to %s: %s", name, target, reason)
                 conversion = Conversion(
@@ -179,6 +178,8 @@ def _check_sources(config, sources):
 
 
 def _check_checksums(folder):
+    from tqdm import tqdm  # only now: --help shows no progress
+
     manifest = read_manifest(folder)
     verify_checksums(manifest, functools.partial(tqdm, desc=manifest.source, unit=" files", disable=None))
     logger.info(
@@ -198,7 +199,14 @@ def _open_source(config, reader):
     return TFRecordSource(config.tfrecord)
 
 
-def _existing(target, source, overwrite):
+def _fingerprint(config):
+    """Of a source that is not opened: to parse the index of millions of records takes seconds."""
+    if config.mxrec is not None:
+        return rec_fingerprint(config.mxrec)
+    return _open_source(config, reader=None).fingerprint()
+
+
+def _existing(target, fingerprint, overwrite):
     """`(manifest, None)` of an up-to-date conversion, or `(None, why there is none)`."""
     if not (target / MANIFEST_NAME).is_file():
         if target.exists() and any(target.iterdir()):
@@ -212,7 +220,7 @@ def _existing(target, source, overwrite):
         manifest = read_manifest(target)
     except ValueError as error:
         return None, f"what is there cannot be used: {error}"
-    if manifest.fingerprint != source.fingerprint():
+    if manifest.fingerprint != fingerprint:
         return None, "its source has changed"
     return manifest, None
 

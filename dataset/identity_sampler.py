@@ -10,6 +10,10 @@ logger = logging.getLogger(__name__)
 
 # Last number of a seed: it keeps these draws apart from each other and from those of `ShuffledSampler`.
 _OWN_IMAGES, _ANY_IMAGES = 1, 2
+# Of a number that holds a label and, in its lower bits, a place among the records of a source.
+_PLACE_BITS = np.uint64(32)
+_PLACE = np.uint64(2**32 - 1)
+_CHUNK = 1 << 20  # records at a time, where a copy of all would double the memory
 
 
 class IdentitySampler:
@@ -152,8 +156,23 @@ def _grouped(labels):
     counts = []
     first = 0
     for of_source in labels:
-        # Stable: the order must not depend on the machine.
-        records[first : first + len(of_source)] = first + np.argsort(of_source, kind="stable")
-        counts.append(np.bincount(of_source))
+        # Label and place in one number: sorted in place, in a fraction of the memory and of the time of a
+        # stable argsort, whose order it has.
+        keys = np.empty(len(of_source), np.uint64)
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            chunk[:] = of_source[start : start + _CHUNK]
+            chunk <<= _PLACE_BITS
+            chunk |= np.arange(start, start + len(chunk), dtype=np.uint64)
+        keys.sort()
+        counted = np.zeros(int(keys[-1] >> _PLACE_BITS) + 1, np.int64)
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            records[first + start : first + start + len(chunk)] = (chunk & _PLACE) + np.uint64(first)
+            own = (chunk >> _PLACE_BITS).astype(np.int64)
+            own -= (least := own[0])
+            of_chunk = np.bincount(own)
+            counted[least : least + len(of_chunk)] += of_chunk
+        counts.append(counted)
         first += len(of_source)
     return records, counts

@@ -2,7 +2,6 @@
 
 import struct
 
-import cv2
 import numpy as np
 import simplejpeg
 
@@ -51,8 +50,9 @@ def _check_jpeg(image, image_size, verify):
         )
     if verify == "full":
         try:
-            # Grey is enough, at twice the speed: the colour channels' data is read all the same.
-            simplejpeg.decode_jpeg(image, "GRAY", strict=True)
+            # Grey and an eighth in size is enough, at nearly twice the speed: all of the data is read all
+            # the same, and it is the data that damage shows in, not the arithmetic after it.
+            simplejpeg.decode_jpeg(image, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
         except ValueError as error:
             raise ValueError(f"expected a JPEG, received damaged data: {error}") from None
     return received
@@ -67,8 +67,11 @@ def _check_png(image, image_size, verify):
     _check_size(image_size, (height, width))
     if not image.rstrip(b"\0").endswith(_PNG_END):
         raise ValueError(f"expected a PNG that ends with its end marker, received {len(image)} bytes without")
-    if verify == "full" and cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) is None:
-        raise ValueError("expected a PNG, received one that does not decode")
+    if verify == "full":
+        import cv2  # only now: it loads as long as NumPy does, in every worker, and PNGs are rare
+
+        if cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+            raise ValueError("expected a PNG, received one that does not decode")
     return height, width
 
 

@@ -2,16 +2,22 @@
 
 import hashlib
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
 
+from dataset import rounded_ranges
 from dataset.identities import count_identities
-from dataset.recordio import FIRST_LABEL_BYTES, RecordReader, first_label, unpack_image
+from dataset.recordio import (
+    FIRST_LABEL_BYTES,
+    RecordReader,
+    first_label,
+    unpack_first_label,
+    unpack_image,
+)
 
 logger = logging.getLogger(__name__)
-
-_EXACT_FLOAT32 = 1 << 24  # labels are stored as float32: from here on, not every integer has its own
 
 
 class InsightFaceRec:
@@ -21,6 +27,9 @@ class InsightFaceRec:
     records `1 .. first-1`, identities are records `first .. last-1`, and an identity's two labels
     `(a, b)` say that its images are records `a .. b-1`. An image's label is the position of its
     identity record, as in the original; only the identity records are read to find it.
+
+    Labels are float32, and a set of more than 2**24 records has its record numbers rounded. There
+    the label is the image's own, if each range is, rounded, that of the images with its label.
 
     Any other file is flat: every record is an image, and its own (first) label counts.
 
@@ -50,12 +59,7 @@ class InsightFaceRec:
     """
 
     def __init__(self, folder, reader=RecordReader):
-        folder = Path(folder)
-        self.rec_path = folder / "train.rec" if folder.is_dir() else folder
-        if not self.rec_path.is_file():
-            raise FileNotFoundError(
-                f"{self.rec_path}: no such file; expected a folder with train.rec, or a .rec"
-            )
+        self.rec_path = _rec_path(folder)
         self.num_bytes = self.rec_path.stat().st_size
         num_declared, self.image_size = _read_property(self._property_path)
         self._reader = reader(self.rec_path)
@@ -75,42 +79,36 @@ class InsightFaceRec:
             `(image, own_label)`: JPEG or PNG bytes, and the first label of the image's own record,
             a float, which should equal `labels[i]`.
         """
-        labels, image = self._unpack(self._keys[i])
-        return image, float(labels[0])
+        own_label, image = self._unpack(self._keys[i], unpack_first_label)
+        return image, own_label
 
     def describe(self, i):
         """Where image `i` lies, for reports: `.../train.rec record 17`."""
         return f"{self.rec_path} record {self._keys[i]}"
 
     def fingerprint(self):
-        """A str that changes when the files change. Cheap: the `.rec` counts by size and time only."""
-        status = self.rec_path.stat()
-        digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
-        for path in (self.rec_path.with_suffix(".idx"), self._property_path):
-            if path.is_file():
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        """A str that changes when the files change."""
+        return rec_fingerprint(self.rec_path)
 
     @property
     def _property_path(self):
         return self.rec_path.with_name("property")
 
-    def _unpack(self, key):
+    def _unpack(self, key, unpack=unpack_image):
         payload = self._reader.read(key)
         try:
-            return unpack_image(payload)
+            return unpack(payload)
         except ValueError as error:
             raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
 
     def _has_identity_records(self):
         if 0 not in self._reader.keys:
             return False
-        labels, image = self._unpack(0)
-        return len(labels) == 2 and not image
+        return self._is_identity(0)
 
     def _read_identity_records(self, num_declared):
-        first, last = self._read_range(0)
+        is_exact = np.abs(self._unpack(0)[0]).max() < rounded_ranges.EXACT
+        first, last = self._read_range(0) if is_exact else self._find_identity_records()
         if not 1 < first < last:
             raise ValueError(
                 f"{self.rec_path}: record 0: expected 1 < first < last for its identity records, "
@@ -123,21 +121,55 @@ class InsightFaceRec:
                 f"{self.rec_path} says, received {num_declared}"
             )
         self._check_present(np.arange(first, last))
+        if not is_exact:
+            self._read_rounded_ranges(first)
+            return
         ranges = np.array([self._read_range(key) for key in range(first, last)])
         self._keys, self.labels = self._assign(ranges, first)
         self._check_present(self._keys)
 
+    def _find_identity_records(self):
+        """`(first, last)` where record 0 holds them rounded."""
+        first, last = self._unpack(0)[0].tolist()
+        keys = self._reader.keys
+        if keys[0] != 0 or (np.diff(keys) != 1).any() or rounded_ranges.STORED(len(keys)) != last:
+            raise ValueError(
+                f"{self.rec_path}: record 0: expected, of more than {rounded_ranges.EXACT} records, all "
+                f"of them in the index, in order, about {last:.0f} by record 0, received {len(keys)}, "
+                f"{keys.min()} to {keys.max()}"
+            )
+        try:
+            return rounded_ranges.first_identity(first, len(keys), self._is_identity), len(keys)
+        except ValueError as error:
+            raise ValueError(f"{self.rec_path}: {error}") from None
+
+    def _is_identity(self, key):
+        labels, image = self._unpack(key)
+        return len(labels) == 2 and not image
+
+    def _read_rounded_ranges(self, first):
+        self._keys = np.arange(1, first)
+        self.labels = self._own_labels(self._keys)
+        ranges = np.full((self.num_identities, 2), np.nan)
+        for label in range(self.num_identities):
+            labels, _ = self._unpack(first + label)
+            ranges[label] = labels if len(labels) == 2 else np.nan
+        try:
+            rounded_ranges.check_ranges(self.labels, ranges)
+        except ValueError as error:
+            raise ValueError(f"{self.rec_path}: {error}") from None
+
     def _read_range(self, key):
-        labels, _ = self._unpack(key)
-        if len(labels) != 2 or np.any(labels != np.floor(labels)):
+        labels = self._unpack(key)[0].tolist()
+        if len(labels) != 2 or not all(label.is_integer() or math.isinf(label) for label in labels):
             raise ValueError(
                 f"{self.rec_path}: record {key}: expected two integer labels, begin and end of a range of "
-                f"records, received {labels[:8].tolist()}"
+                f"records, received {labels[:8]}"
             )
-        if np.any(np.abs(labels) >= _EXACT_FLOAT32):
+        if max(map(abs, labels)) >= rounded_ranges.EXACT:
             raise ValueError(
-                f"{self.rec_path}: record {key}: expected record numbers below {_EXACT_FLOAT32}, up to "
-                f"which float32 labels are exact, received {labels.tolist()}"
+                f"{self.rec_path}: record {key}: expected record numbers below {rounded_ranges.EXACT}, up to "
+                f"which float32 labels are exact, received {labels}"
             )
         return int(labels[0]), int(labels[1])
 
@@ -184,22 +216,26 @@ class InsightFaceRec:
                 f"received an index without {len(missing)} of them"
             )
 
-    def _read_own_labels(self, num_declared):
-        self._keys = self._reader.keys
-        own = np.empty(len(self._keys), np.float32)
-        for i, key in enumerate(self._keys):
+    def _own_labels(self, keys):
+        """The first label of every record, int64."""
+        own = np.empty(len(keys), np.float32)
+        for i, key in enumerate(keys):
             head = self._reader.read_head(key, FIRST_LABEL_BYTES)
             try:
                 own[i] = first_label(head)
             except ValueError as error:
                 raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
-        wrong = np.flatnonzero(~((own >= 0) & (own < _EXACT_FLOAT32) & (own == np.floor(own))))
+        wrong = np.flatnonzero(~((own >= 0) & (own < rounded_ranges.EXACT) & (own == np.floor(own))))
         if len(wrong):
             raise ValueError(
-                f"{self.rec_path}: record {self._keys[wrong[0]]}: expected an integer label in "
-                f"[0, {_EXACT_FLOAT32}), received {own[wrong[0]]}"
+                f"{self.rec_path}: record {keys[wrong[0]]}: expected an integer label in "
+                f"[0, {rounded_ranges.EXACT}), received {own[wrong[0]]}"
             )
-        self.labels = own.astype(np.int64)
+        return own.astype(np.int64)
+
+    def _read_own_labels(self, num_declared):
+        self._keys = self._reader.keys
+        self.labels = self._own_labels(self._keys)
         self.num_identities = count_identities(self.labels, self.rec_path)
         if num_declared is not None:
             if num_declared < self.num_identities:
@@ -208,6 +244,36 @@ class InsightFaceRec:
                     f"as the labels in {self.rec_path} need, received {num_declared}"
                 )
             self.num_identities = num_declared
+
+
+def rec_fingerprint(folder):
+    """That of an `InsightFaceRec`, which need not be opened for it: the `.rec` counts by size and time only.
+
+    Args:
+        folder: as of `InsightFaceRec`.
+
+    Returns:
+        str.
+
+    Raises:
+        FileNotFoundError: there is no such `.rec`.
+    """
+    path = _rec_path(folder)
+    status = path.stat()
+    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    for beside in (path.with_suffix(".idx"), path.with_name("property")):
+        if beside.is_file():
+            with beside.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _rec_path(folder):
+    folder = Path(folder)
+    path = folder / "train.rec" if folder.is_dir() else folder
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a folder with train.rec, or a .rec")
+    return path
 
 
 def _read_property(path):

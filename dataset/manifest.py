@@ -18,6 +18,7 @@ MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.npy"
 # `offset`: bytes from the start of the shard to the record; `length`: of its data. As `TFRecordFile.read`.
 RECORD_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("label", "<u4")])
+_INDEX_CHUNK = 1 << 18  # rows, 4 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,20 @@ class Manifest:
             `numpy.memmap` of `RECORD_DTYPE`, shape `(num_images,)`, read-only.
         """
         return np.load(self.folder / INDEX_NAME, mmap_mode="r")
+
+    def index_chunks(self):
+        """Reads the index from its first row to its last, without holding it in memory.
+
+        A map of it would count as memory of the process from then on: 670 MB for 42 million images.
+
+        Yields:
+            Arrays of `RECORD_DTYPE`, in their order.
+        """
+        first_byte = self.open_index().offset
+        with (self.folder / INDEX_NAME).open("rb") as file:
+            file.seek(first_byte)
+            for start in range(0, self.num_images, _INDEX_CHUNK):
+                yield np.fromfile(file, RECORD_DTYPE, min(_INDEX_CHUNK, self.num_images - start))
 
     def write(self):
         """Writes `manifest.json` into the folder: whole or not at all."""

@@ -1,20 +1,23 @@
 """Converted sources -> batches of network input. Batch `k` follows from (manifests, seed, k)."""
 
+import atexit
+import threading
+import weakref
+
 import numpy as np
 import tensorflow as tf
 
 from dataset.augment import Augmentation
-from dataset.bad_records import BadRecords
-from dataset.preprocess import decode, mirror, preprocess
+from dataset.batch_loader import BatchLoader
+from dataset.preprocess import draw_mirrors, normalise, preprocess
 
 READ_MODES = ("random", "sequential")
-_FEATURES = {
-    "image_raw": tf.io.FixedLenFeature((), tf.string),
-    "label": tf.io.FixedLenFeature((), tf.int64),
-}
 # Shards open at once and records held back, for reading in sequence.
 _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
+
+# Compiled, it goes over the pixels once instead of three times.
+_normalise = tf.function(normalise, jit_compile=True)
 
 
 class _Reading:
@@ -22,7 +25,19 @@ class _Reading:
 
     def __init__(self):
         self.bad = {}  # records of batches that have any, by batch
-        self.error = None
+        self.errors = {}  # by batch
+        self.iterator = None
+
+
+# Of data sets that may still read ahead. When the interpreter goes down, a thread that wants to run Python
+# never comes back, and whoever waits for it does not either; so they end before.
+_READINGS = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_reading():
+    for reading in list(_READINGS):
+        reading.iterator = None
 
 
 class TrainingBatches:
@@ -34,7 +49,7 @@ class TrainingBatches:
     re-reads, without decoding, what the epoch has used so far.
 
     A record that is damaged, or whose image cannot be decoded, is replaced by another one of its
-    batch, see `dataset.bad_records.BadRecords` (row 27 of docs/fidelity.md). In sequence
+    batch, see `dataset.batch_loader.BatchLoader` (row 27 of docs/fidelity.md). In sequence
     only the undecodable ones are: past a damaged record TensorFlow cannot read.
 
     References:
@@ -109,8 +124,16 @@ class TrainingBatches:
                 f"rows: expected some of [0, {sampler.batch_size}), received {self.rows.tolist()}"
             )
         self.bad_images = {}
-        self._bad = BadRecords(sources)
+        # To be augmented they are whole and in RGB: what one image loses comes into the crop of another.
+        self._is_whole = self.augmentation != Augmentation()
+        self._loader = BatchLoader(
+            sources,
+            sources.image_size if self._is_whole else self.image_size,
+            self.rows,
+            range(len(sources.sizes)) if self._is_whole else self.rgb_sources,
+        )
         self._reading = _Reading()
+        self._drawing = threading.Lock()
 
     def start_at(self, step):
         """Iterates from batch `step` on.
@@ -126,20 +149,22 @@ class TrainingBatches:
             ValueError: more than `max_bad_images` images are bad, or all of a batch, or a whole shard.
             OSError: a shard cannot be read; in sequence that, too, is a `ValueError`.
         """
-        while True:
-            try:
-                for batch in self.dataset(step):
-                    self._count_bad(step)
-                    yield batch
-                    step += 1
-            except tf.errors.OpError as error:
-                # tf.data wraps what the reader raised in an error of its own, traceback and all.
-                if self._reading.error is not None:
-                    raise self._reading.error from None
-                if self._find_undecodable(step):
-                    continue  # from this batch on, and with others in their place
-                folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
-                raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
+        dataset = self.dataset(step)
+        reading = self._reading
+        try:
+            reading.iterator = iter(dataset)
+            # Held by nothing else, see `_stop_reading`.
+            while reading.iterator is not None:
+                batch = next(reading.iterator)
+                self._count_bad(reading, step)
+                yield batch
+                step += 1
+        except tf.errors.OpError as error:
+            # tf.data wraps what the loader raised in an error of its own, traceback and all.
+            if step in reading.errors:
+                raise reading.errors[step] from None
+            folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
+            raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
 
     def records_of(self, step):
         """What batch `step` is made of, for a report: nothing of it is decoded.
@@ -154,88 +179,37 @@ class TrainingBatches:
         Raises:
             ValueError, OSError: read in sequence, where the shards have to be read for that.
         """
-        is_random = self.read == "random"
-        records = self.sampler.batch(step).tolist() if is_random else self._raw_batch(step)[1]
+        if self.read == "random":
+            records = self._draw(step).tolist()
+        else:
+            _, examples, sources = next(iter(self._sequential(step)))
+            places = zip(examples.numpy(), sources.numpy().tolist(), strict=True)
+            records = [self.sources.find(example, source) for example, source in places]
         return [None if record is None else self.sources.place_of(record) for record in records]
 
-    def _count_bad(self, step):
-        for record in self._reading.bad.pop(step, ()):
-            self.bad_images.setdefault(record, self._bad.reasons[record])
+    def _count_bad(self, reading, step):
+        for record in reading.bad.pop(step, ()):
+            self.bad_images.setdefault(record, self._loader.reasons[record])
         if len(self.bad_images) > self.max_bad_images:
             raise ValueError(
                 f"{list(self.bad_images.values())[-1]}; expected at most {self.max_bad_images} bad images "
                 f"(--max_bad_images), received {len(self.bad_images)}"
             )
 
-    def _find_undecodable(self, step):
-        """Whether the batch that could not be read holds images that were not known to be bad."""
-        try:
-            return self._bad.inspect(*self._raw_batch(step))
-        except (ValueError, OSError, tf.errors.OpError):
-            return False
-
-    def _raw_batch(self, step):
-        """Examples and record numbers of a batch, undecoded."""
-        if self.read == "random":
-            records = [r for r in self.sampler.batch(step).tolist() if r not in self._bad.reasons]
-            return self.sources.read(np.array(records, np.int64))[0], records
-        _, examples, sources = next(iter(self._sequential(step)))
-        examples = examples.numpy()
-        places = zip(examples, sources.numpy().tolist(), strict=True)
-        return examples, [self.sources.find(example, source) for example, source in places]
-
     def dataset(self, step):
         """The `tf.data.Dataset` behind `start_at`."""
         # Of its own: a data set that is given up may still read ahead.
         self._reading = reading = _Reading()
-        if self.read == "random":
-            examples = self._random(step, reading)
-        else:
-            examples = self._sequential(step)
-            if self._bad.reasons:
-                examples = self._replaced(examples, reading)
-        if len(self.rows) < self.sampler.batch_size:
-            # Only now: what stands in the place of a bad record follows from the whole batch.
-            examples = examples.map(self._select)
-        # Several batches at once, in their order; a batch needs all of its images anyway.
-        batches = examples.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        _READINGS.add(reading)
+        is_random = self.read == "random"
+        batches = tf.data.Dataset.range(step, np.iinfo(np.int64).max) if is_random else self._sequential(step)
+        # Several batches at once, in their order: a thread each, which holds up no other while it decodes.
+        batches = batches.map(
+            lambda k, *examples: self._batch(reading, k, *examples),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
         return batches.prefetch(tf.data.AUTOTUNE)
-
-    def _random(self, step, reading):
-        def fetch(k):
-            try:
-                examples, sources, bad = self._bad.read(self.sampler.batch(int(k)))
-            except (OSError, ValueError) as error:
-                reading.error = error
-                raise
-            if bad:
-                reading.bad[int(k)] = bad
-            return examples, sources
-
-        def read(k):
-            examples, sources = tf.numpy_function(fetch, [k], (tf.string, tf.int64))
-            shape = (self.sampler.batch_size,)
-            return k, tf.ensure_shape(examples, shape), tf.ensure_shape(sources, shape)
-
-        return tf.data.Dataset.range(step, np.iinfo(np.int64).max).map(read)
-
-    def _replaced(self, batches, reading):
-        def replace(k, examples, sources):
-            try:
-                examples, sources, bad = self._bad.replace(examples, sources)
-            except ValueError as error:
-                reading.error = error
-                raise
-            if bad:
-                reading.bad[int(k)] = bad
-            return examples, sources
-
-        def map_one(k, examples, sources):
-            shape = (self.sampler.batch_size,)
-            examples, sources = tf.numpy_function(replace, [k, examples, sources], (tf.string, tf.int64))
-            return k, tf.ensure_shape(examples, shape), tf.ensure_shape(sources, shape)
-
-        return batches.map(map_one)
 
     def _sequential(self, step):
         size = self.sampler.batch_size
@@ -283,31 +257,47 @@ class TrainingBatches:
         size = self.sampler.batch_size
 
         def pools(start):
-            return self.sampler.positions(np.arange(start, start + size))[0]
+            with self._drawing:
+                return self.sampler.positions(np.arange(start, start + size))[0]
 
         def choices(start):
             return tf.ensure_shape(tf.numpy_function(pools, [start], tf.int64), (size,))
 
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max, size).map(choices).unbatch()
 
-    def _select(self, k, *values):
-        return k, *(tf.ensure_shape(tf.gather(each, self.rows), self.rows.shape) for each in values)
-
-    def _batch(self, k, examples, sources):
-        features = tf.io.parse_example(examples, _FEATURES)
-        images = tf.map_fn(
-            lambda encoded: tf.ensure_shape(decode(encoded), (*self.sources.image_size, 3)),
-            features["image_raw"],
-            fn_output_signature=tf.TensorSpec((*self.sources.image_size, 3), tf.uint8),
-        )
+    def _batch(self, reading, k, *examples):
+        size = self.sampler.batch_size
         seed = tf.stack([tf.constant(self.seed, tf.int64), k])
-        if self.mirror:
-            images = mirror(images, seed, self.rows, self.sampler.batch_size)
-        # Whole faces, in RGB: what is pushed out of the crop by one image comes into that of another.
-        images = self.augmentation(images, seed, self.rows, self.sampler.batch_size)
+        is_mirrored = draw_mirrors(size, seed) if self.mirror else tf.zeros(size, tf.bool)
+
+        def load(k, is_mirrored, *examples):
+            try:
+                if examples:
+                    *loaded, bad = self._loader.load_examples(*examples, is_mirrored)
+                else:
+                    *loaded, bad = self._loader.load(self._draw(int(k)), is_mirrored)
+            except (OSError, ValueError) as error:
+                reading.errors[int(k)] = error
+                raise
+            if bad:
+                reading.bad[int(k)] = bad
+            return loaded
+
+        images, identities, sources = tf.numpy_function(
+            load, [k, tf.gather(is_mirrored, self.rows), *examples], (tf.uint8, tf.int32, tf.int64)
+        )
+        images = tf.ensure_shape(images, (len(self.rows), *self._loader.crop_size, 3))
+        identities = tf.ensure_shape(identities, self.rows.shape)
+        if not self._is_whole:
+            return _normalise(images), identities
+        images = self.augmentation(images, seed, self.rows, size)
         if self.rgb_sources:
             # Turned here, and back by `preprocess`; sources mix within a batch.
+            sources = tf.ensure_shape(sources, self.rows.shape)
             turned = tf.reduce_any(sources[:, None] == tf.constant(self.rgb_sources, tf.int64), axis=1)
             images = tf.where(turned[:, None, None, None], images[..., ::-1], images)
-        identities = features["label"] + tf.gather(self.sources.label_offsets, sources)
-        return preprocess(images, self.image_size), tf.cast(identities, tf.int32)
+        return preprocess(images, self.image_size), identities
+
+    def _draw(self, k):
+        with self._drawing:  # a sampler keeps what it has drawn, and batches are made by several threads
+            return self.sampler.batch(k)

@@ -1,4 +1,4 @@
-"""Encoded image -> network input: the one way for training, evaluation and export."""
+"""Pixels -> network input: the one way for training, evaluation and export."""
 
 import tensorflow as tf
 
@@ -37,24 +37,24 @@ def preprocess(images, image_size):
         raise ValueError(f"expected images of at least {tuple(image_size)}, received {(height, width)}")
     top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
     cropped = images[:, top : top + image_size[0], left : left + image_size[1], ::-1]
-    return (tf.cast(cropped, tf.float32) - 127.5) / 128.0
+    return normalise(cropped)
 
 
-def mirror(images, seed, rows=None, batch_size=None):
-    """Mirrors each image left to right with probability one half.
+def normalise(pixels):
+    """uint8 pixels as float32 in `[-0.996, 0.996]`: `(pixel - 127.5) / 128`, of any shape."""
+    return (tf.cast(pixels, tf.float32) - 127.5) / 128.0
+
+
+def draw_mirrors(batch_size, seed):
+    """Which images of a batch are mirrored, left to right: each with probability one half.
 
     Row 3 of docs/fidelity.md: the original defines a mirror and never calls it.
 
     Args:
-        images: `(batch, height, width, channels)`.
-        seed: int32 or int64 `(2,)`; the choice is a pure function of it and of the place in the batch.
-        rows: int `(batch,)`, the images' places in a batch of `batch_size`. Defaults to all of a batch.
+        batch_size: int > 0.
+        seed: int32 or int64 `(2,)`; the choice is a pure function of it.
 
     Returns:
-        The same shape and dtype.
+        bool `(batch_size,)`.
     """
-    size = tf.shape(images)[0] if rows is None else batch_size
-    chosen = tf.random.stateless_uniform((size, 1, 1, 1), seed) < 0.5
-    if rows is not None:
-        chosen = tf.gather(chosen, rows)
-    return tf.where(chosen, images[:, :, ::-1], images)
+    return tf.random.stateless_uniform((batch_size,), seed) < 0.5

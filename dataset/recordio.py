@@ -29,6 +29,7 @@ _CFLAG_BITS = 29
 _MAX_LENGTH = (1 << _CFLAG_BITS) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _IMAGE_HEADER = struct.Struct("<IfQQ")  # number of labels that follow, label, id, id2
+_LABEL = struct.Struct("<f")
 
 
 class RecordReader:
@@ -74,13 +75,23 @@ class RecordReader:
             self._check_offsets()
         # Keys are nearly always in order already; 10 million need no second array then.
         self._order = None if np.all(self.keys[1:] > self.keys[:-1]) else self._sort_keys()
+        self._first_key = None  # of keys without a gap, which need no search
+        if self._order is None and self.keys[-1] - self.keys[0] == len(self.keys) - 1:
+            self._first_key = int(self.keys[0])
 
     def __len__(self):
         return len(self.keys)
 
     def read(self, key):
         """The payload of a record, as bytes; `ValueError` if the record is not sound."""
-        return MAGIC.join([self._map[start:stop] for start, stop in self._parts(key, self._offset(key))])
+        offset = self._offset(key)
+        start = offset + _PART.size
+        if start <= len(self._map):
+            # A whole record, as nearly all are. Anything else is seen to below, part by part.
+            magic, length = _PART.unpack_from(self._map, offset)
+            if magic == MAGIC and length <= _MAX_LENGTH and start + length + -length % 4 <= len(self._map):
+                return self._map[start : start + length]
+        return MAGIC.join([self._map[start:stop] for start, stop in self._parts(key, offset)])
 
     def read_head(self, key, num_bytes):
         """The first `num_bytes` of a record's payload; all of it, where it is shorter."""
@@ -108,6 +119,8 @@ class RecordReader:
 
     def _offset(self, key):
         key = operator.index(key)
+        if self._first_key is not None and 0 <= key - self._first_key < len(self.keys):
+            return int(self.offsets[key - self._first_key])
         at = self.keys.searchsorted(key, sorter=self._order)
         if at < len(self.keys):
             at = at if self._order is None else self._order[at]
@@ -269,13 +282,23 @@ def unpack_image(payload):
     return labels.astype(np.float32), payload[start:]
 
 
+def unpack_first_label(payload):
+    """`(label, image)`: as `unpack_image`, but of the labels the first alone, a float; faster."""
+    num_labels, label = _header(payload)
+    if num_labels == 0:
+        return label, payload[_IMAGE_HEADER.size :]
+    start = _IMAGE_HEADER.size + 4 * num_labels
+    _check_length(payload, start)
+    return _LABEL.unpack_from(payload, _IMAGE_HEADER.size)[0], payload[start:]
+
+
 def first_label(head):
     """The first label of an image record, a float, from its first `FIRST_LABEL_BYTES` bytes."""
     num_labels, label = _header(head)
     if num_labels == 0:
         return label
     _check_length(head, FIRST_LABEL_BYTES)
-    return struct.unpack_from("<f", head, _IMAGE_HEADER.size)[0]
+    return _LABEL.unpack_from(head, _IMAGE_HEADER.size)[0]
 
 
 def _header(payload):

@@ -1,9 +1,15 @@
 """Which records make up a batch: a pure function of the seed and the batch's number."""
 
+import functools
+import threading
+from concurrent.futures import Future
+
 import numpy as np
 
 # Weights are honoured exactly within every so many samples.
 _PLAN_SIZE = 10_000
+# Records from which on the next epoch's order is made ahead: a smaller one is there within a millisecond.
+_LARGE = 1 << 16
 
 
 class ShuffledSampler:
@@ -61,7 +67,10 @@ class ShuffledSampler:
         self._pool_sizes = [sum(self.sizes[source] for source in pool) for pool in self.pools]
         self._first = np.cumsum([0, *self._pool_sizes])
         self._quotas = None if weights is None else _quotas(self.weights)
+        # Half an epoch before it is wanted: of 42 million records a permutation takes seconds.
+        self._prepare_from = [size // 2 if size >= _LARGE else size for size in self._pool_sizes]
         self._orders = {}
+        self._lock = threading.Lock()
 
     @property
     def batches_per_epoch(self):
@@ -95,6 +104,8 @@ class ShuffledSampler:
             for epoch in np.unique(epochs[pools == pool]):
                 chosen = (pools == pool) & (epochs == epoch)
                 records[chosen] = self._first[pool] + self._order(pool, epoch)[places[chosen]]
+                if self.reshuffle and places[chosen].max() >= self._prepare_from[pool]:
+                    self._permutation(pool, epoch + 1, self._pool_sizes[pool], ahead=True)
         return records
 
     def positions(self, samples):
@@ -137,15 +148,33 @@ class ShuffledSampler:
 
     def _shuffled(self, what, number, size):
         """A permutation of `range(size)`; the two newest of each kind are kept."""
+        return self._permutation(what, number, size).result()
+
+    def _permutation(self, what, number, size, ahead=False):
+        """The same as a `Future`; `ahead`: made in a thread, unless it is there."""
         key = (what, int(number))
-        if key not in self._orders:
-            for old in [k for k in self._orders if k[0] == what and abs(k[1] - key[1]) > 1]:
-                del self._orders[old]
-            kind = 0 if what == "plan" else 1 + int(what)
-            order = np.arange(size, dtype=np.uint32 if size < 2**32 else np.uint64)
-            np.random.default_rng((self.seed, kind, key[1])).shuffle(order)
-            self._orders[key] = order
-        return self._orders[key]
+        with self._lock:  # batches are drawn ahead by one thread, and looked at by another
+            if key not in self._orders:
+                for old in [k for k in self._orders if k[0] == what and abs(k[1] - key[1]) > 1]:
+                    del self._orders[old]
+                order = self._orders[key] = Future()
+                kind = 0 if what == "plan" else 1 + int(what)
+                make = functools.partial(_permute, order, (self.seed, kind, key[1]), size)
+                if ahead:
+                    threading.Thread(target=make, daemon=True).start()
+                else:
+                    make()
+            return self._orders[key]
+
+
+def _permute(future, seed, size):
+    try:
+        order = np.arange(size, dtype=np.uint32 if size < 2**32 else np.uint64)
+    except MemoryError as error:
+        future.set_exception(error)  # for whoever draws, not for this thread
+        return
+    np.random.default_rng(seed).shuffle(order)  # lets other threads run meanwhile
+    future.set_result(order)
 
 
 def _checked(weights, num_sources):

@@ -1,24 +1,28 @@
 """The worker side of a conversion: one shard of checked images at a time."""
 
+import array
 import dataclasses
 import functools
 import hashlib
 import json
 import mmap
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from dataset.atomic import atomic_file
 from dataset.image_check import check_image
 from dataset.manifest import RECORD_DTYPE, Shard
-from dataset.tfrecord import encode_example, write_record
+from dataset.tfrecord import RECORD_OVERHEAD, encode_record
 from dataset.workers import end_with_parent
 
 WORK_FOLDER = "work"  # inside a conversion that is not finished
 MAX_LISTED_MISMATCHES = 1000
 
-_REPORT_EVERY = 64  # images; often enough for a steady progress bar and a quick stop
+_CHUNK = 64  # images; a steady progress bar, a quick stop, and few enough bytes for the processor's cache
+_WRITE_BACK = 32 << 20  # bytes between two times that a shard is sent to the disk
 
 
 class ConversionStopped(Exception):
@@ -63,40 +67,49 @@ class ShardWriter:
             indices: int array, the images of this shard in their order.
             labels: int array of the same shape, their identities.
         """
-        records = np.zeros(len(indices), RECORD_DTYPE)
-        num_images = num_bytes = num_label_mismatches = 0
+        lengths, stored_labels = array.array("q"), array.array("q")
         bad, label_mismatches = [], []
-        with atomic_file(self.folder / name) as file:
+        num_label_mismatches = 0
+        with atomic_file(self.folder / name) as file, _WriteBack(file) as write_back:
             file = HashedFile(file)
-            for index, label in self._counted(indices, labels):
-                try:
-                    image, own_label = self.source.read(index)
-                    check_image(image, self.image_size, self.verify)
-                except ValueError as error:
-                    bad.append((index, self.source.describe(index), str(error)))
-                    continue
-                if own_label is not None and own_label != label:
-                    num_label_mismatches += 1
-                    if num_label_mismatches <= MAX_LISTED_MISMATCHES:
-                        reason = f"expected its own label to be {label}, received {own_label:g}"
-                        label_mismatches.append((index, self.source.describe(index), reason))
-                example = encode_example(image, label)
-                records[num_images] = num_bytes, len(example), label
-                num_bytes += write_record(file, example)
-                num_images += 1
-        shard = Shard(name, num_images, num_bytes, file.sha256.hexdigest())
+            for chunk in self._chunks(indices, labels):
+                parts = []
+                for index, label in chunk:
+                    try:
+                        image, own_label = self.source.read(index)
+                        check_image(image, self.image_size, self.verify)
+                    except ValueError as error:
+                        bad.append((index, self.source.describe(index), str(error)))
+                        continue
+                    if own_label is not None and own_label != label:
+                        num_label_mismatches += 1
+                        if num_label_mismatches <= MAX_LISTED_MISMATCHES:
+                            reason = f"expected its own label to be {label}, received {own_label:g}"
+                            label_mismatches.append((index, self.source.describe(index), reason))
+                    record, length = encode_record(image, label)
+                    parts += record
+                    lengths.append(length)
+                    stored_labels.append(label)
+                # One by one, hashing and writing cost as much again as what they do.
+                write_back.after(file.write(b"".join(parts)))
+        records = np.empty(len(lengths), RECORD_DTYPE)
+        records["length"], records["label"] = lengths, stored_labels
+        ends = np.cumsum(np.asarray(lengths) + RECORD_OVERHEAD)
+        records["offset"] = ends - records["length"] - RECORD_OVERHEAD
+        num_bytes = int(ends[-1]) if len(ends) else 0
+        shard = Shard(name, len(records), num_bytes, file.sha256.hexdigest())
         report = ShardReport(shard, bad, num_label_mismatches, label_mismatches)
         with atomic_file(_report_path(self.folder, name)) as file:
-            np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records[:num_images])
+            np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records)
 
-    def _counted(self, indices, labels):
-        """Yields `(index, label)`, and between images tells the parent of them and obeys it."""
+    def _chunks(self, indices, labels):
+        """Yields lists of `(index, label)`, and between them tells the parent of them and obeys it."""
         pairs = list(zip(indices.tolist(), labels.tolist(), strict=True))
-        for start in range(0, len(pairs), _REPORT_EVERY):
+        for start in range(0, len(pairs), _CHUNK):
             if self.stop.is_set():
                 raise ConversionStopped
-            chunk = pairs[start : start + _REPORT_EVERY]
-            yield from chunk
+            chunk = pairs[start : start + _CHUNK]
+            yield chunk
             with self.done.get_lock():
                 self.done.value += len(chunk)
 
@@ -112,6 +125,35 @@ class HashedFile:
         """As the file's own."""
         self.sha256.update(data)
         return self._file.write(data)
+
+
+class _WriteBack:
+    """Sends a file to the disk while it is written, in a thread, so that its end need not wait for it all."""
+
+    def __init__(self, file):
+        self._file = file
+        self._thread = ThreadPoolExecutor(1)
+        self._pending = None
+        self._num_bytes = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *error):
+        self._thread.shutdown()
+        if kind is None and self._pending is not None:
+            # The system tells of a failure once: not to the `fsync` that follows.
+            self._pending.result()
+
+    def after(self, num_bytes):
+        """Told of every write; raises what an earlier part met on the disk."""
+        self._num_bytes += num_bytes
+        if self._num_bytes >= _WRITE_BACK and (self._pending is None or self._pending.done()):
+            if self._pending is not None:
+                self._pending.result()
+            self._num_bytes = 0
+            self._file.flush()
+            self._pending = self._thread.submit(os.fdatasync, self._file.fileno())
 
 
 def read_report(folder, name):

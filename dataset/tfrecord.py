@@ -11,6 +11,7 @@ References:
 """
 
 import array
+import functools
 import os
 import struct
 from pathlib import Path
@@ -29,6 +30,7 @@ _FEATURES_ENTRY, _ENTRY_KEY, _ENTRY_VALUE = 1, 1, 2
 _FEATURE_BYTES, _FEATURE_INTS = 1, 3
 _LIST_VALUE = 1
 
+_LARGEST_VARINT = 10  # bytes of a number of 64 bits
 _WIRE_VARINT, _WIRE_64_BIT, _WIRE_BYTES, _WIRE_32_BIT = 0, 1, 2, 5
 
 
@@ -39,15 +41,24 @@ def encode_example(image, label):
         image: bytes, an encoded image; feature `image_raw`.
         label: int, an int64; feature `label`.
     """
-    values = {
-        b"image_raw": _field(_FEATURE_BYTES, _field(_LIST_VALUE, image)),
-        b"label": _field(_FEATURE_INTS, _field(_LIST_VALUE, _varint(label % 2**64))),
-    }
-    entries = (
-        _field(_FEATURES_ENTRY, _field(_ENTRY_KEY, name) + _field(_ENTRY_VALUE, value))
-        for name, value in values.items()
-    )
-    return _field(_EXAMPLE_FEATURES, b"".join(entries))
+    tail = _after_image(label)
+    return b"".join((_before_image(len(image), len(tail)), image, tail))
+
+
+def encode_record(image, label):
+    """What `write_record` writes of `encode_example`, but with one copy of the image less.
+
+    Args:
+        image: bytes, an encoded image.
+        label: int, an int64.
+
+    Returns:
+        `(parts, length)`: list of bytes that make up the record, and the length of its data.
+    """
+    tail = _after_image(label)
+    head, length, crc = _record_head(len(image), len(tail))
+    crc = google_crc32c.extend(google_crc32c.extend(crc, image), tail)
+    return [head, image, tail, _CRC.pack(_masked(crc))], length
 
 
 def decode_example(data):
@@ -62,6 +73,16 @@ def decode_example(data):
     Raises:
         ValueError: not an Example, or not exactly one value of either feature.
     """
+    # As `encode_example` writes it, all bytes but those of image and label are known: that saves most of
+    # the time. The label's are at the end, and before them is their number.
+    label_start = len(data) - 1
+    while label_start > 0 and data[label_start - 1] > 0x7F:
+        label_start -= 1
+    head, tail = _around(len(data), len(data) - label_start)
+    if head and data.startswith(head) and data.endswith(tail, 0, label_start):
+        return data[len(head) : label_start - len(tail)], _signed(
+            _read_varint(data, label_start, len(data))[0]
+        )
     images, labels = [], []
     for start, end in _parts(data, 0, len(data), _EXAMPLE_FEATURES):
         for entry in _parts(data, start, end, _FEATURES_ENTRY):
@@ -184,13 +205,69 @@ class TFRecordFile:
 
 
 def _masked_crc(data):
+    return _masked(google_crc32c.value(data))
+
+
+def _masked(crc):
     # Masked because a CRC over data that holds its own CRC tells nothing.
-    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+# What surrounds an image is the same for all of its length, and takes longer to put together than the
+# checksum of the image takes.
+@functools.lru_cache(1 << 16)
+def _before_image(image_length, tail_length):
+    """The bytes of an Example before its image, for so many bytes after it."""
+    value = _field_head(_LIST_VALUE, image_length)
+    value = _field_head(_FEATURE_BYTES, len(value) + image_length) + value
+    entry = _field(_ENTRY_KEY, b"image_raw") + _field_head(_ENTRY_VALUE, len(value) + image_length) + value
+    features = _field_head(_FEATURES_ENTRY, len(entry) + image_length) + entry
+    return _field_head(_EXAMPLE_FEATURES, len(features) + image_length + tail_length) + features
+
+
+@functools.lru_cache(1 << 16)
+def _after_image(label):
+    """The bytes of an Example after its image."""
+    value = _field(_FEATURE_INTS, _field(_LIST_VALUE, _varint(label % 2**64)))
+    return _field(_FEATURES_ENTRY, _field(_ENTRY_KEY, b"label") + _field(_ENTRY_VALUE, value))
+
+
+@functools.lru_cache(1 << 16)
+def _record_head(image_length, tail_length):
+    """`(bytes of a record before its image, length of its data, CRC of the data before the image)`."""
+    head = _before_image(image_length, tail_length)
+    length = len(head) + image_length + tail_length
+    packed = _LENGTH.pack(length)
+    return packed + _CRC.pack(_masked_crc(packed)) + head, length, google_crc32c.value(head)
+
+
+@functools.lru_cache(1 << 16)
+def _around(length, label_size):
+    """What `encode_example` puts before the image, and between it and the label.
+
+    Args:
+        length: int, bytes of the whole example.
+        label_size: int, bytes of the label.
+
+    Returns:
+        `(head, tail)`; empty where it makes no such example.
+    """
+    if not 1 <= label_size <= _LARGEST_VARINT:
+        return b"", b""
+    tail = _after_image(1 << 7 * (label_size - 1) if label_size > 1 else 0)
+    image_length = length
+    for _ in range(3):  # the lengths before it take fewer bytes for a smaller image
+        image_length = max(0, length - len(tail) - len(_before_image(image_length, len(tail))))
+    head = _before_image(image_length, len(tail))
+    return (head, tail[:-label_size]) if len(head) + image_length + len(tail) == length else (b"", b"")
+
+
 def _field(number, payload):
-    return bytes((number << 3 | _WIRE_BYTES,)) + _varint(len(payload)) + payload
+    return _field_head(number, len(payload)) + payload
+
+
+def _field_head(number, length):
+    return bytes((number << 3 | _WIRE_BYTES,)) + _varint(length)
 
 
 def _varint(value):
@@ -261,4 +338,8 @@ def _ints(data, feature):
             while position < end:
                 packed, position = _read_varint(data, position, end)
                 numbers.append(packed)
-    return [number - 2**64 if number >= 2**63 else number for number in numbers]
+    return [_signed(number) for number in numbers]
+
+
+def _signed(number):
+    return number - 2**64 if number >= 2**63 else number

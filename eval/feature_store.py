@@ -36,6 +36,11 @@ class _Progress(NamedTuple):
     crc32c: int = 0
 
 
+def has_rows(root, inputs):
+    """Whether a `FeatureStore` of these inputs has been begun. Makes no folder."""
+    return (_folder(root, inputs) / PROGRESS_NAME).is_file()
+
+
 class FeatureStore:
     """The features of one model and one set of images: a row each, in order, in a folder of their own.
 
@@ -72,9 +77,8 @@ class FeatureStore:
     def __init__(self, root, inputs, num_rows):
         if num_rows < 1:
             raise ValueError(f"expected at least one row, received {num_rows}")
-        canonical = json.dumps(inputs, sort_keys=True, allow_nan=False)
-        self.folder = Path(root) / hashlib.sha256(canonical.encode()).hexdigest()[:16]
-        self.inputs = json.loads(canonical)
+        self.folder = _folder(root, inputs)
+        self.inputs = json.loads(_canonical(inputs))
         self.num_rows = num_rows
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_file = (self.folder / LOCK_NAME).open("ab")
@@ -260,3 +264,11 @@ class FeatureStore:
     def _write_json(self, name, values):
         with atomic_file(self.folder / name) as file:
             file.write(json.dumps(values, indent=1).encode() + b"\n")
+
+
+def _canonical(inputs):
+    return json.dumps(inputs, sort_keys=True, allow_nan=False)
+
+
+def _folder(root, inputs):
+    return Path(root) / hashlib.sha256(_canonical(inputs).encode()).hexdigest()[:16]

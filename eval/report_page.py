@@ -269,9 +269,12 @@ def _inputs(run):
         for key, name in names.items()
         if scores["inputs"][key] is not None
     ]
+    # Runs of earlier versions do not say what computed their embeddings.
+    engine = [("Engine", ", ".join(scores["engine"].values()))] if "engine" in scores else []
+    frames = ("Frames as embedded", frames_text(scores["inputs"]["frames"]))
     return section(
         "Inputs",
         facts(files, "files"),
-        facts([("Frames as embedded", frames_text(scores["inputs"]["frames"])), *scores["versions"].items()]),
+        facts([frames, *engine, *scores["versions"].items()]),
         facts([("Command", [scores["command"]])], "files"),
     )

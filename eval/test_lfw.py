@@ -4,8 +4,10 @@ python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 """
 
 import argparse
+import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,18 @@ import numpy as np
 from dataset.atomic import atomic_file
 from dataset.config import NPDATA_ORDERS
 from dataset.pairs import read_pairs
+from eval.distances import DISTANCES, pair_distances
+from eval.engine import add_engine_flags, describe_engine, engines_for
 from eval.flags import parse_flags
 from eval.insightface_protocol import VAL_FAR, evaluate_insightface
 from eval.metrics import bootstrap_intervals, verification_metrics
-from eval.verification import DISTANCES, RULES, evaluate_pairs, even_folds, original_folds, pair_distances
+from eval.verification import RULES, evaluate_pairs, even_folds, original_folds
 from nets.checkpoint import sha256
 from nets.model_files import find_model, model_sha256
 
 _FOLDS = {"even": even_folds, "original": original_folds}
 _PROTOCOLS = ("folds", "insightface")
+_NUM_COMPARED = 16  # images that engines embed, to see whether they agree and which is faster
 
 # What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
 FAITHFUL = {
@@ -45,24 +50,28 @@ def _score(args):
     if len(set(names)) < len(args.data):
         raise ValueError(f"--data: expected sets of different names, received {', '.join(names)}")
     # All sets are opened before the first one is scored, and the model before either.
+    engines = engines_for(args.engine, args.precision)
     model_path = find_model(args.model_path)
     sets = {name: read_pairs(path, args.order) for name, path in zip(names, args.data, strict=True)}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow takes seconds to import: not for --help, nor to refuse a wrong file.
     from eval.extractor import embed_pairs
-    from eval.face_model import load_face_model
+    from eval.load_engine import load_engine
 
-    models = {
-        size: load_face_model(model_path, size) for size in {pairs.image_size for pairs in sets.values()}
-    }
+    models = {}
+    for pairs in sets.values():
+        if pairs.image_size not in models:
+            some = pairs.batch(0, _NUM_COMPARED)
+            models[pairs.image_size] = load_engine(model_path, pairs.image_size, engines, some)
     scores = {}
     for path, (name, pairs) in zip(args.data, sets.items(), strict=True):
-        embeddings = embed_pairs(
-            models[pairs.image_size], pairs, args.batch_size, progress=True, flip=args.flip
-        )
+        model, engine, rates = models[pairs.image_size]
+        print(describe_engine(engine, rates), file=sys.stderr)  # the scores alone are what is read
+        embeddings = embed_pairs(model, pairs, args.batch_size, progress=True, flip=args.flip)
         score = _score_insightface if args.protocol == "insightface" else _score_folds
         scores[name] = {
             "data": {"path": str(path), "sha256": sha256(path)},
+            "engine": {**dataclasses.asdict(engine), "version": engine.version},
             "num_pairs": len(pairs),
             **score(name, *embeddings, pairs.is_same, args),
         }
@@ -152,6 +161,7 @@ def _parse_arguments(argv):
     )
     parser.add_argument("--flip", action="store_true", help="add each image's mirror image (row 31)")
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time")
+    add_engine_flags(parser)
     parser.add_argument("--name", help="what the printed line calls the set (default: the file's name)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores as JSON")
     args = parse_flags(parser, argv, FAITHFUL)

@@ -4,6 +4,7 @@ python -m eval.test_ytf --model_path=output/models/iter_...
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import os
 import shlex
@@ -15,7 +16,8 @@ from dataset.config import read_config
 from dataset.video_frames import find_frames
 from dataset.video_pairs import read_video_pairs, read_wrong_videos
 from eval.coverage import coverage_of, describe_coverage, is_complete
-from eval.feature_store import FeatureStore
+from eval.engine import add_engine_flags, describe_engine, engines_for
+from eval.feature_store import FeatureStore, has_rows
 from eval.flags import parse_flags
 from eval.pair_pictures import write_errors, write_hardest
 from eval.run import write_run
@@ -25,6 +27,8 @@ from eval.video_run import Protocol, evaluate_videos
 from eval.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 from nets.checkpoint import sha256
 from nets.model_files import find_model, model_sha256
+
+_NUM_COMPARED = 16  # frames that engines embed, to see whether they agree and which is faster
 
 # What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
 FAITHFUL = {
@@ -51,6 +55,7 @@ def _evaluate(args, command):
     output = args.output or Path("output/ytf", args.model_path.name + "-faithful" * args.faithful)
     if output.exists() and not (output / "scores.json").is_file() and any(output.iterdir()):
         raise ValueError(f"{output}: expected no such folder or an earlier run's, received other content")
+    engines = engines_for(args.engine, args.precision)
     model_path = find_model(args.model_path)
     model_hash = model_sha256(model_path)
     splits, prefix, ytf_error = _paths(args)
@@ -70,9 +75,20 @@ def _evaluate(args, command):
         "flip": args.flip,
     }
     protocol = Protocol(args.pooling, args.threshold, args.folds, args.ytf_error_filter, args.ytf_error_match)
-    with FeatureStore(args.features, {"model": model_hash, "frames": of_frames}, len(frames)) as store:
+    inputs = {"model": model_hash, "frames": of_frames}
+
+    def inputs_of(engine):
+        return {**inputs, "engine": dataclasses.asdict(engine)}
+
+    # Features that were begun are continued by the same engine, and need none when they are all there.
+    begun = [engine for engine in engines if has_rows(args.features, inputs_of(engine))]
+    model, engine = None, begun[0] if begun else None
+    if engine is None:
+        model, engine = _load(model_path, args.crop, frames, engines)
+    with FeatureStore(args.features, inputs_of(engine), len(frames)) as store:
         if not store.is_complete:
-            _extract(store, model_path, args, frames)
+            model = model or _load(model_path, args.crop, frames, [engine])[0]
+            _extract(store, model, args, frames)
         print(f"Features : {store.folder}")
         verdict = evaluate_videos(pairs, frames, store.features, wrong_videos, protocol, progress=True)
 
@@ -84,7 +100,7 @@ def _evaluate(args, command):
         "command": f"python -m eval.test_ytf {command}",
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("tensorflow", "numpy", "opencv-python-headless")
+            for name in dict.fromkeys((engine.name, "tensorflow", "numpy", "opencv-python-headless"))
         },
         "inputs": {
             "model": {"path": str(model_path), "sha256": model_hash},
@@ -92,6 +108,7 @@ def _evaluate(args, command):
             "ytf_error": ytf_error and {"path": str(ytf_error), "sha256": sha256(ytf_error)},
             "frames": {"path": str(prefix), **of_frames},
         },
+        "engine": dataclasses.asdict(engine),
         "coverage": coverage,
         **verdict.scores,
     }
@@ -119,27 +136,37 @@ def _paths(args):
     return splits, prefix, ytf_error
 
 
-def _extract(store, model_path, args, frames):
+def _load(model_path, crop, frames, engines):
+    """The model and the engine that runs it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow takes seconds to import: not for --help, a wrong file, or features that are there.
-    from eval.extractor import embed_into
-    from eval.face_model import load_face_model
+    from eval.load_engine import load_engine
 
-    crop, (height, width) = args.crop, frames.image_size
+    height, width = frames.image_size
     if crop and (crop[0] > height or crop[1] > width):
         raise ValueError(
             f"--crop: expected at most the frames' {height}x{width}, received {crop[0]}x{crop[1]}"
         )
-    model = load_face_model(model_path, tuple(crop or frames.image_size))
+    face_size = tuple(crop or frames.image_size)
+    faces = _decoder(frames, crop)(0, _NUM_COMPARED)
+    model, engine, rates = load_engine(model_path, face_size, engines, faces)
+    print(describe_engine(engine, rates))
+    return model, engine
 
-    def decode(start, stop):
-        images = frames.decode(start, stop)
-        if crop:
-            top, left = (height - crop[0]) // 2, (width - crop[1]) // 2
-            images = images[:, top : top + crop[0], left : left + crop[1]]
-        return images
 
+def _extract(store, model, args, frames):
+    from eval.extractor import embed_into
+
+    decode = _decoder(frames, args.crop)
     embed_into(store, model, decode, args.batch_size, flip=args.flip, progress=True)
+
+
+def _decoder(frames, crop):
+    """A function `(start, stop)` to these frames, cropped."""
+    if not crop:
+        return frames.decode
+    top, left = ((have - want) // 2 for have, want in zip(frames.image_size, crop, strict=True))
+    return lambda start, stop: frames.decode(start, stop)[:, top : top + crop[0], left : left + crop[1]]
 
 
 def _print_scores(scores):
@@ -185,6 +212,7 @@ def _parse_arguments(argv):
 
     features = parser.add_argument_group("features")
     features.add_argument("--batch_size", type=int, default=128, help="frames at a time")
+    add_engine_flags(features)
     features.add_argument("--flip", action="store_true", help="add each frame's mirror image (row 31)")
     features.add_argument(
         "--features", type=Path, default=Path("output/features"), metavar="DIR", help="where they are kept"

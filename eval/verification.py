@@ -1,10 +1,9 @@
-"""Verification: from the embeddings of pairs to accuracy, deviation and threshold."""
+"""Verification: from the distances of pairs to accuracy, deviation and threshold."""
 
 import dataclasses
 
 import numpy as np
 
-DISTANCES = ("cosine", "L2", "SSD")
 RULES = ("best", "crossing")
 
 # Values in an array of folds, beside the numbers of the folds.
@@ -34,43 +33,6 @@ class VerificationResult:
         return f"Precision on {name} : {self.accuracy:.5f}+-{self.std:.5f}"
 
 
-def pair_distances(first, second, distance):
-    """Distances between the embeddings of pairs.
-
-    `"cosine"` is `1 - cos`, in [0, 2]; `"SSD"` the sum of squared differences and `"L2"` its
-    root, both of the embeddings as they are: like the original, they do not normalise. A zero
-    embedding has no direction and is at cosine distance 1 from everything.
-
-    References:
-    - margin-centre-face, `util/distance.py`
-
-    Args:
-        first, second: float, shape `(pairs, dim)`.
-        distance: `"cosine"`, `"L2"` or `"SSD"`.
-
-    Returns:
-        float64 array, shape `(pairs,)`.
-
-    Raises:
-        ValueError: another distance, or shapes that do not match.
-    """
-    first = np.asarray(first, np.float64)
-    second = np.asarray(second, np.float64)
-    if first.ndim != 2 or first.shape != second.shape:
-        raise ValueError(
-            f"expected two arrays of one shape (pairs, dim), received {first.shape} and {second.shape}"
-        )
-    if distance == "cosine":
-        lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-        products = np.einsum("pd,pd->p", first, second)
-        cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-        return 1 - np.clip(cosines, -1, 1)
-    if distance in DISTANCES:
-        squared = np.square(first - second).sum(axis=1)
-        return np.sqrt(squared) if distance == "L2" else squared
-    raise ValueError(f"expected distance cosine, L2 or SSD, received '{distance}'")
-
-
 def best_threshold(positive, negative):
     """The threshold that puts the most pairs on the right side.
 
@@ -86,21 +48,21 @@ def best_threshold(positive, negative):
     Returns:
         float.
     """
-    positive = np.asarray(positive, np.float64)
-    negative = np.asarray(negative, np.float64)
-    values, ranks = np.unique(np.concatenate([positive, negative]), return_inverse=True)
-    num_positive = np.bincount(ranks[: positive.size], minlength=values.size)
-    num_negative = np.bincount(ranks[positive.size :], minlength=values.size)
-    # gained[k]: how many more pairs are right when the k smallest values are called same
+    return _best_of_sorted(*_sorted_pairs(positive, negative))
+
+
+def _best_of_sorted(values, is_same):
+    # gained[k]: how many more pairs are right when the k smallest distinct values are called same
     # than when none is.
-    gained = np.concatenate([[0], np.cumsum(num_positive - num_negative)])
+    run_ends = np.append(np.flatnonzero(values[1:] != values[:-1]), values.size - 1)
+    gained = np.append(0, np.cumsum(np.where(is_same, 1, -1))[run_ends])
     candidates = np.flatnonzero(gained == gained.max())
     num_below = candidates[(candidates.size - 1) // 2]
     if num_below == 0:
         return float(values[0])
-    if num_below == values.size:
+    if num_below == run_ends.size:
         return float(np.nextafter(values[-1], np.inf))
-    low, high = values[num_below - 1], values[num_below]
+    low, high = values[run_ends[num_below - 1] + np.arange(2)]
     middle = low + (high - low) / 2
     return float(middle if middle > low else high)  # between adjacent floats there is no middle
 
@@ -121,14 +83,25 @@ def crossing_threshold(positive, negative):
     Returns:
         float.
     """
-    length = min(len(positive), len(negative))
-    ascending = np.sort(np.asarray(positive, np.float64))[:length]
-    descending = np.sort(np.asarray(negative, np.float64))[::-1][:length]
-    crossed = np.flatnonzero(ascending > descending)
+    return _crossing_of_sorted(*_sorted_pairs(positive, negative))
+
+
+def _crossing_of_sorted(values, is_same):
+    ascending, descending = values[is_same], values[~is_same][::-1]
+    length = min(ascending.size, descending.size)
+    crossed = np.flatnonzero(ascending[:length] > descending[:length])
     return float((ascending[crossed[0]] + descending[crossed[0]]) / 2) if crossed.size else 0.0
 
 
-_THRESHOLDS = dict(zip(RULES, (best_threshold, crossing_threshold), strict=True))
+def _sorted_pairs(positive, negative):
+    """`(distances, is_same)` in ascending order."""
+    distances = np.concatenate([np.asarray(positive, np.float64), np.asarray(negative, np.float64)])
+    order = np.argsort(distances)
+    return distances[order], order < len(positive)
+
+
+# Of distances in ascending order, and whether each is of a pair of the same person.
+_THRESHOLDS = {"best": _best_of_sorted, "crossing": _crossing_of_sorted}
 
 
 def even_folds(is_same, num_folds=10):
@@ -232,22 +205,30 @@ def evaluate_pairs(distances, is_same, rule="best", num_folds=10, folds=None):
         number = np.flatnonzero(~np.isfinite(distances))[0]
         raise ValueError(f"expected finite distances, received {distances[number]} for pair {number}")
     folds = even_folds(is_same, num_folds) if folds is None else _checked_folds(folds, is_same)
+    numbers = np.unique(folds[folds >= 0])
+    if numbers.size < 2:
+        raise ValueError("expected at least 2 folds, received fewer")
 
+    # Sorted once for all folds: what is left of a sorted array is sorted.
+    order = np.argsort(distances)
+    distances, is_same, folds = distances[order], is_same[order], folds[order]
     accuracies, thresholds = [], []
-    for fold in np.unique(folds[folds >= 0]):
+    for fold in numbers:
         scored = folds == fold
         others = ~scored & (folds != LEFT_OUT)
-        positive, negative = distances[others & is_same], distances[others & ~is_same]
-        if not positive.size or not negative.size:
+        of_others = is_same[others]
+        num_positive = np.count_nonzero(of_others)
+        if num_positive in (0, of_others.size):
             raise ValueError(
                 f"expected positives and negatives outside fold {fold} to find its threshold on, "
-                f"received {positive.size} and {negative.size}"
+                f"received {num_positive} and {of_others.size - num_positive}"
             )
-        threshold = _THRESHOLDS[rule](positive, negative)
-        right = (distances[scored] < threshold) == is_same[scored]
+        threshold = _THRESHOLDS[rule](distances[others], of_others)
+        of_fold = distances[scored]
+        right = (of_fold < threshold) == is_same[scored]
         if rule == "crossing":
-            right &= distances[scored] != threshold
-        accuracies.append(float(right.mean()))
+            right &= of_fold != threshold
+        accuracies.append(float(np.count_nonzero(right) / right.size))
         thresholds.append(threshold)
     return VerificationResult(
         accuracy=float(np.mean(accuracies)),
@@ -291,6 +272,4 @@ def _checked_folds(folds, is_same):
         raise ValueError(
             f"expected fold numbers from 0, or {NEVER_SCORED} or {LEFT_OUT}, received {folds.min()}"
         )
-    if np.unique(folds[folds >= 0]).size < 2:
-        raise ValueError("expected at least 2 folds, received fewer")
     return folds

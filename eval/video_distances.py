@@ -5,8 +5,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dataset.video_frames import evenly_spaced
+from eval.distances import pair_distances
 from eval.templates import FRAME_PAIRS, POOLINGS, frame_pair_distances, pool
-from eval.verification import pair_distances
 
 METHODS = (*POOLINGS, *FRAME_PAIRS)
 DEFAULT_METHOD = "normalised_mean"  # the original's

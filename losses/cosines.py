@@ -4,6 +4,7 @@ import math
 
 import tensorflow as tf
 
+from losses.products import cross_entropy, inverse_lengths, products
 from losses.shards import ShardedCosines, Shards
 
 
@@ -20,8 +21,8 @@ def cosines_to(centres, embeddings):
     """
     directions = tf.math.l2_normalize(embeddings, axis=1)
     if isinstance(centres, Shards):
-        return ShardedCosines(directions @ tf.math.l2_normalize(centres.own(), axis=0), centres)
-    return directions @ tf.math.l2_normalize(tf.convert_to_tensor(centres), axis=0)
+        return ShardedCosines(_to_columns(directions, tf.convert_to_tensor(centres.own())), centres)
+    return _to_columns(directions, tf.convert_to_tensor(centres))
 
 
 def own_entries(similarities, identities):
@@ -82,12 +83,12 @@ def softmax_cross_entropy(identities, logits, label_smoothing=0.0):
     Returns:
         float32 `(batch,)`.
     """
-    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)
+    entropy = cross_entropy(logits, identities)
     if not label_smoothing:
-        return cross_entropy
-    # -log of each probability is cross_entropy + own - logit; no second softmax.
-    others = cross_entropy + own_entries(logits, identities) - tf.reduce_mean(logits, axis=1)
-    return (1.0 - label_smoothing) * cross_entropy + label_smoothing * others
+        return entropy
+    # -log of each probability is entropy + own - logit; no second softmax.
+    others = entropy + own_entries(logits, identities) - tf.reduce_mean(logits, axis=1)
+    return (1.0 - label_smoothing) * entropy + label_smoothing * others
 
 
 def margin_softmax(cosines, cosine, target, identities, scale, label_smoothing=0.0, **penalties):
@@ -107,14 +108,15 @@ def margin_softmax(cosines, cosine, target, identities, scale, label_smoothing=0
         `accuracy` from the cosines and `margin_accuracy` from the logits.
     """
     if isinstance(cosines, ShardedCosines):
-        cross_entropy, accuracy, margin_accuracy = cosines.margin_softmax(cosine, target, identities, scale)
+        entropy, accuracy, margin_accuracy = cosines.margin_softmax(cosine, target, identities, scale)
     else:
-        logits = scale * replace_own_entries(cosines, identities, target)
-        cross_entropy = softmax_cross_entropy(identities, logits, label_smoothing)
+        # Scaled first: the copy is made by that, and its entries are replaced in place.
+        logits = replace_own_entries(scale * cosines, identities, scale * target)
+        entropy = softmax_cross_entropy(identities, logits, label_smoothing)
         accuracy, margin_accuracy = is_highest(cosines, identities), is_highest(logits, identities)
     return {
-        "loss": sum(penalties.values(), cross_entropy),
-        "cross_entropy": cross_entropy,
+        "loss": sum(penalties.values(), entropy),
+        "cross_entropy": entropy,
         **penalties,
         "cosine": cosine,
         "accuracy": accuracy,
@@ -126,6 +128,10 @@ def is_highest(similarities, identities):
     """1 where the own identity has the highest similarity, else 0; float32 `(batch,)`."""
     highest = tf.argmax(similarities, axis=1, output_type=tf.int32)
     return tf.cast(highest == identities, tf.float32)
+
+
+def _to_columns(directions, columns):
+    return products(directions, columns) * inverse_lengths(columns)
 
 
 def _sine(cosine):

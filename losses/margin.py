@@ -5,7 +5,13 @@ import tensorflow as tf
 
 from losses.arguments import require
 from losses.centre_layer import CentreLayer
-from losses.cosines import cosines_to, is_highest, own_entries, replace_own_entries
+from losses.cosines import (
+    cosines_to,
+    is_highest,
+    own_entries,
+    replace_own_entries,
+    softmax_cross_entropy,
+)
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -68,7 +74,7 @@ class MarginLoss(CentreLayer):
         others = replace_own_entries(cosines, identities, tf.zeros_like(cosine))
         return {
             "loss": 2.0 - (cosine - tf.reduce_max(others, axis=1)),
-            "cross_entropy": tf.nn.sparse_softmax_cross_entropy_with_logits(identities, cosines),
+            "cross_entropy": softmax_cross_entropy(identities, cosines),
             "cosine": cosine,
             "accuracy": is_highest(cosines, identities),
         }

@@ -9,7 +9,8 @@ class PReLU(keras.layers.Layer):
     """`x` where it is positive, else `alpha * x`, with one trainable `alpha` per channel.
 
     The same function as the original's `relu(x) + alpha * (x - |x|) / 2`; a whole training
-    step is a sixth faster on CPUs in this form.
+    step is a sixth faster on CPUs in this form. Its gradient is written out while training: bit for bit what
+    TensorFlow derives from the form, in two passes over the values less.
 
     References:
     - [Delving Deep into Rectifiers](https://arxiv.org/abs/1502.01852)
@@ -21,6 +22,7 @@ class PReLU(keras.layers.Layer):
 
     Call arguments:
         inputs: float, shape `(..., channels)`.
+        training: bool; changes nothing but how the gradient is found.
 
     Returns:
         The same shape and dtype.
@@ -38,8 +40,23 @@ class PReLU(keras.layers.Layer):
     def build(self, input_shape):
         self.alphas = self.add_weight(shape=(input_shape[-1],), initializer=self.initializer, name="alphas")
 
-    def call(self, inputs):
-        return tf.where(inputs > 0, inputs, tf.convert_to_tensor(self.alphas) * inputs)
+    def call(self, inputs, training=False):
+        alphas = tf.convert_to_tensor(self.alphas)
+        # What is exported has plain operations only.
+        return _trained(inputs, alphas) if training else tf.where(inputs > 0, inputs, alphas * inputs)
 
     def get_config(self):
         return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}
+
+
+@tf.autograph.experimental.do_not_convert
+@tf.custom_gradient
+def _trained(inputs, alphas):
+    is_positive = inputs > 0
+
+    def gradients(upstream):
+        axes = list(range(len(inputs.shape) - 1))
+        of_inputs = tf.where(is_positive, upstream, alphas * upstream)
+        return of_inputs, tf.reduce_sum(upstream * tf.minimum(inputs, 0), axes)
+
+    return tf.where(is_positive, inputs, alphas * inputs), gradients

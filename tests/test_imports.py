@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.start_up import programs
+
 ROOT = Path(__file__).parents[1]
 # What each package may import besides itself. The programs at the root may import all of them.
 ALLOWED = {
@@ -19,7 +21,14 @@ ALLOWED = {
 }
 WITHOUT_TENSORFLOW = [
     *("dataset.config", "dataset.convert", "dataset.manifest", "dataset.pairs", "dataset.recordio"),
-    *("dataset.sampler", "dataset.tfrecord", "eval.templates", "eval.verification", "nets.variants"),
+    *(
+        "dataset.sampler",
+        "dataset.tfrecord",
+        "eval.distances",
+        "eval.templates",
+        "eval.verification",
+        "nets.variants",
+    ),
     *("dataset.identity_sampler", "losses.variants", "nets.tf1_checkpoint", "training.flags"),
     *("eval.extractor", "eval.feature_store", "eval.report", "eval.test_lfw", "eval.test_ytf"),
     *("dataset.align", "dataset.build_pairs", "dataset.video_frames", "nets.model_files"),
@@ -75,6 +84,32 @@ for name in sys.argv[1:]:
         raise SystemExit(f"{name} imports {loaded}")
 """
     names = [name for name in WITHOUT_TENSORFLOW if name in SOURCES]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_program_answers_help_without_tensorflow():
+    """As all of them do by themselves: TensorFlow takes seconds to load."""
+    program = """
+import contextlib, io, runpy, sys
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                raise SystemExit(f"{name}: exit code {end.code}")
+    if "--help" not in shown.getvalue():
+        raise SystemExit(f"{name} shows {shown.getvalue()!r}")
+    loaded = {"tensorflow", "keras", "torch"} & set(sys.modules)
+    if loaded:
+        raise SystemExit(f"{name} imports {loaded}")
+"""
+    names = programs()
+    assert set(names) >= PROGRAMS and {"benchmarks", "benchmarks.start_up"} <= set(names)
     run = subprocess.run(
         [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import train_centre
+from benchmarks.first_step import LINES
 from eval import test_lfw
 from losses.build import build_loss
 from nets.checkpoint import newest_checkpoint
@@ -109,6 +110,7 @@ def test_a_killed_run_goes_on_bit_for_bit(data):
     shutil.rmtree(data / "ckpt" / "step_00000004")  # as if the run had been killed before it
     assert train_centre.main(flags(data)) == 0
     assert "going on from step 2" in log(data)
+    assert all(line.search(log(data)) for line in LINES.values())  # what took how long
     assert are_equal(state(data / "ckpt"), unbroken)
 
 

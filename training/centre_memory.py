@@ -6,10 +6,10 @@ import math
 FLOAT = 4  # bytes; centres are float32 whatever the precision of the net
 
 # Copies of the centres that a step computes with, their gradient among them, at its fullest: measured by
-# benchmarks.many_identities on a CPU, with an angular margin and momentum; a plain softmax makes about half.
-STEP_COPIES = 8
+# benchmarks.many_identities on a CPU, with an angular margin and momentum.
+STEP_COPIES = 4
 # Beside the copies that are left while the logits are at their fullest.
-COPIES_BESIDE_LOGITS, LOGIT_COPIES = 3, 4
+COPIES_BESIDE_LOGITS, LOGIT_COPIES = 3, 5
 # Of all centres while a checkpoint of sampled ones is read: two as they are on disk, and one transposed.
 RESTORE_COPIES = 3
 
@@ -25,7 +25,7 @@ class CentreMemory:
         centres: of all identities.
         velocities: the optimizer's, one of each centre.
         logits: and their gradient.
-        copies: what a step computes with besides: gradients of centres, and centres of length 1.
+        copies: what a step computes with besides: gradients of centres, and what they are summed up from.
     """
 
     centres: int

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import tensorflow as tf
@@ -130,6 +131,7 @@ class Checkpoints:
             ValueError: it is of another net, loss or number of identities, or none can be read: a run
                 never starts from 0 beside checkpoints that it cannot use.
         """
+        start = time.perf_counter()
         for leftover in self.folder.glob(".step_*"):
             shutil.rmtree(leftover, ignore_errors=True)  # several workers do it at once
         newest = newest_checkpoint(self.folder)
@@ -152,7 +154,8 @@ class Checkpoints:
         self.state.read(str(folder / STATE_NAME)).assert_consumed()
         if is_own:
             self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
-        logger.info("going on from step %d of %s", manifest["step"], folder)
+        seconds = time.perf_counter() - start
+        logger.info("going on from step %d of %s, read in %.1f s", manifest["step"], folder, seconds)
         return manifest
 
 

@@ -1,17 +1,14 @@
 """The loop that both trainers run: batches, logs, validation, checkpoints, models."""
 
-import contextlib
-import dataclasses
 import logging
-import math
 import signal
-import time
-
-import numpy as np
 
 from eval.not_finite_error import NotFiniteError
 from training.finite import first_not_finite
+from training.progress import Progress, duration
 from training.saved_models import SavedModels
+from training.step_clock import StepClock, first_step_timed
+from training.stop_signals import StopSignals
 from training.summaries import Summaries
 from training.watch import Watch
 
@@ -19,32 +16,6 @@ logger = logging.getLogger(__name__)
 
 _TIME_IS_UP = 1000  # among the numbers of signals, of which there are fewer
 _ADVICE = "try a lower learning rate, a longer warm-up or --clip_norm"
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-    """Steps between two of each; all > 0.
-
-    Attributes:
-        show_info: progress lines.
-        summary: TensorBoard scalars.
-        validate: validations.
-        save: checkpoints to go on from.
-        export: SavedModels that are written whatever their score.
-    """
-
-    show_info: int
-    summary: int
-    validate: int
-    save: int
-    export: int
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(
-                    f"interval {field.name}: expected at least 1 step, received {getattr(self, field.name)}"
-                )
 
 
 class TrainingLoop:
@@ -71,7 +42,7 @@ class TrainingLoop:
         validators: dict from names to functions that return an `eval.verification.VerificationResult`.
             The scores of `"lfw"` and `"ytf"` come into the models' names.
         export: function of a Path that writes a SavedModel there.
-        intervals: `Intervals`.
+        intervals: `training.intervals.Intervals`.
         max_steps: int > 0.
         batch_size: int > 0.
         steps_per_epoch: float > 0, for the progress line.
@@ -121,11 +92,9 @@ class TrainingLoop:
         self._best = {}
         self._best_steps = {}
         self._owed = []  # at this step: "validate", "export"
-        self._pending = []  # terms of steps that have not been looked at yet
-        self._shown = []
-        self._summarised = []
+        self._progress = Progress()
         self._clock = None
-        self._received = None  # the signal that this process got
+        self._signals = StopSignals()  # that this process got
         self._signal = None  # that which ends the run
         self._time_is_up = False
 
@@ -147,13 +116,13 @@ class TrainingLoop:
         self._restore(model_path)
         if not self._step:
             self._validate()
-        with self._signals():
+        with self._signals.noted():
             is_done = self._step >= self.max_steps
             self._settle(must=is_done)
             if is_done:
                 logger.info("step %d of %d: nothing left to train", self._step, self.max_steps)
                 return 0
-            self._clock = _Clock(self._step)
+            self._clock = StepClock(self._step)
             try:
                 self._train()
             except (ValueError, OSError):
@@ -169,9 +138,9 @@ class TrainingLoop:
     def _train(self):
         if self._is_to_stop():
             return
-        train_step = self.watch.profiled(self.trainer.train_step)
+        train_step = first_step_timed(self.watch.profiled(self.trainer.train_step))
         for images, identities in self.batches.start_at(self._step):
-            self._pending.append(train_step(images, identities))
+            self._progress.add(train_step(images, identities))
             self._step += 1
             self._after_step()
             if self._is_to_stop() or self._step >= self.max_steps:
@@ -179,7 +148,7 @@ class TrainingLoop:
 
     def _is_to_stop(self):
         """Whether a signal or the clock ends the run here: on all workers at once, or on none."""
-        told = self._received or (_TIME_IS_UP if self.watch.is_over() else None)
+        told = self._signals.received or (_TIME_IS_UP if self.watch.is_over() else None)
         told = self.workers.agreed_signal(told) if self.workers else told
         self._time_is_up = told == _TIME_IS_UP
         self._signal = None if self._time_is_up else told
@@ -200,10 +169,7 @@ class TrainingLoop:
         self._models.remove_leftovers()
 
     def _after_step(self):
-        due = {
-            field.name: self._step % getattr(self.intervals, field.name) == 0
-            for field in dataclasses.fields(self.intervals)
-        }
+        due = self.intervals.due(self._step)
         if due["show_info"]:
             self._show()
         if due["summary"]:
@@ -226,7 +192,7 @@ class TrainingLoop:
             if self._owed or is_best or self.checkpoints.saved_step == self._step:
                 self._attempt(self._save, must)
         # Several workers go by what they agreed on.
-        is_stopping = self._signal if self._are_several else self._received
+        is_stopping = self._signal if self._are_several else self._signals.received
         if "export" in self._owed and is_stopping is None:
             self._attempt(self._export, must)
 
@@ -236,9 +202,8 @@ class TrainingLoop:
         except OSError as error:
             if must or self._are_several:  # of which only one may have failed
                 raise
-            logger.error(
-                "step %d: %s; what was saved before is still there, and training goes on", self._step, error
-            )
+            kept = "what was saved before is still there, and training goes on"
+            logger.error("step %d: %s; %s", self._step, error, kept)
 
     def _finish(self):
         self._summarise()
@@ -248,13 +213,8 @@ class TrainingLoop:
             logger.info("saved step %d to %s; the same command goes on from there", self._step, folder)
             return 128 + self._signal
         if self._time_is_up and self._step < self.max_steps:
-            folder = self._save()
-            logger.info(
-                "stopped after %g minutes; saved step %d to %s; the same command goes on from there",
-                self.watch.max_minutes,
-                self._step,
-                folder,
-            )
+            after = f"stopped after {self.watch.max_minutes:g} minutes; saved step {self._step} to"
+            logger.info("%s %s; the same command goes on from there", after, self._save())
             return 0
         self._owed = ["export"] if self._validated_at == self._step else ["validate", "export"]
         self._save()
@@ -262,20 +222,14 @@ class TrainingLoop:
         return 0
 
     def _look(self):
-        """Fetches what the last steps gave, all at once so that the device is not held up in between."""
-        first = self._step - len(self._pending) + 1
-        looked_at = [{name: float(value) for name, value in terms.items()} for terms in self._pending]
-        self._pending = []
-        for step, terms in enumerate(looked_at, first):
-            bad = [name for name in ("total", "gradient_norm") if not math.isfinite(terms[name])]
-            if bad:
-                report = self.watch.report_bad_step(step, terms, self.batches)
-                raise FloatingPointError(
-                    f"step {step}: expected a finite {bad[0]}, received {terms[bad[0]]}; "
-                    f"checkpoints in {self.checkpoints.folder} are from before; {report}{_ADVICE}"
-                )
-        self._shown += looked_at
-        self._summarised += looked_at
+        bad = self._progress.look(self._step)
+        if bad is not None:
+            step, terms, name = bad
+            report = self.watch.report_bad_step(step, terms, self.batches)
+            raise FloatingPointError(
+                f"step {step}: expected a finite {name}, received {terms[name]}; "
+                f"checkpoints in {self.checkpoints.folder} are from before; {report}{_ADVICE}"
+            )
 
     def _show(self):
         self._look()
@@ -285,19 +239,17 @@ class TrainingLoop:
             self._step,
             self.max_steps,
             self._step / self.steps_per_epoch,
-            "  ".join(f"{name} {value:.4g}" for name, value in _means(self._shown).items()),
+            "  ".join(f"{name} {value:.4g}" for name, value in self._progress.shown().items()),
             rate * self.batch_size,
-            _duration((self.max_steps - self._step) / rate),
+            duration((self.max_steps - self._step) / rate),
         )
-        self._shown = []
         self.watch.warn_of_bad_images(self._step, self.batches)
 
     def _summarise(self):
         self._look()
-        scalars = {f"train/{name}": value for name, value in _means(self._summarised).items()}
+        scalars = {f"train/{name}": value for name, value in self._progress.summarised().items()}
         scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self.batch_size
         self._summaries.write(self._step, scalars | self.watch.scalars(self.batches))
-        self._summarised = []
 
     def _validate(self):
         """Scores all sets; True where one improved on its best and lies over its threshold."""
@@ -333,67 +285,15 @@ class TrainingLoop:
     def _save(self):
         self._look()
         trainer = self.trainer
-        name = first_not_finite(
-            [*trainer.backbone.variables, *trainer.head.variables, *trainer.optimizer.variables]
-        )
+        parts = (trainer.backbone, trainer.head, trainer.optimizer)
+        name = first_not_finite([variable for part in parts for variable in part.variables])
         if name is not None:
             raise self._not_finite(f"{name}: expected finite weights, received NaN or infinity")
         return self.checkpoints.save(
-            self._step,
-            best=self._best,
-            best_steps=self._best_steps,
-            scores=self._scores,
-            owed=self._owed,
+            self._step, best=self._best, best_steps=self._best_steps, scores=self._scores, owed=self._owed
         )
 
     def _export(self):
         logger.info("model: %s", self._models.write(self._step, self._scores, self._best_steps))
         self._owed = []
         self._save()
-
-    @contextlib.contextmanager
-    def _signals(self):
-        """SIGINT and SIGTERM end the run after the step at hand; a second one ends it at once."""
-
-        def handle(number, _frame):
-            if self._received is not None:
-                raise KeyboardInterrupt
-            self._received = number
-
-        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-class _Clock:
-    """Steps per second since it was last asked, validations and savings left out."""
-
-    def __init__(self, step):
-        self._step = step
-        self._start = time.perf_counter()
-        self._rate = math.nan
-
-    def steps_per_second(self, step):
-        if step > self._step:
-            now = time.perf_counter()
-            self._rate = (step - self._step) / (now - self._start)
-            self._step, self._start = step, now
-        return self._rate
-
-    @contextlib.contextmanager
-    def paused(self):
-        stopped = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - stopped
-
-
-def _means(steps):
-    return {name: float(np.mean([terms[name] for terms in steps])) for name in steps[0]} if steps else {}
-
-
-def _duration(seconds):
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

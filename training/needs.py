@@ -5,8 +5,13 @@ import shutil
 
 import tensorflow as tf
 
-# Arrays of the logits' shape that a loss with centres and its gradient hold at once.
-_LOGIT_COPIES = 4
+# Layers whose gradient needs neither what comes in nor what goes out; `Flatten` is a view.
+_KEEP_NOTHING = ("Add", "Flatten", "InputLayer", "ZeroPadding2D")
+# Those that need what comes in; and a byte for each value, of where it was positive or kept.
+_KEEP_INPUTS = ("BatchNorm", "Conv2D", "Dense", "PReLU")
+_KEEP_MASK = ("Dropout", "PReLU")
+# Arrays of the logits' shape: products with the centres, probabilities, and their gradient.
+_LOGIT_COPIES = 3
 
 
 def num_bytes(variables):
@@ -14,32 +19,72 @@ def num_bytes(variables):
     return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
-def memory_needs(backbone, head, optimizer, batch_size):
+def activation_bytes(backbone):
+    """What one image leaves behind on the way forward, because the gradient needs it.
+
+    Every tensor counts once, whoever needs it: the inputs of convolutions, dense layers, norms and PReLUs,
+    a byte for each value of a PReLU or a dropout, and both sides of all other layers but those that need
+    nothing (sums, padding).
+
+    Args:
+        backbone: `keras.Model` of layers in a graph.
+
+    Returns:
+        int, bytes; the image is not among them.
+    """
+    kept, images = {}, {id(tensor) for tensor in backbone.inputs}
+    for layer in backbone.layers:
+        kind = type(layer).__name__
+        inputs, outputs = (_as_list(tensors) for tensors in (layer.input, layer.output))
+        if kind in _KEEP_MASK:
+            kept[layer.name] = math.prod(outputs[0].shape[1:])
+        if kind in (*_KEEP_NOTHING, "Dropout"):
+            continue
+        for tensor in inputs if kind in _KEEP_INPUTS else [*inputs, *outputs]:
+            kept[id(tensor)] = math.prod(tensor.shape[1:]) * tf.as_dtype(layer.compute_dtype).size
+    return sum(size for key, size in kept.items() if key not in images)
+
+
+def memory_needs(backbone, head, optimizer, batch_size, num_replicas=1):
     """Memory of a training step on one device, by what it is for.
 
-    Activations are the outputs of all layers, which the gradient needs; what the convolutions work in comes
-    on top, so the sum is a lower bound, and a library's cache may hold as much again.
+    Activations, see `activation_bytes`, are all there when the gradient begins. What convolutions and the
+    head work in comes on top, and what an allocator leaves unused between arrays, so the sum is a lower
+    bound; docs/many_identities.md says by how much.
 
     Args:
         backbone: `keras.Model`.
         head: loss layer.
         optimizer: built Keras optimizer.
         batch_size: int > 0, images of one device.
+        num_replicas: int > 0, devices, of which each holds a part of a head that is `sharded`.
 
     Returns:
         dict from str to int, bytes.
     """
-    trained = [*backbone.trainable_variables, *head.trainable_variables]
-    activations = sum(
-        math.prod(layer.output.shape[1:]) * tf.as_dtype(layer.compute_dtype).size for layer in backbone.layers
-    )
+    weights = num_bytes([*backbone.variables, *head.variables])
+    gradients = num_bytes([*backbone.trainable_variables, *head.trainable_variables])
+    optimizer_bytes = num_bytes(optimizer.variables)
+    logits = 0
+    if hasattr(head, "num_centres"):
+        share = 1 / num_replicas if head.sharded else head.sample_rate
+        batch_of_logits = batch_size * (num_replicas if head.sharded else 1)
+        num_taken = math.ceil(round(share * head.num_centres, 6))
+        logits = _LOGIT_COPIES * 4 * batch_of_logits * num_taken
+        taken = 4 * num_taken * head.centres_shape[0]
+        if head.sharded:  # what stands for them in the lists of variables is a scalar
+            weights, gradients, optimizer_bytes = (
+                size + taken for size in (weights, gradients, optimizer_bytes)
+            )
+        else:
+            gradients += taken - num_bytes([head.centres])
     return {
-        "weights": num_bytes([*backbone.variables, *head.variables]),
-        "gradients": num_bytes(trained),
-        "optimizer": num_bytes(optimizer.variables),
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": optimizer_bytes,
         "batch": 4 * batch_size * math.prod(backbone.input_shape[1:]),
-        "activations": batch_size * activations,
-        "logits": _LOGIT_COPIES * 4 * batch_size * getattr(head, "num_identities", 0),
+        "activations": batch_size * activation_bytes(backbone),
+        "logits": logits,
     }
 
 
@@ -97,3 +142,7 @@ def as_size(size):
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} GB"
+
+
+def _as_list(tensors):
+    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]

@@ -39,8 +39,14 @@ class MomentumSGD(keras.optimizers.SGD):
         if isinstance(gradient, tf.IndexedSlices):
             self._update_rows(gradient, variable, velocity, tf.cast(learning_rate, variable.dtype))
             return
-        self.assign(velocity, self.momentum * tf.convert_to_tensor(velocity) + gradient)
-        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * tf.convert_to_tensor(velocity))
+        # TensorFlow 1's own kernel: both lines in one pass over the weights, in place.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=velocity.value.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+            momentum=tf.constant(self.momentum, variable.dtype),
+        )
 
     def _update_rows(self, gradient, variable, velocity, learning_rate):
         rows = gradient.indices

@@ -11,7 +11,8 @@ from training.speed_check import input_speed, step_speed, verdict
 
 logger = logging.getLogger(__name__)
 
-# A SavedModel holds the weights, and the graph: 3 to 12 MB with the nets that are here.
+# A SavedModel holds the weights, the kernels of convs once more with norms in them, and the graph: up to
+# 12 MB with the nets that are here.
 _GRAPH_BYTES = 12_000_000
 
 
@@ -101,7 +102,7 @@ class Preflight:
         trainer = self.trainer
         num_replicas = trainer.strategy.num_replicas_in_sync
         size = self.batches.sampler.batch_size // num_replicas
-        needs = memory_needs(trainer.backbone, trainer.head, trainer.optimizer, size)
+        needs = memory_needs(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
         if trainer.average is not None:
             needs["average"] = num_bytes(trainer.average.net.variables)
         parts = ", ".join(f"{name} {as_size(value)}" for name, value in needs.items() if value)
@@ -119,7 +120,8 @@ class Preflight:
         checkpoints = self._missing(self.checkpoints.keep + 1, self.checkpoints.folder.glob("step_*"))
         exports = num_exports(self.first_step, self.max_steps, self.export_interval)
         models = min(exports, self._missing(self.max_models + 1, self.models_path.glob("iter_*")))
-        model_size = weights + _GRAPH_BYTES
+        kernels = num_bytes(variable for variable in trainer.backbone.variables if len(variable.shape) == 4)
+        model_size = weights + kernels + _GRAPH_BYTES
         return check_disk(
             [
                 (

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 
 from dataset.augment import Augmentation
 from dataset.pipeline import TrainingBatches
@@ -14,7 +15,8 @@ from training.checkpoint import Checkpoints
 from training.ema import WeightAverage
 from training.flags import AUGMENTATIONS, net_arguments, num_steps
 from training.follower_checkpoints import FollowerCheckpoints
-from training.loop import Intervals, TrainingLoop
+from training.intervals import Intervals
+from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
 from training.preflight import Preflight
 from training.recipe import check_recipe, decay_in_loss, make_optimizer, make_schedule, state_of_recipe
@@ -87,8 +89,11 @@ class Session:
             check_loss_scale(checkpoint[0], args.precision)
         start = load_backbone(start_from) if start_from and self.starts_anew else None
         base = start.net if start else checkpoint[1]["net"] if checkpoint else None
+        start_time = time.perf_counter()
         with self.strategy.scope():
             self.backbone = Backbone(**net_arguments(args, base), dtype=args.precision)
+        seconds = time.perf_counter() - start_time
+        logger.info("net: %s, built in %.1f s", self.backbone.architecture, seconds)
         if args.sync_bn:
             synchronise_batch_norm(self.backbone)
         if start:

@@ -59,8 +59,9 @@ class ShardedCentres:
     def decayed(self, gradients, kept):
         """The gradients with the length of all shards' in its place, decay included; and the decay."""
         centres = self._centres.own()
-        kept["gradient"] += self._rate * centres
-        sums = [tf.reduce_sum(tf.square(kept["gradient"])), self._rate * tf.nn.l2_loss(centres)]
+        with tf.control_dependencies([kept["gradient"]]):  # not at the beginning of a step, as in the trainer
+            kept["gradient"] += self._rate * tf.convert_to_tensor(centres)
+        sums = [2.0 * tf.nn.l2_loss(kept["gradient"]), self._rate * tf.nn.l2_loss(centres)]
         squares, decay = tf.distribute.get_replica_context().all_reduce("SUM", sums)
         gradients = list(gradients)
         gradients[self._place] = kept["length"] = tf.sqrt(squares)
@@ -70,9 +71,14 @@ class ShardedCentres:
         """Updates the shard; returns the gradients for the optimizer, which is left the rest."""
         gradients = list(gradients)
         factor = tf.math.divide_no_nan(gradients[self._place], kept["length"])
-        velocity, centres = self._velocities.own(), self._centres.own()
-        velocity.assign(self._optimizer.momentum * velocity + factor * kept["gradient"])
-        centres.assign_sub(tf.cast(self._optimizer.learning_rate, tf.float32) * velocity)
+        # As `MomentumSGD` does.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=self._centres.own().handle,
+            accum=self._velocities.own().handle,
+            lr=tf.cast(self._optimizer.learning_rate, tf.float32),
+            grad=factor * kept["gradient"],
+            momentum=tf.constant(self._optimizer.momentum, tf.float32),
+        )
         gradients[self._place] = tf.zeros([])
         return gradients
 

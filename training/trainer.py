@@ -225,16 +225,28 @@ class Trainer:
         with tf.GradientTape() as tape:
             samples = self.head(self.backbone(images, training=True), identities, **scheduled)
             shares = {name: tf.reduce_sum(values) / global_batch for name, values in samples.items()}
-            squares = [
-                tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._sampled.decayed_whole
-            ]
-            shares["weight_decay"] = self.weight_decay * tf.add_n(squares) / num_shares
-            shares["total"] = shares["loss"] + shares["weight_decay"]
-            objective = shares["total"]
-            if self.loss_scale is not None:
-                objective *= self.loss_scale.scale
+            factor = 1.0 if self.loss_scale is None else self.loss_scale.scale
+            objective = shares["loss"] * factor
         gradients = tape.gradient(objective, self._sampled.sources())
+        squares = [tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._sampled.decayed_whole]
+        shares["weight_decay"] = self.weight_decay * tf.add_n(squares) / num_shares
+        shares["total"] = shares["loss"] + shares["weight_decay"]
+        gradients = self._with_decay(gradients, self.weight_decay / num_shares * factor)
         return shares, *self._sampled.split(gradients)
+
+    def _with_decay(self, gradients, rate):
+        """Adds the gradient of the decay to that of each variable that decays as a whole.
+
+        By hand, and in turn: it depends on nothing but the weights, so TensorFlow would compute all of it as
+        the step begins, and keep it in memory beside the activations.
+        """
+        decayed = {id(variable) for variable in self._sampled.decayed_whole}
+        gradients = list(gradients)
+        for place, variable in enumerate(self._variables):
+            if id(variable) in decayed:
+                with tf.control_dependencies([gradients[place]]):
+                    gradients[place] += rate * tf.convert_to_tensor(variable)
+        return gradients
 
     def _replica_sum(self, shares, gradients, rows):
         """Sums the gradients up over the replicas, and adds their norm to the shares."""

@@ -6,9 +6,10 @@ from dataset.pairs import read_image_pairs, read_pairs
 from dataset.video_frames import find_frames
 from dataset.video_pairs import read_video_pairs
 from eval.coverage import coverage_of, describe_coverage, is_complete
+from eval.distances import pair_distances
 from eval.extractor import embed_images, embed_pairs
 from eval.face_model import FaceModel
-from eval.verification import evaluate_pairs, original_folds, pair_distances
+from eval.verification import evaluate_pairs, original_folds
 from eval.video_distances import DEFAULT_METHOD, video_distances
 
 

@@ -35,7 +35,7 @@ def test_a_sharded_head_has_the_global_batch_and_a_part_of_the_centres():
     # As many products; less to read of the centres.
     dense, sharded = (step(1_000_000, head, 8, 128).head for head in (DENSE, SHARDED))
     assert 0.5 * dense < sharded < dense
-    assert gpu_memory(1_000_000, SHARDED, 8, 128) < 0.5 * gpu_memory(1_000_000, DENSE, 8, 128)
+    assert gpu_memory(1_000_000, SHARDED, 8, 128) < 0.6 * gpu_memory(1_000_000, DENSE, 8, 128)
 
 
 def test_formulas_are_near_what_was_published():

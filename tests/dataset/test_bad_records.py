@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dataset.bad_records import replacements
+from dataset.batch_loader import BatchLoader, replacements
 from dataset.combine import CombinedSources
 from dataset.identity_sampler import IdentitySampler
 from dataset.pipeline import READ_MODES, TrainingBatches
@@ -34,14 +34,21 @@ def good(tmp_path):
     return write_converted(tmp_path / "good", make_images(4, 9), num_shards=2)
 
 
-def make(manifest, sampler=None, read="random", max_bad_images=9, mirror=True):
+def make(manifest, sampler=None, read="random", max_bad_images=9, mirror=True, rows=None):
     sources = CombinedSources([manifest])
     if sampler == "identities":
         sampler = IdentitySampler(sources.labels, 6, 3, 1)
     else:
         sampler = ShuffledSampler(sources.sizes, 6, 1)
     return TrainingBatches(
-        sources, sampler, IMAGE_SIZE, mirror=mirror, seed=1, read=read, max_bad_images=max_bad_images
+        sources,
+        sampler,
+        IMAGE_SIZE,
+        mirror=mirror,
+        seed=1,
+        read=read,
+        max_bad_images=max_bad_images,
+        rows=rows,
     )
 
 
@@ -94,6 +101,34 @@ def test_a_resumed_run_gets_the_same_batches(manifest, sampler):
         resumed = take(make(manifest, sampler), start, 2)
         np.testing.assert_array_equal(resumed[0], images[start : start + 2])
         np.testing.assert_array_equal(resumed[1], identities[start : start + 2])
+
+
+@pytest.mark.parametrize("sampler", ["images", "identities"])
+@pytest.mark.parametrize("rows", [[0, 1, 2], [3, 4, 5], [1, 4]])
+def test_a_worker_gets_its_rows_of_the_same_batches(manifest, sampler, rows):
+    """Also where what would stand in a bad one's place is bad itself, in a row of another worker."""
+    images, identities = take(make(manifest, sampler))
+    own_images, own_identities = take(make(manifest, sampler, rows=rows))
+    np.testing.assert_array_equal(own_images, images[:, rows])
+    np.testing.assert_array_equal(own_identities, identities[:, rows])
+
+
+def test_a_worker_whose_neighbours_are_bad(tmp_path):
+    """The first is damaged, the second, which is another worker's, does not decode."""
+    images = make_images(1, 6)
+    images[1] = b"no image", 0
+    manifest = write_converted(tmp_path / "faces", images)
+    flip_bit(manifest.folder / manifest.shards[0].name, 300)
+    sources = CombinedSources([manifest])
+    loaders = [BatchLoader(sources, IMAGE_SIZE, rows) for rows in ([0], range(6))]
+    (own, _, _, bad), (whole, _, _, _) = (
+        loader.load(np.arange(6), np.zeros(len(loader.rows), bool)) for loader in loaders
+    )
+    assert bad == [0, 1]
+    np.testing.assert_array_equal(own, whole[:1])
+    for place, expected in enumerate([2, 2, 2, 3, 4, 5]):
+        np.testing.assert_array_equal(whole[place], whole[expected])
+    assert len(np.unique(whole.reshape(6, -1), axis=0)) == 4
 
 
 def test_bad_images_are_named_when_their_batch_is_given(manifest):

@@ -101,6 +101,14 @@ def test_every_image_is_there_unchanged(images, converted):
     }
 
 
+def test_files_stay_what_they_were(tmp_path):
+    """A conversion that began under another version goes on as one."""
+    source = SourceConfig("small", mxrec=PROJECT / "tests/golden/rec/rec_small")
+    manifest = convert(source, tmp_path, images_per_shard=12, workers=1)
+    checksums = [*(shard.sha256[:16] for shard in manifest.shards), manifest.index_sha256[:16]]
+    assert checksums == ["e72ae35cefdcce6e", "e515f731fd60e046", "2ff80fad2d22949a", "693a5573764bf206"]
+
+
 def test_records_that_mxnet_wrote_and_split_are_there_unchanged(tmp_path):
     folder = PROJECT / "tests/golden/rec/rec_small"
     manifest = convert(SourceConfig("small", mxrec=folder), tmp_path, **OPTIONS)
@@ -305,6 +313,7 @@ def test_tran_tfrecords(images, tmp_path):
 
 def test_an_up_to_date_conversion_is_left_alone(rec, converted, caplog, monkeypatch):
     monkeypatch.setattr(Conversion, "run", None)
+    monkeypatch.setattr("dataset.convert.InsightFaceRec", None)  # it is not even opened
     before = files(converted.folder)
     with caplog.at_level(logging.INFO):
         assert convert(rec, converted.folder.parent) == converted

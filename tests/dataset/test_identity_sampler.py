@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from dataset.identity_sampler import IdentitySampler
+from dataset.identity_sampler import IdentitySampler, _grouped
 from dataset.sampler import ShuffledSampler
 
 # Images of each identity, in two sources: 6 and 9 identities.
@@ -99,6 +99,16 @@ def test_seeds_and_batches_differ(weights, with_replacement):
     labels = make_labels(COUNTS)
     runs = [draw(IdentitySampler(labels, 12, 4, seed, weights, with_replacement), 5) for seed in range(5)]
     assert len(np.unique(np.reshape(runs, (25, 12)), axis=0)) == 25
+
+
+def test_records_are_grouped_as_a_stable_argsort_orders_them(monkeypatch):
+    monkeypatch.setattr("dataset.identity_sampler._CHUNK", 7)
+    labels = [*make_labels([[3, 0, 9, 1], [4]]), np.full(15, 2**32 - 7, np.uint32) // 2**27]
+    records, counts = _grouped(labels)
+    firsts = [0, 13, 17]
+    expected = [first + np.argsort(own, kind="stable") for first, own in zip(firsts, labels, strict=True)]
+    assert records.dtype == np.uint32 and records.tolist() == np.concatenate(expected).tolist()
+    assert [c.tolist() for c in counts] == [np.bincount(own).tolist() for own in labels]
 
 
 def test_the_order_stays_what_it_was():

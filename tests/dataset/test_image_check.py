@@ -1,4 +1,7 @@
+import cv2
+import numpy as np
 import pytest
+import simplejpeg
 
 from dataset.image_check import LEVELS, check_image
 from tests.dataset.samples import encoded_image
@@ -42,3 +45,43 @@ def test_data_missing_before_the_end_marker_needs_a_full_check(suffix):
 def test_other_files(image):
     with pytest.raises(ValueError, match="expected a JPEG or PNG"):
         check_image(image)
+
+
+# As a JPEG comes, and with what else an encoder may do; kinds of damage, drawn at random.
+ENCODINGS = [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 5]]
+
+
+def damaged(image, rng):
+    start, length = rng.integers(200, len(image) - 2), rng.integers(1, 300)
+    middle = image[start : start + length]
+    others = [
+        b"",
+        bytes(len(middle)),
+        rng.bytes(len(middle)),
+        bytes([middle[0] ^ 1 << rng.integers(8)]) + middle[1:],
+    ]
+    return image[:start] + others[rng.integers(4)] + image[start + length :]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["baseline", "progressive", "restart markers"])
+def test_a_full_check_finds_what_decoding_all_pixels_finds(encoding):
+    pixels = cv2.imdecode(np.frombuffer(encoded_image(3, 112, 96), np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imencode(".jpg", pixels, encoding)[1].tobytes()
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(150):
+        bad = damaged(image, rng) + b"\xff\xd9"
+        try:
+            simplejpeg.decode_jpeg(bad, "GRAY", strict=True)
+            expected = None
+        except ValueError as error:
+            expected = str(error)
+        try:
+            check_image(bad)
+            received = None
+        except ValueError as error:
+            received = str(error).removeprefix("expected a JPEG, received damaged data: ")
+            received = received.removeprefix("expected a JPEG, received a damaged header: ")
+        assert received == expected
+        verdicts.append(received is None)
+    assert 10 < sum(verdicts) < 140

@@ -13,6 +13,7 @@ import pytest
 
 from dataset.insightface_rec import InsightFaceRec
 from dataset.recordio import MAGIC, RecordReader, RecordWriter, pack_image
+from dataset.rounded_ranges import check_ranges, first_identity
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
 GOLDEN_SETS = ("rec_small", "rec_vector_labels")
@@ -129,6 +130,107 @@ def test_flat_with_two_labels_in_record_0(tmp_path):
     assert InsightFaceRec(tmp_path).labels.tolist() == [0, 1]
 
 
+# Sets of so many records that float32 rounds their numbers; here float16, which does so from 2048 on.
+
+
+def write_rounded(folder, counts, own_labels=None, change=None):
+    """Identities of so many images, as InsightFace writes them, every label rounded to float16."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    first = len(labels) + 1
+    ends = np.cumsum(counts) + 1
+    ranges = np.stack([ends - counts, ends], axis=1)
+    if change:
+        change(ranges)
+    with RecordWriter(folder / "train.rec") as writer:
+        writer.write(0, pack_image(np.float16([first, first + len(counts)]), 0, b""))
+        for key, label in enumerate(labels if own_labels is None else own_labels, start=1):
+            writer.write(key, pack_image(label, key, b"image %d" % key))
+        for key, of_identity in enumerate(ranges, start=first):
+            writer.write(key, pack_image(np.float16(of_identity), key, b""))
+    return labels
+
+
+@pytest.fixture
+def float16_labels(monkeypatch):
+    monkeypatch.setattr("dataset.rounded_ranges.STORED", np.float16)
+    monkeypatch.setattr("dataset.rounded_ranges.EXACT", 2048)
+
+
+@pytest.mark.parametrize("more", range(9))
+def test_ranges_of_rounded_record_numbers_are_recovered(more, float16_labels, tmp_path):
+    counts = np.random.default_rng(more).integers(1, 40, 250)
+    counts[77] = 0
+    counts[-1] += more  # the identity records begin at any of the numbers that are rounded alike
+    labels = write_rounded(tmp_path, counts)
+    assert len(labels) > 4096
+    rec = InsightFaceRec(tmp_path)
+    assert (rec.num_images, rec.num_identities) == (len(labels), 250)
+    np.testing.assert_array_equal(rec.labels, labels)
+    for i in (0, 2047, 4096, len(labels) - 1):
+        assert rec.read(i) == (b"image %d" % (i + 1), labels[i])
+
+
+def swap_two(ranges):
+    ranges[[3, 200]] = ranges[[200, 3]]
+
+
+def shift_one(ranges):
+    ranges[200, 0] += 30
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (swap_two, r"record 5004: expected the range \[61, 81\] "),
+        (shift_one, r"record 5201: expected the range "),
+    ],
+)
+def test_rounded_ranges_that_are_others_than_the_own_labels_say(change, fault, float16_labels, tmp_path):
+    write_rounded(tmp_path, [20] * 250, change=change)
+    with pytest.raises(ValueError, match=fault):
+        InsightFaceRec(tmp_path)
+
+
+def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path):
+    own = np.repeat(np.arange(250), 20)
+    own[4010] = 7  # in the midst of another identity
+    write_rounded(tmp_path, [20] * 250, own)
+    with pytest.raises(
+        ValueError, match=r"record 5008: expected the range \[4011, 4012\] that its images' own"
+    ):
+        InsightFaceRec(tmp_path)
+    own[4010] = 300  # no identity at all, and at a place that is rounded away
+    write_rounded(tmp_path, [20] * 250, own)
+    with pytest.raises(ValueError, match=r"record 4011: expected a label in \[0, 250\), received 300"):
+        InsightFaceRec(tmp_path)
+
+
+def test_images_of_an_identity_in_two_rows():
+    check_ranges(np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
+    with pytest.raises(ValueError, match="expected the images of every identity in a row, received 3 rows"):
+        check_ranges(np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
+
+
+def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
+    write_rounded(tmp_path, [20] * 250)
+    lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
+    for wrong in (
+        lines[:3] + lines[5:],
+        lines[:-1] + ["9999\t0\n"],
+        [lines[0], lines[2], lines[1], *lines[3:]],
+    ):
+        (tmp_path / "train.idx").write_text("".join(wrong))
+        with pytest.raises(ValueError, match=r"record 0: expected, of more than 2048 records, all of them"):
+            InsightFaceRec(tmp_path)
+
+
+@pytest.mark.parametrize("first", [3998, 4002, 4012, np.inf, np.nan])
+def test_identity_records_that_do_not_begin_where_record_0_says(first, float16_labels):
+    assert first_identity(4000.0, 5000, lambda key: key >= 4001) == 4001
+    with pytest.raises(ValueError, match="record 0: expected the first record without an image at about"):
+        first_identity(float(first), 5000, lambda key: key >= 4005)
+
+
 def images_in_worker(rec):
     return [rec.read(i) for i in range(rec.num_images)], rec.labels.tolist(), rec.fingerprint()
 
@@ -227,7 +329,7 @@ def test_wrong_ranges(ranges, fault, tmp_path):
         ([1, 9], r"record 0: expected 1 < first < last .* received \(1, 9\)"),
         ([7, 11], r"record 9: expected records 7 to 10, received an index without 2 of them"),
         ([7.5, 9], r"record 0: expected two integer labels"),
-        ([2.0**24, 2.0**24 + 8], r"record 0: expected record numbers below 16777216, .* float32"),
+        ([2.0**24, 2.0**24 + 8], r"record 0: expected, of more than 16777216 records, .*received 9, 0 to 8"),
     ],
 )
 def test_wrong_record_0(record_0, fault, tmp_path):

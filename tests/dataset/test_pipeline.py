@@ -1,5 +1,9 @@
 import itertools
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -92,6 +96,19 @@ class EveryRecord:
 
     def batch(self, k):
         return np.array([min(k, 8)])
+
+
+class OneAtATime(ShuffledSampler):
+    """Tells when two threads draw at once: what a sampler remembers is not made for that."""
+
+    is_drawing = False
+
+    def batch(self, k):
+        assert not self.is_drawing
+        self.is_drawing = True
+        time.sleep(0.002)
+        self.is_drawing = False
+        return super().batch(k)
 
 
 def one_by_one(manifest, read="random"):
@@ -258,6 +275,28 @@ def test_sources_that_stay_rgb(make, faces, read, weights):
     records, _ = recognise(turned, images, identities)
     plain, _ = recognise(faces, *take(make(weights, read=read), 12))
     np.testing.assert_array_equal(records, plain)
+
+
+def test_batches_are_drawn_by_one_thread_at_a_time(manifests):
+    sources = CombinedSources(manifests)
+    batches = TrainingBatches(sources, OneAtATime(sources.sizes, 8), IMAGE_SIZE)
+    assert len(take(batches, 60)[0]) == 60
+
+
+def test_a_program_ends_while_batches_are_read_ahead(manifests):
+    program = """
+import sys
+from dataset.combine import CombinedSources
+from dataset.manifest import read_manifest
+from dataset.pipeline import TrainingBatches
+from dataset.sampler import ShuffledSampler
+sources = CombinedSources([read_manifest(sys.argv[1])])
+steps = TrainingBatches(sources, ShuffledSampler(sources.sizes, 48), (112, 96)).start_at(0)
+next(steps)
+raise SystemExit(3)
+"""
+    command = [sys.executable, "-c", program, str(manifests[0].folder)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2], timeout=120).returncode == 3
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from dataset.recordio import (
     RecordWriter,
     first_label,
     pack_image,
+    unpack_first_label,
     unpack_image,
 )
 
@@ -136,7 +137,7 @@ def test_where_a_record_is_split(payload, parts, tmp_path):
     assert RecordReader(path).read(0) == payload
 
 
-@pytest.mark.parametrize("keys", [[7, 3, 900, 4], [2, 3, 900, 2**40], [-5, 4, 0, -6]])
+@pytest.mark.parametrize("keys", [[7, 3, 900, 4], [2, 3, 900, 2**40], [-5, 4, 0, -6], [1, 2, 3, 4]])
 def test_keys_need_no_order(keys, tmp_path):
     path = write(tmp_path / "a.rec", [b"%d" % key for key in keys], keys)
     reader = RecordReader(path)
@@ -188,6 +189,7 @@ def test_image_record(labels):
     assert received.dtype == np.float32
     assert image == b"\xff\xd8 bytes"
     assert first_label(payload[:FIRST_LABEL_BYTES]) == np.ravel(labels)[0]
+    assert unpack_first_label(payload) == (np.ravel(labels)[0], b"\xff\xd8 bytes")
     num_labels = 0 if np.ndim(labels) == 0 else len(labels)
     header = struct.pack("<IfQQ", num_labels, 0 if num_labels else labels, 11, 0)
     assert payload.startswith(header + np.asarray(labels, "<f4").tobytes() * (num_labels > 0))
@@ -197,6 +199,8 @@ def test_image_record(labels):
 def test_short_image_record(payload):
     with pytest.raises(ValueError, match=rf"expected an image record: \d+ bytes .* received {len(payload)}"):
         unpack_image(payload)
+    with pytest.raises(ValueError, match=rf"expected an image record: \d+ bytes .* received {len(payload)}"):
+        unpack_first_label(payload)
 
 
 @pytest.mark.parametrize("head", [b"", pack_image(1, 0, b"")[:-1], pack_image([1], 0, b"")[:-1]])
@@ -318,6 +322,17 @@ def test_broken_record(data, fault, tmp_path):
     for read in (reader.read, lambda key: reader.read_head(key, 4)):
         with pytest.raises(ValueError, match=rf"a\.rec: record 30, {fault}"):
             read(30)
+
+
+def test_split_record_of_a_large_file(tmp_path):
+    """Where the flag of a split record, taken for a length, would still lie in the file."""
+    path = tmp_path / "a.rec"
+    whole = part(b"1234", 1) + part(b"56", 3)
+    path.write_bytes(whole + part(b"good"))
+    with path.open("r+b") as file:
+        file.truncate(2**31)
+    path.with_suffix(".idx").write_text(f"0\t0\n1\t{len(whole)}\n")
+    assert RecordReader(path).read(0) == b"1234" + MAGIC + b"56"
 
 
 def test_split_record_without_its_end(tmp_path):

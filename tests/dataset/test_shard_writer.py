@@ -1,4 +1,8 @@
+import errno
 import multiprocessing
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -26,6 +30,39 @@ def test_a_stopped_writer_leaves_nothing(source, tmp_path):
     with pytest.raises(ConversionStopped):
         writer.write("shard", np.arange(100), source.labels)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_disk_that_fails_meanwhile_is_an_error(failing, source, tmp_path, monkeypatch):
+    """Also where it is the last part that it fails at: the system reports a failed write only once."""
+    calls = []
+
+    def fdatasync(descriptor):
+        calls.append(os.fstat(descriptor).st_size)
+        if len(calls) == failing:
+            raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr("dataset.shard_writer._CHUNK", 40)
+    monkeypatch.setattr("dataset.shard_writer._WRITE_BACK", 1)
+    monkeypatch.setattr("dataset.shard_writer.ThreadPoolExecutor", Immediate)
+    monkeypatch.setattr("dataset.shard_writer.check_image", lambda *_: None)
+    (tmp_path / "records" / "work").mkdir(parents=True)
+    value = multiprocessing.get_context("spawn").Value("Q")
+    writer = ShardWriter(source, tmp_path / "records", (112, 112), "full", value, threading.Event())
+    with pytest.raises(OSError, match="the disk is broken"):
+        writer.write("shard", np.arange(100), source.labels)
+    assert len(calls) == failing and sorted(set(calls)) == calls and calls[0] > 0
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["work"]
+
+
+class Immediate(ThreadPoolExecutor):
+    """Waits for each task, so that none is skipped because the one before is not done."""
+
+    def submit(self, *args):
+        future = super().submit(*args)
+        wait([future])
+        return future
 
 
 def test_a_shared_copy_reads_its_arrays_from_the_file(source, tmp_path):

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import pickle
 
 import numpy as np
@@ -8,6 +10,7 @@ from dataset.tfrecord import (
     TFRecordFile,
     decode_example,
     encode_example,
+    encode_record,
     write_record,
 )
 
@@ -39,6 +42,44 @@ def test_example_is_what_tensorflow_reads(image, label):
     assert list(example.features.feature["label"].int64_list.value) == [label]
 
 
+def test_bytes_of_an_example_stay_what_they_were():
+    """Lengths around those at which one more byte tells the length of a field."""
+    digest = hashlib.sha256()
+    for length in (
+        0,
+        1,
+        80,
+        90,
+        96,
+        100,
+        108,
+        116,
+        120,
+        127,
+        128,
+        5000,
+        16_300,
+        16_370,
+        16_383,
+        16_384,
+        70_000,
+    ):
+        for label in LABELS[:-1]:
+            digest.update(encode_example(b"x" * length, label))
+    assert digest.hexdigest() == "38b2b144c1634570e7def328f9d3a41f685ddbe6f5175bc0ecb93aac24813ada"
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("length", [0, 1, 95, 200, 5000, 16_400])
+def test_a_record_at_once(label, length):
+    image = np.random.default_rng(length).bytes(length)
+    example = encode_example(image, label)
+    expected = io.BytesIO()
+    write_record(expected, example)
+    parts, received = encode_record(image, label)
+    assert b"".join(parts) == expected.getvalue() and received == len(example)
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_example_of_tensorflow_is_read(label):
     import tensorflow as tf
@@ -59,6 +100,36 @@ def test_unpacked_label_and_unknown_fields_are_read():
     entries = b"\x0a\x0e" + label_entry + b"\x0a\x11" + image_entry
     unknown = b"\x15abcd" + b"\x19abcdefgh" + b"\x20\x07"  # 32 bits, 64 bits, varint
     assert decode_example(unknown + b"\x0a" + bytes([len(entries)]) + entries) == (b"", 300)
+
+
+@pytest.mark.parametrize("size", [0, 1, 79, 80, 90, 91, 100, 127, 128, 129, 5000, 16_355, 16_384, 2_097_152])
+@pytest.mark.parametrize("label", [0, 127, 128, 16_383, 16_384, 2_097_152, 2**40, -1])
+def test_example_of_every_size(size, label):
+    """Numbers take more bytes where they get larger: lengths before the image, and the label behind it."""
+    for fill in (b"\x0a", b"\xff"):
+        image = fill * size
+        assert decode_example(encode_example(image, label)) == (image, label)
+
+
+def test_examples_are_read_in_one_way_only():
+    """What is not quite as `encode_example` writes it is read as TensorFlow does, or not at all."""
+    import tensorflow as tf
+
+    example = encode_example(b"\x05label\x12" * 12, 300)
+    num_read = 0
+    for position in [*range(60), *range(len(example) - 30, len(example))]:
+        for bit in range(8):
+            changed = bytearray(example)
+            changed[position] ^= 1 << bit
+            try:
+                image, label = decode_example(bytes(changed))
+            except ValueError:
+                continue
+            num_read += 1
+            features = tf.train.Example.FromString(bytes(changed)).features.feature
+            assert list(features["image_raw"].bytes_list.value) == [image]
+            assert list(features["label"].int64_list.value) == [label]
+    assert num_read > 100
 
 
 def test_wrong_examples_are_errors():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eval import templates
+from eval.distances import pair_distances
 from eval.templates import FRAME_PAIRS, POOLINGS, frame_pair_distances, geometric_median, pool
-from eval.verification import pair_distances
 
 
 def unit(vector):

@@ -1,4 +1,5 @@
 import hashlib
+import importlib.metadata
 import json
 import pickle
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 
 from dataset.pairs import read_pairs
 from eval import test_lfw
+from eval.distances import pair_distances
 from eval.extractor import embed_pairs
 from eval.face_model import FaceModel
 from eval.insightface_protocol import evaluate_insightface
-from eval.verification import evaluate_pairs, original_folds, pair_distances
+from eval.verification import evaluate_pairs, original_folds
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
 from nets.model_files import model_sha256
@@ -46,6 +48,7 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
         [
             f"--data={PAIRS / name}",
             f"--model_path={model_path}",
+            "--engine=tensorflow",
             f"--distance={distance}",
             f"--threshold={rule}",
             f"--output={output}",
@@ -72,7 +75,7 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
 def test_np_files_score_as_bin_files(model_path, capsys):
     lines = []
     for name in ("pairs_py2.np", "pairs_py3.np"):
-        test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}"])
+        test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}", "--engine=tensorflow"])
         lines.append(capsys.readouterr().out.splitlines()[1])
     assert lines[0] == lines[1]
 
@@ -83,9 +86,21 @@ def test_several_sets(model_path, tmp_path, capsys):
     test_lfw.main(["--data", *data, f"--model_path={model_path}", f"--output={output}"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Precision on ")]
     assert [line.split()[2] for line in lines] == ["pairs_py3", "pairs_py2"]
-    assert list(json.loads(output.read_text())["sets"]) == ["pairs_py3", "pairs_py2"]
+    sets = json.loads(output.read_text())["sets"]
+    assert list(sets) == ["pairs_py3", "pairs_py2"]
+    engine = sets["pairs_py2"]["engine"]
+    assert engine["version"] == importlib.metadata.version(engine["name"])
+    assert engine["precision"] == "float32"
     with pytest.raises(SystemExit, match="sets of different names, received pairs_py3, pairs_py3"):
-        test_lfw.main(["--data", data[0], str(PAIRS / "pairs_py3.np"), f"--model_path={model_path}"])
+        test_lfw.main(
+            [
+                "--data",
+                data[0],
+                str(PAIRS / "pairs_py3.np"),
+                f"--model_path={model_path}",
+                "--engine=tensorflow",
+            ]
+        )
 
 
 def test_faithful(net, model_path, capsys):
@@ -93,7 +108,14 @@ def test_faithful(net, model_path, capsys):
     first, second = embed_pairs(FaceModel.from_backbone(net, pairs.image_size), pairs)
     distances = pair_distances(first, second, "cosine")
     expected = evaluate_pairs(distances, pairs.is_same, "crossing", folds=original_folds(pairs.is_same))
-    test_lfw.main([f"--data={PAIRS / 'pairs_py3.np'}", f"--model_path={model_path}", "--faithful"])
+    test_lfw.main(
+        [
+            f"--data={PAIRS / 'pairs_py3.np'}",
+            f"--model_path={model_path}",
+            "--engine=tensorflow",
+            "--faithful",
+        ]
+    )
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == expected.summary("pairs_py3")
     assert printed[1].startswith("Threshold (cosine, crossing)")
@@ -114,7 +136,7 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
     output = tmp_path / "scores.json"
     given = ["--flip"] if protocol == "folds" else ["--protocol=insightface"]
     data = f"--data={tmp_path / 'mixed.bin'}"
-    test_lfw.main([data, f"--model_path={model_path}", f"--output={output}", *given])
+    test_lfw.main([data, f"--model_path={model_path}", "--engine=tensorflow", f"--output={output}", *given])
     content = json.loads(output.read_text())
     scores = content["sets"]["mixed"]
     assert content["flip"] is True
@@ -174,7 +196,7 @@ def test_bad_input_is_one_line_and_a_failure(model_path, tmp_path):
         ("missing.bin", "missing.bin"),
     ):
         with pytest.raises(SystemExit, match=message) as stopped:
-            test_lfw.main([f"--data={tmp_path / name}", f"--model_path={model_path}"])
+            test_lfw.main([f"--data={tmp_path / name}", f"--model_path={model_path}", "--engine=tensorflow"])
         assert "\n" not in str(stopped.value)
     assert not Hostile.path.exists()
     with pytest.raises(SystemExit, match="no such model"):

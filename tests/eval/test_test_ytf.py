@@ -43,6 +43,7 @@ def flags(folder, **values):
         "splits": folder / "ytf" / "splits.txt",
         "prefix": folder / "ytf" / "112x112",
         "features": folder / "features",
+        "engine": "tensorflow",
         **values,
     }
     return [f"--{name}={value}" for name, value in values.items()]
@@ -116,6 +117,39 @@ raise SystemExit("loads TensorFlow" if "tensorflow" in sys.modules else 0)
     )
     first, second = (read_run(tmp_path / name) for name in ("first", "second"))
     assert {**first.scores, "command": ""} == {**second.scores, "command": ""}
+
+
+def test_features_are_continued_by_the_engine_that_began_them(videos, tmp_path, capsys):
+    values = {"features": tmp_path / "features", "output": tmp_path / "run"}
+    arguments = flags(videos, **values, batch_size=16)
+
+    class Killed(BaseException):
+        pass
+
+    def append(store, rows, append=FeatureStore.append):
+        append(store, rows)
+        if store.num_done > 32:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(FeatureStore, "append", append)
+        test_ytf.main(arguments)
+    (begun,) = (path for path in values["features"].iterdir() if path.is_dir())
+    first = (begun / "features.f32").read_bytes()
+    capsys.readouterr()
+    test_ytf.main([*arguments, "--engine=auto"])
+    assert "Engine : tensorflow" in capsys.readouterr().out
+    assert (begun / "features.f32").read_bytes().startswith(first)
+    assert read_run(tmp_path / "run").scores["engine"] == {"name": "tensorflow", "precision": "float32"}
+    assert "<dt>Engine</dt>" in (tmp_path / "run" / "report" / "index.html").read_text()
+    assert [path for path in values["features"].iterdir() if path.is_dir()] == [begun]
+
+    test_ytf.main([*arguments, "--engine=openvino"])
+    assert "Engine : openvino" in capsys.readouterr().out
+    (other,) = (path for path in values["features"].iterdir() if path.is_dir() and path != begun)
+    received, expected = (np.fromfile(path / "features.f32", "<f4") for path in (other, begun))
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4)
+    assert (received != expected).any()
 
 
 def test_flip_has_features_of_its_own(videos, tmp_path):
@@ -212,7 +246,8 @@ def golden_case(tmp_path, name, num_wrong=0):
     (tmp_path / "model.keras").write_bytes(b"is not loaded")
     frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
     of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
-    inputs = {"model": model_sha256(tmp_path / "model.keras"), "frames": of_frames}
+    engine = {"name": "tensorflow", "precision": "float32"}
+    inputs = {"model": model_sha256(tmp_path / "model.keras"), "frames": of_frames, "engine": engine}
     with FeatureStore(tmp_path / "features", inputs, len(frames)) as store:
         store.append(np.concatenate([positive, negative]).reshape(len(frames), -1))
     return expected, flags(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eval import verification
+from eval.distances import DISTANCES, pair_distances
 from eval.verification import (
     LEFT_OUT,
     NEVER_SCORED,
@@ -14,7 +15,6 @@ from eval.verification import (
     evaluate_pairs,
     even_folds,
     original_folds,
-    pair_distances,
 )
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "verification"
@@ -139,6 +139,12 @@ class TestPairDistances:
         first = np.random.default_rng(3).normal(size=(500, 7))
         assert (pair_distances(first, first / 3, "cosine") >= 0).all()
         assert (pair_distances(first, -first / 3, "cosine") <= 2).all()
+
+    @pytest.mark.parametrize("distance", DISTANCES)
+    def test_more_pairs_than_fit_into_a_block(self, distance):
+        first, second = np.random.default_rng(0).normal(size=(2, 600, 8)).astype(np.float32)
+        one_by_one = [pair_distances(first[[i]], second[[i]], distance)[0] for i in range(600)]
+        np.testing.assert_array_equal(pair_distances(first, second, distance), one_by_one)
 
     def test_bad_input(self):
         with pytest.raises(ValueError, match="expected distance cosine, L2 or SSD, received 'l2'"):

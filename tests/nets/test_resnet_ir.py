@@ -228,6 +228,24 @@ def test_prelu_against_numpy():
     np.testing.assert_allclose(layer(inputs), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_gradient_of_prelu_is_that_which_tensorflow_derives(dtype):
+    rng = np.random.default_rng(0)
+    inputs, upstream = (tf.constant(rng.normal(size=(4, 3, 2, 5)), tf.float32) for _ in range(2))
+    inputs = tf.where(tf.abs(inputs) < 0.1, 0.0, inputs)
+    layer = PReLU(initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=0), dtype=dtype)
+    outputs = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = layer(inputs, training=training)
+        of_layer = tape.gradient(y, [inputs, *layer.trainable_variables], tf.cast(upstream, y.dtype))
+        outputs.append([y, *of_layer])
+    for derived, written_out in zip(*outputs, strict=True):
+        assert derived.dtype == written_out.dtype
+        np.testing.assert_array_equal(tf.cast(derived, tf.float32), tf.cast(written_out, tf.float32))
+
+
 def test_dropout_follows_from_seed_and_counter():
     from nets.dropout import Dropout
 

@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from eval.verification import VerificationResult
 from tests.training.test_checkpoint import make_checkpoints
 from tests.training.test_trainer import batch, make_trainer, weights
-from training.loop import Intervals, TrainingLoop
+from training.intervals import Intervals
+from training.loop import TrainingLoop
 from training.strategy import make_strategy
 
 

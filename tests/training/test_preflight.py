@@ -13,7 +13,10 @@ import pytest
 import train_centre
 import train_triplet
 from nets.checkpoint import newest_checkpoint
+from nets.resnet_ir import resnet_ir
+from nets.variants import STAGES
 from tests.test_train_centre import data, flags, log
+from tests.training.test_sharded_centres import make_trainer as of_sharded_centres
 from tests.training.test_trainer import batch, make_trainer
 from training import needs, speed_check
 from training.batch_picture import write_batch_picture
@@ -72,9 +75,54 @@ def test_memory_of_the_small_net():
     assert received["gradients"] == 4 * trained
     assert received["optimizer"] == sum(v.numpy().nbytes for v in trainer.optimizer.variables) > 4 * trained
     assert received["batch"] == batch(0, 8)[0].numpy().nbytes
-    # The image, three times 7x7x8, as many in a row, twice 32.
-    assert received["activations"] == 4 * 8 * (16 * 16 * 3 + 4 * 392 + 2 * 32)
-    assert received["logits"] == 4 * 4 * 8 * 6
+    # What goes into norm, PReLU, dense layer and last norm, and where the PReLU's was positive.
+    assert received["activations"] == 8 * (4 * (3 * 7 * 7 * 8 + 32) + 7 * 7 * 8)
+    assert received["logits"] == 3 * 4 * 8 * 6
+
+
+def test_activations_of_a_real_net():
+    """Unit by unit: the sizes of what convolutions, norms and PReLUs read."""
+    net = resnet_ir(32, image_size=(112, 96))
+    stem = 112 * 96 * 64
+    floats, masks = 2 * stem, stem  # into bn0 and prelu0
+    height, width, filters_in = 112, 96, 64
+    for filters, num_units in STAGES[32]:
+        for unit in range(num_units):
+            large = height * width
+            floats += large * filters_in * 2  # the unit's input, and the first convolution's
+            floats += large * filters * 2  # into second norm and PReLU
+            masks += large * filters
+            if unit == 0:
+                height, width = height // 2, width // 2
+                floats += (2 * height + 2) * (2 * width + 2) * filters  # padded, into the second convolution
+                # What the shortcut puts out: the pool keeps it, the norm after a convolution reads it.
+                floats += height * width * filters
+            else:
+                floats += large * filters
+            floats += height * width * filters  # into the last norm
+            filters_in = filters
+    floats += height * width * filters * 2 + 512  # into E_BN1, the dense layer, E_BN2
+    masks += height * width * filters  # of the dropout
+    assert needs.activation_bytes(net) == 4 * floats + masks
+
+
+def test_memory_of_sampled_and_sharded_centres(two_replicas):
+    def needed(strategy, **arguments):
+        trainer = of_sharded_centres(strategy, **arguments)
+        replicas = strategy.num_replicas_in_sync
+        return needs.memory_needs(trainer.backbone, trainer.head, trainer.optimizer, 4, replicas)
+
+    dense = needed(two_replicas)
+    sampled = needed(two_replicas, sample_rate=0.5)
+    sharded = needed(two_replicas, sharded=True)
+    centres = 4 * 5 * 7  # dim times identities
+    assert sampled["weights"] == dense["weights"] and sampled["optimizer"] == dense["optimizer"]
+    assert sampled["gradients"] == dense["gradients"] - centres + 4 * 5 * 4  # 4 of 7
+    assert sampled["logits"] == 3 * 4 * 4 * 4
+    # 4 of 7 on each of two, and a scalar that stands for them; the logits of both shares of a batch.
+    for name in ("weights", "gradients", "optimizer"):
+        assert sharded[name] == dense[name] - centres + 4 * 5 * 4 + 4
+    assert sharded["logits"] == 3 * 4 * 8 * 4
 
 
 def test_disk(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from nets.checkpoint import newest_checkpoint
 from tests.training.test_checkpoint import make_checkpoints
 from tests.training.test_loop import Batches, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
-from training.loop import Intervals
+from training.intervals import Intervals
 from training.strategy import make_strategy
 from training.summaries import Summaries
 

@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 SHARDED = ["angular_centre", "arcface", "cosface", "combined", "magface"]
 
 
-def make_trainer(strategy=None, sharded=False, loss="arcface", optimizer=MomentumSGD, **arguments):
+def make_trainer(
+    strategy=None, sharded=False, loss="arcface", optimizer=MomentumSGD, sample_rate=1.0, **arguments
+):
     strategy = strategy or make_strategy()
     with strategy.scope():
         images = keras.Input(PIXELS)
@@ -30,7 +32,7 @@ def make_trainer(strategy=None, sharded=False, loss="arcface", optimizer=Momentu
             DIM, kernel_initializer=keras.initializers.HeNormal(2), name="E_DenseLayer"
         )
         backbone = keras.Model(images, dense(keras.layers.Flatten()(images)))
-        head = build_loss(loss, IDENTITIES, seed=1, sharded=sharded)
+        head = build_loss(loss, IDENTITIES, seed=1, sharded=sharded, sample_rate=sample_rate)
         head.build(backbone.output_shape)
         optimizer = optimizer(0.02)
     if sharded:

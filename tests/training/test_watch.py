@@ -17,7 +17,7 @@ from tests.training.test_trainer import batch, make_trainer, weights
 from training import step_profiler
 from training.embedding_watch import EmbeddingWatch
 from training.finite import first_not_finite
-from training.loop import Intervals
+from training.intervals import Intervals
 from training.strategy import make_strategy
 from training.watch import Watch
 

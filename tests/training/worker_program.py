@@ -39,7 +39,8 @@ def run(args):
     from tests.training.test_trainer import batch, make_trainer
     from training.checkpoint import Checkpoints
     from training.follower_checkpoints import FollowerCheckpoints
-    from training.loop import Intervals, TrainingLoop
+    from training.intervals import Intervals
+    from training.loop import TrainingLoop
     from training.strategy import make_strategy
     from training.worker_agreement import WorkerAgreement, worker_rows
 

@@ -1,0 +1,154 @@
+"""Embedding images by a SavedModel, beside ONNX Runtime and OpenVINO.
+
+    python -m benchmarks.embedding
+
+An LResNet-E-IR with made-up weights, images in memory. ONNX Runtime runs the net as InsightFace's own files
+have one, channels first and with PReLU as one node (see `benchmarks.onnx_net`); OpenVINO runs what
+`eval.openvino_model` gives it. All embeddings are compared first.
+"""
+
+import argparse
+import functools
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.comparison import Row, interleaved, medians, report
+
+_LIMIT = 1e-4  # between numbers of unit embeddings in float32
+FACE_SIZE, IMAGE_SIZE = (112, 112), (112, 96)
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.embedding", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--net_depth", type=int, default=50, help="(%(default)s)")
+    parser.add_argument("--batch_size", type=int, nargs="+", default=[32, 1], metavar="N", help="(32 1)")
+    parser.add_argument("--threads", type=int, default=2, help="of each engine (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="of 32 images or one batch (%(default)s)")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    report(rows(args))
+
+
+def rows(args):
+    """The rows of the table."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+    faces = np.random.default_rng(0).integers(0, 256, (max(args.batch_size), *FACE_SIZE, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        engines = load_engines(made_up_net(args.net_depth), Path(folder, "model"), args.threads)
+    compare(engines, faces)
+    for batch_size in args.batch_size:
+        batch, repeats = faces[:batch_size], max(1, 32 // batch_size)
+        ways = {name: functools.partial(repeat, embed, batch, repeats) for name, embed in engines.items()}
+        seconds = medians(interleaved(ways, args.rounds))
+        rates = {name: batch_size * repeats / of_way for name, of_way in seconds.items()}
+        for name in list(rates)[1:]:
+            is_goal = name == "ONNX Runtime, float32" and batch_size == 32
+            yield Row(
+                f"embedding, IR-{args.net_depth}, batch {batch_size}, SavedModel",
+                name,
+                "images/s",
+                rates["SavedModel"],
+                rates[name],
+                rates["SavedModel"] / rates[name],
+                "at least 1.0" if is_goal else "",
+            )
+
+
+def repeat(embed, batch, times):
+    """Embeds a batch so often."""
+    for _ in range(times):
+        embed(batch)
+
+
+def compare(engines, faces):
+    """Prints how far each engine's unit embeddings are from the SavedModel's.
+
+    Raises:
+        ValueError: further than rounding explains, in float32.
+    """
+    expected = engines["SavedModel"](faces)
+    for name, embed in list(engines.items())[1:]:
+        difference = np.abs(embed(faces) - expected).max()
+        print(f"{name}: at most {difference:.1e} from the SavedModel's unit embeddings", file=sys.stderr)
+        if "float32" in name and not difference <= _LIMIT:
+            raise ValueError(f"{name}: expected a difference up to {_LIMIT}, received {difference}")
+
+
+def load_engines(net, path, threads):
+    """The ways to embed, by name, the SavedModel first.
+
+    Args:
+        net: `nets.backbone.Backbone`.
+        path: Path to write a SavedModel to.
+        threads: int > 0, of each.
+
+    Returns:
+        dict of functions from uint8 `(n, *FACE_SIZE, 3)` to unit embeddings.
+    """
+    import onnxruntime
+    import tensorflow as tf
+
+    from benchmarks.onnx_net import onnx_net
+    from eval.face_model import load_face_model
+    from eval.openvino_model import OpenVinoModel
+    from export.saved_model import export_saved_model
+
+    export_saved_model(net, path, FACE_SIZE)
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        onnx_net(net).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+    def saved_model(faces, loaded=loaded):  # whose variables `serve` does not keep
+        return serve(images=tf.constant(faces))["embedding"].numpy()
+
+    def onnx_runtime(faces):
+        top, left = ((have - want) // 2 for have, want in zip(FACE_SIZE, IMAGE_SIZE, strict=True))
+        cropped = faces[:, top : top + IMAGE_SIZE[0], left : left + IMAGE_SIZE[1], ::-1].transpose(0, 3, 1, 2)
+        images = (np.ascontiguousarray(cropped, np.float32) - np.float32(127.5)) / np.float32(128)
+        return _units(session.run(None, {"images": images})[0])
+
+    engines = {"SavedModel": saved_model, "ONNX Runtime, float32": onnx_runtime}
+    rectified = load_face_model(path, FACE_SIZE, rectified=True)
+    for precision in ("float32", "bfloat16"):
+        model = OpenVinoModel(rectified, precision, threads)
+        engines[f"OpenVINO, {precision}"] = lambda faces, model=model: _units(model.embed(faces))
+    return engines
+
+
+def made_up_net(depth, image_size=IMAGE_SIZE):
+    """A net that has none of its initial statistics and slopes."""
+    from nets.backbone import Backbone
+
+    net = Backbone(f"ir{depth}", image_size)
+    rng = np.random.default_rng(0)
+    ranges = {
+        "moving_variance": (0.5, 2),
+        "moving_mean": (-0.1, 0.1),
+        "beta": (-0.1, 0.1),
+        "alphas": (0, 0.4),
+    }
+    for variable in net.variables:
+        if (name := variable.path.rpartition("/")[2]) in ranges:
+            variable.assign(rng.uniform(*ranges[name], variable.shape))
+    return net
+
+
+def _units(embeddings):
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Embedding faces from files as `eval.test_lfw` and `eval.test_ytf` do, beside the forward pass alone.
+
+    python -m benchmarks.extraction
+
+Drawn faces, as a `.bin` of JPEG pairs and as frames in folders; an LResNet-E-IR with initial weights; the
+programs' own batch sizes and engine. The reference calls the same model with batches that are in memory.
+"""
+
+import argparse
+import functools
+import itertools
+import os
+import pickle
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.comparison import Row, interleaved, medians, report
+from dataset.pairs import read_pairs
+from dataset.synthetic import draw_image
+from dataset.video_frames import find_frames
+from eval.engine import add_engine_flags, describe_engine, engines_for
+from eval.feature_store import FeatureStore
+
+_NUM_DRAWN = 64  # different faces; they are taken in turn
+_FRAMES_PER_VIDEO = 32
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--net_depth", type=int, default=50, help="(%(default)s)")
+    parser.add_argument("--batches", type=int, default=2, help="of each program (%(default)s)")
+    parser.add_argument("--lfw_batch_size", type=int, default=64, help="(%(default)s)")
+    parser.add_argument("--ytf_batch_size", type=int, default=128, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    add_engine_flags(parser)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    report(rows(args))
+
+
+def rows(args):
+    """The rows of the table."""
+    from eval.extractor import embed_into, embed_pairs
+    from eval.load_engine import load_engine
+    from export.saved_model import export_saved_model
+    from nets.backbone import Backbone
+
+    drawn = [draw_image(0, identity, 0) for identity in range(_NUM_DRAWN)]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        pairs = write_pairs(folder / "pairs.bin", drawn, args.batches * args.lfw_batch_size)
+        frames = write_frames(folder / "frames", drawn, args.batches * args.ytf_batch_size)
+        export_saved_model(Backbone(f"ir{args.net_depth}", (112, 96)), folder / "model")
+        engines = engines_for(args.engine, args.precision)
+        model, engine, rates = load_engine(folder / "model", pairs.image_size, engines, pairs.batch(0, 16))
+        print(describe_engine(engine, rates), file=sys.stderr)
+        runs = itertools.count()
+
+        def into_a_store():
+            with FeatureStore(folder / "features", {"run": next(runs)}, len(frames)) as store:
+                embed_into(store, model, frames.decode, args.ytf_batch_size)
+
+        programs = {
+            "test_lfw": (
+                lambda: embed_pairs(model, pairs, args.lfw_batch_size),
+                pairs.batch,
+                args.lfw_batch_size,
+            ),
+            "test_ytf": (into_a_store, frames.decode, args.ytf_batch_size),
+        }
+        for name, (extract, decode, batch_size) in programs.items():
+            what = f"extraction, {name}, IR-{args.net_depth}, {engine.name}, batch {batch_size}"
+            batch = decode(0, batch_size)
+            model.embed(batch)  # of this size once before it counts
+            forward = functools.partial(embed_resident, model, batch, args.batches)
+            ways = {"extraction": extract, "forward": forward}
+            seconds = medians(interleaved(ways, args.rounds, warm_up=0))
+            measured = [args.batches * batch_size / seconds[way] for way in ways]
+            ratio = measured[0] / measured[1]
+            yield Row(what, "forward pass alone", "images/s", *measured, ratio, "at least 0.95")
+            decoding = cpu_seconds(lambda decode=decode, size=batch_size: decode(0, size)) / batch_size
+            embedding = cpu_seconds(functools.partial(model.embed, batch)) / batch_size
+            yield Row(
+                f"{what}: processor time of decoding",
+                "of the forward pass",
+                "ms/image",
+                1e3 * decoding,
+                1e3 * embedding,
+                decoding / embedding,
+            )
+
+
+def write_pairs(path, drawn, num_images):
+    """Writes a `.bin` of InsightFace's layout, and returns its `PairSet`."""
+    images = list(itertools.islice(itertools.cycle(drawn), num_images))
+    path.write_bytes(pickle.dumps((images, [True] * (num_images // 2))))
+    return read_pairs(path)
+
+
+def write_frames(folder, drawn, num_images):
+    """Writes frames in folders of videos, and returns their `VideoFrames`."""
+    videos = []
+    for number, image in enumerate(itertools.islice(itertools.cycle(drawn), num_images)):
+        video, frame = divmod(number, _FRAMES_PER_VIDEO)
+        if not frame:
+            videos.append(f"Name/{video}")
+            (folder / videos[-1]).mkdir(parents=True)
+        (folder / videos[-1] / f"{frame:04d}.jpg").write_bytes(image)
+    return find_frames(folder, videos)
+
+
+def embed_resident(model, batch, times):
+    """Embeds a batch in memory so often."""
+    return np.concatenate([model.embed(batch) for _ in range(times)])
+
+
+def cpu_seconds(function):
+    """Processor time of all threads of a call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a run of `train_centre` does before its second step, part by part.
+
+    python -m benchmarks.first_step
+
+Two starts on made-up faces: the first one converts them, builds the net and does one step, which traces
+the graph, and is told to stop; the second one goes on from the checkpoint. The seconds are those that the
+run's own log gives; only until the net is there, with all imports, is measured from outside.
+"""
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.comparison import Row, report
+
+_FACES = {"identities": 60, "images": 16, "held_out": 5, "pairs": 20, "videos": 4, "frames": 1}
+# The line of the log that tells, and its seconds.
+LINES = {
+    "net": re.compile(r"net: \S+, built in ([\d.]+) s"),
+    "conversion": re.compile(r"\d+ label mismatches; ([\d.]+) s, "),
+    "first step": re.compile(r"first step, .*: ([\d.]+) s"),
+    "restore": re.compile(r"going on from step .*, read in ([\d.]+) s"),
+}
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.first_step", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--net_depth", type=int, default=50)
+    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
+    parser.add_argument("--batch_size", type=int, default=32)
+    report(rows(parser.parse_args(argv)))
+
+
+def rows(args):
+    """Yields the rows, when both starts are done; `args` as parsed by `main`."""
+    from dataset.synthetic import write_set
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_set(Path(folder, "faces"), **_FACES)
+        config = Path(folder, "faces", "config.ini")
+        config.write_text(config.read_text().replace("enable = true", "enable = false"))
+        first = start(Path(folder), config, args)
+        second = start(Path(folder), config, args)
+    of_net = f"IR-{args.net_depth} {args.image_size[0]}x{args.image_size[1]}"
+    for what, seconds in {
+        "convert two small sources": sum(first["conversion"]),
+        f"imports, flags and {of_net}": first["until net"],
+        f"of these, build {of_net}": sum(first["net"]),
+        f"restore {of_net} and momentum": sum(second["restore"]),
+        f"first step with tracing, batch {args.batch_size}": sum(first["first step"]),
+        "the same after a restore": sum(second["first step"]),
+    }.items():
+        yield Row(f"start of train_centre: {what}", "", "s", seconds)
+
+
+def start(folder, config, args):
+    """Runs `train_centre` until its first step is done and saved.
+
+    Args:
+        folder: Path, for what it writes.
+        config: Path.
+        args: parsed flags.
+
+    Returns:
+        dict from the names of `LINES` to lists of seconds, one for each such line; and `"until net"`, a
+        float.
+
+    Raises:
+        RuntimeError: the run failed; holds the end of its log.
+    """
+    command = [
+        *(sys.executable, "-m", "train_centre", "--image_size", *map(str, args.image_size)),
+        *(f"--config={config}", f"--net_depth={args.net_depth}", f"--batch_size={args.batch_size}"),
+        *(f"--{name}_path={folder / name}" for name in ("summary", "ckpt", "saved_model", "log_file")),
+    ]
+    begin = time.perf_counter()
+    times, lines = {name: [] for name in LINES}, []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            lines.append(line)
+            if LINES["net"].match(line):
+                times["until net"] = time.perf_counter() - begin
+            for name, pattern in LINES.items():
+                times[name] += map(float, pattern.findall(line))
+            if LINES["first step"].match(line):
+                process.terminate()
+    if process.returncode != 128 + signal.SIGTERM:
+        raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}\n{''.join(lines[-20:])}")
+    return times
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How fast training batches come, beside decoding alone and beside a loader in Python.
+
+    python -m benchmarks.input_pipeline
+
+Drawn faces of 112x112 at quality 95, in a temporary folder: read from the converted source, decoded,
+cropped to 112x96, mirrored and normalised. Beside it simplejpeg, which only decodes, from memory, with as
+many threads as there are cores, each into a buffer of its own; and one thread with PIL, NumPy and a queue,
+from memory, too.
+"""
+
+import argparse
+import io
+import itertools
+import os
+import queue
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import simplejpeg
+
+from benchmarks.comparison import Row, interleaved, medians, report
+from benchmarks.made_up_faces import convert_faces, made_up_faces
+
+IMAGE_SIZE = (112, 96)
+_WHAT = "input pipeline, 112x112 q95 to float32 112x96"
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.input_pipeline", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--batch_size", type=int, default=128, help="(%(default)s)")
+    parser.add_argument("--batches", type=int, default=64, help="in each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of simplejpeg (%(default)s)")
+    report(rows(parser.parse_args(argv)))
+
+
+def rows(args):
+    """Yields the rows of the table."""
+    from dataset.combine import CombinedSources
+    from dataset.pipeline import TrainingBatches
+    from dataset.sampler import ShuffledSampler
+
+    faces = made_up_faces(512)
+    num_images = args.batch_size * args.batches
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.threads) as pool:
+        sources = CombinedSources([convert_faces(Path(folder), "faces", faces, 128, 64)])
+        sampler = ShuffledSampler(sources.sizes, args.batch_size)
+        dataset = TrainingBatches(sources, sampler, IMAGE_SIZE).dataset(0)
+        chunks = [
+            list(itertools.islice(itertools.cycle(faces), first, first + args.batch_size))
+            for first in range(0, num_images, args.batch_size)
+        ]
+        processor_time = {}
+
+        def timed(name, work):
+            def way():
+                start = time.process_time()
+                work()
+                processor_time.setdefault(name, []).append(time.process_time() - start)
+
+            return way
+
+        ways = {
+            "ours": lambda: consume(itertools.islice(dataset, args.batches)),
+            "simplejpeg": lambda: consume(pool.map(decode_all, chunks)),
+            "python": lambda: consume(python_batches(chunks)),
+        }
+        seconds = medians(interleaved({name: timed(name, way) for name, way in ways.items()}, args.rounds))
+    rates = {name: num_images / of_way for name, of_way in seconds.items()}
+    cost = {name: 1e6 / num_images * of_way for name, of_way in medians(processor_time).items()}
+    for name, reference, to_reach in (
+        ("simplejpeg", f"simplejpeg decode alone, {args.threads} threads", "at least 0.8"),
+        ("python", "PIL, NumPy and a queue, one thread", "at least 3"),
+    ):
+        ratio = rates["ours"] / rates[name]
+        yield Row(_WHAT, reference, "images/s", rates["ours"], rates[name], ratio, to_reach)
+    yield Row(
+        f"{_WHAT}, time of a core",
+        "simplejpeg decode alone",
+        "µs/image",
+        cost["ours"],
+        cost["simplejpeg"],
+        cost["ours"] / cost["simplejpeg"],
+    )
+
+
+def consume(batches):
+    """Takes all of them and keeps none."""
+    for _ in batches:
+        pass
+
+
+def decode_all(images):
+    """Decodes JPEGs of 112x112, and nothing else."""
+    buffer = np.empty((112, 112, 3), np.uint8)
+    for image in images:
+        simplejpeg.decode_jpeg(image, buffer=buffer)
+
+
+def python_batches(chunks):
+    """What a thread of plain Python makes of lists of JPEGs: yields float32 `(batch, 112, 96, 3)`, BGR."""
+    batches = queue.Queue(maxsize=4)
+
+    def work():
+        rng = np.random.default_rng(0)
+        for chunk in chunks:
+            batches.put(np.stack([python_image(image, rng.random() < 0.5) for image in chunk]))
+        batches.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (batch := batches.get()) is not None:
+        yield batch
+
+
+def python_image(image, is_mirrored):
+    """One image by PIL and NumPy: float32 `(112, 96, 3)`, BGR, normalised."""
+    pixels = np.asarray(PIL.Image.open(io.BytesIO(image)).convert("RGB"))[:, 8:104, ::-1]
+    pixels = pixels[:, ::-1] if is_mirrored else pixels
+    return (pixels.astype(np.float32) - 127.5) / 128.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The loss of many identities against the product and the softmax in it, forwards and backwards.
+
+    python -m benchmarks.margin_head
+
+Embeddings lie in memory, and the gradients are those of embeddings and centres. The reference is what
+TensorFlow has for a classifier: `embeddings @ centres`, `tf.nn.sparse_softmax_cross_entropy_with_logits`, and
+their gradients. The last rows are whole steps of a trainer with the net left out: decay, norm of the
+gradient and momentum come on top.
+"""
+
+import argparse
+import os
+
+import numpy as np
+
+from benchmarks.comparison import Row, interleaved, medians, report
+
+DIM = 512
+REFERENCE = "matmul + softmax cross-entropy"
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.margin_head", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--identities", type=int, default=100_000, metavar="N")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--sample_rate", type=float, default=0.1)
+    parser.add_argument("--losses", nargs="+", default=["arcface"], metavar="LOSS", help="others, dense")
+    parser.add_argument("--rounds", type=int, default=11)
+    args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    report(rows(args))
+
+
+def rows(args):
+    """The rows of the table, one after the other; times are in ms, the smaller the better."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((args.batch_size, DIM), np.float32)
+    identities = rng.integers(0, args.identities, args.batch_size, np.int32)
+    of = f"{args.identities:,} identities, batch {args.batch_size}"
+    sampled = f"sampled {args.sample_rate:g}"
+
+    heads = {
+        REFERENCE: reference(args.identities, embeddings, identities),
+        "ordered": reference(args.identities, embeddings, identities, ordered=True),
+        "dense": head("angular_centre", args.identities, 1.0, embeddings, identities),
+        sampled: head("angular_centre", args.identities, args.sample_rate, embeddings, identities),
+        **{name: head(name, args.identities, 1.0, embeddings, identities) for name in args.losses},
+    }
+    ms = _milliseconds(heads, args.rounds)
+    yield _row(f"margin head, {of}", REFERENCE, ms["dense"], ms[REFERENCE], "at least 0.77")
+    yield _row(f"margin head, {sampled}", "margin head, dense", ms[sampled], ms["dense"], "at least 4")
+    yield _row("margin head", f"{REFERENCE}, products of the gradient as in ours", ms["dense"], ms["ordered"])
+    for name in args.losses:
+        yield _row(f"margin head, {name}", REFERENCE, ms[name], ms[REFERENCE])
+    heads.clear()
+
+    steps = {
+        "dense": step(args.identities, 1.0, embeddings, identities),
+        sampled: step(args.identities, args.sample_rate, embeddings, identities),
+    }
+    ms = _milliseconds(steps, args.rounds)
+    yield _row("margin head, whole step with decay and momentum, dense", "", ms["dense"], None)
+    yield _row(
+        f"margin head, whole step, {sampled}", "margin head, whole step, dense", ms[sampled], ms["dense"]
+    )
+
+
+def reference(num_identities, embeddings, identities, ordered=False):
+    """A function that computes a plain classifier's loss and gradients once.
+
+    Args:
+        num_identities: int > 0.
+        embeddings: float32 array `(batch, DIM)`.
+        identities: int32 array `(batch,)`.
+        ordered: bool, whether the products of the gradient are `losses.products.products`'s. Defaults to
+            `False`: TensorFlow's own.
+    """
+    import tensorflow as tf
+
+    from losses.products import products
+
+    multiply = products if ordered else tf.matmul
+    embeddings, identities = tf.constant(embeddings), tf.constant(identities)
+    centres = tf.Variable(tf.random.stateless_normal((DIM, num_identities), (0, 0), stddev=0.005))
+
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            logits = multiply(embeddings, tf.convert_to_tensor(centres))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)
+            loss = tf.reduce_mean(losses)
+        return loss, tape.gradient(loss, [embeddings, centres])
+
+    return lambda: float(compute()[0])
+
+
+def head(loss, num_identities, sample_rate, embeddings, identities):
+    """The same of a loss layer.
+
+    Args:
+        loss: str, name of the loss.
+        num_identities: int > 0.
+        sample_rate: float in `(0, 1]`.
+        embeddings: float32 array `(batch, DIM)`.
+        identities: int32 array `(batch,)`.
+    """
+    import tensorflow as tf
+
+    from losses.build import build_loss
+
+    layer = build_loss(loss, num_identities, sample_rate=sample_rate)
+    layer.build((None, DIM))
+    step = tf.Variable(0, dtype=tf.int64)
+    layer.follow(lambda: step)  # another sample every time
+    embeddings, identities = tf.constant(embeddings), tf.constant(identities)
+
+    @tf.function
+    def compute():
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            terms = layer(embeddings, identities)
+            mean = {name: tf.reduce_mean(values) for name, values in terms.items()}
+        gradients = tape.gradient(mean["loss"], [embeddings, layer.centres.value])
+        step.assign_add(1)
+        return mean, gradients
+
+    return lambda: float(compute()[0]["loss"])
+
+
+def step(num_identities, sample_rate, embeddings, identities):
+    """A function that does one step of a trainer: the head, and a square dense layer for a net.
+
+    Args:
+        num_identities: int > 0.
+        sample_rate: float in `(0, 1]`.
+        embeddings: float32 array `(batch, DIM)`.
+        identities: int32 array `(batch,)`.
+    """
+    import keras
+    import tensorflow as tf
+
+    from losses.build import build_loss
+    from training.optimizer import MomentumSGD
+    from training.strategy import make_strategy
+    from training.trainer import Trainer
+
+    inputs = keras.Input((DIM,))
+    dense = keras.layers.Dense(DIM, kernel_initializer="orthogonal", name="E_DenseLayer")
+    backbone = keras.Model(inputs, dense(inputs))
+    layer = build_loss("angular_centre", num_identities, sample_rate=sample_rate)
+    layer.build(backbone.output_shape)
+    decayed = [backbone.trainable_variables[0], *layer.trainable_variables]
+    trainer = Trainer(make_strategy(), backbone, layer, MomentumSGD(0.01), decayed)
+    embeddings, identities = tf.constant(embeddings), tf.constant(identities)
+    return lambda: float(trainer.train_step(embeddings, identities)["total"])
+
+
+def _milliseconds(ways, rounds):
+    return {name: 1e3 * seconds for name, seconds in medians(interleaved(ways, rounds, warm_up=2)).items()}
+
+
+def _row(what, reference, ours, of_reference, to_reach=""):
+    ratio = None if of_reference is None else of_reference / ours
+    return Row(what, reference, "ms", ours, of_reference, ratio, to_reach)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Our training step in bfloat16, and in float32, beside plain Keras.
+
+    python -m benchmarks.mixed_precision
+
+The reference is float32 with Keras's own layers, batch normalisation and PReLU among them, in one
+`tf.function`. All have the same loss, decay and momentum, and a batch that stays in memory.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.comparison import Row, interleaved, medians, report
+
+# What computes in bfloat16 by itself; other processors emulate it.
+_FEATURES = ("avx512_bf16", "amx_bf16")
+_NUM_IDENTITIES = 1000
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mixed_precision", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--net_depth", type=int, default=50)
+    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=6)
+    report(rows(parser.parse_args(argv)))
+
+
+def rows(args):
+    """Yields a row for each precision; `args` as parsed by `main`."""
+    from benchmarks.plain_net import PlainStep, made_up_batch, our_step, plain_net
+
+    size = tuple(args.image_size)
+    batch = made_up_batch(args.batch_size, size, _NUM_IDENTITIES)
+    plain = PlainStep(plain_net(args.net_depth, size, keras_norm=True, keras_prelu=True), _NUM_IDENTITIES)
+    steps = {dtype: our_step(args.net_depth, size, _NUM_IDENTITIES, dtype) for dtype in _TO_REACH}
+    ways = {name: lambda step=step: step(*batch) for name, step in {"plain": plain, **steps}.items()}
+    seconds = medians(interleaved(ways, args.rounds, warm_up=2))
+    for dtype, to_reach in _TO_REACH.items():
+        yield Row(
+            f"training step, IR-{args.net_depth} {size[0]}x{size[1]}, batch {args.batch_size}, {dtype}",
+            "float32, Keras's own layers in a tf.function",
+            "images/s",
+            args.batch_size / seconds[dtype],
+            args.batch_size / seconds["plain"],
+            seconds["plain"] / seconds[dtype],
+            to_reach,
+        )
+
+
+def _has_bfloat16():
+    info = Path("/proc/cpuinfo")
+    return info.exists() and any(feature in info.read_text().split() for feature in _FEATURES)
+
+
+_TO_REACH = {"mixed_bfloat16": "at least 2.0" if _has_bfloat16() else "", "float32": ""}
+
+
+if __name__ == "__main__":
+    main()

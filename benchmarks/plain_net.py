@@ -1,0 +1,108 @@
+"""The limit of a training step: a plain Keras functional model and one `tf.function`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from losses.angular_centre import AngularCentreLoss
+from nets.backbone import Backbone
+from nets.batch_norm import BatchNorm
+from nets.decay import decayed_variables
+from nets.prelu import PReLU
+from nets.resnet_ir import resnet_ir
+from training.optimizer import MomentumSGD
+from training.trainer import Trainer
+
+# Of the original's decay, by the last part of a variable's name: see `nets.decay`.
+_DECAYED = ("kernel", "gamma", "alphas", "alpha", "embedding_weights")
+
+
+class PlainStep:
+    """Forward pass, loss, decay, gradients and momentum in one function, and nothing around it.
+
+    What a user of Keras would write by hand for the same objective: no strategy, no norm of the
+    gradient, no metrics, no schedule.
+
+    Args:
+        net: `keras.Model` from images to embeddings.
+        num_identities: int > 0.
+        learning_rate: float. Defaults to `0.001`.
+    """
+
+    def __init__(self, net, num_identities, learning_rate=0.001):
+        self.net = net
+        self.head = AngularCentreLoss(num_identities)
+        self.head.build(net.output_shape)
+        self.optimizer = keras.optimizers.SGD(learning_rate, momentum=0.9)
+        self._variables = net.trainable_variables + self.head.trainable_variables
+        self._decayed = [v for v in self._variables if v.path.rsplit("/", 1)[-1] in _DECAYED]
+        self.optimizer.build(self._variables)
+        self._step = tf.function(self._update)
+
+    def __call__(self, images, identities):
+        """One step; returns its loss as a float, when the device is done."""
+        return float(self._step(images, identities))
+
+    def _update(self, images, identities):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.head(self.net(images, training=True), identities)["loss"])
+            loss += 1e-4 * tf.add_n([tf.nn.l2_loss(variable.value) for variable in self._decayed])
+        gradients = tape.gradient(loss, [variable.value for variable in self._variables])
+        self.optimizer.apply(gradients, self._variables)
+        return loss
+
+
+def plain_net(depth, image_size, keras_norm=False, keras_prelu=False):
+    """The original's net as a plain functional model; arguments as of `resnet_ir` and `with_keras_layers`."""
+    return with_keras_layers(resnet_ir(depth, image_size=image_size), keras_norm, keras_prelu)
+
+
+def with_keras_layers(net, norm, prelu):
+    """The same net on layers that Keras brings along, with fresh weights.
+
+    Args:
+        net: functional `keras.Model`.
+        norm: bool, `keras.layers.BatchNormalization` in place of ours.
+        prelu: bool, `keras.layers.PReLU` in place of ours.
+
+    Returns:
+        A `keras.Model`; the one that was given if nothing is exchanged.
+    """
+
+    def exchanged(layer):
+        if norm and isinstance(layer, BatchNorm):
+            return keras.layers.BatchNormalization(
+                momentum=layer.momentum, epsilon=layer.epsilon, name=layer.name
+            )
+        if prelu and isinstance(layer, PReLU):
+            shared = list(range(1, len(layer.output.shape) - 1))
+            return keras.layers.PReLU(shared_axes=shared, name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(net, clone_function=exchanged) if norm or prelu else net
+
+
+def our_step(depth, image_size, num_identities, dtype="float32"):
+    """Our step as the session makes it, with a batch in memory.
+
+    Args:
+        depth, image_size: of the original's net.
+        num_identities: int > 0.
+        dtype: dtype policy of the layers. Defaults to `"float32"`.
+
+    Returns:
+        Function of images and identities, which returns the loss as a float.
+    """
+    backbone = Backbone(f"ir{depth}", image_size=image_size, dtype=dtype)
+    head = AngularCentreLoss(num_identities)
+    head.build(backbone.output_shape)
+    decayed = decayed_variables(backbone) + head.trainable_variables
+    trainer = Trainer(tf.distribute.get_strategy(), backbone, head, MomentumSGD(0.001), decayed)
+    return lambda images, identities: float(trainer.train_step(images, identities)["total"])
+
+
+def made_up_batch(batch_size, image_size, num_identities):
+    """Noise in the range of images, and identities."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (batch_size, *image_size, 3)).astype(np.float32)
+    return tf.constant(images), tf.constant(rng.integers(0, num_identities, batch_size, np.int32))

@@ -1,0 +1,84 @@
+"""What batches of identities and batches by weight cost, beside those of a plain shuffle.
+
+    python -m benchmarks.sampling
+
+The same pipeline with three samplers, from reading to normalised images, over two sources of drawn faces in a
+temporary folder: every record in turn; identities with several images each, for the triplet loss; and the
+sources in shares by weight, each with epochs of its own.
+"""
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+
+from benchmarks.comparison import Row, interleaved, medians, report
+from benchmarks.made_up_faces import convert_faces, made_up_faces
+
+IMAGE_SIZE = (112, 96)
+WEIGHTS = (0.5, 0.5)  # of sources of which one is three times as large
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--identities", type=int, default=32, help="in a batch (%(default)s)")
+    parser.add_argument("--images", type=int, default=3, help="of each (%(default)s)")
+    parser.add_argument("--batches", type=int, default=64, help="in each round (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
+    report(rows(parser.parse_args(argv)))
+
+
+def rows(args):
+    """Yields the rows of the table."""
+    from dataset.combine import CombinedSources
+    from dataset.identity_sampler import IdentitySampler
+    from dataset.pipeline import TrainingBatches
+    from dataset.sampler import ShuffledSampler
+
+    batch_size = args.identities * args.images
+    faces = made_up_faces(512)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = CombinedSources(
+            [
+                convert_faces(Path(folder), name, faces, num_identities, 32)
+                for name, num_identities in (("small", 64), ("large", 192))
+            ]
+        )
+        samplers = {
+            "plain": ShuffledSampler(sources.sizes, batch_size),
+            "identities": IdentitySampler(sources.labels, batch_size, args.images),
+            "weights": ShuffledSampler(sources.sizes, batch_size, weights=WEIGHTS),
+        }
+        datasets = {
+            name: TrainingBatches(sources, sampler, IMAGE_SIZE).dataset(0)
+            for name, sampler in samplers.items()
+        }
+        seconds = medians(
+            interleaved(
+                {
+                    name: lambda dataset=dataset: consume(itertools.islice(dataset, args.batches))
+                    for name, dataset in datasets.items()
+                },
+                args.rounds,
+            )
+        )
+    rates = {name: batch_size * args.batches / of_way for name, of_way in seconds.items()}
+    for name, what in (
+        ("identities", f"P x K batches, {args.identities} x {args.images}"),
+        ("weights", "balanced sampling, two sources by weight"),
+    ):
+        ratio = rates[name] / rates["plain"]
+        yield Row(what, "the plain pipeline", "images/s", rates[name], rates["plain"], ratio, "at least 0.9")
+
+
+def consume(batches):
+    """Takes all of them and keeps none."""
+    for _ in batches:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""How long every program takes to answer `--help`, beside a Python that imports argparse.
+
+python -m benchmarks.start_up
+"""
+
+import argparse
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.comparison import Row, interleaved, medians, report
+
+ROOT = Path(__file__).parents[1]
+_REFERENCE = 'python -c "import argparse"'
+_MAX_SECONDS = 0.5
+# Neither is the project's: what tests start, and what lies beside it in a working copy.
+_NOT_HERE = ("tests", "build", "dist")
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.start_up", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="modules (all programs)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--all", action="store_true", help="a row for every one, not for the slowest alone")
+    args = parser.parse_args(argv)
+    report(rows(args.names or programs(), args.rounds, args.all))
+
+
+def programs():
+    """Modules that do something when they are started: list of str, as `python -m` takes them."""
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] not in _NOT_HERE and not parts[0].startswith(".") and _is_program(path):
+            found.append(".".join(parts).removesuffix(".__main__"))
+    return found
+
+
+def rows(names, rounds, every):
+    """Yields the row of the slowest, or one for each, slowest first."""
+    ways = {_REFERENCE: functools.partial(run, "-c", "import argparse")}
+    ways |= {name: functools.partial(run, "-m", name, "--help") for name in names}
+    seconds = medians(interleaved(ways, rounds))
+    reference = seconds.pop(_REFERENCE)
+    slowest = sorted(seconds, key=seconds.get, reverse=True)
+    for name in slowest if every else slowest[:1]:
+        what = f"`python -m {name} --help`"
+        if not every:
+            what = f"start-up: `--help` of the slowest of {len(names)} programs, `{name}`"
+        limit = f"under {_MAX_SECONDS} s"
+        yield Row(what, f"`{_REFERENCE}`", "s", seconds[name], reference, seconds[name] / reference, limit)
+
+
+def run(*arguments):
+    """Runs Python in the project's folder; `CalledProcessError` if it fails."""
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+
+def _is_program(path):
+    """Whether there is an `if __name__ == "__main__":`."""
+    tests = [node.test for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.If)]
+    return any(ast.unparse(test) == "__name__ == '__main__'" for test in tests)
+
+
+if __name__ == "__main__":
+    main()

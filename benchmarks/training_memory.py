@@ -1,0 +1,173 @@
+"""Peak memory of `train_centre`, against what its arrays take by arithmetic.
+
+    python -m benchmarks.training_memory
+
+Real runs in processes of their own: made-up images, of which only some of the identities have any; steps,
+a checkpoint, a SavedModel. Left out is what the process held when it had imported the program and
+TensorFlow, before it made anything; that is a row of its own. The arithmetic is of
+`training.needs.memory_needs`, without the gradients, and is printed part by part.
+
+With oneDNN TensorFlow keeps all memory that it ever took on a CPU in an allocator of its own, with gaps where
+nothing fits. The second run has it take arrays of over 4 MB from the system, in huge pages, which are quicker
+to get, and give them back.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.comparison import Row, report
+from benchmarks.many_identities import peak, resident
+
+# What is compared with; gradients and what the head works in are to fit in beside.
+COUNTED = ("weights", "optimizer", "batch", "activations", "logits")
+SYSTEM_ALLOCATOR = {
+    "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1",
+}
+_NUM_IMAGES = 256
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_memory", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--identities", type=int, default=94_000, metavar="N")
+    parser.add_argument("--net_depth", type=int, default=50)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96))
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--sample_rate", type=float, default=1.0)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.one:
+        print(json.dumps(measure(args)))
+        return
+    report(rows(args))
+
+
+def rows(args):
+    """The rows of the table, in MB."""
+    of = f"depth {args.net_depth}, {args.identities:,} identities, batch {args.batch_size}"
+    environments = {"": {}, ", arrays from the system": SYSTEM_ALLOCATOR}
+    for how, environment in environments.items():
+        numbers = run(args, environment)
+        counted = sum(numbers["needs"][name] for name in COUNTED)
+        taken = numbers["peak"] - numbers["start"]
+        yield Row(
+            f"memory of train_centre, {of}{how}",
+            "weights + optimizer + activations",
+            "MB",
+            taken / 1e6,
+            counted / 1e6,
+            taken / counted,
+            "at most 1.3",
+        )
+        yield Row(f"memory of train_centre{how}: the last step", "", "s", numbers["last_step"])
+    yield Row(
+        "memory of train_centre: before the first step",
+        "",
+        "MB",
+        (numbers["before"] - numbers["start"]) / 1e6,
+    )
+    yield Row("memory of train_centre: program and TensorFlow, left out", "", "MB", numbers["start"] / 1e6)
+    for name, size in numbers["needs"].items():
+        yield Row(f"memory of train_centre, by arithmetic: {name}", "", "MB", size / 1e6)
+
+
+def run(args, environment):
+    """What `measure` returns, from a process of its own with more environment variables."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder), args.identities)
+        command = [sys.executable, "-m", "benchmarks.training_memory", "--one", folder]
+        for name in ("identities", "net_depth", "batch_size", "image_size", "steps", "sample_rate"):
+            value = getattr(args, name)
+            command += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+        done = subprocess.run(
+            command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def write_data(folder, num_identities):
+    """A list of made-up images whose labels go up to `num_identities - 1`, and a config."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    lines = []
+    for number, label in enumerate(np.linspace(0, num_identities - 1, _NUM_IMAGES).astype(int)):
+        noise = rng.integers(0, 256, (14, 14, 3), np.uint8)
+        cv2.imwrite(str(folder / "images" / f"{number}.jpg"), cv2.resize(noise, (112, 112)))
+        lines.append(f"images/{number}.jpg {label}\n")
+    (folder / "train_list.txt").write_text("".join(lines))
+    (folder / "config.ini").write_text(
+        "[records]\ntfrecords = ./tfrecords\n[made_up]\ntrain_list = ./train_list.txt\n"
+    )
+
+
+def measure(args):
+    """Runs `train_centre` in this process.
+
+    Args:
+        args: parsed flags; `args.one` is the folder of `write_data`.
+
+    Returns:
+        dict: `start`, bytes held before anything was made; `before` and `peak`, the most that was held until
+        the first step and until the end; `needs`, dict of `training.needs.memory_needs`; `last_step`, in
+        seconds.
+
+    Raises:
+        ValueError: the run failed.
+    """
+    import train_centre
+    from dataset.config import read_config
+    from dataset.convert import convert_sources
+    from training import preflight
+    from training.session import Trainer  # and with it TensorFlow and all else of a run
+
+    convert_sources(read_config(args.one / "config.ini"), ["made_up"])
+    numbers = {"start": resident()}
+    needs, step = preflight.memory_needs, Trainer.train_step
+
+    def memory_needs(*given):
+        numbers["needs"] = needs(*given)
+        return numbers["needs"]
+
+    def train_step(self, images, identities):
+        numbers.setdefault("before", peak())
+        begin = time.perf_counter()
+        terms = step(self, images, identities)
+        float(terms["total"])
+        numbers["last_step"] = time.perf_counter() - begin
+        return terms
+
+    preflight.memory_needs, Trainer.train_step = memory_needs, train_step
+    folders = ("summary_path", "ckpt_path", "saved_model_path", "log_file_path")
+    code = train_centre.main(
+        [
+            f"--config={args.one / 'config.ini'}",
+            "--source=made_up",
+            f"--net_depth={args.net_depth}",
+            f"--batch_size={args.batch_size}",
+            f"--max_steps={args.steps}",
+            f"--sample_rate={args.sample_rate}",
+            *("--image_size", *map(str, args.image_size)),
+            *(f"--{name}={args.one / name}" for name in folders),
+        ]
+    )
+    if code:
+        raise ValueError(f"train_centre: expected exit code 0, received {code}")
+    numbers["peak"] = peak()
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

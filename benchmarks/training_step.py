@@ -1,0 +1,160 @@
+"""The whole loop of `train_centre` beside the bare step of a plain Keras model.
+
+    python -m benchmarks.training_step
+
+Ours is `train_centre` itself, as its flags set it up, on made-up faces in TFRecords: reading, decoding,
+losses, decay, norm of the gradient, metrics, log lines and TensorBoard scalars; the last two come once a
+turn, more often than by default. The limit has the same layers, loss, decay and momentum in one
+`tf.function`, a batch that stays in memory, and nothing else.
+
+The two take turns, a few steps each, within one process. While the limit runs, our pipeline reads ahead.
+These batches are not free: our time is charged with what it takes to make every batch of a turn, measured
+with nothing else running, whether it was made in the pause or not. So the ratio errs against ours.
+"""
+
+import argparse
+import contextlib
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+from benchmarks.comparison import Row, report
+
+# Steps before the first turn: the first one traces.
+_WARM_UP = 2
+_FACES = {"identities": 60, "images": 16, "held_out": 5, "pairs": 20, "videos": 4, "frames": 1}
+
+
+class _Measured(Exception):
+    """Ends the run after the last turn, before it saves and exports."""
+
+
+class Turns:
+    """Batches that are given on as they are; the reference has its turn after every few of them.
+
+    Args:
+        batches: `dataset.pipeline.TrainingBatches`.
+        reference: function without arguments, a turn of it.
+        steps: int > 0, batches in a turn of ours.
+        rounds: int > 0, turns.
+        clock: function that returns seconds. Defaults to `time.perf_counter`.
+
+    Attributes:
+        ours, references: lists of float, the seconds of each turn.
+    """
+
+    def __init__(self, batches, reference, steps, rounds, clock=time.perf_counter):
+        self.batches = batches
+        self.reference = reference
+        self.steps = steps
+        self.rounds = rounds
+        self.clock = clock
+        self.ours = []
+        self.references = []
+
+    def start_at(self, step):
+        """Yields the batches; raises after the last turn."""
+        start = None
+        for count, batch in enumerate(self.batches.start_at(step), 1 - _WARM_UP):
+            yield batch
+            # Back here, the step on this batch is done, and so is what the loop does after a step.
+            if count < 0 or count % self.steps:
+                continue
+            stop = self.clock()
+            if start is not None:
+                self.ours.append(stop - start)
+            if len(self.ours) == self.rounds:
+                raise _Measured
+            self.reference()
+            start = self.clock()
+            self.references.append(start - stop)
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--net_depth", type=int, default=50)
+    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=3, help="in a turn")
+    parser.add_argument("--rounds", type=int, default=4, help="turns")
+    report(rows(parser.parse_args(argv)))
+
+
+def rows(args):
+    """Yields the row; `args` as parsed by `main`."""
+    turns, of_input = measure(args)
+    images = args.steps * args.batch_size
+    ours = images / (statistics.median(turns.ours) + images / of_input)
+    reference = images / statistics.median(turns.references)
+    height, width = args.image_size
+    yield Row(
+        f"training step, IR-{args.net_depth} {height}x{width}, batch {args.batch_size}, float32: all of "
+        f"train_centre",
+        "plain Keras model of our layers in a tf.function, no data, no log",
+        "images/s",
+        ours,
+        reference,
+        ours / reference,
+        "at least 0.97",
+    )
+
+
+def measure(args):
+    """Trains in turns with the reference.
+
+    Returns:
+        `(turns, of_input)`: the `Turns`, and the images/s of the pipeline with nothing else running.
+    """
+    import train_centre
+    from benchmarks.plain_net import PlainStep, made_up_batch, plain_net
+    from dataset.synthetic import write_set
+    from training.loop import TrainingLoop
+    from training.speed_check import input_speed
+
+    size = tuple(args.image_size)
+    taken = []
+
+    def loop(trainer, batches, *others, **settings):
+        taken.append(Turns(batches, reference, args.steps, args.rounds))
+        return TrainingLoop(trainer, taken[0], *others, **settings)
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_set(Path(folder, "faces"), **_FACES)
+        plain = PlainStep(plain_net(args.net_depth, size), _FACES["identities"])
+        batch = made_up_batch(args.batch_size, size, _FACES["identities"])
+        plain(*batch)
+
+        def reference():
+            for _ in range(args.steps):
+                plain(*batch)
+
+        with mock.patch("training.session.TrainingLoop", loop), contextlib.suppress(_Measured):
+            train_centre.main(_flags(Path(folder), args))
+        if not taken or len(taken[0].ours) < args.rounds:
+            raise RuntimeError("train_centre ended before it was measured; its log says why")
+        return taken[0], input_speed(taken[0].batches, 0, args.batch_size)
+
+
+def _flags(folder, args):
+    # Nothing is scored: that would be within the first turn.
+    config = folder / "faces" / "config.ini"
+    config.write_text(config.read_text().replace("enable = true", "enable = false"))
+    values = {
+        "config": config,
+        "net_depth": args.net_depth,
+        "batch_size": args.batch_size,
+        "show_info_interval": args.steps,
+        "summary_interval": args.steps,
+        **{f"{name}_path": folder / name for name in ("summary", "ckpt", "saved_model", "log_file")},
+    }
+    size = ("--image_size", *map(str, args.image_size))
+    return [*size, *(f"--{name}={value}" for name, value in values.items())]
+
+
+if __name__ == "__main__":
+    main()

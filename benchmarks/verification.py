@@ -1,0 +1,217 @@
+"""Scoring pairs of faces, beside loops over folds and thresholds.
+
+    python -m benchmarks.verification
+
+The pairs are made up: distances that are nearly separable, as those of a trained net. The loops are written
+as the original's and InsightFace's are, and give the same accuracies and thresholds, which is checked. At
+600,000 pairs there is no loop to wait for; memory is the growth of the peak while 300,000 and 600,000 pairs
+of embeddings in memory are scored.
+"""
+
+import argparse
+import functools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.comparison import Row, interleaved, medians, report
+from benchmarks.many_identities import peak, resident
+from eval.distances import pair_distances
+from eval.insightface_protocol import evaluate_insightface
+from eval.verification import evaluate_pairs, even_folds
+
+DIM = 512
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.verification", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--pairs", type=int, default=6000, help="beside the loops (%(default)s)")
+    parser.add_argument("--many_pairs", type=int, default=600_000, help="without (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.one:
+        print(json.dumps(many(args.one)))
+        return
+    report(rows(args))
+
+
+def rows(args):
+    """The rows of the table."""
+    distances, is_same = made_up_distances(args.pairs)
+    embeddings, _ = made_up_embeddings(args.pairs)
+    folds = even_folds(is_same)
+    ways = {
+        "best threshold": (
+            lambda: evaluate_pairs(distances, is_same, folds=folds).fold_accuracies,
+            lambda: loop_over_thresholds(distances, is_same, folds),
+        ),
+        "crossing threshold": (
+            lambda: evaluate_pairs(distances, is_same, "crossing", folds=folds).fold_accuracies,
+            lambda: loop_of_the_original(distances, is_same, folds),
+        ),
+        "InsightFace's protocol": (
+            lambda: evaluate_insightface(embeddings, is_same).fold_accuracies,
+            lambda: loop_of_insightface(embeddings, is_same),
+        ),
+    }
+    for name, (ours, loop) in ways.items():
+        if not np.array_equal(ours(), loop()):
+            raise ValueError(f"{name}: expected the accuracies of the loop, received others")
+        # The quick one so often that it takes some milliseconds.
+        seconds = medians(
+            interleaved({"ours": functools.partial(repeat, ours, 10), "loop": loop}, args.rounds, warm_up=0)
+        )
+        mine = seconds["ours"] / 10
+        yield Row(
+            f"verification, {args.pairs:,} pairs, {name}",
+            "a loop over folds and thresholds" if "cross" not in name else "the original's loop over ranks",
+            "ms",
+            1e3 * mine,
+            1e3 * seconds["loop"],
+            seconds["loop"] / mine,
+            "at least 100" if name == "best threshold" else "",
+        )
+
+    half, whole = (measured(count) for count in (args.many_pairs // 2, args.many_pairs))
+    for name in whole["seconds"]:
+        yield Row(f"verification, {args.many_pairs:,} pairs, {name}", "", "s", whole["seconds"][name])
+    yield Row(
+        f"verification, {args.many_pairs:,} pairs, memory beside the embeddings",
+        f"{args.many_pairs // 2:,} pairs",
+        "MB",
+        whole["megabytes"],
+        half["megabytes"],
+        whole["megabytes"] / half["megabytes"],
+        "about 2",
+    )
+
+
+def repeat(function, times):
+    """Calls it so often."""
+    for _ in range(times):
+        function()
+
+
+def measured(num_pairs):
+    """`many` in a process of its own, so that the peak of memory is its own."""
+    command = [sys.executable, "-m", "benchmarks.verification", "--one", str(num_pairs)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
+def many(num_pairs):
+    """Seconds and megabytes of scoring so many pairs of embeddings, which are in memory before.
+
+    Returns:
+        dict: `seconds` by what is done, and `megabytes`, by which the peak is above the start.
+    """
+    embeddings, is_same = made_up_embeddings(num_pairs)
+    first, second = embeddings[0::2], embeddings[1::2]
+    evaluate_pairs(*made_up_distances(100))  # imports, which are not counted
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    seconds, before = {}, resident()
+    start = time.perf_counter()
+    distances = pair_distances(first, second, "cosine")
+    seconds["distances"] = time.perf_counter() - start
+    start = time.perf_counter()
+    evaluate_pairs(distances, is_same)
+    seconds["folds and thresholds"] = time.perf_counter() - start
+    start = time.perf_counter()
+    evaluate_insightface(embeddings, is_same)
+    seconds["InsightFace's protocol with distances"] = time.perf_counter() - start
+    return {"seconds": seconds, "megabytes": (peak() - before) / 1e6}
+
+
+def made_up_distances(num_pairs, seed=0):
+    """`(distances, is_same)`, float64 and bool `(num_pairs,)`: genuine and impostor pairs in turn."""
+    is_same = np.arange(num_pairs) % 2 == 0
+    distances = np.random.default_rng(seed).normal(np.where(is_same, 0.6, 1.0), 0.1)
+    return np.clip(distances, 0, 2), is_same
+
+
+def made_up_embeddings(num_pairs, seed=0):
+    """`(embeddings, is_same)`, float32 `(2 * num_pairs, DIM)`: some pairs are hard to tell."""
+    rng = np.random.default_rng(seed)
+    is_same = np.arange(num_pairs) % 2 == 0
+    embeddings = rng.standard_normal((2 * num_pairs, DIM), np.float32)
+    likeness = np.where(is_same, rng.uniform(0.2, 1, num_pairs), rng.uniform(0, 0.3, num_pairs))
+    embeddings[1::2] += embeddings[0::2] * likeness[:, None].astype(np.float32)
+    return embeddings, is_same
+
+
+def loop_over_thresholds(distances, is_same, folds):
+    """Accuracy of each fold at the threshold that is best on the others: one after the other is tried.
+
+    As facenet's and InsightFace's loops, with an array operation for each threshold; the thresholds are all
+    that differ, as in `eval.verification.best_threshold`.
+    """
+    accuracies = []
+    for fold in np.unique(folds):
+        others = folds != fold
+        of_others, same = distances[others], is_same[others]
+        values = np.unique(of_others)
+        thresholds = [values[0], *(values[:-1] + (values[1:] - values[:-1]) / 2), np.nextafter(values[-1], 9)]
+        right = [np.count_nonzero((of_others < threshold) == same) for threshold in thresholds]
+        best = np.flatnonzero(np.array(right) == max(right))
+        threshold = thresholds[best[(best.size - 1) // 2]]
+        accuracies.append(np.mean((distances[~others] < threshold) == is_same[~others]))
+    return accuracies
+
+
+def loop_of_the_original(distances, is_same, folds):
+    """Accuracy of each fold at the threshold where sorted distances cross.
+
+    References:
+    - margin-centre-face, `util/verification.py`: `test_kfold`, `find_threshold_sort`
+    """
+    accuracies = []
+    for fold in range(max(folds) + 1):
+        positives, negatives, right, count = [], [], 0, 0
+        for distance, same, number in zip(distances, is_same, folds, strict=True):
+            if number != fold:
+                (positives if same else negatives).append(distance)
+        threshold = 0
+        for positive, negative in zip(sorted(positives), sorted(negatives, reverse=True), strict=False):
+            if positive > negative:
+                threshold = (positive + negative) / 2
+                break
+        for distance, same, number in zip(distances, is_same, folds, strict=True):
+            if number == fold:
+                right += distance < threshold if same else distance > threshold
+                count += 1
+        accuracies.append(right / count)
+    return accuracies
+
+
+def loop_of_insightface(embeddings, is_same):
+    """Accuracy of each fold, and VAL as well.
+
+    References:
+    - InsightFace_TF, `verification.py`: `calculate_roc`, `calculate_val`; but distances are computed once
+    """
+    embeddings = embeddings / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    distances = np.square(embeddings[0::2] - embeddings[1::2]).sum(axis=1)
+    folds = np.array_split(np.arange(is_same.size), 10)
+    accuracies = []
+    for fold in folds:
+        others = np.setdiff1d(np.arange(is_same.size), fold)
+        of_others, same = distances[others], is_same[others]
+        thresholds = np.arange(0, 4, 0.01)
+        right = [np.mean((of_others < threshold) == same) for threshold in thresholds]
+        best = thresholds[np.argmax(right)]
+        accuracies.append(np.mean((distances[fold] < best) == is_same[fold]))
+        impostors = of_others[~same]
+        fars = [np.mean(impostors < threshold) for threshold in np.arange(0, 4, 0.001)]
+        np.interp(1e-3, fars, np.arange(0, 4, 0.001))
+    return accuracies
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+import subprocess
+
+import pytest
+
+from benchmarks.start_up import programs, rows, run
+
+
+def test_programs_are_found():
+    found = programs()
+    assert {"benchmarks", "benchmarks.start_up", "dataset.convert", "train_centre"} <= set(found)
+    assert not [name for name in found if name.startswith("tests.") or "__main__" in name]
+
+
+def test_a_row_for_the_slowest_or_for_each():
+    names = ["benchmarks", "dataset.convert"]
+    (slowest,) = rows(names, 1, every=False)
+    assert "of 2 programs, `dataset.convert`" in slowest.what
+    assert slowest.ratio == slowest.ours / slowest.reference_value > 1
+    assert len(list(rows(names, 1, every=True))) == 2
+
+
+def test_a_program_that_fails_is_an_error():
+    with pytest.raises(subprocess.CalledProcessError):
+        run("-c", "raise SystemExit(3)")

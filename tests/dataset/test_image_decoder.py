@@ -1,0 +1,102 @@
+"""Pixels of batches are those of TensorFlow's decoder, bit for bit, whoever has decoded them."""
+
+import io
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from dataset import image_decoder
+from dataset.image_decoder import ImageDecoder
+from dataset.preprocess import decode
+from tests.dataset.samples import encoded_image
+from tests.dataset.test_preprocess import SAMPLING, noise
+
+
+def decoded(encoded, size=(112, 112), crop=None, order="RGB", is_mirrored=False):
+    out = np.empty((*(crop or size), 3), np.uint8)
+    ImageDecoder(size, crop or size)(encoded, out, order, is_mirrored)
+    return out
+
+
+def no_tensorflow(encoded, order):
+    raise AssertionError("simplejpeg has refused it")
+
+
+@pytest.mark.parametrize("sampling", [*SAMPLING, "grey"])
+@pytest.mark.parametrize("quality", [95, 50])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_decodes_as_by_tensorflow(sampling, quality, progressive, monkeypatch):
+    monkeypatch.setattr(image_decoder, "_by_tensorflow", no_tensorflow)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)
+    for image in (face, noise(112, 112, 3), noise(97, 113, 3)):
+        if sampling == "grey":
+            image = image[..., 0]
+        else:
+            options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling]]
+        encoded = cv2.imencode(".jpg", image, options)[1].tobytes()
+        expected = decode(tf.constant(encoded)).numpy()
+        np.testing.assert_array_equal(decoded(encoded, image.shape[:2]), expected)
+        np.testing.assert_array_equal(decoded(encoded, image.shape[:2], order="BGR"), expected[..., ::-1])
+
+
+def saved(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+RGB = PIL.Image.fromarray(noise(112, 112, 3))
+OTHERS = {
+    "PNG": saved(RGB, "PNG"),
+    "PNG with alpha": saved(PIL.Image.fromarray(noise(112, 112, 4)), "PNG"),
+    "PNG with a palette": saved(RGB.quantize(16), "PNG"),
+    "grey PNG of 16 bits": cv2.imencode(".png", noise(112, 112).astype(np.uint16) * 257)[1].tobytes(),
+    "CMYK": saved(RGB.convert("CMYK"), "JPEG"),
+    "progressive CMYK": saved(RGB.convert("CMYK"), "JPEG", progressive=True),
+    "RGB inside": saved(RGB, "JPEG", keep_rgb=True),
+    "bytes after the end": encoded_image(0) + b"more",
+    "bytes between two markers": encoded_image(0)[:2] + b"\x00\x01" + encoded_image(0)[2:],
+    "a flipped bit": encoded_image(0)[:1500] + bytes([encoded_image(0)[1500] ^ 8]) + encoded_image(0)[1501:],
+    "bit map": cv2.imencode(".bmp", noise(112, 112, 3))[1].tobytes(),
+    "cut off": encoded_image(0)[:-200],
+    "its header": encoded_image(0)[:300],
+    "nothing": b"",
+    "no image": b"no image",
+}
+
+
+@pytest.mark.parametrize("encoded", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_all_else_is_what_tensorflow_says(encoded, order):
+    try:
+        expected = decode(tf.constant(encoded)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        with pytest.raises(ValueError, match=r"^expected an image, received one that") as raised:
+            decoded(encoded, order=order)
+        assert error.message.splitlines()[0] in str(raised.value) and "\n" not in str(raised.value)
+    else:
+        np.testing.assert_array_equal(
+            decoded(encoded, order=order), expected if order == "RGB" else expected[..., ::-1]
+        )
+
+
+@pytest.mark.parametrize("crop", [(112, 96), (97, 111), (112, 97), (111, 112)])
+def test_crop_is_the_centre_of_what_was_mirrored(crop):
+    whole = decoded(encoded_image(3))
+    top, left = (112 - crop[0]) // 2, (112 - crop[1]) // 2
+    for is_mirrored in (False, True):
+        turned = whole[:, ::-1] if is_mirrored else whole
+        expected = turned[top : top + crop[0], left : left + crop[1]]
+        np.testing.assert_array_equal(decoded(encoded_image(3), crop=crop, is_mirrored=is_mirrored), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("size", [(96, 112), (112, 113), (224, 56)])
+def test_another_size(suffix, size):
+    message = "expected an image of 112x112, received {}x{}".format(*size)
+    with pytest.raises(ValueError, match=message):
+        decoded(encoded_image(0, *size, suffix))

@@ -1,0 +1,57 @@
+"""Products with centres against TensorFlow's own operations and their gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from losses.products import cross_entropy, inverse_lengths, products
+
+
+def values_and_gradients(function, *sources):
+    """Of a function of float32 arrays; the gradient is that of a sum with different weights."""
+    sources = [tf.constant(source, tf.float32) for source in sources]
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        values = function(*sources)
+        weights = tf.random.stateless_normal(tf.shape(values), (1, 2))
+        weighted = tf.reduce_sum(weights * values)
+    return [values.numpy(), *(gradient.numpy() for gradient in tape.gradient(weighted, sources))]
+
+
+# Fewer rows than are squared at a time, as many, and some more.
+@pytest.mark.parametrize("dim", [5, 16, 37])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_cosines(dim, compiled):
+    rng = np.random.default_rng(0)
+    vectors, columns = rng.normal(size=(4, dim)), rng.normal(size=(dim, 9))
+    columns[:, 2] = 0  # of no length, and of less than the shortest that counts
+    columns[:, 3] *= 1e-8
+
+    def ours(vectors, columns):
+        return products(vectors, columns) * inverse_lengths(columns)
+
+    received = values_and_gradients(
+        tf.function(ours, jit_compile=True) if compiled else ours, vectors, columns
+    )
+    expected = values_and_gradients(lambda v, c: v @ tf.math.l2_normalize(c, axis=0), vectors, columns)
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert np.abs(received[2][:, 2:4]).max() > 1e4  # the gradient of the product alone
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 300])
+def test_cross_entropy(scale):
+    logits = scale * np.random.default_rng(0).normal(size=(6, 11))
+    identities = np.array([0, 10, 3, 3, 5, 7], np.int32)
+    received = values_and_gradients(lambda x: cross_entropy(x, identities), logits)
+    expected = values_and_gradients(
+        lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(identities, x), logits
+    )
+    # At 300 most of the own probabilities are 0 in float32, and their logarithms are not.
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_logit_that_is_not_finite_shows():
+    for bad in (np.nan, np.inf):
+        assert not np.isfinite(cross_entropy(tf.constant([[0.0, bad]]), tf.constant([0]))).any()

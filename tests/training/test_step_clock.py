@@ -1,0 +1,24 @@
+from types import SimpleNamespace
+
+import tensorflow as tf
+
+from training import step_clock
+from training.step_clock import StepClock, first_step_timed
+
+
+def test_pauses_do_not_count(monkeypatch):
+    times = iter([0.0, 1.0, 11.0, 14.0, 24.0])
+    monkeypatch.setattr(step_clock, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    clock = StepClock(3)
+    with clock.paused():  # from 1 to 11
+        pass
+    assert clock.steps_per_second(7) == 1.0
+    assert clock.steps_per_second(7) == 1.0  # no step was done: the clock is not even looked at
+    assert clock.steps_per_second(12) == 0.5
+
+
+def test_only_the_first_step_is_timed(caplog):
+    caplog.set_level("INFO")
+    step = first_step_timed(lambda images, identities: {"total": tf.constant(images + identities)})
+    assert [float(step(1, number)["total"]) for number in range(3)] == [1.0, 2.0, 3.0]
+    assert [message.split(":")[0] for message in caplog.messages] == ["first step, with what is done once"]
