@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from losses.products import cross_entropy, inverse_lengths, products
+from losses.products import cross_entropy, unit_products
 from losses.shards import ShardedCosines, Shards
 
 
@@ -131,7 +131,7 @@ def is_highest(similarities, identities):
 
 
 def _to_columns(directions, columns):
-    return products(directions, columns) * inverse_lengths(columns)
+    return unit_products(directions, columns)
 
 
 def _sine(cosine):

@@ -1,4 +1,4 @@
-"""Products with centres, and the lengths of these, without a second copy of all of them."""
+"""Products with centres, without a second copy of all of them."""
 
 import tensorflow as tf
 
@@ -30,18 +30,17 @@ def products(vectors, columns):
 
 
 @tf.custom_gradient
-def inverse_lengths(columns):
-    """What makes columns ones of length 1.
+def unit_products(vectors, columns):
+    """The matrix product with columns of length 1: `vectors @ tf.math.l2_normalize(columns, axis=0)`.
 
-    `products(vectors, columns) * inverse_lengths(columns)` is
-    `vectors @ tf.math.l2_normalize(columns, axis=0)`, gradients included, and scales the products, which are
-    fewer than the columns' entries.
+    The products are scaled, which are fewer than the columns' entries; the gradient alike.
 
     Args:
+        vectors: float32, shape `(batch, dim)`.
         columns: float32, shape `(dim, num_columns)`.
 
     Returns:
-        float32 `(num_columns,)`, at most `1 / SHORTEST`.
+        float32 `(batch, num_columns)`.
     """
     # `tf.math.reduce_euclidean_norm` would be as fast, but XLA does not know it.
     squares = tf.add_n(
@@ -51,11 +50,17 @@ def inverse_lengths(columns):
         ]
     )
     inverse = tf.math.rsqrt(tf.maximum(squares, SHORTEST**2))
+    inner = tf.matmul(vectors, columns)
 
     def gradient(upstream):
-        return columns * tf.where(squares >= SHORTEST**2, -upstream * inverse**3, 0.0)
+        to_inner = upstream * inverse
+        to_inverse = tf.reduce_sum(upstream * inner, axis=0)
+        to_columns = tf.matmul(vectors, to_inner, transpose_a=True)
+        with tf.control_dependencies([to_columns]):
+            to_columns += columns * tf.where(squares >= SHORTEST**2, -to_inverse * inverse**3, 0.0)
+        return tf.transpose(tf.matmul(columns, to_inner, transpose_b=True)), to_columns
 
-    return inverse, gradient
+    return inner * inverse, gradient
 
 
 @tf.custom_gradient

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from losses.centre_layer import CentreLayer
 from losses.cosines import is_highest, own_entries, softmax_cross_entropy
-from losses.products import inverse_lengths, products
+from losses.products import products, unit_products
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -58,14 +58,15 @@ class SoftmaxLoss(CentreLayer):
 
     def call(self, embeddings, identities):
         embeddings, identities, centres = self._taken(embeddings, identities)
-        inner = products(embeddings, centres)
-        logits = inner * inverse_lengths(centres) if self.normalise_centres else inner
+        logits = (unit_products if self.normalise_centres else products)(embeddings, centres)
         cross_entropy = softmax_cross_entropy(identities, logits, self.label_smoothing)
-        lengths = tf.norm(embeddings, axis=1) * tf.norm(tf.gather(centres, identities, axis=1), axis=0)
+        lengths = tf.norm(embeddings, axis=1)
+        if not self.normalise_centres:
+            lengths *= tf.norm(tf.gather(centres, identities, axis=1), axis=0)
         return {
             "loss": cross_entropy,
             "cross_entropy": cross_entropy,
             # For the log only: the lengths have no gradient at 0.
-            "cosine": tf.stop_gradient(tf.math.divide_no_nan(own_entries(inner, identities), lengths)),
+            "cosine": tf.stop_gradient(tf.math.divide_no_nan(own_entries(logits, identities), lengths)),
             "accuracy": is_highest(logits, identities),
         }

@@ -17,7 +17,9 @@ def in_float32(backbone):
         `Backbone`.
     """
     copy = type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
-    copy.set_weights(backbone.get_weights())
+    # One by one: all of them at once are half a step's gradients, in memory that a run has no use for.
+    for variable, original in zip(copy.weights, backbone.weights, strict=True):
+        variable.assign(np.asarray(original))
     return copy
 
 

@@ -52,14 +52,15 @@ class PReLU(keras.layers.Layer):
 @tf.autograph.experimental.do_not_convert
 @tf.custom_gradient
 def _trained(inputs, alphas):
-    is_positive = inputs > 0
-
     def times_slope(values):
         # The same numbers as those of a choice between `values` and `alphas * values`, and a third quicker.
-        return tf.where(is_positive, tf.ones([], values.dtype), alphas) * values
+        return tf.where(inputs > 0, tf.ones([], values.dtype), alphas) * values
 
     def gradients(upstream):
         axes = list(range(len(inputs.shape) - 1))
-        return times_slope(upstream), tf.reduce_sum(upstream * tf.minimum(inputs, 0), axes)
+        # In turn: slopes and minima follow from the inputs, so TensorFlow would compute them on the way
+        # forward, and keep both.
+        with tf.control_dependencies([upstream]):
+            return times_slope(upstream), tf.reduce_sum(upstream * tf.minimum(inputs, 0), axes)
 
     return times_slope(inputs), gradients

@@ -13,12 +13,14 @@ def data(tmp_path):
     return make_data(tmp_path)
 
 
+@pytest.mark.long
 def test_samples_in_the_program(data):
     assert train_centre.main(flags(data, sample_rate=0.7, max_steps=2)) == 0
     assert "6 centres need 0.1 MB (centres 0.0 MB, velocities 0.0 MB, logits 0.0 MB, copies" in log(data)
     assert state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"].shape == (512, 6)
 
 
+@pytest.mark.long
 def test_shards_in_the_program(data, two_replicas):
     args = train_centre._parse_arguments([*flags(data, max_steps=2), "--shard_centres"])
     assert train_centre.train(args, two_replicas) == 0

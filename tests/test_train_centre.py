@@ -207,6 +207,7 @@ def test_flipped_bit_in_a_shard(data, caplog):
     assert newest_checkpoint(data / "ckpt")[1]["step"] >= 1
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_bit_for_bit_around_bad_images(data):
     """Row 27 of docs/fidelity.md."""
     assert train_centre.main(flags(data, max_steps=1, ckpt_path=data / "first")) == 0
@@ -253,6 +254,7 @@ def test_help_is_instant_and_imports_no_tensorflow():
     assert "--centre_weight" in done.stdout
 
 
+@pytest.mark.long
 def test_seeds_differ(data):
     states = []
     for seed in (1, 2):

@@ -84,6 +84,7 @@ def test_from_records_to_a_scored_model(trained):
     assert "60 images of 4 identities; ir32" in log(trained)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_bit_for_bit_without_the_model_it_started_from(trained):
     arguments = triplet_flags(trained, model_path=trained / "ckpt")
     assert train_triplet.main(arguments) == 0
@@ -96,12 +97,14 @@ def test_a_killed_run_goes_on_bit_for_bit_without_the_model_it_started_from(trai
     assert are_equal(state(checkpoints), unbroken)
 
 
+@pytest.mark.long
 def test_on_two_replicas(trained, two_replicas):
     args = train_triplet._parse_arguments(triplet_flags(trained, model_path=trained / "ckpt"))
     assert train_triplet.train(args, two_replicas) == 0
     assert newest_checkpoint(trained / "triplet" / "ckpt_path")[1]["step"] == 4
 
 
+@pytest.mark.long
 def test_from_a_tensorflow_1_checkpoint(data):
     checkpoint = write_tf1_checkpoint(GOLDEN, data / "tf1" / "iter_258000.ckpt", num_identities=6)
     arguments = triplet_flags(data, model_path=checkpoint, max_steps=1)

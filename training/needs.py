@@ -7,9 +7,9 @@ import tensorflow as tf
 
 # Layers whose gradient needs neither what comes in nor what goes out; `Flatten` is a view.
 _KEEP_NOTHING = ("Add", "Flatten", "InputLayer", "ZeroPadding2D")
-# Those that need what comes in; and a byte for each value, of where it was positive or kept.
+# Those that need what comes in; and a byte for each value, of whether it was kept.
 _KEEP_INPUTS = ("BatchNorm", "Conv2D", "Dense", "PReLU")
-_KEEP_MASK = ("Dropout", "PReLU")
+_KEEP_MASK = "Dropout"
 # Arrays of the logits' shape: products with the centres, probabilities, and their gradient.
 _LOGIT_COPIES = 3
 
@@ -23,7 +23,7 @@ def activation_bytes(backbone):
     """What one image leaves behind on the way forward, because the gradient needs it.
 
     Every tensor counts once, whoever needs it: the inputs of convolutions, dense layers, norms and PReLUs,
-    a byte for each value of a PReLU or a dropout, and both sides of all other layers but those that need
+    a byte for each value of a dropout, and both sides of all other layers but those that need
     nothing (sums, padding).
 
     Args:
@@ -36,9 +36,9 @@ def activation_bytes(backbone):
     for layer in backbone.layers:
         kind = type(layer).__name__
         inputs, outputs = (_as_list(tensors) for tensors in (layer.input, layer.output))
-        if kind in _KEEP_MASK:
+        if kind == _KEEP_MASK:
             kept[layer.name] = math.prod(outputs[0].shape[1:])
-        if kind in (*_KEEP_NOTHING, "Dropout"):
+        if kind in (*_KEEP_NOTHING, _KEEP_MASK):
             continue
         for tensor in inputs if kind in _KEEP_INPUTS else [*inputs, *outputs]:
             kept[id(tensor)] = math.prod(tensor.shape[1:]) * tf.as_dtype(layer.compute_dtype).size

@@ -222,31 +222,45 @@ class Trainer:
     def _replica_gradients(self, images, identities, scheduled):
         num_shares = self.strategy.num_replicas_in_sync * self.accumulate
         global_batch = tf.cast(tf.shape(images)[0] * num_shares, tf.float32)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             samples = self.head(self.backbone(images, training=True), identities, **scheduled)
             shares = {name: tf.reduce_sum(values) / global_batch for name, values in samples.items()}
             factor = 1.0 if self.loss_scale is None else self.loss_scale.scale
             objective = shares["loss"] * factor
-        gradients = tape.gradient(objective, self._sampled.sources())
+        gradients = self._centres_last(tape, objective)
         squares = [tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._sampled.decayed_whole]
         shares["weight_decay"] = self.weight_decay * tf.add_n(squares) / num_shares
         shares["total"] = shares["loss"] + shares["weight_decay"]
         gradients = self._with_decay(gradients, self.weight_decay / num_shares * factor)
         return shares, *self._sampled.split(gradients)
 
+    def _centres_last(self, tape, objective):
+        """The gradient of each variable; that of the centres last.
+
+        It is large, and what it follows from small: before the net's gradient has gone back through the
+        activations, and freed them, it would only lie there. The few operations between loss and
+        centres are done twice for it; of shards they would send logits between devices.
+        """
+        sources = self._sampled.sources()
+        if getattr(self.head, "sharded", False):
+            return tape.gradient(objective, sources)
+        num_of_net = len(self.backbone.trainable_variables)
+        gradients = tape.gradient(objective, sources[:num_of_net])
+        with tf.control_dependencies(gradients):
+            return gradients + tape.gradient(objective, sources[num_of_net:])
+
     def _with_decay(self, gradients, rate):
         """Adds the gradient of the decay to that of each variable that decays as a whole.
 
-        By hand, and in turn: it depends on nothing but the weights, so TensorFlow would compute all of it as
-        the step begins, and keep it in memory beside the activations.
+        By hand, and last: it depends on nothing but the weights, so TensorFlow would compute all of it as the
+        step begins, and keep it in memory beside the activations.
         """
         decayed = {id(variable) for variable in self._sampled.decayed_whole}
-        gradients = list(gradients)
-        for place, variable in enumerate(self._variables):
-            if id(variable) in decayed:
-                with tf.control_dependencies([gradients[place]]):
-                    gradients[place] += rate * tf.convert_to_tensor(variable)
-        return gradients
+        with tf.control_dependencies(gradients):
+            return [
+                gradient + rate * tf.convert_to_tensor(variable) if id(variable) in decayed else gradient
+                for gradient, variable in zip(gradients, self._variables, strict=True)
+            ]
 
     def _replica_sum(self, shares, gradients, rows):
         """Sums the gradients up over the replicas, and adds their norm to the shares."""

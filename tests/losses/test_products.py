@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from losses.products import cross_entropy, inverse_lengths, products
+from losses.products import cross_entropy, products, unit_products
 
 
 def values_and_gradients(function, *sources):
@@ -21,22 +21,27 @@ def values_and_gradients(function, *sources):
 # Fewer rows than are squared at a time, as many, and some more.
 @pytest.mark.parametrize("dim", [5, 16, 37])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_cosines(dim, compiled):
+def test_unit_products(dim, compiled):
     rng = np.random.default_rng(0)
     vectors, columns = rng.normal(size=(4, dim)), rng.normal(size=(dim, 9))
     columns[:, 2] = 0  # of no length, and of less than the shortest that counts
     columns[:, 3] *= 1e-8
 
-    def ours(vectors, columns):
-        return products(vectors, columns) * inverse_lengths(columns)
-
-    received = values_and_gradients(
-        tf.function(ours, jit_compile=True) if compiled else ours, vectors, columns
-    )
+    ours = tf.function(unit_products, jit_compile=True) if compiled else unit_products
+    received = values_and_gradients(ours, vectors, columns)
     expected = values_and_gradients(lambda v, c: v @ tf.math.l2_normalize(c, axis=0), vectors, columns)
     for one, other in zip(received, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert np.abs(received[2][:, 2:4]).max() > 1e4  # the gradient of the product alone
+
+
+def test_products():
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(4, 5)), rng.normal(size=(5, 9))
+    for one, other in zip(
+        values_and_gradients(products, *sources), values_and_gradients(tf.matmul, *sources), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1, 300])

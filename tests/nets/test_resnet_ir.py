@@ -246,6 +246,26 @@ def test_gradient_of_prelu_is_that_which_tensorflow_derives(dtype):
         np.testing.assert_array_equal(tf.cast(derived, tf.float32), tf.cast(written_out, tf.float32))
 
 
+def test_what_the_gradient_of_prelu_needs_is_not_computed_on_the_way_forward():
+    layer = PReLU()
+
+    @tf.function
+    def gradient(inputs, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+        return tape.gradient(outputs, inputs, upstream)
+
+    graph = gradient.get_concrete_function(*[tf.TensorSpec((2, 3))] * 2).graph
+
+    def waits(op):
+        return op.name == "upstream" or any(map(waits, [*op.control_inputs, *(x.op for x in op.inputs)]))
+
+    forwards, backwards = [op for op in graph.get_operations() if op.type == "SelectV2"]
+    (minimum,) = [op for op in graph.get_operations() if op.type == "Minimum"]
+    assert not waits(forwards) and waits(backwards) and waits(minimum)
+
+
 def test_dropout_follows_from_seed_and_counter():
     from nets.dropout import Dropout
 

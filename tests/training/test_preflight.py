@@ -75,8 +75,8 @@ def test_memory_of_the_small_net():
     assert received["gradients"] == 4 * trained
     assert received["optimizer"] == sum(v.numpy().nbytes for v in trainer.optimizer.variables) > 4 * trained
     assert received["batch"] == batch(0, 8)[0].numpy().nbytes
-    # What goes into norm, PReLU, dense layer and last norm, and where the PReLU's was positive.
-    assert received["activations"] == 8 * (4 * (3 * 7 * 7 * 8 + 32) + 7 * 7 * 8)
+    # What goes into norm, PReLU, dense layer and last norm.
+    assert received["activations"] == 8 * 4 * (3 * 7 * 7 * 8 + 32)
     assert received["logits"] == 3 * 4 * 8 * 6
 
 
@@ -84,14 +84,13 @@ def test_activations_of_a_real_net():
     """Unit by unit: the sizes of what convolutions, norms and PReLUs read."""
     net = resnet_ir(32, image_size=(112, 96))
     stem = 112 * 96 * 64
-    floats, masks = 2 * stem, stem  # into bn0 and prelu0
+    floats = 2 * stem  # into bn0 and prelu0
     height, width, filters_in = 112, 96, 64
     for filters, num_units in STAGES[32]:
         for unit in range(num_units):
             large = height * width
             floats += large * filters_in * 2  # the unit's input, and the first convolution's
             floats += large * filters * 2  # into second norm and PReLU
-            masks += large * filters
             if unit == 0:
                 height, width = height // 2, width // 2
                 floats += (2 * height + 2) * (2 * width + 2) * filters  # padded, into the second convolution
@@ -102,8 +101,8 @@ def test_activations_of_a_real_net():
             floats += height * width * filters  # into the last norm
             filters_in = filters
     floats += height * width * filters * 2 + 512  # into E_BN1, the dense layer, E_BN2
-    masks += height * width * filters  # of the dropout
-    assert needs.activation_bytes(net) == 4 * floats + masks
+    mask = height * width * filters  # of the dropout
+    assert needs.activation_bytes(net) == 4 * floats + mask
 
 
 def test_memory_of_sampled_and_sharded_centres(two_replicas):

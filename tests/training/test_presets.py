@@ -66,6 +66,7 @@ def test_not_beside_faithful(capsys):
     assert "--preset: expected it without --faithful, received both; video is" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_with_everything(data, monkeypatch, caplog):
     """Killed after step 2 of 4, as far as its checkpoints can tell, it goes on bit for bit."""
     scored = []

@@ -66,6 +66,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.long
 def test_two_workers_train_as_one_device_stop_together_and_go_on(tmp_path):
     alone = run_alone(tmp_path / "one", 6, "--accumulate=2")
     # Where the statistics are those of a part over both workers, the parts are those of one device.

@@ -1,11 +1,9 @@
-"""A run that is killed twice, beside the same run left alone. It takes a minute: only CI runs it.
-
-python -m pytest -n 0 tests/killed_run.py
-"""
+"""A run that is killed twice, beside the same run left alone."""
 
 import shutil
 
 import numpy as np
+import pytest
 
 import train_centre
 from benchmarks.killed_runs import torture, training_command
@@ -23,6 +21,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.long
 def test_killed_while_saving_and_in_a_model(tmp_path):
     config = make_data(tmp_path) / "config.ini"
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
