@@ -2,19 +2,14 @@
 
     python -m benchmarks.training_memory
 
-Real runs in processes of their own: made-up images, of which only some of the identities have any; steps,
+A real run in a process of its own: made-up images, of which only some of the identities have any; steps,
 a checkpoint, a SavedModel. Left out is what the process held when it had imported the program and
 TensorFlow, before it made anything; that is a row of its own. The arithmetic is of
 `training.needs.memory_needs`, without the gradients, and is printed part by part.
-
-With oneDNN TensorFlow keeps all memory that it ever took on a CPU in an allocator of its own, with gaps where
-nothing fits. The second run has it take arrays of over 4 MB from the system, in huge pages, which are quicker
-to get, and give them back.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -29,10 +24,6 @@ from benchmarks.many_identities import peak, resident
 
 # What is compared with; gradients and what the head works in are to fit in beside.
 COUNTED = ("weights", "optimizer", "batch", "activations", "logits")
-SYSTEM_ALLOCATOR = {
-    "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4194304:glibc.malloc.hugetlb=1",
-}
 _NUM_IMAGES = 256
 
 
@@ -58,21 +49,19 @@ def main(argv=None):
 def rows(args):
     """The rows of the table, in MB."""
     of = f"depth {args.net_depth}, {args.identities:,} identities, batch {args.batch_size}"
-    environments = {"": {}, ", arrays from the system": SYSTEM_ALLOCATOR}
-    for how, environment in environments.items():
-        numbers = run(args, environment)
-        counted = sum(numbers["needs"][name] for name in COUNTED)
-        taken = numbers["peak"] - numbers["start"]
-        yield Row(
-            f"memory of train_centre, {of}{how}",
-            "weights + optimizer + activations",
-            "MB",
-            taken / 1e6,
-            counted / 1e6,
-            taken / counted,
-            "at most 1.3",
-        )
-        yield Row(f"memory of train_centre{how}: the last step", "", "s", numbers["last_step"])
+    numbers = run(args)
+    counted = sum(numbers["needs"][name] for name in COUNTED)
+    taken = numbers["peak"] - numbers["start"]
+    yield Row(
+        f"memory of train_centre, {of}",
+        "weights + optimizer + activations",
+        "MB",
+        taken / 1e6,
+        counted / 1e6,
+        taken / counted,
+        "at most 1.3",
+    )
+    yield Row("memory of train_centre: the last step", "", "s", numbers["last_step"])
     yield Row(
         "memory of train_centre: before the first step",
         "",
@@ -84,17 +73,15 @@ def rows(args):
         yield Row(f"memory of train_centre, by arithmetic: {name}", "", "MB", size / 1e6)
 
 
-def run(args, environment):
-    """What `measure` returns, from a process of its own with more environment variables."""
+def run(args):
+    """What `measure` returns, from a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), args.identities)
         command = [sys.executable, "-m", "benchmarks.training_memory", "--one", folder]
         for name in ("identities", "net_depth", "batch_size", "image_size", "steps", "sample_rate"):
             value = getattr(args, name)
             command += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
-        done = subprocess.run(
-            command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
-        )
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
