@@ -144,6 +144,33 @@ def test_objective_and_decay():
     np.testing.assert_allclose(terms["total"], terms["loss"] + terms["weight_decay"], rtol=1e-6)
 
 
+def test_centres_wait_for_the_gradient_of_the_net_and_decay_for_both():
+    trainer = make_trainer(make_strategy())
+
+    @tf.function
+    def gradients(images, identities):
+        return trainer._replica_gradients(images, identities, {})[1]
+
+    outputs = gradients.get_concrete_function(*batch(0, 4)).graph.outputs
+    kernel, centres = (all_before(gradient.op) for gradient in (outputs[0], outputs[-1]))
+    products = [op for op in centres if op.type == "MatMul" and op.outputs[0].shape == (32, IDENTITIES)]
+    assert products
+    for op in products:
+        assert any(before.type == "Conv2DBackpropFilter" for before in all_before(op))
+        assert op in kernel
+
+
+def all_before(op):
+    """The operations that are done before one of a graph."""
+    found, found_from = set(), [op]
+    while found_from:
+        op = found_from.pop()
+        new = {*op.control_inputs, *(tensor.op for tensor in op.inputs)} - found
+        found |= new
+        found_from += new
+    return found
+
+
 def test_clipping_scales_the_whole_gradient():
     images, identities = batch(0, 8)
     trainers = [make_trainer(make_strategy(), clip_norm=clip) for clip in (None, 0.25)]
