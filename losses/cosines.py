@@ -21,8 +21,8 @@ def cosines_to(centres, embeddings):
     """
     directions = tf.math.l2_normalize(embeddings, axis=1)
     if isinstance(centres, Shards):
-        return ShardedCosines(_to_columns(directions, tf.convert_to_tensor(centres.own())), centres)
-    return _to_columns(directions, tf.convert_to_tensor(centres))
+        return ShardedCosines(unit_products(directions, tf.convert_to_tensor(centres.own())), centres)
+    return unit_products(directions, tf.convert_to_tensor(centres))
 
 
 def own_entries(similarities, identities):
@@ -128,10 +128,6 @@ def is_highest(similarities, identities):
     """1 where the own identity has the highest similarity, else 0; float32 `(batch,)`."""
     highest = tf.argmax(similarities, axis=1, output_type=tf.int32)
     return tf.cast(highest == identities, tf.float32)
-
-
-def _to_columns(directions, columns):
-    return unit_products(directions, columns)
 
 
 def _sine(cosine):

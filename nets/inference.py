@@ -17,7 +17,7 @@ def in_float32(backbone):
         `Backbone`.
     """
     copy = type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
-    # One by one: all of them at once are half a step's gradients, in memory that a run has no use for.
+    # One by one: `get_weights` would hold a third copy of all of them.
     for variable, original in zip(copy.weights, backbone.weights, strict=True):
         variable.assign(np.asarray(original))
     return copy
