@@ -1,5 +1,6 @@
 """Ours beside a reference: interleaved measurements, and the rows of a table that they make."""
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -38,13 +39,15 @@ class Row:
         return "| " + " | ".join([self.what, self.reference, self.unit, *numbers, self.to_reach]) + " |"
 
 
-def interleaved(ways, rounds=5, warm_up=1):
+def interleaved(ways, rounds=5, warm_up=1, around=None):
     """Times several ways to do the same, in turns, so that what else the machine does meets all of them.
 
     Args:
         ways: dict from names to functions without arguments, which return when the work is done.
         rounds: int > 0, how often each is timed; every other round runs them in the opposite order.
         warm_up: int >= 0, rounds before, which are not timed.
+        around: dict from names of some ways to context managers that each of their rounds runs in; to enter
+            and to leave them is not timed.
 
     Returns:
         dict from names to the seconds of each round.
@@ -52,10 +55,12 @@ def interleaved(ways, rounds=5, warm_up=1):
     seconds = {name: [] for name in ways}
     for number in range(-warm_up, rounds):
         for name in list(ways)[:: -1 if number % 2 else 1]:
-            start = time.perf_counter()
-            ways[name]()
+            with (around or {}).get(name) or contextlib.nullcontext():
+                start = time.perf_counter()
+                ways[name]()
+                taken = time.perf_counter() - start
             if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(taken)
     return seconds
 
 

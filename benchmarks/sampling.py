@@ -8,12 +8,12 @@ sources in shares by weight, each with epochs of its own.
 """
 
 import argparse
-import itertools
 import tempfile
 from pathlib import Path
 
 from benchmarks.comparison import Row, interleaved, medians, report
 from benchmarks.made_up_faces import convert_faces, made_up_faces
+from benchmarks.running_pipeline import RunningPipeline
 
 IMAGE_SIZE = (112, 96)
 WEIGHTS = (0.5, 0.5)  # of sources of which one is three times as large
@@ -27,6 +27,7 @@ def main(argv=None):
     parser.add_argument("--identities", type=int, default=32, help="in a batch (%(default)s)")
     parser.add_argument("--images", type=int, default=3, help="of each (%(default)s)")
     parser.add_argument("--batches", type=int, default=64, help="in each round (%(default)s)")
+    parser.add_argument("--warm_up", type=int, default=64, help="batches before (%(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
     report(rows(parser.parse_args(argv)))
 
@@ -52,19 +53,13 @@ def rows(args):
             "identities": IdentitySampler(sources.labels, batch_size, args.images),
             "weights": ShuffledSampler(sources.sizes, batch_size, weights=WEIGHTS),
         }
-        datasets = {
-            name: TrainingBatches(sources, sampler, IMAGE_SIZE).dataset(0)
+        ways = {
+            name: RunningPipeline(
+                TrainingBatches(sources, sampler, IMAGE_SIZE).dataset(0), args.batches, args.warm_up
+            )
             for name, sampler in samplers.items()
         }
-        seconds = medians(
-            interleaved(
-                {
-                    name: lambda dataset=dataset: consume(itertools.islice(dataset, args.batches))
-                    for name, dataset in datasets.items()
-                },
-                args.rounds,
-            )
-        )
+        seconds = medians(interleaved(ways, args.rounds, around=ways))
     rates = {name: batch_size * args.batches / of_way for name, of_way in seconds.items()}
     for name, what in (
         ("identities", f"P x K batches, {args.identities} x {args.images}"),
@@ -72,12 +67,6 @@ def rows(args):
     ):
         ratio = rates[name] / rates["plain"]
         yield Row(what, "the plain pipeline", "images/s", rates[name], rates["plain"], ratio, "at least 0.9")
-
-
-def consume(batches):
-    """Takes all of them and keeps none."""
-    for _ in batches:
-        pass
 
 
 if __name__ == "__main__":

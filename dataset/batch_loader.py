@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from dataset.image_decoder import ImageDecoder
+from dataset.image_decoder import decode_image
 from dataset.tfrecord import decode_example
 
 _ALIGNMENT = 64  # bytes, of TensorFlow's tensors
@@ -23,46 +23,45 @@ class BatchLoader:
 
     Args:
         sources: `dataset.combine.CombinedSources`.
-        crop_size: `(height, width)` of the centre that is kept, at most `sources.image_size`.
-        rows: int array, which images of every batch are wanted; the others are decoded only where one of
-            these cannot be.
+        rows: int array, which images of every batch are wanted; the others are read only where one of these
+            is bad.
         rgb_sources: sequence of int, sources whose images are given in RGB; others in BGR.
 
     Attributes:
         reasons: dict from the number of every bad record met so far to a line that names and explains it.
     """
 
-    def __init__(self, sources, crop_size, rows, rgb_sources=()):
+    def __init__(self, sources, rows, rgb_sources=()):
         self.sources = sources
-        self.crop_size = tuple(crop_size)
         self.rows = np.asarray(rows)
         self.reasons = {}
         self._orders = ["RGB" if source in rgb_sources else "BGR" for source in range(len(sources.sizes))]
 
-    def load(self, records, is_mirrored):
+    def load(self, records):
         """Loads a batch by the numbers of its records.
 
         Args:
             records: int64 array, shape `(n,)`.
-            is_mirrored: bool array `(num_rows,)`, which of the wanted images to turn left to right.
 
         Returns:
-            `(images, identities, sources, bad)`: uint8 `(num_rows, *crop_size, 3)`; int32 and int64
+            `(images, identities, sources, bad)`: uint8 `(num_rows, *sources.image_size, 3)`; int32 and int64
             `(num_rows,)`; the list of the numbers of the batch's bad records.
 
         Raises:
             ValueError: a whole shard is damaged, or no record of the batch can be used.
             OSError: a shard cannot be read.
         """
-        return self._load(_Batch(*self._read(records), records.tolist()), is_mirrored)
+        try:
+            return *self._decode(*self.sources.read(records[self.rows])), []
+        except ValueError:
+            return self._load_around_bad(_Batch(*self._read(records), records.tolist()))
 
-    def load_examples(self, examples, sources, is_mirrored):
+    def load_examples(self, examples, sources):
         """Loads a batch that was read in sequence.
 
         Args:
             examples: sequence of bytes, serialised `tf.train.Example`, of length `n`.
             sources: int64 array `(n,)`, numbers of their sources.
-            is_mirrored: as in `load`.
 
         Returns:
             As `load`.
@@ -70,13 +69,29 @@ class BatchLoader:
         Raises:
             ValueError: no record of the batch can be used, or a bad one is not in its source's index.
         """
-        return self._load(_Batch(list(examples), sources, [None] * len(examples)), is_mirrored)
+        try:
+            return *self._decode([examples[row] for row in self.rows], sources[self.rows]), []
+        except ValueError:
+            return self._load_around_bad(_Batch(list(examples), sources, [None] * len(examples)))
+
+    def _decode(self, examples, sources):
+        # In one pass: what is read is still in the processor's cache when it is decoded.
+        images = _aligned((len(sources), *self.sources.image_size, 3))
+        labels = np.empty(len(sources), np.int64)
+        for row, (example, source) in enumerate(zip(examples, sources.tolist(), strict=True)):
+            image, labels[row] = decode_example(example)
+            decode_image(image, images[row], self._orders[source])
+        return images, (labels + self.sources.label_offsets[sources]).astype(np.int32), sources
+
+    def _load_around_bad(self, batch):
+        # All of the batch, for what stands in the place of a bad record must not depend on the rows.
+        self._drop_undecodable(batch)
+        is_bad = np.array([example is None for example in batch.examples])
+        bad = [batch.records[place] for place in np.flatnonzero(is_bad)]
+        places = self._replacements(batch, is_bad, bad)[self.rows]
+        return *self._decode([batch.examples[place] for place in places], batch.sources[places]), bad
 
     def _read(self, records):
-        try:
-            return self.sources.read(records)
-        except ValueError:
-            pass  # which ones are damaged is found below
         examples, sources = [None] * len(records), np.empty(len(records), np.int64)
         for i, record in enumerate(records.tolist()):
             sources[i] = self.sources.source_of(record)
@@ -87,39 +102,14 @@ class BatchLoader:
                 self._add(record, str(error))
         return examples, sources
 
-    def _load(self, batch, is_mirrored):
-        try:
-            return self._decode(batch, is_mirrored)
-        except ValueError:
-            # All of the batch, for what stands in the place of a bad record must not depend on the rows.
-            if not self._drop_undecodable(batch):
-                raise
-            return self._decode(batch, is_mirrored)
-
-    def _decode(self, batch, is_mirrored):
-        is_bad = np.array([example is None for example in batch.examples])
-        bad = [batch.records[place] for place in np.flatnonzero(is_bad)]
-        places = self._replacements(batch, is_bad, bad)[self.rows] if bad else self.rows
-        sources = batch.sources[places]
-        images = _aligned((len(places), *self.crop_size, 3))
-        labels = np.empty(len(places), np.int64)
-        decoder = ImageDecoder(self.sources.image_size, self.crop_size)
-        rows = zip(places.tolist(), sources.tolist(), is_mirrored.tolist(), strict=True)
-        for row, (place, source, turn) in enumerate(rows):
-            image, labels[row] = decode_example(batch.examples[place])
-            decoder(image, images[row], self._orders[source], turn)
-        return images, (labels + self.sources.label_offsets[sources]).astype(np.int32), sources, bad
-
     def _drop_undecodable(self, batch):
-        """Takes out the examples whose images cannot be decoded; whether there were any."""
-        decoder = ImageDecoder(self.sources.image_size, self.sources.image_size)
+        """Takes out the examples whose images cannot be decoded."""
         out = np.empty((*self.sources.image_size, 3), np.uint8)
-        found = False
         for place, example in enumerate(batch.examples):
             if example is None:
                 continue
             try:
-                decoder(decode_example(example)[0], out, "RGB", False)
+                decode_image(decode_example(example)[0], out, "RGB")
             except ValueError as error:
                 source = int(batch.sources[place])
                 if batch.records[place] is None:
@@ -129,8 +119,6 @@ class BatchLoader:
                     raise ValueError(f"{folder}: a record that is not in its index: {error}") from None
                 self._add(batch.records[place], str(error))
                 batch.examples[place] = None
-                found = True
-        return found
 
     def _replacements(self, batch, is_bad, bad):
         if is_bad.all():

@@ -64,11 +64,11 @@ class CombinedSources:
             records: int array of record numbers, shape `(n,)`.
 
         Returns:
-            `(examples, sources)`: list of serialised `tf.train.Example`, and int64 array of the source of
-            each, by number; both of length `n`.
+            `(examples, sources)`: iterator of `n` serialised `tf.train.Example`, each read when it is asked
+            for; int64 array of the source of each, by number.
 
         Raises:
-            ValueError: a record is damaged; names shard and offset.
+            ValueError: on the way, a record is damaged; names shard and offset.
         """
         sources = np.searchsorted(self._first_record, records, side="right") - 1
         shards = np.searchsorted(self._first_of_shard, records, side="right") - 1
@@ -78,7 +78,7 @@ class CombinedSources:
             chosen = sources == source
             entries[chosen] = self._indices[source][records[chosen] - self._first_record[source]]
         places = zip(shards.tolist(), entries["offset"].tolist(), entries["length"].tolist(), strict=True)
-        return [self._open(shard).read(offset, length) for shard, offset, length in places], sources
+        return (self._open(shard).read(offset, length) for shard, offset, length in places), sources
 
     def identities_of(self, records):
         """Labels by the index, offset as in a batch.

@@ -99,6 +99,9 @@ class IdentitySampler:
                 )
         self._turns = ShuffledSampler(sizes, num_drawn, seed, weights)
         self._sizes = np.array(sizes)
+        self._key = np.random.SeedSequence((seed, _OWN_IMAGES)).generate_state(1, np.uint64)
+        self._row_bits = np.uint64(num_drawn.bit_length())
+        self._image_bits = np.uint64(int(self._counts.max()).bit_length())
 
     @property
     def batches_per_epoch(self):
@@ -131,14 +134,24 @@ class IdentitySampler:
                 identities[i] = self._turns.records(pools[i : i + 1], positions[i : i + 1])[0]
             # Its own turn is about to come, with the images of this pass: it lends those of the next.
             visits[i] = positions[i] // self._sizes[pools[i]] + 1
-        return np.stack([self._group(*visit) for visit in zip(identities, visits, strict=True)])
+        return self._next_images(identities, visits)
 
-    def _group(self, identity, visit):
-        count, num = self._counts[identity], self.images_per_identity
-        cycle, group = divmod(visit, -(-count // num))
-        order = np.random.default_rng((self.seed, identity, cycle, _OWN_IMAGES)).permutation(count)
+    def _next_images(self, identities, visits):
+        """What each identity gives at its n-th visit: places in `_records`, shape `(P, K)`."""
+        num, counts = self.images_per_identity, self._counts[identities]
+        cycles, groups = np.divmod(visits, -(-counts // num))
+        # Shuffled all at once, by the order of random numbers that hold, in the bits below, whose they are.
+        rows, first = np.repeat(np.arange(len(counts)), counts), np.cumsum(counts) - counts
+        images = (np.arange(len(rows)) - first[rows]).astype(np.uint64)
+        streams = _mixed(_mixed(identities.astype(np.uint64) + self._key) + cycles.astype(np.uint64))
+        keys = _mixed(streams[rows] + images) >> self._row_bits
+        keys |= rows.astype(np.uint64) << np.uint64(64) - self._row_bits
+        keys = keys >> self._image_bits << self._image_bits | images
+        keys.sort()
+        order = keys & (np.uint64(1) << self._image_bits) - np.uint64(1)
         # The last group of a cycle is filled up from its first.
-        return self._starts[identity] + order.take(np.arange(group * num, (group + 1) * num), mode="wrap")
+        chosen = (groups[:, None] * num + np.arange(num)) % counts[:, None]
+        return self._starts[identities, None] + order[first[:, None] + chosen].astype(np.int64)
 
     def _any(self, k, pools):
         """Places in `_records`, shape `(P, K)`."""
@@ -147,6 +160,13 @@ class IdentitySampler:
         identities = np.searchsorted(self._starts, places, side="right") - 1
         images = rng.integers(self._counts[identities, None], size=(len(pools), self.images_per_identity))
         return self._starts[identities, None] + images
+
+
+def _mixed(numbers):
+    """Random-looking uint64 numbers, one for each: the last steps of SplitMix64 (Steele et al., 2014)."""
+    numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ numbers >> np.uint64(31)
 
 
 def _grouped(labels):

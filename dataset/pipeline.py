@@ -9,15 +9,18 @@ import tensorflow as tf
 
 from dataset.augment import Augmentation
 from dataset.batch_loader import BatchLoader
-from dataset.preprocess import draw_mirrors, normalise, preprocess
+from dataset.preprocess import crop_centre, draw_mirrors, mirror, normalise, preprocess
 
 READ_MODES = ("random", "sequential")
 # Shards open at once and records held back, for reading in sequence.
 _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
 
-# Compiled, it goes over the pixels once instead of three times.
-_normalise = tf.function(normalise, jit_compile=True)
+
+# Compiled, it goes over the pixels once instead of five times.
+@tf.function(jit_compile=True)
+def _to_input(images, is_mirrored, image_size):
+    return normalise(crop_centre(mirror(images, is_mirrored), image_size))
 
 
 class _Reading:
@@ -69,8 +72,8 @@ class TrainingBatches:
         max_bad_images: int >= 0, how many different images may be bad. Defaults to `0`.
         augmentation: `dataset.augment.Augmentation`. Defaults to none.
         rows: int array, which images of every batch are wanted, in increasing order; the others are
-            read and not decoded. Defaults to all. For a worker that computes its share only: it gets
-            these very rows of the batches that a single process gets.
+            read only where one of these is bad. Defaults to all. For a worker that computes its share
+            only: it gets these very rows of the batches that a single process gets.
 
     Attributes:
         bad_images: dict from the number of every bad record in the batches given so far to a line that
@@ -124,13 +127,10 @@ class TrainingBatches:
                 f"rows: expected some of [0, {sampler.batch_size}), received {self.rows.tolist()}"
             )
         self.bad_images = {}
-        # To be augmented they are whole and in RGB: what one image loses comes into the crop of another.
-        self._is_whole = self.augmentation != Augmentation()
+        # They are augmented in RGB.
+        self._is_augmented = self.augmentation != Augmentation()
         self._loader = BatchLoader(
-            sources,
-            sources.image_size if self._is_whole else self.image_size,
-            self.rows,
-            range(len(sources.sizes)) if self._is_whole else self.rgb_sources,
+            sources, self.rows, range(len(sources.sizes)) if self._is_augmented else self.rgb_sources
         )
         self._reading = _Reading()
         self._drawing = threading.Lock()
@@ -268,14 +268,13 @@ class TrainingBatches:
     def _batch(self, reading, k, *examples):
         size = self.sampler.batch_size
         seed = tf.stack([tf.constant(self.seed, tf.int64), k])
-        is_mirrored = draw_mirrors(size, seed) if self.mirror else tf.zeros(size, tf.bool)
 
-        def load(k, is_mirrored, *examples):
+        def load(k, *examples):
             try:
                 if examples:
-                    *loaded, bad = self._loader.load_examples(*examples, is_mirrored)
+                    *loaded, bad = self._loader.load_examples(*examples)
                 else:
-                    *loaded, bad = self._loader.load(self._draw(int(k)), is_mirrored)
+                    *loaded, bad = self._loader.load(self._draw(int(k)))
             except (OSError, ValueError) as error:
                 reading.errors[int(k)] = error
                 raise
@@ -283,14 +282,15 @@ class TrainingBatches:
                 reading.bad[int(k)] = bad
             return loaded
 
-        images, identities, sources = tf.numpy_function(
-            load, [k, tf.gather(is_mirrored, self.rows), *examples], (tf.uint8, tf.int32, tf.int64)
-        )
-        images = tf.ensure_shape(images, (len(self.rows), *self._loader.crop_size, 3))
+        images, identities, sources = tf.numpy_function(load, [k, *examples], (tf.uint8, tf.int32, tf.int64))
+        images = tf.ensure_shape(images, (len(self.rows), *self.sources.image_size, 3))
         identities = tf.ensure_shape(identities, self.rows.shape)
-        if not self._is_whole:
-            return _normalise(images), identities
-        images = self.augmentation(images, seed, self.rows, size)
+        is_mirrored = draw_mirrors(size, seed) if self.mirror else tf.zeros(size, tf.bool)
+        is_mirrored = tf.gather(is_mirrored, self.rows)
+        if not self._is_augmented:
+            return _to_input(images, is_mirrored, self.image_size), identities
+        # Whole images: what one loses comes into the crop of another.
+        images = self.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
         if self.rgb_sources:
             # Turned here, and back by `preprocess`; sources mix within a batch.
             sources = tf.ensure_shape(sources, self.rows.shape)

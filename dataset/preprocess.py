@@ -32,17 +32,43 @@ def preprocess(images, image_size):
     Raises:
         ValueError: the images are smaller than `image_size`.
     """
+    return normalise(crop_centre(images, image_size)[..., ::-1])
+
+
+def crop_centre(images, image_size):
+    """The centre of images.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        image_size: `(height, width)` that is kept, at most those of `images`.
+
+    Returns:
+        `(batch, *image_size, channels)`. Where margins differ by a pixel, those at the top and left are the
+        smaller ones.
+
+    Raises:
+        ValueError: the images are smaller than `image_size`.
+    """
     height, width = images.shape[1:3]
     if None in (height, width) or height < image_size[0] or width < image_size[1]:
         raise ValueError(f"expected images of at least {tuple(image_size)}, received {(height, width)}")
     top, left = (height - image_size[0]) // 2, (width - image_size[1]) // 2
-    cropped = images[:, top : top + image_size[0], left : left + image_size[1], ::-1]
-    return normalise(cropped)
+    return images[:, top : top + image_size[0], left : left + image_size[1]]
 
 
 def normalise(pixels):
     """uint8 pixels as float32 in `[-0.996, 0.996]`: `(pixel - 127.5) / 128`, of any shape."""
     return (tf.cast(pixels, tf.float32) - 127.5) / 128.0
+
+
+def mirror(images, is_mirrored):
+    """Turns some images of a batch left to right.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        is_mirrored: bool `(batch,)`.
+    """
+    return tf.where(is_mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def draw_mirrors(batch_size, seed):

@@ -120,15 +120,24 @@ def test_a_worker_whose_neighbours_are_bad(tmp_path):
     manifest = write_converted(tmp_path / "faces", images)
     flip_bit(manifest.folder / manifest.shards[0].name, 300)
     sources = CombinedSources([manifest])
-    loaders = [BatchLoader(sources, IMAGE_SIZE, rows) for rows in ([0], range(6))]
-    (own, _, _, bad), (whole, _, _, _) = (
-        loader.load(np.arange(6), np.zeros(len(loader.rows), bool)) for loader in loaders
-    )
+    loaders = [BatchLoader(sources, rows) for rows in ([0], range(6))]
+    (own, _, _, bad), (whole, _, _, _) = (loader.load(np.arange(6)) for loader in loaders)
     assert bad == [0, 1]
     np.testing.assert_array_equal(own, whole[:1])
     for place, expected in enumerate([2, 2, 2, 3, 4, 5]):
         np.testing.assert_array_equal(whole[place], whole[expected])
     assert len(np.unique(whole.reshape(6, -1), axis=0)) == 4
+
+
+def test_a_worker_reads_its_own_records_only(tmp_path):
+    manifest = write_converted(tmp_path / "faces", make_images(1, 6))
+    sources = CombinedSources([manifest])
+    expected, *_ = BatchLoader(sources, [1, 4]).load(np.arange(6))
+    flip_bit(manifest.folder / manifest.shards[0].name, 300)  # in the first
+    loader = BatchLoader(sources, [1, 4])
+    images, _, _, bad = loader.load(np.arange(6))
+    assert bad == [] and loader.reasons == {}
+    np.testing.assert_array_equal(images, expected)
 
 
 def test_bad_images_are_named_when_their_batch_is_given(manifest):

@@ -9,15 +9,15 @@ import pytest
 import tensorflow as tf
 
 from dataset import image_decoder
-from dataset.image_decoder import ImageDecoder
+from dataset.image_decoder import decode_image
 from dataset.preprocess import decode
 from tests.dataset.samples import encoded_image
 from tests.dataset.test_preprocess import SAMPLING, noise
 
 
-def decoded(encoded, size=(112, 112), crop=None, order="RGB", is_mirrored=False):
-    out = np.empty((*(crop or size), 3), np.uint8)
-    ImageDecoder(size, crop or size)(encoded, out, order, is_mirrored)
+def decoded(encoded, size=(112, 112), order="RGB"):
+    out = np.empty((*size, 3), np.uint8)
+    decode_image(encoded, out, order)
     return out
 
 
@@ -82,16 +82,6 @@ def test_all_else_is_what_tensorflow_says(encoded, order):
         np.testing.assert_array_equal(
             decoded(encoded, order=order), expected if order == "RGB" else expected[..., ::-1]
         )
-
-
-@pytest.mark.parametrize("crop", [(112, 96), (97, 111), (112, 97), (111, 112)])
-def test_crop_is_the_centre_of_what_was_mirrored(crop):
-    whole = decoded(encoded_image(3))
-    top, left = (112 - crop[0]) // 2, (112 - crop[1]) // 2
-    for is_mirrored in (False, True):
-        turned = whole[:, ::-1] if is_mirrored else whole
-        expected = turned[top : top + crop[0], left : left + crop[1]]
-        np.testing.assert_array_equal(decoded(encoded_image(3), crop=crop, is_mirrored=is_mirrored), expected)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -227,6 +227,18 @@ def test_augmentation_gets_whole_faces_in_rgb(make, monkeypatch):
         np.testing.assert_array_equal(augmented[k], np.where(is_rgb[k], expected[..., ::-1], expected))
 
 
+@pytest.mark.parametrize("image_size", [(112, 96), (97, 111), (112, 97), (111, 112)])
+def test_crop_is_the_centre_of_what_was_mirrored(make, image_size, monkeypatch):
+    crops = []
+    for size in ((112, 112), image_size):
+        monkeypatch.setattr("tests.dataset.test_pipeline.IMAGE_SIZE", size)
+        crops.append(take(make(), 4)[0])
+    whole, received = crops
+    top, left = (112 - image_size[0]) // 2, (112 - image_size[1]) // 2
+    expected = whole[:, :, top : top + image_size[0], left : left + image_size[1]]
+    np.testing.assert_array_equal(received, expected)
+
+
 @every_mode
 def test_a_worker_gets_its_rows_of_every_batch(make, read, weights):
     """Mirrors as well."""

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from dataset.preprocess import decode, draw_mirrors, preprocess
+from dataset.preprocess import decode, draw_mirrors, mirror, preprocess
 from tests.dataset.samples import encoded_image
 
 SAMPLING = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x121111}
@@ -100,6 +100,13 @@ def test_images_of_unknown_size(shape):
     function = tf.function(lambda batch: preprocess(batch, (112, 96)), autograph=False)
     with pytest.raises(ValueError, match="expected images of at least"):
         function.get_concrete_function(tf.TensorSpec((1, *shape, 3), tf.uint8))
+
+
+def test_mirror():
+    images = noise(4, 5, 7, 3)
+    mirrored = mirror(tf.constant(images), tf.constant([False, True, True, False])).numpy()
+    np.testing.assert_array_equal(mirrored[[0, 3]], images[[0, 3]])
+    np.testing.assert_array_equal(mirrored[1:3], images[1:3, :, ::-1])
 
 
 def test_mirrors_are_a_pure_function_of_their_seed():
