@@ -149,10 +149,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--batch_size", type=int, default=128, help="images on each GPU (%(default)s)")
     parser.add_argument("--record_bytes", type=float, default=5780, help="of a converted image (%(default)s)")
     parser.add_argument(
-        "--decode_rate", type=float, default=7600, help="images/s that a core decodes (%(default)s)"
-    )
-    parser.add_argument(
-        "--read_rate", type=float, default=100_000, help="records/s that a core reads (%(default)s)"
+        "--input_rate", type=float, default=9000, help="images/s that a core reads and decodes (%(default)s)"
     )
     parser.add_argument(
         "--convert_rate", type=float, default=30_000, help="images/s that are converted (%(default)s)"
@@ -202,14 +199,12 @@ def _run(each, num_gpus, head, args):
         return (f"{shown}: too much", *[""] * 6)
     seconds = step(each.num_identities, head, num_gpus, args.batch_size)
     speed = num_gpus * args.batch_size / seconds.total
-    # Each machine reads the records of the global batch, and decodes its own share.
-    cores = speed / num_gpus / args.decode_rate + speed / args.read_rate / min(num_gpus, GPUS_PER_MACHINE)
     return (
         shown,
         *(f"{1000 * part:.0f}" for part in (seconds.net, seconds.head, seconds.exchange)),
         f"{speed:,.0f}",
         f"{args.epochs * each.num_images / speed / 3600:,.1f}",
-        f"{cores:.2f}",
+        f"{speed / num_gpus / args.input_rate:.2f}",
     )
 
 
