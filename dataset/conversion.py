@@ -25,7 +25,7 @@ from dataset.shard_writer import (
     start_worker,
     write_shard,
 )
-from dataset.workers import interrupts_held
+from dataset.workers import interrupts_held, single_threaded
 
 logger = logging.getLogger(__name__)
 
@@ -178,10 +178,12 @@ class Conversion:
             start_worker,
             (load_source, self.partial, image_size, self.verify, done, stop),
         )
+        is_complete = False
         try:
-            with interrupts_held():  # starts the workers
+            with interrupts_held(), single_threaded():  # starts the workers
                 futures = self._submit(pool, pending)
             self._follow(futures, done)
+            is_complete = True
         except KeyboardInterrupt:
             logger.warning("%s: stopped; %s", self.name, _GO_ON)
             raise
@@ -195,7 +197,8 @@ class Conversion:
             raise OSError(f"{self.partial}: no space left on disk; {_GO_ON}") from None
         finally:
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            # Workers that have nothing left to write need not be waited for.
+            pool.shutdown(wait=not is_complete, cancel_futures=True)
 
     def _submit(self, pool, pending):
         num_images, num_shards = self.source.num_images, len(self.names)

@@ -79,7 +79,7 @@ class InsightFaceRec:
             `(image, own_label)`: JPEG or PNG bytes, and the first label of the image's own record,
             a float, which should equal `labels[i]`.
         """
-        own_label, image = self._unpack(self._keys[i], unpack_first_label)
+        own_label, image = self._unpack(self._keys.item(i), unpack_first_label)
         return image, own_label
 
     def describe(self, i):

@@ -85,11 +85,11 @@ class RecordReader:
     def read(self, key):
         """The payload of a record, as bytes; `ValueError` if the record is not sound."""
         offset = self._offset(key)
-        start = offset + _PART.size
-        if start <= len(self._map):
+        start, size = offset + _PART.size, len(self._map)
+        if start <= size:
             # A whole record, as nearly all are. Anything else is seen to below, part by part.
             magic, length = _PART.unpack_from(self._map, offset)
-            if magic == MAGIC and length <= _MAX_LENGTH and start + length + -length % 4 <= len(self._map):
+            if magic == MAGIC and length <= _MAX_LENGTH and start + length + -length % 4 <= size:
                 return self._map[start : start + length]
         return MAGIC.join([self._map[start:stop] for start, stop in self._parts(key, offset)])
 
@@ -120,7 +120,7 @@ class RecordReader:
     def _offset(self, key):
         key = operator.index(key)
         if self._first_key is not None and 0 <= key - self._first_key < len(self.keys):
-            return int(self.offsets[key - self._first_key])
+            return self.offsets.item(key - self._first_key)
         at = self.keys.searchsorted(key, sorter=self._order)
         if at < len(self.keys):
             at = at if self._order is None else self._order[at]

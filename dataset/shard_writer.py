@@ -103,13 +103,12 @@ class ShardWriter:
             np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records)
 
     def _chunks(self, indices, labels):
-        """Yields lists of `(index, label)`, and between them tells the parent of them and obeys it."""
-        pairs = list(zip(indices.tolist(), labels.tolist(), strict=True))
-        for start in range(0, len(pairs), _CHUNK):
+        """Yields iterators of `(index, label)`; between them it tells the parent of them, and obeys it."""
+        for start in range(0, len(indices), _CHUNK):
             if self.stop.is_set():
                 raise ConversionStopped
-            chunk = pairs[start : start + _CHUNK]
-            yield chunk
+            chunk = indices[start : start + _CHUNK].tolist()
+            yield zip(chunk, labels[start : start + _CHUNK].tolist(), strict=True)
             with self.done.get_lock():
                 self.done.value += len(chunk)
 

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
 
 def end_with_parent():
     """Called in a worker: ends it when its parent is killed. It would wait for its next task for ever."""
@@ -37,3 +39,16 @@ def interrupts_held():
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if received:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def single_threaded():
+    """Processes started in the block have no threads for products, which would spin beside their work."""
+    before = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_BLAS_THREADS]
+        if before is not None:
+            os.environ[_BLAS_THREADS] = before
