@@ -1,6 +1,7 @@
 """Converted sources -> batches of network input. Batch `k` follows from (manifests, seed, k)."""
 
 import atexit
+import os
 import threading
 import weakref
 
@@ -15,6 +16,9 @@ READ_MODES = ("random", "sequential")
 # Shards open at once and records held back, for reading in sequence.
 _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
+# An eighth of an image's time is Python's, which one thread at a time may run.
+_MOST_THREADS = 8
+_BATCHES_AHEAD = 2
 
 
 # Compiled, it goes over the pixels once instead of five times.
@@ -206,10 +210,14 @@ class TrainingBatches:
         # Several batches at once, in their order: a thread each, which holds up no other while it decodes.
         batches = batches.map(
             lambda k, *examples: self._batch(reading, k, *examples),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=min(os.cpu_count(), _MOST_THREADS),
             deterministic=True,
         )
-        return batches.prefetch(tf.data.AUTOTUNE)
+        # Nothing is left to tune, and who ends a data set that tunes itself may wait a minute for the thread
+        # that does.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
     def _sequential(self, step):
         size = self.sampler.batch_size

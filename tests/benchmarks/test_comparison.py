@@ -1,8 +1,12 @@
+import contextlib
 import re
 from pathlib import Path
 
+import tensorflow as tf
+
 from benchmarks.__main__ import PROGRAMS
 from benchmarks.comparison import Row, heading, interleaved, medians
+from benchmarks.running_pipeline import RunningPipeline
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -14,6 +18,34 @@ def test_ways_take_turns_in_both_orders():
     assert "".join(calls) == "ba" + "ab" + "ba" + "ab"
     assert {name: len(of_way) for name, of_way in seconds.items()} == {"a": 3, "b": 3}
     assert all(second >= 0 for of_way in seconds.values() for second in of_way)
+
+
+def test_what_is_around_a_way():
+    calls = []
+
+    @contextlib.contextmanager
+    def around():
+        calls.append("in")
+        yield
+        calls.append("out")
+
+    ways = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    for _ in range(2):  # a context manager of one use
+        interleaved(ways, rounds=1, warm_up=0, around={"b": around()})
+    assert calls == ["a", "in", "b", "out"] * 2
+
+
+def test_a_running_pipeline():
+    taken = []
+
+    def take(k):
+        taken.append(int(k))
+        return k
+
+    dataset = tf.data.Dataset.range(9).map(lambda k: tf.numpy_function(take, [k], tf.int64))
+    ways = {"ours": RunningPipeline(dataset, 3, warm_up=4)}
+    interleaved(ways, rounds=2, warm_up=0, around=ways)
+    assert taken == [0, 1, 2, 3, 4, 5, 6] * 2
 
 
 def test_medians():
