@@ -10,12 +10,11 @@ import argparse
 import logging
 from pathlib import Path
 
+from common.flags import parse_flags
 from dataset.config import read_config
-from dataset.convert import convert_sources
-from eval.flags import parse_flags
+from dataset.convert.convert_sources import convert_sources
 from losses.variants import ARGUMENTS, LOSSES
-from training.flags import FAITHFUL, add_shared_flags
-from training.presets import PRESETS, describe_preset
+from training.options import FAITHFUL, PRESETS, add_shared_flags, describe_preset
 from training.program import run_program
 
 logger = logging.getLogger(__name__)
@@ -43,15 +42,15 @@ def train(args, strategy=None):
     if args.model_path and args.init_from:
         raise ValueError("expected --model_path or --init_from, received both")
     # TensorFlow only now: --help and a wrong path answer at once.
-    from dataset.combine import CombinedSources
-    from dataset.sampler import ShuffledSampler
+    from dataset.sampling.combine import CombinedSources
+    from dataset.sampling.shuffled import ShuffledSampler
     from export.saved_model import export_saved_model
     from losses.build import build_loss
-    from nets.checkpoint import checkpoint_folders
-    from training.schedule import LinearRise
+    from nets.importers.training_checkpoint import checkpoint_folders
+    from training.centres import shard_devices
+    from training.distribution import make_strategy
+    from training.schedules import LinearRise
     from training.session import Session
-    from training.sharded_centres import shard_devices
-    from training.strategy import make_strategy
 
     if args.preset:
         logger.info("--preset %s: %s, but for what is given", args.preset, describe_preset(args.preset))
@@ -92,8 +91,7 @@ def train(args, strategy=None):
 
 
 def _check_memory(head, session, args):
-    from training.centre_memory import require_memory
-    from training.free_memory import device_memory
+    from training.memory import device_memory, require_memory
 
     free = device_memory(session.strategy)
     dim = session.backbone.output_shape[-1]
@@ -105,7 +103,7 @@ def _check_memory(head, session, args):
 
 
 def _take_centres(head, path):
-    from nets.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
+    from nets.importers.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
 
     centres = load_tf1_checkpoint(path).centres if checkpoint_prefix(path) else None
     received = "none" if centres is None else f"shape {centres.shape}"

@@ -9,11 +9,11 @@ same command.
 import argparse
 from pathlib import Path
 
+from common.flags import parse_flags
 from dataset.config import read_config
-from dataset.convert import convert_sources
-from eval.flags import parse_flags
+from dataset.convert.convert_sources import convert_sources
 from losses.variants import MININGS
-from training.flags import FAITHFUL, add_shared_flags
+from training.options import FAITHFUL, add_shared_flags
 from training.program import run_program
 
 
@@ -41,12 +41,12 @@ def train(args, strategy=None):
     """
     config = read_config(args.config)
     # TensorFlow only now: --help and a wrong path answer at once.
-    from dataset.combine import CombinedSources
-    from dataset.identity_sampler import IdentitySampler
+    from dataset.sampling.by_identity import IdentitySampler
+    from dataset.sampling.combine import CombinedSources
     from export.saved_model import export_saved_model
     from losses.triplet import TripletLoss
+    from training.distribution import make_strategy
     from training.session import Session
-    from training.strategy import make_strategy
 
     strategy = strategy or make_strategy(kind=args.strategy)
     head = TripletLoss(args.mining, args.triplet_margin, args.triplet_weight, args.squared)

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.comparison import Row, interleaved, report
 from benchmarks.made_up_sets import write_rec
 from dataset.config import SourceConfig
-from dataset.convert import convert
+from dataset.convert.convert_sources import convert
 
 _NUM_FACES = 300  # that are drawn; the images repeat them
 _IMAGES_PER_IDENTITY = 60
@@ -82,7 +82,9 @@ def measure(folder, args):
 
 def write_faces(folder, num_images):
     """Writes an InsightFace set of made-up faces; returns the path of its `.rec`."""
-    from dataset.synthetic import draw_image  # only now: workers import this program anew, and draw nothing
+    from dataset.synthetic.draw_set import (
+        draw_image,  # only now: workers import this program anew, and draw nothing
+    )
 
     rng = np.random.default_rng(0)
     faces = [add_noise(draw_image(0, identity, 0), rng) for identity in range(min(_NUM_FACES, num_images))]

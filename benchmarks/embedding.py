@@ -4,7 +4,7 @@
 
 An LResNet-E-IR with made-up weights, images in memory. ONNX Runtime runs the net as InsightFace's own files
 have one, channels first and with PReLU as one node (see `benchmarks.onnx_net`); OpenVINO runs what
-`eval.openvino_model` gives it. All embeddings are compared first.
+`eval.embedding.openvino` gives it. All embeddings are compared first.
 """
 
 import argparse
@@ -98,8 +98,8 @@ def load_engines(net, path, threads):
     import tensorflow as tf
 
     from benchmarks.onnx_net import onnx_net
-    from eval.face_model import load_face_model
-    from eval.openvino_model import OpenVinoModel
+    from eval.embedding.face_model import load_face_model
+    from eval.embedding.openvino import OpenVinoModel
     from export.saved_model import export_saved_model
 
     export_saved_model(net, path, FACE_SIZE)

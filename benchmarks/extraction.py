@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.comparison import Row, interleaved, medians, report
-from dataset.pairs import read_pairs
-from dataset.synthetic import draw_image
-from dataset.video_frames import find_frames
-from eval.engine import add_engine_flags, describe_engine, engines_for
-from eval.feature_store import FeatureStore
+from dataset.pairs.image_pairs import read_pairs
+from dataset.pairs.video_frames import find_frames
+from dataset.synthetic.draw_set import draw_image
+from eval.embedding.engines import add_engine_flags, describe_engine, engines_for
+from eval.embedding.feature_store import FeatureStore
 
 _NUM_DRAWN = 64  # different faces; they are taken in turn
 _FRAMES_PER_VIDEO = 32
@@ -47,8 +47,8 @@ def main(argv=None):
 
 def rows(args):
     """The rows of the table."""
-    from eval.extractor import embed_into, embed_pairs
-    from eval.load_engine import load_engine
+    from eval.embedding.engines import load_engine
+    from eval.embedding.extractor import embed_into, embed_pairs
     from export.saved_model import export_saved_model
     from nets.backbone import Backbone
 

@@ -41,7 +41,7 @@ def main(argv=None):
 
 def rows(args):
     """Yields the rows, when both starts are done; `args` as parsed by `main`."""
-    from dataset.synthetic import write_set
+    from dataset.synthetic.draw_set import write_set
 
     with tempfile.TemporaryDirectory() as folder:
         write_set(Path(folder, "faces"), **_FACES)

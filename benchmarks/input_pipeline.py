@@ -46,9 +46,9 @@ def main(argv=None):
 
 def rows(args):
     """Yields the rows of the table."""
-    from dataset.combine import CombinedSources
     from dataset.pipeline import TrainingBatches
-    from dataset.sampler import ShuffledSampler
+    from dataset.sampling.combine import CombinedSources
+    from dataset.sampling.shuffled import ShuffledSampler
 
     faces = made_up_faces(512)
     num_images = args.batch_size * args.batches

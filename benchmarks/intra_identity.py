@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataset.combine import CombinedSources
 from dataset.config import read_config
-from dataset.convert import convert_sources
-from dataset.pairs import read_pairs
-from dataset.tfrecord import decode_example
-from eval.distances import pair_distances
-from eval.verification import evaluate_pairs
+from dataset.convert.convert_sources import convert_sources
+from dataset.pairs.image_pairs import read_pairs
+from dataset.records.tfrecord import decode_example
+from dataset.sampling.combine import CombinedSources
+from eval.scoring.distances import pair_distances
+from eval.scoring.verification import evaluate_pairs
 
 _HEADINGS = ("model", "LFW accuracy", "LFW same: cosine", "LFW different: cosine", "own centre: cosine") + (
     "spread between identities",
@@ -39,8 +39,8 @@ def main(argv=None):
     parser.add_argument("--batch_size", type=int, default=64)
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from eval.extractor import embed_pairs
-    from eval.face_model import load_face_model
+    from eval.embedding.extractor import embed_pairs
+    from eval.embedding.face_model import load_face_model
 
     config = read_config(args.config)
     sources = CombinedSources(convert_sources(config, [args.source]))

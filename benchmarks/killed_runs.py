@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from nets.checkpoint import checkpoint_folders, newest_checkpoint, read_checkpoint
+from nets.importers.training_checkpoint import checkpoint_folders, newest_checkpoint, read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("train_centre", "train_triplet")

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from dataset.config import SourceConfig
-from dataset.convert import convert
-from dataset.synthetic import draw_image
-from dataset.synthetic_files import write_source
+from dataset.convert.convert_sources import convert
+from dataset.synthetic.draw_set import draw_image
+from dataset.synthetic.files import write_source
 
 # Drawn skin is smoother than a photograph's. With grain of so many levels, of about a pixel's size, drawn
 # faces have the bytes and the decoding time of photographs at the same quality: 5.0 kB and 73 µs of a core,
@@ -52,7 +52,7 @@ def convert_faces(folder, name, faces, num_identities, images_per_identity):
         images_per_identity: int > 0.
 
     Returns:
-        `dataset.manifest.Manifest` of the conversion, below `folder`.
+        `dataset.records.manifest.Manifest` of the conversion, below `folder`.
     """
 
     def draw(jobs, _name):

@@ -5,9 +5,9 @@ import itertools
 
 import numpy as np
 
-from dataset.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard
-from dataset.recordio import RecordWriter, pack_image
-from dataset.tfrecord import RECORD_OVERHEAD
+from dataset.records.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard
+from dataset.records.recordio import RecordWriter, pack_image
+from dataset.records.tfrecord import RECORD_OVERHEAD
 
 _IMAGES_PER_SHARD = 25_000
 

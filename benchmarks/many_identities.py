@@ -71,11 +71,10 @@ def measure(num_identities, setting, args):
     import tensorflow as tf
 
     from losses.build import build_loss
-    from training.centre_memory import require_memory
-    from training.free_memory import device_memory
-    from training.optimizer import MomentumSGD
-    from training.sharded_centres import shard_devices
-    from training.strategy import make_strategy
+    from training.centres import shard_devices
+    from training.distribution import make_strategy
+    from training.memory import device_memory, require_memory
+    from training.optimizers import MomentumSGD
     from training.trainer import Trainer
 
     sample_rate, num_shards = SETTINGS[setting]

@@ -18,10 +18,10 @@ import numpy as np
 from benchmarks.comparison import Row, report
 from benchmarks.made_up_sets import write_converted
 from benchmarks.many_identities import peak
-from dataset.combine import CombinedSources
-from dataset.identity_sampler import IdentitySampler
-from dataset.manifest import read_manifest
-from dataset.sampler import ShuffledSampler
+from dataset.records.manifest import read_manifest
+from dataset.sampling.by_identity import IdentitySampler
+from dataset.sampling.combine import CombinedSources
+from dataset.sampling.shuffled import ShuffledSampler
 
 _IMAGES_PER_IDENTITY = 4  # in a batch
 

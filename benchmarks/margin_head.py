@@ -144,8 +144,8 @@ def step(num_identities, sample_rate, embeddings, identities):
     import tensorflow as tf
 
     from losses.build import build_loss
-    from training.optimizer import MomentumSGD
-    from training.strategy import make_strategy
+    from training.distribution import make_strategy
+    from training.optimizers import MomentumSGD
     from training.trainer import Trainer
 
     inputs = keras.Input((DIM,))

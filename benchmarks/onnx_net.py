@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from nets.batch_norm import BatchNorm
-from nets.prelu import PReLU
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
 
 _OPSET = 17
 _IR_VERSION = 10  # of that opset's time, which any ONNX Runtime reads

@@ -19,13 +19,13 @@ from pathlib import Path
 from benchmarks.comparison import Row, report
 from benchmarks.made_up_sets import write_converted, write_rec
 from benchmarks.many_identities import peak, resident
-from dataset.combine import CombinedSources
 from dataset.config import SourceConfig
-from dataset.convert import convert
-from dataset.identity_sampler import IdentitySampler
-from dataset.insightface_rec import InsightFaceRec, rec_fingerprint
-from dataset.manifest import read_manifest
-from dataset.sampler import ShuffledSampler
+from dataset.convert.convert_sources import convert
+from dataset.records.manifest import read_manifest
+from dataset.sampling.by_identity import IdentitySampler
+from dataset.sampling.combine import CombinedSources
+from dataset.sampling.shuffled import ShuffledSampler
+from dataset.sources.insightface_rec import InsightFaceRec, rec_fingerprint
 
 _IMAGES_PER_IDENTITY = 60  # as MS1M has them
 _BATCH_SIZE = 128

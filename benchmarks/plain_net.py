@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
 from nets.backbone import Backbone
-from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
-from nets.prelu import PReLU
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir
-from training.optimizer import MomentumSGD
+from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
 # Of the original's decay, by the last part of a variable's name: see `nets.decay`.

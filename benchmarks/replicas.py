@@ -76,7 +76,7 @@ def train(args):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
-    from training.strategy import make_strategy
+    from training.distribution import make_strategy
 
     (num_replicas,) = args.replicas
     tf.config.set_logical_device_configuration(
@@ -89,7 +89,7 @@ def train_on(strategy, args):
     """Trains on the devices of a strategy.
 
     Args:
-        strategy: of `training.strategy.make_strategy`.
+        strategy: of `training.distribution.make_strategy`.
         args: parsed flags of this program.
 
     Returns:
@@ -100,9 +100,9 @@ def train_on(strategy, args):
     import tensorflow as tf
 
     from losses.angular_centre import AngularCentreLoss
-    from nets.batch_norm import synchronise_batch_norm
     from nets.decay import decayed_variables
-    from training.optimizer import MomentumSGD
+    from nets.layers.batch_norm import synchronise_batch_norm
+    from training.optimizers import MomentumSGD
     from training.trainer import Trainer
 
     with strategy.scope():
@@ -146,11 +146,11 @@ def _net(name):
     import keras
 
     from nets.backbone import Backbone
-    from nets.batch_norm import BatchNorm
-    from nets.batch_renorm import BatchRenorm
-    from nets.dropout import Dropout
-    from nets.group_norm import GroupNorm
-    from nets.prelu import PReLU
+    from nets.layers.batch_norm import BatchNorm
+    from nets.layers.batch_renorm import BatchRenorm
+    from nets.layers.dropout import Dropout
+    from nets.layers.group_norm import GroupNorm
+    from nets.layers.prelu import PReLU
 
     if name not in NETS[:-1]:
         return Backbone(name, image_size=(32, 32), keep_prob=1.0)

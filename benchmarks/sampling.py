@@ -34,10 +34,10 @@ def main(argv=None):
 
 def rows(args):
     """Yields the rows of the table."""
-    from dataset.combine import CombinedSources
-    from dataset.identity_sampler import IdentitySampler
     from dataset.pipeline import TrainingBatches
-    from dataset.sampler import ShuffledSampler
+    from dataset.sampling.by_identity import IdentitySampler
+    from dataset.sampling.combine import CombinedSources
+    from dataset.sampling.shuffled import ShuffledSampler
 
     batch_size = args.identities * args.images
     faces = made_up_faces(512)

@@ -8,7 +8,7 @@ Nothing is run. What was measured here or published elsewhere stands below, each
 import argparse
 import dataclasses
 
-from training.centre_memory import centre_memory
+from training.memory import centre_memory
 
 DIM = 512
 GIGA = 1e9

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.killed_runs import MOMENTS, PROGRAMS, finish, torture, training_command
-from dataset.synthetic import write_set
-from nets.checkpoint import newest_checkpoint
+from dataset.synthetic.draw_set import write_set
+from nets.importers.training_checkpoint import newest_checkpoint
 
 
 def main(argv=None):

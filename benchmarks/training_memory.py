@@ -5,7 +5,7 @@
 A real run in a process of its own: made-up images, of which only some of the identities have any; steps,
 a checkpoint, a SavedModel. Left out is what the process held when it had imported the program and
 TensorFlow, before it made anything; that is a row of its own. The arithmetic is of
-`training.needs.memory_needs`, without the gradients, and is printed part by part.
+`training.memory.memory_needs`, without the gradients, and is printed part by part.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def measure(args):
 
     Returns:
         dict: `start`, bytes held before anything was made; `before` and `peak`, the most that was held until
-        the first step and until the end; `needs`, dict of `training.needs.memory_needs`; `last_step`, in
+        the first step and until the end; `needs`, dict of `training.memory.memory_needs`; `last_step`, in
         seconds.
 
     Raises:
@@ -116,7 +116,7 @@ def measure(args):
     """
     import train_centre
     from dataset.config import read_config
-    from dataset.convert import convert_sources
+    from dataset.convert.convert_sources import convert_sources
     from training import preflight
     from training.session import Trainer  # and with it TensorFlow and all else of a run
 

@@ -112,9 +112,9 @@ def measure(args):
     """
     import train_centre
     from benchmarks.plain_net import PlainStep, made_up_batch, plain_net
-    from dataset.synthetic import write_set
+    from dataset.synthetic.draw_set import write_set
     from training.loop import TrainingLoop
-    from training.speed_check import input_speed
+    from training.preflight import input_speed
 
     size = tuple(args.image_size)
     taken = []

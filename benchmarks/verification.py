@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks.comparison import Row, interleaved, medians, report
 from benchmarks.many_identities import peak, resident
-from eval.distances import pair_distances
-from eval.insightface_protocol import evaluate_insightface
-from eval.verification import evaluate_pairs, even_folds
+from eval.scoring.distances import pair_distances
+from eval.scoring.insightface_protocol import evaluate_insightface
+from eval.scoring.verification import evaluate_pairs, even_folds
 
 DIM = 512
 
@@ -150,7 +150,7 @@ def loop_over_thresholds(distances, is_same, folds):
     """Accuracy of each fold at the threshold that is best on the others: one after the other is tried.
 
     As facenet's and InsightFace's loops, with an array operation for each threshold; the thresholds are all
-    that differ, as in `eval.verification.best_threshold`.
+    that differ, as in `eval.scoring.verification.best_threshold`.
     """
     accuracies = []
     for fold in np.unique(folds):

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.feature_store import FeatureStore
-from eval.templates import FRAME_PAIRS, POOLINGS
-from eval.video_distances import video_distances
+from eval.embedding.feature_store import FeatureStore
+from eval.scoring.templates import FRAME_PAIRS, POOLINGS
+from eval.scoring.video_distances import video_distances
 
 NUM_IDENTITIES, NUM_VIDEOS, NUM_FRAMES, MIN_FRAMES, MAX_FRAMES = 1595, 3425, 621_126, 48, 6070
 NUM_PAIRS = 5000

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from dataset.augment import Augmentation
-from dataset.batch_loader import BatchLoader
 from dataset.preprocess import crop_centre, draw_mirrors, mirror, normalise, preprocess
+from dataset.sampling.batch_loader import BatchLoader
 
 READ_MODES = ("random", "sequential")
 # Shards open at once and records held back, for reading in sequence.
@@ -56,17 +56,17 @@ class TrainingBatches:
     re-reads, without decoding, what the epoch has used so far.
 
     A record that is damaged, or whose image cannot be decoded, is replaced by another one of its
-    batch, see `dataset.batch_loader.BatchLoader` (row 27 of docs/fidelity.md). In sequence
+    batch, see `dataset.sampling.batch_loader.BatchLoader` (row 27 of docs/fidelity.md). In sequence
     only the undecodable ones are: past a damaged record TensorFlow cannot read.
 
     References:
-    - margin-centre-face, `dataset/combine.py`, and `dataset/utils.py::process_image`
+    - margin-centre-face, `dataset/sampling/combine.py`, and `dataset/utils.py::process_image`
 
     Args:
-        sources: `dataset.combine.CombinedSources`.
+        sources: `dataset.sampling.combine.CombinedSources`.
         sampler: object with `batch_size` and `batch(k)`, such as
-            `dataset.identity_sampler.IdentitySampler`; for `"sequential"` a
-            `dataset.sampler.ShuffledSampler`.
+            `dataset.sampling.by_identity.IdentitySampler`; for `"sequential"` a
+            `dataset.sampling.shuffled.ShuffledSampler`.
         image_size: `(height, width)` of the network's input.
         mirror: bool, mirror images at random. Defaults to `True`.
         seed: int >= 0, for mirror and augmentation. Defaults to `0`.
@@ -177,7 +177,7 @@ class TrainingBatches:
             step: int >= 0.
 
         Returns:
-            List of `dataset.record_place.RecordPlace`, one per image, `None` for one that is not found; bad
+            List of `dataset.sampling.combine.RecordPlace`, one per image, `None` for one not found; bad
             records are not replaced.
 
         Raises:

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.atomic import atomic_file
+from common.files import atomic_file
+from common.flags import parse_flags
 from dataset.config import NPDATA_ORDERS
-from dataset.pairs import read_pairs
-from eval.distances import DISTANCES, pair_distances
-from eval.engine import add_engine_flags, describe_engine, engines_for
-from eval.flags import parse_flags
-from eval.insightface_protocol import VAL_FAR, evaluate_insightface
-from eval.metrics import bootstrap_intervals, verification_metrics
-from eval.verification import RULES, evaluate_pairs, even_folds, original_folds
-from nets.checkpoint import sha256
-from nets.model_files import find_model, model_sha256
+from dataset.pairs.image_pairs import read_pairs
+from eval.embedding.engines import add_engine_flags, describe_engine, engines_for
+from eval.scoring.distances import DISTANCES, pair_distances
+from eval.scoring.insightface_protocol import VAL_FAR, evaluate_insightface
+from eval.scoring.metrics import bootstrap_intervals, verification_metrics
+from eval.scoring.verification import RULES, evaluate_pairs, even_folds, original_folds
+from nets.importers.model_files import find_model, model_sha256
+from nets.importers.training_checkpoint import sha256
 
 _FOLDS = {"even": even_folds, "original": original_folds}
 _PROTOCOLS = ("folds", "insightface")
@@ -55,8 +55,8 @@ def _score(args):
     sets = {name: read_pairs(path, args.order) for name, path in zip(names, args.data, strict=True)}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow takes seconds to import: not for --help, nor to refuse a wrong file.
-    from eval.extractor import embed_pairs
-    from eval.load_engine import load_engine
+    from eval.embedding.engines import load_engine
+    from eval.embedding.extractor import embed_pairs
 
     models = {}
     for pairs in sets.values():

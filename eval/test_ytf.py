@@ -11,22 +11,22 @@ import shlex
 import sys
 from pathlib import Path
 
-from dataset.atomic import atomic_folder
+from common.files import atomic_folder
+from common.flags import parse_flags
 from dataset.config import read_config
-from dataset.video_frames import find_frames
-from dataset.video_pairs import read_video_pairs, read_wrong_videos
-from eval.coverage import coverage_of, describe_coverage, is_complete
-from eval.engine import add_engine_flags, describe_engine, engines_for
-from eval.feature_store import FeatureStore, has_rows
-from eval.flags import parse_flags
-from eval.pair_pictures import write_errors, write_hardest
-from eval.run import write_run
-from eval.verification import RULES
-from eval.video_distances import DEFAULT_METHOD, METHODS
-from eval.video_run import Protocol, evaluate_videos
-from eval.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
-from nets.checkpoint import sha256
-from nets.model_files import find_model, model_sha256
+from dataset.pairs.video_frames import find_frames
+from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
+from eval.embedding.engines import add_engine_flags, describe_engine, engines_for
+from eval.embedding.feature_store import FeatureStore, has_rows
+from eval.report.pair_pictures import write_errors, write_hardest
+from eval.report.runs import write_run
+from eval.scoring.coverage import coverage_of, describe_coverage, is_complete
+from eval.scoring.verification import RULES
+from eval.scoring.video_distances import DEFAULT_METHOD, METHODS
+from eval.scoring.videos import Protocol, evaluate_videos
+from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
+from nets.importers.model_files import find_model, model_sha256
+from nets.importers.training_checkpoint import sha256
 
 _NUM_COMPARED = 16  # frames that engines embed, to see whether they agree and which is faster
 
@@ -113,7 +113,7 @@ def _evaluate(args, command):
         **verdict.scores,
     }
     _print_scores(scores)
-    from eval.report_page import write_report  # with matplotlib, which takes a second to import
+    from eval.report.page import write_report  # with matplotlib, which takes a second to import
 
     with atomic_folder(output) as folder:
         write_errors(folder / "errors", frames, verdict, args.pooling)
@@ -140,7 +140,7 @@ def _load(model_path, crop, frames, engines):
     """The model and the engine that runs it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow takes seconds to import: not for --help, a wrong file, or features that are there.
-    from eval.load_engine import load_engine
+    from eval.embedding.engines import load_engine
 
     height, width = frames.image_size
     if crop and (crop[0] > height or crop[1] > width):
@@ -155,7 +155,7 @@ def _load(model_path, crop, frames, engines):
 
 
 def _extract(store, model, args, frames):
-    from eval.extractor import embed_into
+    from eval.embedding.extractor import embed_into
 
     decode = _decoder(frames, args.crop)
     embed_into(store, model, decode, args.batch_size, flip=args.flip, progress=True)

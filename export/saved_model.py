@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from dataset.atomic import sync_folder
+from common.files import sync_folder
 
 
 def export_saved_model(backbone, path, face_size=(112, 112)):
@@ -22,7 +22,7 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
       the net puts it out.
 
     Both call the net in the form of `nets.inference.inference_net`, which takes less time. The variables of
-    the net itself are there, too, and a `net.json` tells `nets.load.load_backbone` which net it is, to train
+    the net itself are there, too, and `net.json` tells `nets.load_backbone` which net it is, to train
     it further.
 
     Args:
@@ -38,8 +38,8 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
     import tensorflow as tf
 
     from dataset.preprocess import preprocess
+    from nets.importers.saved_model import NET_NAME, VARIABLES
     from nets.inference import in_float32, inference_net
-    from nets.saved_model import NET_NAME, VARIABLES
 
     path = Path(path)
     if path.exists():
@@ -90,8 +90,8 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from nets.keras_file import save_keras_file
-    from nets.load import load_backbone
+    from nets.importers.keras_file import save_keras_file
+    from nets.importers.load import load_backbone
 
     try:
         backbone = load_backbone(args.model_path)

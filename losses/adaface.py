@@ -5,10 +5,10 @@ import math
 import keras
 import tensorflow as tf
 
-from losses.arguments import require
-from losses.centre_layer import CentreLayer
-from losses.cosines import angle, cosines_to, margin_softmax, own_entries
-from losses.replicas import global_batch
+from .arguments import require
+from .centre_layer import CentreLayer
+from .cosines import angle, cosines_to, margin_softmax, own_entries
+from .replicas import global_batch
 
 # Of the authors' code, head.py::AdaFace: its `eps`, the range of norms, and the initial statistics.
 EPSILON = 1e-3

@@ -2,7 +2,7 @@
 
 import importlib
 
-from losses.variants import LOSSES
+from .variants import LOSSES
 
 
 def build_loss(name, num_identities, seed=0, label_smoothing=0.0, sample_rate=1.0, sharded=False, **given):
@@ -36,7 +36,7 @@ def build_loss(name, num_identities, seed=0, label_smoothing=0.0, sample_rate=1.
         if argument not in loss["arguments"]:
             takes = ", ".join(loss["arguments"]) or "no arguments"
             raise ValueError(f"--loss {name}: has no {argument}; it takes {takes}")
-    layer = getattr(importlib.import_module(loss["module"]), loss["class"])
+    layer = getattr(importlib.import_module(loss["module"], __package__), loss["class"])
     shared = {
         "seed": seed,
         "label_smoothing": label_smoothing,

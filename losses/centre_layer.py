@@ -5,11 +5,11 @@ import math
 import keras
 import tensorflow as tf
 
-from losses.arguments import checked_identities, constructor_arguments, require
-from losses.identity_sample import identity_sample
-from losses.replicas import global_batch, own_share
-from losses.shards import Shards
-from losses.transposed import save_as, save_transposed
+from .arguments import checked_identities, constructor_arguments, require
+from .identity_sample import identity_sample
+from .replicas import global_batch, own_share
+from .shards import Shards
+from .transposed import save_as, save_transposed
 
 
 class CentreLayer(keras.layers.Layer):

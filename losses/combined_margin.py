@@ -5,9 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from losses.arguments import require
-from losses.centre_layer import CentreLayer
-from losses.cosines import angle, cosines_to, margin_softmax, own_entries
+from .arguments import require
+from .centre_layer import CentreLayer
+from .cosines import angle, cosines_to, margin_softmax, own_entries
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")

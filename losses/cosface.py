@@ -2,9 +2,9 @@
 
 import keras
 
-from losses.arguments import require
-from losses.centre_layer import CentreLayer
-from losses.cosines import cosines_to, margin_softmax, own_entries
+from .arguments import require
+from .centre_layer import CentreLayer
+from .cosines import cosines_to, margin_softmax, own_entries
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")

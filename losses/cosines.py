@@ -4,8 +4,8 @@ import math
 
 import tensorflow as tf
 
-from losses.products import cross_entropy, unit_products
-from losses.shards import ShardedCosines, Shards
+from .products import cross_entropy, unit_products
+from .shards import ShardedCosines, Shards
 
 
 def cosines_to(centres, embeddings):

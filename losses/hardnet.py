@@ -5,9 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from losses.arguments import checked_identities, constructor_arguments, require
-from losses.distances import pairwise_distances
-from losses.replicas import global_batch, own_share
+from .arguments import checked_identities, constructor_arguments, require
+from .distances import pairwise_distances
+from .replicas import global_batch, own_share
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")

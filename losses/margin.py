@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from losses.arguments import require
-from losses.centre_layer import CentreLayer
-from losses.cosines import (
+from .arguments import require
+from .centre_layer import CentreLayer
+from .cosines import (
     cosines_to,
     is_highest,
     own_entries,

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from losses.replicas import global_batch
+from .replicas import global_batch
 
 
 class Shards:

@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from losses.centre_layer import CentreLayer
-from losses.cosines import is_highest, own_entries, softmax_cross_entropy
-from losses.products import products, unit_products
+from .centre_layer import CentreLayer
+from .cosines import is_highest, own_entries, softmax_cross_entropy
+from .products import products, unit_products
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")

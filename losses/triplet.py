@@ -5,10 +5,10 @@ import math
 import keras
 import tensorflow as tf
 
-from losses.arguments import checked_identities, constructor_arguments, require
-from losses.distances import pairwise_distances
-from losses.replicas import global_batch, own_share
-from losses.variants import MININGS
+from .arguments import checked_identities, constructor_arguments, require
+from .distances import pairwise_distances
+from .replicas import global_batch, own_share
+from .variants import MININGS
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")

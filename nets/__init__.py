@@ -3,13 +3,13 @@
 
 def build_backbone(name, **arguments):
     """Builds a net by its name; arguments as those of `nets.backbone.Backbone`."""
-    from nets.backbone import Backbone  # not before it is needed: it imports TensorFlow
+    from .backbone import Backbone  # not before it is needed: it imports TensorFlow
 
     return Backbone(name, **arguments)
 
 
 def load_backbone(path):
-    """Loads a net from whatever holds its weights; see `nets.load.load_backbone`."""
-    from nets.load import load_backbone as load
+    """Loads a net from whatever holds its weights; see `nets.importers.load.load_backbone`."""
+    from .importers.load import load_backbone as load
 
     return load(path)

@@ -4,7 +4,7 @@ import importlib
 
 import keras
 
-from nets.variants import find_variant
+from .variants import find_variant
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -59,7 +59,7 @@ class Backbone(keras.Model):
         **options,
     ):
         variant = find_variant(architecture)
-        build = getattr(importlib.import_module(f"nets.{variant.builder}"), variant.builder)
+        build = getattr(importlib.import_module(f".{variant.builder}", __package__), variant.builder)
         self_arguments = {
             "image_size": tuple(image_size),
             "embedding_size": embedding_size,

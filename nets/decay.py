@@ -2,8 +2,8 @@
 
 import keras
 
-from nets.batch_norm import BatchNorm
-from nets.prelu import PReLU
+from .layers.batch_norm import BatchNorm
+from .layers.prelu import PReLU
 
 _DENSE_NAMES = ("E_DenseLayer", "fc")  # of the original, of InsightFace
 

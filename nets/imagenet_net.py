@@ -2,9 +2,9 @@
 
 import keras
 
-from nets.batch_norm import BatchNorm
-from nets.building import named_seed
-from nets.dropout import Dropout
+from .building import named_seed
+from .layers.batch_norm import BatchNorm
+from .layers.dropout import Dropout
 
 _APPLICATIONS = {
     "vgg16": "VGG16",

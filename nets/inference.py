@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from nets.batch_norm import BatchNorm
-from nets.prelu import PReLU
+from .layers.batch_norm import BatchNorm
+from .layers.prelu import PReLU
 
 
 def in_float32(backbone):

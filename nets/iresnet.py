@@ -2,10 +2,10 @@
 
 import keras
 
-from nets.batch_norm import BatchNorm
-from nets.building import named_seed, padded_conv
-from nets.dropout import Dropout
-from nets.prelu import PReLU
+from .building import named_seed, padded_conv
+from .layers.batch_norm import BatchNorm
+from .layers.dropout import Dropout
+from .layers.prelu import PReLU
 
 # Units of the four stages.
 UNITS = {

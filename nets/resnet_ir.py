@@ -4,13 +4,13 @@ import math
 
 import keras
 
-from nets.batch_norm import BatchNorm
-from nets.batch_renorm import BatchRenorm
-from nets.building import named_seed, padded_conv
-from nets.dropout import Dropout
-from nets.group_norm import GroupNorm
-from nets.prelu import PReLU
-from nets.variants import KEEP_PROB, NORMS, STAGES, UNIT_TYPES
+from .building import named_seed, padded_conv
+from .layers.batch_norm import BatchNorm
+from .layers.batch_renorm import BatchRenorm
+from .layers.dropout import Dropout
+from .layers.group_norm import GroupNorm
+from .layers.prelu import PReLU
+from .variants import KEEP_PROB, NORMS, STAGES, UNIT_TYPES
 
 # Keras divides by the standard deviation of a truncated normal; tf.contrib multiplied the variance by 1.3.
 _KERAS_TRUNCATION = 0.87962566103423978

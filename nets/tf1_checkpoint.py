@@ -18,8 +18,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow only now: --help answers at once.
-    from nets.keras_file import save_keras_file
-    from nets.tf1_weights import load_tf1_checkpoint
+    from .importers.keras_file import save_keras_file
+    from .importers.tf1_weights import load_tf1_checkpoint
 
     try:
         imported = load_tf1_checkpoint(args.checkpoint)

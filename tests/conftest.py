@@ -10,6 +10,6 @@ tf.config.set_logical_device_configuration(
 @pytest.fixture(scope="session")
 def two_replicas():
     """A MirroredStrategy over two CPU devices; one for all tests, as a program has one."""
-    from training.strategy import make_strategy
+    from training.distribution import make_strategy
 
     return make_strategy(["CPU:0", "CPU:1"])

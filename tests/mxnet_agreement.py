@@ -1,4 +1,4 @@
-"""Compares `dataset/recordio.py` with MXNet itself. Run by `.ci/mxnet.sh`, where MXNet can be imported.
+"""Compares `dataset/records/recordio.py` with MXNet itself. Run by `.ci/mxnet.sh`.
 
 python -m tests.mxnet_agreement [FOLDER_WITH_TRAIN_REC ...]
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from mxnet import recordio as mxnet_recordio
 
-from dataset.insightface_rec import InsightFaceRec
-from dataset.mxnet_reader import MXNetReader
-from dataset.recordio import MAGIC, RecordReader, RecordWriter, pack_image, unpack_image
+from dataset.records.recordio import MAGIC, RecordReader, RecordWriter, pack_image, unpack_image
+from dataset.sources.insightface_rec import InsightFaceRec
+from dataset.sources.mxnet_reader import MXNetReader
 
 logger = logging.getLogger("mxnet_agreement")
 

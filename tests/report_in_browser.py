@@ -17,7 +17,7 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from eval import report
+from eval.report import __main__ as report
 from tests.eval.fake_run import make_run
 
 logger = logging.getLogger("report_in_browser")

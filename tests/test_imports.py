@@ -12,33 +12,49 @@ from benchmarks.start_up import programs
 ROOT = Path(__file__).parents[1]
 # What each package may import besides itself. The programs at the root may import all of them.
 ALLOWED = {
-    "dataset": (),
     "nets": (),
     "losses": (),
-    "eval": ("dataset", "nets"),
-    "training": ("dataset", "nets", "losses", "eval"),
-    "export": ("dataset", "nets", "eval"),
+    "common": (),
+    "dataset": ("common",),
+    "eval": ("common", "dataset", "nets"),
+    "export": ("common", "dataset", "nets", "eval"),
+    "training": ("common", "dataset", "nets", "losses", "eval", "export"),
 }
+# Installed as a library of another name, so they must not name themselves.
+RELATIVE = ("nets", "losses")
 WITHOUT_TENSORFLOW = [
-    *("dataset.config", "dataset.convert", "dataset.manifest", "dataset.pairs", "dataset.recordio"),
     *(
-        "dataset.sampler",
-        "dataset.tfrecord",
-        "eval.distances",
-        "eval.templates",
-        "eval.verification",
+        "dataset.config",
+        "dataset.convert",
+        "dataset.records.manifest",
+        "dataset.pairs.image_pairs",
+        "dataset.records.recordio",
+    ),
+    *(
+        "dataset.sampling.shuffled",
+        "dataset.records.tfrecord",
+        "eval.scoring.distances",
+        "eval.scoring.templates",
+        "eval.scoring.verification",
         "nets.variants",
     ),
-    *("dataset.identity_sampler", "losses.variants", "nets.tf1_checkpoint", "training.flags"),
-    *("eval.extractor", "eval.feature_store", "eval.report", "eval.test_lfw", "eval.test_ytf"),
-    *("dataset.align", "dataset.build_pairs", "dataset.video_frames", "nets.model_files"),
+    *("dataset.sampling.by_identity", "losses.variants", "nets.tf1_checkpoint", "training.options"),
+    *(
+        "eval.embedding.extractor",
+        "eval.embedding.feature_store",
+        "eval.report",
+        "eval.test_lfw",
+        "eval.test_ytf",
+    ),
+    *("dataset.align", "dataset.build_pairs", "dataset.pairs.video_frames", "nets.importers.model_files"),
     *("train_centre", "train_triplet"),
 ]
 
 FILES = [*ROOT.glob("*.py"), *(path for package in ALLOWED for path in ROOT.glob(f"{package}/**/*.py"))]
-SOURCES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_bytes()) for path in FILES
+PATHS = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
 }
+SOURCES = {name: ast.parse(path.read_bytes()) for name, path in PATHS.items()}
 PROGRAMS = {
     name
     for name, tree in SOURCES.items()
@@ -47,15 +63,24 @@ PROGRAMS = {
 
 
 def imports(name):
-    """Yields `(module, what of it, or None for the module itself)`; inside functions, too."""
+    """Yields `(module, name imported from it, or None for the module itself)`, also inside functions."""
+    package = name.split(".")[0]
+    parents = name.split(".") if PATHS[name].name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(SOURCES[name]):
         for alias in getattr(node, "names", ()):
             if isinstance(node, ast.Import):
                 yield alias.name, None
             elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{name}, line {node.lineno}: expected an absolute import"
-                module = f"{node.module}.{alias.name}"
-                yield (module, None) if module in SOURCES else (node.module, alias.name)
+                source = node.module
+                if node.level:
+                    assert package in RELATIVE, f"{name}, line {node.lineno}: expected an absolute import"
+                    base = parents[: len(parents) - node.level + 1]
+                    source = ".".join([*base, *filter(None, [node.module])])
+                else:
+                    is_own = package in RELATIVE and source.split(".")[0] == package
+                    assert not is_own, f"{name}, line {node.lineno}: expected a relative import"
+                module = f"{source}.{alias.name}"
+                yield (module, None) if module in SOURCES else (source, alias.name)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -66,12 +91,12 @@ def test_import_direction(name):
         if package in ALLOWED and to in ALLOWED and to != package:
             assert to in ALLOWED[package], f"{name} imports {module}"
         if module in PROGRAMS:
-            # Only a program at the root may call what a program in a package offers.
+            # Programs in packages offer functions to programs at the root, and nothing else imports them.
             assert "." not in name and "." in module and imported not in (None, "main"), f"{name}: {module}"
 
 
 def test_programs_are_found():
-    assert {"train_centre", "dataset.convert", "eval.test_lfw", "export.saved_model"} <= PROGRAMS
+    assert {"train_centre", "dataset.convert.__main__", "eval.test_lfw", "export.saved_model"} <= PROGRAMS
 
 
 def test_what_does_without_tensorflow():
@@ -109,7 +134,10 @@ for name in sys.argv[1:]:
         raise SystemExit(f"{name} imports {loaded}")
 """
     names = programs()
-    assert set(names) >= PROGRAMS and {"benchmarks", "benchmarks.start_up"} <= set(names)
+    assert set(names) >= {name.removesuffix(".__main__") for name in PROGRAMS} and {
+        "benchmarks",
+        "benchmarks.start_up",
+    } <= set(names)
     run = subprocess.run(
         [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -5,7 +5,7 @@ import pytest
 import train_centre
 from benchmarks import many_identities
 from tests.test_train_centre import flags, log, make_data, state
-from training import free_memory
+from training import memory as free_memory
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import train_centre
 from benchmarks.first_step import LINES
 from eval import test_lfw
 from losses.build import build_loss
-from nets.checkpoint import newest_checkpoint
+from nets.importers.training_checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit, make_images, write_rec
-from training.flags import learning_rate_boundaries, net_arguments
+from training.options import learning_rate_boundaries, net_arguments
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"

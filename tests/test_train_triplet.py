@@ -10,10 +10,10 @@ import tensorflow as tf
 
 import train_centre
 import train_triplet
-from nets.checkpoint import newest_checkpoint
-from nets.keras_file import save_keras_file
-from nets.load import load_backbone
-from nets.tf1_weights import tf1_variables
+from nets.importers.keras_file import save_keras_file
+from nets.importers.load import load_backbone
+from nets.importers.tf1_weights import tf1_variables
+from nets.importers.training_checkpoint import newest_checkpoint
 from tests.golden.weight_rule import golden_weight
 from tests.nets.tf1_writer import write_tf1_checkpoint
 from tests.test_train_centre import are_equal, data, flags, log, make_data, state

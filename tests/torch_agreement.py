@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from dataset.preprocess import preprocess
-from nets.insightface_weights import load_insightface, torch_variables
-from nets.torch_file import TorchFile
+from nets.importers.insightface_weights import load_insightface, torch_variables
+from nets.importers.torch_file import TorchFile
 
 logger = logging.getLogger("torch_agreement")
 

@@ -3,14 +3,12 @@
 import logging
 import signal
 
-from eval.not_finite_error import NotFiniteError
-from training.finite import first_not_finite
-from training.progress import Progress, duration
-from training.saved_models import SavedModels
-from training.step_clock import StepClock, first_step_timed
-from training.stop_signals import StopSignals
+from eval.embedding.extractor import NotFiniteError
+from training.checkpoints import SavedModels
+from training.monitoring import Watch
+from training.progress import Progress, StepClock, duration, first_not_finite, first_step_timed
+from training.signals import StopSignals
 from training.summaries import Summaries
-from training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +36,11 @@ class TrainingLoop:
     Args:
         trainer: `training.trainer.Trainer`.
         batches: object with `start_at(step)`, such as `dataset.pipeline.TrainingBatches`.
-        checkpoints: `training.checkpoint.Checkpoints` of `trainer.state`.
-        validators: dict from names to functions that return an `eval.verification.VerificationResult`.
+        checkpoints: `training.checkpoints.Checkpoints` of `trainer.state`.
+        validators: dict from names to functions that return a `VerificationResult`.
             The scores of `"lfw"` and `"ytf"` come into the models' names.
         export: function of a Path that writes a SavedModel there.
-        intervals: `training.intervals.Intervals`.
+        intervals: `training.progress.Intervals`.
         max_steps: int > 0.
         batch_size: int > 0.
         steps_per_epoch: float > 0, for the progress line.
@@ -50,8 +48,8 @@ class TrainingLoop:
         models_path: folder for SavedModels.
         thresholds: dict from validator to the accuracy over which an improvement is saved.
         max_models: int > 0, SavedModels to keep; the best of each validator always stays.
-        watch: `training.watch.Watch`. Defaults to one without reports and limits.
-        workers: `training.worker_agreement.WorkerAgreement`, or `None` for one process.
+        watch: `training.monitoring.Watch`. Defaults to one without reports and limits.
+        workers: `training.distribution.WorkerAgreement`, or `None` for one process.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from nets.checkpoint import STATE_NAME
+from nets.importers.training_checkpoint import STATE_NAME
 
 INITIAL_SCALE = 2.0**15
 GROWTH_STEPS = 2000

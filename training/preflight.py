@@ -1,15 +1,135 @@
 """What is looked at before a run, so that it is not found out after a night."""
 
+import itertools
 import logging
+import math
+import time
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
-from training.batch_picture import write_batch_picture
-from training.needs import as_size, check_disk, memory_needs, num_bytes, num_exports
-from training.speed_check import input_speed, step_speed, verdict
+from common.files import atomic_file
+from training.memory import as_size, check_disk, memory_needs, num_bytes, num_exports
 
 logger = logging.getLogger(__name__)
+
+
+_MOST_IMAGES = 64
+
+_MOST_COLUMNS = 8
+
+_SMALLEST_CELL = 96  # pixels wide; smaller images are enlarged
+
+_STRIP = 16  # pixels for the label below each image
+
+
+def write_batch_picture(path, images, labels, group=1):
+    """Draws the images of a batch with their labels below them, in the batch's order.
+
+    Args:
+        path: Path of a PNG; its folder is made. An existing file is replaced.
+        images: float `(batch, height, width, 3)` as the net gets them, `(pixel - 127.5) / 128`, BGR. One that
+            holds RGB looks blue: so a wrong order of channels is seen.
+        labels: sequence of str, one per image.
+        group: int > 0, images that belong together; a group is not broken over two rows where
+            it fits into one. Defaults to `1`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    images = np.clip(np.rint(np.asarray(images)[:_MOST_IMAGES] * 128.0 + 127.5), 0, 255).astype(np.uint8)
+    height, width = images.shape[1:3]
+    factor = max(1, math.ceil(_SMALLEST_CELL / width))
+    height, width = height * factor, width * factor
+    columns = min(len(images), _MOST_COLUMNS // group * group or _MOST_COLUMNS)
+    rows = math.ceil(len(images) / columns)
+    # White lines of two pixels between the cells.
+    picture = np.full((rows * (height + _STRIP + 2), columns * (width + 2), 3), 255, np.uint8)
+    for number, (image, label) in enumerate(zip(images, labels, strict=False)):
+        row, column = divmod(number, columns)
+        top, left = row * (height + _STRIP + 2), column * (width + 2)
+        picture[top : top + height, left : left + width] = cv2.resize(
+            image, (width, height), interpolation=cv2.INTER_NEAREST
+        )
+        cell = picture[top + height : top + height + _STRIP, left : left + width]
+        cv2.putText(cell, label, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(cv2.imencode(".png", picture)[1].tobytes())
+
+
+# A device that takes more than this share of what the input can give will wait for it now and then.
+_AMPLE = 0.8
+
+
+def input_speed(batches, step, batch_size, seconds=5.0):
+    """Images a second that the input gives while nothing is trained.
+
+    Args:
+        batches: object with `start_at(step)`.
+        step: int >= 0, of the first batch.
+        batch_size: int > 0.
+        seconds: float > 0, how long to measure, after the first batch. Defaults to `5`.
+    """
+    stream = batches.start_at(step)
+    next(stream)
+    start = time.perf_counter()
+    for count in itertools.count(1):
+        next(stream)
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            return count * batch_size / passed
+
+
+def step_speed(train_step, images, identities, seconds=5.0):
+    """Images a second that the device trains on where the input costs nothing. The weights change.
+
+    Args:
+        train_step: function of a batch that returns a dict of scalar tensors.
+        images, identities: a batch.
+        seconds: float > 0, how long to measure, after the first step. Defaults to `5`.
+    """
+
+    def step():
+        # Fetched, as the device may be steps behind.
+        return [float(value) for value in train_step(images, identities).values()]
+
+    step()
+    start = time.perf_counter()
+    for count in itertools.count(1):
+        step()
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            return count * images.shape[0] / passed
+
+
+def verdict(of_input, of_steps, share_processor):
+    """What the two speeds mean.
+
+    Args:
+        of_input, of_steps: float > 0, images a second.
+        share_processor: bool, the net computes on the processor that also decodes.
+
+    Returns:
+        str, a sentence.
+    """
+    speeds = f"the input gives {of_input:.0f} images/s, a step takes {of_steps:.0f} images/s: "
+    share = of_steps / of_input
+    if share_processor:
+        return speeds + (
+            f"both compute on the same processor, and about {share / (1 + share):.0%} of its time goes into "
+            "the input"
+        )
+    if share > 1:
+        return speeds + (
+            f"the input starves the device, which will wait {1 - 1 / share:.0%} of the time; try more "
+            "processor cores, data on a local disk, or --read sequential if its random reads are slow"
+        )
+    if share > _AMPLE:
+        return speeds + "the input only just keeps up with the device"
+    return speeds + f"the input is {1 / share:.1f} times as fast as the device"
+
 
 # A SavedModel holds the weights, the kernels of convs once more with norms in them, and the graph: up to
 # 12 MB with the nets that are here.
@@ -22,7 +142,7 @@ class Preflight:
     Args:
         batches: `dataset.pipeline.TrainingBatches`.
         trainer: `training.trainer.Trainer`.
-        checkpoints: `training.checkpoint.Checkpoints`.
+        checkpoints: `training.checkpoints.Checkpoints`.
         models_path: Path, folder of SavedModels.
         summary_path: Path, folder that `first_batch.png` goes into.
         first_step: int >= 0, steps that are done.

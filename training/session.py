@@ -7,24 +7,22 @@ import time
 from dataset.augment import Augmentation
 from dataset.pipeline import TrainingBatches
 from nets.backbone import Backbone
-from nets.batch_norm import synchronise_batch_norm
-from nets.checkpoint import newest_checkpoint
 from nets.decay import decayed_variables
-from nets.load import load_backbone
-from training.checkpoint import Checkpoints
+from nets.importers.load import load_backbone
+from nets.importers.training_checkpoint import newest_checkpoint
+from nets.layers.batch_norm import synchronise_batch_norm
+from training.checkpoints import Checkpoints, FollowerCheckpoints
+from training.distribution import WorkerAgreement, describe_strategy, make_strategy, worker_rows
 from training.ema import WeightAverage
-from training.flags import AUGMENTATIONS, net_arguments, num_steps
-from training.follower_checkpoints import FollowerCheckpoints
-from training.intervals import Intervals
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
+from training.monitoring import Watch
+from training.optimizers import check_recipe, decay_in_loss, make_optimizer, make_schedule, state_of_recipe
+from training.options import AUGMENTATIONS, net_arguments, num_steps
 from training.preflight import Preflight
-from training.recipe import check_recipe, decay_in_loss, make_optimizer, make_schedule, state_of_recipe
-from training.strategy import describe_strategy, make_strategy
+from training.progress import Intervals
 from training.trainer import Trainer
 from training.validation import make_validators
-from training.watch import Watch
-from training.worker_agreement import WorkerAgreement, worker_rows
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +37,13 @@ class Session:
     `resume_from` and `start_from`. So the same command goes on after a stop.
 
     Args:
-        args: parsed flags of `training.flags.add_shared_flags`.
+        args: parsed flags of `training.options.add_shared_flags`.
         config: `dataset.config.Config`.
         strategy: `tf.distribute.Strategy`. Defaults to that of `make_strategy()`.
         resume_from: Path of a training checkpoint, or a folder of them, to go on from: net, loss
             layer, optimizer and step.
         start_from: Path of a model to take the net from, and nothing else (row 11 of
-            docs/fidelity.md); see `nets.load.load_backbone`.
+            docs/fidelity.md); see `nets.importers.load.load_backbone`.
 
     Attributes:
         strategy: make the head in its scope.
@@ -106,7 +104,7 @@ class Session:
         """Trains to the end.
 
         Args:
-            sources: `dataset.combine.CombinedSources`.
+            sources: `dataset.sampling.combine.CombinedSources`.
             sampler: see `dataset.pipeline.TrainingBatches`.
             head: built loss layer, see `training.trainer.Trainer`; its trainable variables are decayed.
             loss: str, its name: a checkpoint of another loss is refused.

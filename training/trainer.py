@@ -4,8 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from training.sampled_centres import SampledCentres
-from training.sharded_centres import ShardedCentres
+from training.centres import SampledCentres, ShardedCentres
 
 
 class Trainer:
@@ -14,14 +13,14 @@ class Trainer:
     The objective is `mean(loss) + weight_decay * sum(v^2) / 2`, the mean over the global batch. Every
     replica sums over its share, so the replicas' gradients add up to those of one device; what
     differs is batch normalisation, by the statistics of each replica's own share, unless it is synchronised
-    (`nets.batch_norm.synchronise_batch_norm`).
+    (`nets.layers.batch_norm.synchronise_batch_norm`).
 
     With `accumulate` the batch is computed in as many parts, one after the other, whose gradients are summed
     up before they are clipped and applied: the objective of the whole batch in the memory of one
     part. Only batch normalisation sees the parts.
 
     Of a head's sampled centres only the rows that the step has seen are decayed and changed, see
-    `training.sampled_centres.SampledCentres`.
+    `training.centres.SampledCentres`.
 
     Gradients are summed over the replicas first and clipped after that: Keras's own
     clipping acts on each replica alone.

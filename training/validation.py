@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from dataset.pairs import read_image_pairs, read_pairs
-from dataset.video_frames import find_frames
-from dataset.video_pairs import read_video_pairs
-from eval.coverage import coverage_of, describe_coverage, is_complete
-from eval.distances import pair_distances
-from eval.extractor import embed_images, embed_pairs
-from eval.face_model import FaceModel
-from eval.verification import evaluate_pairs, original_folds
-from eval.video_distances import DEFAULT_METHOD, video_distances
+from dataset.pairs.image_pairs import read_image_pairs, read_pairs
+from dataset.pairs.video_frames import find_frames
+from dataset.pairs.video_pairs import read_video_pairs
+from eval.embedding.extractor import embed_images, embed_pairs
+from eval.embedding.face_model import FaceModel
+from eval.scoring.coverage import coverage_of, describe_coverage, is_complete
+from eval.scoring.distances import pair_distances
+from eval.scoring.verification import evaluate_pairs, original_folds
+from eval.scoring.video_distances import DEFAULT_METHOD, video_distances
 
 
 def make_validators(backbone, config, args, watch=None):
@@ -20,11 +20,11 @@ def make_validators(backbone, config, args, watch=None):
         backbone: `keras.Model`, scored as it is when a validator is called, with dropout off.
         config: `dataset.config.Config`.
         args: parsed flags: `batch_size`, `threshold`, `lfw_as_stored`, `validate_videos`.
-        watch: `training.embedding_watch.EmbeddingWatch` that looks at all embeddings. Defaults to none.
+        watch: `training.monitoring.EmbeddingWatch` that looks at all embeddings. Defaults to none.
 
     Returns:
         dict from `"lfw"` (pairs of LFW), `"ytf"` (pairs of images of YTF) and `"ytf_videos"` (templates of
-        videos of YTF) to functions that return an `eval.verification.VerificationResult`.
+        videos of YTF) to functions that return an `eval.scoring.verification.VerificationResult`.
 
     Raises:
         FileNotFoundError: a set that is not there.

@@ -1,6 +1,6 @@
 from benchmarks.conversion import main, write_faces
-from dataset.image_check import check_image
-from dataset.insightface_rec import InsightFaceRec
+from dataset.images import check_image
+from dataset.sources.insightface_rec import InsightFaceRec
 
 
 def test_faces_are_as_large_as_those_of_ms1m(tmp_path):

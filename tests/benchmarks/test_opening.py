@@ -4,8 +4,8 @@ import numpy as np
 
 from benchmarks.made_up_sets import write_converted, write_rec
 from benchmarks.opening import WAYS, main
-from dataset.insightface_rec import InsightFaceRec, rec_fingerprint
-from dataset.manifest import read_manifest
+from dataset.records.manifest import read_manifest
+from dataset.sources.insightface_rec import InsightFaceRec, rec_fingerprint
 
 
 def test_every_way_opens_what_is_made(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ from benchmarks.plain_net import PlainStep, with_keras_layers
 from benchmarks.training_step import Turns
 from losses.angular_centre import AngularCentreLoss
 from tests.training.test_trainer import IDENTITIES, batch, make_trainer, small_net
-from training.strategy import make_strategy
+from training.distribution import make_strategy
 
 
 class Batches:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from benchmarks import verification
-from eval.insightface_protocol import evaluate_insightface
-from eval.verification import evaluate_pairs, even_folds
+from eval.scoring.insightface_protocol import evaluate_insightface
+from eval.scoring.verification import evaluate_pairs, even_folds
 
 
 @pytest.mark.parametrize("decimals", [2, 9])

@@ -5,9 +5,9 @@ import hashlib
 import cv2
 import numpy as np
 
-from dataset.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard, read_manifest
-from dataset.recordio import RecordWriter, pack_image
-from dataset.tfrecord import encode_example, write_record
+from dataset.records.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard, read_manifest
+from dataset.records.recordio import RecordWriter, pack_image
+from dataset.records.tfrecord import encode_example, write_record
 
 
 def encoded_image(seed, height=112, width=112, suffix=".jpg"):

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.align import FAILURES_NAME, OPTIONS_NAME, align, main
-from dataset.atomic import atomic_file
-from dataset.face_alignment import FaceAligner, centre_crop, face_template
-from dataset.face_detector import FaceDetector
-from dataset.synthetic import draw_image
+from common.files import atomic_file
+from dataset.align.__main__ import main
+from dataset.align.align_images import FAILURES_NAME, OPTIONS_NAME, align
+from dataset.align.alignment import FaceAligner, centre_crop, face_template
+from dataset.align.detector import FaceDetector
+from dataset.synthetic.draw_set import draw_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -360,7 +361,7 @@ def test_no_space_left(src, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(
-        "dataset.align.atomic_file",
+        "dataset.align.align_images.atomic_file",
         lambda path: full(path) if path.suffix == ".jpg" else atomic_file(path),
     )
     with pytest.raises(OSError, match="No space left"):
@@ -471,7 +472,7 @@ def test_ctrl_c_in_one_process(src, tmp_path, monkeypatch):
 def test_help_and_options_load_nothing_heavy():
     program = """
 import sys
-from dataset.align import main
+from dataset.align.__main__ import main
 try:
     main(["--help"])
 finally:

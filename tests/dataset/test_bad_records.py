@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from dataset.batch_loader import BatchLoader, replacements
-from dataset.combine import CombinedSources
-from dataset.identity_sampler import IdentitySampler
 from dataset.pipeline import READ_MODES, TrainingBatches
-from dataset.sampler import ShuffledSampler
+from dataset.sampling.batch_loader import BatchLoader, replacements
+from dataset.sampling.by_identity import IdentitySampler
+from dataset.sampling.combine import CombinedSources
+from dataset.sampling.shuffled import ShuffledSampler
 from tests.dataset.samples import flip_bit, make_images, write_converted
 
 IMAGE_SIZE = (112, 96)

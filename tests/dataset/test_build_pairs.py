@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.build_pairs import main
-from dataset.image_folders import list_images
-from dataset.lfw_pairs import read_lfw_pairs
-from dataset.pair_files import write_image_pairs
-from dataset.pairs import read_image_pairs, read_pairs
-from dataset.video_pairs import read_video_pairs
-from eval.verification import even_folds
+from dataset.build_pairs.__main__ import main
+from dataset.pairs.image_folders import list_images
+from dataset.pairs.image_pairs import read_image_pairs, read_pairs
+from dataset.pairs.lfw import read_lfw_pairs
+from dataset.pairs.pair_files import write_image_pairs
+from dataset.pairs.video_pairs import read_video_pairs
+from eval.scoring.verification import even_folds
 
 PAIRS = """\
 2\t2
@@ -487,7 +487,7 @@ class TestWriteImagePairs:
 @pytest.mark.parametrize("command", ["", "lfw", "ytf", "images", "videos"])
 def test_help_without_tensorflow(command):
     program = (
-        "import sys\nfrom dataset.build_pairs import main\n"
+        "import sys\nfrom dataset.build_pairs.__main__ import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n    assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     result = subprocess.run(

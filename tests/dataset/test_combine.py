@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset import combine
-from dataset.combine import CombinedSources
-from dataset.manifest import INDEX_NAME
-from dataset.tfrecord import RECORD_OVERHEAD, decode_example
+from dataset.records.manifest import INDEX_NAME
+from dataset.records.tfrecord import RECORD_OVERHEAD, decode_example
+from dataset.sampling import combine
+from dataset.sampling.combine import CombinedSources
 from tests.dataset.samples import flip_bit, write_converted
 
 # Record r of source s is the bytes "s-r"; labels are not in order.
@@ -64,7 +64,7 @@ def test_labels_of_every_source(manifests):
 
 def test_an_index_of_many_chunks(manifests, monkeypatch):
     """Rows are read in parts; the last is a short one."""
-    monkeypatch.setattr("dataset.manifest._INDEX_CHUNK", 2)
+    monkeypatch.setattr("dataset.records.manifest._INDEX_CHUNK", 2)
     test_labels_of_every_source(manifests)
     test_label_out_of_range(manifests)
 

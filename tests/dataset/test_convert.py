@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from dataset.config import SourceConfig
-from dataset.conversion import BAD_RECORDS_NAME, LABEL_MISMATCHES_NAME, Conversion
-from dataset.convert import convert, main
-from dataset.image_list import ImageList
-from dataset.manifest import MANIFEST_NAME, read_manifest
-from dataset.recordio import RecordReader
-from dataset.tfrecord import TFRecordFile, decode_example, encode_example, write_record
+from dataset.convert.__main__ import main
+from dataset.convert.conversion import BAD_RECORDS_NAME, LABEL_MISMATCHES_NAME, Conversion
+from dataset.convert.convert_sources import convert
+from dataset.records.manifest import MANIFEST_NAME, read_manifest
+from dataset.records.recordio import RecordReader
+from dataset.records.tfrecord import TFRecordFile, decode_example, encode_example, write_record
+from dataset.sources.image_list import ImageList
 from tests.dataset.samples import encoded_image, make_images, write_rec
 
 PROJECT = Path(__file__).parents[2]
@@ -313,7 +314,7 @@ def test_tran_tfrecords(images, tmp_path):
 
 def test_an_up_to_date_conversion_is_left_alone(rec, converted, caplog, monkeypatch):
     monkeypatch.setattr(Conversion, "run", None)
-    monkeypatch.setattr("dataset.convert.InsightFaceRec", None)  # it is not even opened
+    monkeypatch.setattr("dataset.convert.convert_sources.InsightFaceRec", None)  # it is not even opened
     before = files(converted.folder)
     with caplog.at_level(logging.INFO):
         assert convert(rec, converted.folder.parent) == converted

@@ -3,8 +3,8 @@ import collections
 import numpy as np
 import pytest
 
-from dataset.disjoint_pairs import make_disjoint_pairs
-from eval.verification import even_folds
+from dataset.pairs.disjoint_pairs import make_disjoint_pairs
+from eval.scoring.verification import even_folds
 
 
 def people(*sizes):

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.face_alignment import FaceAligner, align_face, centre_crop, face_template, similarity_transform
-from dataset.face_detector import FaceDetector, choose_face
-from dataset.synthetic import draw_image
+from dataset.align.alignment import FaceAligner, align_face, centre_crop, face_template, similarity_transform
+from dataset.align.detector import FaceDetector, choose_face
+from dataset.synthetic.draw_set import draw_image
 
 SIZES = [(112, 112), (112, 96)]
 

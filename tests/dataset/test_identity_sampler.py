@@ -4,8 +4,8 @@ import logging
 import numpy as np
 import pytest
 
-from dataset.identity_sampler import IdentitySampler, _grouped
-from dataset.sampler import ShuffledSampler
+from dataset.sampling.by_identity import IdentitySampler, _grouped
+from dataset.sampling.shuffled import ShuffledSampler
 
 # Images of each identity, in two sources: 6 and 9 identities.
 COUNTS = [[4, 9, 5, 12, 8, 6], [7, 4, 10, 6, 5, 4, 8, 11, 4]]
@@ -102,7 +102,7 @@ def test_seeds_and_batches_differ(weights, with_replacement):
 
 
 def test_records_are_grouped_as_a_stable_argsort_orders_them(monkeypatch):
-    monkeypatch.setattr("dataset.identity_sampler._CHUNK", 7)
+    monkeypatch.setattr("dataset.sampling.by_identity._CHUNK", 7)
     labels = [*make_labels([[3, 0, 9, 1], [4]]), np.full(15, 2**32 - 7, np.uint32) // 2**27]
     records, counts = _grouped(labels)
     firsts = [0, 13, 17]
@@ -189,7 +189,7 @@ def test_identities_without_a_pair_are_left_out(caplog):
 
 def test_weights_are_shares_of_the_identities(monkeypatch):
     """Row 28 of docs/fidelity.md; exact within each plan, and each source has its own passes."""
-    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 4, 2, 1, [0.3, 0.7]), 450)[..., 0]]
     sources = identities.reshape(9, 100) >= 6

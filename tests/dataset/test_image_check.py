@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from dataset.image_check import LEVELS, check_image
+from dataset.images import LEVELS, check_image
 from tests.dataset.samples import encoded_image
 
 

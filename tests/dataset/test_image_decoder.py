@@ -8,8 +8,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from dataset import image_decoder
-from dataset.image_decoder import decode_image
+from dataset import images as image_decoder
+from dataset.images import decode_image
 from dataset.preprocess import decode
 from tests.dataset.samples import encoded_image
 from tests.dataset.test_preprocess import SAMPLING, noise

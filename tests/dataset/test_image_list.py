@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from dataset.image_list import ImageList
+from dataset.sources.image_list import ImageList
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_fingerprint(folder):
 
 
 def test_size_of_a_long_list_is_estimated_upwards(folder, monkeypatch):
-    monkeypatch.setattr("dataset.image_list._LARGEST_EXACT_SIZE", 100)
-    monkeypatch.setattr("dataset.image_list._SIZE_SAMPLE", 50)
+    monkeypatch.setattr("dataset.sources.image_list._LARGEST_EXACT_SIZE", 100)
+    monkeypatch.setattr("dataset.sources.image_list._SIZE_SAMPLE", 50)
     source = ImageList(write(folder, "a.jpg 0\n" * 501 + "missing.jpg 0\n"))
     assert 501 * 50 <= source.num_bytes < 1.1 * 501 * 50

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.insightface_rec import InsightFaceRec
-from dataset.recordio import MAGIC, RecordReader, RecordWriter, pack_image
-from dataset.rounded_ranges import check_ranges, first_identity
+from dataset.records.recordio import MAGIC, RecordReader, RecordWriter, pack_image
+from dataset.sources.insightface_rec import InsightFaceRec, check_ranges, first_identity
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
 GOLDEN_SETS = ("rec_small", "rec_vector_labels")
@@ -152,8 +151,8 @@ def write_rounded(folder, counts, own_labels=None, change=None):
 
 @pytest.fixture
 def float16_labels(monkeypatch):
-    monkeypatch.setattr("dataset.rounded_ranges.STORED", np.float16)
-    monkeypatch.setattr("dataset.rounded_ranges.EXACT", 2048)
+    monkeypatch.setattr("dataset.sources.insightface_rec.STORED", np.float16)
+    monkeypatch.setattr("dataset.sources.insightface_rec.EXACT", 2048)
 
 
 @pytest.mark.parametrize("more", range(9))

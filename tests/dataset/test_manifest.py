@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dataset.manifest import (
+from dataset.records.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
     RECORD_DTYPE,
@@ -14,7 +14,7 @@ from dataset.manifest import (
     read_manifest,
     verify_checksums,
 )
-from dataset.tfrecord import TFRecordFile, encode_example, write_record
+from dataset.records.tfrecord import TFRecordFile, encode_example, write_record
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset import pairs
-from dataset.pairs import read_pairs
+from dataset.pairs import image_pairs as pairs
+from dataset.pairs.image_pairs import read_pairs
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "pairs"
 FILES = ("pairs_py2.bin", "pairs_py3.bin", "pairs_py2.np", "pairs_py3.np")

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dataset import combine, pipeline
+from dataset import pipeline
 from dataset.augment import Augmentation
-from dataset.combine import CombinedSources
 from dataset.config import SourceConfig
-from dataset.convert import convert
-from dataset.identity_sampler import IdentitySampler
+from dataset.convert.convert_sources import convert
 from dataset.pipeline import TrainingBatches
 from dataset.preprocess import preprocess
-from dataset.recordio import RecordReader, unpack_image
-from dataset.sampler import ShuffledSampler
-from dataset.tfrecord import TFRecordFile, decode_example
+from dataset.records.recordio import RecordReader, unpack_image
+from dataset.records.tfrecord import TFRecordFile, decode_example
+from dataset.sampling import combine
+from dataset.sampling.by_identity import IdentitySampler
+from dataset.sampling.combine import CombinedSources
+from dataset.sampling.shuffled import ShuffledSampler
 from tests.dataset.samples import encoded_image, flip_bit, make_images, write_converted, write_rec
 
 IMAGE_SIZE = (112, 96)
@@ -181,7 +182,7 @@ def test_sequential_reading_mixes_shards_anew_in_each_epoch(make, faces, manifes
 
 def test_sequential_batches_with_weights(make, faces, monkeypatch):
     """Each sample comes from the sampler's source, and each source has its own epochs."""
-    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     batches = make([0.25, 0.75], read="sequential")
     records = recognise(faces, *take(batches, 50))[0].ravel()
     pools, _ = batches.sampler.positions(np.arange(400))
@@ -194,7 +195,7 @@ def test_sequential_batches_with_weights(make, faces, monkeypatch):
 @every_mode
 def test_a_resumed_run_gets_the_batches_of_one_that_never_stopped(make, read, weights, monkeypatch):
     """Mirrors as well; within an epoch, and past the ends of epochs and of the sampler's plans."""
-    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
     images, identities = take(make(weights, read=read), 30)
     for start in (1, 9, 13, 27):
@@ -265,7 +266,7 @@ def test_seeds_differ(make, faces, read, weights):
 @every_mode
 def test_one_order_for_all_epochs(make, faces, read, weights, monkeypatch):
     """Row 12 of docs/fidelity.md, `--faithful`; a resumed run is in the same order."""
-    monkeypatch.setattr("dataset.sampler._PLAN_SIZE", 100)
+    monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
     images, identities = take(make(weights, reshuffle=False, read=read), 40)
     records = recognise(faces, images, identities)[0].ravel()
@@ -298,10 +299,10 @@ def test_batches_are_drawn_by_one_thread_at_a_time(manifests):
 def test_a_program_ends_while_batches_are_read_ahead(manifests):
     program = """
 import sys
-from dataset.combine import CombinedSources
-from dataset.manifest import read_manifest
+from dataset.sampling.combine import CombinedSources
+from dataset.records.manifest import read_manifest
 from dataset.pipeline import TrainingBatches
-from dataset.sampler import ShuffledSampler
+from dataset.sampling.shuffled import ShuffledSampler
 sources = CombinedSources([read_manifest(sys.argv[1])])
 steps = TrainingBatches(sources, ShuffledSampler(sources.sizes, 48), (112, 96)).start_at(0)
 next(steps)

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.mxnet_reader import MXNetReader
-from dataset.recordio import (
+from dataset.records.recordio import (
     FIRST_LABEL_BYTES,
     MAGIC,
     RecordReader,
@@ -22,6 +21,7 @@ from dataset.recordio import (
     unpack_first_label,
     unpack_image,
 )
+from dataset.sources.mxnet_reader import MXNetReader
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
 GOLDEN_SETS = ("rec_small", "rec_vector_labels")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.safe_pickle import load_plain
+from dataset.pairs.safe_pickle import load_plain
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ class TestAttacks:
         ("__builtin__", "bytes.fromhex"),
         ("__builtin__", "getattr"),
         ("copy_reg", "_reconstructor"),
-        ("dataset.safe_pickle", "_call"),
+        ("dataset.pairs.safe_pickle", "_call"),
     ],
 )
 def test_globals_are_named_in_the_refusal(load, module, name):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dataset.sampler import ShuffledSampler
+from dataset.sampling.shuffled import ShuffledSampler
 
 PLAN = 10_000
 
@@ -135,18 +135,18 @@ def test_only_two_orders_of_a_pool_are_kept():
 @pytest.mark.parametrize("weights", [None, [0.3, 0.7]])
 def test_the_order_of_the_next_epoch_is_made_ahead(weights, monkeypatch):
     expected = draw(ShuffledSampler([60, 90], 10, 4, weights), 1500)
-    monkeypatch.setattr("dataset.sampler._LARGE", 50)
+    monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 50)
     sampler = ShuffledSampler([60, 90], 10, 4, weights)
     np.testing.assert_array_equal(draw(sampler, 1500), expected)
 
 
 def test_when_the_next_order_is_made(monkeypatch):
-    monkeypatch.setattr("dataset.sampler._LARGE", 100)
+    monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 100)
     sampler = ShuffledSampler([40, 60], 10)
     for k, orders in enumerate([[0]] * 5 + [[0, 1]] * 10 + [[1, 2]] * 5):
         sampler.batch(k)
         assert [epoch for _, epoch in sampler._orders] == orders, k
-    monkeypatch.setattr("dataset.sampler._LARGE", 101)
+    monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 101)
     sampler = ShuffledSampler([40, 60], 10)
     sampler.batch(9)
     assert list(sampler._orders) == [(0, 0)]
@@ -160,7 +160,7 @@ def test_no_memory_for_the_next_order_is_told_to_whoever_draws(monkeypatch):
             raise MemoryError
         return arange(*args, **options)
 
-    monkeypatch.setattr("dataset.sampler._LARGE", 50)
+    monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 50)
     sampler = ShuffledSampler([100], 10)
     sampler.batch(0)
     monkeypatch.setattr(np, "arange", scarce)
@@ -170,7 +170,7 @@ def test_no_memory_for_the_next_order_is_told_to_whoever_draws(monkeypatch):
 
 
 def test_one_order_for_all_epochs_needs_no_other(monkeypatch):
-    monkeypatch.setattr("dataset.sampler._LARGE", 5)
+    monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 5)
     sampler = ShuffledSampler([7, 17], 10, reshuffle=False)
     draw(sampler, 240)
     assert list(sampler._orders) == [(0, 0)]

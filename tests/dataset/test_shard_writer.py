@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import numpy as np
 import pytest
 
-from dataset.shard_writer import ConversionStopped, ShardWriter, share
-from dataset.tfrecord import encode_example, write_record
-from dataset.tfrecord_source import TFRecordSource
+from dataset.records.shard_writer import ConversionStopped, ShardWriter, share
+from dataset.records.tfrecord import encode_example, write_record
+from dataset.sources.tfrecords import TFRecordSource
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ def test_a_disk_that_fails_meanwhile_is_an_error(failing, source, tmp_path, monk
             raise OSError(errno.EIO, "the disk is broken")
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    monkeypatch.setattr("dataset.shard_writer._CHUNK", 40)
-    monkeypatch.setattr("dataset.shard_writer._WRITE_BACK", 1)
-    monkeypatch.setattr("dataset.shard_writer.ThreadPoolExecutor", Immediate)
-    monkeypatch.setattr("dataset.shard_writer.check_image", lambda *_: None)
+    monkeypatch.setattr("dataset.records.shard_writer._CHUNK", 40)
+    monkeypatch.setattr("dataset.records.shard_writer._WRITE_BACK", 1)
+    monkeypatch.setattr("dataset.records.shard_writer.ThreadPoolExecutor", Immediate)
+    monkeypatch.setattr("dataset.records.shard_writer.check_image", lambda *_: None)
     (tmp_path / "records" / "work").mkdir(parents=True)
     value = multiprocessing.get_context("spawn").Value("Q")
     writer = ShardWriter(source, tmp_path / "records", (112, 112), "full", value, threading.Event())

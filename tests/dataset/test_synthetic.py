@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from dataset.config import read_config
-from dataset.face_parameters import Capture, Face
-from dataset.insightface_rec import InsightFaceRec
-from dataset.pairs import read_image_pairs, read_pairs
-from dataset.recordio import RecordReader, unpack_image
-from dataset.synthetic import draw_frame, draw_identity, draw_image, main, write_set
+from dataset.pairs.image_pairs import read_image_pairs, read_pairs
+from dataset.records.recordio import RecordReader, unpack_image
+from dataset.sources.insightface_rec import InsightFaceRec
+from dataset.synthetic.__main__ import main
+from dataset.synthetic.draw_set import draw_frame, draw_identity, draw_image, write_set
+from dataset.synthetic.parameters import Capture, Face
 
 SMALL = {"identities": 5, "images": 4, "held_out": 4, "pairs": 20, "videos": 3, "frames": 3, "seed": 3}
 
@@ -182,7 +183,9 @@ def test_other_files_are_not_overwritten(tmp_path):
 
 
 def test_nothing_is_left_of_a_set_that_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr("dataset.synthetic.write_config", lambda path: path.joinpath("none").write_text(""))
+    monkeypatch.setattr(
+        "dataset.synthetic.draw_set.write_config", lambda path: path.joinpath("none").write_text("")
+    )
     with pytest.raises(OSError):
         write_set(tmp_path / "set", **SMALL, workers=1)
     assert list(tmp_path.iterdir()) == []

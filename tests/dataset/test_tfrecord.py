@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from dataset.tfrecord import (
+from dataset.records.tfrecord import (
     RECORD_OVERHEAD,
     TFRecordFile,
     decode_example,

@@ -3,8 +3,8 @@ import pickle
 
 import pytest
 
-from dataset.tfrecord import encode_example, write_record
-from dataset.tfrecord_source import TFRecordSource
+from dataset.records.tfrecord import encode_example, write_record
+from dataset.sources.tfrecords import TFRecordSource
 
 RECORDS = [(b"first" * 9, 1), (b"second" * 9, 0), (b"third" * 9, 3)]
 

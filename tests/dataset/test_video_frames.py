@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset import video_frames
-from dataset.video_frames import evenly_spaced, find_frames
+from dataset.pairs import video_frames
+from dataset.pairs.video_frames import evenly_spaced, find_frames
 
 LENGTHS = {"B/1": 3, "A/10": 12, "A/2": 1}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dataset.video_pairs import read_video_pairs, read_wrong_videos, write_video_pairs
+from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos, write_video_pairs
 
 HEADER = "split number, pair number, first name, second name, is same\n"
 LINES = "1, 1, B/3, A/0, 0\n1, 2, A/0, A/1, 1\n2, 1, C_D/10, B/3, 0\n"

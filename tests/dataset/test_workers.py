@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dataset.workers import single_threaded
+from common.processes import single_threaded
 
 NUM_THREADS = """
 import numpy, threadpoolctl

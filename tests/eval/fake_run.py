@@ -5,10 +5,17 @@ import json
 import cv2
 import numpy as np
 
-from eval.metrics import FARS, area_under_roc, bootstrap_intervals, equal_error_rate, tar_at_far, tar_name
-from eval.run import Run, write_run
-from eval.video_distances import METHODS
-from eval.ytf_protocol import involves_wrong_video, score_lines
+from eval.report.runs import Run, write_run
+from eval.scoring.metrics import (
+    FARS,
+    area_under_roc,
+    bootstrap_intervals,
+    equal_error_rate,
+    tar_at_far,
+    tar_name,
+)
+from eval.scoring.video_distances import METHODS
+from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
 
 FACE_SIZE = (112, 112)
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.video_frames import VideoFrames
-from dataset.video_pairs import VideoPairs
-from eval.coverage import coverage_of, describe_coverage, is_complete, scorable_pairs
+from dataset.pairs.video_frames import VideoFrames
+from dataset.pairs.video_pairs import VideoPairs
+from eval.scoring.coverage import coverage_of, describe_coverage, is_complete, scorable_pairs
 
 PAIRS = VideoPairs(
     path=Path("splits.txt"),

@@ -6,12 +6,13 @@ import pytest
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
-from eval import engine, load_engine
-from eval.engine import Engine, engines_for
-from eval.face_model import FaceModel, load_face_model
+from eval.embedding import engines as engine
+from eval.embedding import engines as load_engine
+from eval.embedding.engines import Engine, engines_for
+from eval.embedding.face_model import FaceModel, load_face_model
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
-from nets.keras_file import save_keras_file
+from nets.importers.keras_file import save_keras_file
 
 FACES = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
 TENSORFLOW, OPENVINO = Engine("tensorflow"), Engine("openvino")

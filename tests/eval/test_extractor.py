@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from eval import extractor
-from eval.extractor import embed_images, embed_into, embed_pairs
-from eval.feature_store import FeatureStore
+from eval.embedding import extractor
+from eval.embedding.extractor import embed_images, embed_into, embed_pairs
+from eval.embedding.feature_store import FeatureStore
 
 FACES = np.random.default_rng(0).integers(0, 256, (23, 6, 5, 3), np.uint8)
 WAIT = 20  # seconds, before a test that would hang fails
@@ -264,7 +264,7 @@ class TestEmbedInto:
     @pytest.mark.parametrize("flush_seconds", [0, 1e9])
     @pytest.mark.parametrize("failing_batch", range(5))
     def test_goes_on_to_the_same_bits(self, tmp_path, monkeypatch, flush_seconds, failing_batch):
-        monkeypatch.setattr("eval.feature_store._FLUSH_SECONDS", flush_seconds)
+        monkeypatch.setattr("eval.embedding.feature_store._FLUSH_SECONDS", flush_seconds)
         model = Model()
 
         def failing(faces):

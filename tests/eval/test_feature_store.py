@@ -12,8 +12,8 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from eval import feature_store
-from eval.feature_store import FeatureStore
+from eval.embedding import feature_store
+from eval.embedding.feature_store import FeatureStore
 
 INPUTS = {"model": "ab12", "data": "cd34", "image_size": (112, 96), "crop": None, "flip": False}
 NUM_ROWS, DIM = 50, 8
@@ -442,8 +442,7 @@ class TestTwoProcesses:
 
 APPENDING = """
 import sys
-from eval import feature_store
-from tests.eval.test_feature_store import INPUTS, numbers
+from eval.embedding import feature_store
 rows = numbers(8000, 64)
 feature_store._FLUSH_SECONDS = float(sys.argv[2])
 with feature_store.FeatureStore(sys.argv[1], INPUTS, len(rows)) as store:

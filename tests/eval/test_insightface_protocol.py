@@ -6,7 +6,7 @@ from scipy.interpolate import BSpline
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 
-from eval.insightface_protocol import evaluate_insightface
+from eval.scoring.insightface_protocol import evaluate_insightface
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "verification"
 

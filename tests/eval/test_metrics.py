@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from eval import metrics
-from eval.metrics import (
+from eval.scoring import metrics
+from eval.scoring.metrics import (
     FARS,
     area_under_roc,
     bootstrap_intervals,

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import report, report_page
-from eval.metrics import FARS, tar_name
-from eval.report_page import run_page, write_report
-from eval.run import Run
-from eval.video_distances import METHODS
+from eval.report import __main__ as report
+from eval.report import page as report_page
+from eval.report.page import run_page, write_report
+from eval.report.runs import Run
+from eval.scoring.metrics import FARS, tar_name
+from eval.scoring.video_distances import METHODS
 from tests.eval.fake_run import changed, make_run
 from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
 

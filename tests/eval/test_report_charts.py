@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.special import ndtr
 
-from eval import report_charts, report_svg
-from eval.metrics import equal_error_rate
+from eval.report import charts as report_charts
+from eval.report import svg as report_svg
+from eval.scoring.metrics import equal_error_rate
 from tests.eval.html_page import HOSTILE, parse
 
 STYLE = Path(report_charts.__file__).with_name("report.css").read_text()

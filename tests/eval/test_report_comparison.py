@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import report, report_comparison
-from eval.metrics import FARS, tar_name
-from eval.report_comparison import comparison_page, paired_difference
-from eval.run import Run
+from eval.report import __main__ as report
+from eval.report import comparison as report_comparison
+from eval.report.comparison import comparison_page, paired_difference
+from eval.report.runs import Run
+from eval.scoring.metrics import FARS, tar_name
 from tests.eval.fake_run import changed, make_run
 from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
 

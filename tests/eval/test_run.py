@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.run import read_run, write_run
+from eval.report.runs import read_run, write_run
 from tests.eval.fake_run import make_run
 
 ROOT = Path(__file__).parents[2]
@@ -236,7 +236,8 @@ def test_what_cannot_be_read_is_not_written(made, tmp_path, scores, arrays):
 
 def test_reading_needs_numpy_only():
     program = (
-        "import sys, eval.run, eval.report; print({'matplotlib', 'sklearn', 'tensorflow'} & set(sys.modules))"
+        "import sys, eval.report.runs, eval.report\n"
+        "print({'matplotlib', 'sklearn', 'tensorflow'} & set(sys.modules))"
     )
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -3,9 +3,9 @@ import doctest
 import numpy as np
 import pytest
 
-from eval import templates
-from eval.distances import pair_distances
-from eval.templates import FRAME_PAIRS, POOLINGS, frame_pair_distances, geometric_median, pool
+from eval.scoring import templates
+from eval.scoring.distances import pair_distances
+from eval.scoring.templates import FRAME_PAIRS, POOLINGS, frame_pair_distances, geometric_median, pool
 
 
 def unit(vector):

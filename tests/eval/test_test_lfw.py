@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.pairs import read_pairs
+from dataset.pairs.image_pairs import read_pairs
 from eval import test_lfw
-from eval.distances import pair_distances
-from eval.extractor import embed_pairs
-from eval.face_model import FaceModel
-from eval.insightface_protocol import evaluate_insightface
-from eval.verification import evaluate_pairs, original_folds
+from eval.embedding.extractor import embed_pairs
+from eval.embedding.face_model import FaceModel
+from eval.scoring.distances import pair_distances
+from eval.scoring.insightface_protocol import evaluate_insightface
+from eval.scoring.verification import evaluate_pairs, original_folds
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
-from nets.model_files import model_sha256
+from nets.importers.model_files import model_sha256
 
 PAIRS = Path(__file__).parents[1] / "golden" / "pairs"
 

@@ -7,18 +7,18 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.synthetic import draw_frame
-from dataset.synthetic_files import write_videos
-from dataset.video_frames import find_frames
-from dataset.video_pairs import read_video_pairs, write_video_pairs
+from dataset.pairs.video_frames import find_frames
+from dataset.pairs.video_pairs import read_video_pairs, write_video_pairs
+from dataset.synthetic.draw_set import draw_frame
+from dataset.synthetic.files import write_videos
 from eval import test_ytf
-from eval.feature_store import FeatureStore
-from eval.run import read_run
-from eval.verification import evaluate_pairs
-from eval.video_distances import METHODS, video_distances
+from eval.embedding.feature_store import FeatureStore
+from eval.report.runs import read_run
+from eval.scoring.verification import evaluate_pairs
+from eval.scoring.video_distances import METHODS, video_distances
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
-from nets.model_files import model_sha256
+from nets.importers.model_files import model_sha256
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "verification"

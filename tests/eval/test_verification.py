@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval import verification
-from eval.distances import DISTANCES, pair_distances
-from eval.verification import (
+from eval.scoring import verification
+from eval.scoring.distances import DISTANCES, pair_distances
+from eval.scoring.verification import (
     LEFT_OUT,
     NEVER_SCORED,
     best_threshold,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from eval.templates import frame_pair_distances, pool
-from eval.video_distances import METHODS, video_distances
+from eval.scoring.templates import frame_pair_distances, pool
+from eval.scoring.video_distances import METHODS, video_distances
 
 OFFSETS = np.array([0, 4, 4, 5, 12])  # the second video has no frame
 FIRST, SECOND = np.array([0, 3, 0, 2]), np.array([2, 0, 3, 2])

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.video_frames import VideoFrames
-from dataset.video_pairs import VideoPairs
-from eval.metrics import bootstrap_intervals, verification_metrics
-from eval.video_distances import METHODS, video_distances
-from eval.video_run import Protocol, evaluate_videos
-from eval.ytf_protocol import involves_wrong_video, score_lines
+from dataset.pairs.video_frames import VideoFrames
+from dataset.pairs.video_pairs import VideoPairs
+from eval.scoring.metrics import bootstrap_intervals, verification_metrics
+from eval.scoring.video_distances import METHODS, video_distances
+from eval.scoring.videos import Protocol, evaluate_videos
+from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
 
 NUM_PEOPLE, NUM_SPLITS = 30, 5
 WRONG = ("P3/0", "P7/1", "P8/0")

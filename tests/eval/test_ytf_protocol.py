@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.distances import pair_distances
-from eval.verification import evaluate_pairs, even_folds, original_folds
-from eval.ytf_protocol import ERROR_FILTERS, involves_wrong_video, score_lines
+from eval.scoring.distances import pair_distances
+from eval.scoring.verification import evaluate_pairs, even_folds, original_folds
+from eval.scoring.ytf_protocol import ERROR_FILTERS, involves_wrong_video, score_lines
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "verification"
 

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
-from eval.face_model import FaceModel, load_face_model
+from eval.embedding.face_model import FaceModel, load_face_model
 from export.saved_model import export_saved_model, main
 from nets.backbone import Backbone
-from nets.load import load_backbone
+from nets.importers.load import load_backbone
 from tests.dataset.samples import flip_bit
-from training.checkpoint import Checkpoints
+from training.checkpoints import Checkpoints
 
 NET = {
     "architecture": "ir32",

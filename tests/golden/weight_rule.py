@@ -30,7 +30,7 @@ def load_golden_weights(backbone):
     Returns:
         dict from TensorFlow 1 name to Keras variable.
     """
-    from nets.tf1_weights import tf1_variables
+    from nets.importers.tf1_weights import tf1_variables
 
     variables = tf1_variables(backbone)
     for name, variable in variables.items():

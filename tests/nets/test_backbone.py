@@ -7,9 +7,9 @@ import tensorflow as tf
 
 import nets
 from nets.backbone import Backbone
-from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
 from nets.imagenet_net import imagenet_net
+from nets.layers.batch_norm import BatchNorm
 from nets.variants import VARIANTS
 
 IMAGES = tf.random.stateless_uniform((4, 32, 32, 3), (0, 1), -1, 1)

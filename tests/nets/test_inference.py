@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from nets.backbone import Backbone
-from nets.batch_norm import BatchNorm
 from nets.inference import in_float32, inference_net
-from nets.prelu import PReLU
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
 

@@ -4,9 +4,9 @@ import pytest
 import tensorflow as tf
 
 from nets.backbone import Backbone
-from nets.batch_norm import BatchNorm
-from nets.insightface_weights import torch_variables
+from nets.importers.insightface_weights import torch_variables
 from nets.iresnet import iresnet
+from nets.layers.batch_norm import BatchNorm
 from tests.torch_state import random_state
 
 # Two times one pixels are left at the end: neither the order of flattening nor the far edge is left out.

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nets.model_files import find_model, model_sha256
+from nets.importers.model_files import find_model, model_sha256
 
 
 def sha256(content):
@@ -182,6 +182,7 @@ class TestFolders:
 
 def test_reads_no_weights_with_tensorflow():
     program = (
-        "import sys, nets.model_files; sys.exit(bool({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
+        "import sys, nets.importers.model_files\n"
+        "sys.exit(bool({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.batch_renorm import BatchRenorm
-from nets.group_norm import GroupNorm
+from nets.layers.batch_renorm import BatchRenorm
+from nets.layers.group_norm import GroupNorm
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (16, 16), (32, 32)])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
-from nets.prelu import PReLU
+from nets.importers.tf1_weights import tf1_variables
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir
-from nets.tf1_weights import tf1_variables
 from tests.golden.weight_rule import load_golden_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nets"
@@ -267,7 +267,7 @@ def test_what_the_gradient_of_prelu_needs_is_not_computed_on_the_way_forward():
 
 
 def test_dropout_follows_from_seed_and_counter():
-    from nets.dropout import Dropout
+    from nets.layers.dropout import Dropout
 
     ones = tf.ones((100, 100))
     first, again, other = Dropout(0.4, seed=1), Dropout(0.4, seed=1), Dropout(0.4, seed=2)

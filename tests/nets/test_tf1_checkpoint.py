@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nets.load import load_backbone
+from nets.importers.load import load_backbone
+from nets.importers.tf1_weights import checkpoint_prefix, identify_net, load_tf1_checkpoint
 from nets.tf1_checkpoint import main
-from nets.tf1_weights import checkpoint_prefix, identify_net, load_tf1_checkpoint
 from nets.variants import VARIANTS
 from tests.golden.weight_rule import golden_weight
 from tests.nets.tf1_writer import write_tf1_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nets.torch_file import TorchFile
+from nets.importers.torch_file import TorchFile
 from tests.torch_zip import a_dict, a_global, call, plain, storage, tensor, write_torch_zip
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch"

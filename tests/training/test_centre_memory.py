@@ -3,8 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from training.centre_memory import CentreMemory, centre_memory, require_memory
-from training.free_memory import device_memory, host_memory
+from training.memory import CentreMemory, centre_memory, device_memory, host_memory, require_memory
 
 
 def test_dense():

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from nets.backbone import Backbone
-from nets.checkpoint import load_backbone_of_checkpoint, newest_checkpoint, read_checkpoint
+from nets.importers.training_checkpoint import load_backbone_of_checkpoint, newest_checkpoint, read_checkpoint
 from tests.training.test_trainer import batch, make_trainer, weights
-from training.checkpoint import Checkpoints
-from training.strategy import make_strategy
+from training.checkpoints import Checkpoints
+from training.distribution import make_strategy
 
 NET = {
     "architecture": "ir32",

@@ -4,11 +4,11 @@ import pytest
 import tensorflow as tf
 
 from nets.backbone import Backbone
-from nets.checkpoint import load_backbone_of_checkpoint
+from nets.importers.training_checkpoint import load_backbone_of_checkpoint
 from tests.training.test_checkpoint import NET, make_checkpoints
 from tests.training.test_trainer import batch, make_trainer, weights
+from training.distribution import make_strategy
 from training.ema import WeightAverage
-from training.strategy import make_strategy
 
 
 def make_averaging(strategy, decay=0.5, **arguments):

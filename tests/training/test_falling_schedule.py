@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.falling_schedule import FallingSchedule
+from training.schedules import FallingSchedule
 
 
 def reference(shape, step, peak, num_steps, end, warmup_steps, power):

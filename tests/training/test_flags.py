@@ -6,16 +6,17 @@ import inspect
 import numpy as np
 import pytest
 
-import dataset.identity_sampler
-import dataset.sampler
+import dataset.sampling.by_identity
+import dataset.sampling.shuffled
 import train_centre
 import train_triplet
-from eval.flags import parse_flags
-from nets.tf1_weights import tf1_variables
+from common.flags import parse_flags
+from nets.importers.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
 from tests.test_train_centre import PAIRS, data, flags
-from training import recipe, session, validation
-from training.flags import FAITHFUL, net_arguments
+from training import optimizers as recipe
+from training import session, validation
+from training.options import FAITHFUL, net_arguments
 
 __all__ = ["data"]  # the fixture
 
@@ -93,8 +94,8 @@ def run_of(data, monkeypatch):
     for name in ("evaluate_pairs", "read_pairs"):
         watch(validation, name)
     # The programs import these when they run; the second one uses the first.
-    watch(dataset.sampler, "ShuffledSampler")
-    watch(dataset.identity_sampler, "IdentitySampler")
+    watch(dataset.sampling.shuffled, "ShuffledSampler")
+    watch(dataset.sampling.by_identity, "IdentitySampler")
 
     def only_validate(loop, _):
         loop._validate()

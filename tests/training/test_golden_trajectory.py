@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
 from losses.triplet import TripletLoss
-from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
-from nets.prelu import PReLU
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir
 from tests.golden.weight_rule import golden_weight, load_golden_weights
-from training.optimizer import MomentumSGD
+from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
 FOLDER = Path(__file__).parents[1] / "golden" / "train"

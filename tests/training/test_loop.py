@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eval.verification import VerificationResult
+from eval.scoring.verification import VerificationResult
 from tests.training.test_checkpoint import make_checkpoints
 from tests.training.test_trainer import batch, make_trainer, weights
-from training.intervals import Intervals
+from training.distribution import make_strategy
 from training.loop import TrainingLoop
-from training.strategy import make_strategy
+from training.progress import Intervals
 
 
 class Batches:

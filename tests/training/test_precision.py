@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 
 from nets.backbone import Backbone
-from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
-from nets.prelu import PReLU
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
 from tests.training.test_trainer import HEADS, SIZE, batch, weights
+from training.distribution import make_strategy
 from training.loss_scale import LossScale, check_loss_scale
-from training.optimizer import MomentumSGD
-from training.strategy import make_strategy
+from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
 

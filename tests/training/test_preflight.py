@@ -12,16 +12,16 @@ import pytest
 
 import train_centre
 import train_triplet
-from nets.checkpoint import newest_checkpoint
+from nets.importers.training_checkpoint import newest_checkpoint
 from nets.resnet_ir import resnet_ir
 from nets.variants import STAGES
 from tests.test_train_centre import data, flags, log
 from tests.training.test_sharded_centres import make_trainer as of_sharded_centres
 from tests.training.test_trainer import batch, make_trainer
-from training import needs, speed_check
-from training.batch_picture import write_batch_picture
-from training.preflight import Preflight, check_labels
-from training.strategy import make_strategy
+from training import memory as needs
+from training import preflight as speed_check
+from training.distribution import make_strategy
+from training.preflight import Preflight, check_labels, write_batch_picture
 
 __all__ = ["data"]  # the fixture
 

@@ -9,13 +9,12 @@ import tensorflow as tf
 
 import train_centre
 from nets.backbone import Backbone
-from nets.checkpoint import newest_checkpoint
-from nets.load import load_backbone
+from nets.importers.load import load_backbone
+from nets.importers.training_checkpoint import newest_checkpoint
 from tests.test_train_centre import are_equal, data, flags, log, state
 from training import session
-from training.flags import FAITHFUL
-from training.presets import PRESETS, describe_preset
-from training.recipe import check_recipe
+from training.optimizers import check_recipe
+from training.options import FAITHFUL, PRESETS, describe_preset
 
 __all__ = ["data"]  # the fixture
 

@@ -8,11 +8,9 @@ import train_centre
 from losses.angular_centre import AngularCentreLoss
 from nets.decay import decayed_variables
 from tests.training.test_trainer import IDENTITIES, batch, small_net, weights
-from training.falling_schedule import FallingSchedule
-from training.optimizer import MomentumSGD
-from training.recipe import check_recipe, decay_in_loss, make_optimizer, make_schedule
-from training.schedule import StepSchedule
-from training.strategy import make_strategy
+from training.distribution import make_strategy
+from training.optimizers import MomentumSGD, check_recipe, decay_in_loss, make_optimizer, make_schedule
+from training.schedules import FallingSchedule, StepSchedule
 from training.trainer import Trainer
 
 

@@ -9,13 +9,12 @@ import tensorflow as tf
 
 from benchmarks.replicas import largest_difference, parse_arguments, run_alone, train_on
 from losses.triplet import TripletLoss
-from nets.batch_norm import BatchNorm, synchronise_batch_norm
-from nets.batch_renorm import BatchRenorm
-from nets.dropout import Dropout
-from nets.global_moments import global_moments
+from nets.layers.batch_norm import BatchNorm, synchronise_batch_norm
+from nets.layers.batch_renorm import BatchRenorm
+from nets.layers.dropout import Dropout
+from nets.layers.global_moments import global_moments
 from tests.training.test_trainer import batch, make_trainer
-from training.strategy import make_strategy
-from training.worker_agreement import worker_rows
+from training.distribution import make_strategy, worker_rows
 
 
 def results(strategies, *flags):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eval.verification import VerificationResult
-from nets.checkpoint import newest_checkpoint
+from eval.scoring.verification import VerificationResult
+from nets.importers.training_checkpoint import newest_checkpoint
 from tests.training.test_checkpoint import make_checkpoints
 from tests.training.test_loop import Batches, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
-from training.intervals import Intervals
-from training.strategy import make_strategy
+from training.distribution import make_strategy
+from training.progress import Intervals
 from training.summaries import Summaries
 
 ACCURACIES = {0: 0.6, 2: 0.85, 4: 0.7, 6: 0.9}

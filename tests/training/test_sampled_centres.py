@@ -8,8 +8,8 @@ import tensorflow as tf
 from losses.arcface import ArcFaceLoss
 from losses.build import build_loss
 from losses.identity_sample import identity_sample
-from training.optimizer import MomentumSGD
-from training.strategy import make_strategy
+from training.distribution import make_strategy
+from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
 IDENTITIES, PIXELS, DIM, BATCH = 40, (2, 2, 3), 8, 8

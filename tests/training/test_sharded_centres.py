@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from losses.build import build_loss
 from losses.variants import LOSSES
-from training.optimizer import MomentumSGD
-from training.sharded_centres import shard_devices
-from training.strategy import make_strategy
+from training.centres import shard_devices
+from training.distribution import make_strategy
+from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
 IDENTITIES, PIXELS, DIM, BATCH = 7, (2, 2, 3), 5, 8
@@ -85,7 +85,6 @@ def test_four_shards_equal_the_dense_layer():
 import json, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4)
-from tests.training.test_sharded_centres import largest_difference
 strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(4)])
 print(json.dumps([largest_difference(strategy, "angular_centre", clip) for clip in (None, 0.5)]))
 """

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
-from training import step_clock
-from training.step_clock import StepClock, first_step_timed
+from training import progress as step_clock
+from training.progress import StepClock, first_step_timed
 
 
 def test_pauses_do_not_count(monkeypatch):

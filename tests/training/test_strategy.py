@@ -1,7 +1,7 @@
 import pytest
 
 import train_centre
-from training.strategy import describe_strategy, make_strategy
+from training.distribution import describe_strategy, make_strategy
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from losses.angular_centre import AngularCentreLoss
 from losses.build import build_loss
 from losses.triplet import TripletLoss
 from losses.variants import LOSSES
-from nets.batch_norm import BatchNorm
 from nets.decay import decayed_variables
-from nets.prelu import PReLU
-from training.optimizer import MomentumSGD
-from training.schedule import LinearRise, StepSchedule
-from training.strategy import make_strategy
+from nets.layers.batch_norm import BatchNorm
+from nets.layers.prelu import PReLU
+from training.distribution import make_strategy
+from training.optimizers import MomentumSGD
+from training.schedules import LinearRise, StepSchedule
 from training.trainer import Trainer
 
 SIZE = (16, 16)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from dataset.config import read_config
-from dataset.video_pairs import write_video_pairs
-from eval.templates import pool
-from eval.verification import evaluate_pairs, original_folds
+from dataset.pairs.video_pairs import write_video_pairs
+from eval.scoring.templates import pool
+from eval.scoring.verification import evaluate_pairs, original_folds
 from nets.backbone import Backbone
 from training.validation import make_validators
 

@@ -6,20 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dataset.combine import CombinedSources
 from dataset.pipeline import TrainingBatches
-from dataset.sampler import ShuffledSampler
-from eval.not_finite_error import NotFiniteError
-from eval.verification import VerificationResult
+from dataset.sampling.combine import CombinedSources
+from dataset.sampling.shuffled import ShuffledSampler
+from eval.embedding.extractor import NotFiniteError
+from eval.scoring.verification import VerificationResult
 from tests.dataset.samples import flip_bit, make_images, write_converted
 from tests.training.test_loop import Batches, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
-from training import step_profiler
-from training.embedding_watch import EmbeddingWatch
-from training.finite import first_not_finite
-from training.intervals import Intervals
-from training.strategy import make_strategy
-from training.watch import Watch
+from training import monitoring as step_profiler
+from training.distribution import make_strategy
+from training.monitoring import EmbeddingWatch, Watch
+from training.progress import Intervals, first_not_finite
 
 
 class RecordBatches(TrainingBatches):
@@ -232,7 +230,7 @@ def test_the_time_is_up(tmp_path, caplog, monkeypatch):
     unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
     unbroken.run()
     now = [1000.0]
-    monkeypatch.setattr("training.watch.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("training.monitoring.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def pass_time(images):
         now[0] += 40

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.replicas import largest_difference, parse_arguments, train_on
 from tests.training.test_trainer import HEADS, batch, make_trainer
-from training.strategy import make_strategy
+from training.distribution import make_strategy
 
 
 @pytest.mark.parametrize("flags", [("--net=tiny_renorm",), ("--net=tiny_group", "--accumulate=2")])

@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from training.device_flags import add_device_flags
 from training.workers import own_folders
+from training.options import add_device_flags
 
 
 def main():
@@ -33,16 +33,14 @@ def run(args):
     import numpy as np
     import tensorflow as tf
 
-    from eval.verification import VerificationResult
-    from nets.batch_norm import synchronise_batch_norm
+    from eval.scoring.verification import VerificationResult
+    from nets.layers.batch_norm import synchronise_batch_norm
     from tests.training.test_checkpoint import NET
     from tests.training.test_trainer import batch, make_trainer
-    from training.checkpoint import Checkpoints
-    from training.follower_checkpoints import FollowerCheckpoints
-    from training.intervals import Intervals
+    from training.checkpoints import Checkpoints, FollowerCheckpoints
+    from training.distribution import WorkerAgreement, make_strategy, worker_rows
     from training.loop import TrainingLoop
-    from training.strategy import make_strategy
-    from training.worker_agreement import WorkerAgreement, worker_rows
+    from training.progress import Intervals
 
     strategy = make_strategy(kind=args.strategy)
     trainer = make_trainer(strategy, accumulate=args.accumulate)

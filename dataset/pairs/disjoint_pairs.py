@@ -1,0 +1,126 @@
+"""Genuine and impostor pairs of one's own data, in folds that share no identity."""
+
+import math
+
+import numpy as np
+
+
+def make_disjoint_pairs(items, num_folds, pairs_per_fold, seed=0):
+    """Chooses pairs at random: as many genuine as impostor ones, as many in every fold.
+
+    Each identity belongs to one fold, so a threshold is never tested on people that it was found
+    on. No pair comes twice, none is of an item with itself. Within a fold all identities take
+    part equally often, as far as they have the items for it: one with thousands does not outweigh
+    the others. Where the fold with the fewest pairs has fewer than were asked for, all have as few.
+
+    Args:
+        items: dict, identity -> sequence of its items: images or videos.
+        num_folds: int >= 2.
+        pairs_per_fold: int > 0, of each kind, at most.
+        seed: int >= 0. Defaults to `0`.
+
+    Returns:
+        List of `(fold, first item, second item, is same)`, folds from 1 and in order, in each the
+        genuine pairs first. `even_folds` of `eval/scoring/verification.py` finds the same folds.
+
+    Raises:
+        ValueError: an option out of range, or a fold would have no genuine or no impostor pair.
+    """
+    for name, value, least in (
+        ("number of folds", num_folds, 2),
+        ("pairs per fold", pairs_per_fold, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, received {value}")
+    groups = list(items.values())
+    sizes = np.array([len(group) for group in groups], np.int64)
+    _check_identities(sizes, num_folds)
+    rng = np.random.default_rng(seed)
+    folds = _deal(sizes, num_folds, pairs_per_fold, rng)
+    available = (_num_pairs(sizes[fold].sum(), _choose_two(sizes[fold]).sum()) for fold in folds)
+    num_pairs = int(min(pairs_per_fold, *available))
+    rows = []
+    for number, fold in enumerate(folds, start=1):
+        members = [groups[identity] for identity in rng.permutation(fold)]
+        rows += [(number, *pair, True) for pair in _genuine(members, num_pairs, rng)]
+        rows += [(number, *pair, False) for pair in _impostor(members, num_pairs, rng)]
+    return rows
+
+
+def _check_identities(sizes, num_folds):
+    num_pairable = np.count_nonzero(sizes >= 2)
+    if num_pairable < num_folds:
+        raise ValueError(
+            f"expected at least {num_folds} identities with two images or videos, a genuine pair for each of "
+            f"{num_folds} folds, received {num_pairable} of {sizes.size} identities"
+        )
+    if sizes.size < 2 * num_folds:
+        raise ValueError(
+            f"expected at least {2 * num_folds} identities, an impostor pair for each of {num_folds} folds, "
+            f"received {sizes.size}"
+        )
+
+
+def _deal(sizes, num_folds, pairs_per_fold, rng):
+    """Identities of each fold: the biggest first, each to whichever fold has the fewest pairs.
+
+    A fold of one identity has none yet, so each gets a second before any gets a third. An identity
+    with a single item adds no genuine pair, and goes where there are the fewest identities.
+    """
+    order = rng.permutation(sizes.size)
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    folds = [[] for _ in range(num_folds)]
+    num_identities, num_items, num_genuine = np.zeros((3, num_folds), np.int64)
+    for identity in order.tolist():
+        size = sizes[identity]
+        num_pairs = np.minimum(_num_pairs(num_items, num_genuine), pairs_per_fold)
+        if size == 1:
+            num_pairs = np.zeros_like(num_pairs)
+        fold = np.lexsort((num_genuine, num_identities, num_pairs))[0]  # the last key counts most
+        folds[fold].append(identity)
+        num_identities[fold] += 1
+        num_items[fold] += size
+        num_genuine[fold] += _choose_two(size)
+    return folds
+
+
+def _num_pairs(num_items, num_genuine):
+    """How many pairs of each kind a fold has."""
+    return np.minimum(num_genuine, _choose_two(num_items) - num_genuine)
+
+
+def _genuine(members, num_pairs, rng):
+    capacities = np.array([_choose_two(len(items)) for items in members])
+    for items, capacity, share in zip(members, capacities, _shares(capacities, num_pairs), strict=True):
+        for number in rng.choice(capacity, share, replace=False).tolist():
+            # Pairs (first < second) are numbered by the second, then by the first.
+            second = (1 + math.isqrt(1 + 8 * number)) // 2
+            yield items[number - _choose_two(second)], items[second]
+
+
+def _impostor(members, num_pairs, rng):
+    # With the identities on a circle: neighbours first, then those two apart, and so on. Each round
+    # is fair to all, and the rounds find every two of them once.
+    numbers = np.arange(min(num_pairs, _choose_two(len(members))))
+    distances, firsts = np.divmod(numbers, len(members))
+    seconds = (firsts + distances + 1) % len(members)
+    sizes = np.array([len(items) for items in members])
+    capacities = sizes[firsts] * sizes[seconds]
+    for first, second, share in zip(firsts, seconds, _shares(capacities, num_pairs), strict=True):
+        for number in rng.choice(sizes[first] * sizes[second], share, replace=False).tolist():
+            row, column = divmod(number, len(members[second]))
+            yield members[first][row], members[second][column]
+
+
+def _shares(capacities, total):
+    """Shares out `total` equally, as far as the capacities go; they must suffice."""
+    shares = np.zeros_like(capacities)
+    while left := total - shares.sum():
+        takers = np.flatnonzero(shares < capacities)[:left]
+        shares[takers] += np.minimum(capacities[takers] - shares[takers], left // takers.size)
+    return shares
+
+
+def _choose_two(count):
+    return count * (count - 1) // 2

@@ -1,0 +1,140 @@
+"""Which videos to compare: `splits.txt` of YouTube Faces, and the list of videos with a wrong identity."""
+
+import collections
+import dataclasses
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from common.files import atomic_file
+
+_COLUMNS = "split, pair number, first video, second video, is same (0 or 1)"
+_LARGEST_SPLIT = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VideoPairs:
+    """Pairs of videos, in the order of the file.
+
+    Attributes:
+        path: Path, the file read.
+        videos: tuple of str, `Name/number`, each once, in the order in which they first appear.
+        first, second: int64 arrays, shape `(num_pairs,)`: numbers of videos.
+        is_same: bool array, shape `(num_pairs,)`.
+        splits: int64 array, shape `(num_pairs,)`, from 0: the split that the file gives each pair.
+    """
+
+    path: Path
+    videos: tuple[str, ...]
+    first: np.ndarray
+    second: np.ndarray
+    is_same: np.ndarray
+    splits: np.ndarray
+
+    def __len__(self):
+        return len(self.is_same)
+
+
+def read_video_pairs(path):
+    """Reads `splits.txt` or `splits_corrected.txt`, with or without a header line.
+
+    Lines are `split, pair number, first video, second video, is same`. Spaces around commas, empty
+    lines, the pair number and columns after the fifth do not count.
+
+    References:
+    - YouTube Faces, `splits.txt`
+    - margin-centre-face, `[ytf] splits`: always with a header; its splits are ignored (fidelity row 20)
+
+    Args:
+        path: str or Path, UTF-8.
+
+    Returns:
+        A `VideoPairs`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line that cannot be read, or no pairs. The message names file and line.
+    """
+    path = Path(path)
+    numbers, rows = {}, []
+    for position, (place, line) in enumerate(_lines(path)):
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) < 5:
+            raise ValueError(f"{place}: expected {_COLUMNS}, received {line!r}")
+        split, _, first, second, same = fields[:5]
+        if position == 0 and not split.isdecimal() and same not in ("0", "1"):
+            continue  # the header
+        if not split.isdecimal() or int(split) > _LARGEST_SPLIT:
+            raise ValueError(f"{place}: expected a split number from 0, received {split!r}")
+        if same not in ("0", "1"):
+            raise ValueError(f"{place}: expected 0 or 1 in the fifth column, received {same!r}")
+        pair = [numbers.setdefault(_video(place, name), len(numbers)) for name in (first, second)]
+        rows.append((int(split), *pair, int(same)))
+    if not rows:
+        raise ValueError(f"{path}: expected lines {_COLUMNS}, received none")
+    splits, first, second, is_same = np.array(rows, np.int64).T
+    return VideoPairs(path, tuple(numbers), first, second, is_same.astype(bool), splits)
+
+
+def write_video_pairs(path, pairs):
+    """Writes pairs of videos as `splits.txt` has them, without a header.
+
+    Args:
+        path: str or Path. An existing file is replaced.
+        pairs: iterable of `(split, first video, second video, is same)`: an int from 0, two names as
+            `Name/number`, and a bool. Pair numbers are counted from 1 within a split.
+
+    Raises:
+        ValueError: no pairs, or a name that cannot stand in such a file.
+    """
+    path = Path(path)
+    counts = collections.Counter()
+    lines = []
+    for split, *names, is_same in pairs:
+        counts[split] += 1
+        first, second = (_video(path, name) for name in names)
+        lines.append(f"{split}, {counts[split]}, {first}, {second}, {int(is_same)}\n")
+    if not lines:
+        raise ValueError(f"{path}: expected at least one pair of videos, received none")
+    with atomic_file(path) as file:
+        file.write("".join(lines).encode())
+
+
+def read_wrong_videos(path):
+    """Reads a list of videos with a wrong identity, such as the original's `ytf-error.txt`.
+
+    Args:
+        path: str or Path, UTF-8: one `Name/number` to a line. Empty lines do not count: in the
+            original one of them dropped every pair (fidelity row 21).
+
+    Returns:
+        Tuple of str, each video once; empty if there is none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line that cannot be the name of a video. The message names file and line.
+    """
+    return tuple(dict.fromkeys(_video(place, line) for place, line in _lines(Path(path))))
+
+
+def _lines(path):
+    """Yields the lines that are not empty, each with its place for messages."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, received {error}") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"{path}: line {number}", line.strip()
+
+
+def _video(place, name):
+    """The name in its one spelling, or a `ValueError` if it is none."""
+    video = PurePosixPath(name)
+    is_inside = bool(video.parts) and not video.is_absolute() and ".." not in video.parts
+    # A name with any of these could be written, and not be read again.
+    if not is_inside or name != name.strip() or any(mark in name for mark in ",\n\r\0"):
+        raise ValueError(f"{place}: expected a video as Name/number, a relative path, received {name!r}")
+    return str(video)

@@ -1,0 +1,361 @@
+"""Identities and images of an InsightFace `.rec` file."""
+
+import hashlib
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+
+from dataset.records.recordio import (
+    FIRST_LABEL_BYTES,
+    RecordReader,
+    first_label,
+    unpack_first_label,
+    unpack_image,
+)
+from dataset.sources import insightface_rec as rounded_ranges
+from dataset.sources.labels import count_identities
+
+logger = logging.getLogger(__name__)
+
+
+STORED = np.float32
+
+EXACT = 1 << 24  # from here on, not every integer has its own float32
+
+_NEAR = 256  # records around a rounded number, among which the right one is: of 2**32 records even
+
+
+def first_identity(rounded, num_records, is_identity):
+    """Where the identity records begin, by what the records around the rounded number are.
+
+    Args:
+        rounded: float, the number as stored.
+        num_records: int, of the whole file.
+        is_identity: function from a record's number to a bool.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: they begin at no number that would be rounded to this one.
+    """
+    if np.isfinite(rounded):
+        for key in range(max(2, int(rounded) - _NEAR), min(num_records, int(rounded) + _NEAR)):
+            if STORED(key) == rounded and is_identity(key) and not is_identity(key - 1):
+                return key
+    raise ValueError(
+        f"record 0: expected the first record without an image at about {rounded:.0f}, received images or "
+        "none around it"
+    )
+
+
+def check_ranges(own_labels, ranges):
+    """Checks that every range is that of the images with its label, but for rounding.
+
+    Args:
+        own_labels: int64 array `(num_images,)`, of the records 1, 2, ...
+        ranges: float array `(num_identities, 2)`, first record of every identity and the one behind its
+            last, as stored.
+
+    Raises:
+        ValueError: a range is not, or an identity's images are not in a row.
+    """
+    starts = np.flatnonzero(np.diff(own_labels, prepend=-1))
+    labels = own_labels[starts]
+    ends = np.append(starts[1:], len(own_labels))
+    wrong = np.flatnonzero(labels >= len(ranges))
+    if len(wrong):
+        raise ValueError(
+            f"record {starts[wrong[0]] + 1}: expected a label in [0, {len(ranges)}), "
+            f"received {labels[wrong[0]]}"
+        )
+    expected = np.zeros((len(ranges), 2), np.int64)
+    expected[labels, 0], expected[labels, 1] = starts + 1, ends + 1
+    has_images = expected[:, 1] > 0
+    # An identity without images has an empty range, anywhere.
+    is_right = np.where(has_images, (STORED(expected) == ranges).all(axis=1), ranges[:, 0] == ranges[:, 1])
+    wrong = np.flatnonzero(~is_right)
+    if len(wrong):
+        label, first = wrong[0], len(own_labels) + 1
+        raise ValueError(
+            f"record {first + label}: expected the range {expected[label].tolist()} that its images' own "
+            f"labels give, or what it is rounded to, received {ranges[label].tolist()}"
+        )
+    # Of a label in two rows only the last is in `expected`.
+    if len(starts) != np.count_nonzero(has_images):
+        raise ValueError(
+            f"expected the images of every identity in a row, received {len(starts)} rows of the images of "
+            f"{np.count_nonzero(has_images)} identities"
+        )
+
+
+class InsightFaceRec:
+    """The images of one `.rec` file, each with the integer label of its identity.
+
+    In the InsightFace layout record 0 holds no image but two labels `(first, last)`: images are
+    records `1 .. first-1`, identities are records `first .. last-1`, and an identity's two labels
+    `(a, b)` say that its images are records `a .. b-1`. An image's label is the position of its
+    identity record, as in the original; only the identity records are read to find it.
+
+    Labels are float32, and a set of more than 2**24 records has its record numbers rounded. There
+    the label is the image's own, if each range is, rounded, that of the images with its label.
+
+    Any other file is flat: every record is an image, and its own (first) label counts.
+
+    An instance can be pickled; each process opens the file for itself.
+
+    Args:
+        folder: str or `os.PathLike`: a folder with `train.rec`, or the path of a `.rec` file. Its
+            `.idx`, and a `property` file (`identities,height,width`) beside it, are optional.
+        reader: `RecordReader` or a class with the same interface. Defaults to `RecordReader`.
+
+    Attributes:
+        num_images: int.
+        num_identities: int. In a flat file the number in `property`, or else the largest label + 1.
+        labels: int64, shape `(num_images,)`, in `[0, num_identities)`.
+        image_size: `(height, width)` from `property`; None without that file.
+        num_bytes: int, an upper bound of the bytes of all images together.
+
+    Raises:
+        FileNotFoundError: there is no such `.rec`.
+        ValueError: the files contradict themselves or each other; the message says where.
+
+    Example:
+
+    >>> rec = InsightFaceRec("tests/golden/rec/rec_small")
+    >>> rec.num_images, rec.num_identities, rec.image_size
+    (30, 6, (112, 112))
+    """
+
+    def __init__(self, folder, reader=RecordReader):
+        self.rec_path = _rec_path(folder)
+        self.num_bytes = self.rec_path.stat().st_size
+        num_declared, self.image_size = _read_property(self._property_path)
+        self._reader = reader(self.rec_path)
+        if self._has_identity_records():
+            self._read_identity_records(num_declared)
+        else:
+            self._read_own_labels(num_declared)
+        self.num_images = len(self.labels)
+
+    def read(self, i):
+        """One image, still encoded.
+
+        Args:
+            i: int in `[0, num_images)`.
+
+        Returns:
+            `(image, own_label)`: JPEG or PNG bytes, and the first label of the image's own record,
+            a float, which should equal `labels[i]`.
+        """
+        own_label, image = self._unpack(self._keys.item(i), unpack_first_label)
+        return image, own_label
+
+    def describe(self, i):
+        """Where image `i` lies, for reports: `.../train.rec record 17`."""
+        return f"{self.rec_path} record {self._keys[i]}"
+
+    def fingerprint(self):
+        """A str that changes when the files change."""
+        return rec_fingerprint(self.rec_path)
+
+    @property
+    def _property_path(self):
+        return self.rec_path.with_name("property")
+
+    def _unpack(self, key, unpack=unpack_image):
+        payload = self._reader.read(key)
+        try:
+            return unpack(payload)
+        except ValueError as error:
+            raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
+
+    def _has_identity_records(self):
+        if 0 not in self._reader.keys:
+            return False
+        return self._is_identity(0)
+
+    def _read_identity_records(self, num_declared):
+        is_exact = np.abs(self._unpack(0)[0]).max() < rounded_ranges.EXACT
+        first, last = self._read_range(0) if is_exact else self._find_identity_records()
+        if not 1 < first < last:
+            raise ValueError(
+                f"{self.rec_path}: record 0: expected 1 < first < last for its identity records, "
+                f"received ({first}, {last})"
+            )
+        self.num_identities = last - first
+        if num_declared not in (None, self.num_identities):
+            raise ValueError(
+                f"{self._property_path}: expected {self.num_identities} identities, as record 0 of "
+                f"{self.rec_path} says, received {num_declared}"
+            )
+        self._check_present(np.arange(first, last))
+        if not is_exact:
+            self._read_rounded_ranges(first)
+            return
+        ranges = np.array([self._read_range(key) for key in range(first, last)])
+        self._keys, self.labels = self._assign(ranges, first)
+        self._check_present(self._keys)
+
+    def _find_identity_records(self):
+        """`(first, last)` where record 0 holds them rounded."""
+        first, last = self._unpack(0)[0].tolist()
+        keys = self._reader.keys
+        if keys[0] != 0 or (np.diff(keys) != 1).any() or rounded_ranges.STORED(len(keys)) != last:
+            raise ValueError(
+                f"{self.rec_path}: record 0: expected, of more than {rounded_ranges.EXACT} records, all "
+                f"of them in the index, in order, about {last:.0f} by record 0, received {len(keys)}, "
+                f"{keys.min()} to {keys.max()}"
+            )
+        try:
+            return rounded_ranges.first_identity(first, len(keys), self._is_identity), len(keys)
+        except ValueError as error:
+            raise ValueError(f"{self.rec_path}: {error}") from None
+
+    def _is_identity(self, key):
+        labels, image = self._unpack(key)
+        return len(labels) == 2 and not image
+
+    def _read_rounded_ranges(self, first):
+        self._keys = np.arange(1, first)
+        self.labels = self._own_labels(self._keys)
+        ranges = np.full((self.num_identities, 2), np.nan)
+        for label in range(self.num_identities):
+            labels, _ = self._unpack(first + label)
+            ranges[label] = labels if len(labels) == 2 else np.nan
+        try:
+            rounded_ranges.check_ranges(self.labels, ranges)
+        except ValueError as error:
+            raise ValueError(f"{self.rec_path}: {error}") from None
+
+    def _read_range(self, key):
+        labels = self._unpack(key)[0].tolist()
+        if len(labels) != 2 or not all(label.is_integer() or math.isinf(label) for label in labels):
+            raise ValueError(
+                f"{self.rec_path}: record {key}: expected two integer labels, begin and end of a range of "
+                f"records, received {labels[:8]}"
+            )
+        if max(map(abs, labels)) >= rounded_ranges.EXACT:
+            raise ValueError(
+                f"{self.rec_path}: record {key}: expected record numbers below {rounded_ranges.EXACT}, up to "
+                f"which float32 labels are exact, received {labels}"
+            )
+        return int(labels[0]), int(labels[1])
+
+    def _assign(self, ranges, first):
+        """Keys of the images, ascending, and their labels, from the ranges of the identities."""
+        begin, end = ranges.T
+        wrong = np.flatnonzero((begin > end) | ((begin < end) & ((begin < 1) | (end > first))))
+        if len(wrong):
+            label = wrong[0]
+            raise ValueError(
+                f"{self.rec_path}: record {first + label}: expected a range within the images [1, {first}), "
+                f"received [{begin[label]}, {end[label]})"
+            )
+        order = np.argsort(begin, kind="stable")
+        order = order[begin[order] < end[order]]  # an identity may be left without images
+        begin, end = begin[order], end[order]
+        overlap = np.flatnonzero(begin[1:] < end[:-1])
+        if len(overlap):
+            at = overlap[0]
+            raise ValueError(
+                f"{self.rec_path}: records {first + order[at]} and {first + order[at + 1]}: expected ranges "
+                f"that do not overlap, received [{begin[at]}, {end[at]}) and [{begin[at + 1]}, {end[at + 1]})"
+            )
+        identity_of = np.full(first, -1, np.int64)
+        for label, start, stop in zip(order, begin, end, strict=True):
+            identity_of[start:stop] = label
+        keys = np.flatnonzero(identity_of >= 0)
+        if not len(keys):
+            raise ValueError(f"{self.rec_path}: expected at least one image, received none")
+        if len(keys) < first - 1:
+            logger.warning(
+                "%s: %d of its images [1, %d) belong to no identity and are left out",
+                self.rec_path,
+                first - 1 - len(keys),
+                first,
+            )
+        return keys, identity_of[keys]
+
+    def _check_present(self, keys):
+        missing = np.setdiff1d(keys, self._reader.keys, assume_unique=True)
+        if len(missing):
+            raise ValueError(
+                f"{self.rec_path}: record {missing[0]}: expected records {keys[0]} to {keys[-1]}, "
+                f"received an index without {len(missing)} of them"
+            )
+
+    def _own_labels(self, keys):
+        """The first label of every record, int64."""
+        own = np.empty(len(keys), np.float32)
+        for i, key in enumerate(keys):
+            head = self._reader.read_head(key, FIRST_LABEL_BYTES)
+            try:
+                own[i] = first_label(head)
+            except ValueError as error:
+                raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
+        wrong = np.flatnonzero(~((own >= 0) & (own < rounded_ranges.EXACT) & (own == np.floor(own))))
+        if len(wrong):
+            raise ValueError(
+                f"{self.rec_path}: record {keys[wrong[0]]}: expected an integer label in "
+                f"[0, {rounded_ranges.EXACT}), received {own[wrong[0]]}"
+            )
+        return own.astype(np.int64)
+
+    def _read_own_labels(self, num_declared):
+        self._keys = self._reader.keys
+        self.labels = self._own_labels(self._keys)
+        self.num_identities = count_identities(self.labels, self.rec_path)
+        if num_declared is not None:
+            if num_declared < self.num_identities:
+                raise ValueError(
+                    f"{self._property_path}: expected at least {self.num_identities} identities, "
+                    f"as the labels in {self.rec_path} need, received {num_declared}"
+                )
+            self.num_identities = num_declared
+
+
+def rec_fingerprint(folder):
+    """That of an `InsightFaceRec`, which need not be opened for it: the `.rec` counts by size and time only.
+
+    Args:
+        folder: as of `InsightFaceRec`.
+
+    Returns:
+        str.
+
+    Raises:
+        FileNotFoundError: there is no such `.rec`.
+    """
+    path = _rec_path(folder)
+    status = path.stat()
+    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    for beside in (path.with_suffix(".idx"), path.with_name("property")):
+        if beside.is_file():
+            with beside.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _rec_path(folder):
+    folder = Path(folder)
+    path = folder / "train.rec" if folder.is_dir() else folder
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a folder with train.rec, or a .rec")
+    return path
+
+
+def _read_property(path):
+    """`(num_identities, (height, width))` from a `property` file, `(None, None)` without one."""
+    if not path.is_file():
+        return None, None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    fields = text.split(",")
+    if len(fields) != 3 or not all(field.strip().isdecimal() and int(field) > 0 for field in fields):
+        raise ValueError(
+            f"{path}: expected 'identities,height,width', positive integers, received {text[:80]!r}"
+        )
+    num_identities, height, width = map(int, fields)
+    return num_identities, (height, width)

@@ -1,0 +1,192 @@
+"""Writes drawn faces in the formats of the real sets.
+
+Every writer takes a function `draw(jobs, name)` that yields one JPEG, as bytes, per job, in order.
+A job is `(identity, number)` of an image, or `(identity, video, frame, num_frames)`.
+"""
+
+import itertools
+import pickle
+
+import cv2
+import numpy as np
+
+from dataset.pairs.video_pairs import write_video_pairs
+from dataset.records.recordio import RecordWriter, pack_image
+from dataset.synthetic.drawing import IMAGE_SIZE
+
+NUM_FOLDS = 10
+
+_MAX_VIDEO_PAIRS = 2500  # of one kind, as YouTube Faces has
+_SHEET_SIZE = (12, 12)
+_SYLLABLES = ("ra", "lo", "mi", "te", "ku", "so", "da", "vi", "ne", "ba", "po", "ri", "gu", "fe", "zo", "ha")
+
+_CONFIG = """\
+; Made by dataset.synthetic. Relative paths start at this file's folder.
+
+[records]
+tfrecords = ./tfrecords
+
+[vgg]
+mxrec = ./vgg
+
+[ms1m]
+mxrec = ./ms1m
+
+[lfw]
+enable = true
+npdata = ./lfw.np
+npdata_order = rgb
+
+[ytf]
+enable = true
+pairs = ./ytf/ytf_img_pair.txt
+prefix = ./ytf/112x112
+splits = ./ytf/splits.txt
+ytf_error = ./ytf/ytf-error.txt
+"""
+
+
+def write_source(folder, draw, identities, sizes):
+    """A training source in the InsightFace layout: `train.rec`, `train.idx` and `property`.
+
+    Args:
+        folder: Path, to be made.
+        draw: see above.
+        identities: sequence of int; the labels are their positions.
+        sizes: sequence of int, the number of images of each.
+    """
+    folder.mkdir()
+    labels = np.repeat(np.arange(len(sizes)), sizes).tolist()
+    jobs = [
+        (identity, number) for identity, size in zip(identities, sizes, strict=True) for number in range(size)
+    ]
+    first, last = len(jobs) + 1, len(jobs) + 1 + len(sizes)
+    with RecordWriter(folder / "train.rec") as writer:
+        writer.write(0, pack_image((first, last), 0, b""))
+        for key, (label, image) in enumerate(zip(labels, draw(jobs, folder.name), strict=True), start=1):
+            writer.write(key, pack_image(label, key, image))
+        stops = np.cumsum(sizes) + 1
+        for key, stop, size in zip(range(first, last), stops, sizes, strict=True):
+            writer.write(key, pack_image((stop - size, stop), key, b""))
+    height, width = IMAGE_SIZE
+    (folder / "property").write_text(f"{len(sizes)},{height},{width}")
+
+
+def write_pairs(folder, draw, identities, num_pairs, rng):
+    """`lfw.np` and `lfw.bin`: the same pairs twice; half are of one identity, and no image returns.
+
+    Args:
+        folder: Path, an existing one.
+        draw: see above.
+        identities: sequence of int, at least 2.
+        num_pairs: int, a multiple of 20.
+        rng: `numpy.random.Generator`, for the pairs of two identities.
+    """
+    half = num_pairs // 2
+    pairs = [(identities[i % len(identities)],) * 2 for i in range(half)]
+    pairs += [rng.choice(identities, 2, replace=False).tolist() for _ in range(half)]
+    numbers = {identity: itertools.count() for identity in identities}
+    images = list(draw([(identity, next(numbers[identity])) for pair in pairs for identity in pair], "lfw"))
+    images = list(zip(images[::2], images[1::2], strict=True))
+
+    decoded = [[_decode(first), _decode(second)] for first, second in images]
+    _write_pickle(folder / "lfw.np", (decoded[:half], decoded[half:]))
+    # Fold by fold, first the same, then the different: as InsightFace's sets are.
+    order = np.arange(num_pairs).reshape(2, NUM_FOLDS, -1).swapaxes(0, 1).ravel()
+    bins = [image for pair in order for image in images[pair]]
+    _write_pickle(folder / "lfw.bin", (bins, (order < half).tolist()))
+
+
+def write_videos(folder, draw, identities, num_videos, num_frames, rng):
+    """Videos as folders of frames, the splits to test with, and image pairs to validate with.
+
+    Args:
+        folder: Path, to be made.
+        draw: see above.
+        identities: sequence of int, at least 2.
+        num_videos: int, of each identity, at least 2.
+        num_frames: int, of each video.
+        rng: `numpy.random.Generator`, for the pairs.
+    """
+    jobs = list(itertools.product(identities, range(num_videos), range(num_frames), [num_frames]))
+    for (identity, video, frame, _), image in zip(jobs, draw(jobs, folder.name), strict=True):
+        path = folder / "112x112" / _frame_path((identity, video), frame)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+
+    splits, image_pairs = [], []
+    for split, pairs in enumerate(_video_pairs(identities, num_videos, rng), start=1):
+        for first, second in pairs:
+            same = int(first[0] == second[0])
+            splits.append((split, _video_path(first), _video_path(second), same))
+            frames = rng.integers(num_frames, size=2)
+            image_pairs.append(f"{same},{_frame_path(first, frames[0])},{_frame_path(second, frames[1])}\n")
+    write_video_pairs(folder / "splits.txt", splits)
+    (folder / "ytf_img_pair.txt").write_text("".join(image_pairs))
+    (folder / "ytf-error.txt").write_text("")  # no video here has a wrong identity
+
+
+def write_sheet(path, draw, identities, num_images):
+    """A contact sheet as PNG: a row per identity, of the first ones and their first images."""
+    rows, columns = min(_SHEET_SIZE[0], len(identities)), min(_SHEET_SIZE[1], num_images)
+    jobs = list(itertools.product(identities[:rows], range(columns)))
+    images = np.stack([_decode(image) for image in draw(jobs, path.stem)])
+    height, width = IMAGE_SIZE
+    sheet = images.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * height, columns * width, 3)
+    path.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+
+
+def write_config(path):
+    """The `config.ini` of a set, in the set's folder."""
+    path.write_text(_CONFIG)
+
+
+def _write_pickle(path, content):
+    with path.open("wb") as file:
+        pickle.dump(content, file)
+
+
+def _decode(image):
+    return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def _video_pairs(identities, num_videos, rng):
+    """Ten splits of pairs of videos `(identity, number)`: first the same, then as many different."""
+    positives = [
+        ((identity, first), (identity, second))
+        for identity in identities
+        for first, second in itertools.combinations(range(num_videos), 2)
+    ]
+    size = min(len(positives), _MAX_VIDEO_PAIRS) // NUM_FOLDS
+    positives = [positives[i] for i in rng.permutation(len(positives))]
+    negatives = {}  # a set that keeps its order
+    while len(negatives) < NUM_FOLDS * size:
+        pair = sorted(rng.choice(identities, 2, replace=False).tolist())
+        negatives[tuple(zip(pair, rng.integers(num_videos, size=2).tolist(), strict=True))] = None
+    negatives = list(negatives)
+    return [
+        positives[start : start + size] + negatives[start : start + size]
+        for start in range(0, NUM_FOLDS * size, size)
+    ]
+
+
+def _frame_path(video, frame):
+    return f"{_video_path(video)}/{video[1]}.{frame:04d}.jpg"
+
+
+def _video_path(video):
+    identity, number = video
+    return f"{_name(identity)}/{number}"
+
+
+def _name(identity):
+    """A made-up name. The family name spells the identity in syllables, so no two have the same."""
+    # An odd factor only reorders the numbers below 4096, so that neighbours sound different.
+    digits = [identity * 1597 % 4096 // base % 16 for base in (1, 16, 256)]
+    rest = identity // 4096
+    while rest:
+        digits.append(rest % 16)
+        rest //= 16
+    given = _SYLLABLES[identity * 7 % 16] + _SYLLABLES[identity * 5 % 13] + "lnst"[identity % 4]
+    return f"{given.capitalize()}_{''.join(_SYLLABLES[digit] for digit in digits).capitalize()}"

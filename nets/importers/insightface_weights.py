@@ -1,0 +1,202 @@
+"""Weights of InsightFace's iresnets: PyTorch files and ONNX files."""
+
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..backbone import Backbone
+from ..iresnet import UNITS, WIDTHS
+from .onnx_iresnet import read_onnx_iresnet
+from .torch_file import TorchFile, TorchTensor
+
+SUFFIXES = (".pth", ".pt", ".onnx")
+
+_LEAVES = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+    "alphas": "weight",
+}
+_IGNORED = "num_batches_tracked"  # a counter beside every batch norm, of no effect at this momentum
+_STRIDE = 16  # pixels of the image per pixel of the last feature map
+_SHOWN_NAMES = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Mapping(NamedTuple):
+    """Where a tensor of PyTorch goes: `variable.assign(transform(tensor))`, if it has this shape."""
+
+    variable: object
+    shape: tuple
+    transform: Callable
+
+
+def torch_variables(backbone):
+    """Maps the names of PyTorch's tensors to the variables of an iresnet.
+
+    Kernels go from OIHW to HWIO, that of the dense layer from inputs in the order CHW to HWC. The first
+    kernel takes BGR instead of RGB and `(pixel - 127.5) / 128` instead of `/ 127.5`, so
+    it is flipped and scaled by 128 / 127.5: exact up to rounding, since both nets pad with zeros.
+
+    References:
+    - InsightFace, `recognition/arcface_torch/dataset.py` (RGB), `inference.py` (`/ 255`, `- 0.5`, `/ 0.5`)
+
+    Args:
+        backbone: model of `nets.iresnet.iresnet`.
+
+    Returns:
+        dict from name, such as `layer1.0.bn1.running_mean`, to `Mapping`.
+    """
+    mappings = {}
+    for layer in backbone.layers:
+        for variable in layer.variables:
+            if variable.name == "draws":  # of dropout, which PyTorch has no counterpart of
+                continue
+            shape, transform = tuple(variable.shape), _unchanged
+            if len(shape) == 4:
+                shape = (*shape[:1:-1], *shape[:2])
+                transform = _stem_kernel if layer.name == "conv1" else _conv_kernel
+            elif len(shape) == 2:
+                shape = shape[::-1]
+                transform = functools.partial(_dense_kernel, backbone.get_layer("flatten").input.shape[1:])
+            mappings[f"{layer.name}.{_LEAVES[variable.name]}"] = Mapping(variable, shape, transform)
+    return mappings
+
+
+def load_insightface(path):
+    """Builds the iresnet that a file's names and shapes tell of, and loads its weights.
+
+    Nothing in the file is run. The net takes what all nets here take (BGR, `(pixel - 127.5) / 128`);
+    what was mapped and what was ignored goes to the log.
+
+    References:
+    - InsightFace, `recognition/arcface_torch`: `train_v2.py` (what is saved), `torch2onnx.py`
+
+    Args:
+        path: str or Path: a `.onnx` file, or PyTorch's `state_dict` in any other, also in a dict
+            with other things beside it, and with `module.` before its names.
+
+    Returns:
+        `nets.backbone.Backbone`, float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a damaged file, one of another net, or one that lacks tensors.
+
+    Example:
+
+    >>> load_insightface("w600k_r50.onnx").net["architecture"]
+    'iresnet50'
+    """
+    path = Path(path)
+    state = read_onnx_iresnet(path) if path.suffix == ".onnx" else _read_state_dict(path)
+    ignored = {name for name in state if name.endswith(f".{_IGNORED}")}
+    try:
+        backbone = Backbone(**identify_net({name: array.shape for name, array in state.items()}))
+        mappings = torch_variables(backbone)
+        _check_complete(state.keys() - ignored, mappings.keys(), backbone.architecture)
+        for name, (variable, shape, transform) in mappings.items():
+            if state[name].shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, received {state[name].shape}")
+            variable.assign(transform(state[name].astype(np.float32)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    logger.info("net: %s", backbone.net)
+    logger.info("mapped: %d tensors, none missing", len(mappings))
+    logger.info("ignored: %d %s", len(ignored), _IGNORED)
+    return backbone
+
+
+def identify_net(shapes):
+    """Which iresnet it is.
+
+    Args:
+        shapes: dict from the name of a tensor of PyTorch to its shape.
+
+    Returns:
+        dict, arguments of `nets.backbone.Backbone`. The image is taken to be square, and as large as the
+        dense layer's inputs allow: 112 for 512 x 7 x 7.
+
+    Raises:
+        ValueError: no iresnet.
+    """
+    units = [0] * len(WIDTHS)
+    for name in shapes:
+        if found := re.fullmatch(r"layer([1-4])\.\d+\.conv1\.weight", name):
+            units[int(found[1]) - 1] += 1
+    depth = next((depth for depth, expected in UNITS.items() if tuple(units) == expected), None)
+    if depth is None:
+        expected = ", ".join(f"{counts} ({depth})" for depth, counts in UNITS.items())
+        raise ValueError(f"expected an iresnet, of units {expected}; received units {tuple(units)}")
+    if len(shapes.get("fc.weight", ())) != 2:
+        raise ValueError(
+            "fc.weight: expected shape (embedding_size, inputs), received "
+            f"{shapes.get('fc.weight', 'no such tensor')}"
+        )
+    embedding_size, inputs = shapes["fc.weight"]
+    side = math.isqrt(inputs // WIDTHS[-1])
+    if inputs == 0 or inputs != WIDTHS[-1] * side * side:
+        raise ValueError(f"fc.weight: expected {WIDTHS[-1]} x n x n inputs, received {inputs}")
+    return {
+        "architecture": f"iresnet{depth}",
+        "image_size": (_STRIDE * side, _STRIDE * side),
+        "embedding_size": embedding_size,
+    }
+
+
+def _read_state_dict(path):
+    with TorchFile(path) as file:
+        contents = file.contents if isinstance(file.contents, dict) else {}
+        dicts = [contents, *(value for value in contents.values() if isinstance(value, dict))]
+        found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
+        if len(found) != 1:
+            received = ", ".join(map(str, list(contents)[:_SHOWN_NAMES])) or "no dict"
+            raise ValueError(
+                f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received} ..."
+            )
+        return {name: file.read(tensor) for name, tensor in found[0].items()}
+
+
+def _tensors(state):
+    return {
+        str(name).removeprefix("module."): tensor
+        for name, tensor in state.items()
+        if isinstance(tensor, TorchTensor)
+    }
+
+
+def _check_complete(received, expected, architecture):
+    for names, verb in ((expected - received, "lacks"), (received - expected, "has besides")):
+        if names:
+            shown = ", ".join(sorted(names)[:_SHOWN_NAMES])
+            raise ValueError(
+                f"expected the {len(expected)} tensors of {architecture}, received a file that {verb} "
+                f"{len(names)}: {shown}{' ...' if len(names) > _SHOWN_NAMES else ''}"
+            )
+
+
+def _unchanged(tensor):
+    return tensor
+
+
+def _conv_kernel(tensor):
+    return tensor.transpose(2, 3, 1, 0)
+
+
+def _stem_kernel(tensor):
+    return _conv_kernel(tensor)[:, :, ::-1] * np.float32(128 / 127.5)
+
+
+def _dense_kernel(feature_shape, tensor):
+    height, width, channels = feature_shape
+    return tensor.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, len(tensor))

@@ -1,0 +1,245 @@
+"""The weights of an iresnet in an ONNX file, found by the shape of its graph."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..iresnet import EPSILON
+
+# InsightFace's nets take (pixel - 127.5) / 127.5.
+CENTRE = 127.5
+
+
+def read_onnx_iresnet(path):
+    """The weights under the names of PyTorch's modules, whatever the file calls them.
+
+    The batch norm after a conv may be there, or folded into the conv by the exporter. A folded one
+    comes back as one that does nothing but add the conv's bias. If the graph normalises
+    pixels itself, as `(pixel - 127.5) * scale`, the scale goes into the first kernel, so that the
+    weights take `(pixel - 127.5) / 127.5` in any case.
+
+    Args:
+        path: str or Path of an ONNX file. Tensors that it keeps in other files are read, too.
+
+    Returns:
+        dict from name, such as `layer1.0.bn1.running_mean`, to float32 array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: the package `onnx` is not installed.
+        ValueError: a damaged file, or a graph that is no iresnet; names the place in the graph.
+
+    Example:
+
+    >>> read_onnx_iresnet("w600k_r50.onnx")["fc.weight"].shape
+    (512, 25088)
+    """
+    import onnx  # needed by those who read such files, and by nothing else
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        onnx.checker.check_model(str(path))
+        model = onnx.load(str(path))
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"{path}: expected an ONNX file, received {error}") from None
+    try:
+        return _Walk(model.graph).state()
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: not an iresnet: {error}") from None
+
+
+class _Node(NamedTuple):
+    kind: str
+    inputs: list
+    output: str
+    attributes: dict
+
+
+# What ONNX takes where a node says nothing.
+_DEFAULTS = {
+    **{"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET"},
+    **{"epsilon": 1e-5, "training_mode": 0},
+    **{"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
+}
+
+
+class _Walk:
+    """Goes along a graph from its input, and takes what an iresnet has there; nothing may be left."""
+
+    def __init__(self, graph):
+        from onnx import helper, numpy_helper
+
+        self._state = {}
+        self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._consumers = {}
+        same = {}
+        for node in graph.node:
+            inputs = [same.get(name, name) for name in node.input]
+            attributes = {
+                attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute
+            }
+            if node.op_type == "Constant" and "value" in attributes:
+                self._constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
+            elif node.op_type == "Unsqueeze" and inputs[0] in self._constants:
+                self._constants[node.output[0]] = self._constants[inputs[0]]  # slopes: their axes are known
+            elif node.op_type in ("Identity", "Dropout"):
+                same[node.output[0]] = inputs[0]
+            else:
+                step = _Node(node.op_type, inputs, node.output[0], attributes)
+                for name in set(inputs) - self._constants.keys():
+                    self._consumers.setdefault(name, []).append(step)
+        self._inputs = [value.name for value in graph.input if value.name not in self._constants]
+        self._outputs = [same.get(value.name, value.name) for value in graph.output]
+
+    def state(self):
+        if len(self._inputs) != 1 or len(self._outputs) != 1:
+            raise ValueError(f"expected one input and output, received {self._inputs} and {self._outputs}")
+        x, scale = self._pixels(self._inputs[0])
+        x = self._conv(x, "conv1", "bn1", 3)
+        self._state["conv1.weight"] = self._state["conv1.weight"] * scale
+        x = self._prelu(x, "prelu")
+        x = self._stages(x)
+        x = self._norm(x, "bn2")
+        x = self._take(x, "flatten", "Flatten", "Reshape").output
+        x = self._dense(x, "fc")
+        x = self._norm_or_bias(x, "features", num_channels=len(self._state["fc.weight"]))
+        left = [node.kind for nodes in self._consumers.values() for node in nodes]
+        if left or [x] != self._outputs:
+            raise ValueError(
+                f"expected the end of the graph after features, received {left or self._outputs}"
+            )
+        return {name: np.asarray(value, np.float32) for name, value in self._state.items()}
+
+    def _pixels(self, x):
+        """Past the nodes that normalise pixels; and by what they scale them, InsightFace's scale being 1."""
+        scale, offset = 1.0, 0.0
+        first = x
+        while self._kinds(x) in (["Add"], ["Sub"], ["Mul"], ["Div"]):
+            node = self._take(x, "the input", "Add", "Sub", "Mul", "Div")
+            number = self._constant(node.inputs[1], "the input").astype(np.float64)
+            if number.size != 1:
+                raise ValueError(f"the input: expected one number to {node.kind}, received {number.shape}")
+            number = number.item()
+            if node.kind in ("Add", "Sub"):
+                offset += number if node.kind == "Add" else -number
+            else:
+                factor = number if node.kind == "Mul" else 1 / number
+                scale, offset = scale * factor, offset * factor
+            x = node.output
+        if x == first:
+            return x, 1.0
+        # With another centre, the zeros around the image would be another grey.
+        if not np.isclose(offset, -CENTRE * scale, rtol=1e-5):
+            raise ValueError(
+                f"the input: expected (pixel - {CENTRE}) * scale, received pixel * {scale:g} + {offset:g}"
+            )
+        return x, scale * CENTRE
+
+    def _stages(self, x):
+        stage = unit = 0
+        while len(kinds := self._kinds(x)) > 1:
+            if kinds == ["BatchNormalization", "Conv"]:
+                stage, unit = stage + 1, 0
+            elif kinds == ["Add", "BatchNormalization"] and stage:
+                unit += 1
+            else:
+                raise ValueError(f"expected a unit after layer{stage}.{unit}, received {kinds}")
+            scope = f"layer{stage}.{unit}"
+            stride = 1 if unit else 2
+            y = self._norm(x, f"{scope}.bn1")
+            y = self._conv(y, f"{scope}.conv1", f"{scope}.bn2", 3)
+            y = self._prelu(y, f"{scope}.prelu")
+            y = self._conv(y, f"{scope}.conv2", f"{scope}.bn3", 3, stride)
+            if not unit:
+                x = self._conv(x, f"{scope}.downsample.0", f"{scope}.downsample.1", 1, stride)
+            node = self._take(y, scope, "Add")
+            if set(node.inputs) != {x, y}:
+                raise ValueError(f"{scope}: expected the sum of unit and shortcut, received {node.inputs}")
+            x = node.output
+        return x
+
+    def _conv(self, x, name, norm_name, kernel_size, stride=1):
+        node = self._take(x, name, "Conv")
+        kernel = self._constant(node.inputs[1], name)
+        if kernel.shape[2:] != (kernel_size, kernel_size):
+            raise ValueError(
+                f"{name}: expected a kernel {kernel_size}x{kernel_size}, received {kernel.shape}"
+            )
+        pads = [kernel_size // 2] * 4
+        _check(node, name, strides=[stride] * 2, pads=pads, dilations=[1, 1], group=1, auto_pad=b"NOTSET")
+        self._state[f"{name}.weight"] = kernel
+        bias = self._constant(node.inputs[2], name) if len(node.inputs) > 2 else 0.0
+        return self._norm_or_bias(node.output, norm_name, len(kernel), bias)
+
+    def _norm_or_bias(self, x, name, num_channels, bias=0.0):
+        """A norm, less the bias before it; where it was folded, one that only adds that bias."""
+        if self._kinds(x) == ["BatchNormalization"]:
+            x = self._norm(x, name)
+            self._state[f"{name}.running_mean"] = self._state[f"{name}.running_mean"] - bias
+            return x
+        ones = np.ones(num_channels, np.float32)
+        self._state |= {
+            f"{name}.weight": ones,
+            f"{name}.bias": ones * bias,
+            f"{name}.running_mean": ones * 0,
+            f"{name}.running_var": ones * (1 - EPSILON),
+        }
+        return x
+
+    def _norm(self, x, name):
+        node = self._take(x, name, "BatchNormalization")
+        _check(node, name, epsilon=EPSILON, training_mode=0)
+        leaves = ("weight", "bias", "running_mean", "running_var")
+        for leaf, tensor in zip(leaves, node.inputs[1:], strict=True):
+            self._state[f"{name}.{leaf}"] = self._constant(tensor, name)
+        return node.output
+
+    def _prelu(self, x, name):
+        node = self._take(x, name, "PRelu")
+        self._state[f"{name}.weight"] = self._constant(node.inputs[1], name).reshape(-1)
+        return node.output
+
+    def _dense(self, x, name):
+        node = self._take(x, name, "Gemm", "MatMul")
+        _check(node, name, alpha=1.0, beta=1.0, transA=0)
+        kernel = self._constant(node.inputs[1], name)
+        self._state[f"{name}.weight"] = kernel if _attribute(node, "transB") else kernel.T
+        if node.kind == "MatMul":
+            node = self._take(node.output, f"{name}.bias", "Add")
+        bias = next((tensor for tensor in node.inputs[::-1] if tensor in self._constants), node.inputs[-1])
+        self._state[f"{name}.bias"] = self._constant(bias, name)
+        return node.output
+
+    def _kinds(self, x):
+        return sorted(node.kind for node in self._consumers.get(x, ()))
+
+    def _take(self, x, place, *kinds):
+        """The node of one of these kinds that `x` goes into; it will not be found again."""
+        nodes = [node for node in self._consumers.get(x, ()) if node.kind in kinds]
+        if len(nodes) != 1 or (nodes[0].inputs[0] != x and nodes[0].kind != "Add"):
+            received = self._kinds(x) or "the end of the graph"
+            raise ValueError(f"{place}: expected {' or '.join(kinds)}, received {received}")
+        for name in set(nodes[0].inputs):
+            if name in self._consumers:
+                self._consumers[name].remove(nodes[0])
+        return nodes[0]
+
+    def _constant(self, name, place):
+        if name not in self._constants:
+            raise ValueError(f"{place}: expected a constant, received the computed {name!r}")
+        return self._constants[name]
+
+
+def _attribute(node, name):
+    return node.attributes.get(name, _DEFAULTS[name])
+
+
+def _check(node, place, **expected):
+    for name, value in expected.items():
+        received = _attribute(node, name)
+        same = np.isclose(received, value, rtol=1e-4) if isinstance(value, float) else received == value
+        if not same:
+            raise ValueError(f"{place}: expected {name} {value}, received {received}")

@@ -1,0 +1,189 @@
+"""Weights of the original's TensorFlow 1 checkpoints."""
+
+import collections
+import dataclasses
+import re
+from pathlib import Path
+
+from ..variants import STAGES
+
+_LEAVES = {"kernel": "W", "bias": "b"}
+_CENTRES = ("arc_loss/embedding_weights", "arcface_loss/embedding_weights")
+_SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
+_FILE_ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_STRIDE = 16  # pixels of the image per pixel of the last feature map
+_SHOWN_NAMES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """A net out of a checkpoint, and what else was in there.
+
+    Attributes:
+        backbone: `nets.backbone.Backbone`, float32, with the checkpoint's weights.
+        centres: float32 array `(embedding_size, num_identities)`, or `None` if there are none.
+        num_mapped: int, variables of the net.
+        ignored: dict from kind (`"optimizer slots"`, `"others"`) to lists of names.
+    """
+
+    backbone: object
+    centres: object
+    num_mapped: int
+    ignored: dict
+
+    def report(self):
+        """What was mapped and what was ignored, in lines to print."""
+        net = self.backbone.net
+        lines = [
+            f"net: {net['architecture']}, images of {tuple(net['image_size'])}, "
+            f"embeddings of {net['embedding_size']}",
+            f"mapped: {self.num_mapped} variables, none missing",
+        ]
+        if self.centres is not None:
+            lines.append(f"centres: {self.centres.shape[1]} identities")
+        lines += [f"ignored {kind}: {len(names)} ({_some(names)})" for kind, names in self.ignored.items()]
+        return "\n".join(lines)
+
+
+def tf1_variables(backbone):
+    """Maps the names of the original's variables to those of a backbone.
+
+    References:
+    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py`: the variable scopes.
+
+    Args:
+        backbone: model of `nets.resnet_ir.resnet_ir`.
+
+    Returns:
+        dict from name, such as `resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/W_conv2d`, to Keras
+        variable, of the same shape. The dropout counter has no counterpart and is left out.
+    """
+    variables = {}
+    for layer in backbone.layers:
+        for variable in layer.variables:
+            leaf = _LEAVES.get(variable.name, variable.name)
+            if leaf == "draws":
+                continue
+            if leaf == "W" and len(variable.shape) == 4:
+                leaf = "W_conv2d"
+            variables[f"{backbone.name}/{layer.name.replace('.', '/')}/{leaf}"] = variable
+    return variables
+
+
+def checkpoint_prefix(path):
+    """The prefix of a TensorFlow 1 checkpoint, from any way to name one.
+
+    Args:
+        path: str or Path: the prefix (`model.ckpt`), one of its files (`model.ckpt.index`), or
+            a folder with a `checkpoint` file, which names the newest one.
+
+    Returns:
+        Path, or `None` if there is no such checkpoint.
+    """
+    path = Path(path)
+    if (path / "checkpoint").is_file():
+        named = re.search(r'^model_checkpoint_path: "(.+)"', (path / "checkpoint").read_text(), re.MULTILINE)
+        path = path / Path(named[1]).name if named else path
+    elif _FILE_ENDING.search(path.name):
+        path = path.with_name(_FILE_ENDING.sub("", path.name))
+    return path if path.with_name(path.name + ".index").is_file() else None
+
+
+def load_tf1_checkpoint(path):
+    """Builds the net that a checkpoint's names and shapes tell of, and loads its weights.
+
+    Args:
+        path: str or Path; see `checkpoint_prefix`.
+
+    Returns:
+        `Import`.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        ValueError: a damaged checkpoint, one of another net, or one that lacks variables.
+    """
+    # TensorFlow only here: a checkpoint's files can be found without.
+    import tensorflow as tf
+
+    from ..backbone import Backbone
+
+    prefix = checkpoint_prefix(path)
+    if prefix is None:
+        raise FileNotFoundError(f"{path}: expected a TensorFlow 1 checkpoint, received no {path}.index")
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        backbone = Backbone(**identify_net(shapes))
+        variables = tf1_variables(backbone)
+        _check_complete(shapes, variables)
+        for name, variable in variables.items():
+            variable.assign(reader.get_tensor(name))
+        centres = next((reader.get_tensor(name) for name in _CENTRES if name in shapes), None)
+    except (tf.errors.OpError, RuntimeError, IndexError) as error:
+        raise ValueError(f"{prefix}: expected a whole checkpoint, received: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{prefix}: {error}") from None
+
+    ignored = collections.defaultdict(list)
+    for name in sorted(shapes.keys() - variables.keys() - set(_CENTRES)):
+        ignored["optimizer slots" if name.endswith(_SLOTS) else "others"].append(name)
+    return Import(backbone, centres, len(variables), dict(ignored))
+
+
+def identify_net(shapes):
+    """Which net a checkpoint holds.
+
+    Args:
+        shapes: dict from the name of a variable to its shape.
+
+    Returns:
+        dict, arguments of `nets.backbone.Backbone`.
+
+    Raises:
+        ValueError: none of the original's nets.
+    """
+    depths = {int(found[1]) for name in shapes if (found := re.match(r"resnet_v1_(\d+)/", name))}
+    if len(depths) != 1 or not depths <= STAGES.keys():
+        raise ValueError(
+            f"expected variables below one resnet_v1_DEPTH/ with a depth of {tuple(STAGES)}, "
+            f"received {_some(sorted(shapes))}"
+        )
+    scope = f"resnet_v1_{depths.pop()}/"
+    unit = f"{scope}block1/unit_1/bottleneck_v1/"
+
+    def shape(name):
+        if name not in shapes:
+            raise ValueError(f"expected a variable {name}, received a checkpoint without it")
+        return shapes[name]
+
+    unit_type = "se_ir" if f"{unit}excitation_1/W" in shapes else "ir"
+    expansion = shape(f"{unit}conv2/W_conv2d")[-1] // shape(f"{unit}conv1/W_conv2d")[-1]
+    norm = "gn_" if f"{unit}conv1_bn1/scale" in shapes else "wide_" if expansion > 1 else ""
+    rows, embedding_size = shape(f"{scope}E_DenseLayer/W")
+    channels = shape(f"{scope}E_GN_0/scale" if norm == "gn_" else f"{scope}E_BN1/gamma")
+    pixels = rows // max(channels)
+    # The faces are upright or square: of 42 pixels the map is 7 x 6, of 49 it is 7 x 7.
+    width = max(w for w in range(1, pixels + 1) if pixels % w == 0 and w * w <= pixels)
+    return {
+        "architecture": f"{norm}{unit_type}{scope.split('_')[-1][:-1]}",
+        "image_size": (pixels // width * _STRIDE, width * _STRIDE),
+        "embedding_size": embedding_size,
+    }
+
+
+def _check_complete(shapes, variables):
+    missing = [name for name in variables if name not in shapes]
+    if missing:
+        raise ValueError(
+            f"expected {len(variables)} variables of the net, received {len(variables) - len(missing)}; "
+            f"missing: {_some(missing)}"
+        )
+    for name, variable in variables.items():
+        if shapes[name] != tuple(variable.shape):
+            raise ValueError(f"{name}: expected shape {tuple(variable.shape)}, received {shapes[name]}")
+
+
+def _some(names):
+    if len(names) <= _SHOWN_NAMES:
+        return ", ".join(names) or "nothing"
+    return f"{', '.join(names[:_SHOWN_NAMES])} and {len(names) - _SHOWN_NAMES} more"

@@ -1,0 +1,65 @@
+"""Batch renormalisation: training sees nearly what inference will."""
+
+import keras
+import tensorflow as tf
+
+from .batch_norm import BatchNorm
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class BatchRenorm(BatchNorm):
+    """Batch normalisation, corrected towards the moving statistics while training.
+
+    `y = gamma * ((x - mean) / sqrt(variance + epsilon) * r + d) + beta` with the batch's statistics and
+
+        r = clip(sqrt(variance + epsilon) / sqrt(moving_variance + epsilon), rmin, rmax)
+        d = clip((mean - moving_mean) / sqrt(moving_variance + epsilon), -dmax, dmax)
+
+    through which no gradient flows. As long as nothing is clipped, that is normalisation by the moving
+    statistics. The original keeps a second pair of moving averages for `r` and `d`; with its
+    equal momenta they follow the same values as the first, so here they are one.
+
+    References:
+    - [Batch Renormalization](https://arxiv.org/abs/1702.03275)
+    - margin-centre-face, `nets/L_Resnet_E_IR_RBN.py`
+
+    Args:
+        momentum: float in `[0, 1)`. Defaults to `0.9`.
+        epsilon: float > 0. Defaults to `1e-3`.
+        rmin, rmax: floats, `0 <= rmin <= 1 <= rmax`. Default to `0.3333` and `3`.
+        dmax: float >= 0. Defaults to `5`.
+        **kwargs: of `BatchNorm`.
+
+    Call arguments:
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`.
+        training: bool.
+
+    Returns:
+        The same shape and dtype.
+
+    Example:
+
+    >>> BatchRenorm()(np.ones((4, 2), "float32"), training=True).shape
+    TensorShape([4, 2])
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-3, rmin=0.3333, rmax=3.0, dmax=5.0, **kwargs):
+        super().__init__(momentum, epsilon, **kwargs)
+        self.rmin = rmin
+        self.rmax = rmax
+        self.dmax = dmax
+
+    def _scale_and_offset(self, images, use_batch, moments=None):
+        gamma, beta = super()._scale_and_offset(images, use_batch)
+        if not use_batch:
+            return gamma, beta
+        if moments is None:
+            moments = tf.nn.moments(tf.cast(images, tf.float32), (0, 1, 2))
+        mean, variance = (tf.stop_gradient(moment) for moment in moments)
+        moving_stddev = tf.sqrt(self.moving_variance.value + self.epsilon)
+        r = tf.clip_by_value(tf.sqrt(variance + self.epsilon) / moving_stddev, self.rmin, self.rmax)
+        d = tf.clip_by_value((mean - self.moving_mean.value) / moving_stddev, -self.dmax, self.dmax)
+        return gamma * r, beta + gamma * d
+
+    def get_config(self):
+        return {**super().get_config(), "rmin": self.rmin, "rmax": self.rmax, "dmax": self.dmax}

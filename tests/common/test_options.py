@@ -1,0 +1,96 @@
+import argparse
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from common.options import option, parse_options
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Batches.
+
+    See docs/training.md.
+    """
+
+    batch_size: int = option(64, "images per step", type=int, metavar="N")
+    mirror: bool = option(True, "flip images at random", action=argparse.BooleanOptionalAction)
+    max_steps: int | None = option(None, "stop after N steps", type=int, metavar="N")
+
+    def problems(self):
+        if self.batch_size < 1:
+            yield f"--batch_size is {self.batch_size}. Give at least 1."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RateOptions:
+    """Learning rate."""
+
+    lr_values: tuple[float, ...] = option((0.1, 0.01), "rates", type=float, nargs="+")
+    weight_decay: float = option(1e-4, "decay", flags=("--weight_decay", "--weight_deacy"), type=float)
+
+    def problems(self):
+        if min(self.lr_values) <= 0:
+            yield "--lr_values: give rates above 0."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """All of them."""
+
+    config: Path = option(help="where the data is", type=Path)
+    faithful: bool = option(False, "as the original", action="store_true")
+    preset: str | None = option(None, "a recipe", choices=("fast",))
+    batch: BatchOptions
+    rate: RateOptions
+
+
+def parse(*argv, **arguments):
+    return parse_options(
+        argparse.ArgumentParser(prog="test"), Options, ["--config", "a.ini", *argv], **arguments
+    )
+
+
+def test_defaults_are_those_of_the_classes():
+    assert parse() == Options(config=Path("a.ini"), batch=BatchOptions(), rate=RateOptions())
+
+
+def test_flags_reach_their_group_with_their_types():
+    options = parse("--batch_size", "8", "--no-mirror", "--lr_values", "1", "0.5", "--weight_deacy", "0.2")
+    assert options.batch == BatchOptions(batch_size=8, mirror=False)
+    assert options.rate == RateOptions(lr_values=(1.0, 0.5), weight_decay=0.2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.batch.batch_size = 9
+
+
+def test_flags_win_over_faithful_and_that_over_the_programs_defaults():
+    sets = {"defaults": {"batch_size": 2, "max_steps": 5}, "faithful": {"batch_size": 3, "mirror": False}}
+    sets["presets"] = {"fast": {"lr_values": [1.0]}}
+    assert parse(**sets).batch == BatchOptions(batch_size=2, max_steps=5)
+    assert parse("--faithful", **sets).batch == BatchOptions(batch_size=3, mirror=False, max_steps=5)
+    assert parse("--faithful", "--batch_size=4", **sets).batch.batch_size == 4
+    assert parse("--preset", "fast", **sets).rate.lr_values == (1.0,)
+    with pytest.raises(SystemExit):
+        parse("--preset", "fast", "--faithful", **sets)
+
+
+def test_all_problems_are_shown_together(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse("--batch_size", "0", "--lr_values", "0")
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert "--batch_size" in shown and "--lr_values" in shown
+
+
+def test_help_names_groups_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert "Batches:" in shown and "See docs/training.md." in shown
+    assert "images per step (default: 64)" in shown and "None" not in shown
+
+
+def test_a_flag_without_default_is_required():
+    with pytest.raises(SystemExit):
+        parse_options(argparse.ArgumentParser(), Options, [])
