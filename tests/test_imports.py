@@ -23,31 +23,32 @@ ALLOWED = {
 # Installed as a library of another name, so they must not name themselves.
 RELATIVE = ("nets", "losses")
 WITHOUT_TENSORFLOW = [
-    *(
-        "dataset.config",
-        "dataset.convert",
-        "dataset.records.manifest",
-        "dataset.pairs.image_pairs",
-        "dataset.records.recordio",
-    ),
-    *(
-        "dataset.sampling.shuffled",
-        "dataset.records.tfrecord",
-        "eval.scoring.distances",
-        "eval.scoring.templates",
-        "eval.scoring.verification",
-        "nets.variants",
-    ),
-    *("dataset.sampling.by_identity", "losses.variants", "nets.tf1_checkpoint", "training.options"),
-    *(
-        "eval.embedding.extractor",
-        "eval.embedding.feature_store",
-        "eval.report",
-        "eval.test_lfw",
-        "eval.test_ytf",
-    ),
-    *("dataset.align", "dataset.build_pairs", "dataset.pairs.video_frames", "nets.importers.model_files"),
-    *("train_centre", "train_triplet"),
+    "dataset.align",
+    "dataset.build_pairs",
+    "dataset.config",
+    "dataset.convert",
+    "dataset.pairs.image_pairs",
+    "dataset.pairs.video_frames",
+    "dataset.records.manifest",
+    "dataset.records.recordio",
+    "dataset.records.tfrecord",
+    "dataset.sampling.by_identity",
+    "dataset.sampling.shuffled",
+    "eval.embedding.extractor",
+    "eval.embedding.feature_store",
+    "eval.report",
+    "eval.scoring.distances",
+    "eval.scoring.templates",
+    "eval.scoring.verification",
+    "eval.test_lfw",
+    "eval.test_ytf",
+    "losses.variants",
+    "nets.importers.model_files",
+    "nets.tf1_checkpoint",
+    "nets.variants",
+    "train_centre",
+    "train_triplet",
+    "training.options",
 ]
 
 FILES = [*ROOT.glob("*.py"), *(path for package in ALLOWED for path in ROOT.glob(f"{package}/**/*.py"))]
@@ -58,7 +59,7 @@ SOURCES = {name: ast.parse(path.read_bytes()) for name, path in PATHS.items()}
 PROGRAMS = {
     name
     for name, tree in SOURCES.items()
-    if "." not in name or "main" in [getattr(node, "name", None) for node in tree.body]
+    if PATHS[name].parent == ROOT or "main" in [getattr(node, "name", None) for node in tree.body]
 }
 
 
@@ -108,7 +109,7 @@ for name in sys.argv[1:]:
     if loaded:
         raise SystemExit(f"{name} imports {loaded}")
 """
-    names = [name for name in WITHOUT_TENSORFLOW if name in SOURCES]
+    names = WITHOUT_TENSORFLOW
     run = subprocess.run(
         [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -5,8 +5,6 @@ import math
 import shutil
 from pathlib import Path
 
-import tensorflow as tf
-
 
 def host_memory(root="/"):
     """Bytes that this process can still take, by what the system and its container say.
@@ -191,6 +189,8 @@ _LOGIT_COPIES = 3
 
 def num_bytes(variables):
     """Bytes of variables' values: int."""
+    import tensorflow as tf  # not for those who only ask about centres
+
     return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
 
 
@@ -207,6 +207,8 @@ def activation_bytes(backbone):
     Returns:
         int, bytes; the image is not among them.
     """
+    import tensorflow as tf
+
     kept, images = {}, {id(tensor) for tensor in backbone.inputs}
     for layer in backbone.layers:
         kind = type(layer).__name__

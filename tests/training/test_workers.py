@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from training.workers import own_folders, set_workers
 from training.options import add_device_flags
+from training.workers import own_folders, set_workers
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 240  # far more than it takes: what this says is that nobody waits for ever

@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from training.workers import own_folders
 from training.options import add_device_flags
+from training.workers import own_folders
 
 
 def main():
