@@ -217,7 +217,7 @@ def test_a_killed_run_goes_on_bit_for_bit_around_bad_images(data):
         flip_bit(shard, offset + 300)
     assert train_centre.main(flags(data)) == 0
     unbroken = state(data / "ckpt")
-    assert "bad image, another one is trained on in its place" in log(data)
+    assert "bad image, replaced by another one" in log(data)
     shutil.rmtree(data / "ckpt" / "step_00000004")
     assert train_centre.main(flags(data)) == 0
     assert are_equal(state(data / "ckpt"), unbroken)

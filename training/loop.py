@@ -5,15 +5,13 @@ import signal
 
 from eval.embedding.extractor import NotFiniteError
 from training.checkpoints import SavedModels
-from training.monitoring import Watch
-from training.progress import Progress, StepClock, duration, first_not_finite, first_step_timed
-from training.signals import StopSignals
-from training.summaries import Summaries
+from training.monitoring import RunMonitor, StopSignals, first_non_finite
+from training.progress import Progress, StepClock, Summaries, format_duration, log_first_step
 
 logger = logging.getLogger(__name__)
 
 _TIME_IS_UP = 1000  # among the numbers of signals, of which there are fewer
-_ADVICE = "try a lower learning rate, a longer warm-up or --clip_norm"
+_ADVICE = "Try a lower learning rate, a longer warm-up or --clip_norm."
 
 
 class TrainingLoop:
@@ -48,7 +46,7 @@ class TrainingLoop:
         models_path: folder for SavedModels.
         thresholds: dict from validator to the accuracy over which an improvement is saved.
         max_models: int > 0, SavedModels to keep; the best of each validator always stays.
-        watch: `training.monitoring.Watch`. Defaults to one without reports and limits.
+        monitor: `training.monitoring.RunMonitor`. Defaults to one without reports and limits.
         workers: `training.distribution.WorkerAgreement`, or `None` for one process.
     """
 
@@ -68,7 +66,7 @@ class TrainingLoop:
         models_path,
         thresholds,
         max_models,
-        watch=None,
+        monitor=None,
         workers=None,
     ):
         self.trainer = trainer
@@ -82,7 +80,7 @@ class TrainingLoop:
         self.thresholds = thresholds
         self._models = SavedModels(models_path, export, max_models)
         self._summaries = Summaries(summary_path)
-        self.watch = watch or Watch()
+        self.monitor = monitor or RunMonitor()
         self.workers = workers
         self._step = 0
         self._scores = {}  # of the newest validation, and the step it was made at
@@ -114,7 +112,7 @@ class TrainingLoop:
         self._restore(model_path)
         if not self._step:
             self._validate()
-        with self._signals.noted():
+        with self._signals.handled():
             is_done = self._step >= self.max_steps
             self._settle(must=is_done)
             if is_done:
@@ -130,13 +128,13 @@ class TrainingLoop:
                     self._attempt(self._save)
                 raise
             finally:
-                self.watch.close()
+                self.monitor.close()
             return self._finish()
 
     def _train(self):
         if self._is_to_stop():
             return
-        train_step = first_step_timed(self.watch.profiled(self.trainer.train_step))
+        train_step = log_first_step(self.monitor.profile(self.trainer.train_step))
         for images, identities in self.batches.start_at(self._step):
             self._progress.add(train_step(images, identities))
             self._step += 1
@@ -146,7 +144,7 @@ class TrainingLoop:
 
     def _is_to_stop(self):
         """Whether a signal or the clock ends the run here: on all workers at once, or on none."""
-        told = self._signals.received or (_TIME_IS_UP if self.watch.is_over() else None)
+        told = self._signals.received or (_TIME_IS_UP if self.monitor.is_time_up() else None)
         told = self.workers.agreed_signal(told) if self.workers else told
         self._time_is_up = told == _TIME_IS_UP
         self._signal = None if self._time_is_up else told
@@ -211,7 +209,7 @@ class TrainingLoop:
             logger.info("saved step %d to %s; the same command goes on from there", self._step, folder)
             return 128 + self._signal
         if self._time_is_up and self._step < self.max_steps:
-            after = f"stopped after {self.watch.max_minutes:g} minutes; saved step {self._step} to"
+            after = f"stopped after {self.monitor.max_minutes:g} minutes; saved step {self._step} to"
             logger.info("%s %s; the same command goes on from there", after, self._save())
             return 0
         self._owed = ["export"] if self._validated_at == self._step else ["validate", "export"]
@@ -220,13 +218,13 @@ class TrainingLoop:
         return 0
 
     def _look(self):
-        bad = self._progress.look(self._step)
+        bad = self._progress.fetch(self._step)
         if bad is not None:
             step, terms, name = bad
-            report = self.watch.report_bad_step(step, terms, self.batches)
+            report = self.monitor.report_bad_step(step, terms, self.batches)
             raise FloatingPointError(
-                f"step {step}: expected a finite {name}, received {terms[name]}; "
-                f"checkpoints in {self.checkpoints.folder} are from before; {report}{_ADVICE}"
+                f"step {step}: expected a finite {name}, received {terms[name]}. "
+                f"The checkpoints in {self.checkpoints.folder} are from earlier steps.{report} {_ADVICE}"
             )
 
     def _show(self):
@@ -237,17 +235,17 @@ class TrainingLoop:
             self._step,
             self.max_steps,
             self._step / self.steps_per_epoch,
-            "  ".join(f"{name} {value:.4g}" for name, value in self._progress.shown().items()),
+            "  ".join(f"{name} {value:.4g}" for name, value in self._progress.means_to_show().items()),
             rate * self.batch_size,
-            duration((self.max_steps - self._step) / rate),
+            format_duration((self.max_steps - self._step) / rate),
         )
-        self.watch.warn_of_bad_images(self._step, self.batches)
+        self.monitor.log_bad_images(self._step, self.batches)
 
     def _summarise(self):
         self._look()
-        scalars = {f"train/{name}": value for name, value in self._progress.summarised().items()}
+        scalars = {f"train/{name}": value for name, value in self._progress.means_to_summarise().items()}
         scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self.batch_size
-        self._summaries.write(self._step, scalars | self.watch.scalars(self.batches))
+        self._summaries.write(self._step, scalars | self.monitor.scalars(self.batches))
 
     def _validate(self):
         """Scores all sets; True where one improved on its best and lies over its threshold."""
@@ -261,9 +259,9 @@ class TrainingLoop:
             except (ValueError, OSError) as error:
                 if not self._step:  # nothing is lost yet
                     raise
-                self._summaries.write(self._step, self.watch.validation_failed(self._step, name, error))
+                self._summaries.write(self._step, self.monitor.log_failed_validation(self._step, name, error))
                 continue
-            self._summaries.write(self._step, self.watch.warn_of_embeddings(self._step, name))
+            self._summaries.write(self._step, self.monitor.log_embeddings(self._step, name))
             logger.info("step %d  %s  threshold %.5f", self._step, result.summary(name), result.threshold)
             self._summaries.write(self._step, {f"validation/{name}": result.accuracy})
             self._scores[name] = result.accuracy
@@ -276,15 +274,15 @@ class TrainingLoop:
 
     def _not_finite(self, what):
         return FloatingPointError(
-            f"step {self._step}: {what}; such weights are not saved, checkpoints in "
-            f"{self.checkpoints.folder} are from before; {_ADVICE}"
+            f"step {self._step}: {what}. These weights are not saved; the checkpoints in "
+            f"{self.checkpoints.folder} are from earlier steps. {_ADVICE}"
         )
 
     def _save(self):
         self._look()
         trainer = self.trainer
         parts = (trainer.backbone, trainer.head, trainer.optimizer)
-        name = first_not_finite([variable for part in parts for variable in part.variables])
+        name = first_non_finite([variable for part in parts for variable in part.variables])
         if name is not None:
             raise self._not_finite(f"{name}: expected finite weights, received NaN or infinity")
         return self.checkpoints.save(

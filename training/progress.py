@@ -1,10 +1,14 @@
-"""What the steps of a run gave, until it is shown."""
+"""Progress of a training run: intervals, speed, means of the loss terms, TensorBoard scalars."""
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -12,20 +16,48 @@ import tensorflow as tf
 logger = logging.getLogger(__name__)
 
 
-class StepClock:
-    """Steps per second since it was last asked, validations and savings left out.
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Numbers of steps between two events of a kind, each at least 1.
 
-    Args:
-        step: int, steps done when it is made.
+    Attributes:
+        show_info: progress lines.
+        summary: TensorBoard scalars.
+        validate: validations.
+        save: training checkpoints.
+        export: SavedModels that are written whatever their score.
     """
 
-    def __init__(self, step):
+    show_info: int
+    summary: int
+    validate: int
+    save: int
+    export: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"interval {name}: expected at least 1 step, received {value}")
+
+    def due(self, step: int) -> dict[str, bool]:
+        """Tells which events are due after `step` steps."""
+        return {name: step % interval == 0 for name, interval in vars(self).items()}
+
+
+class StepClock:
+    """Measures steps per second, without validations and savings.
+
+    Args:
+        step: number of steps done so far.
+    """
+
+    def __init__(self, step: int):
         self._step = step
         self._start = time.perf_counter()
         self._rate = math.nan
 
-    def steps_per_second(self, step):
-        """The rate up to `step`; that of the last time if no step was done since."""
+    def steps_per_second(self, step: int) -> float:
+        """Returns the rate since the last call, or the last rate if no step was done since."""
         if step > self._step:
             now = time.perf_counter()
             self._rate = (step - self._step) / (now - self._start)
@@ -33,15 +65,87 @@ class StepClock:
         return self._rate
 
     @contextlib.contextmanager
-    def paused(self):
-        """What is done in this context takes no time."""
+    def paused(self) -> Iterator[None]:
+        """Leaves the time of the block out of the rate."""
         stopped = time.perf_counter()
         yield
         self._start += time.perf_counter() - stopped
 
 
-def first_step_timed(train_step):
-    """The same function, which logs how long its first call took: it traces the graph."""
+class Progress:
+    """Collects the terms of the steps without waiting for the device, and averages them."""
+
+    def __init__(self) -> None:
+        self._pending: list[dict[str, tf.Tensor]] = []  # terms still on the device
+        self._to_show: list[dict[str, float]] = []
+        self._to_summarise: list[dict[str, float]] = []
+
+    def add(self, terms: dict[str, tf.Tensor]) -> None:
+        """Takes the scalar tensors of one step without waiting for them."""
+        self._pending.append(terms)
+
+    def fetch(self, step: int) -> tuple[int, dict[str, float], str] | None:
+        """Fetches all pending terms at once, so that the device is not held up step by step.
+
+        Args:
+            step: number of the step that was added last.
+
+        Returns:
+            `(step, terms, name)` of the first step whose loss or gradient, called `name`, is not finite;
+            `None` if all are finite.
+        """
+        first = step - len(self._pending) + 1
+        fetched = [{name: float(value) for name, value in terms.items()} for terms in self._pending]
+        self._pending = []
+        for number, terms in enumerate(fetched, first):
+            for name in ("total", "gradient_norm"):
+                if not math.isfinite(terms[name]):
+                    return number, terms, name
+        self._to_show += fetched
+        self._to_summarise += fetched
+        return None
+
+    def means_to_show(self) -> dict[str, float]:
+        """Returns the means of the steps fetched since the last call, for the progress line."""
+        steps, self._to_show = self._to_show, []
+        return _means(steps)
+
+    def means_to_summarise(self) -> dict[str, float]:
+        """Returns the means of the steps fetched since the last call, for TensorBoard."""
+        steps, self._to_summarise = self._to_summarise, []
+        return _means(steps)
+
+
+class Summaries:
+    """Writes TensorBoard scalars to disk at once. A full disk costs points, not the run.
+
+    Args:
+        folder: created if it is missing.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self._writer = tf.summary.create_file_writer(str(folder))
+        except tf.errors.OpError as error:
+            raise OSError(f"{folder}: cannot write TensorBoard logs: {error.message}") from None
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes one point of each scalar."""
+        try:
+            with self._writer.as_default(step=step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            logger.error("step %d: %s: cannot write TensorBoard logs: %s", step, self.folder, error.message)
+
+
+def log_first_step(train_step: Callable) -> Callable:
+    """Returns the same function, which logs the duration of its first call: that one traces the graph."""
     is_first = True
 
     def step(images, identities):
@@ -51,112 +155,18 @@ def first_step_timed(train_step):
         is_first = False
         start = time.perf_counter()
         terms = train_step(images, identities)
-        float(terms["total"])  # the device may be behind
-        logger.info("first step, with what is done once: %.1f s", time.perf_counter() - start)
+        float(terms["total"])  # waits for the device
+        logger.info("First step: %.1f s (includes graph tracing)", time.perf_counter() - start)
         return terms
 
     return step
 
 
-def first_not_finite(variables):
-    """Finds NaN and infinity in weights.
-
-    A loss can be finite while they are not: the moving statistics of batch normalisation are not used
-    in training.
-
-    Args:
-        variables: iterable of Keras variables, of any dtype.
-
-    Returns:
-        str, the path of the first variable that is not finite throughout; `None` if there is none.
-    """
-    for variable in variables:
-        value = tf.convert_to_tensor(variable)
-        if value.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(value))):
-            return variable.path
-    return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-    """Steps between two of each; all > 0.
-
-    Attributes:
-        show_info: progress lines.
-        summary: TensorBoard scalars.
-        validate: validations.
-        save: checkpoints to go on from.
-        export: SavedModels that are written whatever their score.
-
-    Raises:
-        ValueError: one of them is less than 1.
-    """
-
-    show_info: int
-    summary: int
-    validate: int
-    save: int
-    export: int
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"interval {name}: expected at least 1 step, received {value}")
-
-    def due(self, step):
-        """Which are due after `step` steps: dict from names to bool."""
-        return {name: step % interval == 0 for name, interval in vars(self).items()}
-
-
-class Progress:
-    """Terms of the steps: fetched all at once, and averaged for log lines and for TensorBoard."""
-
-    def __init__(self):
-        self._pending = []  # terms that have not been looked at yet
-        self._shown = []
-        self._summarised = []
-
-    def add(self, terms):
-        """Takes what a step gave, dict from names to scalar tensors, without waiting for it."""
-        self._pending.append(terms)
-
-    def look(self, step):
-        """Fetches what the last steps gave, all at once so that the device is not held up in between.
-
-        Args:
-            step: int, the one that `add` was called for last.
-
-        Returns:
-            `(step, terms, name)` of the first one whose loss or gradient, called `name`, is not finite;
-            `None` if all are.
-        """
-        first = step - len(self._pending) + 1
-        looked_at = [{name: float(value) for name, value in terms.items()} for terms in self._pending]
-        self._pending = []
-        for number, terms in enumerate(looked_at, first):
-            for name in ("total", "gradient_norm"):
-                if not math.isfinite(terms[name]):
-                    return number, terms, name
-        self._shown += looked_at
-        self._summarised += looked_at
-        return None
-
-    def shown(self):
-        """Means since this was called last, of the steps that were looked at: dict from names to float."""
-        steps, self._shown = self._shown, []
-        return _means(steps)
-
-    def summarised(self):
-        """The same as `shown`, of its own."""
-        steps, self._summarised = self._summarised, []
-        return _means(steps)
-
-
-def duration(seconds):
-    """Seconds as `hours:minutes:seconds`."""
+def format_duration(seconds: float) -> str:
+    """Formats seconds as `hours:minutes:seconds`."""
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _means(steps):
+def _means(steps: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([terms[name] for terms in steps])) for name in steps[0]} if steps else {}

@@ -16,7 +16,7 @@ from training.distribution import WorkerAgreement, describe_strategy, make_strat
 from training.ema import WeightAverage
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
-from training.monitoring import Watch
+from training.monitoring import RunMonitor
 from training.optimizers import check_recipe, decay_in_loss, make_optimizer, make_schedule, state_of_recipe
 from training.options import AUGMENTATIONS, net_arguments, num_steps
 from training.preflight import Preflight
@@ -57,7 +57,8 @@ class Session:
 
     def __init__(self, args, config, strategy=None, resume_from=None, start_from=None):
         self.args = args
-        self._watch = Watch(args.log_file_path, args.max_minutes, args.summary_path if args.profile else None)
+        profile_path = args.summary_path if args.profile else None
+        self._monitor = RunMonitor(args.log_file_path, args.max_minutes, profile_path)
         if args.max_bad_images < 0:
             raise ValueError(f"--max_bad_images: expected at least 0, received {args.max_bad_images}")
         self.strategy = strategy or make_strategy()
@@ -98,7 +99,7 @@ class Session:
             self._take_weights(start, start_from)
         self._average = WeightAverage(self.backbone, args.ema) if args.ema else None
         self._scored = self._average.net if self._average else self.backbone
-        self._validators = make_validators(self._scored, config, args, self._watch.embeddings)
+        self._validators = make_validators(self._scored, config, args, self._monitor.embeddings)
 
     def run(self, sources, sampler, head, loss, export, schedules=None):
         """Trains to the end.
@@ -165,7 +166,7 @@ class Session:
                 "ytf_videos": args.ytf_threshold,
             },
             max_models=args.saver_maxkeep,
-            watch=self._watch,
+            monitor=self._monitor,
             workers=WorkerAgreement(self.strategy),
         )
         logger.info(

@@ -13,8 +13,7 @@ from tests.training.test_checkpoint import make_checkpoints
 from tests.training.test_loop import Batches, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
-from training.progress import Intervals
-from training.summaries import Summaries
+from training.progress import Intervals, Summaries
 
 ACCURACIES = {0: 0.6, 2: 0.85, 4: 0.7, 6: 0.9}
 MODELS = ["iter_2_lfw_0.85000_ytf_0.00000", "iter_6_lfw_0.90000_ytf_0.00000"]

@@ -2,13 +2,13 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
-from training import progress as step_clock
-from training.progress import StepClock, first_step_timed
+from training import progress
+from training.progress import StepClock, log_first_step
 
 
 def test_pauses_do_not_count(monkeypatch):
     times = iter([0.0, 1.0, 11.0, 14.0, 24.0])
-    monkeypatch.setattr(step_clock, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     clock = StepClock(3)
     with clock.paused():  # from 1 to 11
         pass
@@ -19,6 +19,6 @@ def test_pauses_do_not_count(monkeypatch):
 
 def test_only_the_first_step_is_timed(caplog):
     caplog.set_level("INFO")
-    step = first_step_timed(lambda images, identities: {"total": tf.constant(images + identities)})
+    step = log_first_step(lambda images, identities: {"total": tf.constant(images + identities)})
     assert [float(step(1, number)["total"]) for number in range(3)] == [1.0, 2.0, 3.0]
-    assert [message.split(":")[0] for message in caplog.messages] == ["first step, with what is done once"]
+    assert [message.split(":")[0] for message in caplog.messages] == ["First step"]

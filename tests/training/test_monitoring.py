@@ -14,10 +14,10 @@ from eval.scoring.verification import VerificationResult
 from tests.dataset.samples import flip_bit, make_images, write_converted
 from tests.training.test_loop import Batches, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
-from training import monitoring as step_profiler
+from training import monitoring
 from training.distribution import make_strategy
-from training.monitoring import EmbeddingWatch, Watch
-from training.progress import Intervals, first_not_finite
+from training.monitoring import EmbeddingMonitor, RunMonitor, first_non_finite
+from training.progress import Intervals
 
 
 class RecordBatches(TrainingBatches):
@@ -44,13 +44,13 @@ def nan(images):
 
 def test_a_step_that_is_not_finite_names_its_images(tmp_path, manifest):
     batches = RecordBatches(manifest, {4: nan})
-    watch = Watch(tmp_path / "logs")
-    loop, _ = make_loop(tmp_path, batches=batches, watch=watch)
+    monitor = RunMonitor(tmp_path / "logs")
+    loop, _ = make_loop(tmp_path, batches=batches, monitor=monitor)
     path = tmp_path / "logs" / "nan_step_00000005.txt"
-    with pytest.raises(FloatingPointError, match=rf"step 5: expected a finite total.*listed in {path}; try"):
+    with pytest.raises(FloatingPointError, match=rf"step 5: expected a finite total.*listed in {path}\."):
         loop.run()
     text = path.read_text()
-    assert "step 5, which is batch 4" in text and "total nan" in text
+    assert "Step 5 (batch 4," in text and "total nan" in text
     lines = [line.split(maxsplit=1) for line in text.splitlines() if "record at byte" in line]
     index = manifest.open_index()
     records = batches.sampler.batch(4).tolist()
@@ -60,7 +60,7 @@ def test_a_step_that_is_not_finite_names_its_images(tmp_path, manifest):
         assert line == [str(position), f"{place}{record // 6}), identity {record // 6}"]
     # A run that goes on from step 3 makes the same report: nothing is carried along.
     path.unlink()
-    again = make_loop(tmp_path, batches=RecordBatches(manifest, {4: nan}), watch=watch)[0]
+    again = make_loop(tmp_path, batches=RecordBatches(manifest, {4: nan}), monitor=monitor)[0]
     with pytest.raises(FloatingPointError):
         again.run()
     assert path.read_text() == text
@@ -75,7 +75,7 @@ def test_bad_images_are_told_and_stop_the_run_past_a_limit(tmp_path, manifest, c
     assert loop.run() == 0
     told = [r.getMessage() for r in caplog.records if "bad image" in r.getMessage()]
     # At the line after batch 2, once, though the image comes again in the next epoch.
-    assert len(told) == 2 and told[0].startswith("step 4  bad image, another one is trained on")
+    assert len(told) == 2 and told[0].startswith("step 4  bad image, replaced")
     assert f"{shard}: record at byte" in told[0] and told[1] == "step 4  1 bad image(s) so far"
 
     loop, trainer = make_loop(tmp_path / "strict", batches=RecordBatches(manifest, max_bad_images=0))
@@ -105,7 +105,7 @@ def test_weights_that_gave_embeddings_that_are_not_finite_are_not_saved(tmp_path
 
     intervals = Intervals(show_info=2, summary=2, validate=2, save=1, export=100)
     loop, trainer = make_loop(tmp_path, max_steps=9, intervals=intervals)
-    with pytest.raises(FloatingPointError, match=r"step 4: validation on lfw: image 7: .*are not saved"):
+    with pytest.raises(FloatingPointError, match=r"step 4: validation on lfw: image 7: .*"):
         with_validator(loop, validator).run()
     assert trainer.step == 4
     # That of step 4 was written before the validation, in the place of the oldest.
@@ -129,15 +129,15 @@ def test_moving_statistics_that_are_not_finite_are_not_saved(tmp_path, value):
     assert names(tmp_path / "ckpt") == ["step_00000003"]
 
 
-def test_first_not_finite():
+def test_first_non_finite():
     trainer = make_trainer(make_strategy())
     variables = [*trainer.backbone.variables, *trainer.optimizer.variables]
-    assert first_not_finite(variables) is None
+    assert first_non_finite(variables) is None
     assert any(v.dtype == "int64" for v in variables)
     value = variables[5].numpy()
     value.flat[-1] = -np.inf
     variables[5].assign(value)
-    assert first_not_finite(variables) == variables[5].path
+    assert first_non_finite(variables) == variables[5].path
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_validation_that_fails_is_told_and_the_run_goes_on(tmp_path, caplog, e
     loop, trainer = make_loop(tmp_path)
     assert with_validator(loop, validator).run() == 0
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line.split(";")[0] for line in told] == [
+    assert [line.split(".")[0] for line in told] == [
         "step 2  validation on lfw failed, 1 time(s) so far",
         "step 6  validation on lfw failed, 2 time(s) so far",
     ]
@@ -191,34 +191,34 @@ def reference(values):
     [(0, False, 1), (0.05, False, 1), (0.05, True, 1), (0.5, False, 0), (9, False, 0)],
 )
 def test_collapse(spread, signs, collapsed):
-    watch = EmbeddingWatch()
+    monitor = EmbeddingMonitor()
     values = embeddings(spread, signs=signs)
-    watch.look("lfw", values)
-    scalars = watch.scalars("lfw")
+    monitor.measure("lfw", values)
+    scalars = monitor.scalars("lfw")
     assert scalars["validation/lfw_rms_cosine"] == pytest.approx(reference(values), rel=1e-5)
-    assert len(watch.warnings("lfw")) == collapsed
+    assert len(monitor.warnings("lfw")) == collapsed
     if collapsed:
-        assert "lfw: all embeddings are nearly alike" in watch.warnings("lfw")[0]
+        assert "lfw: all embeddings are nearly equal" in monitor.warnings("lfw")[0]
 
 
 def test_zero_embeddings():
     values = embeddings(9)
     values[[3, 9]] = 0
-    watch = EmbeddingWatch()
-    watch.look("ytf", values)
-    assert watch.scalars("ytf")["validation/ytf_zero_embeddings"] == 2
-    assert watch.warnings("ytf")[0].startswith("ytf: 2 of 400 embeddings are zero")
-    assert watch.warnings("lfw") == [] and watch.scalars("lfw") == {}
+    monitor = EmbeddingMonitor()
+    monitor.measure("ytf", values)
+    assert monitor.scalars("ytf")["validation/ytf_zero_embeddings"] == 2
+    assert monitor.warnings("ytf")[0].startswith("ytf: 2 of 400 embeddings are zero")
+    assert monitor.warnings("lfw") == [] and monitor.scalars("lfw") == {}
 
 
 def test_a_collapse_is_told_at_the_validation(tmp_path, caplog):
-    watch = Watch()
+    monitor = RunMonitor()
 
     def validator():
-        watch.embeddings.look("lfw", embeddings(0))
+        monitor.embeddings.measure("lfw", embeddings(0))
         return score()
 
-    loop, _ = make_loop(tmp_path, max_steps=2, watch=watch)
+    loop, _ = make_loop(tmp_path, max_steps=2, monitor=monitor)
     with_validator(loop, validator).run()
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [line.split(":")[0] for line in told] == ["step 0  lfw", "step 2  lfw"]
@@ -236,16 +236,16 @@ def test_the_time_is_up(tmp_path, caplog, monkeypatch):
         now[0] += 40
         return images
 
-    watch = Watch(max_minutes=2)
+    monitor = RunMonitor(max_minutes=2)
     batches = Batches(dict.fromkeys(range(9), pass_time))
-    loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=batches, watch=watch)
+    loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=batches, monitor=monitor)
     assert loop.run() == 0
     assert trainer.step == 3
     assert "stopped after 2 minutes; saved step 3" in caplog.text
     assert names(tmp_path / "broken" / "ckpt") == ["step_00000003"]
     assert not (tmp_path / "broken" / "models").exists()
 
-    loop, resumed = make_loop(tmp_path / "broken", max_steps=7, watch=Watch(max_minutes=2))
+    loop, resumed = make_loop(tmp_path / "broken", max_steps=7, monitor=RunMonitor(max_minutes=2))
     assert loop.run() == 0
     for one, two in zip(weights(expected), weights(resumed), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -253,19 +253,19 @@ def test_the_time_is_up(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("minutes", [0, -1])
 def test_no_time_at_all(minutes):
-    with pytest.raises(ValueError, match=f"--max_minutes: expected more than 0, received {minutes}"):
-        Watch(max_minutes=minutes)
+    with pytest.raises(ValueError, match=f"--max_minutes is {minutes}"):
+        RunMonitor(max_minutes=minutes)
 
 
 @pytest.mark.parametrize("num_steps", [6, 4])
 def test_a_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
     """Also of a run that ends before the profile does."""
-    monkeypatch.setattr(step_profiler, "FIRST", 3)
-    monkeypatch.setattr(step_profiler, "LAST", 5)
+    monkeypatch.setattr(monitoring, "FIRST_PROFILED", 3)
+    monkeypatch.setattr(monitoring, "LAST_PROFILED", 5)
     plain, expected = make_loop(tmp_path / "plain", max_steps=num_steps)
     plain.run()
-    watch = Watch(profile_path=tmp_path / "profiled" / "summary")
-    loop, trainer = make_loop(tmp_path / "profiled", max_steps=num_steps, watch=watch)
+    monitor = RunMonitor(profile_path=tmp_path / "profiled" / "summary")
+    loop, trainer = make_loop(tmp_path / "profiled", max_steps=num_steps, monitor=monitor)
     assert loop.run() == 0
     for one, two in zip(weights(expected), weights(trainer), strict=True):
         np.testing.assert_array_equal(one, two)
