@@ -90,8 +90,8 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from nets.backbone import load_backbone
     from nets.importers.keras_file import save_keras_file
-    from nets.importers.load import load_backbone
 
     try:
         backbone = load_backbone(args.model_path)

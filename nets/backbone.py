@@ -1,6 +1,8 @@
-"""Every net by its name."""
+"""Backbones by name: build one with initial weights, or load one from any file."""
 
 import importlib
+from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -91,3 +93,53 @@ class Backbone(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """A net of the same configuration, with initial weights."""
         return cls(**config)
+
+
+def build_backbone(name: str, **arguments: Any) -> Backbone:
+    """Builds a backbone by its name, with the keyword arguments of `Backbone`."""
+    return Backbone(name, **arguments)
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """Loads a backbone with its weights. Runs no code from the file.
+
+    Args:
+        path: one of these:
+            a SavedModel written by `export.saved_model`;
+            a `.keras` file;
+            a training checkpoint, or a folder of them (the newest is taken);
+            a TensorFlow 1 checkpoint of the original (its prefix, or one of its files);
+            an iresnet of InsightFace (`.pth`, `.pt` or `.onnx`).
+
+    Returns:
+        The backbone, with the dtype policy that it was saved with.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: the file is damaged or has another format.
+    """
+    # The importers import this module.
+    from .importers.insightface_weights import SUFFIXES, load_insightface
+    from .importers.keras_file import load_keras_file
+    from .importers.saved_model import is_saved_model, load_backbone_of_saved_model
+    from .importers.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
+    from .importers.training_checkpoint import checkpoint_folders, load_backbone_of_checkpoint
+
+    path = Path(path)
+    if checkpoint_prefix(path):
+        return load_tf1_checkpoint(path).backbone
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such model, nor a TensorFlow 1 checkpoint {path.name}.index")
+    if is_saved_model(path):
+        return load_backbone_of_saved_model(path)
+    if path.is_dir() and checkpoint_folders(path):
+        return load_backbone_of_checkpoint(path)
+    if path.suffix == ".keras":
+        return load_keras_file(path)
+    if path.suffix in SUFFIXES:
+        return load_insightface(path)
+    raise ValueError(
+        f"{path}: expected a SavedModel (a folder with saved_model.pb), a .keras file, a training "
+        "checkpoint (a folder step_...), a TensorFlow 1 checkpoint (a prefix with an .index beside it), "
+        f"or an iresnet of InsightFace ({', '.join(SUFFIXES)})"
+    )

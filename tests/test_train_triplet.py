@@ -10,8 +10,8 @@ import tensorflow as tf
 
 import train_centre
 import train_triplet
+from nets.backbone import load_backbone
 from nets.importers.keras_file import save_keras_file
-from nets.importers.load import load_backbone
 from nets.importers.tf1_weights import tf1_variables
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.golden.weight_rule import golden_weight

@@ -6,9 +6,8 @@ import time
 
 from dataset.augment import Augmentation
 from dataset.pipeline import TrainingBatches
-from nets.backbone import Backbone
+from nets.backbone import Backbone, load_backbone
 from nets.decay import decayed_variables
-from nets.importers.load import load_backbone
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.layers.batch_norm import synchronise_batch_norm
 from training.checkpoints import Checkpoints, FollowerCheckpoints
@@ -43,7 +42,7 @@ class Session:
         resume_from: Path of a training checkpoint, or a folder of them, to go on from: net, loss
             layer, optimizer and step.
         start_from: Path of a model to take the net from, and nothing else (row 11 of
-            docs/fidelity.md); see `nets.importers.load.load_backbone`.
+            docs/fidelity.md); see `nets.backbone.load_backbone`.
 
     Attributes:
         strategy: make the head in its scope.

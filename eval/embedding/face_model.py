@@ -5,7 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
-from nets.importers.load import load_backbone
+from nets.backbone import load_backbone
 from nets.importers.saved_model import NET_NAME, is_saved_model
 from nets.inference import in_float32, inference_net
 
@@ -60,7 +60,7 @@ class FaceModel:
 
 
 def load_face_model(path, face_size, rectified=False):
-    """Loads a model from whatever it was saved as: see `nets.importers.load.load_backbone`.
+    """Loads a model from whatever it was saved as: see `nets.backbone.load_backbone`.
 
     A SavedModel is a program, and this runs it: load only what comes from where you trust. Of
     all other forms nothing is run.

@@ -15,7 +15,7 @@ def find_model(path):
     model and its digest finds it once, and loads and digests what was found.
 
     Args:
-        path: str or Path of anything that `nets.importers.load.load_backbone` or
+        path: str or Path of anything that `nets.backbone.load_backbone` or
             `eval.embedding.face_model.load_face_model` takes.
 
     Returns:

@@ -9,8 +9,7 @@ import tensorflow as tf
 from dataset.preprocess import preprocess
 from eval.embedding.face_model import FaceModel, load_face_model
 from export.saved_model import export_saved_model, main
-from nets.backbone import Backbone
-from nets.importers.load import load_backbone
+from nets.backbone import Backbone, load_backbone
 from tests.dataset.samples import flip_bit
 from training.checkpoints import Checkpoints
 

@@ -7,9 +7,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dataset.preprocess import preprocess
+from nets.backbone import load_backbone
 from nets.importers.insightface_weights import identify_net, load_insightface, torch_variables
 from nets.importers.keras_file import save_keras_file
-from nets.importers.load import load_backbone
 from nets.importers.onnx_iresnet import read_onnx_iresnet
 from tests.torch_state import UNITS, random_state
 from tests.torch_zip import a_dict, plain, write_state_dict, write_torch_zip

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nets.importers.load import load_backbone
+from nets.backbone import load_backbone
 from nets.importers.tf1_weights import checkpoint_prefix, identify_net, load_tf1_checkpoint
 from nets.tf1_checkpoint import main
 from nets.variants import VARIANTS

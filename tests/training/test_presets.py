@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 
 import train_centre
-from nets.backbone import Backbone
-from nets.importers.load import load_backbone
+from nets.backbone import Backbone, load_backbone
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.test_train_centre import are_equal, data, flags, log, state
 from training import session
