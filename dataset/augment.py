@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from dataset.preprocess import decode
+from dataset.images import decode_tensor
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and JPEG's
 _INTERPOLATIONS = ("nearest", "bilinear", "area", "bicubic")
@@ -160,7 +160,7 @@ class Augmentation:
 
         def compress(pair):
             encoded = tf.raw_ops.EncodeJpegVariableQuality(images=pair[0], quality=pair[1])
-            return tf.ensure_shape(decode(encoded), images.shape[1:])
+            return tf.ensure_shape(decode_tensor(encoded), images.shape[1:])
 
         return tf.map_fn(
             compress, (images, qualities), fn_output_signature=tf.TensorSpec(images.shape[1:], tf.uint8)

@@ -1,36 +1,46 @@
-"""Encoded image -> pixels at their place in a batch, without a graph."""
+"""Decodes and checks encoded images, for every reader.
+
+Pixels are used as they are stored: an orientation in the EXIF data is ignored by training, conversion, pair
+files and video frames, because aligned faces carry none. Only `dataset.align`, which reads photographs, turns
+pictures upright. Row 40 of docs/fidelity.md.
+"""
+
+from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
 
-LEVELS = ("full", "header")
+if TYPE_CHECKING:
+    import tensorflow as tf
 
+LEVELS = ("full", "header")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-
-_PNG_HEADER = struct.Struct(">4x4s2I")  # the first chunk: its length, type, width, height
-
-_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xae\x42\x60\x82"
+_PNG_HEADER = struct.Struct(">4x4s2I")  # the first chunk: length (skipped), type, width, height
+_FOUR_CHANNELS = ("CMYK", "YCCK")  # names that simplejpeg uses
 
 
-def check_image(image, image_size=None, verify="full"):
+def check_image(
+    image: bytes, image_size: tuple[int, int] | None = None, verify: str = "full"
+) -> tuple[int, int]:
     """Checks one encoded image.
 
     Args:
-        image: bytes, expected to be a JPEG or PNG.
-        image_size: `(height, width)` that it must have, or `None` for any.
-        verify: `"header"`: its kind and size, and that it is there to its end; `"full"`: also every
-            pixel, where the slightest damage counts. Defaults to `"full"`.
+        image: content of a JPEG or PNG file.
+        image_size: `(height, width)` that the image must have. Defaults to any size.
+        verify: `"header"` checks the format, the size and that the file is complete; `"full"` also
+            decodes every pixel and rejects the slightest damage.
 
     Returns:
         `(height, width)`.
 
     Raises:
-        ValueError: it is damaged, or not what was expected.
+        ValueError: the image is damaged or has another format or size.
     """
     if image.startswith(_JPEG_START):
         return _check_jpeg(image, image_size, verify)
@@ -54,8 +64,8 @@ def _check_jpeg(image, image_size, verify):
         )
     if verify == "full":
         try:
-            # Grey and an eighth in size is enough, at nearly twice the speed: all of the data is read all
-            # the same, and it is the data that damage shows in, not the arithmetic after it.
+            # Grey at an eighth of the size still reads all of the data, where damage shows, and is nearly
+            # twice as fast.
             simplejpeg.decode_jpeg(image, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
         except ValueError as error:
             raise ValueError(f"expected a JPEG, received damaged data: {error}") from None
@@ -72,7 +82,7 @@ def _check_png(image, image_size, verify):
     if not image.rstrip(b"\0").endswith(_PNG_END):
         raise ValueError(f"expected a PNG that ends with its end marker, received {len(image)} bytes without")
     if verify == "full":
-        import cv2  # only now: it loads as long as NumPy does, in every worker, and PNGs are rare
+        import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
 
         if cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) is None:
             raise ValueError("expected a PNG, received one that does not decode")
@@ -84,24 +94,45 @@ def _check_size(expected, received):
         raise ValueError("expected {}x{}, received {}x{}".format(*expected, *received))
 
 
-_FOUR_CHANNELS = ("CMYK", "YCCK")  # what simplejpeg calls them
-
-
-def decode_image(encoded, out, order):
-    """Decodes one image into an array that is there.
-
-    JPEGs are decoded by simplejpeg, which holds up no other thread meanwhile and takes a third of
-    TensorFlow's time; the pixels are those of `dataset.preprocess.decode`, bit for bit. What simplejpeg
-    refuses (a PNG, a JPEG with a fault that can be got over) is left to that function, and so are
-    the say on what cannot be decoded, and CMYK, of which the two make other colours.
+def decode_picture(encoded: bytes, *, upright: bool = False) -> np.ndarray:
+    """Decodes one image of any size with OpenCV.
 
     Args:
-        encoded: bytes, an image.
-        out: uint8 array `(height, width, 3)`, contiguous, that gets the pixels.
+        encoded: content of an image file.
+        upright: turn the picture as its EXIF orientation says.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
+
+    Raises:
+        ValueError: the image cannot be decoded.
+    """
+    import cv2  # only now, as above
+
+    flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error as error:  # no bytes, or more pixels than OpenCV's limit
+        raise ValueError(f"expected an image, received one that cannot be decoded: {error}") from None
+    if pixels is None:
+        raise ValueError(f"expected an image, received {len(encoded)} bytes that cannot be decoded")
+    return pixels
+
+
+def decode_image(encoded: bytes, out: np.ndarray, order: str) -> None:
+    """Decodes one training image into an existing array.
+
+    simplejpeg decodes JPEGs in a third of TensorFlow's time, without blocking other threads, and gives
+    the pixels of `decode_tensor`, bit for bit. `decode_tensor` itself decodes the rest: PNG, JPEGs with
+    recoverable faults, and CMYK, for which the two libraries compute different colours.
+
+    Args:
+        encoded: content of an image file.
+        out: uint8 `(height, width, 3)`, contiguous; receives the pixels.
         order: `"RGB"` or `"BGR"`.
 
     Raises:
-        ValueError: the image cannot be decoded, or has another size than `out`.
+        ValueError: the image cannot be decoded, or its size is not that of `out`.
 
     Example:
 
@@ -120,7 +151,7 @@ def decode_image(encoded, out, order):
 
 
 def _by_simplejpeg(encoded, out, order):
-    """The image, which is in `out` if it fits; `None` where it is for TensorFlow to decode."""
+    """Returns the image, which is in `out` if it fits, or `None` if TensorFlow has to decode it."""
     try:
         if simplejpeg.decode_jpeg_header(encoded)[2] in _FOUR_CHANNELS:
             return None
@@ -130,15 +161,27 @@ def _by_simplejpeg(encoded, out, order):
 
 
 def _by_tensorflow(encoded, order):
-    # TensorFlow only here: checking images does without it.
-    import tensorflow as tf
-
-    from dataset.preprocess import decode
+    import tensorflow as tf  # only now: checking images does without it
 
     try:
-        rgb = decode(tf.constant(encoded)).numpy()
+        rgb = decode_tensor(tf.constant(encoded)).numpy()
     except tf.errors.OpError as error:
         raise ValueError(
             f"expected an image, received one that cannot be decoded: {error.message.splitlines()[0]}"
         ) from None
     return rgb if order == "RGB" else rgb[..., ::-1]
+
+
+def decode_tensor(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes one JPEG or PNG in a TensorFlow graph, to the pixels that PIL and OpenCV give.
+
+    Args:
+        encoded: scalar string tensor.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
+    """
+    import tensorflow as tf  # only now, as above
+
+    # TensorFlow's default, the fast DCT, differs from PIL and OpenCV in three values of four.
+    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")

@@ -3,19 +3,6 @@
 import tensorflow as tf
 
 
-def decode(encoded):
-    """Decodes one JPEG or PNG to the pixels that PIL and OpenCV give.
-
-    Args:
-        encoded: scalar string tensor.
-
-    Returns:
-        uint8 `(height, width, 3)`, RGB.
-    """
-    # TensorFlow's default, the fast DCT, differs from PIL and OpenCV in three values of four.
-    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-
-
 def preprocess(images, image_size):
     """Centre-crops faces, turns RGB to BGR and normalises: `(pixel - 127.5) / 128`.
 

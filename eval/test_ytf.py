@@ -62,7 +62,7 @@ def _evaluate(args, command):
     pairs = read_video_pairs(splits)
     wrong_videos = read_wrong_videos(ytf_error) if ytf_error else ()
 
-    frames = find_frames(prefix, pairs.videos, memo=args.features, progress=True)
+    frames = find_frames(prefix, pairs.videos, memo=args.features)
     coverage = coverage_of(pairs, frames, wrong_videos)
     print("\n".join(describe_coverage(coverage)))
     if not (args.allow_missing or is_complete(coverage)):

@@ -68,7 +68,7 @@ def _video_validator(backbone, config, args, monitor):
         if getattr(config.ytf, key) is None:
             raise ValueError(f"{config.path}: section [ytf]: expected key '{key}' for --validate_videos")
     pairs = read_video_pairs(config.ytf.splits)
-    frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=args.validate_videos, progress=True)
+    frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=args.validate_videos)
     coverage = coverage_of(pairs, frames, ())
     if not is_complete(coverage):
         raise ValueError(

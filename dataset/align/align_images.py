@@ -25,7 +25,7 @@ from common.files import atomic_file
 from common.processes import end_with_parent, interrupts_held
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, FaceAligner
 from dataset.align.detector import FaceDetector
-from dataset.pairs.image_folders import SUFFIXES
+from dataset.images import SUFFIXES
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ import logging
 from pathlib import Path
 
 from dataset.config import read_config
+from dataset.images import SUFFIXES
 from dataset.pairs.disjoint_pairs import make_disjoint_pairs
-from dataset.pairs.image_folders import find_image, list_identities, list_images, list_videos
+from dataset.pairs.image_folders import list_identities, list_images, list_videos
 from dataset.pairs.lfw import read_lfw_pairs
 from dataset.pairs.pair_files import check_pair_file, write_image_pairs
 from dataset.pairs.video_pairs import read_video_pairs, write_video_pairs
@@ -42,7 +43,7 @@ def build_lfw(out, images, pairs, *, allow_missing=False):
         ValueError: see `read_lfw_pairs` and `write_image_pairs`.
     """
     rows = read_lfw_pairs(pairs)
-    found = {stem: find_image(images, stem) for *stems, _ in rows for stem in stems}
+    found = {stem: _find_image(images, stem) for *stems, _ in rows for stem in stems}
     missing = [stem for stem, name in found.items() if name is None]
     rows = _leave_out(rows, missing, len(found), allow_missing, images, "images are missing")
     _write_images(out, images, [(found[first], found[second], is_same) for first, second, is_same in rows])
@@ -122,6 +123,10 @@ def build_videos(out, root, *, splits=10, pairs_per_split=250, seed=0):
     rows = _disjoint_pairs(root, list_videos(root), splits, pairs_per_split, seed)
     write_video_pairs(out, rows)
     _report(out, rows, "videos")
+
+
+def _find_image(root, stem):
+    return next((stem + suffix for suffix in SUFFIXES if Path(root, stem + suffix).is_file()), None)
 
 
 # Flags that a key of the config can stand for.

@@ -1,50 +1,50 @@
-"""Images in folders: of identities, of videos, of LFW."""
+"""Lists images in folders, in one natural order: `0.2.jpg` comes before `0.10.jpg`."""
 
 import os
 import re
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from dataset.images import SUFFIXES
 
 
-def is_image(entry):
-    """Whether an entry of a folder is an image, by its name; hidden files are none.
+def natural_key(name: str) -> tuple:
+    """A key for `sorted` that compares the numbers in names by value.
 
-    Args:
-        entry: `os.DirEntry`.
+    It orders the frames of videos and all lists of files, so "the first frame" is the same in every program.
+
+    Example:
+
+    >>> sorted(["10.jpg", "2.jpg", "0.10.jpg", "0.9.jpg"], key=natural_key)
+    ['0.9.jpg', '0.10.jpg', '2.jpg', '10.jpg']
     """
-    hidden = entry.name.startswith(".")
-    return not hidden and entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
 
 
-def list_images(folder):
-    """The images in a folder, numbers in their names by size: `0.2.jpg` comes before `0.10.jpg`.
-
-    Args:
-        folder: str or Path.
-
-    Returns:
-        List of str, file names; empty if there is none, or no such folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        return []
+def scan_images(folder: Path) -> list[os.DirEntry]:
+    """The images directly in an existing folder, in natural order. Hidden files are ignored."""
     with os.scandir(folder) as entries:
-        return sorted((entry.name for entry in entries if is_image(entry)), key=_natural)
+        images = [
+            entry
+            for entry in entries
+            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir()
+        ]
+    return sorted(images, key=lambda entry: natural_key(entry.name))
 
 
-def list_identities(root):
-    """Images of identities, of which each is a folder below `root`.
+def list_images(folder: Path) -> list[str]:
+    """The file names of the images in a folder, in natural order; none if the folder does not exist."""
+    return [entry.name for entry in scan_images(folder)] if folder.is_dir() else []
 
-    Args:
-        root: str or Path.
+
+def list_identities(root: Path) -> dict[str, list[str]]:
+    """Finds the images of identities, laid out as `identity/image.jpg` below `root`.
 
     Returns:
-        Dict, name of the identity -> list of `identity/image.jpg`, both in order of the names.
-        Identities without images are not in it.
+        Dict from the name of an identity to its `identity/image.jpg`, both in natural order. Identities
+        without images are left out.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: `root` does not exist.
     """
     images = {
         folder.name: [f"{folder.name}/{name}" for name in list_images(folder)] for folder in _folders(root)
@@ -52,18 +52,15 @@ def list_identities(root):
     return {identity: names for identity, names in images.items() if names}
 
 
-def list_videos(root):
-    """Videos of identities, laid out as `identity/video/frame.jpg` below `root`.
-
-    Args:
-        root: str or Path.
+def list_videos(root: Path) -> dict[str, list[str]]:
+    """Finds the videos of identities, laid out as `identity/video/frame.jpg` below `root`.
 
     Returns:
-        Dict, name of the identity -> list of `identity/video`, both in order of the names. Videos
-        without frames and identities without videos are not in it.
+        Dict from the name of an identity to its `identity/video`, both in natural order. Videos without
+        frames and identities without videos are left out.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: `root` does not exist.
     """
     videos = {
         folder.name: [f"{folder.name}/{video.name}" for video in _folders(folder) if list_images(video)]
@@ -72,22 +69,8 @@ def list_videos(root):
     return {identity: names for identity, names in videos.items() if names}
 
 
-def find_image(root, stem):
-    """The image `stem` below `root`, whichever of the endings it has.
-
-    Returns:
-        str, `stem` with its ending, or `None` if there is no such image.
-    """
-    return next((stem + suffix for suffix in SUFFIXES if Path(root, stem + suffix).is_file()), None)
-
-
 def _folders(root):
-    root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return sorted(folders, key=lambda folder: _natural(folder.name))
-
-
-def _natural(name):
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+    return sorted(folders, key=lambda folder: natural_key(folder.name))

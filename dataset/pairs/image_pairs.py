@@ -1,12 +1,15 @@
-"""Verification sets in one file: pairs of face images, each of one person or of two."""
+"""Reads verification sets: pairs of face images, each pair genuine or impostor."""
 
-import collections.abc
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 
+from dataset.images import decode_picture
 from dataset.pairs.safe_pickle import load_plain
 
 
@@ -15,35 +18,31 @@ class PairSet:
     """Pairs of aligned faces, in the order of the file: pair `i` is images `2i` and `2i + 1`.
 
     Attributes:
-        images: sequence of uint8 RGB arrays, all of one shape `(height, width, 3)`. Encoded
-            images stay encoded in memory and are decoded when they are asked for.
-        is_same: bool array, shape `(num_pairs,)`.
+        images: uint8 RGB arrays, all of one shape `(height, width, 3)`. Encoded images stay encoded in
+            memory and are decoded on access.
+        is_same: bool array `(num_pairs,)`.
     """
 
-    images: collections.abc.Sequence
+    images: Sequence[np.ndarray]
     is_same: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.is_same)
 
     @property
-    def image_size(self):
+    def image_size(self) -> tuple[int, int]:
         """`(height, width)` of every image."""
         return self.images[0].shape[:2]
 
-    def batch(self, start, stop):
-        """Images `start` to `stop`, the last batch as short as it comes out.
-
-        Args:
-            start: int, number of the first image, from 0.
-            stop: int, number after the last one; what lies past the end is left away.
+    def batch(self, start: int, stop: int) -> np.ndarray:
+        """Decodes images `start` to `stop` (exclusive). The last batch may be shorter.
 
         Returns:
-            uint8 array, shape `(num_images, height, width, 3)`, RGB.
+            uint8 `(num_images, height, width, 3)`, RGB.
 
         Raises:
-            ValueError: there is no image from `start` to `stop`, or one of them cannot be
-                decoded or has another size than the first image.
+            ValueError: the range holds no image, or an image cannot be decoded or has another size than
+                the first one.
         """
         numbers = range(len(self.images))[start:stop]
         if not numbers:
@@ -55,25 +54,21 @@ _LAYOUTS = "expected a pickle of (images, is_same) or of (positives, negatives)"
 _CONVERSIONS = {"rgb": lambda image: image, "bgr": lambda image: image[..., ::-1]}
 
 
-def read_pairs(path, order="rgb"):
-    """Reads a verification set, in either of the two layouts that are about.
+def read_pairs(path: str | Path, order: str = "rgb") -> PairSet:
+    """Reads a verification set in one of the two published layouts, which the content tells apart.
 
-    A `.bin` of InsightFace is a pickle of `(images, is_same)`: encoded images, two to a
-    pair. The original's `lfw.np` is a pickle of `(positives, negatives)`: lists of
-    `[image1, image2]`, uint8 arrays. Which one it is, the content tells. The file is
-    opened without running anything in it.
+    InsightFace's `.bin` is a pickle of `(images, is_same)`: encoded images, two per pair. The original's
+    `lfw.np` is a pickle of `(positives, negatives)`: lists of `[image1, image2]`, uint8 arrays. Reading the
+    file runs no code from it.
 
     Args:
-        path: str or Path.
-        order: `"rgb"` or `"bgr"`, the channel order of a `(positives, negatives)` file.
-            Encoded images carry their own. Defaults to `"rgb"`, as the published file has.
-
-    Returns:
-        A `PairSet`.
+        path: the file.
+        order: `"rgb"` or `"bgr"`, the channel order of a `(positives, negatives)` file. Encoded images
+            state their own. Defaults to `"rgb"`, the order of the published file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not such a file, or one that asks to run code. The message names it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another layout, or asks to run code. The message names the file.
     """
     if order not in _CONVERSIONS:
         raise ValueError(f"{path}: expected channel order {' or '.join(_CONVERSIONS)}, received '{order}'")
@@ -89,22 +84,18 @@ def read_pairs(path, order="rgb"):
     return _array_pairs(path, first, second, order)
 
 
-def read_image_pairs(path, prefix):
+def read_image_pairs(path: Path, prefix: Path) -> PairSet:
     """Reads a list of image pairs, such as the original's `ytf_img_pair.txt`.
 
     Args:
-        path: str or Path; lines `same,first_image,second_image` with `same` 0 or 1, empty ones are
+        path: text file with lines `same,first_image,second_image`, where `same` is 0 or 1. Empty lines are
             skipped.
-        prefix: str or Path, the folder that the images' paths start at.
-
-    Returns:
-        A `PairSet`; the images are read when they are asked for.
+        prefix: folder that the images' paths are relative to. The images are read on access.
 
     Raises:
-        FileNotFoundError: no such list, or an image that it names is not there.
-        ValueError: a line that cannot be read, no pairs, or an image that cannot be decoded.
+        FileNotFoundError: the list or one of its images does not exist.
+        ValueError: a line cannot be read, there are no pairs, or the first image cannot be decoded.
     """
-    path, prefix = Path(path), Path(prefix)
     images, is_same = [], []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if not line.strip():
@@ -123,13 +114,13 @@ def read_image_pairs(path, prefix):
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(images)} images are missing, first {missing[0]}"
         )
-    return PairSet(_Images(path, images, lambda image: _decode(image.read_bytes())), np.array(is_same))
+    return PairSet(_Images(path, images, lambda image: decode_picture(image.read_bytes())), np.array(is_same))
 
 
-class _Images(collections.abc.Sequence):
+class _Images(Sequence):
     """Stored images, converted to RGB one at a time."""
 
-    def __init__(self, path, stored, to_rgb):
+    def __init__(self, path: Path, stored: Sequence, to_rgb: Callable[[Any], np.ndarray]):
         self._path = path
         self._stored = stored
         self._to_rgb = to_rgb
@@ -144,13 +135,10 @@ class _Images(collections.abc.Sequence):
         return image
 
     def _convert(self, number):
-        image = self._to_rgb(self._stored[number])
-        if image is None:
-            raise ValueError(
-                f"{self._path}: image {number}: expected an encoded image, "
-                f"received {_describe(self._stored[number])} that cannot be decoded"
-            )
-        return image
+        try:
+            return self._to_rgb(self._stored[number])
+        except ValueError as error:
+            raise ValueError(f"{self._path}: image {number}: {error}") from None
 
 
 def _encoded_pairs(path, stored, is_same):
@@ -164,7 +152,7 @@ def _encoded_pairs(path, stored, is_same):
     for number, item in enumerate(stored):
         if not isinstance(item, bytes):
             raise ValueError(f"{path}: image {number}: expected bytes, received {_describe(item)}")
-    return PairSet(_Images(path, stored, _decode), np.array(is_same, bool))
+    return PairSet(_Images(path, stored, decode_picture), np.array(is_same, bool))
 
 
 def _array_pairs(path, positives, negatives, order):
@@ -187,13 +175,6 @@ def _array_pairs(path, positives, negatives, order):
         _check_size(path, number, item.shape, stored[0].shape)
     images = _Images(path, stored, _CONVERSIONS[order])
     return PairSet(images, np.repeat([True, False], [len(positives), len(negatives)]))
-
-
-def _decode(encoded):
-    try:
-        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:  # of no bytes, or of a size past its limit; from all else broken comes None
-        return None
 
 
 def _check_size(path, number, shape, expected):

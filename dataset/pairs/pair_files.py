@@ -3,12 +3,10 @@
 import pickle
 from pathlib import Path
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
 from common.files import atomic_file
-from dataset.images import check_image
+from dataset.images import check_image, decode_picture
 
 _PROTOCOL = 4  # from Python 3.4 on
 
@@ -78,10 +76,7 @@ def _write_bin(file, pairs, images):
 
 
 def _write_np(file, pairs, images):
-    arrays = {
-        name: cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-        for name, image in images.items()
-    }
+    arrays = {name: decode_picture(image) for name, image in images.items()}
     positives, negatives = (
         [[arrays[first], arrays[second]] for first, second, is_same in pairs if is_same == kind]
         for kind in (True, False)

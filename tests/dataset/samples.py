@@ -9,12 +9,18 @@ from dataset.records.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard, 
 from dataset.records.recordio import RecordWriter, pack_image
 from dataset.records.tfrecord import encode_example, write_record
 
+SAMPLING = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x121111}
+
 
 def encoded_image(seed, height=112, width=112, suffix=".jpg"):
     """Blurred noise, which compresses about as a face does; different for every seed."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
     return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def make_images(num_identities=4, images_per_identity=15):
@@ -73,6 +79,12 @@ def write_converted(folder, images, num_shards=1, image_size=(112, 112)):
         shards=tuple(shards),
     ).write()
     return read_manifest(folder)
+
+
+def with_orientation(jpeg):
+    """Adds an EXIF orientation that turns the picture by a quarter: tag 0x0112 with value 6."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
 
 
 def flip_bit(path, offset):

@@ -447,15 +447,6 @@ def test_overwrite(own, tmp_path):
     assert len(read_image_pairs(out, own)) > 4
 
 
-def test_frames_are_listed_in_time(tmp_path):
-    for name in ("0.10.jpg", "0.2.PNG", "0.1.jpeg", "2.jpg", "10.1.jpg", "a.jpg", "0.02.jpg", "x.gif"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jpg").mkdir()
-    assert list_images(tmp_path) == [
-        *("0.1.jpeg", "0.2.PNG", "0.02.jpg", "0.10.jpg", "2.jpg", "10.1.jpg", "a.jpg")
-    ]
-
-
 class TestWriteImagePairs:
     @pytest.mark.parametrize("name", ["a,b.png", "a\nb.png", " a.png"])
     def test_paths_that_a_list_cannot_hold(self, tmp_path, name):

@@ -1,4 +1,4 @@
-"""Pixels of batches are those of TensorFlow's decoder, bit for bit, whoever has decoded them."""
+"""Pixels of training images: the same from every decoder, bit for bit."""
 
 import io
 
@@ -9,10 +9,53 @@ import pytest
 import tensorflow as tf
 
 from dataset import images as image_decoder
-from dataset.images import decode_image
-from dataset.preprocess import decode
-from tests.dataset.samples import encoded_image
-from tests.dataset.test_preprocess import SAMPLING, noise
+from dataset.images import decode_image, decode_tensor
+from tests.dataset.samples import SAMPLING, encoded_image, noise, with_orientation
+
+
+def assert_decodes_alike(encoded):
+    """TensorFlow's pixels are those of OpenCV and PIL, every bit; returns them."""
+    decoded = decode_tensor(tf.constant(encoded)).numpy()
+    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decoded, bgr[..., ::-1])
+    np.testing.assert_array_equal(decoded, PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
+    return decoded
+
+
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("quality", [95, 50])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_decodes_a_jpeg_as_opencv_and_pil_do(sampling, quality, progressive):
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling]]
+    face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)
+    for image in (face, noise(112, 112, 3), noise(97, 113, 3)):
+        encoded = cv2.imencode(".jpg", image, options)[1].tobytes()
+        assert assert_decodes_alike(encoded).shape == image.shape
+
+
+def test_decodes_a_jpeg_of_pil():
+    file = io.BytesIO()
+    PIL.Image.fromarray(noise(112, 112, 3)).save(file, "JPEG", quality=95)
+    assert_decodes_alike(file.getvalue())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_decodes_png_and_grey(suffix):
+    images = {"colour": noise(112, 112, 3), "grey": noise(112, 112)}
+    if suffix == ".png":
+        images["alpha"] = noise(112, 112, 4)
+    for name, image in images.items():
+        decoded = assert_decodes_alike(cv2.imencode(suffix, image)[1].tobytes())
+        assert decoded.shape == (112, 112, 3), name
+        if (suffix, name) == (".png", "colour"):
+            np.testing.assert_array_equal(decoded, image[..., ::-1])
+
+
+@pytest.mark.parametrize("encoded", [b"", b"no image", encoded_image(0)[:-200]])
+def test_what_cannot_be_decoded(encoded):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_tensor(tf.constant(encoded))
 
 
 def decoded(encoded, size=(112, 112), order="RGB"):
@@ -38,7 +81,7 @@ def test_a_jpeg_decodes_as_by_tensorflow(sampling, quality, progressive, monkeyp
         else:
             options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling]]
         encoded = cv2.imencode(".jpg", image, options)[1].tobytes()
-        expected = decode(tf.constant(encoded)).numpy()
+        expected = decode_tensor(tf.constant(encoded)).numpy()
         np.testing.assert_array_equal(decoded(encoded, image.shape[:2]), expected)
         np.testing.assert_array_equal(decoded(encoded, image.shape[:2], order="BGR"), expected[..., ::-1])
 
@@ -73,7 +116,7 @@ OTHERS = {
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_all_else_is_what_tensorflow_says(encoded, order):
     try:
-        expected = decode(tf.constant(encoded)).numpy()
+        expected = decode_tensor(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
         with pytest.raises(ValueError, match=r"^expected an image, received one that") as raised:
             decoded(encoded, order=order)
@@ -90,3 +133,10 @@ def test_another_size(suffix, size):
     message = "expected an image of 112x112, received {}x{}".format(*size)
     with pytest.raises(ValueError, match=message):
         decoded(encoded_image(0, *size, suffix))
+
+
+def test_an_exif_orientation_is_ignored():
+    image = encoded_image(0, 30, 20)
+    turned = with_orientation(image)
+    np.testing.assert_array_equal(decoded(turned, (30, 20)), decoded(image, (30, 20)))
+    np.testing.assert_array_equal(decode_tensor(tf.constant(turned)), decode_tensor(tf.constant(image)))

@@ -1,64 +1,9 @@
-import io
-
-import cv2
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 
-from dataset.preprocess import decode, draw_mirrors, mirror, preprocess
-from tests.dataset.samples import encoded_image
-
-SAMPLING = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x121111}
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def assert_decodes_alike(encoded):
-    """TensorFlow's pixels are those of OpenCV and PIL, every bit; returns them."""
-    decoded = decode(tf.constant(encoded)).numpy()
-    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    np.testing.assert_array_equal(decoded, bgr[..., ::-1])
-    np.testing.assert_array_equal(decoded, PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
-    return decoded
-
-
-@pytest.mark.parametrize("sampling", SAMPLING)
-@pytest.mark.parametrize("quality", [95, 50])
-@pytest.mark.parametrize("progressive", [0, 1])
-def test_decodes_a_jpeg_as_opencv_and_pil_do(sampling, quality, progressive):
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling]]
-    face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)
-    for image in (face, noise(112, 112, 3), noise(97, 113, 3)):
-        encoded = cv2.imencode(".jpg", image, options)[1].tobytes()
-        assert assert_decodes_alike(encoded).shape == image.shape
-
-
-def test_decodes_a_jpeg_of_pil():
-    file = io.BytesIO()
-    PIL.Image.fromarray(noise(112, 112, 3)).save(file, "JPEG", quality=95)
-    assert_decodes_alike(file.getvalue())
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_decodes_png_and_grey(suffix):
-    images = {"colour": noise(112, 112, 3), "grey": noise(112, 112)}
-    if suffix == ".png":
-        images["alpha"] = noise(112, 112, 4)
-    for name, image in images.items():
-        decoded = assert_decodes_alike(cv2.imencode(suffix, image)[1].tobytes())
-        assert decoded.shape == (112, 112, 3), name
-        if (suffix, name) == (".png", "colour"):
-            np.testing.assert_array_equal(decoded, image[..., ::-1])
-
-
-@pytest.mark.parametrize("encoded", [b"", b"no image", encoded_image(0)[:-200]])
-def test_what_cannot_be_decoded(encoded):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(tf.constant(encoded))
+from dataset.preprocess import draw_mirrors, mirror, preprocess
+from tests.dataset.samples import noise
 
 
 def reference(images, top, left, height, width):

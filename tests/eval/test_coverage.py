@@ -28,7 +28,6 @@ def frames_of(lengths, missing=(), empty=(), unusable=None):
         unusable=unusable or {},
         image_size=(112, 112),
         sha256="0",
-        workers=1,
     )
 
 

@@ -43,7 +43,6 @@ def made_up(seed=0):
         unusable={},
         image_size=(112, 112),
         sha256="0",
-        workers=1,
     )
     return pairs, frames, features
 

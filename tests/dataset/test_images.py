@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from dataset.images import LEVELS, check_image
-from tests.dataset.samples import encoded_image
+from dataset.images import LEVELS, check_image, decode_picture
+from tests.dataset.samples import encoded_image, noise, with_orientation
 
 
 @pytest.mark.parametrize("verify", LEVELS)
@@ -85,3 +85,25 @@ def test_a_full_check_finds_what_decoding_all_pixels_finds(encoding):
         assert received == expected
         verdicts.append(received is None)
     assert 10 < sum(verdicts) < 140
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_decodes_to_rgb(suffix):
+    pixels = noise(30, 20, 3)
+    image = cv2.imencode(suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    expected = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(decode_picture(image), expected)
+
+
+def test_an_exif_orientation_is_ignored_unless_asked_for():
+    image = encoded_image(0, 30, 20)
+    stored = decode_picture(image)
+    np.testing.assert_array_equal(decode_picture(with_orientation(image)), stored)
+    np.testing.assert_array_equal(decode_picture(with_orientation(image), upright=True), np.rot90(stored, -1))
+    assert check_image(with_orientation(image), (30, 20)) == (30, 20)
+
+
+@pytest.mark.parametrize("image", [b"", b"no image", encoded_image(0, suffix=".png")[:200]])
+def test_a_picture_that_cannot_be_decoded(image):
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        decode_picture(image)
