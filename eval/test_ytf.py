@@ -19,11 +19,11 @@ from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from eval.embedding.engines import add_engine_flags, describe_engine, engines_for
 from eval.embedding.feature_store import FeatureStore, has_rows
 from eval.report.pair_pictures import write_errors, write_hardest
-from eval.report.runs import write_run
-from eval.scoring.coverage import coverage_of, describe_coverage, is_complete
+from eval.scoring.coverage import coverage_of, describe_coverage
+from eval.scoring.evaluation_run import InputFile, InputFrames, Inputs, Scores, write_run
 from eval.scoring.verification import RULES
 from eval.scoring.video_distances import DEFAULT_METHOD, METHODS
-from eval.scoring.videos import Protocol, evaluate_videos
+from eval.scoring.videos import VideoProtocol, evaluate_videos
 from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 from nets.importers.model_files import find_model, model_sha256
 from nets.importers.training_checkpoint import sha256
@@ -65,16 +65,18 @@ def _evaluate(args, command):
     frames = find_frames(prefix, pairs.videos, memo=args.features)
     coverage = coverage_of(pairs, frames, wrong_videos)
     print("\n".join(describe_coverage(coverage)))
-    if not (args.allow_missing or is_complete(coverage)):
+    if not (args.allow_missing or coverage.is_complete):
         raise ValueError(f"{prefix}: expected all frames of all videos; --allow_missing scores what is there")
 
     of_frames = {
         "sha256": frames.sha256,
-        "image_size": list(frames.image_size),
+        "image_size": frames.image_size,
         "crop": args.crop,
         "flip": args.flip,
     }
-    protocol = Protocol(args.pooling, args.threshold, args.folds, args.ytf_error_filter, args.ytf_error_match)
+    protocol = VideoProtocol(
+        args.pooling, args.threshold, args.folds, args.ytf_error_filter, args.ytf_error_match
+    )
     inputs = {"model": model_hash, "frames": of_frames}
 
     def inputs_of(engine):
@@ -90,35 +92,39 @@ def _evaluate(args, command):
             model = model or _load(model_path, args.crop, frames, [engine])[0]
             _extract(store, model, args, frames)
         print(f"Features : {store.folder}")
-        verdict = evaluate_videos(pairs, frames, store.features, wrong_videos, protocol, progress=True)
+        evaluation = evaluate_videos(pairs, frames, store.features, wrong_videos, protocol, progress=True)
 
-    scores = {
-        "version": 1,
-        "name": args.model_path.name,
-        "set": "ytf",
-        "faithful": args.faithful,
-        "command": f"python -m eval.test_ytf {command}",
-        "versions": {
+    scores = Scores(
+        name=args.model_path.name,
+        set="ytf",
+        faithful=args.faithful,
+        command=f"python -m eval.test_ytf {command}",
+        versions={
             name: importlib.metadata.version(name)
             for name in dict.fromkeys((engine.name, "tensorflow", "numpy", "opencv-python-headless"))
         },
-        "inputs": {
-            "model": {"path": str(model_path), "sha256": model_hash},
-            "splits": {"path": str(splits), "sha256": sha256(splits)},
-            "ytf_error": ytf_error and {"path": str(ytf_error), "sha256": sha256(ytf_error)},
-            "frames": {"path": str(prefix), **of_frames},
-        },
-        "engine": dataclasses.asdict(engine),
-        "coverage": coverage,
-        **verdict.scores,
-    }
+        inputs=Inputs(
+            model=InputFile(str(model_path), model_hash),
+            splits=InputFile(str(splits), sha256(splits)),
+            ytf_error=InputFile(str(ytf_error), sha256(ytf_error)) if ytf_error else None,
+            frames=InputFrames(str(prefix), **of_frames),
+        ),
+        engine=engine,
+        coverage=coverage,
+        **dataclasses.asdict(protocol),
+        lines=evaluation.lines,
+        methods=evaluation.methods,
+        frames_curve=evaluation.frames_curve,
+        bootstrap=evaluation.bootstrap,
+        hardest=evaluation.hardest,
+    )
     _print_scores(scores)
     from eval.report.page import write_report  # with matplotlib, which takes a second to import
 
     with atomic_folder(output) as folder:
-        write_errors(folder / "errors", frames, verdict, args.pooling)
-        scores["hardest"] = write_hardest(folder / "hardest", frames, verdict)
-        run = write_run(folder, scores, verdict.arrays)
+        write_errors(folder / "errors", frames, evaluation, args.pooling)
+        write_hardest(folder, frames, evaluation)
+        run = write_run(folder, scores, evaluation.pairs)
         write_report([run], folder / "report" / "index.html")
     print(f"Report : {output / 'report' / 'index.html'}")
 
@@ -169,16 +175,16 @@ def _decoder(frames, crop):
     return lambda start, stop: frames.decode(start, stop)[:, top : top + crop[0], left : left + crop[1]]
 
 
-def _print_scores(scores):
-    for line in scores["lines"]:
-        print(f"Precision on {line['name']} : {line['accuracy']:.5f}+-{line['std']:.5f}")
-        of_folds = " ".join(f"{accuracy:.4f}" for accuracy in line["fold_accuracies"])
-        print(f"  threshold {line['threshold']:.5f}; splits {of_folds}")
-    names = list(next(iter(scores["methods"].values()))["metrics"])
-    print(f"{ERROR_FILTERS[scores['error_filter']]}, by method:")
+def _print_scores(scores: Scores) -> None:
+    for line in scores.lines:
+        print(f"Precision on {line.name} : {line.accuracy:.5f}+-{line.std:.5f}")
+        accuracies = " ".join(f"{accuracy:.4f}" for accuracy in line.fold_accuracies)
+        print(f"  threshold {line.threshold:.5f}; splits {accuracies}")
+    names = list(scores.methods[scores.method].metrics)
+    print(f"{ERROR_FILTERS[scores.error_filter]}, by method:")
     print(f"{'':18}" + "".join(f"{name:>14}" for name in names))
-    for method, of_method in scores["methods"].items():
-        values = (of_method["metrics"][name] for name in names)
+    for method, method_scores in scores.methods.items():
+        values = (method_scores.metrics[name] for name in names)
         print(
             f"{method:18}" + "".join(f"{'-':>14}" if value is None else f"{value:14.5f}" for value in values)
         )

@@ -7,7 +7,7 @@ from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs
 from eval.embedding.extractor import embed_images, embed_pairs
 from eval.embedding.face_model import FaceModel
-from eval.scoring.coverage import coverage_of, describe_coverage, is_complete
+from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.distances import pair_distances
 from eval.scoring.verification import evaluate_pairs, original_folds
 from eval.scoring.video_distances import DEFAULT_METHOD, video_distances
@@ -70,7 +70,7 @@ def _video_validator(backbone, config, args, monitor):
     pairs = read_video_pairs(config.ytf.splits)
     frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=args.validate_videos)
     coverage = coverage_of(pairs, frames, ())
-    if not is_complete(coverage):
+    if not coverage.is_complete:
         raise ValueError(
             f"{config.ytf.prefix}: expected all frames of all videos for --validate_videos, received\n"
             + "\n".join(describe_coverage(coverage))

@@ -7,7 +7,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from eval.report.runs import read_run
+from eval.scoring.evaluation_run import read_run
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,11 @@
 """The report as one page of HTML: of one run, or of several beside one another."""
 
 import base64
+import dataclasses
+import json
 from html import escape
+
+import numpy as np
 
 from common.files import atomic_file
 from eval.report.comparison import comparison_page
@@ -29,6 +33,7 @@ from eval.report.html import (
     section,
     table,
 )
+from eval.report.runs import Run
 
 
 def write_report(runs, path):
@@ -44,6 +49,7 @@ def write_report(runs, path):
         FileNotFoundError: a picture of a run is not there.
         ValueError: a picture that is no JPEG, or runs that cannot be compared.
     """
+    runs = [_with_dicts(run) for run in runs]
     content = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
@@ -278,3 +284,16 @@ def _inputs(run):
         facts([frames, *engine, *scores["versions"].items()]),
         facts([("Command", [scores["command"]])], "files"),
     )
+
+
+def _with_dicts(run):
+    if isinstance(run, Run):
+        return run
+    pairs = run.pairs
+    arrays = {name: getattr(pairs, name) for name in ("first", "second", "is_same", "splits")}
+    arrays |= {name: np.stack(getattr(pairs, name)) for name in ("used", "folds")}
+    arrays |= {f"distances/{name}": distances for name, distances in pairs.distances.items()}
+    scores = json.loads(json.dumps(dataclasses.asdict(run.scores)))
+    if scores["engine"] is None:
+        del scores["engine"]
+    return Run(run.folder, scores, arrays)

@@ -1,7 +1,12 @@
-"""Pictures of pairs of videos: what a model took for the same, or did not."""
+"""Pictures of misclassified and of difficult pairs of videos."""
+
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from dataset.pairs.video_frames import VideoFrames
+from eval.scoring.videos import VideoEvaluation
 
 _GAP = 4  # pixels between two videos
 _TEXT_HEIGHT = 24  # pixels
@@ -10,59 +15,49 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 _WHITE = (255, 255, 255)
 
 
-def write_errors(folder, frames, verdict, method):
-    """A picture of each misclassified pair: the first frames, and the distance.
+def write_errors(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation, method: str) -> None:
+    """Writes a picture of each misclassified pair: the first frames, and the distance.
 
     References:
     - margin-centre-face, `eval/test_ytf.py` (pictures of the errors)
 
     Args:
-        folder: Path, made here.
-        frames: `dataset.pairs.video_frames.VideoFrames`.
-        verdict: `eval.scoring.videos.VideoVerdict`.
-        method: str, whose distances to write.
+        folder: a folder to make.
+        frames: frames of the videos.
+        evaluation: names the pairs.
+        method: method of the distances.
     """
     folder.mkdir()
-    for pair in verdict.errors:
-        videos = _videos(verdict, pair)
-        distance = verdict.arrays[f"distances/{method}"][pair]
-        kind = "genuine" if verdict.arrays["is_same"][pair] else "impostor"
+    pairs = evaluation.pairs
+    for pair in evaluation.errors:
+        videos = str(pairs.first[pair]), str(pairs.second[pair])
+        distance = pairs.distances[method][pair]
+        kind = "genuine" if pairs.is_same[pair] else "impostor"
         picture = _side_by_side([_decode(frames, video, [0]) for video in videos])
         # The number keeps names apart that differ in a slash only.
         name = f"{kind}_{distance:.4f}_{pair:06d}_{'_'.join(videos)}".replace("/", "-")
         _write(folder / f"{name[:200]}.jpg", _with_text(picture, f"{distance:.4f}"))
 
 
-def write_hardest(folder, frames, verdict):
-    """A picture of each of the hardest pairs: a column for each video, of three frames.
+def write_hardest(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation) -> None:
+    """Writes the picture of each of the hardest pairs: a column for each video, of three frames.
 
     Args:
-        folder: Path, made here.
-        frames: `dataset.pairs.video_frames.VideoFrames`.
-        verdict: `eval.scoring.videos.VideoVerdict`.
-
-    Returns:
-        dict from `"genuine"` and `"impostor"` to lists of `{"pair": int, "picture": str}`, the picture's
-        path from the parent of `folder` on.
+        folder: folder of the run.
+        frames: frames of the videos.
+        evaluation: names the pairs and the pictures.
     """
-    folder.mkdir()
-    entries = {kind: [] for kind in verdict.hardest}
-    for kind, pairs in verdict.hardest.items():
-        for place, pair in enumerate(pairs, start=1):
-            path = folder / f"{kind}-{place:02d}.jpg"
-            columns = []
-            for video in _videos(verdict, pair):
-                length = len(_numbers(frames, video))
-                # The middles of three parts; of a short video some frames come twice.
-                middles = (2 * np.arange(_HARDEST_FRAMES) + 1) * length // (2 * _HARDEST_FRAMES)
-                columns.append(_decode(frames, video, middles))
-            _write(path, _side_by_side(columns))
-            entries[kind].append({"pair": pair, "picture": f"{folder.name}/{path.name}"})
-    return entries
-
-
-def _videos(verdict, pair):
-    return [str(verdict.arrays[side][pair]) for side in ("first", "second")]
+    pairs, hardest = evaluation.pairs, evaluation.hardest
+    for entry in (*hardest.genuine, *hardest.impostor):
+        columns = []
+        for video in (str(pairs.first[entry.pair]), str(pairs.second[entry.pair])):
+            length = len(_numbers(frames, video))
+            # The middles of three parts; of a short video some frames come twice.
+            middles = (2 * np.arange(_HARDEST_FRAMES) + 1) * length // (2 * _HARDEST_FRAMES)
+            columns.append(_decode(frames, video, middles))
+        path = folder / entry.picture
+        path.parent.mkdir(exist_ok=True)
+        _write(path, _side_by_side(columns))
 
 
 def _numbers(frames, video):

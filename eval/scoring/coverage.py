@@ -1,73 +1,107 @@
-"""How much of a video set is there, before hours go into the rest."""
+"""Counts of the videos, frames and pairs that an evaluation can use."""
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+
+from dataset.pairs.video_frames import VideoFrames
+from dataset.pairs.video_pairs import VideoPairs
 
 _SHOWN = 10  # names in a message
 
 
-def coverage_of(pairs, frames, wrong_videos):
-    """What was asked for and what was found.
+@dataclasses.dataclass(frozen=True)
+class FramesPerVideo:
+    """Smallest, median and largest number of frames of the videos that have any."""
+
+    min: int
+    median: float
+    max: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Coverage:
+    """How many of the named videos, frames and pairs can be used, and the names of the rest.
+
+    Attributes:
+        videos: number of named videos.
+        missing: videos without a folder.
+        empty: videos whose folder has no usable frame.
+        frames: number of usable frames.
+        unusable: paths of the other frames, with the reason.
+        wrong_videos: number of named videos that are listed as wrong.
+        pairs, genuine, impostor: numbers of named pairs.
+        pairs_left_out: number of pairs with a video without frames.
+    """
+
+    videos: int
+    missing: tuple[str, ...]
+    empty: tuple[str, ...]
+    frames: int
+    unusable: dict[str, str]
+    wrong_videos: int
+    pairs: int
+    genuine: int
+    impostor: int
+    pairs_left_out: int
+    frames_per_video: FramesPerVideo
+
+    @property
+    def videos_found(self) -> int:
+        """Number of videos that have frames."""
+        return self.videos - len(self.missing) - len(self.empty)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every named video and every frame can be used."""
+        return not (self.missing or self.empty or self.unusable)
+
+
+def coverage_of(pairs: VideoPairs, frames: VideoFrames, wrong_videos: Sequence[str]) -> Coverage:
+    """Counts what can be used of the videos of `pairs`.
 
     Args:
-        pairs: `dataset.pairs.video_pairs.VideoPairs`.
-        frames: `dataset.pairs.video_frames.VideoFrames` of the videos of `pairs`.
-        wrong_videos: sequence of str.
-
-    Returns:
-        dict, JSON-able: numbers of videos, frames and pairs, and the names of what is missing.
+        pairs: the pairs to score.
+        frames: frames of the videos of `pairs`.
+        wrong_videos: names of videos with a wrong identity.
     """
-    lengths = np.diff(frames.offsets)
-    scorable = scorable_pairs(pairs, frames)
-    found = lengths[lengths > 0]
-    return {
-        "videos": len(pairs.videos),
-        "missing": list(frames.missing),
-        "empty": list(frames.empty),
-        "frames": len(frames),
-        "unusable": dict(frames.unusable),
-        "wrong_videos": len(set(wrong_videos) & set(pairs.videos)),
-        "pairs": len(pairs),
-        "genuine": int(np.count_nonzero(pairs.is_same)),
-        "impostor": int(np.count_nonzero(~pairs.is_same)),
-        "pairs_left_out": int(np.count_nonzero(~scorable)),
-        "frames_per_video": {
-            "min": int(found.min()),
-            "median": float(np.median(found)),
-            "max": int(found.max()),
-        },
-    }
+    found = frames.frames_per_video[frames.frames_per_video > 0]
+    return Coverage(
+        videos=len(pairs.videos),
+        missing=tuple(frames.missing),
+        empty=tuple(frames.empty),
+        frames=len(frames),
+        unusable=dict(frames.unusable),
+        wrong_videos=len(set(wrong_videos) & set(pairs.videos)),
+        pairs=len(pairs),
+        genuine=int(np.count_nonzero(pairs.is_same)),
+        impostor=int(np.count_nonzero(~pairs.is_same)),
+        pairs_left_out=int(np.count_nonzero(~scorable_pairs(pairs, frames))),
+        frames_per_video=FramesPerVideo(int(found.min()), float(np.median(found)), int(found.max())),
+    )
 
 
-def scorable_pairs(pairs, frames):
-    """Which pairs have frames on both sides: bool array, shape `(num_pairs,)`."""
-    has_frames = np.diff(frames.offsets) > 0
+def scorable_pairs(pairs: VideoPairs, frames: VideoFrames) -> np.ndarray:
+    """Returns which pairs have frames on both sides: bool, shape `(num_pairs,)`."""
+    has_frames = frames.frames_per_video > 0
     return has_frames[pairs.first] & has_frames[pairs.second]
 
 
-def describe_coverage(coverage):
-    """The coverage as lines of text; what is missing is named, the first ten of each kind."""
-    per_video = coverage["frames_per_video"]
-    missing, empty, unusable = coverage["missing"], coverage["empty"], coverage["unusable"]
+def describe_coverage(coverage: Coverage) -> list[str]:
+    """Returns the coverage as lines of text, with the first ten names of what is missing."""
+    per_video = coverage.frames_per_video
+    missing, empty, unusable = coverage.missing, coverage.empty, coverage.unusable
     lines = [
-        f"Videos : {coverage['videos']} named, {coverage['videos'] - len(missing) - len(empty)} found, "
-        f"{len(missing)} missing, {len(empty)} empty; {coverage['wrong_videos']} of them listed as wrong",
-        f"Frames : {coverage['frames']}, {per_video['min']} to {per_video['max']} per video; "
-        f"{len(unusable)} unusable",
-        f"Pairs : {coverage['pairs']}, {coverage['genuine']} genuine and {coverage['impostor']} impostor; "
-        f"{coverage['pairs_left_out']} left out",
+        f"Videos : {coverage.videos} named, {coverage.videos_found} found, "
+        f"{len(missing)} missing, {len(empty)} empty; {coverage.wrong_videos} of them listed as wrong",
+        f"Frames : {coverage.frames}, {per_video.min} to {per_video.max} per video; {len(unusable)} unusable",
+        f"Pairs : {coverage.pairs}, {coverage.genuine} genuine and {coverage.impostor} impostor; "
+        f"{coverage.pairs_left_out} left out",
     ]
-    for kind, names in (("missing", missing), ("empty", empty)):
-        lines += _shown(kind, names)
-    return lines + _shown("unusable", [f"{path}: {reason}" for path, reason in unusable.items()])
-
-
-def is_complete(coverage):
-    """Whether every video and every frame that was asked for can be used."""
-    return not (coverage["missing"] or coverage["empty"] or coverage["unusable"])
-
-
-def _shown(kind, names):
-    lines = [f"  {kind}: {name}" for name in names[:_SHOWN]]
-    if len(names) > _SHOWN:
-        lines.append(f"  {kind}: and {len(names) - _SHOWN} more")
+    reasons = [f"{path}: {reason}" for path, reason in unusable.items()]
+    for kind, names in (("missing", missing), ("empty", empty), ("unusable", reasons)):
+        lines += [f"  {kind}: {name}" for name in names[:_SHOWN]]
+        if len(names) > _SHOWN:
+            lines.append(f"  {kind}: and {len(names) - _SHOWN} more")
     return lines

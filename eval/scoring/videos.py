@@ -1,27 +1,39 @@
-"""The whole verdict on a set of videos, as the contents of a run's folder: see `eval.report.runs`."""
+"""Scores of a set of videos by every method, from the features of their frames."""
 
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from dataset.pairs.video_frames import VideoFrames
+from dataset.pairs.video_pairs import VideoPairs
 from eval.scoring.coverage import scorable_pairs
-from eval.scoring.metrics import bootstrap_intervals, verification_metrics
+from eval.scoring.evaluation_run import (
+    Bootstrap,
+    ByErrorFilter,
+    FramesPoint,
+    HardestPairs,
+    LineScores,
+    MethodScores,
+    PairPicture,
+    ScoredPairs,
+)
+from eval.scoring.metrics import bootstrap_intervals, equal_error_rate, verification_metrics
 from eval.scoring.video_distances import DEFAULT_METHOD, METHODS, video_distances
-from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
+from eval.scoring.ytf_protocol import YtfLine, involves_wrong_video, score_lines
 
 _NUM_HARDEST = 12
-_RESAMPLES = {"num_resamples": 1000, "confidence": 0.95, "seed": 0}
 
 
-@dataclasses.dataclass(frozen=True)
-class Protocol:
+@dataclass(frozen=True)
+class VideoProtocol:
     """How videos are scored; the rows are those of docs/fidelity.md.
 
     Attributes:
-        method: of `eval.scoring.video_distances.METHODS`, the one that curves and pictures are about.
+        method: distances that curves and pictures show, one of `eval.scoring.video_distances.METHODS`.
         rule: how a threshold is found, row 18; see `eval.scoring.verification.evaluate_pairs`.
         folds: rows 19 and 20; see `eval.scoring.ytf_protocol.score_lines`.
-        error_filter: row 21, which of the three lines curves and pictures are about.
+        error_filter: line that curves and pictures show, row 21.
         error_match: row 21; see `eval.scoring.ytf_protocol.involves_wrong_video`.
     """
 
@@ -32,40 +44,44 @@ class Protocol:
     error_match: str = "exact"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class VideoVerdict:
-    """What is known of the pairs of videos.
+@dataclass(frozen=True, eq=False)
+class VideoEvaluation:
+    """The parts of a run that follow from the features.
 
     Attributes:
-        scores: dict, JSON-able: the part of a run's scores that follows from the features.
-        arrays: dict of arrays, one entry per pair that has frames on both sides.
-        hardest: dict from `"genuine"` and `"impostor"` to numbers of pairs in `arrays`, hardest
-            first: genuine pairs that are far from each other, impostors that are near.
-        errors: int array, numbers of the misclassified pairs.
+        lines, methods, frames_curve, bootstrap, hardest: see `eval.scoring.evaluation_run.Scores`.
+        pairs: the pairs that have frames on both sides.
+        errors: int array, places in `pairs` of the misclassified ones.
     """
 
-    scores: dict
-    arrays: dict
-    hardest: dict
+    lines: ByErrorFilter[LineScores]
+    methods: dict[str, MethodScores]
+    frames_curve: tuple[FramesPoint, ...]
+    bootstrap: Bootstrap
+    hardest: HardestPairs
+    pairs: ScoredPairs
     errors: np.ndarray
 
 
-def evaluate_videos(pairs, frames, features, wrong_videos, protocol, progress=False):
+def evaluate_videos(
+    pairs: VideoPairs,
+    frames: VideoFrames,
+    features: np.ndarray,
+    wrong_videos: Sequence[str],
+    protocol: VideoProtocol,
+    progress: bool = False,
+) -> VideoEvaluation:
     """Scores all methods on all three lines.
 
     Args:
-        pairs: `dataset.pairs.video_pairs.VideoPairs`.
-        frames: `dataset.pairs.video_frames.VideoFrames` of its videos.
-        features: float array, shape `(len(frames), dim)`.
-        wrong_videos: sequence of str.
-        protocol: `Protocol`.
-        progress: bool, show a progress bar.
-
-    Returns:
-        A `VideoVerdict`.
+        pairs: the pairs to score.
+        frames: frames of the videos of `pairs`.
+        features: float, shape `(len(frames), dim)`.
+        wrong_videos: names of videos with a wrong identity.
+        progress: show a progress bar.
 
     Raises:
-        ValueError: pairs that cannot be scored by the protocol.
+        ValueError: the protocol cannot score these pairs.
     """
     scorable = scorable_pairs(pairs, frames)
     first, second = pairs.first[scorable], pairs.second[scorable]
@@ -73,96 +89,97 @@ def evaluate_videos(pairs, frames, features, wrong_videos, protocol, progress=Fa
     names = np.array(pairs.videos)
     is_wrong = involves_wrong_video(names[first], names[second], wrong_videos, protocol.error_match)
 
-    def lines_of(distances):
-        return score_lines(distances, is_same, splits, is_wrong, protocol.rule, protocol.folds)
-
-    distances = video_distances(features, frames.offsets, first, second, progress=progress)
-    lines = {method: lines_of(of_method) for method, of_method in distances.items()}
-    chosen = lines[protocol.method][protocol.error_filter]
-    used = chosen.used
-    people = np.array([_identity(video) for video in pairs.videos])
-    people = (people[first[used]], people[second[used]])
-
-    curve = []
-    for num_frames in _frame_counts(np.diff(frames.offsets)):
-        of_fewer = video_distances(features, frames.offsets, first, second, [protocol.method], num_frames)
-        of_fewer = of_fewer[protocol.method]
-        curve.append(
-            {
-                "num_frames": num_frames,
-                "accuracy": lines_of(of_fewer)[protocol.error_filter].result.accuracy,
-                "eer": verification_metrics(of_fewer[used], is_same[used])["eer"],
-            }
+    def score(distances: np.ndarray) -> ByErrorFilter[YtfLine]:
+        return ByErrorFilter(
+            **score_lines(distances, is_same, splits, is_wrong, protocol.rule, protocol.folds)
         )
 
-    scores = {
-        **dataclasses.asdict(protocol),
-        "lines": [_line_scores(line, is_same) for line in lines[protocol.method].values()],
-        "methods": {
-            method: _method_scores(distances[method][used], is_same[used], lines[method], protocol, people)
-            for method in METHODS
-        },
-        "frames_curve": curve,
-        "bootstrap": _RESAMPLES,
-    }
-    arrays = {
-        "first": names[first],
-        "second": names[second],
-        "is_same": is_same,
-        "splits": splits,
-        "used": np.stack([line.used for line in lines[protocol.method].values()]),
-        "folds": np.stack([line.folds for line in lines[protocol.method].values()]),
-        **{f"distances/{method}": of_method for method, of_method in distances.items()},
-    }
-    hardest = _hardest(distances[protocol.method], is_same, used)
-    errors = np.flatnonzero(chosen.is_misclassified(distances[protocol.method], is_same))
-    return VideoVerdict(scores, arrays, hardest, errors)
+    distances = video_distances(features, frames.offsets, first, second, progress=progress)
+    scored = {method: score(distances[method]) for method in METHODS}
+    lines, chosen_distances = scored[protocol.method], distances[protocol.method]
+    chosen = lines.select(protocol.error_filter)
+    used = chosen.used
+    bootstrap = Bootstrap()
+    identities = np.array([video.rpartition("/")[0] or video for video in pairs.videos])
 
+    methods = {}
+    for method, by_filter in scored.items():
+        result = by_filter.select(protocol.error_filter).result
+        used_pairs = distances[method][used], is_same[used]
+        methods[method] = MethodScores(
+            lines=ByErrorFilter(*(line.result.accuracy for line in by_filter)),
+            std=result.std,
+            threshold=result.threshold,
+            metrics={"accuracy": result.accuracy, **verification_metrics(*used_pairs)},
+            intervals=bootstrap_intervals(
+                *used_pairs,
+                fold_accuracies=result.fold_accuracies,
+                identities=(identities[first[used]], identities[second[used]]),
+                **asdict(bootstrap),
+            ),
+        )
 
-def _method_scores(distances, is_same, lines, protocol, identities):
-    result = lines[protocol.error_filter].result
-    metrics = {"accuracy": result.accuracy, **verification_metrics(distances, is_same)}
-    intervals = bootstrap_intervals(
-        distances, is_same, fold_accuracies=result.fold_accuracies, identities=identities, **_RESAMPLES
+    curve = []
+    for num_frames in _frame_counts(frames.frames_per_video):
+        fewer = video_distances(features, frames.offsets, first, second, [protocol.method], num_frames)
+        fewer = fewer[protocol.method]
+        accuracy = score(fewer).select(protocol.error_filter).result.accuracy
+        curve.append(FramesPoint(num_frames, accuracy, equal_error_rate(fewer[used], is_same[used])))
+
+    return VideoEvaluation(
+        lines=ByErrorFilter(*(_line_scores(line, is_same) for line in lines)),
+        methods=methods,
+        frames_curve=tuple(curve),
+        bootstrap=bootstrap,
+        hardest=_hardest(chosen_distances, is_same, used),
+        pairs=ScoredPairs(
+            first=names[first],
+            second=names[second],
+            is_same=is_same,
+            splits=splits,
+            used=ByErrorFilter(*(line.used for line in lines)),
+            folds=ByErrorFilter(*(line.folds for line in lines)),
+            distances=distances,
+        ),
+        errors=np.flatnonzero(chosen.is_misclassified(chosen_distances, is_same)),
     )
-    return {
-        "lines": [line.result.accuracy for line in lines.values()],
-        "std": result.std,
-        "threshold": result.threshold,
-        "metrics": metrics,
-        "intervals": {name: list(interval) for name, interval in intervals.items()},
-    }
 
 
-def _line_scores(line, is_same):
+def _line_scores(line: YtfLine, is_same: np.ndarray) -> LineScores:
     folds = np.unique(line.folds[line.folds >= 0])
-    return {
-        "name": line.name,
-        "num_pairs": int(np.count_nonzero(line.used)),
-        "num_genuine": int(np.count_nonzero(line.used & is_same)),
-        "accuracy": line.result.accuracy,
-        "std": line.result.std,
-        "threshold": line.result.threshold,
-        "folds": folds.tolist(),
-        "fold_accuracies": list(line.result.fold_accuracies),
-        "fold_thresholds": list(line.result.fold_thresholds),
-        "fold_sizes": [int(np.count_nonzero(line.folds == fold)) for fold in folds],
-    }
+    return LineScores(
+        name=line.name,
+        num_pairs=int(np.count_nonzero(line.used)),
+        num_genuine=int(np.count_nonzero(line.used & is_same)),
+        accuracy=line.result.accuracy,
+        std=line.result.std,
+        threshold=line.result.threshold,
+        folds=tuple(folds.tolist()),
+        fold_accuracies=line.result.fold_accuracies,
+        fold_thresholds=line.result.fold_thresholds,
+        fold_sizes=tuple(int(np.count_nonzero(line.folds == fold)) for fold in folds),
+    )
 
 
-def _frame_counts(lengths):
-    """Powers of two, as far as they are below the longest video's length, and that."""
+def _frame_counts(lengths: np.ndarray) -> list[int]:
+    """Returns the powers of two below the length of the longest video, and that length."""
     longest = int(lengths.max())
     return [2**power for power in range(longest.bit_length()) if 2**power < longest] + [longest]
 
 
-def _hardest(distances, is_same, used):
+def _hardest(distances: np.ndarray, is_same: np.ndarray, used: np.ndarray) -> HardestPairs:
     numbers = np.flatnonzero(used)
     by_distance = numbers[np.argsort(distances[numbers], kind="stable")]
-    genuine = by_distance[is_same[by_distance]][::-1]
-    impostor = by_distance[~is_same[by_distance]]
-    return {"genuine": genuine[:_NUM_HARDEST].tolist(), "impostor": impostor[:_NUM_HARDEST].tolist()}
-
-
-def _identity(video):
-    return video.rpartition("/")[0] or video
+    hardest = {
+        "genuine": by_distance[is_same[by_distance]][::-1],
+        "impostor": by_distance[~is_same[by_distance]],
+    }
+    return HardestPairs(
+        **{
+            kind: tuple(
+                PairPicture(pair, f"hardest/{kind}-{place:02d}.jpg")
+                for place, pair in enumerate(pairs[:_NUM_HARDEST].tolist(), start=1)
+            )
+            for kind, pairs in hardest.items()
+        }
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from dataset.pairs.video_frames import VideoFrames
 from dataset.pairs.video_pairs import VideoPairs
-from eval.scoring.coverage import coverage_of, describe_coverage, is_complete, scorable_pairs
+from eval.scoring.coverage import Coverage, FramesPerVideo, coverage_of, describe_coverage, scorable_pairs
 
 PAIRS = VideoPairs(
     path=Path("splits.txt"),
@@ -33,20 +33,20 @@ def frames_of(lengths, missing=(), empty=(), unusable=None):
 
 def test_all_there():
     coverage = coverage_of(PAIRS, frames_of([3, 4, 9, 1]), ("B/0", "D/7"))
-    assert is_complete(coverage)
-    assert coverage == {
-        "videos": 4,
-        "missing": [],
-        "empty": [],
-        "frames": 17,
-        "unusable": {},
-        "wrong_videos": 1,
-        "pairs": 4,
-        "genuine": 1,
-        "impostor": 3,
-        "pairs_left_out": 0,
-        "frames_per_video": {"min": 1, "median": 3.5, "max": 9},
-    }
+    assert coverage.is_complete
+    assert coverage == Coverage(
+        videos=4,
+        missing=(),
+        empty=(),
+        frames=17,
+        unusable={},
+        wrong_videos=1,
+        pairs=4,
+        genuine=1,
+        impostor=3,
+        pairs_left_out=0,
+        frames_per_video=FramesPerVideo(min=1, median=3.5, max=9),
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_all_there():
 def test_whatever_is_lacking(lacking, shown):
     frames = frames_of([3, 4, 9, 0], **lacking)
     coverage = coverage_of(PAIRS, frames, ())
-    assert not is_complete(coverage)
+    assert not coverage.is_complete
     assert describe_coverage(coverage)[3:] == [shown]
-    assert coverage["pairs_left_out"] == 2
+    assert coverage.pairs_left_out == 2
     assert scorable_pairs(PAIRS, frames).tolist() == [True, True, False, False]
-    assert coverage["frames_per_video"]["min"] == 3
+    assert coverage.frames_per_video.min == 3
 
 
 def test_long_lists_are_cut():

@@ -358,8 +358,8 @@ class TestProgram:
 
     def test_bad_input_is_one_line_and_a_failure(self, run, tmp_path):
         for folders, message in (
-            ([tmp_path / "nothing"], "eval.report: .*nothing: expected a run with scores.json"),
-            ([run.folder, tmp_path], "expected a run with scores.json, received none"),
+            ([tmp_path / "nothing"], "eval.report: .*nothing/scores.json: no such file"),
+            ([run.folder, tmp_path], "scores.json: no such file"),
         ):
             with pytest.raises(SystemExit, match=message) as stopped:
                 report.main([*map(str, folders), "--out", str(tmp_path / "page.html")])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from dataset.pairs.video_pairs import read_video_pairs, write_video_pairs
 from dataset.synthetic.draw_set import draw_frame
 from dataset.synthetic.files import write_videos
 from eval import test_ytf
+from eval.embedding.engines import Engine
 from eval.embedding.feature_store import FeatureStore
-from eval.report.runs import read_run
+from eval.scoring.evaluation_run import read_run
 from eval.scoring.verification import evaluate_pairs
 from eval.scoring.video_distances import METHODS, video_distances
 from export.saved_model import export_saved_model
@@ -69,17 +71,15 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
     distances = video_distances(embeddings, frames.offsets, pairs.first, pairs.second)
     for method in METHODS:
         # Random weights put all faces close together.
-        np.testing.assert_allclose(run.arrays[f"distances/{method}"], distances[method], rtol=1e-3, atol=1e-5)
-    expected = evaluate_pairs(run.arrays["distances/normalised_mean"], pairs.is_same, folds=pairs.splits)
+        np.testing.assert_allclose(run.pairs.distances[method], distances[method], rtol=1e-3, atol=1e-5)
+    expected = evaluate_pairs(run.pairs.distances["normalised_mean"], pairs.is_same, folds=pairs.splits)
     assert printed == dict.fromkeys(printed, f"{expected.accuracy:.5f}+-{expected.std:.5f}")
     assert list(printed) == ["YTF", "YTF-corrected (both)", "YTF-corrected (positives)"]
 
-    assert run.scores["inputs"]["model"]["sha256"] == model_sha256(videos / "model")
-    assert run.scores["inputs"]["frames"]["sha256"] == frames.sha256
-    assert run.scores["coverage"]["frames"] == 72
-    wrong = (
-        run.arrays["distances/normalised_mean"] < np.repeat(expected.fold_thresholds, 6)
-    ) != pairs.is_same
+    assert run.scores.inputs.model.sha256 == model_sha256(videos / "model")
+    assert run.scores.inputs.frames.sha256 == frames.sha256
+    assert run.scores.coverage.frames == 72
+    wrong = (run.pairs.distances["normalised_mean"] < np.repeat(expected.fold_thresholds, 6)) != pairs.is_same
     pictures = list((tmp_path / "run" / "errors").iterdir())
     assert len(pictures) == wrong.sum() > 0
     picture = cv2.imread(str(pictures[0]))[..., ::-1]
@@ -88,16 +88,16 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
     for column, side in ((picture[:112, :112], pairs.first), (picture[:112, 116:], pairs.second)):
         start = frames.offsets[side[pair]]
         assert np.abs(column.astype(int) - frames.decode(start, start + 1)[0]).mean() < 3
-    hardest = run.scores["hardest"]["genuine"]
-    assert cv2.imread(str(tmp_path / "run" / hardest[0]["picture"])).shape == (3 * 112, 2 * 112 + 4, 3)
+    hardest = run.scores.hardest.genuine
+    assert cv2.imread(str(tmp_path / "run" / hardest[0].picture)).shape == (3 * 112, 2 * 112 + 4, 3)
     # Both columns show three frames: of two frames the first, the second and the second once more.
-    picture = cv2.imread(str(tmp_path / "run" / hardest[0]["picture"]))[..., ::-1]
+    picture = cv2.imread(str(tmp_path / "run" / hardest[0].picture))[..., ::-1]
     for column, side in ((picture[:, :112], pairs.first), (picture[:, 116:], pairs.second)):
-        start = frames.offsets[side[hardest[0]["pair"]]]
+        start = frames.offsets[side[hardest[0].pair]]
         shown = np.concatenate([frames.decode(number, number + 1)[0] for number in start + [0, 1, 1]])
         assert np.abs(column.astype(int) - shown).mean() < 3
-    genuine = np.where(pairs.is_same, run.arrays["distances/normalised_mean"], -1)
-    assert hardest[0]["pair"] == genuine.argmax()
+    genuine = np.where(pairs.is_same, run.pairs.distances["normalised_mean"], -1)
+    assert hardest[0].pair == genuine.argmax()
     assert "YTF-corrected (positives)" in (tmp_path / "run" / "report" / "index.html").read_text()
 
 
@@ -116,7 +116,7 @@ raise SystemExit("loads TensorFlow" if "tensorflow" in sys.modules else 0)
         capture_output=True,
     )
     first, second = (read_run(tmp_path / name) for name in ("first", "second"))
-    assert {**first.scores, "command": ""} == {**second.scores, "command": ""}
+    assert dataclasses.replace(first.scores, command="") == dataclasses.replace(second.scores, command="")
 
 
 def test_features_are_continued_by_the_engine_that_began_them(videos, tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_features_are_continued_by_the_engine_that_began_them(videos, tmp_path, 
     test_ytf.main([*arguments, "--engine=auto"])
     assert "Engine : tensorflow" in capsys.readouterr().out
     assert (begun / "features.f32").read_bytes().startswith(first)
-    assert read_run(tmp_path / "run").scores["engine"] == {"name": "tensorflow", "precision": "float32"}
+    assert read_run(tmp_path / "run").scores.engine == Engine("tensorflow")
     assert "<dt>Engine</dt>" in (tmp_path / "run" / "report" / "index.html").read_text()
     assert [path for path in values["features"].iterdir() if path.is_dir()] == [begun]
 
@@ -158,7 +158,7 @@ def test_flip_has_features_of_its_own(videos, tmp_path):
     before = {path.name for path in values["features"].iterdir()}
     test_ytf.main([*flags(videos, output=tmp_path / "flipped", **values), "--flip"])
     assert {path.name for path in values["features"].iterdir()} - before
-    run, flipped = (read_run(tmp_path / name).arrays["distances/mean"] for name in ("run", "flipped"))
+    run, flipped = (read_run(tmp_path / name).pairs.distances["mean"] for name in ("run", "flipped"))
     assert np.abs(run - flipped).max() > 1e-4
 
 
@@ -173,8 +173,8 @@ def test_crop(videos, tmp_path):
     wider = flags(videos, prefix=tmp_path / "frames", output=tmp_path / "cropped", **values)
     test_ytf.main([*wider, "--crop", "112", "112"])
     run, cropped = (read_run(tmp_path / name) for name in ("run", "cropped"))
-    np.testing.assert_array_equal(run.arrays["distances/mean"], cropped.arrays["distances/mean"])
-    assert cropped.scores["inputs"]["frames"]["crop"] == [112, 112]
+    np.testing.assert_array_equal(run.pairs.distances["mean"], cropped.pairs.distances["mean"])
+    assert cropped.scores.inputs.frames.crop == (112, 112)
     with pytest.raises(SystemExit, match=r"takes faces of \(112, 112\), received faces of \(120, 124\)"):
         test_ytf.main(wider)
     with pytest.raises(SystemExit, match="--crop: expected at most the frames' 120x124, received 121x112"):
@@ -217,9 +217,9 @@ class TestCoverage:
         test_ytf.main([*arguments, *given])
         run = read_run(tmp_path / "run")
         left_out = np.isin([pairs.first, pairs.second], [0, 1]).any(axis=0)
-        assert run.scores["coverage"]["pairs_left_out"] == left_out.sum() > 0
-        assert len(run.arrays["is_same"]) == len(pairs) - left_out.sum()
-        assert run.scores["coverage"]["frames"] == 72 - 4 - 1
+        assert run.scores.coverage.pairs_left_out == left_out.sum() > 0
+        assert len(run.pairs) == len(pairs) - left_out.sum()
+        assert run.scores.coverage.frames == 72 - 4 - 1
 
 
 def golden_case(tmp_path, name, num_wrong=0):
@@ -285,10 +285,10 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}"])
     run = read_run(tmp_path / "output" / "ytf" / "model")
-    assert run.scores["inputs"]["ytf_error"]["path"].endswith("wrong.txt")
+    assert run.scores.inputs.ytf_error.path.endswith("wrong.txt")
     # Once more, and the folder is replaced.
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}", "--pooling=mean"])
-    assert read_run(tmp_path / "output" / "ytf" / "model").scores["method"] == "mean"
+    assert read_run(tmp_path / "output" / "ytf" / "model").scores.method == "mean"
 
 
 def test_a_folder_with_other_content_is_left_alone(videos, tmp_path):

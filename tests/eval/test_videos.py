@@ -7,7 +7,7 @@ from dataset.pairs.video_frames import VideoFrames
 from dataset.pairs.video_pairs import VideoPairs
 from eval.scoring.metrics import bootstrap_intervals, verification_metrics
 from eval.scoring.video_distances import METHODS, video_distances
-from eval.scoring.videos import Protocol, evaluate_videos
+from eval.scoring.videos import VideoProtocol, evaluate_videos
 from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
 
 NUM_PEOPLE, NUM_SPLITS = 30, 5
@@ -50,14 +50,14 @@ def made_up(seed=0):
 @pytest.mark.parametrize(
     "protocol",
     [
-        Protocol(),
-        Protocol(method="median_frames", rule="crossing", error_filter="both"),
-        Protocol(method="mean", error_filter="positives", error_match="substring"),
+        VideoProtocol(),
+        VideoProtocol(method="median_frames", rule="crossing", error_filter="both"),
+        VideoProtocol(method="mean", error_filter="positives", error_match="substring"),
     ],
 )
-def test_all_of_a_verdict_follows_from_the_parts(protocol):
+def test_all_of_a_evaluation_follows_from_the_parts(protocol):
     pairs, frames, features = made_up()
-    verdict = evaluate_videos(pairs, frames, features, WRONG, protocol)
+    evaluation = evaluate_videos(pairs, frames, features, WRONG, protocol)
 
     has_frames = np.delete(np.arange(len(pairs)), np.flatnonzero((pairs.first == 10) | (pairs.second == 10)))
     first, second = pairs.first[has_frames], pairs.second[has_frames]
@@ -71,47 +71,51 @@ def test_all_of_a_verdict_follows_from_the_parts(protocol):
     distances = video_distances(features, frames.offsets, first, second)
     used = lines_of(distances["mean"])[protocol.error_filter].used
     people = [[name.split("/")[0] for name in names[side[used]]] for side in (first, second)]
-    assert list(verdict.scores["methods"]) == list(METHODS)
-    for method, scores in verdict.scores["methods"].items():
+    assert list(evaluation.methods) == list(METHODS)
+    for method, scores in evaluation.methods.items():
         lines = lines_of(distances[method])
         result = lines[protocol.error_filter].result
         of_used = distances[method][used], is_same[used]
-        assert scores["lines"] == [line.result.accuracy for line in lines.values()]
-        assert (scores["std"], scores["threshold"]) == (result.std, result.threshold)
-        assert scores["metrics"] == {"accuracy": result.accuracy, **verification_metrics(*of_used)}
+        assert scores.lines == tuple(line.result.accuracy for line in lines.values())
+        assert (scores.std, scores.threshold) == (result.std, result.threshold)
+        assert scores.metrics == {"accuracy": result.accuracy, **verification_metrics(*of_used)}
         intervals = bootstrap_intervals(*of_used, fold_accuracies=result.fold_accuracies, identities=people)
-        assert scores["intervals"] == {name: list(interval) for name, interval in intervals.items()}
-        np.testing.assert_array_equal(verdict.arrays[f"distances/{method}"], distances[method])
+        assert scores.intervals == intervals
+        np.testing.assert_array_equal(evaluation.pairs.distances[method], distances[method])
 
     lines = lines_of(distances[protocol.method])
-    for line, scores in zip(lines.values(), verdict.scores["lines"], strict=True):
-        assert scores["num_pairs"] == line.used.sum() == sum(scores["fold_sizes"])
-        assert scores["num_genuine"] == (line.used & is_same).sum()
-        assert scores["folds"] == [1, 2, 3, 4, 5]
-        assert scores["fold_accuracies"] == list(line.result.fold_accuracies)
+    for line, scores in zip(lines.values(), evaluation.lines, strict=True):
+        assert scores.num_pairs == line.used.sum() == sum(scores.fold_sizes)
+        assert scores.num_genuine == (line.used & is_same).sum()
+        assert scores.folds == (1, 2, 3, 4, 5)
+        assert scores.fold_accuracies == line.result.fold_accuracies
 
-    assert [point["num_frames"] for point in verdict.scores["frames_curve"]] == [1, 2, 4, 5]
-    for point in verdict.scores["frames_curve"]:
+    assert [point.num_frames for point in evaluation.frames_curve] == [1, 2, 4, 5]
+    for point in evaluation.frames_curve:
         of_fewer = video_distances(
-            features, frames.offsets, first, second, [protocol.method], point["num_frames"]
+            features, frames.offsets, first, second, [protocol.method], point.num_frames
         )[protocol.method]
-        assert point["accuracy"] == lines_of(of_fewer)[protocol.error_filter].result.accuracy
-        assert point["eer"] == verification_metrics(of_fewer[used], is_same[used])["eer"]
+        assert point.accuracy == lines_of(of_fewer)[protocol.error_filter].result.accuracy
+        assert point.eer == verification_metrics(of_fewer[used], is_same[used])["eer"]
 
     chosen = distances[protocol.method]
     genuine, impostor = np.flatnonzero(used & is_same), np.flatnonzero(used & ~is_same)
-    assert verdict.hardest["genuine"] == genuine[np.argsort(-chosen[genuine])][:12].tolist()
-    assert verdict.hardest["impostor"] == impostor[np.argsort(chosen[impostor])][:12].tolist()
+    hardest = {
+        kind: [entry.pair for entry in getattr(evaluation.hardest, kind)] for kind in ("genuine", "impostor")
+    }
+    assert hardest["genuine"] == genuine[np.argsort(-chosen[genuine])][:12].tolist()
+    assert hardest["impostor"] == impostor[np.argsort(chosen[impostor])][:12].tolist()
+    assert evaluation.hardest.impostor[1].picture == "hardest/impostor-02.jpg"
     wrong = lines[protocol.error_filter].is_misclassified(chosen, is_same)
-    np.testing.assert_array_equal(verdict.errors, np.flatnonzero(wrong))
-    assert len(verdict.errors) > 0
+    np.testing.assert_array_equal(evaluation.errors, np.flatnonzero(wrong))
+    assert len(evaluation.errors) > 0
 
 
 def test_longest_video_of_a_power_of_two():
     pairs, frames, features = made_up()
     shorter = video_frames_of_at_most(frames, features, 4)
-    verdict = evaluate_videos(pairs, *shorter, WRONG, Protocol())
-    assert [point["num_frames"] for point in verdict.scores["frames_curve"]] == [1, 2, 4]
+    evaluation = evaluate_videos(pairs, *shorter, WRONG, VideoProtocol())
+    assert [point.num_frames for point in evaluation.frames_curve] == [1, 2, 4]
 
 
 def video_frames_of_at_most(frames, features, limit):

@@ -1,0 +1,82 @@
+"""Dataclasses from JSON: every value is checked against the type hint of its field."""
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def from_json(kind: type[T], value: object, path: Path) -> T:
+    """Builds a dataclass from what `json.loads` returned.
+
+    A field is a dataclass, `str`, `int`, `float`, `bool`, `X | None`, `dict[str, X]`, a tuple of fixed or any
+    length, or a named tuple `N[X]` with items of one type. Tuples are arrays in JSON. An absent key takes
+    the default of its field, and unknown keys are ignored. A `ValueError` of `__post_init__` gets its place.
+
+    Args:
+        kind: dataclass to build.
+        value: parsed JSON.
+        path: file that the value is from. Errors start with it.
+
+    Raises:
+        ValueError: a key is missing, or a value has another type or length.
+
+    Example:
+
+    >>> @dataclasses.dataclass
+    ... class Interval:
+    ...     name: str
+    ...     bounds: tuple[float, float]
+    >>> from_json(Interval, {"name": "eer", "bounds": [0.1, 0.2]}, Path("scores.json"))
+    Interval(name='eer', bounds=(0.1, 0.2))
+    """
+    return _convert(kind, value, path, "")
+
+
+def _convert(kind: Any, value: Any, path: Path, place: str) -> Any:
+    origin: Any = typing.get_origin(kind) or kind
+    arguments = typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(arguments[0], value, path, place)
+    at = f"{path}, {place}" if place else f"{path}"
+    is_dataclass, is_tuple = dataclasses.is_dataclass(origin), issubclass(origin, tuple)
+    _check_type(value, dict if is_dataclass else list if is_tuple else origin, at)
+    if is_dataclass:
+        fields = {item.name: item.default for item in dataclasses.fields(origin)}
+        for name, default in fields.items():
+            if name not in value and default is dataclasses.MISSING:
+                raise ValueError(f"{at}: expected key {name!r}, received {', '.join(value) or 'none'}")
+        hints, prefix = typing.get_type_hints(origin), f"{place}." if place else ""
+        items = {
+            name: _convert(hints[name], value[name], path, f"{prefix}{name}")
+            for name in fields
+            if name in value
+        }
+        try:
+            return origin(**items)
+        except ValueError as error:
+            raise ValueError(f"{at}: {error}") from None
+    if origin is dict:
+        return {key: _convert(arguments[1], item, path, f"{place}.{key}") for key, item in value.items()}
+    if is_tuple:
+        if origin is not tuple:
+            arguments *= len(origin._fields)
+        elif arguments[-1] is Ellipsis:
+            arguments = arguments[:1] * len(value)
+        if len(value) != len(arguments):
+            raise ValueError(f"{at}: expected {len(arguments)} items, received {len(value)}")
+        pairs = enumerate(zip(arguments, value, strict=True))
+        items = [_convert(one, item, path, f"{place}[{number}]") for number, (one, item) in pairs]
+        return tuple(items) if origin is tuple else origin(*items)
+    return value
+
+
+def _check_type(value: object, expected: type, at: str) -> None:
+    accepted = (int, float) if expected is float else expected
+    # Python counts a bool as an int.
+    if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
+        name = {dict: "object", list: "array"}.get(expected, expected.__name__)
+        raise ValueError(f"{at}: expected {name}, received {str(value)[:80]!r}")

@@ -1,0 +1,365 @@
+"""One run of the video evaluation: its dataclasses, and the folder that stores them.
+
+`scores.json` holds `Scores`, and `pairs.npz` holds `ScoredPairs`.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from common.files import atomic_file
+from common.typed_json import from_json
+from eval.embedding.engines import Engine
+from eval.scoring.coverage import Coverage
+from eval.scoring.verification import RULES
+from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
+
+VERSION = 1
+
+T = TypeVar("T")
+
+
+class ByErrorFilter(NamedTuple, Generic[T]):
+    """One value for each of the three lines of scores; see `eval.scoring.ytf_protocol.ERROR_FILTERS`."""
+
+    none: T
+    both: T
+    positives: T
+
+    def select(self, error_filter: str) -> T:
+        """Returns the value for one error filter."""
+        return getattr(self, error_filter)
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file or folder that the run read."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class InputFrames(InputFile):
+    """The frames, and how they went into the model. Sizes are `(height, width)`."""
+
+    image_size: tuple[int, int]
+    crop: tuple[int, int] | None
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the run read."""
+
+    model: InputFile
+    splits: InputFile
+    ytf_error: InputFile | None
+    frames: InputFrames
+
+
+@dataclass(frozen=True)
+class LineScores:
+    """One line of scores by the chosen method.
+
+    `std` is the standard deviation over the folds, `threshold` their mean. `folds` are the numbers of the
+    folds, and the fields after it have one value per fold.
+    """
+
+    name: str
+    num_pairs: int
+    num_genuine: int
+    accuracy: float
+    std: float
+    threshold: float
+    folds: tuple[int, ...]
+    fold_accuracies: tuple[float, ...]
+    fold_thresholds: tuple[float, ...]
+    fold_sizes: tuple[int, ...]
+
+    def __post_init__(self):
+        for name in ("fold_accuracies", "fold_thresholds", "fold_sizes"):
+            if len(getattr(self, name)) != len(self.folds):
+                raise ValueError(
+                    f"{name}: expected {len(self.folds)} items, received {len(getattr(self, name))}"
+                )
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """The scores of one method: accuracies on all lines, and the rest on the chosen line.
+
+    A metric is `None` where there are too few impostor pairs to measure it; it has no interval then.
+    """
+
+    lines: ByErrorFilter[float]
+    std: float
+    threshold: float
+    metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class FramesPoint:
+    """The scores with at most `num_frames` frames of each video."""
+
+    num_frames: int
+    accuracy: float
+    eer: float
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How the intervals were estimated; see `eval.scoring.metrics.bootstrap_intervals`."""
+
+    num_resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PairPicture:
+    """A pair, by its place in `ScoredPairs`, and the path of its picture inside the run."""
+
+    pair: int
+    picture: str
+
+    def __post_init__(self):
+        path = Path(self.picture)
+        if not path.parts or ".." in path.parts or path.is_absolute():
+            raise ValueError(f"picture: expected a path inside the run, received {self.picture!r}")
+
+
+@dataclass(frozen=True)
+class HardestPairs:
+    """Genuine pairs that are far apart and impostor pairs that are close together, hardest first."""
+
+    genuine: tuple[PairPicture, ...]
+    impostor: tuple[PairPicture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The content of `scores.json`.
+
+    Attributes:
+        name: of the model.
+        set: of the set of videos.
+        faithful: whether the run scored as the original does.
+        versions: of the installed packages.
+        engine: what computed the embeddings. `None` in runs of versions that did not store it.
+        method, rule, folds, error_filter, error_match: see `eval.scoring.videos.VideoProtocol`.
+        lines: scores of the chosen method.
+        methods: scores of every method.
+        frames_curve: scores by the number of frames.
+    """
+
+    version: int = VERSION
+    name: str
+    set: str
+    faithful: bool
+    command: str
+    versions: dict[str, str]
+    inputs: Inputs
+    engine: Engine | None = None
+    coverage: Coverage
+    method: str
+    rule: str
+    folds: str
+    error_filter: str
+    error_match: str
+    lines: ByErrorFilter[LineScores]
+    methods: dict[str, MethodScores]
+    frames_curve: tuple[FramesPoint, ...]
+    bootstrap: Bootstrap
+    hardest: HardestPairs
+
+    def __post_init__(self):
+        choices: dict[str, Iterable[str]] = {
+            "method": self.methods,
+            "rule": RULES,
+            "folds": FOLDS,
+            "error_filter": ERROR_FILTERS,
+            "error_match": MATCHES,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name}: expected one of {', '.join(allowed)}, received {getattr(self, name)!r}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredPairs:
+    """The content of `pairs.npz`: the pairs whose videos both have frames.
+
+    Attributes:
+        first, second: names of the videos, shape `(num_pairs,)`.
+        is_same: bool, shape `(num_pairs,)`.
+        splits: int, shape `(num_pairs,)`: the splits that the file names.
+        used: bool, shape `(num_pairs,)`: the pairs that belong to each line.
+        folds: int, shape `(num_pairs,)`: the folds of each line, negative for pairs that are never scored.
+        distances: for each method, float, shape `(num_pairs,)`.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    is_same: np.ndarray
+    splits: np.ndarray
+    used: ByErrorFilter[np.ndarray]
+    folds: ByErrorFilter[np.ndarray]
+    distances: dict[str, np.ndarray]
+
+    def __len__(self):
+        return len(self.is_same)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationRun:
+    """What one run of `eval.test_ytf` found, and the folder with its files and pictures."""
+
+    folder: Path
+    scores: Scores
+    pairs: ScoredPairs
+
+    @property
+    def method(self) -> MethodScores:
+        """Scores of the chosen method."""
+        return self.scores.methods[self.scores.method]
+
+    @property
+    def distances(self) -> np.ndarray:
+        """Distances by the chosen method."""
+        return self.pairs.distances[self.scores.method]
+
+    @property
+    def line(self) -> LineScores:
+        """Scores of the chosen line."""
+        return self.scores.lines.select(self.scores.error_filter)
+
+
+def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun:
+    """Writes `pairs.npz`, then `scores.json`: a folder with scores is complete.
+
+    The scores of an earlier run in the folder are removed first.
+
+    Raises:
+        ValueError: `read_run` would refuse the scores or the pairs. Nothing is written then.
+    """
+    scores_path, pairs_path = folder / "scores.json", folder / "pairs.npz"
+    try:
+        content = json.dumps(dataclasses.asdict(scores), indent=1, allow_nan=False).encode() + b"\n"
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{scores_path}: {error}. Give values that JSON can store.") from None
+    scores = _scores(scores_path, json.loads(content))
+    arrays = {
+        **{name: getattr(pairs, name) for name in ("first", "second", "is_same", "splits")},
+        "used": np.stack(pairs.used),
+        "folds": np.stack(pairs.folds),
+        **{f"distances/{method}": distances for method, distances in pairs.distances.items()},
+    }
+    pairs = _scored_pairs(pairs_path, arrays, scores)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores_path.unlink(missing_ok=True)
+    with atomic_file(pairs_path) as file:
+        np.savez(file, **arrays)
+    with atomic_file(scores_path) as file:
+        file.write(content)
+    return EvaluationRun(folder, scores, pairs)
+
+
+def read_run(folder: Path) -> EvaluationRun:
+    """Reads and checks what `write_run` wrote. Nothing in the files is executed.
+
+    Raises:
+        FileNotFoundError: the folder has no scores or no pairs.
+        ValueError: a file has another version, or its keys, types or arrays are not those of a run.
+    """
+    scores_path, pairs_path = folder / "scores.json", folder / "pairs.npz"
+    for path in (scores_path, pairs_path):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file. Give a folder that eval.test_ytf wrote.")
+    try:
+        content = json.loads(scores_path.read_bytes(), parse_constant=_refuse_constant)
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(f"{scores_path}: not JSON: {error}") from None
+    scores = _scores(scores_path, content)
+    try:
+        with np.load(pairs_path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{pairs_path}: not an archive of NumPy arrays: {error}") from None
+    return EvaluationRun(folder, scores, _scored_pairs(pairs_path, arrays, scores))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"the number {name}")
+
+
+def _scores(path: Path, content: Any) -> Scores:
+    # Another version may have other keys, so it is reported before any of them.
+    if isinstance(content, dict) and content.get("version") != VERSION:
+        raise ValueError(f"{path}, version: expected {VERSION}, received {content.get('version')!r}")
+    return from_json(Scores, content, path)
+
+
+def _scored_pairs(path: Path, arrays: dict[str, np.ndarray], scores: Scores) -> ScoredPairs:
+    """Checks the arrays of `pairs.npz`, also against the scores, and names them."""
+    expected = {  # name -> (kind of dtype, its name)
+        "first": ("U", "text"),
+        "second": ("U", "text"),
+        "is_same": ("b", "bool"),
+        "splits": ("i", "integer"),
+        "used": ("b", "bool"),
+        "folds": ("i", "integer"),
+        **{f"distances/{method}": ("f", "float") for method in scores.methods},
+    }
+    if arrays.keys() != expected.keys():
+        raise ValueError(
+            f"{path}: expected arrays {', '.join(expected)}, received {', '.join(arrays) or 'none'}"
+        )
+    num_pairs = arrays["is_same"].size
+    for name, (kind, kind_name) in expected.items():
+        array, shape = arrays[name], (3, num_pairs) if name in ("used", "folds") else (num_pairs,)
+        if array.dtype.kind != kind or array.shape != shape:
+            raise ValueError(
+                f"{path}, {name}: expected {kind_name} of shape {shape}, "
+                f"received {array.dtype} of shape {array.shape}"
+            )
+        if kind == "f" and not np.isfinite(array).all():
+            pair = np.flatnonzero(~np.isfinite(array))[0]
+            raise ValueError(
+                f"{path}, {name}: expected finite distances, received {array[pair]} for pair {pair}"
+            )
+    used, folds = (ByErrorFilter(*arrays[name]) for name in ("used", "folds"))
+    is_same = arrays["is_same"]
+    for error_filter, line in zip(ERROR_FILTERS, scores.lines, strict=True):
+        num_used, num_genuine = (
+            int(np.count_nonzero(used.select(error_filter) & kind)) for kind in (True, is_same)
+        )
+        if num_genuine in (0, num_used):
+            raise ValueError(
+                f"{path}, used, line {error_filter}: expected genuine and impostor pairs, "
+                f"received {num_genuine} and {num_used - num_genuine}"
+            )
+        found = set(folds.select(error_filter).tolist())
+        unknown = sorted(fold for fold in found if fold >= 0 and fold not in line.folds)
+        if unknown:
+            raise ValueError(
+                f"{path}, folds, line {error_filter}: expected the folds of the scores, {list(line.folds)}, "
+                f"received {unknown[0]}"
+            )
+    for entry in (*scores.hardest.genuine, *scores.hardest.impostor):
+        if not 0 <= entry.pair < num_pairs:
+            raise ValueError(
+                f"{path}: the hardest pairs of the scores are among pairs 0 to {num_pairs - 1}, "
+                f"received {entry.pair}"
+            )
+    distances = {method: arrays[f"distances/{method}"] for method in scores.methods}
+    return ScoredPairs(arrays["first"], arrays["second"], is_same, arrays["splits"], used, folds, distances)
