@@ -1,15 +1,77 @@
-import pytest
-import tensorflow as tf
+import gc
+import sys
 
-# Two devices where there is one, for tests of replicas; to be said before TensorFlow looks at them.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
+import pytest
+
+from tests.first_party import loads_tensorflow
+
+WITHOUT = "not tensorflow"
+_is_configured = False
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`-m "not tensorflow"` does not even import the files that need it."""
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    if is_test and WITHOUT in config.option.markexpr and loads_tensorflow(collection_path):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the long tests, except where `-m` names them."""
+    if "long" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
+def pytest_itemcollected(item):
+    if loads_tensorflow(item.path):
+        item.add_marker("tensorflow")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("tensorflow"):
+        _configure_devices()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    was_loaded = "tensorflow" in sys.modules
+    yield
+    if "tensorflow" in sys.modules and not was_loaded:
+        raise AssertionError("The test imports TensorFlow. Mark it with pytest.mark.tensorflow.")
+
+
+def _configure_devices():
+    """Splits the processor into two devices for tests of replicas, before TensorFlow initialises it."""
+    global _is_configured
+    if _is_configured:
+        return
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    _is_configured = True
 
 
 @pytest.fixture(scope="session")
 def two_replicas():
-    """A MirroredStrategy over two CPU devices; one for all tests, as a program has one."""
+    """A MirroredStrategy over two CPU devices. All tests share it, as a program has only one."""
+    _configure_devices()
     from training.distribution import make_strategy
 
     return make_strategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory():
+    """Gives back the memory of the nets that a file's tests built: otherwise a process grows to gigabytes."""
+    yield
+    if "keras" in sys.modules:
+        import keras
+
+        keras.backend.clear_session()
+        gc.collect()

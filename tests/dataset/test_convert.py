@@ -118,6 +118,7 @@ def test_records_that_mxnet_wrote_and_split_are_there_unchanged(tmp_path):
     assert sorted(found) == sorted(image[1:] for image in expected)
 
 
+@pytest.mark.tensorflow
 def test_tensorflow_reads_the_shards(converted):
     import tensorflow as tf
 

@@ -33,6 +33,7 @@ def records(tmp_path):
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("image", [b"", b"\xff\xd8 image", bytes(range(256)) * 90])
+@pytest.mark.tensorflow
 def test_example_is_what_tensorflow_reads(image, label):
     import tensorflow as tf
 

@@ -443,6 +443,7 @@ class TestTwoProcesses:
 APPENDING = """
 import sys
 from eval.embedding import feature_store
+from tests.eval.test_feature_store import INPUTS, numbers
 rows = numbers(8000, 64)
 feature_store._FLUSH_SECONDS = float(sys.argv[2])
 with feature_store.FeatureStore(sys.argv[1], INPUTS, len(rows)) as store:

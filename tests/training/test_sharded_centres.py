@@ -85,6 +85,7 @@ def test_four_shards_equal_the_dense_layer():
 import json, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4)
+from tests.training.test_sharded_centres import largest_difference
 strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(4)])
 print(json.dumps([largest_difference(strategy, "angular_centre", clip) for clip in (None, 0.5)]))
 """

@@ -1,0 +1,57 @@
+"""What the project's modules import, read from their source."""
+
+import ast
+import functools
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_SLOW = ("tensorflow", "keras")
+
+
+def loads_tensorflow(path):
+    """Whether importing a file also imports TensorFlow, directly or through modules of the project.
+
+    Args:
+        path: Path of a Python file.
+
+    Returns:
+        bool. Imports inside functions do not count.
+    """
+    return _loads_tensorflow(Path(path).resolve(), frozenset())
+
+
+@functools.cache
+def _imported_names(path):
+    """Dotted names that the file imports at module level."""
+    package = path.relative_to(ROOT).parent.parts
+    names = set()
+    for node in _module_level(ast.parse(path.read_bytes()).body):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*base, *filter(None, [node.module])])
+            names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _module_level(body):
+    for node in body:
+        if isinstance(node, (ast.Try, ast.With)):
+            yield from _module_level(node.body)
+        elif not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            # Not `if TYPE_CHECKING:`, which no interpreter enters.
+            yield node
+
+
+def _loads_tensorflow(path, seen):
+    for name in _imported_names(path):
+        if name.split(".")[0] in _SLOW:
+            return True
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            module = ROOT.joinpath(*parts[:count])
+            for file in (module.with_suffix(".py"), module / "__init__.py"):
+                if file.is_file() and file not in seen and _loads_tensorflow(file, seen | {path, file}):
+                    return True
+    return False
