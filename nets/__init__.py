@@ -1,42 +1,44 @@
 """Backbones: networks that turn images of faces into embeddings.
 
-The names below are imported on first use, so `import nets` loads neither TensorFlow nor Keras.
-`keras.saving.load_model` finds the classes after `import nets`.
+The names below are imported on first use, because importing TensorFlow takes seconds. After `import nets`
+Keras can load models that hold these layers.
 """
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .lazy_exports import export_lazily
+from .lazy_layers import register_layers
 
 if TYPE_CHECKING:
-    from .backbone import Backbone, build_backbone, load_backbone
-    from .layers.batch_norm import BatchNorm
-    from .layers.batch_renorm import BatchRenorm
-    from .layers.dropout import Dropout
-    from .layers.group_norm import GroupNorm
-    from .layers.prelu import PReLU
+    from .backbone import Backbone as Backbone
+    from .backbone import build_backbone as build_backbone
+    from .backbone import load_backbone as load_backbone
+    from .layers.batch_norm import BatchNorm as BatchNorm
+    from .layers.batch_renorm import BatchRenorm as BatchRenorm
+    from .layers.dropout import Dropout as Dropout
+    from .layers.group_norm import GroupNorm as GroupNorm
+    from .layers.prelu import PReLU as PReLU
 
-__all__ = [
-    "Backbone",
-    "BatchNorm",
-    "BatchRenorm",
-    "Dropout",
-    "GroupNorm",
-    "PReLU",
-    "build_backbone",
-    "load_backbone",
-]
+_LAYERS = {
+    "Backbone": ".backbone",
+    "BatchNorm": ".layers.batch_norm",
+    "BatchRenorm": ".layers.batch_renorm",
+    "Dropout": ".layers.dropout",
+    "GroupNorm": ".layers.group_norm",
+    "PReLU": ".layers.prelu",
+}
+_MODULES = {**_LAYERS, "build_backbone": ".backbone", "load_backbone": ".backbone"}
 
-__getattr__ = export_lazily(
-    __name__,
-    {
-        "Backbone": ".backbone",
-        "BatchNorm": ".layers.batch_norm",
-        "BatchRenorm": ".layers.batch_renorm",
-        "Dropout": ".layers.dropout",
-        "GroupNorm": ".layers.group_norm",
-        "PReLU": ".layers.prelu",
-        "build_backbone": ".backbone",
-        "load_backbone": ".backbone",
-    },
-)
+__all__ = [*_MODULES]
+
+register_layers(__name__, _LAYERS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
