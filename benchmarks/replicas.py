@@ -103,7 +103,7 @@ def train_on(strategy, args):
     from nets.decay import decayed_variables
     from nets.layers.batch_norm import synchronise_batch_norm
     from training.optimizers import MomentumSGD
-    from training.trainer import Trainer
+    from training.trainer import StepOptions, Trainer
 
     with strategy.scope():
         backbone = _net(args.net)
@@ -119,9 +119,7 @@ def train_on(strategy, args):
         head,
         optimizer,
         decayed,
-        clip_norm=args.clip_norm,
-        accumulate=args.accumulate,
-        xla=args.xla,
+        StepOptions(clip_norm=args.clip_norm, accumulate=args.accumulate, xla=args.xla),
     )
     rng = np.random.default_rng(0)
     result = {"loss": [], "gradient_norm": []}

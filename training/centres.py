@@ -1,94 +1,183 @@
-"""What a step does otherwise where a head trains a sample of its centres."""
+"""How a training step treats the centres of a head: as a whole, as a sample of rows, or as shards.
 
+A step computes gradients (`sources`, `to_dense`), sums them over the replicas, adds the decay (`add_decay`),
+clips them and updates the weights (`for_optimizer`). Between these calls all gradients are dense tensors in a
+list, and `extra` is a dict of what the centres need besides.
+"""
+
+from __future__ import annotations
+
+import keras
 import tensorflow as tf
 
 from losses.shards import Shards
 from losses.transposed import save_as, save_transposed
-from training.optimizers import MomentumSGD
+from training.optimizers import MomentumSGD, apply_momentum
+
+Gradients = list[tf.Tensor]
+Extra = dict[str, tf.Tensor]
 
 
-class ShardedCentres:
-    """Gradients, decay and momentum of centres that no two replicas have in common.
-
-    Its methods are those of `training.centres.SampledCentres`. A shard's gradient stays on its
-    replica; where a step sums, measures and clips gradients, the length of all shards' gradients stands for
-    them, and what clipping makes of it tells what to make of them.
+def make_centres(
+    head: keras.layers.Layer,
+    optimizer: keras.optimizers.Optimizer,
+    variables: list[keras.Variable],
+    decayed_variables: list[keras.Variable],
+    weight_decay: float,
+) -> WholeCentres:
+    """Makes the object that fits the head.
 
     Args:
-        head: loss layer that is `sharded`, its shards made.
-        optimizer: Keras optimizer, built.
-        variables: list of Keras variables, what a step trains; `head.centres` among them.
-        decayed_variables: list of Keras variables.
-        weight_decay: float >= 0.
-
-    Attributes:
-        decayed_whole: those of `decayed_variables` that are no shards.
+        head: built loss layer, with shards if it is `sharded`.
+        optimizer: built optimizer.
+        variables: what a step trains, the head's variables among them.
+        decayed_variables: those of `variables` that decay.
+        weight_decay: at least 0.
 
     Raises:
-        ValueError: the optimizer is another than momentum.
+        ValueError: centres in samples or shards without momentum SGD.
     """
+    if getattr(head, "sharded", False):
+        return ShardedCentres(head, optimizer, variables, decayed_variables, weight_decay)
+    if getattr(head, "sample_rate", 1.0) < 1.0:
+        return SampledCentres(head, optimizer, variables, decayed_variables, weight_decay)
+    return WholeCentres(variables, decayed_variables)
+
+
+class WholeCentres:
+    """Centres that a step trains like all other weights, or a head without centres.
+
+    Attributes:
+        decayed_whole: the variables that decay in every step, as a whole.
+    """
+
+    is_whole = True
+
+    def __init__(self, variables: list[keras.Variable], decayed_variables: list[keras.Variable]):
+        self.decayed_whole = decayed_variables
+        self._variables = variables
+
+    def sources(self) -> list[tf.Variable]:
+        """Returns what to take gradients of, one for each of the variables; in replica context."""
+        return [variable.value for variable in self._variables]
+
+    def to_dense(self, gradients: Gradients) -> tuple[Gradients, Extra]:
+        """Returns the gradients as dense tensors, and the extra."""
+        return list(gradients), {}
+
+    def add_decay(self, gradients: Gradients, extra: Extra) -> tuple[Gradients, Extra, tf.Tensor | float]:
+        """Adds the decay of the centres to gradients that are summed over the replicas.
+
+        Returns:
+            `(gradients, extra, decay)`, where `decay` is float32 `weight_decay * sum(v^2) / 2`.
+        """
+        return gradients, extra, 0.0
+
+    def for_optimizer(self, gradients: Gradients, extra: Extra) -> list[tf.Tensor | tf.IndexedSlices]:
+        """Returns clipped gradients in the form that the optimizer takes."""
+        return gradients
+
+
+class SampledCentres(WholeCentres):
+    """Centres of which a step sees, decays and changes some rows only.
+
+    A gradient of rows stands in the list by its values. All replicas have the same rows in the same order, so
+    their values can be summed, clipped and scaled like any other gradient.
+    """
+
+    is_whole = False
+
+    def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
+        if not isinstance(optimizer, MomentumSGD):
+            raise ValueError(
+                f"--sample_rate: expected momentum SGD, which leaves the other centres alone, received "
+                f"{type(optimizer).__name__}"
+            )
+        self._place, self._decay, whole = _find_centres(head, variables, decayed_variables, weight_decay)
+        super().__init__(variables, whole)
+        head.follow(lambda: tf.convert_to_tensor(optimizer.iterations))
+        save_transposed(optimizer.momentums[self._place])
+
+    def to_dense(self, gradients):
+        gradients = list(gradients)
+        slices = gradients[self._place]
+        gradients[self._place] = slices.values
+        return gradients, {"rows": slices.indices}
+
+    def add_decay(self, gradients, extra):
+        gradients = list(gradients)
+        centres = tf.gather(self._variables[self._place].value, extra["rows"])
+        gradients[self._place] += self._decay * centres
+        return gradients, extra, self._decay * tf.nn.l2_loss(centres)
+
+    def for_optimizer(self, gradients, extra):
+        gradients = list(gradients)
+        gradients[self._place] = tf.IndexedSlices(gradients[self._place], extra["rows"])
+        return gradients
+
+
+class ShardedCentres(WholeCentres):
+    """Centres of which every replica holds, decays and changes a part of its own.
+
+    The gradient of a shard stays on its replica, in the extra. In the list of gradients stands the length of
+    all shards' gradients: clipping scales it, and the shards' gradients are scaled by the same factor.
+    """
+
+    is_whole = False
 
     def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
         if not isinstance(optimizer, MomentumSGD):
             raise ValueError(f"--shard_centres: expected momentum SGD, received {type(optimizer).__name__}")
-        self.decayed_whole = [variable for variable in decayed_variables if variable is not head.centres]
-        self._rate = weight_decay if len(self.decayed_whole) < len(decayed_variables) else 0.0
-        self._variables = variables
+        self._place, self._decay, whole = _find_centres(head, variables, decayed_variables, weight_decay)
+        super().__init__(variables, whole)
         self._optimizer = optimizer
-        self._centres = head.shards
-        self._place = [variable is head.centres for variable in variables].index(True)
-        devices = [variable.device for variable in head.shards.variables]
-        self._velocities = Shards(tf.zeros(head.centres_shape), devices)
+        self._shards = head.shards
+        devices = [shard.device for shard in head.shards.variables]
+        self.velocities = Shards(tf.zeros(head.centres_shape), devices)
         slot = optimizer.momentums[self._place]
-        save_as(slot, head.centres_shape, self._velocities.joined, self._velocities.assign)
-
-    is_needed = True
+        save_as(slot, head.centres_shape, self.velocities.joined, self.velocities.assign)
 
     def sources(self):
-        """What gradients are taken of, one for each of the variables; in replica context."""
-        sources = [variable.value for variable in self._variables]
-        sources[self._place] = self._centres.own()
+        sources = super().sources()
+        sources[self._place] = self._shards.own()
         return sources
 
-    def split(self, gradients):
-        """The gradients with a 0 in place of the shard's, and that in a dict."""
+    def to_dense(self, gradients):
         gradients = list(gradients)
-        shard, gradients[self._place] = gradients[self._place], tf.zeros([])
-        return gradients, {"gradient": shard}
+        gradient, gradients[self._place] = gradients[self._place], tf.zeros([])
+        return gradients, {"gradient": gradient}
 
-    def decayed(self, gradients, kept):
-        """The gradients with the length of all shards' in its place, decay included; and the decay."""
-        centres = self._centres.own()
-        with tf.control_dependencies([kept["gradient"]]):  # not at the beginning of a step, as in the trainer
-            kept["gradient"] += self._rate * tf.convert_to_tensor(centres)
-        sums = [2.0 * tf.nn.l2_loss(kept["gradient"]), self._rate * tf.nn.l2_loss(centres)]
+    def add_decay(self, gradients, extra):
+        centres = self._shards.own()
+        with tf.control_dependencies([extra["gradient"]]):  # late, to save memory: see `Trainer._with_decay`
+            gradient = extra["gradient"] + self._decay * tf.convert_to_tensor(centres)
+        sums = [2.0 * tf.nn.l2_loss(gradient), self._decay * tf.nn.l2_loss(centres)]
         squares, decay = tf.distribute.get_replica_context().all_reduce("SUM", sums)
         gradients = list(gradients)
-        gradients[self._place] = kept["length"] = tf.sqrt(squares)
-        return gradients, decay
+        gradients[self._place] = length = tf.sqrt(squares)
+        return gradients, {"gradient": gradient, "length": length}, decay
 
-    def join(self, gradients, kept):
-        """Updates the shard; returns the gradients for the optimizer, which is left the rest."""
+    def for_optimizer(self, gradients, extra):
+        """Updates the shard; its place in the list gets a 0."""
         gradients = list(gradients)
-        factor = tf.math.divide_no_nan(gradients[self._place], kept["length"])
-        # As `MomentumSGD` does.
-        tf.raw_ops.ResourceApplyMomentum(
-            var=self._centres.own().handle,
-            accum=self._velocities.own().handle,
-            lr=tf.cast(self._optimizer.learning_rate, tf.float32),
-            grad=factor * kept["gradient"],
-            momentum=tf.constant(self._optimizer.momentum, tf.float32),
+        factor = tf.math.divide_no_nan(gradients[self._place], extra["length"])
+        apply_momentum(
+            self._shards.own(),
+            self.velocities.own(),
+            factor * extra["gradient"],
+            self._optimizer.learning_rate,
+            self._optimizer.momentum,
         )
         gradients[self._place] = tf.zeros([])
         return gradients
 
 
-def shard_devices(strategy):
-    """The devices that share the centres, one per replica.
+def shard_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    """Returns the devices that share the centres, one per replica.
 
     Raises:
-        ValueError: there is one only, or some belong to other processes, whose shards a checkpoint
-            would not hold.
+        ValueError: there is only one, or some belong to other processes, whose shards a checkpoint would
+            not hold.
     """
     num_replicas = strategy.num_replicas_in_sync
     devices = list(strategy.extended.worker_devices) if num_replicas > 1 else []
@@ -100,84 +189,8 @@ def shard_devices(strategy):
     return devices
 
 
-class SampledCentres:
-    """Gradients and decay of the weights of which a step sees some rows only.
-
-    Gradients pass through a step as dense tensors: of `tf.IndexedSlices`, their values. All replicas have
-    the same rows in the same order, so that values can be summed, clipped and scaled as any other
-    gradient. With a head that samples nothing, all of this returns what it was given.
-
-    Args:
-        head: built loss layer; samples if it has `sampled_variables`.
-        optimizer: Keras optimizer, built.
-        variables: list of Keras variables, what a step trains.
-        decayed_variables: list of Keras variables.
-        weight_decay: float >= 0.
-
-    Attributes:
-        decayed_whole: those of `decayed_variables` that decay in every step, as a whole.
-
-    Raises:
-        ValueError: the optimizer would change rows that the step has not seen.
-    """
-
-    def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
-        sampled = {id(variable) for variable in getattr(head, "sampled_variables", ())}
-        self.decayed_whole = [variable for variable in decayed_variables if id(variable) not in sampled]
-        self._variables = variables
-        self._places = [place for place, variable in enumerate(variables) if id(variable) in sampled]
-        decayed = {id(variable) for variable in decayed_variables}
-        self._rates = {place: weight_decay * float(id(variables[place]) in decayed) for place in self._places}
-        if not sampled:
-            return
-        if not isinstance(optimizer, MomentumSGD):
-            raise ValueError(
-                f"--sample_rate: expected momentum SGD, which leaves the other centres alone, received "
-                f"{type(optimizer).__name__}"
-            )
-        head.follow(lambda: tf.convert_to_tensor(optimizer.iterations))
-        for place in self._places:
-            save_transposed(optimizer.momentums[place])
-
-    @property
-    def is_needed(self):
-        """Whether the head samples at all."""
-        return bool(self._places)
-
-    def sources(self):
-        """What gradients are taken of, one for each of the variables."""
-        return [variable.value for variable in self._variables]
-
-    def split(self, gradients):
-        """Gradients as dense tensors.
-
-        Returns:
-            `(gradients, rows)`: a list of tensors, and a dict from places in it to the
-            int32 `(num_sampled,)` rows that its entries belong to.
-        """
-        rows = {place: gradients[place].indices for place in self._places}
-        values = list(gradients)
-        for place in self._places:
-            values[place] = gradients[place].values
-        return values, rows
-
-    def decayed(self, gradients, rows):
-        """Adds the decay of the sampled rows to their gradients, summed over the replicas.
-
-        Returns:
-            `(gradients, decay)`: the list, and float32 `rate * sum(v^2) / 2` over the rows; 0.0 if
-            nothing is sampled.
-        """
-        gradients, decay = list(gradients), 0.0
-        for place, sample in rows.items():
-            weights = tf.gather(self._variables[place].value, sample)
-            gradients[place] += self._rates[place] * weights
-            decay += self._rates[place] * tf.nn.l2_loss(weights)
-        return gradients, decay
-
-    def join(self, gradients, rows):
-        """The gradients as an optimizer takes them: `tf.IndexedSlices` where there are rows."""
-        gradients = list(gradients)
-        for place, sample in rows.items():
-            gradients[place] = tf.IndexedSlices(gradients[place], sample)
-        return gradients
+def _find_centres(head, variables, decayed_variables, weight_decay):
+    """Returns the place of the centres in `variables`, their decay, and the other decayed variables."""
+    place = [variable is head.centres for variable in variables].index(True)
+    others = [variable for variable in decayed_variables if variable is not head.centres]
+    return place, weight_decay if len(others) < len(decayed_variables) else 0.0, others

@@ -144,17 +144,27 @@ class MomentumSGD(keras.optimizers.SGD):
         if isinstance(gradient, tf.IndexedSlices):
             self._update_rows(gradient, variable, velocity, tf.cast(learning_rate, variable.dtype))
             return
-        # TensorFlow 1's own kernel: both lines in one pass over the weights, in place.
-        tf.raw_ops.ResourceApplyMomentum(
-            var=variable.handle,
-            accum=velocity.value.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
-            grad=tf.cast(gradient, variable.dtype),
-            momentum=tf.constant(self.momentum, variable.dtype),
-        )
+        apply_momentum(variable, velocity.value, gradient, learning_rate, self.momentum)
 
     def _update_rows(self, gradient, variable, velocity, learning_rate):
         rows = gradient.indices
         values = self.momentum * tf.gather(velocity.value, rows) + gradient.values
         self.assign(velocity, tf.IndexedSlices(values, rows))
         self.assign_sub(variable, tf.IndexedSlices(learning_rate * values, rows))
+
+
+def apply_momentum(
+    variable: tf.Variable,
+    velocity: tf.Variable,
+    gradient: tf.Tensor,
+    learning_rate: float | tf.Tensor,
+    momentum: float,
+) -> None:
+    """Computes `v = momentum * v + g; w -= learning_rate * v` in place, with TensorFlow 1's own kernel."""
+    tf.raw_ops.ResourceApplyMomentum(
+        var=variable.handle,
+        accum=velocity.handle,
+        lr=tf.cast(learning_rate, variable.dtype),
+        grad=tf.cast(gradient, variable.dtype),
+        momentum=tf.constant(momentum, variable.dtype),
+    )

@@ -223,8 +223,8 @@ class Preflight:
         num_replicas = trainer.strategy.num_replicas_in_sync
         size = self.batches.sampler.batch_size // num_replicas
         needs = memory_needs(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
-        if trainer.average is not None:
-            needs["average"] = num_bytes(trainer.average.net.variables)
+        if trainer.options.average is not None:
+            needs["average"] = num_bytes(trainer.options.average.net.variables)
         parts = ", ".join(f"{name} {as_size(value)}" for name, value in needs.items() if value)
         return (
             f"memory: at least {as_size(sum(needs.values()))} for a step of {size} images on each of "
@@ -234,7 +234,7 @@ class Preflight:
     def _disk(self):
         trainer = self.trainer
         weights = num_bytes(trainer.backbone.variables)
-        averaged = weights if trainer.average is not None else 0
+        averaged = weights if trainer.options.average is not None else 0
         size = weights + averaged + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
         # One more than are kept, while it is being written.
         checkpoints = self._missing(self.checkpoints.keep + 1, self.checkpoints.folder.glob("step_*"))

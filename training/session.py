@@ -20,7 +20,7 @@ from training.optimizers import check_recipe, decay_in_loss, make_optimizer, mak
 from training.options import AUGMENTATIONS, net_arguments, num_steps
 from training.preflight import Preflight
 from training.progress import Intervals
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 from training.validation import make_validators
 
 logger = logging.getLogger(__name__)
@@ -138,13 +138,15 @@ class Session:
             head,
             optimizer,
             decayed,
-            weight_decay=decay_in_loss(optimizer, args.weight_decay, trained, decayed),
-            clip_norm=args.clip_norm,
-            schedules=schedules,
-            average=self._average,
-            accumulate=args.accumulate,
-            loss_scale=self._loss_scale(),
-            xla=args.xla,
+            StepOptions(
+                weight_decay=decay_in_loss(optimizer, args.weight_decay, trained, decayed),
+                clip_norm=args.clip_norm,
+                schedules=schedules or {},
+                average=self._average,
+                accumulate=args.accumulate,
+                loss_scale=self._loss_scale(),
+                xla=args.xla,
+            ),
         )
         checkpoints = self._checkpoints(trainer.state, sources.num_identities, loss)
         loop = TrainingLoop(

@@ -1,285 +1,287 @@
-"""One training step, on one device or several."""
+"""The training step, on one device or several."""
 
+from __future__ import annotations
+
+import dataclasses
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import keras
 import tensorflow as tf
 
-from training.centres import SampledCentres, ShardedCentres
+from training.centres import Extra, Gradients, ShardedCentres, make_centres
+from training.ema import WeightAverage
+from training.loss_scale import LossScale
+
+Terms = dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step computes its update.
+
+    Attributes:
+        weight_decay: weight of the decay in the objective, at least 0.
+        clip_norm: largest global norm of the gradient, greater than 0. Defaults to no clipping.
+        accumulate: number of parts of a batch, at least 1.
+        xla: compile forward and backward pass with XLA, on one device only.
+        schedules: functions of the step, by the argument of the head that they set.
+        average: moving average of the backbone's weights.
+        loss_scale: for float16, made in the strategy's scope. A step whose gradients are not finite on some
+            replica then counts but changes no weight; it reports `skipped` 1 and `gradient_norm` 0.
+    """
+
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    accumulate: int = 1
+    xla: bool = False
+    schedules: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    average: WeightAverage | None = None
+    loss_scale: LossScale | None = None
 
 
 class Trainer:
-    """Backbone, loss layer and optimizer, and the step that changes them.
+    """Backbone, loss layer and optimizer, and the step that updates them.
 
-    The objective is `mean(loss) + weight_decay * sum(v^2) / 2`, the mean over the global batch. Every
-    replica sums over its share, so the replicas' gradients add up to those of one device; what
-    differs is batch normalisation, by the statistics of each replica's own share, unless it is synchronised
+    The objective is `mean(loss) + weight_decay * sum(v^2) / 2`, with the mean over the global batch. Every
+    replica computes its share, so the gradients of all replicas add up to those of one device. Only batch
+    normalisation differs: it uses the statistics of each replica's share unless it is synchronised
     (`nets.layers.batch_norm.synchronise_batch_norm`).
 
-    With `accumulate` the batch is computed in as many parts, one after the other, whose gradients are summed
-    up before they are clipped and applied: the objective of the whole batch in the memory of one
-    part. Only batch normalisation sees the parts.
+    With `accumulate` the step computes the batch in parts, one after the other, and sums their gradients
+    before it clips and applies them: the update of the whole batch in the memory of one part. Only batch
+    normalisation sees the parts.
 
-    Of a head's sampled centres only the rows that the step has seen are decayed and changed, see
-    `training.centres.SampledCentres`.
-
-    Gradients are summed over the replicas first and clipped after that: Keras's own
-    clipping acts on each replica alone.
+    The gradients are summed over the replicas and then clipped; Keras's own clipping sees each replica alone.
 
     References:
-    - margin-centre-face, `train_centre.py` (objective, decay), row 6 of docs/fidelity.md
+        - margin-centre-face, `train_centre.py` (objective, decay), row 6 of docs/fidelity.md
 
     Args:
-        strategy: of `make_strategy`; the other objects are made in its scope.
-        backbone: `keras.Model` from images to embeddings.
-        head: built loss layer: `head(embeddings, identities, **scheduled)` is a dict of
-            float32 `(batch,)` with `loss`.
+        strategy: from `training.distribution.make_strategy`; the other objects are made in its scope.
+        backbone: model from images to embeddings.
+        head: built loss layer: `head(embeddings, identities, **scheduled)` returns float32 `(batch,)` tensors
+            by name, `loss` among them.
         optimizer: Keras optimizer.
-        decayed_variables: list of Keras variables.
-        weight_decay: float >= 0. Defaults to `1e-4`.
-        clip_norm: float > 0, the largest global norm of the gradient; `None` for none.
-        schedules: dict from arguments of the head to functions of the step.
-        average: `training.ema.WeightAverage` of the backbone; `None` for none.
-        accumulate: int > 0, parts of a batch. Defaults to `1`.
-        loss_scale: `training.loss_scale.LossScale` made in the strategy's scope, for float16; `None` for
-            none. A step whose gradients are not finite on any replica then counts, but changes no
-            weight; `skipped` is 1 and `gradient_norm` 0 for it.
-        xla: bool, compile forward and backward pass with XLA; on one device only. Defaults to `False`.
+        decayed_variables: the trainable variables that decay.
+        options: defaults to `StepOptions()`.
 
     Raises:
-        ValueError: `accumulate` is out of range, the loss needs the whole batch at once, or `xla` with
-            several replicas.
+        ValueError: the options do not fit the head or the strategy.
 
     Attributes:
-        step: int, steps done so far.
-        state: `tf.train.Checkpoint` of all that a step changes.
+        state: `tf.train.Checkpoint` of everything that a step changes.
     """
 
     def __init__(
         self,
-        strategy,
-        backbone,
-        head,
-        optimizer,
-        decayed_variables,
-        weight_decay=1e-4,
-        clip_norm=None,
-        schedules=None,
-        average=None,
-        accumulate=1,
-        loss_scale=None,
-        xla=False,
+        strategy: tf.distribute.Strategy,
+        backbone: keras.Model,
+        head: keras.layers.Layer,
+        optimizer: keras.optimizers.Optimizer,
+        decayed_variables: list[keras.Variable],
+        options: StepOptions | None = None,
     ):
-        if accumulate < 1:
-            raise ValueError(f"--accumulate: expected at least 1, received {accumulate}")
-        if accumulate > 1 and getattr(head, "needs_whole_batch", False):
-            raise ValueError(
-                f"--accumulate: expected 1 with {type(head).__name__}, which compares all images of a batch, "
-                f"received {accumulate}"
-            )
-        if xla and strategy.num_replicas_in_sync > 1:
-            # It finds mirrored variables on devices other than the one it compiles for.
-            raise ValueError(
-                f"--xla: expected one device, received {strategy.num_replicas_in_sync}; "
-                "leave it out, or give --strategy one"
-            )
         self.strategy = strategy
         self.backbone = backbone
         self.head = head
-        self.optimizer = optimizer
+        self.optimizer: Any = optimizer  # Keras's stubs do not know its `iterations`.
         self.decayed_variables = decayed_variables
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.schedules = schedules or {}
-        self.average = average
-        self.accumulate = accumulate
-        self.loss_scale = loss_scale
-        # Those of this process; other workers have theirs.
-        self._num_local_replicas = (
-            len(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else 1
-        )
+        self.options = options = options or StepOptions()
+        is_distributed = strategy.num_replicas_in_sync > 1
+        if options.accumulate > 1 and getattr(head, "needs_whole_batch", False):
+            raise ValueError(
+                f"--accumulate: expected 1 with {type(head).__name__}, which compares all images of a batch, "
+                f"received {options.accumulate}"
+            )
+        if options.xla and is_distributed:
+            # XLA finds mirrored variables on devices other than the one it compiles for.
+            raise ValueError(
+                f"--xla: expected one device, received {strategy.num_replicas_in_sync}. "
+                "Leave it out, or give --strategy one."
+            )
+        # The replicas of this process; other workers have their own.
+        self._num_local_replicas = len(strategy.extended.worker_devices) if is_distributed else 1
         self._variables = backbone.trainable_variables + head.trainable_variables
-        # The gradients are summed here, before clipping; Keras would sum them up once more.
+        # Keras would sum the gradients over the replicas, but they are summed before they are clipped. Keras
+        # has no public switch; without this line test_two_replicas_equal_one_device fails.
         optimizer._all_reduce_sum_gradients = list
         # Restoring needs the optimizer's variables to exist.
         with strategy.scope():
             optimizer.build(self._variables)
-        kind = ShardedCentres if getattr(head, "sharded", False) else SampledCentres
-        self._sampled = kind(head, optimizer, self._variables, decayed_variables, weight_decay)
-        if self._sampled.is_needed and (accumulate > 1 or loss_scale is not None or xla):
+        self._centres = make_centres(
+            head, optimizer, self._variables, decayed_variables, options.weight_decay
+        )
+        if not self._centres.is_whole and (options.accumulate > 1 or options.loss_scale or options.xla):
             raise ValueError(
                 "expected neither --accumulate nor --precision mixed_float16 nor --xla with sampled or "
                 "sharded centres, received one of them"
             )
-        optional = {} if average is None else {"average": average.net}
-        optional |= {} if loss_scale is None else {"loss_scale": loss_scale}
+        optional = {} if options.average is None else {"average": options.average.net}
+        optional |= {} if options.loss_scale is None else {"loss_scale": options.loss_scale}
         self.state = tf.train.Checkpoint(backbone=backbone, head=head, optimizer=optimizer, **optional)
         self._compute = (
-            tf.function(self._replica_gradients, jit_compile=True) if xla else self._replica_gradients
+            tf.function(self._replica_gradients, jit_compile=True) if options.xla else self._replica_gradients
         )
-        self._distributed_step = tf.function(self._step)
-        self._distributed_gradients = tf.function(self._gradients)
-        self._distributed_sum = tf.function(self._sum)
-        self._distributed_update = tf.function(self._update)
+        self._step_of_batch = tf.function(self._compute_and_update)
+        self._gradients_of_part = tf.function(self._gradients)
+        self._sum_of_parts = tf.function(self._add)
+        self._step_of_parts = tf.function(self._update)
 
     @property
-    def step(self):
+    def step(self) -> int:
+        """Number of steps done so far."""
         return int(self.optimizer.iterations.numpy())
 
-    def train_step(self, images, identities):
+    def train_step(self, images: tf.Tensor, identities: tf.Tensor) -> Terms:
         """Updates all variables once.
 
         Args:
-            images: float32 `(batch, height, width, 3)`; the global batch, or this worker's share of it.
+            images: float32 `(batch, height, width, 3)`, the global batch or this worker's share of it.
             identities: int32 `(batch,)`.
 
         Returns:
-            dict of scalar tensors, all from before the update: the means of what the head gives,
-            `weight_decay`, `total`, `gradient_norm`, `learning_rate`, what is scheduled, and with a loss
-            scale `loss_scale` and `skipped`.
+            Scalars from before the update: the means of the head's terms, `weight_decay`, `total`,
+            `gradient_norm`, `learning_rate`, the scheduled values, and with a loss scale `loss_scale` and
+            `skipped`.
 
         Raises:
-            ValueError: the batch cannot be split evenly over parts and replicas.
+            ValueError: the batch cannot be split evenly into parts and replicas.
         """
-        num_replicas = self._num_local_replicas
-        if images.shape[0] % (num_replicas * self.accumulate):
-            parts = f" times {self.accumulate} parts" if self.accumulate > 1 else ""
+        num_replicas, num_parts = self._num_local_replicas, self.options.accumulate
+        if images.shape[0] % (num_replicas * num_parts):
+            parts = f" times {num_parts} parts" if num_parts > 1 else ""
             raise ValueError(
                 f"batch: expected a multiple of {num_replicas} replicas{parts}, received {images.shape[0]}"
             )
-        terms = self._update_from(images, identities)
-        if self.average is not None:
-            with self.strategy.scope():  # where statistics are read as the mean over replicas
-                self.average.update(self.optimizer.iterations)
+        if num_parts == 1:
+            terms = self._step_of_batch(self._split(images), self._split(identities))
+        else:
+            # One call per part, so that no two parts are in memory at once.
+            parts = zip(tf.split(images, num_parts), tf.split(identities, num_parts), strict=True)
+            results = (self._gradients_of_part(*map(self._split, part)) for part in parts)
+            terms = self._step_of_parts(*functools.reduce(self._sum_of_parts, results))
+        if self.options.average is not None:
+            with self.strategy.scope():  # where statistics are read as the mean over the replicas
+                self.options.average.update(self.optimizer.iterations)
         return terms
-
-    def _update_from(self, images, identities):
-        if self.accumulate == 1:
-            return self._distributed_step(self._split(images), self._split(identities))
-        # A call for each part, so that no two of them are in memory at once.
-        sums = None
-        for part in zip(
-            tf.split(images, self.accumulate), tf.split(identities, self.accumulate), strict=True
-        ):
-            gradients = self._distributed_gradients(*map(self._split, part))
-            sums = gradients if sums is None else self._distributed_sum(sums, gradients)
-        return self._distributed_update(*sums)
 
     def _split(self, batch):
         num_replicas = self._num_local_replicas
         if num_replicas == 1:
             return batch
-        parts = tf.split(batch, num_replicas)
+        shares = tf.split(batch, num_replicas)
         return self.strategy.experimental_distribute_values_from_function(
-            lambda context: parts[context.replica_id_in_sync_group % num_replicas]
+            lambda context: shares[context.replica_id_in_sync_group % num_replicas]
         )
 
-    def _step(self, images, identities):
+    def _compute_and_update(self, images, identities):
         return self._update(*self._gradients(images, identities))
 
     def _gradients(self, images, identities):
-        """Every replica's shares of terms and gradients, and sampled rows; of a batch or a part of one."""
+        """Returns every replica's shares of the terms, its gradients and its extra, for a batch or a part."""
         return self.strategy.run(self._compute, args=(images, identities, self._scheduled()))
 
-    def _sum(self, sums, gradients):
+    def _add(self, sums, results):
         add = functools.partial(tf.nest.map_structure, tf.add)
-        return self.strategy.run(add, args=(sums, gradients))
+        return self.strategy.run(add, args=(sums, results))
 
-    def _update(self, shares, gradients, rows):
-        """Applies what the replicas' gradients add up to; returns the terms of the whole batch."""
+    def _update(self, shares, gradients, extra):
+        """Sums the replicas' gradients and applies them; returns the terms of the whole batch."""
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         scheduled = self._scheduled()
-        shares, gradients, rows = self.strategy.run(self._replica_sum, args=(shares, gradients, rows))
+        shares, gradients, extra = self.strategy.run(self._replica_sum, args=(shares, gradients, extra))
         terms = {name: self.strategy.reduce("SUM", share, axis=None) for name, share in shares.items()}
 
         def apply():
-            self.strategy.run(self._replica_apply, args=(gradients, rows, terms["gradient_norm"]))
+            self.strategy.run(self._replica_apply, args=(gradients, extra, terms["gradient_norm"]))
 
-        if self.loss_scale is None:
+        if self.options.loss_scale is None:
             apply()
         else:
-            terms |= self._apply_if_finite(apply, terms["gradient_norm"])
+            terms |= self._apply_if_finite(apply, terms["gradient_norm"], self.options.loss_scale)
         return {**terms, **scheduled, "learning_rate": learning_rate}
 
-    def _apply_if_finite(self, apply, norm):
-        # The norm is that of the sum over all replicas: all of them see the same one, and decide alike.
+    def _apply_if_finite(self, apply: Callable, norm: tf.Tensor, loss_scale: LossScale) -> Terms:
+        # The norm is that of the sum over all replicas, so all of them decide alike.
         is_finite = tf.math.is_finite(norm)
-        scale = tf.identity(self.loss_scale.scale)
+        scale = tf.identity(loss_scale.scale)
 
         def skip():
-            self.optimizer.iterations.assign_add(1)  # a step is a batch: the next one is due
+            self.optimizer.iterations.assign_add(1)  # the next step gets the next batch
 
         tf.cond(is_finite, apply, skip)
-        self.loss_scale.update(is_finite)
-        # What is infinite without a scale has no cure here: the loop is shown it, and stops.
+        loss_scale.update(is_finite)
+        # Gradients that are infinite without a scale cannot be helped: show them, and the loop stops.
         shown = tf.where(is_finite | (scale <= 1.0), norm, 0.0)
         return {"gradient_norm": shown, "loss_scale": scale, "skipped": tf.cast(~is_finite, tf.float32)}
 
     def _scheduled(self):
         step = tf.convert_to_tensor(self.optimizer.iterations)
-        return {name: schedule(step) for name, schedule in self.schedules.items()}
+        return {name: schedule(step) for name, schedule in self.options.schedules.items()}
 
     def _replica_gradients(self, images, identities, scheduled):
-        num_shares = self.strategy.num_replicas_in_sync * self.accumulate
+        num_shares = self.strategy.num_replicas_in_sync * self.options.accumulate
         global_batch = tf.cast(tf.shape(images)[0] * num_shares, tf.float32)
         with tf.GradientTape(persistent=True) as tape:
             samples = self.head(self.backbone(images, training=True), identities, **scheduled)
             shares = {name: tf.reduce_sum(values) / global_batch for name, values in samples.items()}
-            factor = 1.0 if self.loss_scale is None else self.loss_scale.scale
+            factor = self.options.loss_scale.scale if self.options.loss_scale else 1.0
             objective = shares["loss"] * factor
         gradients = self._centres_last(tape, objective)
-        squares = [tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._sampled.decayed_whole]
-        shares["weight_decay"] = self.weight_decay * tf.add_n(squares) / num_shares
+        squares = [tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._centres.decayed_whole]
+        shares["weight_decay"] = self.options.weight_decay * tf.add_n(squares) / num_shares
         shares["total"] = shares["loss"] + shares["weight_decay"]
-        gradients = self._with_decay(gradients, self.weight_decay / num_shares * factor)
-        return shares, *self._sampled.split(gradients)
+        gradients = self._with_decay(gradients, self.options.weight_decay / num_shares * factor)
+        return shares, *self._centres.to_dense(gradients)
 
-    def _centres_last(self, tape, objective):
-        """The gradient of each variable; that of the centres last.
+    def _centres_last(self, tape: tf.GradientTape, objective: tf.Tensor) -> Gradients:
+        """Returns the gradient of each variable, computing that of the centres last.
 
-        It is large, and what it follows from small: before the net's gradient has gone back through the
-        activations, and freed them, it would only lie there. The few operations between loss and
-        centres are done twice for it; of shards they would send logits between devices.
+        The gradient of the centres is large, and quick to compute. Computed first, it would occupy memory
+        while the net's activations still do. To delay it, the step computes the few operations between loss
+        and centres twice. It does not for shards, where they exchange logits between devices.
         """
-        sources = self._sampled.sources()
-        if getattr(self.head, "sharded", False):
+        sources = self._centres.sources()
+        if isinstance(self._centres, ShardedCentres):
             return tape.gradient(objective, sources)
         num_of_net = len(self.backbone.trainable_variables)
         gradients = tape.gradient(objective, sources[:num_of_net])
         with tf.control_dependencies(gradients):
             return gradients + tape.gradient(objective, sources[num_of_net:])
 
-    def _with_decay(self, gradients, rate):
+    def _with_decay(self, gradients: Gradients, rate: float | tf.Tensor) -> Gradients:
         """Adds the gradient of the decay to that of each variable that decays as a whole.
 
-        By hand, and last: it depends on nothing but the weights, so TensorFlow would compute all of it as the
-        step begins, and keep it in memory beside the activations.
+        It depends on nothing but the weights, so TensorFlow would compute it when the step begins, and keep
+        it in memory beside the activations. The control dependency delays it.
         """
-        decayed = {id(variable) for variable in self._sampled.decayed_whole}
+        decayed = {id(variable) for variable in self._centres.decayed_whole}
         with tf.control_dependencies(gradients):
             return [
                 gradient + rate * tf.convert_to_tensor(variable) if id(variable) in decayed else gradient
                 for gradient, variable in zip(gradients, self._variables, strict=True)
             ]
 
-    def _replica_sum(self, shares, gradients, rows):
-        """Sums the gradients up over the replicas, and adds their norm to the shares."""
+    def _replica_sum(self, shares: Terms, gradients: Gradients, extra: Extra):
+        """Sums the gradients over the replicas, and adds their norm to the shares."""
         context = tf.distribute.get_replica_context()
         num_replicas = context.num_replicas_in_sync
-        # What a function was called with has no device, which sums over workers ask for.
+        # Sums over workers need tensors with a device, which the arguments of a function do not have.
         shares, gradients = tf.nest.map_structure(tf.identity, (shares, gradients))
-        rows = dict(rows)
         gradients = context.all_reduce("SUM", gradients)
-        if self.loss_scale is not None:
-            gradients = [gradient / self.loss_scale.scale for gradient in gradients]
-        gradients, decay = self._sampled.decayed(gradients, rows)
-        if rows:
+        if self.options.loss_scale is not None:
+            gradients = [gradient / self.options.loss_scale.scale for gradient in gradients]
+        gradients, extra, decay = self._centres.add_decay(gradients, extra)
+        if not self._centres.is_whole:
             shares["weight_decay"] += decay / num_replicas
             shares["total"] += decay / num_replicas
         norm = tf.linalg.global_norm(gradients)
-        return {**shares, "gradient_norm": norm / num_replicas}, gradients, rows
+        return {**shares, "gradient_norm": norm / num_replicas}, gradients, extra
 
-    def _replica_apply(self, gradients, rows, norm):
-        if self.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
-        gradients = self._sampled.join(gradients, rows)
+    def _replica_apply(self, gradients: Gradients, extra: Extra, norm: tf.Tensor) -> None:
+        if self.options.clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, use_norm=norm)
+        gradients = self._centres.for_optimizer(gradients, extra)
         self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))

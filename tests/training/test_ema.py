@@ -9,19 +9,19 @@ from tests.training.test_checkpoint import NET, make_checkpoints
 from tests.training.test_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
 from training.ema import WeightAverage
+from training.trainer import StepOptions
 
 
 def make_averaging(strategy, decay=0.5, **arguments):
     trainer = make_trainer(strategy, **arguments)
-    trainer = type(trainer)(
+    return type(trainer)(
         strategy,
         trainer.backbone,
         trainer.head,
         trainer.optimizer,
         trainer.decayed_variables,
-        average=WeightAverage(trainer.backbone, decay),
+        StepOptions(average=WeightAverage(trainer.backbone, decay)),
     )
-    return trainer
 
 
 def values(net):
@@ -46,13 +46,13 @@ def test_against_numpy(decay):
         expected = [
             d * old + (1 - d) * new for old, new in zip(expected, values(trainer.backbone), strict=True)
         ]
-        for one, two in zip(expected, values(trainer.average.net), strict=True):
+        for one, two in zip(expected, values(trainer.options.average.net), strict=True):
             np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
-    names = {variable.path.split("/")[-1] for variable in trainer.average.net.variables}
+    names = {variable.path.split("/")[-1] for variable in trainer.options.average.net.variables}
     assert {"kernel", "moving_mean", "moving_variance"} <= names
     assert any(
         not np.array_equal(one, two)
-        for one, two in zip(values(trainer.backbone), values(trainer.average.net), strict=True)
+        for one, two in zip(values(trainer.backbone), values(trainer.options.average.net), strict=True)
     )
 
 
@@ -61,7 +61,7 @@ def test_training_is_as_without():
     for step in range(3):
         for trainer in (plain, averaging):
             trainer.train_step(*batch(step, 8))
-        averaging.average.net(batch(9, 4)[0], training=False)
+        averaging.options.average.net(batch(9, 4)[0], training=False)
     for one, two in zip(weights(plain), weights(averaging), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -80,7 +80,7 @@ def test_two_replicas(two_replicas):
         if "moving" in v.path
     ]
     assert all(not np.array_equal(one, two) for one, two in moving)
-    for one, two in zip(expected, values(trainer.average.net), strict=True):
+    for one, two in zip(expected, values(trainer.options.average.net), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
 
 
@@ -96,7 +96,9 @@ def test_goes_on_bit_for_bit(tmp_path):
         trainer.train_step(*batch(2, 8))
     for one, two in zip(weights(unbroken), weights(resumed), strict=True):
         np.testing.assert_array_equal(one, two)
-    for one, two in zip(values(unbroken.average.net), values(resumed.average.net), strict=True):
+    for one, two in zip(
+        values(unbroken.options.average.net), values(resumed.options.average.net), strict=True
+    ):
         np.testing.assert_array_equal(one, two)
 
 

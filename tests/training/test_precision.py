@@ -13,7 +13,7 @@ from tests.training.test_trainer import HEADS, SIZE, batch, weights
 from training.distribution import make_strategy
 from training.loss_scale import LossScale, check_loss_scale
 from training.optimizers import MomentumSGD
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -53,7 +53,7 @@ def make_trainer(strategy, dtype, probe=False, loss_scale=None, **arguments):
         optimizer = MomentumSGD(0.003, 0.9)
         scale = LossScale(*loss_scale) if loss_scale else None
     decayed = [*decayed_variables(backbone), *head.trainable_variables]
-    return Trainer(strategy, backbone, head, optimizer, decayed, loss_scale=scale, **arguments)
+    return Trainer(strategy, backbone, head, optimizer, decayed, StepOptions(loss_scale=scale, **arguments))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_float16", 0.003), ("mixed_bfloat16", 0.01)])
@@ -121,7 +121,7 @@ def test_gradients_that_are_infinite_without_a_scale_are_shown():
     trainer.backbone.get_layer("probe").factor.assign(np.nan)
     shown = [float(trainer.train_step(*batch(0, 8))["gradient_norm"]) for _ in range(2)]
     assert shown[0] == 0.0 and np.isnan(shown[1])
-    assert float(trainer.loss_scale.scale) == 1.0
+    assert float(trainer.options.loss_scale.scale) == 1.0
 
 
 def test_the_scale_is_saved_and_the_run_goes_on_bit_for_bit(tmp_path):

@@ -11,7 +11,7 @@ from tests.training.test_trainer import IDENTITIES, batch, small_net, weights
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD, check_recipe, decay_in_loss, make_optimizer, make_schedule
 from training.schedules import FallingSchedule, StepSchedule
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 
 
 def flags(*given):
@@ -28,7 +28,7 @@ def make_trainer(strategy, *given):
     decayed = [*decayed_variables(backbone), head.centres]
     trained = backbone.trainable_variables + head.trainable_variables
     decay = decay_in_loss(optimizer, args.weight_decay, trained, decayed)
-    return Trainer(strategy, backbone, head, optimizer, decayed, weight_decay=decay)
+    return Trainer(strategy, backbone, head, optimizer, decayed, StepOptions(weight_decay=decay))
 
 
 def adam(m, v, step, epsilon):
@@ -72,7 +72,7 @@ def test_against_numpy(name):
 def test_weights_are_decayed_once_and_only_those_that_the_loss_would(name):
     """Without gradients, only the decay moves a weight."""
     trainer = make_trainer(make_strategy(), f"--optimizer={name}", "--weight_decay=0.5")
-    assert trainer.weight_decay == 0
+    assert trainer.options.weight_decay == 0
     for variable in trainer._variables:  # biases start at 0, where a decay would not be seen
         variable.assign(tf.ones(variable.shape))
     before = {v.path: v.numpy() for v in trainer._variables}

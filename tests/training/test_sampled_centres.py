@@ -10,7 +10,7 @@ from losses.build import build_loss
 from losses.identity_sample import identity_sample
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 
 IDENTITIES, PIXELS, DIM, BATCH = 40, (2, 2, 3), 8, 8
 
@@ -29,7 +29,9 @@ def make_trainer(strategy=None, sample_rate=0.3, loss="arcface", weight_decay=0.
         head.build(backbone.output_shape)
         optimizer = MomentumSGD(rate, 0.9)
     decayed = [backbone.trainable_variables[0], *head.trainable_variables]
-    return Trainer(strategy, backbone, head, optimizer, decayed, weight_decay=weight_decay, **arguments)
+    return Trainer(
+        strategy, backbone, head, optimizer, decayed, StepOptions(weight_decay=weight_decay, **arguments)
+    )
 
 
 def batch(step):
@@ -45,7 +47,7 @@ def sample(step, rate=0.3):
 def columns(trainer):
     """Centres and their velocities, `(dim, num_identities)` each."""
     rows = trainer.head.centres.numpy(), trainer.optimizer.momentums[-1].numpy()
-    return [value.T if trainer.head.sampled_variables else value for value in rows]
+    return [value.T if trainer.head.sample_rate < 1 else value for value in rows]
 
 
 def weights(trainer):

@@ -15,7 +15,7 @@ from losses.variants import LOSSES
 from training.centres import shard_devices
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 
 IDENTITIES, PIXELS, DIM, BATCH = 7, (2, 2, 3), 5, 8
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def make_trainer(
     if sharded:
         head.shard(shard_devices(strategy))
     decayed = [backbone.trainable_variables[0], *head.trainable_variables]
-    return Trainer(strategy, backbone, head, optimizer, decayed, weight_decay=0.05, **arguments)
+    return Trainer(strategy, backbone, head, optimizer, decayed, StepOptions(weight_decay=0.05, **arguments))
 
 
 def batch(step):
@@ -51,7 +51,7 @@ def weights(trainer):
     values = [*trainer.backbone.get_weights(), *(v.numpy() for v in trainer.optimizer.variables[2:-1])]
     if not trainer.head.sharded:
         return [*values, trainer.head.centres.numpy(), trainer.optimizer.momentums[-1].numpy()]
-    return [*values, trainer.head.shards.joined().numpy(), trainer._sampled._velocities.joined().numpy()]
+    return [*values, trainer.head.shards.joined().numpy(), trainer._centres.velocities.joined().numpy()]
 
 
 def largest_difference(strategy, loss, clip_norm):

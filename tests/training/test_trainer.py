@@ -13,7 +13,7 @@ from nets.layers.prelu import PReLU
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD
 from training.schedules import LinearRise, StepSchedule
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 
 SIZE = (16, 16)
 IDENTITIES = 6
@@ -38,7 +38,7 @@ def make_trainer(strategy, rate=0.01, make_head=None, **arguments):
         head.build(backbone.output_shape)
         optimizer = MomentumSGD(rate, 0.9)
     decayed = [*decayed_variables(backbone), *head.trainable_variables]
-    return Trainer(strategy, backbone, head, optimizer, decayed, **arguments)
+    return Trainer(strategy, backbone, head, optimizer, decayed, StepOptions(**arguments))
 
 
 def batch(seed, size):
