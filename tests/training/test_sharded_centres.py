@@ -76,7 +76,8 @@ def largest_difference(strategy, loss, clip_norm):
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("loss", SHARDED)
 def test_two_shards_equal_the_dense_layer(two_replicas, loss, clip_norm):
-    assert largest_difference(two_replicas, loss, clip_norm) < 1e-5
+    # Float32 rounding, which five steps enlarge; how much depends on the processor.
+    assert largest_difference(two_replicas, loss, clip_norm) < 2e-5
 
 
 def test_four_shards_equal_the_dense_layer():
