@@ -5,10 +5,10 @@ import dataclasses
 import typing
 
 # Keys of a field's metadata that are not arguments of `add_argument`.
-_FLAGS = "flags"
+_FLAGS, _MINIMUM = "flags", "minimum"
 
 
-def option(default=dataclasses.MISSING, help="", *, flags=(), **argument):
+def option(default=dataclasses.MISSING, help="", *, flags=(), minimum=None, **argument) -> typing.Any:
     """A field of a dataclass that is also a command-line flag.
 
     The flag is called like the field. A field that may be left out and has no default of its own has the
@@ -18,6 +18,7 @@ def option(default=dataclasses.MISSING, help="", *, flags=(), **argument):
         default: value of the flag when it is not given. Without a default the flag is required.
         help: str, what `--help` says about it.
         flags: sequence of str, names to use instead, such as `("--weight_decay", "--weight_deacy")`.
+        minimum: smallest valid value.
         **argument: arguments of `argparse.ArgumentParser.add_argument`, such as `type`, `nargs` or `choices`.
 
     Returns:
@@ -31,7 +32,8 @@ def option(default=dataclasses.MISSING, help="", *, flags=(), **argument):
     >>> parse_options(argparse.ArgumentParser(), Options, ["--batch_size", "8"])
     Options(batch_size=8)
     """
-    return dataclasses.field(default=default, metadata={_FLAGS: tuple(flags), "help": help, **argument})
+    own = {_FLAGS: tuple(flags), _MINIMUM: minimum}
+    return dataclasses.field(default=default, metadata={**own, "help": help, **argument})
 
 
 def parse_options(parser, options_class, argv=None, *, defaults=None, faithful=None, presets=None):
@@ -39,7 +41,8 @@ def parse_options(parser, options_class, argv=None, *, defaults=None, faithful=N
 
     A field of `options_class` is either an `option` or a dataclass of options. The latter becomes a group
     of flags in `--help`: the first line of its docstring is the title, the next paragraph the description.
-    A class may have a method `problems` that yields one sentence for each wrong value and names the flag.
+    A class may have a method `problems` that yields one sentence for each wrong value and names the flag;
+    values below an option's `minimum` are reported without it.
     The problems of all classes are shown together.
 
     Args:
@@ -60,7 +63,39 @@ def parse_options(parser, options_class, argv=None, *, defaults=None, faithful=N
     _add_flags(parser, options_class)
     parser.set_defaults(**(defaults or {}))
     parser.set_defaults(**_chosen_defaults(parser, argv, faithful or {}, presets or {}))
-    options = _build(options_class, vars(parser.parse_args(argv)))
+    return _build_checked(parser, options_class, vars(parser.parse_args(argv)))
+
+
+def parse_command(parser, commands, argv=None):
+    """Parses a command line that starts with the name of a command, such as `lfw --out lfw.np`.
+
+    Args:
+        parser: `argparse.ArgumentParser` with the program's name and description.
+        commands: dict from names of commands to options classes as for `parse_options`. The first line of a
+            class's docstring describes its command.
+        argv: list of str. Defaults to the arguments of the process.
+
+    Returns:
+        An instance of the options class of the command.
+
+    Raises:
+        SystemExit: with code 2 after a usage error, with code 0 after `--help`.
+    """
+    subparsers = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    parsers = {}
+    for name, options_class in commands.items():
+        summary = options_class.__doc__.partition("\n")[0]
+        parsers[name] = subparsers.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        _add_flags(parsers[name], options_class)
+    values = vars(parser.parse_args(argv))
+    name = values["command"]
+    return _build_checked(parsers[name], commands[name], values)
+
+
+def _build_checked(parser, options_class, values):
+    options = _build(options_class, values)
     problems = list(_problems(options))
     if problems:
         parser.error("\n".join(problems))
@@ -84,6 +119,7 @@ def _add_flags(parser, options_class):
             continue
         argument = dict(item.metadata)
         names = argument.pop(_FLAGS) or (f"--{item.name}",)
+        del argument[_MINIMUM]
         if item.default is dataclasses.MISSING:
             argument["required"] = True
         has_default = item.default not in (None, dataclasses.MISSING)
@@ -117,5 +153,8 @@ def _problems(options):
     if hasattr(options, "problems"):
         yield from options.problems()
     for item, group_class in _groups(type(options)):
+        value = getattr(options, item.name)
         if group_class is not None:
-            yield from _problems(getattr(options, item.name))
+            yield from _problems(value)
+        elif value is not None and item.metadata[_MINIMUM] is not None and value < item.metadata[_MINIMUM]:
+            yield f"--{item.name}: expected at least {item.metadata[_MINIMUM]}, received {value}."

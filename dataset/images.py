@@ -53,10 +53,10 @@ def check_image(
 
 def _check_jpeg(image, image_size, verify):
     try:
-        received = simplejpeg.decode_jpeg_header(image)[:2]
+        height, width = map(int, simplejpeg.decode_jpeg_header(image)[:2])
     except ValueError as error:
         raise ValueError(f"expected a JPEG, received a damaged header: {error}") from None
-    _check_size(image_size, received)
+    _check_size(image_size, (height, width))
     # Some writers pad with zeros.
     if not image.rstrip(b"\0").endswith(_JPEG_END):
         raise ValueError(
@@ -69,7 +69,7 @@ def _check_jpeg(image, image_size, verify):
             simplejpeg.decode_jpeg(image, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
         except ValueError as error:
             raise ValueError(f"expected a JPEG, received damaged data: {error}") from None
-    return received
+    return height, width
 
 
 def _check_png(image, image_size, verify):

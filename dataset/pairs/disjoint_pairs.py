@@ -1,38 +1,36 @@
-"""Genuine and impostor pairs of one's own data, in folds that share no identity."""
+"""Draws genuine and impostor pairs from your own data, in folds that share no identity."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 
-def make_disjoint_pairs(items, num_folds, pairs_per_fold, seed=0):
-    """Chooses pairs at random: as many genuine as impostor ones, as many in every fold.
+def make_disjoint_pairs(
+    items: Mapping[str, Sequence[str]], num_folds: int, pairs_per_fold: int, seed: int = 0
+) -> list[tuple[int, str, str, bool]]:
+    """Draws as many genuine as impostor pairs at random, the same number in every fold.
 
-    Each identity belongs to one fold, so a threshold is never tested on people that it was found
-    on. No pair comes twice, none is of an item with itself. Within a fold all identities take
-    part equally often, as far as they have the items for it: one with thousands does not outweigh
-    the others. Where the fold with the fewest pairs has fewer than were asked for, all have as few.
+    Each identity belongs to one fold, so a threshold is never tested on people that it was found on. No
+    pair occurs twice, and no item is paired with itself. Within a fold all identities take part equally
+    often, as far as they have enough items, so one with thousands of items does not dominate. If the
+    smallest fold has fewer pairs than `pairs_per_fold`, all folds get that many.
 
     Args:
-        items: dict, identity -> sequence of its items: images or videos.
-        num_folds: int >= 2.
-        pairs_per_fold: int > 0, of each kind, at most.
-        seed: int >= 0. Defaults to `0`.
+        items: identity -> its items: images or videos.
+        num_folds: at least 2.
+        pairs_per_fold: largest number of pairs of each kind in a fold, at least 1.
+        seed: at least 0. Defaults to `0`.
 
     Returns:
-        List of `(fold, first item, second item, is same)`, folds from 1 and in order, in each the
-        genuine pairs first. `even_folds` of `eval/scoring/verification.py` finds the same folds.
+        `(fold, first item, second item, is same)`, fold by fold from 1, the genuine pairs of each fold first.
+        `even_folds` of `eval/scoring/verification.py` finds the same folds.
 
     Raises:
-        ValueError: an option out of range, or a fold would have no genuine or no impostor pair.
+        ValueError: a fold would have no genuine or no impostor pair.
     """
-    for name, value, least in (
-        ("number of folds", num_folds, 2),
-        ("pairs per fold", pairs_per_fold, 1),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name}: expected at least {least}, received {value}")
     groups = list(items.values())
     sizes = np.array([len(group) for group in groups], np.int64)
     _check_identities(sizes, num_folds)
@@ -63,10 +61,10 @@ def _check_identities(sizes, num_folds):
 
 
 def _deal(sizes, num_folds, pairs_per_fold, rng):
-    """Identities of each fold: the biggest first, each to whichever fold has the fewest pairs.
+    """Deals identities to folds, the largest first, each to the fold with the fewest pairs.
 
-    A fold of one identity has none yet, so each gets a second before any gets a third. An identity
-    with a single item adds no genuine pair, and goes where there are the fewest identities.
+    A fold with one identity has no pairs yet, so each fold gets a second identity before any gets a third.
+    An identity with a single item adds no genuine pair and goes to the fold with the fewest identities.
     """
     order = rng.permutation(sizes.size)
     order = order[np.argsort(-sizes[order], kind="stable")]
@@ -86,7 +84,7 @@ def _deal(sizes, num_folds, pairs_per_fold, rng):
 
 
 def _num_pairs(num_items, num_genuine):
-    """How many pairs of each kind a fold has."""
+    """Returns how many pairs of each kind a fold has."""
     return np.minimum(num_genuine, _choose_two(num_items) - num_genuine)
 
 
@@ -100,8 +98,8 @@ def _genuine(members, num_pairs, rng):
 
 
 def _impostor(members, num_pairs, rng):
-    # With the identities on a circle: neighbours first, then those two apart, and so on. Each round
-    # is fair to all, and the rounds find every two of them once.
+    # Put the identities on a circle and pair neighbours first, then those two apart, and so on. Each round
+    # is fair to all identities, and the rounds find every pair of them once.
     numbers = np.arange(min(num_pairs, _choose_two(len(members))))
     distances, firsts = np.divmod(numbers, len(members))
     seconds = (firsts + distances + 1) % len(members)
@@ -114,7 +112,7 @@ def _impostor(members, num_pairs, rng):
 
 
 def _shares(capacities, total):
-    """Shares out `total` equally, as far as the capacities go; they must suffice."""
+    """Divides `total` equally, as far as the capacities allow. Their sum must be at least `total`."""
     shares = np.zeros_like(capacities)
     while left := total - shares.sum():
         takers = np.flatnonzero(shares < capacities)[:left]

@@ -1,33 +1,29 @@
-"""The official `pairs.txt` of LFW."""
+"""Reads the list of pairs of Labeled Faces in the Wild (LFW), `pairs.txt`."""
 
 from pathlib import Path
 
 _LINE = "Name, number, number or Name, number, Name, number"
 
 
-def read_lfw_pairs(path):
+def read_lfw_pairs(path: Path) -> list[tuple[str, str, bool]]:
     """Reads `pairs.txt`, or another list in its format.
 
-    Lines are `Name<TAB>i<TAB>j`, two images of one person, or `Name<TAB>i<TAB>Name<TAB>j`, of two. The
-    first line may say how many there are: `10<TAB>300` is ten folds, each of 300 of the first kind and
-    then 300 of the second; a single number is one fold.
+    Lines are `Name<TAB>i<TAB>j` for two images of one person, or `Name<TAB>i<TAB>Name<TAB>j` for two people.
+    The first line may state the counts: `10<TAB>300` is ten folds, each with 300 genuine pairs and then 300
+    impostor pairs; a single number is one fold.
 
     References:
     - [Labeled Faces in the Wild](http://vis-www.cs.umass.edu/lfw/), its README
 
-    Args:
-        path: str or Path.
-
     Returns:
-        List of `(first image, second image, is same)`, in the order of the file; images as
-        `Name/Name_0001`, without an ending.
+        `(first image, second image, is same)` in the order of the file; images as `Name/Name_0001`, without
+        a suffix.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line that cannot be read, or other pairs than the first line says. The message
-            names the file, and the line where there is one.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line cannot be read, or the pairs are not those that the first line states. The message
+            names the file, and the line if there is one.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list of pairs")
     counts, pairs, places = None, [], []

@@ -1,6 +1,7 @@
-"""Writes pairs of images in the forms that `dataset.pairs.image_pairs` reads."""
+"""Writes pairs of images in the formats that `dataset.pairs.image_pairs` reads."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,43 +10,38 @@ from common.files import atomic_file
 from dataset.images import check_image, decode_picture
 
 _PROTOCOL = 4  # from Python 3.4 on
+_MOST_LISTED = 5
 
 
-def check_pair_file(path):
-    """Raises `ValueError` where `write_image_pairs` does not know the form from the ending."""
-    if Path(path).suffix not in _WRITERS:
-        raise ValueError(f"{path}: expected an ending {', '.join(_WRITERS)}, received '{Path(path).suffix}'")
+def write_image_pairs(path: Path, root: Path, pairs: Sequence[tuple[str, str, bool]]) -> tuple[int, int]:
+    """Writes a verification set in the format that the suffix of `path` names.
 
-
-def write_image_pairs(path, root, pairs):
-    """Writes a verification set; its form is told by the ending.
-
-    `.bin` is a pickle of `(images, is_same)`: files as they are, two to a pair. `.np` is a pickle of
+    `.bin` is a pickle of `(images, is_same)`: unchanged image files, two per pair. `.np` is a pickle of
     `(positives, negatives)`: lists of `[image1, image2]`, uint8 RGB arrays. `.txt` has lines
-    `same,first_image,second_image`. The first and the last keep the order of the pairs, the
-    second keeps it within each kind. All images are read, and checked, before anything is written.
+    `same,first_image,second_image`. `.bin` and `.txt` keep the order of the pairs, `.np` keeps it within
+    each kind. All images are read and checked before anything is written.
 
     Args:
-        path: str or Path. An existing file is replaced.
-        root: str or Path, the folder that the images are in.
-        pairs: sequence of `(first image, second image, is same)`: two paths relative to `root`, and a bool.
+        path: an existing file is replaced.
+        root: folder that contains the images.
+        pairs: `(first image, second image, is same)`, with paths relative to `root`.
 
     Returns:
         `(height, width)` of the images.
 
     Raises:
-        FileNotFoundError: an image is not there.
-        ValueError: another ending, no pairs, images that are damaged or not of one size, or a path
-            that cannot stand in a `.txt`.
+        FileNotFoundError: an image does not exist.
+        ValueError: the suffix is unknown, there are no pairs, images are damaged or differ in size, or a
+            `.txt` cannot hold a path.
     """
-    path = Path(path)
-    check_pair_file(path)
+    if path.suffix not in PAIR_SUFFIXES:
+        raise ValueError(f"{path}: expected an ending {', '.join(PAIR_SUFFIXES)}, received '{path.suffix}'")
     if not pairs:
         raise ValueError(f"{path}: expected at least one pair of images, received none")
-    images, image_size = _read_images(Path(root), pairs)
+    images = _read_images(root, pairs)
     with atomic_file(path) as file:
         _WRITERS[path.suffix](file, pairs, images)
-    return image_size
+    return check_image(images[pairs[0][0]], verify="header")
 
 
 def _read_images(root, pairs):
@@ -60,14 +56,13 @@ def _read_images(root, pairs):
         else:
             image_size, first = received, first or name
     if damaged:
-        more = f" (and {len(damaged) - 5} more)" if len(damaged) > 5 else ""
-        size = "" if first is None else ", all of one size, {}x{} as {} has".format(*image_size, first)
+        size = "" if image_size is None else ", all of one size, {}x{} as {} has".format(*image_size, first)
+        listed = "; ".join(damaged[:_MOST_LISTED])
+        more = f" (and {len(damaged) - _MOST_LISTED} more)" if len(damaged) > _MOST_LISTED else ""
         raise ValueError(
-            f"{root}: expected {len(names)} sound images{size}; {len(damaged)} are not: "
-            + "; ".join(damaged[:5])
-            + more
+            f"{root}: expected {len(names)} sound images{size}; {len(damaged)} are not: {listed}{more}"
         )
-    return images, image_size
+    return images
 
 
 def _write_bin(file, pairs, images):
@@ -93,3 +88,4 @@ def _write_txt(file, pairs, images):
 
 
 _WRITERS = {".bin": _write_bin, ".np": _write_np, ".txt": _write_txt}
+PAIR_SUFFIXES = tuple(_WRITERS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -197,10 +196,9 @@ def _scan(prefix, paths, progress):
     # One list and one hash per size, because the most frequent size is known only at the end.
     by_size = collections.defaultdict(lambda: ([], hashlib.sha256()))
     jobs = [paths[first : first + _FRAMES_PER_JOB] for first in range(0, len(paths), _FRAMES_PER_JOB)]
-    with (
-        ThreadPoolExecutor(_WORKERS) as pool,
-        contextlib.closing(pool.map(functools.partial(_check_some, prefix), jobs)) as results,
-    ):
+    pool = ThreadPoolExecutor(_WORKERS)
+    try:
+        results = pool.map(functools.partial(_check_some, prefix), jobs)
         for job, checked in zip(jobs, results, strict=True):
             for path, (size, outcome) in zip(job, checked, strict=True):
                 if size is None:
@@ -209,8 +207,12 @@ def _scan(prefix, paths, progress):
                 by_size[size][0].append(path)
                 by_size[size][1].update(os.fsencode(path) + b"\0" + outcome)
             progress.update(len(job))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    image_size = max(by_size, key=lambda size: len(by_size[size][0]), default=None)
+    if not by_size:
+        return None, unusable, ""
+    image_size = max(by_size, key=lambda size: len(by_size[size][0]))
     for size, (others, _) in by_size.items():
         if size != image_size:
             reason = "expected {}x{} as most frames have, received {}x{}".format(*image_size, *size)

@@ -1,7 +1,10 @@
-"""Which videos to compare: `splits.txt` of YouTube Faces, and the list of videos with a wrong identity."""
+"""Reads and writes pairs of videos: `splits.txt` of YouTube Faces, and the list of wrong videos."""
+
+from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,11 +20,11 @@ class VideoPairs:
     """Pairs of videos, in the order of the file.
 
     Attributes:
-        path: Path, the file read.
-        videos: tuple of str, `Name/number`, each once, in the order in which they first appear.
-        first, second: int64 arrays, shape `(num_pairs,)`: numbers of videos.
-        is_same: bool array, shape `(num_pairs,)`.
-        splits: int64 array, shape `(num_pairs,)`, from 0: the split that the file gives each pair.
+        path: the file read.
+        videos: unique names `Name/number`, in the order in which they first appear.
+        first, second: int64 `(num_pairs,)`: indices into `videos`.
+        is_same: bool `(num_pairs,)`.
+        splits: int64 `(num_pairs,)`, at least 0: the split that the file gives each pair.
     """
 
     path: Path
@@ -31,29 +34,26 @@ class VideoPairs:
     is_same: np.ndarray
     splits: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.is_same)
 
 
-def read_video_pairs(path):
+def read_video_pairs(path: str | Path) -> VideoPairs:
     """Reads `splits.txt` or `splits_corrected.txt`, with or without a header line.
 
-    Lines are `split, pair number, first video, second video, is same`. Spaces around commas, empty
-    lines, the pair number and columns after the fifth do not count.
+    Lines are `split, pair number, first video, second video, is same`. Spaces around commas, empty lines,
+    the pair number and columns after the fifth are ignored.
 
     References:
     - YouTube Faces, `splits.txt`
     - margin-centre-face, `[ytf] splits`: always with a header; its splits are ignored (fidelity row 20)
 
     Args:
-        path: str or Path, UTF-8.
-
-    Returns:
-        A `VideoPairs`.
+        path: text file in UTF-8.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line that cannot be read, or no pairs. The message names file and line.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line cannot be read, or there are no pairs. The message names file and line.
     """
     path = Path(path)
     numbers, rows = {}, []
@@ -76,18 +76,17 @@ def read_video_pairs(path):
     return VideoPairs(path, tuple(numbers), first, second, is_same.astype(bool), splits)
 
 
-def write_video_pairs(path, pairs):
-    """Writes pairs of videos as `splits.txt` has them, without a header.
+def write_video_pairs(path: Path, pairs: Iterable[tuple[int, str, str, bool]]) -> None:
+    """Writes pairs of videos in the format of `splits.txt`, without a header.
 
     Args:
-        path: str or Path. An existing file is replaced.
-        pairs: iterable of `(split, first video, second video, is same)`: an int from 0, two names as
-            `Name/number`, and a bool. Pair numbers are counted from 1 within a split.
+        path: an existing file is replaced.
+        pairs: `(split, first video, second video, is same)`, with splits from 0 and videos as `Name/number`.
+            Pair numbers are counted from 1 within a split.
 
     Raises:
-        ValueError: no pairs, or a name that cannot stand in such a file.
+        ValueError: there are no pairs, or the format cannot hold a name.
     """
-    path = Path(path)
     counts = collections.Counter()
     lines = []
     for split, *names, is_same in pairs:
@@ -100,25 +99,25 @@ def write_video_pairs(path, pairs):
         file.write("".join(lines).encode())
 
 
-def read_wrong_videos(path):
+def read_wrong_videos(path: str | Path) -> tuple[str, ...]:
     """Reads a list of videos with a wrong identity, such as the original's `ytf-error.txt`.
 
     Args:
-        path: str or Path, UTF-8: one `Name/number` to a line. Empty lines do not count: in the
-            original one of them dropped every pair (fidelity row 21).
+        path: text file in UTF-8 with one `Name/number` per line. Empty lines are ignored; in the original
+            one of them dropped every pair (fidelity row 21).
 
     Returns:
-        Tuple of str, each video once; empty if there is none.
+        Each video once.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line that cannot be the name of a video. The message names file and line.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line cannot be the name of a video. The message names file and line.
     """
     return tuple(dict.fromkeys(_video(place, line) for place, line in _lines(Path(path))))
 
 
 def _lines(path):
-    """Yields the lines that are not empty, each with its place for messages."""
+    """Yields `(place for messages, line)` for each line that is not empty."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -131,10 +130,10 @@ def _lines(path):
 
 
 def _video(place, name):
-    """The name in its one spelling, or a `ValueError` if it is none."""
+    """Returns the normalised name of a video."""
     video = PurePosixPath(name)
     is_inside = bool(video.parts) and not video.is_absolute() and ".." not in video.parts
-    # A name with any of these could be written, and not be read again.
+    # A name with one of these characters could be written but not read back.
     if not is_inside or name != name.strip() or any(mark in name for mark in ",\n\r\0"):
         raise ValueError(f"{place}: expected a video as Name/number, a relative path, received {name!r}")
     return str(video)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.options import option, parse_options
+from common.options import option, parse_command, parse_options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,3 +94,33 @@ def test_help_names_groups_and_defaults(capsys):
 def test_a_flag_without_default_is_required():
     with pytest.raises(SystemExit):
         parse_options(argparse.ArgumentParser(), Options, [])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CountOptions:
+    """Counts words."""
+
+    out: Path = option(help="where to", type=Path)
+    most: int | None = option(None, "words", type=int, minimum=1)
+
+
+def parse_words(*argv):
+    parser = argparse.ArgumentParser(prog="words")
+    return parse_command(parser, {"count": CountOptions, "rate": RateOptions}, argv)
+
+
+def test_a_command_has_options_of_its_own(capsys):
+    assert parse_words("count", "--out", "a", "--most", "1") == CountOptions(out=Path("a"), most=1)
+    assert parse_words("count", "--out", "a") == CountOptions(out=Path("a"))
+    assert parse_words("rate", "--lr_values", "1") == RateOptions(lr_values=(1.0,))
+    with pytest.raises(SystemExit):
+        parse_words("--help")
+    assert "Counts words." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [(), ("sum",), ("count",), ("count", "--out", "a", "--most", "0")])
+def test_wrong_commands(argv, capsys):
+    with pytest.raises(SystemExit) as error:
+        parse_words(*argv)
+    assert error.value.code == 2
+    assert ("--most: expected at least 1, received 0" in capsys.readouterr().err) == ("0" in argv)

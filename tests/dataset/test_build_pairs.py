@@ -14,6 +14,7 @@ from dataset.pairs.lfw import read_lfw_pairs
 from dataset.pairs.pair_files import write_image_pairs
 from dataset.pairs.video_pairs import read_video_pairs
 from eval.scoring.verification import even_folds
+from tests.dataset.samples import encoded_image, with_orientation
 
 PAIRS = """\
 2\t2
@@ -55,11 +56,9 @@ def run(*arguments):
 
 
 def failure(*arguments):
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(SystemExit, match=r"^dataset\.build_pairs: ") as error:
         run(*arguments)
-    message = str(error.value)
-    assert message.startswith("dataset.build_pairs: ")
-    return message
+    return str(error.value)
 
 
 def batch(pairs):
@@ -425,10 +424,21 @@ class TestVideos:
 
 
 @pytest.mark.parametrize("command", ["lfw", "ytf", "images"])
-def test_unknown_ending(tmp_path, command):
+def test_unknown_ending(tmp_path, command, capsys):
     arguments = {"images": ("--root", tmp_path)}.get(command, ())
-    message = failure(command, *arguments, "--out", tmp_path / "pairs.pkl")
-    assert "pairs.pkl: expected an ending .bin, .np, .txt, received '.pkl'" in message
+    with pytest.raises(SystemExit):
+        run(command, *arguments, "--out", tmp_path / "pairs.pkl")
+    assert "pairs.pkl: expected an ending .bin, .np, .txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("images", "--folds", 1), ("images", "--pairs_per_fold", 0), ("videos", "--seed", -1)]
+)
+def test_values_out_of_range(tmp_path, arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        run(*arguments, "--root", tmp_path, "--out", tmp_path / "pairs.txt")
+    assert error.value.code == 2
+    assert f"{arguments[1]}: expected at least" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["images", "videos"])
@@ -436,7 +446,7 @@ def test_a_file_that_is_there_stays(own, tmp_path, command):
     out = tmp_path / "own.txt"
     out.write_text("mine")
     message = failure(command, "--root", own, "--out", out)
-    assert "own.txt: is there already; --overwrite replaces it" in message
+    assert "own.txt: already exists. Give --overwrite" in message
     assert out.read_text() == "mine"
 
 
@@ -464,6 +474,13 @@ class TestWriteImagePairs:
         write_image_pairs(tmp_path / "pairs.bin", tmp_path, [("a.png", "a.png", np.True_)])
         with (tmp_path / "pairs.bin").open("rb") as file:
             assert pickle.load(file)[1][0] is True
+
+    def test_an_exif_orientation_is_ignored(self, tmp_path):
+        image = encoded_image(0, 24, 20)
+        (tmp_path / "a.jpg").write_bytes(image)
+        (tmp_path / "b.jpg").write_bytes(with_orientation(image))
+        assert write_image_pairs(tmp_path / "p.np", tmp_path, [("a.jpg", "b.jpg", True)]) == (24, 20)
+        np.testing.assert_array_equal(*read_pairs(tmp_path / "p.np").batch(0, 2))
 
     def test_unknown_ending(self, tmp_path):
         with pytest.raises(ValueError, match=r"expected an ending .bin, .np, .txt, received ''"):

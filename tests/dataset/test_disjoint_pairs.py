@@ -148,9 +148,6 @@ def test_many_identities():
 @pytest.mark.parametrize(
     ("sizes", "options", "message"),
     [
-        ([2] * 20, (1, 5), "number of folds: expected at least 2, received 1"),
-        ([2] * 20, (10, 0), "pairs per fold: expected at least 1, received 0"),
-        ([2] * 20, (10, 5, -1), "seed: expected at least 0, received -1"),
         ([2] * 9 + [1] * 30, (10, 5), "at least 10 identities with two .* received 9 of 39 identities"),
         ([2] * 19, (10, 5), "expected at least 20 identities, an impostor pair .* received 19"),
         ([], (10, 5), "at least 10 identities with two .* received 0 of 0"),

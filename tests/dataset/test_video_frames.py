@@ -166,8 +166,8 @@ class TestFindFrames:
             def update(self, count):
                 raise KeyboardInterrupt
 
-        def shut_down(pool, wait=True):
-            shutdown(pool, False)
+        def shut_down(pool, wait=True, *, cancel_futures=False):
+            shutdown(pool, False, cancel_futures=cancel_futures)
             stopping.set()
             shutdown(pool, wait)
 

@@ -1,0 +1,150 @@
+"""Chooses the pairs of each command of `python -m dataset.build_pairs` and writes them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from dataset.build_pairs.options import (
+    ImagesOptions,
+    LfwOptions,
+    PublishedPairOptions,
+    VideosOptions,
+    YtfOptions,
+)
+from dataset.config import read_config
+from dataset.images import SUFFIXES
+from dataset.pairs.disjoint_pairs import make_disjoint_pairs
+from dataset.pairs.image_folders import list_identities, list_images, list_videos
+from dataset.pairs.lfw import read_lfw_pairs
+from dataset.pairs.pair_files import write_image_pairs
+from dataset.pairs.video_pairs import read_video_pairs, write_video_pairs
+
+logger = logging.getLogger(__name__)
+
+_MOST_LISTED = 5
+
+
+def build_lfw(options: LfwOptions) -> None:
+    """Writes pairs in the format of LFW's `pairs.txt`."""
+    images, pairs = _paths(options, "lfw", images="prefix", pairs="pairs")
+    rows = read_lfw_pairs(pairs)
+    found = {stem: _find_image(images, stem) for *stems, _ in rows for stem in stems}
+    rows = _available(rows, found, options.allow_missing, f"{images}: {{}} of {{}} images are missing")
+    _write_images(options.out, images, [(found[first], found[second], same) for first, second, same in rows])
+
+
+def build_ytf(options: YtfOptions) -> None:
+    """Writes a pair of frames for each pair of videos in `splits.txt`, in its order.
+
+    A random frame depends only on the seed, the pair and the side.
+    """
+    prefix, splits = _paths(options, "ytf", prefix="prefix", splits="splits")
+    pairs = read_video_pairs(splits)
+    frames = {video: list_images(prefix / video) for video in pairs.videos}
+    rows = [
+        (pairs.videos[first], pairs.videos[second], bool(is_same))
+        for first, second, is_same in zip(pairs.first, pairs.second, pairs.is_same, strict=True)
+    ]
+    rows = _available(rows, frames, options.allow_missing, f"{prefix}: {{}} of {{}} videos have no frames")
+
+    def choose(video, *key):
+        names = frames[video]
+        middle = (len(names) - 1) // 2
+        number = {"first": 0, "middle": middle, "random": _hash(options.seed, *key)}[options.frame]
+        return f"{video}/{names[number % len(names)]}"
+
+    chosen = [
+        (choose(first, first, second, 1), choose(second, first, second, 2), is_same)
+        for first, second, is_same in rows
+    ]
+    _write_images(options.out, prefix, chosen)
+
+
+def build_images(options: ImagesOptions) -> None:
+    """Writes pairs of the images in `identity/image.jpg`."""
+    identities = list_identities(options.root)
+    rows = _disjoint_pairs(options.root, identities, options.folds, options.pairs_per_fold, options.seed)
+    _write_images(options.out, options.root, [row for _, *row in rows])
+
+
+def build_videos(options: VideosOptions) -> None:
+    """Writes splits of the videos in `identity/video/frame.jpg`."""
+    videos = list_videos(options.root)
+    rows = _disjoint_pairs(options.root, videos, options.splits, options.pairs_per_split, options.seed)
+    write_video_pairs(options.out, rows)
+    _log_counts(options.out, rows, "videos")
+
+
+def _paths(options: PublishedPairOptions, section: str, **keys: str) -> list[Path]:
+    """Returns the paths of the flags in `keys`. The config's `[section] key` stands for a missing flag."""
+    missing = [flag for flag in keys if getattr(options, flag) is None]
+    if not missing:
+        return [getattr(options, flag) for flag in keys]
+    try:
+        config = getattr(read_config(options.config), section)
+    except FileNotFoundError as error:
+        flags = " and ".join(f"--{flag}" for flag in missing)
+        raise FileNotFoundError(f"expected {flags}, or a config: {error}") from None
+    for flag in missing:
+        if getattr(config, keys[flag]) is None:
+            raise ValueError(
+                f"{options.config}: section [{section}]: expected key '{keys[flag]}', or --{flag}"
+            )
+    return [getattr(options, flag) or getattr(config, key) for flag, key in keys.items()]
+
+
+def _find_image(root, stem):
+    return next((stem + suffix for suffix in SUFFIXES if (root / (stem + suffix)).is_file()), None)
+
+
+def _available(rows, found, allow_missing, message):
+    """Returns the pairs of which both sides were found. Raises an error if others are not allowed."""
+    missing = [name for name, files in found.items() if not files]
+    if not missing:
+        return rows
+    message = f"{message.format(len(missing), len(found))}, first {', '.join(missing[:_MOST_LISTED])}"
+    if not allow_missing:
+        raise FileNotFoundError(f"{message}; --allow_missing leaves out their pairs")
+    kept = [row for row in rows if found[row[0]] and found[row[1]]]
+    logger.warning("%s", message)
+    logger.warning(
+        "%d of %d pairs are left out: the folds are no longer the official ones",
+        len(rows) - len(kept),
+        len(rows),
+    )
+    return kept
+
+
+def _disjoint_pairs(root, items, num_folds, pairs_per_fold, seed):
+    try:
+        rows = make_disjoint_pairs(items, num_folds, pairs_per_fold, seed)
+    except ValueError as error:
+        raise ValueError(f"{root}: {error}") from None
+    num_pairs = len(rows) // (2 * num_folds)
+    if num_pairs < pairs_per_fold:
+        logger.warning("expected %d pairs of each kind per fold, the data has %d", pairs_per_fold, num_pairs)
+    return rows
+
+
+def _hash(*key):
+    """Returns a pseudo-random number that is the same on every machine and with every version."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest())
+
+
+def _write_images(out, root, pairs):
+    height, width = write_image_pairs(out, root, pairs)
+    _log_counts(out, pairs, f"{height}x{width} images")
+
+
+def _log_counts(out, rows, items):
+    num_genuine = sum(is_same for *_, is_same in rows)
+    logger.info(
+        "%s: %d pairs of %s, %d genuine and %d impostor",
+        out,
+        len(rows),
+        items,
+        num_genuine,
+        len(rows) - num_genuine,
+    )
