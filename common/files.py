@@ -1,21 +1,32 @@
-"""Files that are either complete or absent, whatever kills the program."""
+"""Files and folders that are complete or absent after a crash, file locks, checksums and readable sizes."""
 
 import contextlib
+import fcntl
+import glob
+import hashlib
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+_SYNC_THREADS = 16  # A file system commits concurrent syncs together.
 
 
 @contextlib.contextmanager
-def atomic_file(path):
-    """A binary file to write, which gets its name only once it is complete and on disk.
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a binary file that gets its name only once it is complete and on disk.
 
-    Until then it is called `{name}.tmp` beside `path`. If the block raises, nothing
-    is left; after a kill the temporary file may be, and whoever owns the folder removes it.
+    Until then it is called `{name}.{process id}.tmp`, in the same folder, which is created if needed. An
+    exception removes it. A killed process leaves it, and whoever owns the folder has to remove it.
 
     Args:
-        path: Path. An existing file is replaced.
+        path: an existing file is replaced.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -24,49 +35,150 @@ def atomic_file(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder):
-    """Makes renames inside `folder` survive a power cut: they belong to the folder, not to the files."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def write_file(path: Path, content: bytes | str) -> None:
+    """Writes a whole file with `atomic_file`. Text is encoded as UTF-8."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, values: Any, **options: Any) -> None:
+    """Writes values as indented JSON with `atomic_file`.
+
+    Args:
+        path: an existing file is replaced.
+        values: anything that JSON can hold.
+        **options: arguments of `json.dumps`.
+    """
+    write_file(path, json.dumps(values, indent=1, **options) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of names in a folder, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def remove_folder(path):
-    """Removes a folder so that a kill on the way leaves nothing half removed under its name.
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Creates a folder that gets its name only once it is complete and on disk.
 
-    Until it is gone it is called `.{name}.old`; after a kill whoever owns the folder above removes that.
+    Until then it is called `.{name}.{process id}.tmp`. An exception removes it, and a folder that was at
+    `path` stays as it was. The next call for the same path removes what a killed process left.
+
+    Args:
+        path: an existing folder is replaced.
     """
-    old = path.with_name(f".{path.name}.old")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    temporary = _hidden(path, "tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+            list(pool.map(sync, [*temporary.rglob("*"), temporary]))
+        replace_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Renames a complete folder to `path` and removes the folder that was there."""
+    old = _hidden(path, "old")
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder. A kill on the way leaves nothing half removed under its name."""
+    old = _hidden(path, "old")
     path.rename(old)
     shutil.rmtree(old)
 
 
-@contextlib.contextmanager
-def atomic_folder(path):
-    """A folder to fill, which gets its name only once it is complete.
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of a folder that they were writing, replacing or removing."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        process, _, kind = leftover.name.removeprefix(f".{path.name}.").partition(".")
+        if kind in ("tmp", "old") and process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
-    Until then it is called `.{name}.tmp`. If the block raises, nothing is left, and a folder that was
-    at `path` stays as it was.
+
+def _hidden(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # It runs as somebody else.
+    return True
+
+
+class FileLock:
+    """A lock between processes. The system frees it when its holder ends.
+
+    A context manager, which closes it.
 
     Args:
-        path: Path. An existing folder is replaced.
+        path: the file to lock, which is created and stays.
     """
-    temporary, old = (path.with_name(f".{path.name}.{kind}") for kind in ("tmp", "old"))
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def acquire(self, *, shared: bool = False, wait: bool = False) -> None:
+        """Takes the lock, or changes the kind of one that this object holds.
+
+        Args:
+            shared: let other processes hold it at the same time, if they share it, too.
+            wait: wait for other processes.
+
+        Raises:
+            BlockingIOError: another process holds the lock, and `wait` is false.
+        """
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(self._file, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{self.path}: another process holds this lock. Wait until it has finished."
+            ) from None
+
+    def close(self) -> None:
+        """Frees the lock."""
+        self._file.close()
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def readable_size(num_bytes: float) -> str:
+    """Returns a number of bytes with three digits and a unit, such as `1.5 GB`."""
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while num_bytes >= 999.5 and len(units) > 1:  # 999.5 kB would be 1e+03 kB.
+        num_bytes /= 1000
+        del units[0]
+    return f"{num_bytes:.3g} {units[0]}"

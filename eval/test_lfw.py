@@ -5,14 +5,13 @@ python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from common.files import atomic_file
+from common.files import file_sha256, write_json
 from common.flags import parse_flags
 from dataset.config import NPDATA_ORDERS
 from dataset.pairs.image_pairs import read_pairs
@@ -22,7 +21,6 @@ from eval.scoring.insightface_protocol import VAL_FAR, evaluate_insightface
 from eval.scoring.metrics import bootstrap_intervals, verification_metrics
 from eval.scoring.verification import RULES, evaluate_pairs, even_folds, original_folds
 from nets.importers.model_files import find_model, model_sha256
-from nets.importers.training_checkpoint import sha256
 
 _FOLDS = {"even": even_folds, "original": original_folds}
 _PROTOCOLS = ("folds", "insightface")
@@ -70,7 +68,7 @@ def _score(args):
         embeddings = embed_pairs(model, pairs, args.batch_size, progress=True, flip=args.flip)
         score = _score_insightface if args.protocol == "insightface" else _score_folds
         scores[name] = {
-            "data": {"path": str(path), "sha256": sha256(path)},
+            "data": {"path": str(path), "sha256": file_sha256(path)},
             "engine": {**dataclasses.asdict(engine), "version": engine.version},
             "num_pairs": len(pairs),
             **score(name, *embeddings, pairs.is_same, args),
@@ -83,9 +81,7 @@ def _score(args):
             "faithful": args.faithful,
             "sets": scores,
         }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(args.output) as file:
-            file.write(json.dumps(content, indent=1).encode() + b"\n")
+        write_json(args.output, content)
 
 
 def _score_folds(name, first, second, is_same, args):

@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from common.files import atomic_folder
+from common.files import atomic_folder, file_sha256
 from common.flags import parse_flags
 from dataset.config import read_config
 from dataset.pairs.video_frames import find_frames
@@ -26,7 +26,6 @@ from eval.scoring.video_distances import DEFAULT_METHOD, METHODS
 from eval.scoring.videos import VideoProtocol, evaluate_videos
 from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 from nets.importers.model_files import find_model, model_sha256
-from nets.importers.training_checkpoint import sha256
 
 _NUM_COMPARED = 16  # frames that engines embed, to see whether they agree and which is faster
 
@@ -105,8 +104,8 @@ def _evaluate(args, command):
         },
         inputs=Inputs(
             model=InputFile(str(model_path), model_hash),
-            splits=InputFile(str(splits), sha256(splits)),
-            ytf_error=InputFile(str(ytf_error), sha256(ytf_error)) if ytf_error else None,
+            splits=InputFile(str(splits), file_sha256(splits)),
+            ytf_error=InputFile(str(ytf_error), file_sha256(ytf_error)) if ytf_error else None,
             frames=InputFrames(str(prefix), **of_frames),
         ),
         engine=engine,

@@ -6,10 +6,9 @@ python -m export.saved_model --model_path=output/ckpt --out=model
 import argparse
 import json
 import os
-import shutil
 from pathlib import Path
 
-from common.files import sync_folder
+from common.files import atomic_folder
 
 
 def export_saved_model(backbone, path, face_size=(112, 112)):
@@ -61,19 +60,12 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
     module = tf.Module()
     setattr(module, VARIABLES, [variable.value for variable in net.variables])
     module.fast = [variable.value for variable in fast.variables]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with atomic_folder(path) as folder:
         try:
-            tf.saved_model.save(module, str(temporary), signatures={"serving_default": serve, "raw": raw})
+            tf.saved_model.save(module, str(folder), signatures={"serving_default": serve, "raw": raw})
         except tf.errors.OpError as error:
-            raise OSError(f"{temporary}: cannot write the model: {error.message}") from None
-        (temporary / NET_NAME).write_text(json.dumps(net.net) + "\n")
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(path.parent)
+            raise OSError(f"{path}: cannot write the model: {error.message}") from None
+        (folder / NET_NAME).write_text(json.dumps(net.net) + "\n")
 
 
 def main(argv=None):

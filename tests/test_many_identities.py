@@ -37,7 +37,7 @@ def test_centres_that_do_not_fit(data, caplog, monkeypatch):
     monkeypatch.setattr(free_memory, "device_memory", lambda strategy: 70_000)
     assert train_centre.main(flags(data)) == 1
     assert (
-        "centres: expected them to fit into the 0.1 MB that a device has free, 6 of them need" in caplog.text
+        "centres: expected them to fit into the 70 kB that a device has free, 6 of them need" in caplog.text
     )
     assert "--sample_rate 0.5 would fit" in caplog.text
 

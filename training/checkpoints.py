@@ -2,21 +2,19 @@
 
 import json
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
 
 import tensorflow as tf
 
-from common.files import atomic_file, remove_folder, sync_folder
+from common.files import atomic_folder, file_sha256, remove_folder, write_json
 from nets.importers.training_checkpoint import (
     MANIFEST_NAME,
     STATE_NAME,
     VERSION,
     checkpoint_folders,
     newest_checkpoint,
-    sha256,
 )
 
 logger = logging.getLogger(__name__)
@@ -77,8 +75,7 @@ class Checkpoints:
         target = self.folder / _name(step)
         manifest = {"version": VERSION, "step": step, **self.run, "best_steps": best_steps, **scores}
         if step == self.saved_step and (target / MANIFEST_NAME).is_file():
-            with atomic_file(target / MANIFEST_NAME) as file:
-                file.write(_encode({**manifest, "sha256": self._checksums}))
+            write_json(target / MANIFEST_NAME, {**manifest, "sha256": self._checksums})
         else:
             self._write(target, manifest)
         self._remove_old(target, best_steps)
@@ -91,28 +88,14 @@ class Checkpoints:
         self.saved_step = None
 
     def _write(self, target, manifest):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
+        # It replaces one that is damaged, or that belongs to a run that was set back to an older step.
+        with atomic_folder(target) as folder:
             try:
-                self.state.write(str(temporary / STATE_NAME))
+                self.state.write(str(folder / STATE_NAME))
             except tf.errors.OpError as error:
-                raise OSError(f"{temporary}: cannot write the checkpoint: {error.message}") from None
-            files = sorted(temporary.iterdir())
-            checksums = {file.name: sha256(file) for file in files}
-            (temporary / MANIFEST_NAME).write_bytes(_encode({**manifest, "sha256": checksums}))
-            for file in [*files, temporary / MANIFEST_NAME]:
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-            sync_folder(temporary)
-            if target.exists():  # damaged, or of a run that was set back to an older step
-                remove_folder(target)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        sync_folder(target.parent)
+                raise OSError(f"{target}: cannot write the checkpoint: {error.message}") from None
+            checksums = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+            write_json(folder / MANIFEST_NAME, {**manifest, "sha256": checksums})
         self.saved_step, self._checksums = manifest["step"], checksums
 
     def _remove_old(self, target, best_steps):
@@ -168,10 +151,6 @@ class Checkpoints:
 
 def _name(step):
     return f"step_{step:08d}"
-
-
-def _encode(manifest):
-    return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
 class SavedModels:

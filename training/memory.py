@@ -5,6 +5,8 @@ import math
 import shutil
 from pathlib import Path
 
+from common.files import readable_size
+
 
 def host_memory(root="/"):
     """Bytes that this process can still take, by what the system and its container say.
@@ -107,8 +109,8 @@ class CentreMemory:
         return self.centres + self.velocities + self.logits + self.copies
 
     def __str__(self):
-        parts = ((_readable(size), name) for name, size in dataclasses.asdict(self).items())
-        return f"{_readable(self.total)} ({', '.join(f'{name} {size}' for size, name in parts)})"
+        parts = ((readable_size(size), name) for name, size in dataclasses.asdict(self).items())
+        return f"{readable_size(self.total)} ({', '.join(f'{name} {size}' for size, name in parts)})"
 
 
 def centre_memory(num_centres, dim, batch_size, sample_rate=1.0, num_shards=1):
@@ -163,13 +165,9 @@ def require_memory(num_centres, dim, batch_size, sample_rate, free, num_shards=1
     else:
         advice = "no --sample_rate would fit; give a smaller --batch_size, fewer identities or more memory"
     raise ValueError(
-        f"centres: expected them to fit into the {_readable(free)} that a device has free, "
+        f"centres: expected them to fit into the {readable_size(free)} that a device has free, "
         f"{num_centres} of them need {need} on each; {advice}"
     )
-
-
-def _readable(size):
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 # Layers whose gradient needs neither what comes in nor what goes out; `Flatten` is a view.
@@ -305,20 +303,12 @@ def check_disk(needs):
         what = " and ".join(what for _, _, what in parts)
         if need > free:
             raise ValueError(
-                f"{folder}: expected {as_size(need)} free for {what}, received {as_size(free)} free; "
+                f"{folder}: expected {readable_size(need)} free for {what}, "
+                f"received {readable_size(free)} free; "
                 "--saver_maxkeep and --ckpt_interval say how many SavedModels there will be"
             )
-        lines.append(f"disk: {what} need {as_size(need)}, {as_size(free)} free at {folder}")
+        lines.append(f"disk: {what} need {readable_size(need)}, {readable_size(free)} free at {folder}")
     return lines
-
-
-def as_size(size):
-    """Bytes in words, such as `1.5 GB`."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
 
 
 def _as_list(tensors):

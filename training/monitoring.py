@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.files import atomic_file
+from common.files import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +284,5 @@ def write_bad_step(folder: Path, step: int, terms: dict[str, float], batches: An
     if batches.bad_images:
         lines += ["", "If one of these bad images was drawn, another image of the batch replaced it:", ""]
         lines += [f"  {reason}" for reason in batches.bad_images.values()]
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(("\n".join(lines) + "\n").encode())
+    write_file(path, "\n".join(lines) + "\n")
     return path

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from common.files import atomic_file
-from training.memory import as_size, check_disk, memory_needs, num_bytes, num_exports
+from common.files import readable_size, write_file
+from training.memory import check_disk, memory_needs, num_bytes, num_exports
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +54,7 @@ def write_batch_picture(path, images, labels, group=1):
         )
         cell = picture[top + height : top + height + _STRIP, left : left + width]
         cv2.putText(cell, label, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(cv2.imencode(".png", picture)[1].tobytes())
+    write_file(path, cv2.imencode(".png", picture)[1].tobytes())
 
 
 # A device that takes more than this share of what the input can give will wait for it now and then.
@@ -214,7 +212,7 @@ class Preflight:
             yield (
                 f"data: {manifest.source}: {manifest.num_images} images of {manifest.num_identities} "
                 f"identities, {height}x{width}, in {len(manifest.shards)} shard(s) of "
-                f"{as_size(manifest.num_bytes)}; the net gets {order} of {input_height}x{input_width}, "
+                f"{readable_size(manifest.num_bytes)}; the net gets {order} of {input_height}x{input_width}, "
                 f"{is_mirrored}"
             )
 
@@ -225,9 +223,9 @@ class Preflight:
         needs = memory_needs(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
         if trainer.options.average is not None:
             needs["average"] = num_bytes(trainer.options.average.net.variables)
-        parts = ", ".join(f"{name} {as_size(value)}" for name, value in needs.items() if value)
+        parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
         return (
-            f"memory: at least {as_size(sum(needs.values()))} for a step of {size} images on each of "
+            f"memory: at least {readable_size(sum(needs.values()))} for a step of {size} images on each of "
             f"{num_replicas} device(s): {parts}"
         )
 
@@ -247,12 +245,12 @@ class Preflight:
                 (
                     self.checkpoints.folder,
                     checkpoints * size,
-                    f"{checkpoints} more checkpoint(s) of {as_size(size)}",
+                    f"{checkpoints} more checkpoint(s) of {readable_size(size)}",
                 ),
                 (
                     self.models_path,
                     models * model_size,
-                    f"{models} more SavedModel(s) of {as_size(model_size)}",
+                    f"{models} more SavedModel(s) of {readable_size(model_size)}",
                 ),
             ]
         )

@@ -7,8 +7,6 @@ and those that cannot be read are listed in `align_failures.txt`. The program ma
 the same command goes on with what is left.
 """
 
-import contextlib
-import fcntl
 import functools
 import json
 import logging
@@ -21,7 +19,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from common.files import atomic_file
+from common.files import FileLock, write_file, write_json
 from common.processes import end_with_parent, interrupts_held
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, FaceAligner
 from dataset.align.detector import FaceDetector
@@ -98,7 +96,8 @@ def align(
     }
     dst.mkdir(parents=True, exist_ok=True)
     _settle_options(dst, options)
-    with _lock(dst):
+    with FileLock(dst / _LOCK_NAME) as lock:
+        lock.acquire()
         finished, failures = _finished_outputs(dst), _read_failures(dst)
         _write_failures(dst, failures)  # a line may have been torn by a kill
         given_up = {source for source, (kind, _) in failures.items() if kind != CENTRE_CROP}
@@ -167,10 +166,9 @@ def _settle_options(dst, options):
     """Writes the options into a new folder; otherwise they have to be the same."""
     path = dst / OPTIONS_NAME
     if not path.is_file():
-        if any(other.name != f"{OPTIONS_NAME}.tmp" for other in dst.iterdir()):
+        if any(not other.match(f"{OPTIONS_NAME}*.tmp") for other in dst.iterdir()):
             raise ValueError(f"{dst}: expected an empty folder or aligned faces, received other files")
-        with atomic_file(path) as file:
-            file.write(json.dumps(options, indent=1).encode())
+        write_json(path, options)
         return
     try:
         made_with = dict(json.loads(path.read_bytes()))
@@ -184,17 +182,6 @@ def _settle_options(dst, options):
             )
 
 
-@contextlib.contextmanager
-def _lock(dst):
-    """Held by one process at a time; the system frees it when its holder dies."""
-    with (dst / _LOCK_NAME).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(f"{dst}: expected to be alone, received another process at work there") from None
-        yield
-
-
 def _read_failures(dst):
     """dict from the path of a picture to `(kind, reason)`. Lines that are not whole do not count."""
     path = dst / FAILURES_NAME
@@ -205,8 +192,7 @@ def _read_failures(dst):
 
 def _write_failures(dst, failures):
     lines = (f"{source}\t{kind}\t{reason}\n" for source, (kind, reason) in sorted(failures.items()))
-    with atomic_file(dst / FAILURES_NAME) as file:
-        file.write("".join(lines).encode("utf-8", "surrogateescape"))
+    write_file(dst / FAILURES_NAME, "".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def _align(aligner, src, dst, job):
@@ -224,10 +210,7 @@ def _align(aligner, src, dst, job):
             file.write(line.encode("utf-8", "surrogateescape"))
             os.fsync(file.fileno())
     if image is not None:
-        path = dst / output
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(image)
+        write_file(dst / output, image)
 
 
 def _run(do_job, jobs, num_images, num_workers):

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from common.files import atomic_file, sync_folder
+from common.files import atomic_file, readable_size, remove_leftovers, replace_folder, write_file, write_json
 from common.processes import interrupts_held, single_threaded
 from dataset.images import check_image
 from dataset.records.manifest import INDEX_NAME, RECORD_DTYPE, VERSION, Manifest
@@ -146,8 +146,7 @@ class Conversion:
                 logger.info("%s: removing what is left of another conversion", self.partial)
                 shutil.rmtree(self.partial)
             work.mkdir(parents=True)
-            with atomic_file(plan_path) as file:
-                file.write(json.dumps(plan, indent=1).encode())
+            write_json(plan_path, plan)
         keep = {plan_path.name}
         for name in self.names:
             report = read_report(self.partial, name)
@@ -164,8 +163,8 @@ class Conversion:
         free = shutil.disk_usage(self.partial).free
         if free < needed:
             raise OSError(
-                f"{self.partial}: expected {needed / 1e9:.3f} GB of free disk space, "
-                f"received {free / 1e9:.3f} GB; {_GO_ON}"
+                f"{self.partial}: expected {readable_size(needed)} of free disk space, "
+                f"received {readable_size(free)}; {_GO_ON}"
             )
 
     def _write_shards(self, pending, image_size):
@@ -282,7 +281,8 @@ class Conversion:
             shards=shards,
         )
         dataclasses.replace(manifest, folder=self.partial).write()
-        replace_conversion(self.partial, self.target)
+        replace_folder(self.partial, self.target)
+        remove_work(self.target)
         return manifest
 
     def _write_index(self, num_images):
@@ -306,28 +306,10 @@ class Conversion:
 
     def _write_list(self, name, entries):
         lines = "".join(f"{description}\t{reason}\n" for _, description, reason in entries)
-        with atomic_file(self.partial / name) as file:
-            file.write(lines.encode(errors="surrogateescape"))
+        write_file(self.partial / name, lines.encode(errors="surrogateescape"))
 
 
-def replace_conversion(partial, target):
-    """Puts a complete conversion in the place of what is at `target`."""
-    old = _old(target)
-    if old.exists():
-        shutil.rmtree(old)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    sync_folder(target.parent)
+def remove_work(target):
+    """Removes what a complete conversion no longer needs. A killed process may have left it."""
     remove_leftovers(target)
-
-
-def remove_leftovers(target):
-    """Removes what a complete conversion at `target` no longer needs; a kill may have left it."""
-    for folder in (_old(target), target / WORK_FOLDER):
-        # Where the folder is read-only, they do no harm.
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _old(target):
-    return target.with_name(f"{target.name}.old")
+    shutil.rmtree(target / WORK_FOLDER, ignore_errors=True)  # harmless where the folder is read-only

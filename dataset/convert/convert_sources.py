@@ -6,13 +6,12 @@ Image bytes and labels stay as they are. Every image is checked; what is damaged
 listed in `bad_records.txt`. A conversion may be killed at any moment: the same command goes on with it.
 """
 
-import contextlib
-import fcntl
 import logging
 import os
 from pathlib import Path
 
-from dataset.convert.conversion import Conversion, remove_leftovers
+from common.files import FileLock
+from dataset.convert.conversion import Conversion, remove_work
 from dataset.images import LEVELS
 from dataset.records.manifest import MANIFEST_NAME, read_manifest
 from dataset.records.recordio import RecordReader
@@ -85,7 +84,12 @@ def convert(
     if manifest is None:
         source = _open_source(source_config, reader)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target.with_name(f".{name}.lock")):
+        with FileLock(target.with_name(f".{name}.lock")) as lock:
+            try:
+                lock.acquire()
+            except BlockingIOError:
+                logger.info("%s: waiting for another process to finish its conversion", lock.path)
+                lock.acquire(wait=True)
             # Another process may have converted it while this one waited.
             manifest, reason = _existing(target, fingerprint, overwrite)
             if manifest is None:
@@ -94,7 +98,7 @@ def convert(
                     name, source, target, seed, images_per_shard, workers or os.cpu_count(), verify, max_bad
                 )
                 return conversion.run()
-    remove_leftovers(target)
+    remove_work(target)
     logger.info("%s: %s is up to date (seed %d, verify %s)", name, target, manifest.seed, manifest.verify)
     return manifest
 
@@ -163,15 +167,3 @@ def _existing(target, fingerprint, overwrite):
     if manifest.fingerprint != fingerprint:
         return None, "its source has changed"
     return manifest, None
-
-
-@contextlib.contextmanager
-def _lock(path):
-    """Held by one process at a time; the system frees it when its holder dies."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("%s: waiting for another process to finish its conversion", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.files import atomic_file
+from common.files import write_json
 from dataset.images import check_image, decode_picture
 from dataset.pairs.image_folders import scan_images
 
@@ -252,8 +252,6 @@ def _write_memo(path, fingerprint, scan):
     kept = {"version": _VERSION, "fingerprint": fingerprint}
     kept |= dict(zip(("image_size", "unusable", "sha256"), scan, strict=True))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(json.dumps(kept, indent=1).encode() + b"\n")
+        write_json(path, kept)
     except OSError as error:
         logger.warning("%s: the next scan reads all frames again: %s", path, error)

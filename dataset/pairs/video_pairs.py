@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from common.files import atomic_file
+from common.files import write_file
 
 _COLUMNS = "split, pair number, first video, second video, is same (0 or 1)"
 _LARGEST_SPLIT = 2**31 - 1
@@ -95,8 +95,7 @@ def write_video_pairs(path: Path, pairs: Iterable[tuple[int, str, str, bool]]) -
         lines.append(f"{split}, {counts[split]}, {first}, {second}, {int(is_same)}\n")
     if not lines:
         raise ValueError(f"{path}: expected at least one pair of videos, received none")
-    with atomic_file(path) as file:
-        file.write("".join(lines).encode())
+    write_file(path, "".join(lines))
 
 
 def read_wrong_videos(path: str | Path) -> tuple[str, ...]:

@@ -5,13 +5,12 @@ manifest counts images and bytes, and is written last: a folder without one is n
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 
-from common.files import atomic_file
+from common.files import file_sha256, write_json
 
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -101,8 +100,7 @@ class Manifest:
         """Writes `manifest.json` into the folder: whole or not at all."""
         values = dataclasses.asdict(self)
         del values["folder"]
-        with atomic_file(self.folder / MANIFEST_NAME) as file:
-            file.write(json.dumps(values, indent=1).encode() + b"\n")
+        write_json(self.folder / MANIFEST_NAME, values)
 
 
 def read_manifest(folder):
@@ -153,8 +151,7 @@ def verify_checksums(manifest, progress=iter):
     """
     files = [(shard.name, shard.sha256) for shard in manifest.shards]
     for name, expected in progress([*files, (INDEX_NAME, manifest.index_sha256)]):
-        with (manifest.folder / name).open("rb") as file:
-            received = hashlib.file_digest(file, "sha256").hexdigest()
+        received = file_sha256(manifest.folder / name)
         if received != expected:
             raise ValueError(f"{manifest.folder / name}: expected SHA-256 {expected}, received {received}")
 

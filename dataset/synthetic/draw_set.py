@@ -13,7 +13,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from common.files import sync_folder
+from common.files import atomic_folder
 from dataset.synthetic.drawing import draw_face
 from dataset.synthetic.files import (
     NUM_FOLDS,
@@ -125,29 +124,21 @@ def write_set(
     if _is_there(out, parameters):
         logger.info("%s: is there already, with the same parameters", out)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    partial.mkdir()
     rng = np.random.default_rng((seed, _PLAN))
     num_vgg = max(1, identities // 3)
     trained, tested = range(identities), range(identities, identities + held_out)
-    try:
-        with _drawing_processes(workers or os.cpu_count()) as draw:
-            draw_images = functools.partial(draw, draw_image, seed)
-            draw_frames = functools.partial(draw, draw_frame, seed)
-            sizes = [images] * num_vgg
-            write_source(partial / "vgg", draw_images, trained[:num_vgg], sizes)
-            sizes = rng.integers((images + 1) // 2, images + 1, identities - num_vgg).tolist()
-            write_source(partial / "ms1m", draw_images, trained[num_vgg:], sizes)
-            write_pairs(partial, draw_images, tested, pairs, rng)
-            write_videos(partial / "ytf", draw_frames, tested, videos, frames, rng)
-            write_sheet(partial / "faces.png", draw_images, trained, images)
+    with atomic_folder(out) as partial, _drawing_processes(workers or os.cpu_count()) as draw:
+        draw_images = functools.partial(draw, draw_image, seed)
+        draw_frames = functools.partial(draw, draw_frame, seed)
+        sizes = [images] * num_vgg
+        write_source(partial / "vgg", draw_images, trained[:num_vgg], sizes)
+        sizes = rng.integers((images + 1) // 2, images + 1, identities - num_vgg).tolist()
+        write_source(partial / "ms1m", draw_images, trained[num_vgg:], sizes)
+        write_pairs(partial, draw_images, tested, pairs, rng)
+        write_videos(partial / "ytf", draw_frames, tested, videos, frames, rng)
+        write_sheet(partial / "faces.png", draw_images, trained, images)
         write_config(partial / "config.ini")
         (partial / _PARAMETERS_NAME).write_text(parameters)
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync_folder(out.parent)
     logger.info("%s: complete; %s shows some of the faces", out, out / "faces.png")
 
 

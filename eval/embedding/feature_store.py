@@ -1,7 +1,6 @@
 """Features on disk: computed once, and never twice for being interrupted."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from common.files import atomic_file
+from common.files import FileLock, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class FeatureStore:
         self.inputs = json.loads(_canonical(inputs))
         self.num_rows = num_rows
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock_file = (self.folder / LOCK_NAME).open("ab")
+        self._lock = FileLock(self.folder / LOCK_NAME)
         self._file = None
         with contextlib.ExitStack() as on_error:
             on_error.callback(self.close)
@@ -151,7 +150,7 @@ class FeatureStore:
         """
         if self._appended != self._flushed:
             os.fsync(self._file.fileno())
-            self._write_json(PROGRESS_NAME, self._appended._asdict())
+            write_json(self.folder / PROGRESS_NAME, self._appended._asdict())
             self._flushed = self._appended
             if self.is_complete:
                 self._share()
@@ -164,17 +163,17 @@ class FeatureStore:
                 self.flush()
                 self._file.close()
         finally:
-            self._lock_file.close()
+            self._lock.close()
 
     def _open(self):
         peek = self._read_progress()
         is_complete = peek is not None and peek.num_done == self.num_rows
-        self._lock(fcntl.LOCK_SH if is_complete else fcntl.LOCK_EX)
+        self._lock.acquire(shared=is_complete)
         self._compare_inputs()
         progress = self._read_progress()  # again, now that nobody changes it
         if progress is None or not self._is_sound(progress):
             logger.warning("%s: not the features that were stored: they are computed anew", self.folder)
-            self._lock(fcntl.LOCK_EX)
+            self._lock.acquire()
             # A new file: another process may have mapped the old one.
             (self.folder / FEATURES_NAME).unlink(missing_ok=True)
             progress = _Progress()
@@ -183,26 +182,22 @@ class FeatureStore:
         if self.is_complete:
             self._share()
             return
+        for leftover in self.folder.glob("*.tmp"):  # of killed processes
+            leftover.unlink()
         path = self.folder / FEATURES_NAME
         path.touch()
         self._file = path.open("r+b", buffering=0)
         self._file.truncate(progress.num_done * (progress.dim or 0) * _DTYPE.itemsize)
 
-    def _lock(self, kind):
-        try:
-            fcntl.flock(self._lock_file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"{self.folder}: another process fills or reads this store") from None
-
     def _share(self):
         """From here on nothing changes. Waits while another process, which opened it before, checks it."""
-        fcntl.flock(self._lock_file, fcntl.LOCK_SH)
+        self._lock.acquire(shared=True, wait=True)
 
     def _compare_inputs(self):
         path = self.folder / STORE_NAME
         expected = {"version": VERSION, "num_rows": self.num_rows, "inputs": self.inputs}
         if not path.exists():
-            self._write_json(STORE_NAME, expected)
+            write_json(path, expected)
             return
         try:
             received = json.loads(path.read_bytes())
@@ -260,10 +255,6 @@ class FeatureStore:
         while content:
             written = os.pwrite(self._file.fileno(), content, offset)
             content, offset = content[written:], offset + written
-
-    def _write_json(self, name, values):
-        with atomic_file(self.folder / name) as file:
-            file.write(json.dumps(values, indent=1).encode() + b"\n")
 
 
 def _canonical(inputs):

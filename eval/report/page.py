@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from common.files import atomic_file
+from common.files import write_file
 from eval.report.comparison import comparison_page
 from eval.report.figures import curves_section
 from eval.report.html import (
@@ -51,9 +51,7 @@ def write_report(runs, path):
     """
     runs = [_with_dicts(run) for run in runs]
     content = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(content.encode())
+    write_file(path, content)
 
 
 def run_page(run):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import atomic_file
+from common.files import atomic_file, write_file
 from eval.scoring.verification import RULES
 from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 
@@ -289,8 +289,7 @@ def write_run(folder, scores, arrays):
     scores_path.unlink(missing_ok=True)
     with atomic_file(pairs_path) as file:
         np.savez(file, **arrays)
-    with atomic_file(scores_path) as file:
-        file.write(content)
+    write_file(scores_path, content)
     return Run(folder, scores, arrays)
 
 

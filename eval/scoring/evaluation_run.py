@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from common.files import atomic_file
+from common.files import atomic_file, write_file
 from common.typed_json import from_json
 from eval.embedding.engines import Engine
 from eval.scoring.coverage import Coverage
@@ -269,8 +269,7 @@ def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun
     scores_path.unlink(missing_ok=True)
     with atomic_file(pairs_path) as file:
         np.savez(file, **arrays)
-    with atomic_file(scores_path) as file:
-        file.write(content)
+    write_file(scores_path, content)
     return EvaluationRun(folder, scores, pairs)
 
 

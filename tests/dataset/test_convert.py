@@ -276,9 +276,7 @@ def test_other_labels_of_their_own_are_reported(images, tmp_path, caplog):
 def test_a_full_disk_is_refused(rec, tmp_path, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=300_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(
-        OSError, match=r"faces.partial: expected 0\.\d+ GB of free disk space, received 0.000 GB"
-    ):
+    with pytest.raises(OSError, match=r"faces.partial: expected [\d.]+ [kMG]B of free disk space, received "):
         convert(rec, tmp_path, **OPTIONS)
     assert not list(tmp_path.rglob("*.tfrecord"))
 
@@ -330,9 +328,9 @@ def test_an_up_to_date_conversion_is_left_alone(rec, converted, caplog, monkeypa
 def test_leftovers_of_a_finished_run_are_removed(rec, converted, tmp_path):
     shutil.copytree(converted.folder, tmp_path / "faces")
     (tmp_path / "faces" / "work").mkdir()
-    (tmp_path / "faces.old").mkdir()
+    (tmp_path / f".faces.{1 << 30}.old").mkdir()
     convert(rec, tmp_path)
-    assert not (tmp_path / "faces" / "work").exists() and not (tmp_path / "faces.old").exists()
+    assert not (tmp_path / "faces" / "work").exists() and not list(tmp_path.glob("*.old"))
 
 
 def test_a_changed_source_replaces_its_conversion_once_complete(images, own_rec, converted, tmp_path):

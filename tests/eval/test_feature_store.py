@@ -294,7 +294,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("content", [b"", b'{"num_done": 28, "di'])
     def test_before_the_new_progress_had_its_name(self, half, content):
-        (half / "progress.json.tmp").write_bytes(content)
+        (half / "progress.json.7.tmp").write_bytes(content)
         self.reopened(half, 21)
 
     @pytest.mark.parametrize("written", [0, 1, DIM * 4 + 3, 7 * DIM * 4])
@@ -334,8 +334,8 @@ class TestKilled:
             store.flush()
             assert steps == [
                 "features.f32",
-                "progress.json.tmp",
-                "progress.json.tmp -> progress.json",
+                f"progress.json.{os.getpid()}.tmp",
+                f"progress.json.{os.getpid()}.tmp -> progress.json",
                 store.folder.name,
             ]
             store.flush()
@@ -394,7 +394,7 @@ class TestTwoProcesses:
     def test_one_fills(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=21)
-            with pytest.raises(BlockingIOError, match=f"{store.folder}: another process fills"):
+            with pytest.raises(BlockingIOError, match=f"{store.folder}/lock"):
                 FeatureStore(tmp_path, INPUTS, NUM_ROWS)
             with FeatureStore(tmp_path, INPUTS | {"flip": True}, NUM_ROWS):
                 pass

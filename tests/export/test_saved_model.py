@@ -157,7 +157,7 @@ def test_no_space_for_it(saved, tmp_path):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
     try:
-        with pytest.raises(OSError, match=r"\.model\.tmp: cannot write the model: .*too large"):
+        with pytest.raises(OSError, match=r"model: cannot write the model: .*too large"):
             export_saved_model(saved[0], tmp_path / "model")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)

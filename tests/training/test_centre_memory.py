@@ -44,7 +44,7 @@ def test_size_of_the_sample_is_that_of_the_loss():
 
 def test_what_is_printed():
     printed = str(centre_memory(1_000_000, 512, 64))
-    assert printed == "12.3 GB (centres 2.0 GB, velocities 2.0 GB, logits 512.0 MB, copies 7.7 GB)"
+    assert printed == "12.3 GB (centres 2.05 GB, velocities 2.05 GB, logits 512 MB, copies 7.68 GB)"
 
 
 def test_what_fits_and_what_does_not():
@@ -52,7 +52,7 @@ def test_what_fits_and_what_does_not():
     assert require_memory(1000, 512, 64, 1.0, need.total) == need
     assert require_memory(1000, 512, 64, 1.0, None) == need
     with pytest.raises(
-        ValueError, match=r"the 12\.3 MB that .* 1000 of them need 12\.3 MB \(centres 2\.0 MB"
+        ValueError, match=r"the 12\.3 MB that .* 1000 of them need 12\.3 MB \(centres 2\.05 MB"
     ):
         require_memory(1000, 512, 64, 1.0, need.total - 1)
     with pytest.raises(ValueError, match=r"--sample_rate 0\.5 would fit"):

@@ -135,14 +135,6 @@ def test_disk(tmp_path, monkeypatch):
         needs.check_disk(parts)
 
 
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [(1, "1 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (34e6, "34 MB"), (2.5e12, "2.5e+03 GB")],
-)
-def test_sizes_in_words(size, words):
-    assert needs.as_size(size) == words
-
-
 def test_speeds(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(speed_check, "time", SimpleNamespace(perf_counter=lambda: now[0]))

@@ -162,7 +162,7 @@ def test_full_disk_on_the_way(tmp_path, monkeypatch, caplog):
     assert loop.run() == 0
     for step in (3, 4):
         assert f"step {step}: " in caplog.text
-        assert f".step_0000000{step}.tmp: cannot write the checkpoint: No space left" in caplog.text
+        assert f"step_0000000{step}: cannot write the checkpoint: No space left" in caplog.text
     assert "step 2: [Errno 28] No space left on device; what was saved before is still there" in caplog.text
     # The best checkpoint, 2, stayed until there was a better one.
     assert names(tmp_path / "full" / "ckpt") == ["step_00000002", "step_00000005", "step_00000006"]
@@ -218,7 +218,7 @@ def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 
 
 def test_leftovers_of_models_are_removed(tmp_path):
-    for name in (".iter_2_lfw_0.1_ytf_0.0.tmp", ".iter_1_lfw_0.1_ytf_0.0.old", "mine"):
+    for name in (".iter_2_lfw_0.1_ytf_0.0.7.tmp", ".iter_1_lfw_0.1_ytf_0.0.7.old", "mine"):
         (tmp_path / "models" / name).mkdir(parents=True)
     assert scored_loop(tmp_path).run() == 0
     assert names(tmp_path / "models") == [*MODELS, "mine"]

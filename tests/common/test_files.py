@@ -1,0 +1,99 @@
+"""Atomic files and folders, locks, checksums and sizes."""
+
+import os
+import threading
+
+import pytest
+
+from common import files
+from common.files import FileLock, atomic_file, atomic_folder, readable_size, remove_leftovers, write_json
+
+NOT_RUNNING = 1 << 30  # more than the largest process id of Linux
+
+
+def fails_in(context):
+    with pytest.raises(RuntimeError), context:
+        raise RuntimeError
+
+
+def test_a_file_has_its_name_once_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "file"
+    with atomic_file(path) as file:
+        file.write(b"one")
+        assert [other.name for other in path.parent.iterdir()] == [f"file.{os.getpid()}.tmp"]
+    assert path.read_bytes() == b"one"
+    fails_in(atomic_file(path))
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == b"one"
+
+
+def test_json(tmp_path):
+    write_json(tmp_path / "a", {"ü": [1]})
+    assert (tmp_path / "a").read_bytes() == b'{\n "\\u00fc": [\n  1\n ]\n}\n'
+
+
+def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "folder"
+    for content in ("one", "two"):
+        with atomic_folder(path) as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "file").write_text(content)
+            assert path.exists() == (content == "two")
+    fails_in(atomic_folder(path))
+    assert list(path.parent.iterdir()) == [path] and (path / "inner" / "file").read_text() == "two"
+
+
+def test_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, sync = [], files.sync
+
+    def record(path):
+        synced.append((path.name, (tmp_path / "folder").exists()))
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", record)
+    with atomic_folder(tmp_path / "folder") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").touch()
+    before = [name for name, is_renamed in synced if not is_renamed]
+    assert sorted(before) == [folder.name, "file", "inner"]
+    assert synced[3:] == [(tmp_path.name, True)]
+
+
+def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
+    mine = [f".folder.{os.getpid()}.tmp", f".folder.{os.getppid()}.old"]
+    others = [".folder.old", ".folder.1.2.tmp", f".other.{NOT_RUNNING}.tmp", f".folder.{NOT_RUNNING}.new"]
+    for name in (*mine, *others, f".folder.{NOT_RUNNING}.tmp", f".folder.{NOT_RUNNING}.old"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path / "folder")
+    assert {path.name for path in tmp_path.iterdir()} == {*mine, *others}
+
+
+def test_lock(tmp_path):
+    path = tmp_path / "lock"
+    with FileLock(path) as first, FileLock(path) as second:
+        first.acquire(shared=True)
+        second.acquire(shared=True)
+        with pytest.raises(BlockingIOError, match=str(path)):
+            first.acquire()
+        waiting = threading.Thread(target=first.acquire, kwargs={"wait": True})
+        waiting.start()
+        assert waiting.is_alive()
+        second.close()
+        waiting.join(10)
+        assert not waiting.is_alive()
+    with FileLock(path) as third:
+        third.acquire()
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "expected"),
+    [
+        (1, "1 bytes"),
+        (999, "999 bytes"),
+        (1500, "1.5 kB"),
+        (999_600, "1 MB"),
+        (34e6, "34 MB"),
+        (2e15, "2e+03 TB"),
+    ],
+)
+def test_readable_size(num_bytes, expected):
+    assert readable_size(num_bytes) == expected
