@@ -73,25 +73,25 @@ def torch_variables(backbone):
     return mappings
 
 
-def load_insightface(path):
-    """Builds the iresnet that a file's names and shapes tell of, and loads its weights.
+def load_insightface(path: str | Path) -> Backbone:
+    """Loads the weights of an iresnet; the names and shapes of the tensors tell which one it is.
 
-    Nothing in the file is run. The net takes what all nets here take (BGR, `(pixel - 127.5) / 128`);
-    what was mapped and what was ignored goes to the log.
+    Runs no code from the file. The backbone takes the same input as all backbones here (BGR,
+    `(pixel - 127.5) / 128`). The log tells which tensors were mapped and which were ignored.
 
     References:
-    - InsightFace, `recognition/arcface_torch`: `train_v2.py` (what is saved), `torch2onnx.py`
+    - InsightFace, `recognition/arcface_torch`: `train_v2.py` (the saved objects), `torch2onnx.py`
 
     Args:
-        path: str or Path: a `.onnx` file, or PyTorch's `state_dict` in any other, also in a dict
-            with other things beside it, and with `module.` before its names.
+        path: a `.onnx` file, or any other file with PyTorch's `state_dict`. That may be inside a dict with
+            other objects, and its names may begin with `module.`.
 
     Returns:
-        `nets.backbone.Backbone`, float32.
+        The backbone, float32.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a damaged file, one of another net, or one that lacks tensors.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, holds another net or lacks tensors.
 
     Example:
 
@@ -99,18 +99,29 @@ def load_insightface(path):
     'iresnet50'
     """
     path = Path(path)
-    state = read_onnx_iresnet(path) if path.suffix == ".onnx" else _read_state_dict(path)
-    ignored = {name for name in state if name.endswith(f".{_IGNORED}")}
+    if path.suffix == ".onnx":
+        arrays = read_onnx_iresnet(path)
+        return _build(path, {name: array.shape for name, array in arrays.items()}, arrays.__getitem__)
+    with TorchFile(path) as file:
+        tensors = _find_state_dict(path, file.contents)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        return _build(path, shapes, lambda name: file.read(tensors[name]))
+
+
+def _build(path, shapes, read):
+    ignored = {name for name in shapes if name.endswith(f".{_IGNORED}")}
     try:
-        backbone = Backbone(**identify_net({name: array.shape for name, array in state.items()}))
+        backbone = Backbone(**identify_net(shapes))
         mappings = torch_variables(backbone)
-        _check_complete(state.keys() - ignored, mappings.keys(), backbone.architecture)
-        for name, (variable, shape, transform) in mappings.items():
-            if state[name].shape != shape:
-                raise ValueError(f"{name}: expected shape {shape}, received {state[name].shape}")
-            variable.assign(transform(state[name].astype(np.float32)))
+        _check_complete(shapes.keys() - ignored, mappings.keys(), backbone.architecture)
+        for name, mapping in mappings.items():
+            if shapes[name] != mapping.shape:
+                raise ValueError(f"{name}: expected shape {mapping.shape}, received {shapes[name]}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    # One tensor at a time: a hostile file may name the same bytes many times.
+    for name, mapping in mappings.items():
+        mapping.variable.assign(mapping.transform(read(name).astype(np.float32)))
     logger.info("net: %s", backbone.net)
     logger.info("mapped: %d tensors, none missing", len(mappings))
     logger.info("ignored: %d %s", len(ignored), _IGNORED)
@@ -154,17 +165,16 @@ def identify_net(shapes):
     }
 
 
-def _read_state_dict(path):
-    with TorchFile(path) as file:
-        contents = file.contents if isinstance(file.contents, dict) else {}
-        dicts = [contents, *(value for value in contents.values() if isinstance(value, dict))]
-        found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
-        if len(found) != 1:
-            received = ", ".join(map(str, list(contents)[:_SHOWN_NAMES])) or "no dict"
-            raise ValueError(
-                f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received} ..."
-            )
-        return {name: file.read(tensor) for name, tensor in found[0].items()}
+def _find_state_dict(path, contents):
+    contents = contents if isinstance(contents, dict) else {}
+    dicts = [contents, *(value for value in contents.values() if isinstance(value, dict))]
+    found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
+    if len(found) != 1:
+        received = ", ".join(map(str, list(contents)[:_SHOWN_NAMES])) or "no dict"
+        raise ValueError(
+            f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received} ..."
+        )
+    return found[0]
 
 
 def _tensors(state):

@@ -1,17 +1,18 @@
 """Reads the tensors of a PyTorch file without PyTorch, and without running anything that is in it.
 
-`torch.save` writes a zip: a pickle of the objects, and an entry with the bytes of every storage. A pickle
-is a program for a stack machine that can call any function by its name. This is such a machine
-cut down to dicts, lists, numbers, strings and tensors; it looks nothing up and calls nothing.
+`torch.save` writes a zip: a pickle of the objects, and an entry with the bytes of every storage.
 """
 
 import dataclasses
+import io
 import math
-import pickletools  # takes a pickle apart into its instructions, and runs none
 import zipfile
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+
+from .restricted_pickle import Global, RefusedPickle, RestrictedUnpickler
 
 _DTYPES = {
     "torch DoubleStorage": "f8",
@@ -25,45 +26,35 @@ _DTYPES = {
     "torch ByteStorage": "u1",
     "torch BoolStorage": "?",
 }
-_ORDERED_DICT = "collections OrderedDict"
-_TENSOR = "torch._utils _rebuild_tensor_v2"
-_PARAMETER = "torch._utils _rebuild_parameter"
-# Complete: all that a file may name, and each stands for nothing but its name.
-_GLOBALS = frozenset((_ORDERED_DICT, _TENSOR, _PARAMETER, *_DTYPES))
 _OLDER_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6: a pickled magic number
-_EXPECTED = "expected only tensors, dicts, lists, tuples, numbers and strings"
 
 
 @dataclasses.dataclass(frozen=True)
 class TorchTensor:
-    """Where a tensor lies; `offset` and `strides` count elements of its storage."""
+    """Where a tensor is stored; `offset` and `strides` count elements of its storage."""
 
     storage: str
     dtype: str
     offset: int
-    shape: tuple
-    strides: tuple
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 class TorchFile:
     """A file of `torch.save`, PyTorch 1.6 or newer, as plain tensors. A context manager.
 
-    Nothing in the file is run. Sizes, offsets and strides are checked when it is opened, the bytes
-    of a tensor against their checksum when it is read.
+    Opening checks sizes, offsets and strides. Reading a tensor compares its bytes with their checksum.
 
     References:
     - PyTorch, `torch/serialization.py::_save` and `torch/_utils.py::_rebuild_tensor_v2`: the format
 
-    Args:
-        path: str or Path.
-
     Attributes:
-        contents: what was saved, with a `TorchTensor` for each tensor or parameter, and
-            dicts without the attributes that PyTorch hangs on them (`_metadata`).
+        contents: the saved object, with a `TorchTensor` for each tensor or parameter, and
+            dicts without the attributes that PyTorch adds to them (`_metadata`).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: another format, a damaged file, or one that holds anything else than
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another format, is damaged, or holds anything other than
             tensors, dicts, lists, tuples, numbers and strings.
 
     Example:
@@ -73,36 +64,38 @@ class TorchFile:
     dtype('float32')
     """
 
-    def __init__(self, path):
+    contents: Any
+
+    def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._bytes = {}
+        self._bytes: dict[str, bytes] = {}
         if not self._path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         try:
             self._zip = zipfile.ZipFile(self._path)
         except zipfile.BadZipFile:
-            raise ValueError(f"{path}: {self._another_format()}") from None
+            raise ValueError(f"{path}: {self._describe_other_format()}") from None
         try:
             self._folder = self._find_folder()
             self._order = self._byte_order()
-            self.contents = _Machine(self._entry("data.pkl"), self._sizes()).run()
+            start = f"{self._folder}data/"
+            sizes = {
+                entry.filename.removeprefix(start): entry.file_size
+                for entry in self._zip.infolist()
+                if entry.filename.startswith(start)
+            }
+            self.contents = _TensorUnpickler(io.BytesIO(self._entry("data.pkl")), sizes).load()
         except (ValueError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
             self.close()
             raise ValueError(f"{path}: {error}") from None
 
-    def read(self, tensor):
-        """The values of a tensor.
-
-        Args:
-            tensor: `TorchTensor` of this file.
-
-        Returns:
-            Array of the file's dtype; float16 and bfloat16 become float32, which is exact.
+    def read(self, tensor: TorchTensor) -> np.ndarray:
+        """Returns the values of a tensor in the file's dtype; float16 and bfloat16 become float32 exactly.
 
         Raises:
             ValueError: the bytes do not match their checksum.
         """
-        dtype = np.dtype(_DTYPES[tensor.dtype]).newbyteorder(self._order)
+        dtype = np.dtype(self._order + _DTYPES[tensor.dtype])
         try:
             if tensor.storage not in self._bytes:
                 self._bytes[tensor.storage] = self._entry(f"data/{tensor.storage}")
@@ -116,17 +109,17 @@ class TorchFile:
         native = np.float32 if dtype.str[1:] == "f2" else dtype.newbyteorder("=")
         return values.astype(native, copy=False)
 
-    def close(self):
-        """Closes the file; arrays that were read stay."""
+    def close(self) -> None:
+        """Closes the file. Arrays that were read stay valid."""
         self._zip.close()
 
-    def __enter__(self):
+    def __enter__(self) -> "TorchFile":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _another_format(self):
+    def _describe_other_format(self):
         with self._path.open("rb") as file:
             start = file.read(len(_OLDER_START))
         received = (
@@ -139,9 +132,8 @@ class TorchFile:
 
     def _find_folder(self):
         entries = self._zip.infolist()
-        folders = [
-            entry.filename[: -len("data.pkl")] for entry in entries if entry.filename.endswith("/data.pkl")
-        ]
+        names = [entry.filename for entry in entries]
+        folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if len(folders) != 1:
             raise ValueError(f"expected one data.pkl, as torch.save writes it, received {len(folders)}")
         # PyTorch never compresses, so nothing can be larger than the file.
@@ -153,27 +145,14 @@ class TorchFile:
 
     def _byte_order(self):
         if f"{self._folder}byteorder" not in self._zip.NameToInfo:
-            return "<"  # PyTorch before 2.1 does not tell
+            return "<"  # PyTorch before 2.1 does not write the entry
         order = self._entry("byteorder")
         if order not in (b"little", b"big"):
             raise ValueError(f"byteorder: expected 'little' or 'big', received {order}")
         return "<" if order == b"little" else ">"
 
-    def _sizes(self):
-        start = f"{self._folder}data/"
-        return {
-            entry.filename.removeprefix(start): entry.file_size
-            for entry in self._zip.infolist()
-            if entry.filename.startswith(start)
-        }
-
     def _entry(self, name):
-        return self._zip.read(self._folder + name)  # which compares the checksum
-
-
-@dataclasses.dataclass(frozen=True)
-class _Global:
-    name: str
+        return self._zip.read(self._folder + name)  # compares the checksum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,138 +162,59 @@ class _Storage:
     size: int
 
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-
-
-class _Machine:
-    """The stack machine of the pickle format, cut down to what a file of tensors needs.
+class _TensorUnpickler(RestrictedUnpickler):
+    """Imitates what PyTorch calls to restore tensors.
 
     Args:
-        program: bytes of the pickle.
+        file: binary file with the pickle.
         sizes: dict from the names of the storages to their bytes.
     """
 
-    def __init__(self, program, sizes):
-        self._program = program
+    expected = "expected only tensors, dicts, lists, tuples, numbers and strings"
+    allows_dicts = True
+    names = frozenset(
+        (
+            *("collections OrderedDict", "torch._utils _rebuild_parameter"),
+            *("torch._utils _rebuild_tensor_v2", *_DTYPES),
+        )
+    )
+
+    def __init__(self, file: IO[bytes], sizes: dict[str, int]) -> None:
+        super().__init__(file)
         self._sizes = sizes
-        self._stack = []
-        self._outer_stacks = []
-        self._memo = {}
 
-    def run(self):
-        try:
-            for opcode, argument, _ in pickletools.genops(self._program):
-                self._step(opcode.name, argument)
-        except (IndexError, KeyError) as error:
-            raise ValueError(f"a damaged pickle, an instruction finds nothing to work on: {error}") from None
-        if len(self._stack) != 1:
-            raise ValueError(f"a damaged pickle, expected one value, received {len(self._stack)}")
-        return self._stack[0]
-
-    def _step(self, name, argument):
-        push = self._stack.append
-        match name:
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "BINFLOAT":
-                push(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
-                push(argument)
-            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
-                push(_CONSTANTS[name])
-            case "EMPTY_DICT":
-                push({})
-            case "EMPTY_LIST":
-                push([])
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                push(tuple(self._pop(int(name[-1]))))
-            case "MARK":
-                self._outer_stacks.append(self._stack)
-                self._stack = []
-            case "TUPLE":
-                items = self._pop_to_mark()  # first: it changes the stack
-                self._stack.append(tuple(items))
-            case "APPEND":
-                self._extend(self._pop(1))
-            case "APPENDS":
-                self._extend(self._pop_to_mark())
-            case "SETITEM":
-                self._update(self._pop(2))
-            case "SETITEMS":
-                self._update(self._pop_to_mark())
-            case "BINPUT" | "LONG_BINPUT":
-                self._memo[argument] = self._stack[-1]
-            case "MEMOIZE":
-                self._memo[len(self._memo)] = self._stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                push(self._memo[argument])
-            case "GLOBAL":
-                push(_find_global(argument))
-            case "STACK_GLOBAL":
-                push(_find_global("{} {}".format(*self._pop(2))))
-            case "BINPERSID":
-                push(self._storage(*self._pop(1)))
-            case "REDUCE":
-                push(_call(*self._pop(2)))
-            case "BUILD":
-                target, _ = self._pop(2)
-                _check_type(target, dict, "a state of")  # its attributes, which are left out
-                push(target)
-            case _:
-                raise ValueError(f"{_EXPECTED}, received the pickle instruction {name}")
-
-    def _pop(self, count):
-        items = [self._stack.pop() for _ in range(count)]
-        return items[::-1]
-
-    def _pop_to_mark(self):
-        items, self._stack = self._stack, self._outer_stacks.pop()
-        return items
-
-    def _extend(self, items):
-        _check_type(self._stack[-1], list, "an item of")
-        self._stack[-1].extend(items)
-
-    def _update(self, items):
-        _check_type(self._stack[-1], dict, "an item of")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int):
-                raise ValueError(f"{_EXPECTED}, received a key of type {type(key).__name__}")
-            self._stack[-1][key] = value
-
-    def _storage(self, identity):
+    def find_persistent(self, identity: Any) -> _Storage:
         match identity:
-            case ("storage", _Global(dtype), str() as key, str(), int() as size) if dtype in _DTYPES:
+            case ("storage", Global(dtype), str() as key, str(), int() as size) if dtype in _DTYPES:
                 expected = size * np.dtype(_DTYPES[dtype]).itemsize
                 received = self._sizes.get(key, "no such storage")
                 if received != expected:
-                    raise ValueError(f"storage {key!r}: expected {expected} bytes, received {received}")
+                    raise RefusedPickle(f"storage {key!r}: expected {expected} bytes, received {received}")
                 return _Storage(key, dtype, size)
             case _:
-                raise ValueError(f"{_EXPECTED}, received a reference to something else")
+                raise self.refusal("a reference to another object")
 
+    def call(self, name: str, arguments: Any) -> Any:
+        match name, arguments:
+            case "collections OrderedDict", ():
+                return {}
+            case "torch._utils _rebuild_tensor_v2", (
+                _Storage() as storage,
+                offset,
+                tuple() as shape,
+                tuple() as strides,
+                *_,
+            ):
+                return _tensor(storage, offset, shape, strides)
+            case "torch._utils _rebuild_parameter", (TorchTensor() as tensor, *_):
+                return tensor
+            case _:
+                raise self.refusal("an object that is made in an unknown way")
 
-def _find_global(name):
-    if name not in _GLOBALS:
-        raise ValueError(
-            f"this file would run code when opened: it asks for {name.replace(' ', '.')}; {_EXPECTED}"
-        )
-    return _Global(name)
-
-
-def _call(function, arguments):
-    """What the few known functions would return; nothing of the file's choosing is called."""
-    match function, arguments:
-        case _Global(name), () if name == _ORDERED_DICT:
-            return {}
-        case _Global(name), (_Storage() as storage, offset, tuple() as shape, tuple() as strides, *_) if (
-            name == _TENSOR
-        ):
-            return _tensor(storage, offset, shape, strides)
-        case _Global(name), (TorchTensor() as tensor, *_) if name == _PARAMETER:
-            return tensor
-        case _:
-            raise ValueError(f"{_EXPECTED}, received an object that is made in another way")
+    def build(self, target: Any, state: Any) -> dict:
+        if not isinstance(target, dict):
+            raise self.refusal("an object with a state of its own")
+        return target  # without the attributes of an OrderedDict, such as `_metadata`
 
 
 def _tensor(storage, offset, shape, strides):
@@ -329,8 +229,3 @@ def _tensor(storage, offset, shape, strides):
             f"shape {shape}, strides {strides}, offset {offset}"
         )
     return TorchTensor(storage.key, storage.dtype, offset, shape, strides)
-
-
-def _check_type(value, expected, what):
-    if not isinstance(value, expected):
-        raise ValueError(f"{_EXPECTED}, received {what} {type(value).__name__}")

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from nets.importers.insightface_weights import identify_net, load_insightface, t
 from nets.importers.keras_file import save_keras_file
 from nets.importers.onnx_iresnet import read_onnx_iresnet
 from tests.torch_state import UNITS, random_state
-from tests.torch_zip import a_dict, plain, write_state_dict, write_torch_zip
+from tests.torch_zip import a_dict, plain, tensor, write_state_dict, write_torch_zip
 
 SIDE, EMBEDDING_SIZE = 2, 32
 IMAGE_SIZE = (32, 32)
@@ -349,12 +350,24 @@ def test_a_file_of_two_nets(tmp_path):
     write_torch_zip(path, plain([1, 2]), {})
     with pytest.raises(ValueError, match="received 0: no dict"):
         load_insightface(path)
-    from tests.torch_zip import tensor
-
     nets = a_dict({name: a_dict({"conv1.weight": tensor()}) for name in ("student", "teacher")})
     write_torch_zip(path, nets, {"0": bytes(24)})
     with pytest.raises(ValueError, match="received 2: student, teacher"):
         load_insightface(path)
+
+
+def test_a_file_that_names_one_storage_many_times(tmp_path):
+    path, size = tmp_path / "model.pt", 10**7
+    names = [*random_state(18, widths=(1, 1, 1, 1)), *(f"extra{number}" for number in range(20))]
+    tensors = dict.fromkeys(names, tensor("HalfStorage", "0", size, 0, (size,), (1,)))
+    tensors["fc.weight"] = tensor("HalfStorage", "0", size, 0, (8, 2048), (2048, 1))
+    write_torch_zip(path, a_dict(tensors), {"0": bytes(2 * size)})
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="has besides 20: extra0"):
+        load_insightface(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * path.stat().st_size + 10**8
 
 
 def test_net_by_its_shapes():

@@ -1,0 +1,233 @@
+"""Reads pickles of plain data without running anything that is in them.
+
+`pickle.load` calls whatever function a file names, and these files come from links on the web. This reader
+interprets the instructions itself. `pickle.Unpickler` with an allow-list would not be as safe: LONG_BINPUT
+makes it allocate a table as large as the file demands, and BUILD calls methods of the objects.
+"""
+
+import codecs
+import dataclasses
+import pickletools  # for the layout of the instructions only
+from typing import IO, Any
+
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+
+
+class RefusedPickle(ValueError):
+    """Raised for a pickle that asks for more than its reader allows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Global:
+    """Stands for a function or class that a file names, such as `"numpy dtype"`. It cannot be called."""
+
+    name: str
+
+
+@dataclasses.dataclass
+class Unfinished:
+    """An object that a file announces before it gives the contents. Then `value` is the object."""
+
+    kind: str
+    value: Any = None
+
+
+class RestrictedUnpickler:
+    """Reads lists, tuples, strings, bytes and numbers. A subclass allows a few more objects.
+
+    Protocols 0 to 5. Strings of Python 2 and bytearrays become bytes. Instructions that make other objects,
+    such as OBJ, NEWOBJ or EXT1, are refused, and so are all names outside of the allow-list.
+
+    Args:
+        file: binary file with `read` and `readline`. A read of more bytes than there are must return what
+            is there, as `io.BytesIO` and `mmap.mmap` do.
+
+    Attributes:
+        expected: str, what the file may hold, for error messages.
+        names: the allow-list, of names such as `"numpy dtype"`.
+        allows_dicts: bool, whether the file may hold dicts.
+    """
+
+    expected = "expected only lists, tuples, strings, bytes and numbers"
+    names: frozenset[str] = frozenset()
+    allows_dicts = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stack: list[Any] = []
+        self._outer_stacks: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def call(self, name: str, arguments: Any) -> Any:
+        """Returns what a function of the allow-list would return."""
+        raise self.refusal(f"a call of {name}")
+
+    def build(self, target: Any, state: Any) -> Any:
+        """Returns an object with the state that the file gives it."""
+        raise self.refusal("an object with a state of its own")
+
+    def find_persistent(self, identity: Any) -> Any:
+        """Returns an object that is stored outside of the pickle."""
+        raise self.refusal("the pickle instruction BINPERSID, which refers to other files")
+
+    def refusal(self, received: str) -> RefusedPickle:
+        """An error that says what the file may hold and what it holds instead."""
+        return RefusedPickle(f"{self.expected}, received {received}")
+
+    def load(self) -> Any:
+        """Reads the file.
+
+        Returns:
+            The object that was pickled.
+
+        Raises:
+            RefusedPickle: the file asks for more than is allowed.
+            ValueError: the file is damaged or no pickle.
+        """
+        try:
+            for name, argument in self._instructions():
+                self._step(name, argument)
+            if len(self._stack) != 1:
+                raise ValueError(f"expected one object, received {len(self._stack)}")
+            self._check_finished(self._stack[0])
+        except RefusedPickle:
+            raise
+        except (ValueError, LookupError, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a pickle, or a damaged one: {error}") from None
+        return self._stack[0]
+
+    def _instructions(self):
+        while (code := self._file.read(1)) != b".":
+            if code not in _OPCODES:
+                raise ValueError(f"expected a pickle instruction, received {code!r}")
+            opcode = _OPCODES[code]
+            if opcode.name == "STRING":
+                yield "STRING", _unquote(self._file.readline())  # pickletools knows only ASCII here
+            else:
+                yield opcode.name, opcode.arg and opcode.arg.reader(self._file)
+
+    def _step(self, name, argument):
+        push = self._stack.append
+        match name:
+            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4" | "FLOAT" | "BINFLOAT":
+                push(argument)
+            case "STRING" | "UNICODE" | "SHORT_BINUNICODE" | "BINUNICODE" | "BINUNICODE8":
+                push(argument)
+            case "SHORT_BINBYTES" | "BINBYTES" | "BINBYTES8":
+                push(argument)
+            case _ if name in _CONSTANTS:
+                push(_CONSTANTS[name])
+            case "BINSTRING" | "SHORT_BINSTRING":
+                push(argument.encode("latin-1"))
+            case "BYTEARRAY8":
+                push(bytes(argument))
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self._stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = self._stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                value = self._memo[argument]
+                finished = isinstance(value, Unfinished) and value.value is not None
+                push(value.value if finished else value)
+            case "MARK":
+                self._outer_stacks.append(self._stack)
+                self._stack = []
+            case "EMPTY_LIST":
+                push([])
+            case "EMPTY_DICT" if self.allows_dicts:
+                push({})
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                push(tuple(self._pop(int(name[-1]))))
+            case "TUPLE":
+                items = self._pop_to_mark()  # replaces the stack
+                self._stack.append(tuple(items))
+            case "LIST":
+                items = self._pop_to_mark()
+                self._stack.append(items)
+            case "APPEND":
+                self._extend(self._pop(1))
+            case "APPENDS":
+                self._extend(self._pop_to_mark())
+            case "SETITEM":
+                self._update(self._pop(2))
+            case "SETITEMS":
+                self._update(self._pop_to_mark())
+            case "GLOBAL":
+                push(self._find_global(argument))
+            case "STACK_GLOBAL":
+                module, attribute = self._pop(2)
+                if not isinstance(module, str) or not isinstance(attribute, str):
+                    raise self.refusal("a global whose name is not a string")
+                push(self._find_global(f"{module} {attribute}"))
+            case "INST":
+                self._find_global(argument)
+                raise self.refusal("the pickle instruction INST, which makes other objects")
+            case "BINPERSID":
+                push(self.find_persistent(*self._pop(1)))
+            case "REDUCE":
+                function, arguments = self._pop(2)
+                if not isinstance(function, Global):
+                    raise self.refusal("a call of something other than a function")
+                push(self.call(function.name, arguments))
+            case "BUILD":
+                target, state = self._pop(2)
+                value = self.build(target, state)
+                if isinstance(target, Unfinished):
+                    target.value = value  # the memo holds `target`
+                push(value)
+            case "PROTO":
+                if argument > 5:
+                    raise ValueError(f"expected a pickle protocol of 0 to 5, received {argument}")
+            case "FRAME":
+                pass  # a hint to read ahead
+            case _:
+                raise self.refusal(f"the pickle instruction {name}, which makes other objects")
+
+    def _pop(self, count):
+        if count > len(self._stack):
+            raise ValueError("an instruction finds too few values")
+        items = self._stack[-count:]
+        del self._stack[-count:]
+        return items
+
+    def _pop_to_mark(self):
+        items, self._stack = self._stack, self._outer_stacks.pop()
+        return items
+
+    def _extend(self, items):
+        if not isinstance(self._stack[-1], list):
+            raise self.refusal(f"an item of {type(self._stack[-1]).__name__}")
+        self._stack[-1].extend(items)
+
+    def _update(self, items):
+        if not isinstance(self._stack[-1], dict):
+            raise self.refusal(f"an item of {type(self._stack[-1]).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str | int):
+                raise self.refusal(f"a key of type {type(key).__name__}")
+            self._stack[-1][key] = value
+
+    def _find_global(self, name):
+        if name not in self.names:
+            shown = name.replace(" ", ".")
+            raise RefusedPickle(f"this file would run code when opened: it asks for {shown}; {self.expected}")
+        return Global(name)
+
+    def _check_finished(self, value):
+        # Without recursion: a file can nest deeper than Python recurses, and a list can hold itself.
+        remaining, seen = [value], set()
+        while remaining:
+            item = remaining.pop()
+            if isinstance(item, Global | Unfinished):
+                raise self.refusal("a function, a type or an array without its contents")
+            if isinstance(item, list | tuple | dict) and id(item) not in seen:
+                seen.add(id(item))
+                remaining.extend(item.values() if isinstance(item, dict) else item)
+
+
+def _unquote(line):
+    text = line[:-1]
+    if not line.endswith(b"\n") or len(text) < 2 or text[:1] not in (b"'", b'"') or text[:1] != text[-1:]:
+        raise ValueError("a string without its quotes")
+    return codecs.escape_decode(text[1:-1])[0]

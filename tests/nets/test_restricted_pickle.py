@@ -1,0 +1,147 @@
+"""Hostile files must not make the reader allocate more than 4 times the file's size plus 100 MB."""
+
+import contextlib
+import pickle
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from dataset.pairs.safe_pickle import load_plain
+from nets.importers.torch_file import TorchFile
+from tests.torch_zip import a_dict, plain, tensor, write_torch_zip
+
+MEGABYTE = 10**6
+SIZE = 20 * MEGABYTE  # of the payload that a file repeats
+REPETITIONS = 20
+
+
+def read_verification_set(path, program):
+    path.write_bytes(b"\x80\x04" + program + b".")
+    return load_plain(path)
+
+
+def read_torch_file(path, program):
+    write_torch_zip(path, program, {"0": bytes(SIZE)})
+    with TorchFile(path) as file:
+        return file.contents
+
+
+READERS = {"file.bin": read_verification_set, "file.pth": read_torch_file}
+
+
+@contextlib.contextmanager
+def limited_memory(path):
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    size = path.stat().st_size
+    assert peak < 4 * size + 100 * MEGABYTE, (
+        f"{peak / MEGABYTE:.0f} MB for a file of {size / MEGABYTE:.0f} MB"
+    )
+
+
+def binbytes(payload):
+    return b"B" + struct.pack("<I", len(payload)) + payload
+
+
+HUGE = {
+    "LONG_BINPUT": b"Nr\xff\xff\xff\xff",
+    "PUT": b"Np99999999999999999999\n",
+    "BINBYTES": b"B\xff\xff\xff\xff",
+    "BINBYTES8": b"\x8e" + struct.pack("<Q", 2**62),
+    "BYTEARRAY8": b"\x96" + struct.pack("<Q", 2**62),
+    "BINUNICODE": b"X\xff\xff\xff\xff",
+    "BINUNICODE8": b"\x8d" + struct.pack("<Q", 2**62),
+    "BINSTRING": b"T\xff\xff\xff\x7f",
+    "LONG4": b"\x8b\xff\xff\xff\x7f",
+    "FRAME": b"\x95" + struct.pack("<Q", 2**62) + b"N",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("instruction", HUGE)
+def test_huge_numbers(instruction, name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    with limited_memory(path):
+        try:
+            assert READERS[name](path, HUGE[instruction]) is None
+        except ValueError as error:
+            assert str(path) in str(error)
+
+
+def dtype(code):
+    return f"cnumpy\ndtype\n(V{code}\nI00\nI01\ntR(I3\nV|\nNNNI-1\nI-1\nI0\ntb".encode()
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (2**62, 2**62), (SIZE, 1000), (0, 2**70)])
+def test_giant_shapes(shape, tmp_path):
+    frombuffer = b"cnumpy.core.numeric\n_frombuffer\n("
+    program = frombuffer + binbytes(b"") + dtype("u1") + plain(shape) + b"VC\ntR"
+    strides = tuple(0 for _ in shape)
+    pair_file, torch_file = tmp_path / "file.bin", tmp_path / "file.pth"
+    torch_file.write_bytes(b"")
+    with limited_memory(torch_file), pytest.raises(ValueError, match=r"file\.bin"):
+        read_verification_set(pair_file, program)
+    with limited_memory(torch_file), pytest.raises(ValueError, match=r"file\.pth"):
+        contents = read_torch_file(
+            torch_file, a_dict({"x": tensor("ByteStorage", "0", SIZE, 0, shape, strides)})
+        )
+        with TorchFile(torch_file) as file:
+            file.read(contents["x"])
+
+
+# The payload is at place 9 of the memo.
+REPEATED = {
+    "arrays": b"cnumpy.core.numeric\n_frombuffer\n(h\x09" + dtype("u1") + plain((SIZE,)) + b"VC\ntR",
+    "big-endian arrays": b"cnumpy.core.numeric\n_frombuffer\n(h\x09"
+    + dtype("u4").replace(b"V|", b"V>")
+    + plain((SIZE // 4,))
+    + b"VC\ntR",
+    "arrays of Python 2": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nI0\nVb\ntR(I1\n"
+    + plain((SIZE,))
+    + dtype("u1")
+    + b"I00\nh\x09tb",
+}
+
+
+@pytest.mark.parametrize("kind", REPEATED)
+def test_repeated_buffers_of_arrays(kind, tmp_path):
+    payload = binbytes(bytes(SIZE)) + b"q\x09"
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"\x80\x04(" + payload + REPEATED[kind] * REPETITIONS + b"l.")
+    with limited_memory(path):
+        payload, *arrays = load_plain(path)
+    assert len(arrays) == REPETITIONS
+    assert all(np.shares_memory(array, np.frombuffer(payload, np.uint8)) for array in arrays)
+
+
+def test_repeated_encoding_of_text(tmp_path):
+    encode = b"c_codecs\nencode\nh\x00\x8c\x06latin1\x86R"
+    text = b"X" + struct.pack("<I", SIZE) + b"a" * SIZE
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"\x80\x04(" + text + b"q\x00" + encode * REPETITIONS + b"l.")
+    with limited_memory(path):
+        received = load_plain(path)
+    assert received[1] == received[-1] == b"a" * SIZE
+
+
+def test_repeated_storage_of_tensors(tmp_path):
+    shared = tensor("FloatStorage", "0", SIZE // 4, 0, (SIZE // 4,), (1,))
+    path = tmp_path / "file.pth"
+    write_torch_zip(path, a_dict({str(i): shared for i in range(REPETITIONS)}), {"0": bytes(SIZE)})
+    with limited_memory(path), TorchFile(path) as file:
+        arrays = [file.read(value) for value in file.contents.values()]
+    assert len(arrays) == REPETITIONS
+
+
+def test_dicts_are_read_only_where_they_are_allowed(tmp_path):
+    program = pickle.dumps({"a": {1: [2]}}, 2)[2:-1]
+    assert read_torch_file(tmp_path / "file.pth", program) == {"a": {1: [2]}}
+    with pytest.raises(ValueError, match="EMPTY_DICT"):
+        read_verification_set(tmp_path / "file.bin", program)
