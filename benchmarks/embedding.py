@@ -33,6 +33,8 @@ def main(argv=None):
     parser.add_argument("--rounds", type=int, default=4, help="of 32 images or one batch (%(default)s)")
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # OpenVINO has as many threads as the process has cores.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     report(rows(args))
 
 
@@ -123,7 +125,7 @@ def load_engines(net, path, threads):
     engines = {"SavedModel": saved_model, "ONNX Runtime, float32": onnx_runtime}
     rectified = load_face_model(path, FACE_SIZE, rectified=True)
     for precision in ("float32", "bfloat16"):
-        model = OpenVinoModel(rectified, precision, threads)
+        model = OpenVinoModel(rectified, precision)
         engines[f"OpenVINO, {precision}"] = lambda faces, model=model: _units(model.embed(faces))
     return engines
 

@@ -22,7 +22,8 @@ from benchmarks.comparison import Row, interleaved, medians, report
 from dataset.pairs.image_pairs import read_pairs
 from dataset.pairs.video_frames import find_frames
 from dataset.synthetic.draw_set import draw_image
-from eval.embedding.engines import add_engine_flags, describe_engine, engines_for
+from eval.embedding.engines import ENGINES, Engine, load_engine
+from eval.embedding.extractor import embed_into, embed_pairs
 from eval.embedding.feature_store import FeatureStore
 
 _NUM_DRAWN = 64  # different faces; they are taken in turn
@@ -39,7 +40,7 @@ def main(argv=None):
     parser.add_argument("--lfw_batch_size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--ytf_batch_size", type=int, default=128, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    add_engine_flags(parser)
+    parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="(%(default)s)")
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     report(rows(args))
@@ -47,8 +48,6 @@ def main(argv=None):
 
 def rows(args):
     """The rows of the table."""
-    from eval.embedding.engines import load_engine
-    from eval.embedding.extractor import embed_into, embed_pairs
     from export.saved_model import export_saved_model
     from nets.backbone import Backbone
 
@@ -58,9 +57,9 @@ def rows(args):
         pairs = write_pairs(folder / "pairs.bin", drawn, args.batches * args.lfw_batch_size)
         frames = write_frames(folder / "frames", drawn, args.batches * args.ytf_batch_size)
         export_saved_model(Backbone(f"ir{args.net_depth}", (112, 96)), folder / "model")
-        engines = engines_for(args.engine, args.precision)
-        model, engine, rates = load_engine(folder / "model", pairs.image_size, engines, pairs.batch(0, 16))
-        print(describe_engine(engine, rates), file=sys.stderr)
+        engine, faces = Engine(args.engine), pairs.batch(0, 16)
+        model, description = load_engine(engine, folder / "model", pairs.image_size, faces, num_images=0)
+        print(description, file=sys.stderr)
         runs = itertools.count()
 
         def into_a_store():

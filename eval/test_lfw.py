@@ -1,21 +1,25 @@
-"""Scores a model on LFW, or on any sets of pairs in the same formats.
+"""Score a model on LFW, or on other sets of image pairs in the same formats.
 
 python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.files import file_sha256, write_json
-from common.flags import parse_flags
+from common.options import option, parse_options
 from dataset.config import NPDATA_ORDERS
 from dataset.pairs.image_pairs import read_pairs
-from eval.embedding.engines import add_engine_flags, describe_engine, engines_for
+from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
+from eval.embedding.extractor import embed_pairs
 from eval.scoring.distances import DISTANCES, pair_distances
 from eval.scoring.insightface_protocol import VAL_FAR, evaluate_insightface
 from eval.scoring.metrics import bootstrap_intervals, verification_metrics
@@ -23,10 +27,8 @@ from eval.scoring.verification import RULES, evaluate_pairs, even_folds, origina
 from nets.importers.model_files import find_model, model_sha256
 
 _FOLDS = {"even": even_folds, "original": original_folds}
-_PROTOCOLS = ("folds", "insightface")
-_NUM_COMPARED = 16  # images that engines embed, to see whether they agree and which is faster
 
-# What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
+# The flags that `--faithful` sets, with their rows in docs/fidelity.md.
 FAITHFUL = {
     "threshold": "crossing",  # row 18
     "folds": "original",  # row 19
@@ -34,72 +36,105 @@ FAITHFUL = {
 }
 
 
-def main(argv=None):
-    """The program; `SystemExit` with a message if there is nothing to score."""
-    args = _parse_arguments(argv)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LfwOptions:
+    """What to score, and how."""
+
+    data: tuple[Path, ...] = option(help="lfw.np, or .bin files of InsightFace", nargs="+", type=Path)
+    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format", type=Path)
+    faithful: bool = option(
+        False, "set the flags marked (row N of docs/fidelity.md) as in the original", action="store_true"
+    )
+    protocol: str = option(
+        "folds",
+        "insightface: with --flip, squared L2 distance, a sweep of thresholds, VAL at FAR 0.001",
+        choices=("folds", "insightface"),
+    )
+    distance: str = option("cosine", "distance of two embeddings", choices=DISTANCES)
+    threshold: str = option(
+        "best",
+        "how thresholds are found on the other folds: for the best accuracy, or by the original's crossing "
+        "of sorted distances (row 18)",
+        choices=RULES,
+    )
+    folds: str = option("even", "how pairs are divided, in order, into folds (row 19)", choices=tuple(_FOLDS))
+    order: str = option("rgb", "order of the channels in a .np file (row 24)", choices=NPDATA_ORDERS)
+    flip: bool = option(False, "add the embedding of each image's mirror image (row 31)", action="store_true")
+    batch_size: int = option(64, "images at a time", metavar="N", type=int, minimum=1)
+    name: str | None = option(None, "name of the set in the printed line (default: the file's name)")
+    output: Path | None = option(None, "also write the scores to this JSON file", metavar="FILE", type=Path)
+    engine: EngineOptions
+
+    def problems(self) -> Iterator[str]:
+        """Yields a sentence for each wrong value."""
+        names = [path.stem for path in self.data]
+        if self.name is not None and len(names) > 1:
+            yield "--name: it names one set, and --data gives several. Leave it out."
+        elif len(set(names)) < len(names):
+            yield f"--data: two sets have the same name: {', '.join(names)}. Rename a file."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the program. Raises `SystemExit` with a message if the sets cannot be scored."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.test_lfw", description=(__doc__ or "").splitlines()[0]
+    )
+    options = parse_options(parser, LfwOptions, argv, faithful=FAITHFUL)
     try:
-        _score(args)
+        _score_sets(options)
     except (ValueError, OSError) as error:
         raise SystemExit(f"eval.test_lfw: {error}") from None
 
 
-def _score(args):
-    names = [path.stem for path in args.data] if args.name is None else [args.name]
-    if len(set(names)) < len(args.data):
-        raise ValueError(f"--data: expected sets of different names, received {', '.join(names)}")
-    # All sets are opened before the first one is scored, and the model before either.
-    engines = engines_for(args.engine, args.precision)
-    model_path = find_model(args.model_path)
-    sets = {name: read_pairs(path, args.order) for name, path in zip(names, args.data, strict=True)}
+def _score_sets(options):
+    # The model and all sets are checked before the first set is scored.
+    model_path = find_model(options.model_path)
+    sets = {options.name or path.stem: read_pairs(path, options.order) for path in options.data}
+    flip = options.flip or options.protocol == "insightface"  # It includes the mirror image.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow takes seconds to import: not for --help, nor to refuse a wrong file.
-    from eval.embedding.engines import load_engine
-    from eval.embedding.extractor import embed_pairs
-
-    models = {}
+    engine, models = options.engine.chosen, {}
     for pairs in sets.values():
-        if pairs.image_size not in models:
-            some = pairs.batch(0, _NUM_COMPARED)
-            models[pairs.image_size] = load_engine(model_path, pairs.image_size, engines, some)
+        size, faces = pairs.image_size, pairs.batch(0, NUM_COMPARED)
+        if size not in models:
+            models[size], description = load_engine(engine, model_path, size, faces, 2 * len(pairs))
+            print(description, file=sys.stderr)  # Standard output has only the scores.
+    score = {"folds": _score_folds, "insightface": _score_insightface}[options.protocol]
     scores = {}
-    for path, (name, pairs) in zip(args.data, sets.items(), strict=True):
-        model, engine, rates = models[pairs.image_size]
-        print(describe_engine(engine, rates), file=sys.stderr)  # the scores alone are what is read
-        embeddings = embed_pairs(model, pairs, args.batch_size, progress=True, flip=args.flip)
-        score = _score_insightface if args.protocol == "insightface" else _score_folds
+    for path, (name, pairs) in zip(options.data, sets.items(), strict=True):
+        model = models[pairs.image_size]
+        embeddings = embed_pairs(model, pairs, options.batch_size, progress=True, flip=flip)
         scores[name] = {
             "data": {"path": str(path), "sha256": file_sha256(path)},
             "engine": {**dataclasses.asdict(engine), "version": engine.version},
             "num_pairs": len(pairs),
-            **score(name, *embeddings, pairs.is_same, args),
+            **score(name, *embeddings, pairs.is_same, options),
         }
-    if args.output:
+    if options.output:
         content = {
             "model": {"path": str(model_path), "sha256": model_sha256(model_path)},
-            "protocol": args.protocol,
-            "flip": args.flip,
-            "faithful": args.faithful,
+            "protocol": options.protocol,
+            "flip": flip,
+            "faithful": options.faithful,
             "sets": scores,
         }
-        write_json(args.output, content)
+        write_json(options.output, content)
 
 
-def _score_folds(name, first, second, is_same, args):
-    distances = pair_distances(first, second, args.distance)
-    folds = _FOLDS[args.folds](is_same)
-    result = evaluate_pairs(distances, is_same, args.threshold, folds=folds)
+def _score_folds(name, first, second, is_same, options):
+    distances = pair_distances(first, second, options.distance)
+    result = evaluate_pairs(distances, is_same, options.threshold, folds=_FOLDS[options.folds](is_same))
     metrics = {"accuracy": result.accuracy, **verification_metrics(distances, is_same)}
-    # Such a file does not say whose images they are: of the metrics only accuracy gets an interval.
+    # The file does not say whose images they are, so only the accuracy gets an interval.
     intervals = bootstrap_intervals(distances, is_same, fold_accuracies=result.fold_accuracies)
     print(result.summary(name))
-    print(f"Threshold ({args.distance}, {args.threshold}) : {result.threshold:.5f}")
+    print(f"Threshold ({options.distance}, {options.threshold}) : {result.threshold:.5f}")
     print(
         "  ".join(f"{metric} {'-' if value is None else f'{value:.5f}'}" for metric, value in metrics.items())
     )
     return {
-        "distance": args.distance,
-        "rule": args.threshold,
-        "folds": args.folds,
+        "distance": options.distance,
+        "rule": options.threshold,
+        "folds": options.folds,
         "std": result.std,
         "threshold": result.threshold,
         "fold_accuracies": result.fold_accuracies,
@@ -109,10 +144,10 @@ def _score_folds(name, first, second, is_same, args):
     }
 
 
-def _score_insightface(name, first, second, is_same, args):
+def _score_insightface(name, first, second, is_same, _options):
     embeddings = np.stack([first, second], axis=1).reshape(-1, first.shape[1])
     result = evaluate_insightface(embeddings, is_same)
-    print(f"Precision on {name} : {result.accuracy:.5f}+-{result.std:.5f}")
+    print(result.summary(name))
     print(f"Threshold (squared L2, insightface) : {result.threshold:.5f}")
     print(f"VAL on {name} : {result.val:.5f}+-{result.val_std:.5f} @ FAR={result.val_far:.5f}")
     return {
@@ -123,48 +158,6 @@ def _score_insightface(name, first, second, is_same, args):
         "fold_thresholds": result.fold_thresholds,
         "val": {"tar": result.val, "std": result.val_std, "far": result.val_far, "asked_far": VAL_FAR},
     }
-
-
-def _parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.test_lfw",
-        description=__doc__.splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="lfw.np, or .bin files of InsightFace"
-    )
-    parser.add_argument(
-        "--model_path", type=Path, required=True, help="SavedModel, checkpoint, or any other form of a net"
-    )
-    parser.add_argument(
-        "--faithful", action="store_true",
-        help="as the original's script scores: sets the flags marked (row N of docs/fidelity.md)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--protocol", choices=_PROTOCOLS, default="folds",
-        help="insightface: with --flip, squared L2 distance, a sweep of thresholds, VAL at FAR 0.001",
-    )  # fmt: skip
-    parser.add_argument("--distance", choices=DISTANCES, default="cosine", help="of two embeddings")
-    parser.add_argument(
-        "--threshold", choices=RULES, default="best",
-        help="how a fold's threshold is found on the others: the best accuracy there, or the "
-        "original's crossing of sorted distances (row 18)",
-    )  # fmt: skip
-    parser.add_argument("--folds", choices=_FOLDS, default="even", help="of the pairs in order (row 19)")
-    parser.add_argument(
-        "--order", choices=NPDATA_ORDERS, default="rgb", help="of the channels in a .np file (row 24)"
-    )
-    parser.add_argument("--flip", action="store_true", help="add each image's mirror image (row 31)")
-    parser.add_argument("--batch_size", type=int, default=64, help="images at a time")
-    add_engine_flags(parser)
-    parser.add_argument("--name", help="what the printed line calls the set (default: the file's name)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the scores as JSON")
-    args = parse_flags(parser, argv, FAITHFUL)
-    if args.name is not None and len(args.data) > 1:
-        parser.error("--name: expected it with one set")
-    args.flip |= args.protocol == "insightface"
-    return args
 
 
 if __name__ == "__main__":

@@ -1,37 +1,61 @@
-"""A trained net as a SavedModel, for TensorFlow Serving or any other program.
+"""Write a trained net as a SavedModel for TensorFlow Serving, or as a file for another program.
 
 python -m export.saved_model --model_path=output/ckpt --out=model
 """
 
+from __future__ import annotations
+
 import argparse
+import dataclasses
+import importlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.files import atomic_folder
+from common.options import option, parse_options
+
+if TYPE_CHECKING:
+    from nets.backbone import Backbone
+
+# Suffix of `--out` -> module with a function `export(backbone, path, face_size)`. Any other: a SavedModel.
+_EXPORTERS = {".keras": "export.keras_file"}
 
 
-def export_saved_model(backbone, path, face_size=(112, 112)):
-    """Writes a SavedModel with two signatures, in float32 whatever the net was trained in.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export, and where to."""
+
+    model_path: Path = option(help="training checkpoint, or a net in any other format", type=Path)
+    out: Path = option(
+        help=f"folder of the SavedModel to write, or a file that ends in {' or '.join(_EXPORTERS)}", type=Path
+    )
+    face_size: tuple[int, int] = option(
+        (112, 112), "size of the faces", nargs=2, metavar=("H", "W"), type=int
+    )
+
+
+def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int] = (112, 112)) -> None:
+    """Writes a SavedModel with two signatures, in float32 whatever precision the net was trained in.
 
     - `serving_default`: uint8 `images` `(n, *face_size, 3)`, RGB -> float32 `embedding` `(n, dim)` of
-      unit length, and `norm` `(n,)`, its length before. Cropping, channel order and
-      normalisation are inside.
-    - `raw`: float32 `images` `(n, *image_size, 3)`, cropped, BGR, normalised -> `embedding` `(n, dim)` as
-      the net puts it out.
+      unit length, and `norm` `(n,)`, its length before. It crops, orders the channels and normalises.
+    - `raw`: float32 `images` `(n, *image_size, 3)`, cropped, BGR, normalised -> `embedding` `(n, dim)`,
+      not normalised.
 
-    Both call the net in the form of `nets.inference.inference_net`, which takes less time. The variables of
-    the net itself are there, too, and `net.json` tells `nets.load_backbone` which net it is, to train
-    it further.
+    Both call the net in the faster form of `nets.inference.inference_net`. The SavedModel also holds the
+    variables of the net itself and `net.json`: `nets.load_backbone` rebuilds the net from them to train it
+    further.
 
     Args:
-        backbone: `nets.backbone.Backbone`.
-        path: Path of the folder to write; it appears whole or not at all.
-        face_size: `(height, width)` of the faces. Defaults to `(112, 112)`.
+        path: folder to write. It appears complete or not at all.
+        face_size: `(height, width)` of the faces.
 
     Raises:
-        FileExistsError: there is something already.
-        OSError: it could not be written, for instance for lack of space.
+        FileExistsError: `path` exists.
+        OSError: the model could not be written, for instance because the disk is full.
         ValueError: the faces are smaller than the net's input.
     """
     import tensorflow as tf
@@ -40,9 +64,8 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
     from nets.importers.saved_model import NET_NAME, VARIABLES
     from nets.inference import in_float32, inference_net
 
-    path = Path(path)
     if path.exists():
-        raise FileExistsError(f"{path}: expected no such file or folder yet")
+        raise FileExistsError(f"{path}: exists already. Remove it, or give another path.")
     net = in_float32(backbone)
     fast = inference_net(net)
     image_size = net.input_shape[1:3]
@@ -58,8 +81,8 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
         return {"embedding": fast(images, training=False)}
 
     module = tf.Module()
-    setattr(module, VARIABLES, [variable.value for variable in net.variables])
-    module.fast = [variable.value for variable in fast.variables]
+    for name, owner in ((VARIABLES, net), ("fast", fast)):
+        setattr(module, name, [variable.value for variable in owner.variables])
     with atomic_folder(path) as folder:
         try:
             tf.saved_model.save(module, str(folder), signatures={"serving_default": serve, "raw": raw})
@@ -68,32 +91,22 @@ def export_saved_model(backbone, path, face_size=(112, 112)):
         (folder / NET_NAME).write_text(json.dumps(net.net) + "\n")
 
 
-def main(argv=None):
-    """The program; `SystemExit` with a message if there is nothing to export."""
-    parser = argparse.ArgumentParser(prog="python -m export.saved_model", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model_path", type=Path, required=True, help="training checkpoint, or any other form of a net"
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the program. Raises `SystemExit` with a message if the net cannot be exported."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.saved_model", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write; a name that ends in .keras: a Keras file"
-    )
-    parser.add_argument(
-        "--face_size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"), help="(%(default)s)"
-    )
-    args = parser.parse_args(argv)
+    options = parse_options(parser, ExportOptions, argv)
+    exporter = _EXPORTERS.get(options.out.suffix)
+    export = importlib.import_module(exporter).export if exporter else export_saved_model
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from nets.backbone import load_backbone
-    from nets.importers.keras_file import save_keras_file
 
     try:
-        backbone = load_backbone(args.model_path)
-        if args.out.suffix == ".keras":
-            save_keras_file(backbone, args.out)
-        else:
-            export_saved_model(backbone, args.out, args.face_size)
+        export(load_backbone(options.model_path), options.out, options.face_size)
     except (ValueError, OSError) as error:
         raise SystemExit(f"export.saved_model: {error}") from None
-    print(args.out)
+    print(options.out)
 
 
 if __name__ == "__main__":

@@ -1,166 +1,169 @@
-"""Which library computes embeddings; told without importing any."""
+"""The table of engines that compute embeddings. It imports no engine before a model is loaded."""
+
+from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.metadata
-import logging
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-logger = logging.getLogger(__name__)
+from common.options import option
+
+# How many faces of the set to embed for `load_engine`.
+NUM_COMPARED = 16
+
+# Measuring another engine takes seconds, which must be few beside the embedding itself.
+_MIN_IMAGES_TO_MEASURE = 2000
+_MIN_SPEED_UP = 1.05
+
+# Largest difference between an engine's unit embeddings and TensorFlow's, by precision.
+_TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
-# How far a number of a unit embedding may be from TensorFlow's.
-_LIMITS = {"float32": 1e-4, "bfloat16": 2e-2}
+class EmbeddingModel(Protocol):
+    """A net that an engine runs."""
 
-_WORTH_IT = 0.95
+    face_size: tuple[int, int]
 
-
-def load_engine(path, face_size, engines, faces):
-    """Loads a model for the fastest of some engines that agrees with TensorFlow.
-
-    Which one that is depends on processor, net and versions; it is timed, as no table would hold everywhere.
-    OpenVINO is taken where it saves a twentieth of the time, and computes on the CPU: where TensorFlow sees a
-    GPU and may be used, it is.
-
-    Args:
-        path, face_size: as `eval.embedding.face_model.load_face_model` takes them.
-        engines: of `eval.embedding.engines.engines_for`.
-        faces: uint8 `(n, *face_size, 3)`, RGB, a few to compare the embeddings of, and to time.
-
-    Returns:
-        `(model, engine, rates)`: a `FaceModel` or `OpenVinoModel`, the `Engine` that it is of, and a dict
-        from engines to images per second of what was timed; empty where there was no choice.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_face_model`; or no engine agrees with TensorFlow.
-    """
-    # TensorFlow only here: the flags below are read before it is loaded.
-    import tensorflow as tf
-
-    from eval.embedding.face_model import load_face_model
-
-    model = load_face_model(path, face_size)
-    openvino = next((engine for engine in engines if engine.name == "openvino"), None)
-    tensorflow = next((engine for engine in engines if engine.name == "tensorflow"), None)
-    if openvino is None or (tensorflow and tf.config.list_physical_devices("GPU")):
-        return model, tensorflow, {}
-    try:
-        candidate = _open_vino(path, face_size, openvino)
-        _compare(candidate, model, faces, _LIMITS[openvino.precision])
-    except (RuntimeError, ValueError) as error:  # the first is what OpenVINO raises for a graph it cannot run
-        message = f"{path}: {openvino}: {str(error).strip().splitlines()[-1]}"
-        if tensorflow is None:
-            raise ValueError(message) from None
-        logger.warning("%s; TensorFlow is used", message)
-        return model, tensorflow, {}
-    if tensorflow is None:
-        return candidate, openvino, {}
-    rates = {tensorflow: _images_per_second(model, faces), openvino: _images_per_second(candidate, faces)}
-    if rates[openvino] * _WORTH_IT > rates[tensorflow]:
-        return candidate, openvino, rates
-    return model, tensorflow, rates
+    def embed(self, faces: np.ndarray) -> np.ndarray:
+        """Takes uint8 faces `(batch, *face_size, 3)`, RGB, to float32 `(batch, dim)`, not normalised."""
+        ...
 
 
-def _compare(candidate, model, faces, limit):
-    difference = np.abs(_units(candidate.embed(faces)) - _units(model.embed(faces))).max()
-    if not difference <= limit:
-        raise ValueError(
-            f"expected TensorFlow's unit embeddings up to {limit}, received a difference of {difference:.1e}"
-        )
+class _Implementation(NamedTuple):
+    module: str  # has a function `load_model(path, face_size, precision)` that returns an `EmbeddingModel`
+    precisions: tuple[str, ...]
 
 
-def _images_per_second(model, faces):
-    """The better of two; `_compare` was the one that does not count."""
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        model.embed(faces)
-        seconds.append(time.perf_counter() - start)
-    return len(faces) / min(seconds)
-
-
-def _open_vino(path, face_size, engine):
-    from eval.embedding.face_model import load_face_model
-    from eval.embedding.openvino import OpenVinoModel  # only where it is installed
-
-    return OpenVinoModel(load_face_model(path, face_size, rectified=True), engine.precision)
-
-
-def _units(embeddings):
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.where(lengths > 0, lengths, 1)
-
-
-ENGINES = ("auto", "tensorflow", "openvino")
-
-PRECISIONS = ("float32", "bfloat16")
+# The name of an engine is that of the Python package it needs. The first is the default and the reference.
+ENGINES = {
+    "tensorflow": _Implementation("eval.embedding.face_model", ("float32",)),
+    "openvino": _Implementation("eval.embedding.openvino", ("float32", "bfloat16")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """A library, and the precision that it computes in.
+    """A library and the precision it computes in. The last bits of embeddings depend on both."""
 
-    The last bits of an embedding depend on both: features that are kept say which they are of.
-
-    Attributes:
-        name: `"tensorflow"` or `"openvino"`.
-        precision: `"float32"` or, of OpenVINO only, `"bfloat16"`.
-    """
-
-    name: str
+    name: str = "tensorflow"
     precision: str = "float32"
 
     @property
-    def version(self):
-        """str, of the installed package; `None` where there is none."""
+    def version(self) -> str | None:
+        """Version of the installed package, or `None` if it is not installed."""
         try:
             return importlib.metadata.version(self.name)
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} {self.version}, {self.precision}"
 
 
-def engines_for(asked, precision="float32"):
-    """The engines that may be used: of several `eval.embedding.engines.load_engine` takes the fastest.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Engine."""
+
+    engine: str | None = option(
+        None,
+        "library that computes embeddings (default: tensorflow; with --precision bfloat16: openvino)",
+        choices=tuple(ENGINES),
+    )
+    precision: str = option("float32", "precision of the computation", choices=tuple(_TOLERANCES))
+
+    @property
+    def chosen(self) -> Engine:
+        """The engine asked for, or else the first that has the precision."""
+        able = (name for name, engine in ENGINES.items() if self.precision in engine.precisions)
+        return Engine(self.engine or next(able), self.precision)
+
+    def problems(self) -> Iterator[str]:
+        """Yields a sentence if the engine lacks the precision or is not installed."""
+        engine = self.chosen
+        precisions = ENGINES[engine.name].precisions
+        if engine.precision not in precisions:
+            yield f"--precision: {engine.name} has no {engine.precision}. Give {' or '.join(precisions)}."
+        elif engine.version is None:
+            yield f"--engine: {engine.name} is not installed. Run `pip install {engine.name}`."
+
+
+def load_engine(
+    engine: Engine, path: Path, face_size: tuple[int, int], faces: np.ndarray, num_images: int
+) -> tuple[EmbeddingModel, str]:
+    """Loads a model and describes the engine that runs it.
+
+    Another engine than TensorFlow is compared with TensorFlow first. If TensorFlow embeds many images on a
+    CPU, the other installed engines are timed, and the description says how much faster they would be.
+    The timing affects no number.
 
     Args:
-        asked: of `ENGINES`. `"auto"`: OpenVINO where it is installed, and TensorFlow.
-        precision: of `PRECISIONS`. Defaults to `"float32"`.
+        path, face_size: see `eval.embedding.face_model.load_face_model`.
+        faces: uint8 `(n, *face_size, 3)`, RGB, a few to compare and time engines with.
+        num_images: how many images the model will embed.
 
     Returns:
-        tuple of `Engine`, at least one.
+        The model, and a description of one or more lines.
 
     Raises:
-        ValueError: OpenVINO is asked for and not installed, or a precision that the engine has not.
+        FileNotFoundError, ValueError: see `load_face_model`; or the engine disagrees with TensorFlow.
     """
-    openvino = Engine("openvino", precision)
-    if asked == "tensorflow" and precision != "float32":
-        raise ValueError(f"--precision: expected float32 with --engine tensorflow, received {precision}")
-    if asked == "tensorflow":
-        return (Engine("tensorflow"),)
-    if openvino.version is None and (asked == "openvino" or precision != "float32"):
-        asks = "--engine openvino" if asked == "openvino" else f"--precision {precision}"
-        raise ValueError(f"{asks}: expected the package openvino, received none: pip install openvino")
-    if asked == "openvino" or precision != "float32":
-        return (openvino,)
-    return (Engine("tensorflow"),) if openvino.version is None else (openvino, Engine("tensorflow"))
+    reference = _load(Engine(), path, face_size)
+    lines = [f"Engine : {engine}"]
+    if engine != Engine():
+        return _load_checked(engine, path, face_size, faces, reference), lines[0]
+    if num_images >= _MIN_IMAGES_TO_MEASURE:
+        lines += _faster_engines(path, face_size, faces, reference)
+    return reference, "\n".join(lines)
 
 
-def describe_engine(engine, rates):
-    """The line that a program prints of `eval.embedding.engines.load_engine`'s choice."""
-    timed = ", ".join(f"{one.name} {rate:.1f}" for one, rate in rates.items())
-    return f"Engine : {engine}" + (f" (images/s: {timed})" if timed else "")
+def _load(engine: Engine, path: Path, face_size: tuple[int, int]) -> Any:
+    module = importlib.import_module(ENGINES[engine.name].module)
+    return module.load_model(path, face_size, engine.precision)
 
 
-def add_engine_flags(parser):
-    """Adds `--engine` and `--precision` to a parser or a group of it."""
-    parser.add_argument(
-        "--engine", choices=ENGINES, default="auto",
-        help="what computes embeddings; auto: the faster one, where OpenVINO is installed and agrees",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="of the computation; bfloat16 by OpenVINO"
-    )
+def _load_checked(engine, path, face_size, faces, reference):
+    try:
+        model = _load(engine, path, face_size)
+    except RuntimeError as error:  # OpenVINO raises it for a graph that it cannot run
+        raise ValueError(f"{path}: {engine}: {str(error).strip().splitlines()[-1]}") from None
+    difference = np.abs(_units(model.embed(faces)) - _units(reference.embed(faces))).max()
+    if not difference <= _TOLERANCES[engine.precision]:
+        raise ValueError(
+            f"{path}: the unit embeddings of {engine} differ from TensorFlow's by {difference:.1e}, "
+            f"more than {_TOLERANCES[engine.precision]}. Use --engine tensorflow."
+        )
+    return model
+
+
+def _faster_engines(path, face_size, faces, reference):
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return
+    for engine in map(Engine, list(ENGINES)[1:]):
+        if engine.version is None:
+            continue
+        try:
+            model = _load_checked(engine, path, face_size, faces, reference)
+        except ValueError:
+            continue  # An engine that cannot run the model right is no alternative.
+        speed_up = _images_per_second(model, faces) / _images_per_second(reference, faces)
+        if speed_up >= _MIN_SPEED_UP:
+            yield f"  --engine {engine.name} would be {speed_up:.1f} times as fast."
+
+
+def _images_per_second(model, faces):
+    start = time.perf_counter()
+    model.embed(faces)
+    return len(faces) / (time.perf_counter() - start)
+
+
+def _units(embeddings):
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings / np.where(lengths > 0, lengths, 1)

@@ -1,59 +1,61 @@
-"""Embeddings of many faces."""
+"""Embeddings of many images, which are decoded while the model works."""
+
+from __future__ import annotations
 
 import collections
 import contextlib
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
 
-
-class NotFiniteError(ValueError):
-    """An embedding holds NaN or infinity: the fault of the model's weights, not of an image file."""
-
+from dataset.pairs.image_pairs import PairSet
+from eval.embedding.engines import EmbeddingModel
+from eval.embedding.feature_store import FeatureStore
 
 _BATCHES_AHEAD = 2
 
 
-def embed_images(model, decode, num_images, batch_size=64, *, start=0, flip=False, progress=None):
-    """Embeds images in order, batch by batch; the next ones are decoded meanwhile.
+class NotFiniteError(ValueError):
+    """An embedding holds NaN or infinity. The weights of the model are at fault, not the image file."""
 
-    Batches end at multiples of `batch_size`, wherever the first one starts. The last bits of an
-    embedding depend on the batch that it is computed in, so whoever stops between two batches, and goes
-    on there with the same `batch_size`, gets the very numbers of an unbroken run.
 
-    Row 29 of docs/fidelity.md: the last batch is as long as it is, one image included.
+def embed_images(
+    model: EmbeddingModel,
+    decode: Callable[[int, int], np.ndarray],
+    num_images: int,
+    batch_size: int = 64,
+    *,
+    start: int = 0,
+    flip: bool = False,
+    progress: str | None = None,
+) -> Generator[np.ndarray]:
+    """Embeds images in order, batch by batch, and decodes the next batches meanwhile.
 
-    References:
-    - InsightFace, `src/eval/verification.py`: the embedding of an image and of its mirror are
-      added (`flip`)
+    Batches end at multiples of `batch_size`, wherever the first one starts. The last bits of an embedding
+    depend on the batch it is computed in. So if you stop between two batches and continue there with the
+    same `batch_size`, you get exactly the numbers of an unbroken run. The last batch is not padded (row 29 of
+    docs/fidelity.md).
 
     Args:
-        model: `eval.embedding.face_model.FaceModel`.
-        decode: function `(start, stop)` to the images of these numbers, uint8
-            `(stop - start, height, width, 3)`. Called in a thread, one call at a time, in order.
-        num_images: int >= 0.
-        batch_size: int > 0. Defaults to `64`.
-        start: int, number of the first image to embed. Defaults to `0`.
-        flip: bool, add the embedding of each image's mirror, neither normalised. Defaults to `False`.
-        progress: str, what a progress bar calls the images, such as `"frames"`; `None` for no bar.
+        decode: takes `(start, stop)` to the images of these numbers, uint8
+            `(stop - start, height, width, 3)`. A thread calls it, once at a time and in order.
+        batch_size: positive.
+        start: number of the first image to embed.
+        flip: add the embedding of each image's mirror image, neither normalised, as InsightFace does in
+            `src/eval/verification.py`.
+        progress: what a progress bar calls the images, such as `"frames"`. Without it there is no bar.
 
     Yields:
-        float32 array `(n, dim)`, `n` at most `batch_size`.
+        float32 `(n, dim)`, `n` at most `batch_size`.
 
     Raises:
-        NotFiniteError: a `ValueError`: embeddings that are not finite; names the image.
-        As `decode` and the model do, when the batch's turn has come.
+        NotFiniteError: an embedding is not finite; names the image.
+        Exceptions of `decode` and of the model, when it is the turn of their batch.
     """
-    if batch_size < 1:
-        raise ValueError(f"expected batches of at least one image, received {batch_size}")
-    bar = tqdm(
-        total=num_images,
-        initial=start,
-        unit=f" {progress}",
-        disable=None if progress else True,
-        leave=False,
-    )
+    hidden = None if progress else True  # With `None`, tqdm decides: it shows a bar on terminals.
+    bar = tqdm(total=num_images, initial=start, unit=f" {progress}", disable=hidden, leave=False)
     spans = _spans(start, num_images, batch_size)
     with bar, contextlib.closing(_decoded_ahead(decode, spans)) as batches:
         for faces in batches:
@@ -69,46 +71,44 @@ def embed_images(model, decode, num_images, batch_size=64, *, start=0, flip=Fals
             yield embeddings
 
 
-def embed_pairs(model, pairs, batch_size=64, progress=False, flip=False):
-    """Embeds both images of all pairs.
-
-    Args:
-        model: `eval.embedding.face_model.FaceModel`.
-        pairs: `dataset.pairs.image_pairs.PairSet`.
-        batch_size: int > 0. Defaults to `64`.
-        progress: bool, show a progress bar. Defaults to `False`.
-        flip: bool, see `embed_images`. Defaults to `False`.
+def embed_pairs(
+    model: EmbeddingModel, pairs: PairSet, batch_size: int = 64, *, flip: bool = False, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeds both images of all pairs; see `embed_images`.
 
     Returns:
-        `(first, second)`, float32 arrays `(num_pairs, dim)`.
+        `(first, second)`, float32 `(num_pairs, dim)`.
 
     Raises:
-        ValueError: an image cannot be decoded, or embeddings that are not finite.
+        ValueError: an image cannot be decoded, or an embedding is not finite.
     """
-    what = "images" if progress else None
-    batches = embed_images(model, pairs.batch, 2 * len(pairs), batch_size, flip=flip, progress=what)
+    unit = "images" if progress else None
+    batches = embed_images(model, pairs.batch, 2 * len(pairs), batch_size, flip=flip, progress=unit)
     embeddings = np.concatenate(list(batches))
     return embeddings[0::2], embeddings[1::2]
 
 
-def embed_into(store, model, decode, batch_size=64, *, flip=False, progress=False):
-    """Computes the features that a store still lacks.
+def embed_into(
+    store: FeatureStore,
+    model: EmbeddingModel,
+    decode: Callable[[int, int], np.ndarray],
+    batch_size: int = 64,
+    *,
+    flip: bool = False,
+    progress: bool = False,
+) -> None:
+    """Computes the features that a store lacks; see `embed_images`.
 
-    May be killed at any moment: the next call goes on. With the same `batch_size` the features are then
-    those of an unbroken run, bit for bit; with another one they may differ in the last bits.
-
-    Args:
-        store: `eval.embedding.feature_store.FeatureStore` with a row per frame.
-        model, decode, batch_size, flip: as `embed_images` takes them.
-        progress: bool, show a progress bar. Defaults to `False`.
+    It may be killed at any moment, and the next call continues. With the same `batch_size` the features are
+    those of an unbroken run, bit for bit; with another one the last bits may differ.
 
     Raises:
-        ValueError: an image cannot be decoded, or embeddings that are not finite.
-        OSError: no space on disk.
+        ValueError: an image cannot be decoded, or an embedding is not finite.
+        OSError: the disk is full.
     """
-    what = "frames" if progress else None
+    unit = "frames" if progress else None
     batches = embed_images(
-        model, decode, store.num_rows, batch_size, start=store.num_done, flip=flip, progress=what
+        model, decode, store.num_rows, batch_size, start=store.num_done, flip=flip, progress=unit
     )
     with contextlib.closing(batches):
         for embeddings in batches:
@@ -123,7 +123,7 @@ def _spans(start, num_images, batch_size):
 
 
 def _decoded_ahead(decode, spans):
-    """Yields `decode(start, stop)` of each span, and has a thread work on the next two meanwhile."""
+    """Yields `decode(start, stop)` of each span while a thread decodes the next two."""
     pending = collections.deque()
     with ThreadPoolExecutor(1, "decode") as thread:
         try:

@@ -1,7 +1,12 @@
-"""A trained model, from whatever it was saved as, as a function from faces to embeddings."""
+"""The TensorFlow engine: a trained model, loaded from any format, as a function from faces to embeddings."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
@@ -14,72 +19,69 @@ class FaceModel:
     """Embeds aligned faces.
 
     Args:
-        function: `tf.function` with an input signature: from uint8 `(batch, *face_size, 3)`, RGB, to
-            float32 `(batch, dim)`.
+        function: `tf.function` with an input signature, from uint8 `(batch, *face_size, 3)`, RGB, to float32
+            `(batch, dim)`.
         face_size: `(height, width)` of the faces it takes.
     """
 
-    def __init__(self, function, face_size):
+    def __init__(self, function: Any, face_size: tuple[int, int]) -> None:
         self.function = function
-        self.face_size = tuple(face_size)
+        self.face_size = face_size
 
     @classmethod
-    def from_backbone(cls, backbone, face_size):
-        """Wraps a net; faces larger than its input are cropped.
+    def from_backbone(cls, backbone: keras.Model, face_size: tuple[int, int]) -> FaceModel:
+        """Wraps a net from normalised images to embeddings, and crops faces that are larger than its input.
 
-        Args:
-            backbone: `keras.Model` from normalised images to embeddings. It is called as it is when faces
-                are embedded: a net in training may be wrapped once.
-            face_size: `(height, width)` of the faces.
+        Each call uses the current weights, so a net in training needs to be wrapped only once.
 
         Raises:
             ValueError: the faces are smaller than the net's input.
         """
         image_size = backbone.input_shape[1:3]
         if any(have < want for have, want in zip(face_size, image_size, strict=True)):
-            raise ValueError(f"expected faces of at least {image_size}, received {tuple(face_size)}")
+            raise ValueError(f"expected faces of at least {image_size}, received {face_size}")
 
-        @tf.function(input_signature=[_faces(face_size)])
+        @tf.function(input_signature=[_faces_spec(face_size)])
         def embed(faces):
             return backbone(preprocess(faces, image_size), training=False)
 
         return cls(embed, face_size)
 
-    def embed(self, faces):
-        """Embeddings as the net puts them out: not normalised.
-
-        Args:
-            faces: uint8 `(batch, *face_size, 3)`, RGB.
-
-        Returns:
-            float32 array `(batch, dim)`.
-        """
-        if tuple(faces.shape[1:]) != (*self.face_size, 3):
-            raise ValueError(f"faces: expected shape (batch, *{self.face_size}, 3), received {faces.shape}")
+    def embed(self, faces: np.ndarray) -> np.ndarray:
+        """See `eval.embedding.engines.EmbeddingModel`."""
+        check_faces(faces, self.face_size)
         return self.function(tf.constant(faces)).numpy()
 
 
-def load_face_model(path, face_size, rectified=False):
-    """Loads a model from whatever it was saved as: see `nets.backbone.load_backbone`.
+def check_faces(faces: np.ndarray, face_size: tuple[int, int]) -> None:
+    """Raises `ValueError` if faces have another size than the model takes."""
+    if faces.shape[1:] != (*face_size, 3):
+        raise ValueError(f"faces: expected shape (batch, *{face_size}, 3), received {faces.shape}")
 
-    A SavedModel is a program, and this runs it: load only what comes from where you trust. Of
-    all other forms nothing is run.
+
+def load_model(path: Path, face_size: tuple[int, int], precision: str) -> FaceModel:
+    """Loads a model for the engine TensorFlow, whose only precision is float32."""
+    return load_face_model(path, face_size)
+
+
+def load_face_model(path: Path, face_size: tuple[int, int], rectified: bool = False) -> FaceModel:
+    """Loads a model in any format that `nets.backbone.load_backbone` reads.
+
+    A SavedModel is a program, and this function runs it: load one only from a source you trust. Nothing in
+    other formats is run.
 
     Args:
-        path: str or Path.
+        path: the model, which computes in float32 whatever it was trained in.
         face_size: `(height, width)` of the faces to embed.
-        rectified: bool, build the net in the form that suits OpenVINO, where there is one to build; see
-            `nets.inference.inference_net`. Defaults to `False`.
-
-    Returns:
-        A `FaceModel` that computes in float32.
+        rectified: build the net in the form that suits OpenVINO, if it can be built; see
+            `nets.inference.inference_net`.
 
     Raises:
-        FileNotFoundError: nothing there.
+        FileNotFoundError: `path` does not exist.
         ValueError: not a model, or it does not take faces of this size.
     """
     if is_saved_model(path) and not (rectified and Path(path, NET_NAME).is_file()):
-        return _saved_model(Path(path), face_size)
+        return _load_saved_model(path, face_size)
     backbone = inference_net(in_float32(load_backbone(path)), rectified)
     try:
         return FaceModel.from_backbone(backbone, face_size)
@@ -87,31 +89,29 @@ def load_face_model(path, face_size, rectified=False):
         raise ValueError(f"{path}: {error}") from None
 
 
-def _saved_model(path, face_size):
-    loaded = tf.saved_model.load(str(path))
-    signatures = loaded.signatures
-    if "serving_default" not in signatures:
-        raise ValueError(f"{path}: expected a signature serving_default, received {list(signatures)}")
-    serve = signatures["serving_default"]
+def _load_saved_model(path, face_size):
+    loaded: Any = tf.saved_model.load(str(path))
+    if "serving_default" not in loaded.signatures:
+        raise ValueError(f"{path}: expected a signature serving_default, received {list(loaded.signatures)}")
+    serve = loaded.signatures["serving_default"]
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
     if set(inputs) != {"images"} or not {"embedding", "norm"} <= set(outputs):
         raise ValueError(
             f"{path}: expected images -> embedding, norm, "
             f"received {', '.join(inputs)} -> {', '.join(outputs)}"
         )
-    takes = tuple(inputs["images"].shape[1:3])
-    if takes != tuple(face_size):
-        raise ValueError(f"{path}: takes faces of {takes}, received faces of {tuple(face_size)}")
+    taken = tuple(inputs["images"].shape[1:3])
+    if taken != face_size:
+        raise ValueError(f"{path}: takes faces of {taken}, received faces of {face_size}")
 
-    @tf.function(input_signature=[_faces(face_size)])
+    @tf.function(input_signature=[_faces_spec(face_size)])
     def embed(faces):
-        outputs = serve(images=faces)
+        # By way of `loaded`, which owns the variables: `serve` alone does not keep them.
+        outputs = loaded.signatures["serving_default"](images=faces)
         return outputs["embedding"] * outputs["norm"][:, None]
 
-    model = FaceModel(embed, face_size)
-    model.loaded = loaded  # to keep the variables, which the function alone does not
-    return model
+    return FaceModel(embed, face_size)
 
 
-def _faces(face_size):
+def _faces_spec(face_size):
     return tf.TensorSpec((None, *face_size, 3), tf.uint8, name="faces")

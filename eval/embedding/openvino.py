@@ -1,51 +1,51 @@
-"""A face model that OpenVINO runs."""
+"""The OpenVINO engine."""
+
+from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import openvino
+
+# Not part of TensorFlow's public API, which has no function that turns variables into constants.
+# `openvino.convert_model` does it too, but takes half as long again.
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from eval.embedding.face_model import FaceModel, check_faces, load_face_model
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoModel:
-    """Embeds aligned faces as the `FaceModel` does that it is made from, on the CPU.
+    """Embeds aligned faces on the CPU like the `FaceModel` it is made from.
 
-    OpenVINO reads TensorFlow's graph itself, so no converter is needed, and whatever a `FaceModel` can be
-    loaded from can be run.
+    OpenVINO reads TensorFlow's graph itself, so it runs whatever a `FaceModel` can be loaded from.
 
     Args:
-        model: `eval.embedding.face_model.FaceModel`.
-        precision: `"float32"` or `"bfloat16"`. Defaults to `"float32"`.
-        threads: int > 0. Defaults to what OpenVINO finds best.
+        model: the model to convert.
+        precision: `"float32"` or `"bfloat16"`.
 
     Raises:
-        RuntimeError: a graph that OpenVINO cannot read.
+        RuntimeError: OpenVINO cannot read the graph.
     """
 
-    def __init__(self, model, precision="float32", threads=None):
+    def __init__(self, model: FaceModel, precision: str) -> None:
         self.face_size = model.face_size
         graph = convert_variables_to_constants_v2(model.function.get_concrete_function()).graph.as_graph_def()
-        hints = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
-        if threads:
-            hints["INFERENCE_NUM_THREADS"] = threads
         core = openvino.Core()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "net.pb")
             path.write_bytes(graph.SerializeToString())
+            hints = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
             self._net = core.compile_model(core.read_model(path), "CPU", hints)
 
-    def embed(self, faces):
-        """Embeddings as the net puts them out: not normalised.
-
-        Args:
-            faces: uint8 `(batch, *face_size, 3)`, RGB.
-
-        Returns:
-            float32 array `(batch, dim)`.
-        """
-        if tuple(faces.shape[1:]) != (*self.face_size, 3):
-            raise ValueError(f"faces: expected shape (batch, *{self.face_size}, 3), received {faces.shape}")
+    def embed(self, faces: np.ndarray) -> np.ndarray:
+        """See `eval.embedding.engines.EmbeddingModel`."""
+        check_faces(faces, self.face_size)
         return self._net(np.ascontiguousarray(faces))[0].copy()
+
+
+def load_model(path: Path, face_size: tuple[int, int], precision: str) -> OpenVinoModel:
+    """Loads a model for OpenVINO; see `eval.embedding.face_model.load_face_model`."""
+    return OpenVinoModel(load_face_model(path, face_size, rectified=True), precision)

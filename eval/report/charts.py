@@ -210,7 +210,7 @@ def frames_chart(series, ident, title):
 
 def _tar_at(rates, distances, is_same):
     """The highest TAR whose FAR is not over each rate."""
-    far, tar, _ = roc(distances, is_same)
+    far, tar = roc(distances, is_same)
     # The rates of a whole number of pairs come from a formula, and may be a bit too low.
     return tar[np.searchsorted(far, rates * (1 + 1e-9), side="right") - 1]
 

@@ -4,41 +4,30 @@ import numpy as np
 
 DISTANCES = ("cosine", "L2", "SSD")
 
-# So few that what they are computed from stays in a core's cache.
-_PAIRS_AT_ONCE = 256
+PAIRS_AT_ONCE = 256  # So few that their embeddings stay in a core's cache.
 
 
-def pair_distances(first, second, distance):
-    """Distances between the embeddings of pairs.
+def pair_distances(first: np.ndarray, second: np.ndarray, distance: str) -> np.ndarray:
+    """Computes distances between the embeddings of pairs.
 
-    `"cosine"` is `1 - cos`, in [0, 2]; `"SSD"` the sum of squared differences and `"L2"` its
-    root, both of the embeddings as they are: like the original, they do not normalise. A zero
-    embedding has no direction and is at cosine distance 1 from everything.
+    `"cosine"` is `1 - cos`, in [0, 2]; `"SSD"` is the sum of squared differences and `"L2"` its root. These
+    two do not normalise the embeddings, like the original. A zero embedding has no direction and is at
+    cosine distance 1 from everything.
 
     References:
     - margin-centre-face, `util/distance.py`
 
     Args:
         first, second: float, shape `(pairs, dim)`.
-        distance: `"cosine"`, `"L2"` or `"SSD"`.
+        distance: one of `DISTANCES`.
 
     Returns:
-        float64 array, shape `(pairs,)`.
-
-    Raises:
-        ValueError: another distance, or shapes that do not match.
+        float64, shape `(pairs,)`.
     """
-    first, second = np.asarray(first), np.asarray(second)
-    if first.ndim != 2 or first.shape != second.shape:
-        raise ValueError(
-            f"expected two arrays of one shape (pairs, dim), received {first.shape} and {second.shape}"
-        )
-    if distance not in DISTANCES:
-        raise ValueError(f"expected distance cosine, L2 or SSD, received '{distance}'")
     distances = np.empty(len(first))
-    # Some pairs at a time: float64 copies of all embeddings would be four times their memory.
-    for start in range(0, len(first), _PAIRS_AT_ONCE):
-        block = slice(start, start + _PAIRS_AT_ONCE)
+    # Some pairs at a time: float64 copies of all embeddings would take four times their memory.
+    for start in range(0, len(first), PAIRS_AT_ONCE):
+        block = slice(start, start + PAIRS_AT_ONCE)
         distances[block] = _distances(
             first[block].astype(np.float64), second[block].astype(np.float64), distance
         )

@@ -1,4 +1,4 @@
-"""Templates: from the embeddings of a video's frames to one embedding, or to frame pair distances."""
+"""Templates: from the embeddings of a video's frames to one embedding, or to distances of frame pairs."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ FRAME_PAIRS = ("best_frames", "mean_frames", "median_frames")
 _POWERS = {"mean": 1, "normalised_mean": 0, "norm_weighted": 2}
 
 
-def pool(frames, pooling):
-    """The template of a video.
+def pool(frames: np.ndarray, pooling: str) -> np.ndarray:
+    """Computes the template of a video.
 
     With `u_i = x_i / |x_i|` the direction of frame `i`, the template is, normalised to length 1,
 
@@ -19,14 +19,12 @@ def pool(frames, pooling):
         norm_weighted     sum |x_i|^2 u_i
         geometric_median  argmin_m sum |u_i - m|
 
-    The plain `"mean"` of the embeddings thus weights the directions by the norm already, which
-    is how AdaFace fuses features. `"norm_weighted"` weights by its square: if the norm is a
-    quality that goes with the inverse of a direction's deviation, these are the inverse
-    variances that Probabilistic Face Embeddings fuse with. `"normalised_mean"` is the original's.
-    `"geometric_median"` cannot be moved far by fewer than half of the frames.
-
-    A zero embedding has no direction and contributes nothing. If all are zero, or cancel out, so
-    is the template, which is at cosine distance 1 from everything.
+    So the plain `"mean"` already weights the directions by the norm, which is how AdaFace fuses features.
+    `"norm_weighted"` weights by its square: if the norm is a quality inversely proportional to the deviation
+    of a direction, these are the inverse variances that Probabilistic Face Embeddings fuse with.
+    `"normalised_mean"` is the original's. Less than half of the frames cannot move the `"geometric_median"`
+    far. Zero embeddings have no direction and are left out. The template is zero if all are or if they cancel
+    out, and then it is at cosine distance 1 from everything.
 
     References:
     - margin-centre-face, `eval/test_ytf.py` (`"normalised_mean"`)
@@ -39,18 +37,16 @@ def pool(frames, pooling):
         pooling: one of `POOLINGS`.
 
     Returns:
-        float64 array, shape `(dim,)`, of length 1, or 0 as above.
+        float64, shape `(dim,)`, of length 1, or 0 as above.
 
     Raises:
-        ValueError: another pooling or shape, or a frame that is not finite.
+        ValueError: no frame, or a frame that is not finite.
 
     Example:
 
     >>> pool(np.array([[3.0, 0.0], [0.0, 1.0]]), "norm_weighted").round(3)
     array([0.994, 0.11 ])
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"expected pooling {', '.join(POOLINGS)}, received '{pooling}'")
     directions, norms = _directions(frames)
     if not norms.size:
         return np.zeros(directions.shape[1])
@@ -62,17 +58,16 @@ def pool(frames, pooling):
     return pooled / length if length > 0 else pooled
 
 
-def geometric_median(points, tolerance=1e-10, max_iterations=1000):
-    """The point with the smallest sum of distances to all points.
+def geometric_median(points: np.ndarray, tolerance: float = 1e-10, max_iterations: int = 1000) -> np.ndarray:
+    """Computes the point with the smallest sum of distances to all points.
 
-    Its breakdown point is 1/2: to move it without bound, half of the points have to be moved.
-    It is unique unless the points are on one line. There it is a median of their order, and of
-    several (an even number of points) the one that the iteration comes to from the mean: for
-    two points the mean.
+    Its breakdown point is 1/2: to move it without bound, half of the points have to be moved. It is unique
+    unless the points are on one line, where it is a median of their order: the one that the iteration reaches
+    from the mean.
 
-    Weiszfeld's iteration from the mean: from `m` to the mean weighted by `1 / |x_i - m|`. Where
-    `m` is at `num_here` of the points, this is not defined; of the other points' unit pulls,
-    whose sum has length `strength`, these withstand `num_here`.
+    Weiszfeld's iteration starts at the mean. It steps from `m` to the mean weighted by `1 / |x_i - m|`, which
+    is not defined if `m` is at `num_here` of the points. These resist the unit pulls of the other points,
+    whose sum has length `strength`, with a force of `num_here`.
 
     References:
     - Weiszfeld 1937, Tohoku Mathematical Journal 43, 355
@@ -81,13 +76,13 @@ def geometric_median(points, tolerance=1e-10, max_iterations=1000):
 
     Args:
         points: float, finite, shape `(num_points, dim)`, not empty.
-        tolerance: float > 0, in the unit of the points. A step as short is the last one, and a
-            point as near counts as reached. Defaults to `1e-10`.
-        max_iterations: int > 0. Defaults to `1000`. A dozen will do, but where one of the points
-            is barely the median, the steps to it shrink so slowly that this is the end of them.
+        tolerance: positive, in the unit of the points. The iteration stops after a step as short as this, and
+            a point as near as this counts as reached.
+        max_iterations: positive. A dozen are usual. If one of the points is barely the median, the steps
+            towards it become so short that the iteration ends here.
 
     Returns:
-        float64 array, shape `(dim,)`.
+        float64, shape `(dim,)`.
     """
     points = np.asarray(points, np.float64)
     median = points.mean(axis=0)
@@ -108,48 +103,42 @@ def geometric_median(points, tolerance=1e-10, max_iterations=1000):
     return median
 
 
-def frame_pair_distances(first, second):
-    """Distances of two videos without pooling: over all pairs of a frame of each.
+def frame_pair_distances(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Computes distances of two videos without pooling: over all pairs of a frame of each.
 
-    Cosine distances, in [0, 2]: the smallest, the mean and the median (of an even number the
-    mean of the middle two). The mean is `1 -` the product of the means of the normalised
-    frames. The other two come from cosines in float32, right to 1e-6.
-
-    A zero embedding has no direction and is left out; a video of nothing else is at distance 1.
+    These are the smallest, the mean and the median cosine distance, in [0, 2]. The mean is 1 minus the
+    product of the means of the normalised frames. The other two come from float32 cosines, accurate to 1e-6.
+    Zero embeddings have no direction and are left out. If a video has no others, all distances are 1.
 
     Args:
         first, second: float, finite, shapes `(num_first, dim)` and `(num_second, dim)`, not empty.
 
     Returns:
-        dict from `FRAME_PAIRS` to float.
+        A value for each of `FRAME_PAIRS`.
 
     Raises:
-        ValueError: shapes that do not fit, or a frame that is not finite.
+        ValueError: no frame, or a frame that is not finite.
     """
-    first, _ = _directions(first, "first: ")
-    second, _ = _directions(second, "second: ")
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"expected embeddings of one length, received {first.shape[1]} and {second.shape[1]} numbers"
-        )
+    first, _ = _directions(first)
+    second, _ = _directions(second)
     if not first.size or not second.size:
         return dict.fromkeys(FRAME_PAIRS, 1.0)
     cosines = first.astype(np.float32) @ second.astype(np.float32).T
     best, mean = cosines.max(), first.mean(axis=0) @ second.mean(axis=0)
-    median = np.median(cosines, overwrite_input=True)  # a copy would double the memory of long videos
+    median = np.median(cosines, overwrite_input=True)  # A copy would double the memory for long videos.
     distances = 1 - np.clip(np.array([best, mean, median], np.float64), -1, 1)
     return dict(zip(FRAME_PAIRS, distances.tolist(), strict=True))
 
 
-def _directions(frames, where=""):
-    """Unit vectors `(num_used, dim)` and norms `(num_used,)` of the frames that are not zero."""
+def _directions(frames):
+    """Returns unit vectors `(num_used, dim)` and norms `(num_used,)` of the frames that are not zero."""
     frames = np.asarray(frames, np.float64)
-    if frames.ndim != 2 or not len(frames):
-        raise ValueError(f"{where}expected frames of shape (num_frames, dim), received {frames.shape}")
+    if not len(frames):
+        raise ValueError("expected at least one frame")
     norms = np.linalg.norm(frames, axis=1)
     if not np.isfinite(norms).all():
         number = np.flatnonzero(~np.isfinite(norms))[0]
-        raise ValueError(f"{where}frame {number}: expected a finite embedding, received NaN or infinity")
+        raise ValueError(f"frame {number}: expected a finite embedding, received NaN or infinity")
     used = norms > 0
     if not used.all():
         frames, norms = frames[used], norms[used]

@@ -1,4 +1,8 @@
-"""Distances between videos, from the features of their frames, by every method in one pass."""
+"""Distances between videos, by every method in one pass over the features of their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -12,32 +16,35 @@ METHODS = (*POOLINGS, *FRAME_PAIRS)
 DEFAULT_METHOD = "normalised_mean"  # the original's
 
 
-def video_distances(features, offsets, first, second, methods=METHODS, max_frames=None, progress=False):
-    """Cosine distances between videos.
+def video_distances(
+    features: np.ndarray,
+    offsets: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    methods: Sequence[str] = METHODS,
+    max_frames: int | None = None,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """Computes cosine distances between videos.
 
-    The features are read one video at a time, so they may be larger than the memory.
+    It reads the features one video at a time, so they may be larger than the memory.
 
     Args:
-        features: float array, shape `(num_frames, dim)`, such as a memory map; the frames of a video
-            follow one another.
-        offsets: int array, shape `(num_videos + 1,)`: video `i` has the frames from `offsets[i]` to
+        features: float, shape `(num_frames, dim)`, such as a memory map, with the frames of each video in a
+            row.
+        offsets: int, shape `(num_videos + 1,)`: video `i` has the frames from `offsets[i]` to
             `offsets[i + 1]`.
-        first, second: int arrays, shape `(num_pairs,)`: numbers of videos, of at least one frame each.
-        methods: of `METHODS`. Defaults to all.
-        max_frames: int > 0, how many frames of each video to use, evenly spaced. Defaults to all.
-        progress: bool, show a progress bar.
+        first, second: int, shape `(num_pairs,)`: numbers of videos that have a frame or more.
+        methods: some of `METHODS`.
+        max_frames: positive, how many frames of each video to use, evenly spaced. Defaults to all.
+        progress: show a progress bar.
 
     Returns:
-        dict from method to float64 array, shape `(num_pairs,)`, in [0, 2].
+        For each method, float64 of shape `(num_pairs,)`, in [0, 2].
 
     Raises:
-        ValueError: an unknown method, a video without frames, or features that are not finite.
+        ValueError: a video without frames, or features that are not finite.
     """
-    unknown = set(methods) - set(METHODS)
-    if unknown:
-        raise ValueError(
-            f"expected methods among {', '.join(METHODS)}, received {', '.join(sorted(unknown))}"
-        )
 
     def frames(video):
         start, stop = offsets[video : video + 2]
@@ -57,18 +64,18 @@ def video_distances(features, offsets, first, second, methods=METHODS, max_frame
         if poolings:
             templates = np.empty((len(poolings), len(videos), features.shape[1]))
             for place, video in enumerate(videos):
-                of_video = frames(video)
-                templates[:, place] = [pool(of_video, pooling) for pooling in poolings]
+                video_frames = frames(video)
+                templates[:, place] = [pool(video_frames, pooling) for pooling in poolings]
                 bar.update()
-            places = np.searchsorted(videos, [first, second])
-            for pooling, of_pooling in zip(poolings, templates, strict=True):
-                distances[pooling] = pair_distances(*of_pooling[places], "cosine")
+            first_places, second_places = np.searchsorted(videos, [first, second])
+            for pooling, pooled in zip(poolings, templates, strict=True):
+                distances[pooling] = pair_distances(pooled[first_places], pooled[second_places], "cosine")
         if frame_pairs:
             # Products this small take longer on several threads, and fifty times as long on busy ones.
             with threadpool_limits(1):
                 for pair, (one, other) in enumerate(zip(first, second, strict=True)):
-                    of_pair = frame_pair_distances(frames(one), frames(other))
+                    by_method = frame_pair_distances(frames(one), frames(other))
                     for method in frame_pairs:
-                        distances[method][pair] = of_pair[method]
+                        distances[method][pair] = by_method[method]
                     bar.update()
     return distances

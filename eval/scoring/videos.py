@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from common.options import option
 from dataset.pairs.video_frames import VideoFrames
 from dataset.pairs.video_pairs import VideoPairs
 from eval.scoring.coverage import scorable_pairs
@@ -19,29 +20,47 @@ from eval.scoring.evaluation_run import (
     ScoredPairs,
 )
 from eval.scoring.metrics import bootstrap_intervals, equal_error_rate, verification_metrics
+from eval.scoring.verification import RULES
 from eval.scoring.video_distances import DEFAULT_METHOD, METHODS, video_distances
-from eval.scoring.ytf_protocol import YtfLine, involves_wrong_video, score_lines
+from eval.scoring.ytf_protocol import (
+    ERROR_FILTERS,
+    FOLDS,
+    MATCHES,
+    YtfLine,
+    involves_wrong_video,
+    score_lines,
+)
 
 _NUM_HARDEST = 12
 
 
 @dataclass(frozen=True)
 class VideoProtocol:
-    """How videos are scored; the rows are those of docs/fidelity.md.
+    """Protocol.
 
-    Attributes:
-        method: distances that curves and pictures show, one of `eval.scoring.video_distances.METHODS`.
-        rule: how a threshold is found, row 18; see `eval.scoring.verification.evaluate_pairs`.
-        folds: rows 19 and 20; see `eval.scoring.ytf_protocol.score_lines`.
-        error_filter: line that curves and pictures show, row 21.
-        error_match: row 21; see `eval.scoring.ytf_protocol.involves_wrong_video`.
+    The scores of every method and with every filter are always printed. These flags choose what curves,
+    pictures and the table of methods show.
     """
 
-    method: str = DEFAULT_METHOD
-    rule: str = "best"
-    folds: str = "official"
-    error_filter: str = "none"
-    error_match: str = "exact"
+    method: str = option(
+        DEFAULT_METHOD, "how the frames of videos are compared", flags=("--pooling",), choices=METHODS
+    )
+    rule: str = option(
+        "best", "how thresholds are found on the other folds (row 18)", flags=("--threshold",), choices=RULES
+    )
+    folds: str = option("official", "splits of the file, or the original's folds (row 20)", choices=FOLDS)
+    error_filter: str = option(
+        "none",
+        "pairs with a wrong video that are left out (row 21)",
+        flags=("--ytf_error_filter",),
+        choices=tuple(ERROR_FILTERS),
+    )
+    error_match: str = option(
+        "exact",
+        "how the name of a wrong video is matched (row 21)",
+        flags=("--ytf_error_match",),
+        choices=MATCHES,
+    )
 
 
 @dataclass(frozen=True, eq=False)

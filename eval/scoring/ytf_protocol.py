@@ -1,12 +1,15 @@
-"""The protocol of YouTube Faces: which pairs count, in which folds, and the three lines that come out."""
+"""The protocol of YouTube Faces: the pairs that count, their folds, and the three lines of scores."""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from eval.scoring.verification import VerificationResult, evaluate_pairs, even_folds, original_folds
 
-ERROR_FILTERS = {  # row 21 of docs/fidelity.md; the values are what the scores are called
+ERROR_FILTERS = {  # row 21 of docs/fidelity.md; the values are the names of the scores
     "none": "YTF",
     "both": "YTF-corrected (both)",
     "positives": "YTF-corrected (positives)",
@@ -20,11 +23,10 @@ class YtfLine:
     """One of the three lines of scores.
 
     Attributes:
-        name: what the printed line calls it.
-        used: bool array, shape `(num_pairs,)`: the pairs that the wrong videos leave.
-        folds: int array, shape `(num_pairs,)`: the fold of each pair, negative for one that is not
-            scored.
-        result: `eval.scoring.verification.VerificationResult`.
+        name: its name in the printed line.
+        used: bool, shape `(num_pairs,)`: the pairs that the wrong videos leave.
+        folds: int, shape `(num_pairs,)`: the fold of each pair, negative if no fold scores it.
+        result: accuracy and thresholds.
     """
 
     name: str
@@ -32,15 +34,10 @@ class YtfLine:
     folds: np.ndarray
     result: VerificationResult
 
-    def is_misclassified(self, distances, is_same):
-        """Which pairs the threshold of their own fold puts on the wrong side.
+    def is_misclassified(self, distances: np.ndarray, is_same: np.ndarray) -> np.ndarray:
+        """Returns which pairs the threshold of their own fold puts on the wrong side.
 
-        Args:
-            distances: float array, shape `(num_pairs,)`.
-            is_same: bool array, shape `(num_pairs,)`.
-
-        Returns:
-            bool array, shape `(num_pairs,)`; False for a pair that is not scored.
+        All arrays have the shape `(num_pairs,)`. A pair that no fold scores is never misclassified.
         """
         scored = self.folds >= 0
         numbers = np.unique(self.folds[scored])
@@ -50,20 +47,19 @@ class YtfLine:
         return wrong
 
 
-def involves_wrong_video(first, second, wrong_videos, match="exact"):
-    """Which pairs have a video whose identity is known to be wrong.
+def involves_wrong_video(
+    first: np.ndarray, second: np.ndarray, wrong_videos: Sequence[str], match: str = "exact"
+) -> np.ndarray:
+    """Returns which pairs have a video with a wrong identity.
 
     References:
     - margin-centre-face, `eval/test_ytf.py`: there `match="substring"`, row 21 of docs/fidelity.md
 
     Args:
-        first, second: sequences of str, the videos of each pair.
-        wrong_videos: sequence of str.
-        match: `"exact"`, or `"substring"`: a video is wrong too if the name of a wrong one is
-            part of its own.
-
-    Returns:
-        bool array, shape `(num_pairs,)`.
+        first, second: names of the videos of each pair.
+        wrong_videos: names of the videos with a wrong identity.
+        match: one of `MATCHES`. With `"substring"`, a video is also wrong if its name contains the name of
+            a wrong one.
     """
     if match == "exact":
         return np.isin(first, wrong_videos) | np.isin(second, wrong_videos)
@@ -71,24 +67,31 @@ def involves_wrong_video(first, second, wrong_videos, match="exact"):
     return np.array([any(wrong in video for wrong in wrong_videos for video in pair) for pair in pairs], bool)
 
 
-def score_lines(distances, is_same, splits, is_wrong, rule="best", folds="official"):
-    """Scores the same pairs three times: all, and without the wrong videos in two ways.
+def score_lines(
+    distances: np.ndarray,
+    is_same: np.ndarray,
+    splits: np.ndarray,
+    is_wrong: np.ndarray,
+    rule: str = "best",
+    folds: str = "official",
+) -> dict[str, YtfLine]:
+    """Scores the same pairs three times: all of them, and without the wrong videos in two ways.
+
+    All arrays have the shape `(num_pairs,)`.
 
     Args:
-        distances: float array, shape `(num_pairs,)`.
-        is_same: bool array, shape `(num_pairs,)`.
-        splits: int array, shape `(num_pairs,)`, the official split of each pair.
-        is_wrong: bool array, shape `(num_pairs,)`, of `involves_wrong_video`.
+        splits: int, the official split of each pair.
+        is_wrong: bool, from `involves_wrong_video`.
         rule: see `eval.scoring.verification.evaluate_pairs`.
-        folds: `"official"`, the splits; or `"position"`, the original's folds (rows 19 and 20 of
-            docs/fidelity.md), counted anew on the pairs that each line uses. For the line that the
-            original has not, `"both"`, they are those of `even_folds`.
+        folds: `"official"`: the splits; or `"position"`: the original's folds (rows 19 and 20 of
+            docs/fidelity.md), counted over the pairs that each line uses. The original does not have the line
+            `"both"`, which uses `even_folds`.
 
     Returns:
-        dict from `ERROR_FILTERS` to `YtfLine`.
+        A line for each of `ERROR_FILTERS`.
 
     Raises:
-        ValueError: pairs that cannot be scored so; says which line.
+        ValueError: the pairs cannot be scored like this; names the line.
     """
     keep = {"none": np.ones(len(is_same), bool), "both": ~is_wrong, "positives": ~(is_wrong & is_same)}
     lines = {}
@@ -96,16 +99,16 @@ def score_lines(distances, is_same, splits, is_wrong, rule="best", folds="offici
         used = keep[error_filter]
         try:
             if folds == "official":
-                of_used = splits[used]
+                line_folds = splits[used]
             else:
                 # The original has no line "both", and its folds need at least as many negatives.
                 make_folds = even_folds if error_filter == "both" else original_folds
-                of_used = make_folds(is_same[used])
-                of_used[of_used >= 0] += 1  # counted from 1, as the official ones
-            result = evaluate_pairs(distances[used], is_same[used], rule, folds=of_used)
+                line_folds = make_folds(is_same[used])
+                line_folds[line_folds >= 0] += 1  # counted from 1, like the official splits
+            result = evaluate_pairs(distances[used], is_same[used], rule, folds=line_folds)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        of_all = np.full(len(is_same), -1)
-        of_all[used] = of_used
-        lines[error_filter] = YtfLine(name, used, of_all, result)
+        all_folds = np.full(len(is_same), -1)
+        all_folds[used] = line_folds
+        lines[error_filter] = YtfLine(name, used, all_folds, result)
     return lines

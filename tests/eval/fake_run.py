@@ -6,14 +6,7 @@ import cv2
 import numpy as np
 
 from eval.report.runs import Run, write_run
-from eval.scoring.metrics import (
-    FARS,
-    area_under_roc,
-    bootstrap_intervals,
-    equal_error_rate,
-    tar_at_far,
-    tar_name,
-)
+from eval.scoring.metrics import bootstrap_intervals, verification_metrics
 from eval.scoring.video_distances import METHODS
 from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
 
@@ -142,12 +135,7 @@ def _pairs(num_people, num_folds, pairs_per_fold):
 
 
 def _method_scores(distances, is_same, names, line, num_resamples):
-    metrics = {
-        "accuracy": line.result.accuracy,
-        "eer": equal_error_rate(distances, is_same),
-        "auc": area_under_roc(distances, is_same),
-        **{tar_name(far): tar_at_far(distances, is_same, far) for far in FARS},
-    }
+    metrics = {"accuracy": line.result.accuracy, **verification_metrics(distances, is_same)}
     intervals = bootstrap_intervals(
         distances,
         is_same,

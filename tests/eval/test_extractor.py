@@ -89,11 +89,6 @@ class TestEmbedImages:
         assert list(embed_images(Model(), decode, 0)) == []
         assert list(embed_images(Model(), decode, 23, start=23)) == []
 
-    @pytest.mark.parametrize("batch_size", [0, -3])
-    def test_no_batch(self, batch_size):
-        with pytest.raises(ValueError, match=f"at least one image, received {batch_size}"):
-            next(embed_images(Model(), decode, 23, batch_size))
-
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_embeddings_that_are_not_finite(self, value):
         model = Model()
@@ -293,7 +288,7 @@ class TestEmbedInto:
     def test_a_store_that_fails_leaves_no_thread(self, tmp_path):
         with FeatureStore(tmp_path, {}, 23) as store:
             store.append(np.ones((5, 3), np.float32))
-            with pytest.raises(ValueError, match="received float32 of shape") as error:
+            with pytest.raises(ValueError, match=r"\(5, 4\)") as error:
                 embed_into(store, Model(), decode, 5)
             assert not decoding_threads()
             del error

@@ -17,13 +17,7 @@ from eval.embedding.feature_store import FeatureStore
 
 INPUTS = {"model": "ab12", "data": "cd34", "image_size": (112, 96), "crop": None, "flip": False}
 NUM_ROWS, DIM = 50, 8
-
-
-def numbers(num_rows=NUM_ROWS, dim=DIM):
-    return np.random.default_rng(0).normal(size=(num_rows, dim)).astype(np.float32)
-
-
-ROWS = numbers()
+ROWS = np.random.default_rng(0).normal(size=(NUM_ROWS, DIM)).astype(np.float32)
 
 
 def fill(store, step=7, stop=NUM_ROWS):
@@ -51,12 +45,12 @@ class TestRoundTrip:
     @pytest.mark.parametrize("step", [1, 7, NUM_ROWS])
     def test_features_are_what_was_appended(self, tmp_path, step, flushes):
         with FeatureStore(tmp_path / "made" / "root", INPUTS, NUM_ROWS) as store:
-            assert (store.num_done, store.dim, store.is_complete) == (0, None, False)
+            assert (store.num_done, store.is_complete) == (0, False)
             fill(store, step)
-            assert (store.num_done, store.dim, store.is_complete) == (NUM_ROWS, DIM, True)
+            assert (store.num_done, store.is_complete) == (NUM_ROWS, True)
             np.testing.assert_array_equal(store.features, ROWS)
         with FeatureStore(tmp_path / "made" / "root", INPUTS, NUM_ROWS) as store:
-            assert (store.num_done, store.dim, store.is_complete) == (NUM_ROWS, DIM, True)
+            assert (store.num_done, store.is_complete) == (NUM_ROWS, True)
             np.testing.assert_array_equal(store.features, ROWS)
 
     def test_files(self, tmp_path):
@@ -116,7 +110,6 @@ class TestKey:
             fill(store)
         with FeatureStore(tmp_path, dict(reversed(INPUTS.items())), NUM_ROWS) as store:
             assert store.is_complete
-            assert store.inputs == {**INPUTS, "image_size": [112, 96]}
 
     def test_other_inputs_under_the_same_name(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
@@ -133,8 +126,6 @@ class TestKey:
         FeatureStore(tmp_path, INPUTS, NUM_ROWS).close()
         with pytest.raises(ValueError, match=r"expected .*'num_rows': 51.*, received .*'num_rows': 50"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS + 1)
-        with pytest.raises(ValueError, match="at least one row, received 0"):
-            FeatureStore(tmp_path, INPUTS, 0)
 
     @pytest.mark.parametrize(("inputs", "error"), [({"a": np.nan}, ValueError), ({"a": Path()}, TypeError)])
     def test_inputs_that_json_cannot_hold(self, tmp_path, inputs, error):
@@ -146,10 +137,10 @@ class TestAppend:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            (ROWS.astype(np.float64)[:3], r"float32 of shape \(n, 8\), received float64 of shape \(3, 8\)"),
-            (ROWS[0], r"received float32 of shape \(8,\)"),
-            (ROWS[:3, :7], r"received float32 of shape \(3, 7\)"),
-            (ROWS[:40], "at most 36 more rows, received 40"),
+            (ROWS.astype(np.float64)[:3], r"float64 of shape \(3, 8\)"),
+            (ROWS[0], r"shape \(8,\)"),
+            (ROWS[:3, :7], r"\(n, 8\).*\(3, 7\)"),
+            (ROWS[:40], r"n up to 36.*\(40, 8\)"),
         ],
     )
     def test_other_arrays(self, tmp_path, rows, message):
@@ -164,27 +155,15 @@ class TestAppend:
     def test_first_rows(self, tmp_path, shape):
         with (
             FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store,
-            pytest.raises(ValueError, match=r"expected float32 of shape \(n, dim\), received"),
+            pytest.raises(ValueError, match=r"\(n, dim\)"),
         ):
             store.append(np.zeros(shape, np.float32))
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_rows_that_are_not_finite(self, tmp_path, value):
-        with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
-            fill(store, stop=14)
-            rows = ROWS[14:21].copy()
-            rows[[4, 6], 2] = value
-            with pytest.raises(ValueError, match="row 18: expected finite features"):
-                store.append(rows)
-            assert store.num_done == 14
-            fill(store)
-            np.testing.assert_array_equal(store.features, ROWS)
 
     def test_past_the_end(self, tmp_path):
         for _ in range(2):  # filled here, and opened as a full one
             with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
                 fill(store)
-                with pytest.raises(ValueError, match="at most 0 more rows, received 1"):
+                with pytest.raises(ValueError, match="n up to 0"):
                     store.append(ROWS[:1])
 
     def test_features_of_a_store_that_lacks_rows(self, tmp_path):
@@ -294,8 +273,9 @@ class TestKilled:
 
     @pytest.mark.parametrize("content", [b"", b'{"num_done": 28, "di'])
     def test_before_the_new_progress_had_its_name(self, half, content):
-        (half / "progress.json.7.tmp").write_bytes(content)
+        (half / "progress.json.123.tmp").write_bytes(content)
         self.reopened(half, 21)
+        assert not list(half.glob("*.tmp"))
 
     @pytest.mark.parametrize("written", [0, 1, DIM * 4 + 3, 7 * DIM * 4])
     def test_before_the_first_progress(self, half, written):
@@ -318,6 +298,7 @@ class TestKilled:
 
     def test_rows_are_on_disk_before_they_count(self, tmp_path, monkeypatch):
         steps, fsync, replace = [], os.fsync, Path.replace
+        temporary = f"progress.json.{os.getpid()}.tmp"
 
         def traced_fsync(descriptor):
             steps.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
@@ -334,8 +315,8 @@ class TestKilled:
             store.flush()
             assert steps == [
                 "features.f32",
-                f"progress.json.{os.getpid()}.tmp",
-                f"progress.json.{os.getpid()}.tmp -> progress.json",
+                temporary,
+                f"{temporary} -> progress.json",
                 store.folder.name,
             ]
             store.flush()
@@ -345,7 +326,7 @@ class TestKilled:
 class TestDamaged:
     def started_over(self, folder, caplog):
         with FeatureStore(folder.parent, INPUTS, NUM_ROWS) as store:
-            assert "computed anew" in caplog.text
+            assert "damaged" in caplog.text
             assert store.num_done == 0
             fill(store)
             np.testing.assert_array_equal(store.features, ROWS)
@@ -379,7 +360,7 @@ class TestDamaged:
         (half / "progress.json").write_bytes(content)
         self.started_over(half, caplog)
 
-    def test_whoever_reads_the_old_rows_keeps_them(self, tmp_path):
+    def test_a_mapped_array_keeps_the_old_rows(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
             features = store.features
@@ -417,13 +398,13 @@ class TestTwoProcesses:
             fill(store)
             content = (store.folder / "features.f32").read_bytes()
             (store.folder / "features.f32").write_bytes(bytes(4) + content[4:])
-            with pytest.raises(BlockingIOError, match="another process"):
+            with pytest.raises(BlockingIOError, match=f"{store.folder}/lock"):
                 FeatureStore(tmp_path, INPUTS, NUM_ROWS)
             assert (store.folder / "features.f32").stat().st_size == len(content)
         TestDamaged().started_over(store.folder, caplog)
 
-    def test_completed_between_a_look_and_the_lock(self, half, monkeypatch):
-        """The other one reads progress, then this process completes the store, then it has the lock."""
+    def test_completed_before_this_process_has_the_lock(self, half, monkeypatch):
+        """A store reads its progress; then another one completes it; then the first one gets the lock."""
         flock, opened = fcntl.flock, []
 
         def late(file, kind):
@@ -442,11 +423,12 @@ class TestTwoProcesses:
 
 APPENDING = """
 import sys
+from pathlib import Path
+import numpy as np
 from eval.embedding import feature_store
-from tests.eval.test_feature_store import INPUTS, numbers
-rows = numbers(8000, 64)
+rows = np.random.default_rng(0).normal(size=(8000, 64)).astype(np.float32)
 feature_store._FLUSH_SECONDS = float(sys.argv[2])
-with feature_store.FeatureStore(sys.argv[1], INPUTS, len(rows)) as store:
+with feature_store.FeatureStore(Path(sys.argv[1]), {}, len(rows)) as store:
     print(store.num_done, flush=True)
     for start in range(store.num_done, len(rows), 8):
         store.append(rows[start : start + 8])
@@ -455,7 +437,7 @@ with feature_store.FeatureStore(sys.argv[1], INPUTS, len(rows)) as store:
 
 
 def test_killed_again_and_again(tmp_path):
-    """Nothing that counted is lost, and nothing wrong is in it; the kills come whenever they come."""
+    """Kills at random moments lose no row that counted and leave no wrong one."""
     root, rng, started_at = Path(__file__).parents[2], np.random.default_rng(0), []
     for flush_seconds in (0, 0.002, 0, 0.002, 0, 0.002, 5):
         process = subprocess.Popen(
@@ -474,5 +456,6 @@ def test_killed_again_and_again(tmp_path):
         assert process.returncode == (-signal.SIGKILL if flush_seconds < 1 else 0)
     assert started_at == sorted(started_at)
     assert 0 < started_at[1] < started_at[-1] < 8000
-    with FeatureStore(tmp_path, INPUTS, 8000) as store:
-        np.testing.assert_array_equal(store.features, numbers(8000, 64))
+    with FeatureStore(tmp_path, {}, 8000) as store:
+        rows = np.random.default_rng(0).normal(size=(8000, 64)).astype(np.float32)
+        np.testing.assert_array_equal(store.features, rows)

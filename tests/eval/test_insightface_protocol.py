@@ -197,29 +197,10 @@ def test_many_pairs_are_taken_in_parts():
     np.testing.assert_allclose(result.tar[[50, 100, 200]], expected, atol=0.002)
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"embeddings": np.ones((79, 4))}, r"shape \(80, dim\) for 40 pairs, received \(79, 4\)"),
-        ({"embeddings": np.ones(80)}, r"received \(80,\)"),
-        ({"is_same": np.tile([1, 0], 20)}, "booleans .* received int64"),
-        ({"is_same": np.repeat([True, False], 20)}, "received 4 and 0 in fold 0"),
-        ({"is_same": np.arange(40) % 20 != 7}, "received 4 and 0 in fold 0"),
-        ({"is_same": np.arange(40) % 20 >= 19}, "received 0 and 4 in fold 0"),
-    ],
-)
-def test_bad_input(changed, message):
-    arguments = {"embeddings": pairs(4, 40)[0], "is_same": np.tile([True, False], 20)}
-    with pytest.raises(ValueError, match=message):
-        evaluate_insightface(**(arguments | changed))
-
-
-@pytest.mark.parametrize("number", [3, 16000])
-def test_not_finite(number):
-    embeddings = np.ones((18000, 2))
-    embeddings[number] = np.nan
-    with pytest.raises(ValueError, match=rf"^embedding {number}: expected a finite"):
-        evaluate_insightface(embeddings, np.tile([True, False], 4500))
+@pytest.mark.parametrize("is_same", [np.repeat([True, False], 20), np.arange(40) % 20 >= 19])
+def test_a_fold_without_a_kind_of_pairs(is_same):
+    with pytest.raises(ValueError, match="in fold 0"):
+        evaluate_insightface(pairs(4, 40)[0], is_same)
 
 
 def test_fewer_pairs_than_folds():

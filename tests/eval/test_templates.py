@@ -115,7 +115,7 @@ class TestPool:
         def test_nothing_but_zero_frames(self, pooling):
             template = pool(np.zeros((3, 16)), pooling)
             np.testing.assert_array_equal(template, np.zeros(16))
-            assert pair_distances([template], [unit(np.ones(16))], "cosine") == 1
+            assert pair_distances(template[None], unit(np.ones(16))[None], "cosine") == 1
 
         def test_frames_that_cancel_out(self, pooling):
             np.testing.assert_array_equal(pool([[2.0, 0.0], [-2.0, 0.0]], pooling), [0, 0])
@@ -133,12 +133,8 @@ class TestPool:
             pool(frames, pooling)
             np.testing.assert_array_equal(frames, video(13))
 
-    def test_bad_input(self):
-        with pytest.raises(ValueError, match=r"expected pooling mean, .* received 'median'"):
-            pool(np.ones((2, 3)), "median")
-        with pytest.raises(ValueError, match=r"received \(3,\)"):
-            pool(np.ones(3), "mean")
-        with pytest.raises(ValueError, match=r"received \(0, 3\)"):
+    def test_no_frames(self):
+        with pytest.raises(ValueError, match="at least one frame"):
             pool(np.ones((0, 3)), "mean")
 
 
@@ -240,15 +236,12 @@ class TestFramePairDistances:
         assert frame_pair_distances(silent, second) == frame_pair_distances(first, second)
         assert frame_pair_distances(second, np.zeros((2, 16))) == dict.fromkeys(FRAME_PAIRS, 1)
 
-    def test_bad_input(self):
+    def test_not_finite(self):
         bad = video(10)
         bad[2, 0] = np.nan
-        with pytest.raises(ValueError, match=r"^first: frame 2: expected a finite"):
-            frame_pair_distances(bad, video(11))
-        with pytest.raises(ValueError, match=r"^second: frame 2: expected a finite"):
-            frame_pair_distances(video(11), bad)
-        with pytest.raises(ValueError, match="one length, received 16 and 8"):
-            frame_pair_distances(video(11), video(11, dim=8))
+        for pair in ((bad, video(11)), (video(11), bad)):
+            with pytest.raises(ValueError, match=r"^frame 2: expected a finite"):
+                frame_pair_distances(*pair)
 
 
 def test_examples():

@@ -48,7 +48,6 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
         [
             f"--data={PAIRS / name}",
             f"--model_path={model_path}",
-            "--engine=tensorflow",
             f"--distance={distance}",
             f"--threshold={rule}",
             f"--output={output}",
@@ -75,7 +74,7 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
 def test_np_files_score_as_bin_files(model_path, capsys):
     lines = []
     for name in ("pairs_py2.np", "pairs_py3.np"):
-        test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}", "--engine=tensorflow"])
+        test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}"])
         lines.append(capsys.readouterr().out.splitlines()[1])
     assert lines[0] == lines[1]
 
@@ -88,19 +87,11 @@ def test_several_sets(model_path, tmp_path, capsys):
     assert [line.split()[2] for line in lines] == ["pairs_py3", "pairs_py2"]
     sets = json.loads(output.read_text())["sets"]
     assert list(sets) == ["pairs_py3", "pairs_py2"]
-    engine = sets["pairs_py2"]["engine"]
-    assert engine["version"] == importlib.metadata.version(engine["name"])
-    assert engine["precision"] == "float32"
-    with pytest.raises(SystemExit, match="sets of different names, received pairs_py3, pairs_py3"):
-        test_lfw.main(
-            [
-                "--data",
-                data[0],
-                str(PAIRS / "pairs_py3.np"),
-                f"--model_path={model_path}",
-                "--engine=tensorflow",
-            ]
-        )
+    version = importlib.metadata.version("tensorflow")
+    assert sets["pairs_py2"]["engine"] == {"name": "tensorflow", "precision": "float32", "version": version}
+    with pytest.raises(SystemExit):
+        test_lfw.main(["--data", data[0], str(PAIRS / "pairs_py3.np"), f"--model_path={model_path}"])
+    assert "--data: two sets have the same name: pairs_py3, pairs_py3" in capsys.readouterr().err
 
 
 def test_faithful(net, model_path, capsys):
@@ -112,7 +103,6 @@ def test_faithful(net, model_path, capsys):
         [
             f"--data={PAIRS / 'pairs_py3.np'}",
             f"--model_path={model_path}",
-            "--engine=tensorflow",
             "--faithful",
         ]
     )
@@ -136,7 +126,7 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
     output = tmp_path / "scores.json"
     given = ["--flip"] if protocol == "folds" else ["--protocol=insightface"]
     data = f"--data={tmp_path / 'mixed.bin'}"
-    test_lfw.main([data, f"--model_path={model_path}", "--engine=tensorflow", f"--output={output}", *given])
+    test_lfw.main([data, f"--model_path={model_path}", f"--output={output}", *given])
     content = json.loads(output.read_text())
     scores = content["sets"]["mixed"]
     assert content["flip"] is True
@@ -196,7 +186,7 @@ def test_bad_input_is_one_line_and_a_failure(model_path, tmp_path):
         ("missing.bin", "missing.bin"),
     ):
         with pytest.raises(SystemExit, match=message) as stopped:
-            test_lfw.main([f"--data={tmp_path / name}", f"--model_path={model_path}", "--engine=tensorflow"])
+            test_lfw.main([f"--data={tmp_path / name}", f"--model_path={model_path}"])
         assert "\n" not in str(stopped.value)
     assert not Hostile.path.exists()
     with pytest.raises(SystemExit, match="no such model"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dataset.pairs.video_frames import find_frames
-from dataset.pairs.video_pairs import read_video_pairs, write_video_pairs
+from dataset.pairs.video_pairs import read_video_pairs
 from dataset.synthetic.draw_set import draw_frame
 from dataset.synthetic.files import write_videos
 from eval import test_ytf
@@ -21,6 +21,7 @@ from eval.scoring.video_distances import METHODS, video_distances
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
 from nets.importers.model_files import model_sha256
+from tests.eval.video_sets import flags, precisions, write_golden_set
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "verification"
@@ -37,24 +38,6 @@ def videos(tmp_path_factory):
     write_videos(folder / "ytf", draw, range(12), 3, 2, np.random.default_rng(0))
     export_saved_model(Backbone("ir32", image_size=(112, 96), seed=4), folder / "model")
     return folder
-
-
-def flags(folder, **values):
-    values = {
-        "model_path": folder / "model",
-        "splits": folder / "ytf" / "splits.txt",
-        "prefix": folder / "ytf" / "112x112",
-        "features": folder / "features",
-        "engine": "tensorflow",
-        **values,
-    }
-    return [f"--{name}={value}" for name, value in values.items()]
-
-
-def precisions(printed):
-    """What the original's lines say: a dict from name to text."""
-    lines = [line for line in printed.splitlines() if line.startswith("Precision on ")]
-    return dict(line.removeprefix("Precision on ").split(" : ") for line in lines)
 
 
 def test_from_frames_to_a_report(videos, tmp_path, capsys):
@@ -119,7 +102,7 @@ raise SystemExit("loads TensorFlow" if "tensorflow" in sys.modules else 0)
     assert dataclasses.replace(first.scores, command="") == dataclasses.replace(second.scores, command="")
 
 
-def test_features_are_continued_by_the_engine_that_began_them(videos, tmp_path, capsys):
+def test_features_are_continued_and_every_engine_has_its_own(videos, tmp_path, capsys):
     values = {"features": tmp_path / "features", "output": tmp_path / "run"}
     arguments = flags(videos, **values, batch_size=16)
 
@@ -137,7 +120,7 @@ def test_features_are_continued_by_the_engine_that_began_them(videos, tmp_path, 
     (begun,) = (path for path in values["features"].iterdir() if path.is_dir())
     first = (begun / "features.f32").read_bytes()
     capsys.readouterr()
-    test_ytf.main([*arguments, "--engine=auto"])
+    test_ytf.main(arguments)
     assert "Engine : tensorflow" in capsys.readouterr().out
     assert (begun / "features.f32").read_bytes().startswith(first)
     assert read_run(tmp_path / "run").scores.engine == Engine("tensorflow")
@@ -177,7 +160,7 @@ def test_crop(videos, tmp_path):
     assert cropped.scores.inputs.frames.crop == (112, 112)
     with pytest.raises(SystemExit, match=r"takes faces of \(112, 112\), received faces of \(120, 124\)"):
         test_ytf.main(wider)
-    with pytest.raises(SystemExit, match="--crop: expected at most the frames' 120x124, received 121x112"):
+    with pytest.raises(SystemExit, match="--crop 121 112: the frames have 120x124"):
         test_ytf.main([*wider, "--crop", "121", "112"])
 
 
@@ -222,50 +205,12 @@ class TestCoverage:
         assert run.scores.coverage.frames == 72 - 4 - 1
 
 
-def golden_case(tmp_path, name, num_wrong=0):
-    """A set of videos of one frame each, whose features are golden embeddings; and wrong positives."""
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        positive, negative = file["pos_embeddings"], file["neg_embeddings"]
-        expected = {key: file[f"cosine/{key}"] for key in ("accuracy", "std", "fold_accuracies")}
-    rng = np.random.default_rng(0)
-    places = np.sort(rng.integers(len(positive) + 1, size=num_wrong))
-    wrong = places + np.arange(num_wrong)
-    positive = np.insert(positive, places, rng.normal(size=(num_wrong, *positive.shape[1:])), axis=0)
-    is_same = np.repeat([True, False], [len(positive), len(negative)])
-    frame = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    for pair in range(is_same.size):
-        for side in "ab":
-            (tmp_path / "frames" / f"P{pair:04d}" / side).mkdir(parents=True)
-            (tmp_path / "frames" / f"P{pair:04d}" / side / "0.1.jpg").write_bytes(frame)
-    write_video_pairs(
-        tmp_path / "splits.txt",
-        [(1, f"P{pair:04d}/a", f"P{pair:04d}/b", same) for pair, same in enumerate(is_same)],
-    )
-    # In the original negatives with a wrong video count, and a part of a name is enough.
-    (tmp_path / "wrong.txt").write_text("".join(f"{pair:04d}/a\n" for pair in [*wrong, is_same.size - 1]))
-    (tmp_path / "model.keras").write_bytes(b"is not loaded")
-    frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
-    of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
-    engine = {"name": "tensorflow", "precision": "float32"}
-    inputs = {"model": model_sha256(tmp_path / "model.keras"), "frames": of_frames, "engine": engine}
-    with FeatureStore(tmp_path / "features", inputs, len(frames)) as store:
-        store.append(np.concatenate([positive, negative]).reshape(len(frames), -1))
-    return expected, flags(
-        tmp_path,
-        model_path=tmp_path / "model.keras",
-        splits=tmp_path / "splits.txt",
-        prefix=tmp_path / "frames",
-        ytf_error=tmp_path / "wrong.txt",
-        output=tmp_path / "run",
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "num_wrong"),
     [("verification", 0), ("verification_separable", 0), ("verification_unequal", 13)],
 )
 def test_faithful_prints_what_the_original_does(tmp_path, capsys, name, num_wrong):
-    expected, arguments = golden_case(tmp_path, name, num_wrong)
+    expected, arguments = write_golden_set(tmp_path, name, num_wrong)
     test_ytf.main([*arguments, "--faithful"])
     printed = precisions(capsys.readouterr().out)
     line = f"{expected['accuracy']:.5f}+-{expected['std']:.5f}"
@@ -293,7 +238,7 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
 
 def test_a_folder_with_other_content_is_left_alone(videos, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="received other content"):
+    with pytest.raises(SystemExit, match="not the folder of an earlier run"):
         test_ytf.main(flags(videos, output=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 

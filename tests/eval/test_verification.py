@@ -115,10 +115,6 @@ class TestEvenFolds:
         with pytest.raises(ValueError, match=f"at least 10 .* received {positives} and {negatives}"):
             even_folds(np.repeat([True, False], [positives, negatives]))
 
-    def test_one_fold(self):
-        with pytest.raises(ValueError, match="at least 2 folds, received 1"):
-            even_folds(np.array([True, False]), 1)
-
 
 class TestPairDistances:
     def test_against_loops(self):
@@ -146,13 +142,12 @@ class TestPairDistances:
         one_by_one = [pair_distances(first[[i]], second[[i]], distance)[0] for i in range(600)]
         np.testing.assert_array_equal(pair_distances(first, second, distance), one_by_one)
 
-    def test_bad_input(self):
-        with pytest.raises(ValueError, match="expected distance cosine, L2 or SSD, received 'l2'"):
-            pair_distances(np.ones((1, 2)), np.ones((1, 2)), "l2")
-        with pytest.raises(ValueError, match=r"received \(3, 2\) and \(2, 2\)"):
-            pair_distances(np.ones((3, 2)), np.ones((2, 2)), "cosine")
-        with pytest.raises(ValueError, match=r"\(pairs, dim\)"):
-            pair_distances(np.ones(2), np.ones(2), "cosine")
+
+def find(threshold, positive, negative):
+    """The threshold of two sets of distances."""
+    distances = np.concatenate([positive, negative])
+    order = np.argsort(distances)
+    return threshold(distances[order], order < len(positive))
 
 
 def num_right(positive, negative, threshold):
@@ -178,27 +173,27 @@ class TestBestThreshold:
         candidates = every_candidate(positive, negative)
         scores = [num_right(positive, negative, candidate) for candidate in candidates]
         best = [c for c, score in zip(candidates, scores, strict=True) if score == max(scores)]
-        assert best_threshold(positive, negative) == best[(len(best) - 1) // 2]
+        assert find(best_threshold, positive, negative) == best[(len(best) - 1) // 2]
 
     def test_perfect_separation_gives_the_middle_of_the_gap(self):
-        assert best_threshold([1.0, 2.0], [4.0, 9.0]) == 3.0
+        assert find(best_threshold, [1.0, 2.0], [4.0, 9.0]) == 3.0
 
     def test_middle_of_the_best(self):
         # Right of 1, of 3 and of 5: each wins a positive and the next negative loses it.
-        assert best_threshold([1.0, 3.0, 5.0], [2.0, 4.0, 6.0]) == 3.5
+        assert find(best_threshold, [1.0, 3.0, 5.0], [2.0, 4.0, 6.0]) == 3.5
 
     def test_one_side_for_all(self):
-        assert best_threshold([2.0, 2.0], [2.0]) > 2.0
-        assert best_threshold([2.0], [2.0, 2.0]) == 2.0
+        assert find(best_threshold, [2.0, 2.0], [2.0]) > 2.0
+        assert find(best_threshold, [2.0], [2.0, 2.0]) == 2.0
 
     def test_adjacent_floats(self):
         for low in (1.0, np.nextafter(1.0, 2.0)):  # the middle rounds down for one, up for the other
             high = np.nextafter(low, 2.0)
-            assert num_right([low], [high], best_threshold([low], [high])) == 2
+            assert num_right([low], [high], find(best_threshold, [low], [high])) == 2
 
     def test_large_set(self):
         rng = np.random.default_rng(4)
-        threshold = best_threshold(rng.normal(0, 1, 200_000), rng.normal(2, 1, 200_000))
+        threshold = find(best_threshold, rng.normal(0, 1, 200_000), rng.normal(2, 1, 200_000))
         assert threshold == pytest.approx(1, abs=0.1)
 
 
@@ -213,7 +208,7 @@ class TestCrossingThreshold:
             if low > high:
                 expected = (low + high) / 2
                 break
-        assert crossing_threshold(positive, negative) == expected
+        assert find(crossing_threshold, positive, negative) == expected
 
 
 class TestEvaluatePairs:
@@ -221,11 +216,11 @@ class TestEvaluatePairs:
         rng = np.random.default_rng(5)
         is_same = rng.random(83) < 0.4
         distances = rng.normal(np.where(is_same, 0.4, 0.8), 0.2)
-        result = evaluate_pairs(distances, is_same, num_folds=4)
         folds = even_folds(is_same, 4)
+        result = evaluate_pairs(distances, is_same, folds=folds)
         for fold in range(4):
             others = folds != fold
-            threshold = best_threshold(distances[others & is_same], distances[others & ~is_same])
+            threshold = find(best_threshold, distances[others & is_same], distances[others & ~is_same])
             positive, negative = distances[~others & is_same], distances[~others & ~is_same]
             right = num_right(positive, negative, threshold)
             assert result.fold_thresholds[fold] == threshold
@@ -239,9 +234,8 @@ class TestEvaluatePairs:
         is_same = np.tile([True, False], 30)
         distances = rng.normal(np.where(is_same, 0.4, 0.8), 0.2)
         folds = even_folds(is_same, 5)
-        assert evaluate_pairs(distances, is_same, folds=folds * 3 + 1) == evaluate_pairs(
-            distances, is_same, num_folds=5
-        )
+        expected = evaluate_pairs(distances, is_same, folds=folds)
+        assert evaluate_pairs(distances, is_same, folds=folds * 3 + 1) == expected
 
     def test_equality(self):
         is_same = np.array([True, False, True, False, False])
@@ -269,16 +263,10 @@ class TestEvaluatePairs:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            ({"rule": "mean"}, "expected rule best or crossing, received 'mean'"),
-            ({"distances": np.zeros(39)}, r"40 pairs, received shape \(39,\)"),
-            ({"distances": np.full(40, np.nan)}, "received nan for pair 0"),
-            ({"is_same": np.tile([1, 0], 20)}, "booleans .* received int64"),
-            ({"is_same": np.ones(40, bool)}, "received 40 and 0"),
-            ({"folds": np.zeros(40, int)}, "at least 2 folds"),
-            ({"folds": np.zeros(40)}, "integer, received float64"),
-            ({"folds": np.zeros(39, int)}, r"received int64 of shape \(39,\)"),
-            ({"folds": np.arange(40) - 3}, "received -3"),
-            ({"folds": np.tile([0, 1], 20)}, "outside fold 0 .* received 0 and 20"),
+            ({"distances": np.full(40, np.nan)}, "nan for pair 0"),
+            ({"is_same": np.ones(40, bool)}, "40 and 0"),
+            ({"folds": np.zeros(40, int)}, "folds, received 1"),
+            ({"folds": np.tile([0, 1], 20)}, "fold 0 .* 0 and 20"),
         ],
     )
     def test_bad_input(self, changed, message):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from dataset.preprocess import preprocess
 from eval.embedding.face_model import FaceModel, load_face_model
+from export import saved_model
 from export.saved_model import export_saved_model, main
 from nets.backbone import Backbone, load_backbone
 from tests.dataset.samples import flip_bit
@@ -107,9 +108,22 @@ def test_a_net_on_two_replicas_is_validated_and_exported(saved, two_replicas, tm
         np.testing.assert_allclose(received, reference(saved[0]), rtol=1e-3, atol=1e-4)
 
 
+def test_a_new_exporter_is_a_module_and_a_line(saved, tmp_path, monkeypatch, capsys):
+    (tmp_path / "shape_file.py").write_text(
+        "def export(backbone, path, face_size):\n"
+        "    path.write_text(str((backbone.output_shape, face_size)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(saved_model._EXPORTERS, ".txt", "shape_file")
+    flags = [f"--model_path={saved[1] / 'net.keras'}", f"--out={tmp_path / 'net.txt'}"]
+    main([*flags, "--face_size", "40", "32"])
+    assert (tmp_path / "net.txt").read_text() == "((None, 64), (40, 32))"
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "net.txt")
+
+
 def test_nothing_is_overwritten_or_half_written(saved, tmp_path, monkeypatch):
     backbone, folder = saved
-    with pytest.raises(FileExistsError, match="expected no such file or folder yet"):
+    with pytest.raises(FileExistsError, match="saved_model: exists already"):
         export_saved_model(backbone, folder / "saved_model", (40, 32))
 
     def fail(*_, **__):

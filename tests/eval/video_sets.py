@@ -1,0 +1,72 @@
+"""Flags of `eval.test_ytf`, what it prints, and a set of videos whose scores the original gave."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dataset.pairs.video_frames import find_frames
+from dataset.pairs.video_pairs import read_video_pairs, write_video_pairs
+from eval.embedding.feature_store import FeatureStore
+from nets.importers.model_files import model_sha256
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "verification"
+
+
+def flags(folder, **values):
+    values = {
+        "model_path": folder / "model",
+        "splits": folder / "ytf" / "splits.txt",
+        "prefix": folder / "ytf" / "112x112",
+        "features": folder / "features",
+        **values,
+    }
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def precisions(printed):
+    """The texts of the printed lines `Precision on NAME : TEXT`, by name."""
+    lines = [line for line in printed.splitlines() if line.startswith("Precision on ")]
+    return dict(line.removeprefix("Precision on ").split(" : ") for line in lines)
+
+
+def write_golden_set(tmp_path, name, num_wrong=0):
+    """Writes a set of videos of one frame each whose features are golden embeddings, and wrong positives.
+
+    Returns:
+        What the original gave, and the flags of `eval.test_ytf`.
+    """
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        positive, negative = file["pos_embeddings"], file["neg_embeddings"]
+        expected = {key: file[f"cosine/{key}"] for key in ("accuracy", "std", "fold_accuracies")}
+    rng = np.random.default_rng(0)
+    places = np.sort(rng.integers(len(positive) + 1, size=num_wrong))
+    wrong = places + np.arange(num_wrong)
+    positive = np.insert(positive, places, rng.normal(size=(num_wrong, *positive.shape[1:])), axis=0)
+    is_same = np.repeat([True, False], [len(positive), len(negative)])
+    frame = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    for pair in range(is_same.size):
+        for side in "ab":
+            (tmp_path / "frames" / f"P{pair:04d}" / side).mkdir(parents=True)
+            (tmp_path / "frames" / f"P{pair:04d}" / side / "0.1.jpg").write_bytes(frame)
+    write_video_pairs(
+        tmp_path / "splits.txt",
+        [(1, f"P{pair:04d}/a", f"P{pair:04d}/b", same) for pair, same in enumerate(is_same)],
+    )
+    # In the original negatives with a wrong video count, and a part of a name is enough.
+    (tmp_path / "wrong.txt").write_text("".join(f"{pair:04d}/a\n" for pair in [*wrong, is_same.size - 1]))
+    (tmp_path / "model.keras").write_bytes(b"is not loaded")
+    frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
+    of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
+    engine = {"name": "tensorflow", "precision": "float32"}
+    inputs = {"model": model_sha256(tmp_path / "model.keras"), "frames": of_frames, "engine": engine}
+    with FeatureStore(tmp_path / "features", inputs, len(frames)) as store:
+        store.append(np.concatenate([positive, negative]).reshape(len(frames), -1))
+    return expected, flags(
+        tmp_path,
+        model_path=tmp_path / "model.keras",
+        splits=tmp_path / "splits.txt",
+        prefix=tmp_path / "frames",
+        ytf_error=tmp_path / "wrong.txt",
+        output=tmp_path / "run",
+    )
