@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -37,7 +37,7 @@ class _Progress(NamedTuple):
         return self.num_done * self.dim * _DTYPE.itemsize
 
 
-class FeatureStore:
+class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
     """The features of one model and one set of images: a row each, in order, in a folder of their own.
 
     The folder is named after everything the features follow from, so a change of any input leads to another
@@ -48,22 +48,16 @@ class FeatureStore:
     any moment, all rows that count are there; later rows do not count and are overwritten. Opening a store
     reads the rows that count and compares the CRC32C. If it differs, the store warns and starts over.
 
-    One process fills a store; any number of processes read a complete one. Closing the store, a context
-    manager, flushes it.
+    One process fills a store; any number of processes read a complete one. Leaving the context flushes.
 
     Args:
         root: folder for any number of stores. It is created if needed.
-        inputs: all that the features follow from, as JSON can hold it: digests of model and data, the size
-            of the images, and what was done to them.
-        num_rows: positive.
+        inputs: all that the features follow from, such as digests of model and images; values for JSON.
+        num_rows: number of rows of the complete store.
 
     Raises:
         ValueError: the folder of this name has other inputs or another number of rows.
         BlockingIOError: another process fills this store.
-
-    Attributes:
-        folder: folder of this store.
-        num_rows: number of rows of the complete store.
     """
 
     def __init__(self, root: Path, inputs: dict[str, Any], num_rows: int) -> None:
@@ -80,9 +74,6 @@ class FeatureStore:
             self._file = resources.enter_context(self._open_features())
             self._resources = resources.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *exception: object) -> None:
         self.close()
 
@@ -98,11 +89,7 @@ class FeatureStore:
 
     @property
     def features(self) -> np.ndarray:
-        """All rows, memory-mapped and read-only: float32 `(num_rows, dim)`.
-
-        Raises:
-            ValueError: some rows are missing.
-        """
+        """All rows of the complete store, memory-mapped and read-only: float32 `(num_rows, dim)`."""
         if not self.is_complete:
             raise ValueError(f"{self.folder}: expected {self.num_rows} rows, received {self.num_done} so far")
         shape = (self.num_rows, self._flushed.dim)
@@ -137,17 +124,13 @@ class FeatureStore:
             self.flush()
 
     def flush(self) -> None:
-        """Makes all appended rows count. They are on disk once this returns.
-
-        Raises:
-            OSError: the disk is full.
-        """
+        """Makes all appended rows count. They are on disk once this returns."""
         if self._appended != self._flushed:
             os.fsync(self._file.fileno())
             write_json(self._progress, self._appended._asdict())
             self._flushed = self._appended
             if self.is_complete:
-                self._share()
+                self._lock.acquire(shared=True, wait=True)
         self._flushed_at = time.monotonic()
 
     def close(self) -> None:
@@ -171,8 +154,8 @@ class FeatureStore:
         return progress
 
     def _open_features(self):
-        if self.is_complete:
-            self._share()
+        if self.is_complete:  # Nothing changes any more. Another process may be checking the store.
+            self._lock.acquire(shared=True, wait=True)
             return self._features.open("rb")
         for leftover in self.folder.glob("*.tmp"):  # of a process that was killed
             leftover.unlink()
@@ -180,10 +163,6 @@ class FeatureStore:
         file = self._features.open("r+b", buffering=0)
         file.truncate(self._flushed.num_bytes)
         return file
-
-    def _share(self):
-        """Shares the lock: nothing changes any more. Waits while another process checks the store."""
-        self._lock.acquire(shared=True, wait=True)
 
     def _compare_inputs(self, expected):
         path = self.folder / "store.json"

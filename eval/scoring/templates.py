@@ -8,6 +8,11 @@ FRAME_PAIRS = ("best_frames", "mean_frames", "median_frames")
 # A frame's weight on its direction is its norm to this power.
 _POWERS = {"mean": 1, "normalised_mean": 0, "norm_weighted": 2}
 
+# The geometric median: steps as short as this are the last, and points as near as this count as reached.
+_TOLERANCE = 1e-10
+# A dozen are usual. If one of the points is barely the median, the steps towards it become very short.
+_MAX_ITERATIONS = 1000
+
 
 def pool(frames: np.ndarray, pooling: str) -> np.ndarray:
     """Computes the template of a video.
@@ -58,7 +63,7 @@ def pool(frames: np.ndarray, pooling: str) -> np.ndarray:
     return pooled / length if length > 0 else pooled
 
 
-def geometric_median(points: np.ndarray, tolerance: float = 1e-10, max_iterations: int = 1000) -> np.ndarray:
+def geometric_median(points: np.ndarray) -> np.ndarray:
     """Computes the point with the smallest sum of distances to all points.
 
     Its breakdown point is 1/2: to move it without bound, half of the points have to be moved. It is unique
@@ -76,20 +81,16 @@ def geometric_median(points: np.ndarray, tolerance: float = 1e-10, max_iteration
 
     Args:
         points: float, finite, shape `(num_points, dim)`, not empty.
-        tolerance: positive, in the unit of the points. The iteration stops after a step as short as this, and
-            a point as near as this counts as reached.
-        max_iterations: positive. A dozen are usual. If one of the points is barely the median, the steps
-            towards it become so short that the iteration ends here.
 
     Returns:
         float64, shape `(dim,)`.
     """
     points = np.asarray(points, np.float64)
     median = points.mean(axis=0)
-    for _ in range(max_iterations):
+    for _ in range(_MAX_ITERATIONS):
         offsets = points - median
         distances = np.sqrt(np.einsum("pd,pd->p", offsets, offsets))
-        apart = distances > tolerance
+        apart = distances > _TOLERANCE
         weights = np.divide(1, distances, out=np.zeros_like(distances), where=apart)
         num_here = np.count_nonzero(~apart)
         pull = weights @ offsets
@@ -98,7 +99,7 @@ def geometric_median(points: np.ndarray, tolerance: float = 1e-10, max_iteration
             break
         step = (1 - num_here / strength) / weights.sum() * pull
         median += step
-        if np.linalg.norm(step) <= tolerance:
+        if np.linalg.norm(step) <= _TOLERANCE:
             break
     return median
 

@@ -41,11 +41,7 @@ def best_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
     A pair is called same if its distance is below the threshold. Between two neighbouring distinct distances
     every threshold does equally well, so the candidates are the middles of the gaps and the two that call all
     pairs the same or none. Of several best candidates it is the middle one by rank (the lower of the middle
-    two): at the edges of such a range the noise of a small set shows.
-
-    Args:
-        distances: float, ascending, shape `(pairs,)`, not empty.
-        is_same: bool, shape `(pairs,)`.
+    two): at the edges of such a range the noise of a small set shows. The distances have to be ascending.
     """
     # gained[k]: how many more pairs are right if the k smallest distinct values are called same
     # than if none is.
@@ -67,14 +63,10 @@ def crossing_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
 
     With the positives ascending and the negatives descending, it is the mean of the first two of equal rank
     where the positive is larger. A perfect separation has no such pair. Its threshold is 0, which puts every
-    negative on the right side and every positive on the wrong one.
+    negative on the right side and every positive on the wrong one. The distances have to be ascending.
 
     References:
     - margin-centre-face, `util/verification.py::find_threshold_sort`
-
-    Args:
-        distances: float, ascending, shape `(pairs,)`.
-        is_same: bool, shape `(pairs,)`.
     """
     ascending, descending = distances[is_same], distances[~is_same][::-1]
     length = min(ascending.size, descending.size)
@@ -88,10 +80,6 @@ RULES = tuple(_THRESHOLDS)
 
 def even_folds(is_same: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarray:
     """Splits the positives and the negatives, each in order, into nearly equal folds.
-
-    Args:
-        is_same: bool, shape `(pairs,)`.
-        num_folds: 2 or more.
 
     Returns:
         int, shape `(pairs,)`: the fold of every pair, in `[0, num_folds)`.
@@ -117,9 +105,6 @@ def original_folds(is_same: np.ndarray) -> np.ndarray:
 
     References:
     - margin-centre-face, `util/verification.py::test_kfold`
-
-    Args:
-        is_same: bool, shape `(pairs,)`.
 
     Returns:
         int, shape `(pairs,)`: the fold of every pair, `NEVER_SCORED` or `LEFT_OUT`.
