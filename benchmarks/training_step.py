@@ -47,6 +47,7 @@ class Turns:
 
     def __init__(self, batches, reference, steps, rounds, clock=time.perf_counter):
         self.batches = batches
+        self.sampler = batches.sampler
         self.reference = reference
         self.steps = steps
         self.rounds = rounds
@@ -119,9 +120,9 @@ def measure(args):
     size = tuple(args.image_size)
     taken = []
 
-    def loop(trainer, batches, *others, **settings):
+    def loop(trainer, batches, *others):
         taken.append(Turns(batches, reference, args.steps, args.rounds))
-        return TrainingLoop(trainer, taken[0], *others, **settings)
+        return TrainingLoop(trainer, taken[0], *others)
 
     with tempfile.TemporaryDirectory() as folder:
         write_set(Path(folder, "faces"), **_FACES)

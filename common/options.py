@@ -2,24 +2,41 @@
 
 import argparse
 import dataclasses
+import operator
 import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 # Keys of a field's metadata that are not arguments of `add_argument`.
-_FLAGS, _MINIMUM = "flags", "minimum"
+_FLAGS, _LIMITS = "flags", "limits"
+_COMPARISONS = {
+    "minimum": (">=", operator.ge),
+    "above": (">", operator.gt),
+    "maximum": ("<=", operator.le),
+    "below": ("<", operator.lt),
+}
+_METAVARS = {int: "N", float: "X", Path: "PATH"}
+
+Options = TypeVar("Options")
 
 
-def option(default=dataclasses.MISSING, help="", *, flags=(), minimum=None, **argument) -> typing.Any:
-    """A field of a dataclass that is also a command-line flag.
+def option(
+    default: Any = dataclasses.MISSING, help: str = "", *, flags: Sequence[str] = (), **argument: Any
+) -> Any:
+    """Declares a field of a dataclass that is also a command-line flag.
 
-    The flag is called like the field. A field that may be left out and has no default of its own has the
-    default `None`, which `--help` does not show.
+    The flag is called like the field, and the field's annotation gives its type: `int`, `int | None` and
+    `tuple[int, ...]` take integers, `bool` is a switch without a value. A flag that may be left out and has
+    no default of its own has the default `None`, which `--help` does not show.
 
     Args:
         default: value of the flag when it is not given. Without a default the flag is required.
-        help: str, what `--help` says about it.
-        flags: sequence of str, names to use instead, such as `("--weight_decay", "--weight_deacy")`.
-        minimum: smallest valid value.
-        **argument: arguments of `argparse.ArgumentParser.add_argument`, such as `type`, `nargs` or `choices`.
+        help: what `--help` says about it.
+        flags: names to use instead, such as `("--weight_decay", "--weight_deacy")`.
+        **argument: limits of the value, `minimum`, `above`, `maximum` and `below`; and arguments of
+            `argparse.ArgumentParser.add_argument`, such as `nargs` or `choices`, which win over the
+            annotation.
 
     Returns:
         A field for `dataclasses.dataclass`.
@@ -28,30 +45,39 @@ def option(default=dataclasses.MISSING, help="", *, flags=(), minimum=None, **ar
 
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
     ... class Options:
-    ...     batch_size: int = option(64, "images per step", type=int, metavar="N")
+    ...     batch_size: int = option(64, "images per step", minimum=1)
     >>> parse_options(argparse.ArgumentParser(), Options, ["--batch_size", "8"])
     Options(batch_size=8)
     """
-    own = {_FLAGS: tuple(flags), _MINIMUM: minimum}
-    return dataclasses.field(default=default, metadata={**own, "help": help, **argument})
+    limits = {name: argument.pop(name) for name in _COMPARISONS if name in argument}
+    metadata = {_FLAGS: tuple(flags), _LIMITS: limits, "help": help, **argument}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def parse_options(parser, options_class, argv=None, *, defaults=None, faithful=None, presets=None):
+def parse_options(
+    parser: argparse.ArgumentParser,
+    options_class: type[Options],
+    argv: Sequence[str] | None = None,
+    *,
+    defaults: dict[str, Any] | None = None,
+    faithful: dict[str, Any] | None = None,
+    presets: dict[str, dict[str, Any]] | None = None,
+) -> Options:
     """Parses the command line into an options object.
 
     A field of `options_class` is either an `option` or a dataclass of options. The latter becomes a group
     of flags in `--help`: the first line of its docstring is the title, the next paragraph the description.
-    A class may have a method `problems` that yields one sentence for each wrong value and names the flag;
-    values below an option's `minimum` are reported without it.
+    Other fields keep their defaults.
+    A class may have a method `problems` that yields one sentence for each wrong value and names the flag.
     The problems of all classes are shown together.
 
     Args:
-        parser: `argparse.ArgumentParser` with the program's name and description.
+        parser: has the program's name and description.
         options_class: frozen dataclass with keyword-only fields.
-        argv: list of str. Defaults to the arguments of the process.
-        defaults: dict from flags to defaults of this program in place of the class's.
-        faithful: dict from flags to the defaults that `--faithful` sets.
-        presets: dict from the names that `--preset` takes to dicts of defaults.
+        argv: Defaults to the arguments of the process.
+        defaults: defaults of this program, by flag, in place of the class's.
+        faithful: the defaults that `--faithful` sets, by flag.
+        presets: the defaults that each name for `--preset` sets, by flag.
 
     Returns:
         An instance of `options_class`. Lists of values are tuples.
@@ -66,14 +92,16 @@ def parse_options(parser, options_class, argv=None, *, defaults=None, faithful=N
     return _build_checked(parser, options_class, vars(parser.parse_args(argv)))
 
 
-def parse_command(parser, commands, argv=None):
+def parse_command(
+    parser: argparse.ArgumentParser, commands: dict[str, type], argv: Sequence[str] | None = None
+) -> Any:
     """Parses a command line that starts with the name of a command, such as `lfw --out lfw.np`.
 
     Args:
-        parser: `argparse.ArgumentParser` with the program's name and description.
-        commands: dict from names of commands to options classes as for `parse_options`. The first line of a
-            class's docstring describes its command.
-        argv: list of str. Defaults to the arguments of the process.
+        parser: has the program's name and description.
+        commands: options classes as for `parse_options`, by command. The first line of a class's docstring
+            describes its command.
+        argv: Defaults to the arguments of the process.
 
     Returns:
         An instance of the options class of the command.
@@ -84,7 +112,7 @@ def parse_command(parser, commands, argv=None):
     subparsers = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     parsers = {}
     for name, options_class in commands.items():
-        summary = options_class.__doc__.partition("\n")[0]
+        summary = (options_class.__doc__ or "").partition("\n")[0]
         parsers[name] = subparsers.add_parser(
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
@@ -106,11 +134,20 @@ def _groups(options_class):
     """Yields `(field, dataclass)`, where the second is `None` for a single flag."""
     hints = typing.get_type_hints(options_class)
     for item in dataclasses.fields(options_class):
-        is_flag = _FLAGS in item.metadata
-        yield item, None if is_flag else hints[item.name]
+        if _FLAGS in item.metadata:
+            yield item, None
+        elif dataclasses.is_dataclass(hints[item.name]):
+            yield item, hints[item.name]
+
+
+def _value_type(hint):
+    """The type of one value: `int` for `int`, `int | None` and `tuple[int, ...]`."""
+    parts = [part for part in typing.get_args(hint) if part not in (type(None), Ellipsis)]
+    return _value_type(parts[0]) if parts else hint
 
 
 def _add_flags(parser, options_class):
+    hints = typing.get_type_hints(options_class)
     for item, group_class in _groups(options_class):
         if group_class is not None:
             title, _, description = (group_class.__doc__ or item.name).strip().partition("\n")
@@ -119,7 +156,13 @@ def _add_flags(parser, options_class):
             continue
         argument = dict(item.metadata)
         names = argument.pop(_FLAGS) or (f"--{item.name}",)
-        del argument[_MINIMUM]
+        del argument[_LIMITS]
+        if hints[item.name] is bool:
+            argument.setdefault("action", "store_true")
+        else:
+            value_type = argument.setdefault("type", _value_type(hints[item.name]))
+            if "choices" not in argument and value_type in _METAVARS:
+                argument.setdefault("metavar", _METAVARS[value_type])
         if item.default is dataclasses.MISSING:
             argument["required"] = True
         has_default = item.default not in (None, dataclasses.MISSING)
@@ -156,5 +199,9 @@ def _problems(options):
         value = getattr(options, item.name)
         if group_class is not None:
             yield from _problems(value)
-        elif value is not None and item.metadata[_MINIMUM] is not None and value < item.metadata[_MINIMUM]:
-            yield f"--{item.name}: expected at least {item.metadata[_MINIMUM]}, received {value}."
+        elif limits := item.metadata[_LIMITS]:
+            comparisons = [(*_COMPARISONS[name], limit) for name, limit in limits.items()]
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and not all(holds(number, limit) for _, holds, limit in comparisons):
+                    expected = " and ".join(f"{sign} {limit}" for sign, _, limit in comparisons)
+                    yield f"--{item.name} is {number}. Give a number {expected}."

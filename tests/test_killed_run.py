@@ -8,7 +8,7 @@ import pytest
 import train_centre
 from benchmarks.killed_runs import torture, training_command
 from benchmarks.torture import describe_points, differences
-from tests.test_train_centre import make_data
+from tests.small_runs import make_data
 
 # Two kills in the least time: the long one is `python -m benchmarks.torture`.
 FLAGS = {

@@ -4,8 +4,9 @@ import pytest
 
 import train_centre
 from benchmarks import many_identities
-from tests.test_train_centre import flags, log, make_data, state
-from training import memory as free_memory
+from tests.small_runs import flags, log, make_data, state
+from training import centre_head
+from training.options import parse_centre_options
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def test_samples_in_the_program(data):
 
 @pytest.mark.long
 def test_shards_in_the_program(data, two_replicas):
-    args = train_centre._parse_arguments([*flags(data, max_steps=2), "--shard_centres"])
-    assert train_centre.train(args, two_replicas) == 0
+    options = parse_centre_options([*flags(data, max_steps=2), "--shard_centres"])
+    assert train_centre.train(options, two_replicas) == 0
     assert state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"].shape == (512, 6)
 
 
@@ -34,18 +35,12 @@ def test_shards_of_one_device(data, caplog):
 
 
 def test_centres_that_do_not_fit(data, caplog, monkeypatch):
-    monkeypatch.setattr(free_memory, "device_memory", lambda strategy: 70_000)
+    monkeypatch.setattr(centre_head, "device_memory", lambda strategy: 70_000)
     assert train_centre.main(flags(data)) == 1
     assert (
         "centres: expected them to fit into the 70 kB that a device has free, 6 of them need" in caplog.text
     )
     assert "--sample_rate 0.5 would fit" in caplog.text
-
-
-def test_bad_rate(data, caplog):
-    assert train_centre.main(flags(data, sample_rate=0)) == 1
-    assert "sample_rate: expected a share in (0, 1], received 0.0" in caplog.text
-    assert not (data / "tfrecords").exists()
 
 
 def test_benchmark(capsys):

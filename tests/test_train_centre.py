@@ -9,70 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import train_centre
 from benchmarks.first_step import LINES
 from eval import test_lfw
 from losses.build import build_loss
 from nets.importers.training_checkpoint import newest_checkpoint
-from tests.dataset.samples import flip_bit, make_images, write_rec
-from training.options import learning_rate_boundaries, net_arguments
+from tests.dataset.samples import flip_bit
+from tests.small_runs import PAIRS, are_equal, data, flags, log, state
+from training.options import ScheduleOptions, parse_centre_options
+
+__all__ = ["data"]  # the fixture
 
 ROOT = Path(__file__).parents[1]
-PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"
-
-
-@pytest.fixture
-def data(tmp_path):
-    """A folder with two sources and a config."""
-    return make_data(tmp_path)
-
-
-def make_data(folder):
-    images = make_images()
-    write_rec(folder / "vgg", images)
-    write_rec(folder / "ms1m", images[:30])
-    (folder / "config.ini").write_text(
-        "[records]\ntfrecords = ./tfrecords\n"
-        "[vgg]\nmxrec = ./vgg\n"
-        "[ms1m]\nmxrec = ./ms1m\n"
-        f"[lfw]\nenable = true\nnpdata = {PAIRS}\n"
-    )
-    return folder
-
-
-def flags(data, **given):
-    values = {
-        "config": data / "config.ini",
-        "net_depth": 32,
-        "batch_size": 4,
-        "max_steps": 4,
-        "show_info_interval": 1,
-        "save_interval": 2,
-        "summary_path": data / "summary",
-        "ckpt_path": data / "ckpt",
-        "saved_model_path": data / "models",
-        "log_file_path": data / "logs",
-        **given,
-    }
-    return ["--image_size", "16", "16", *(f"--{name}={value}" for name, value in values.items())]
-
-
-def log(data):
-    return "\n".join(path.read_text() for path in sorted((data / "logs").iterdir()))
-
-
-def state(folder):
-    """Every variable of the newest checkpoint, by its name in the file."""
-    reader = tf.train.load_checkpoint(str(newest_checkpoint(folder)[0] / "state"))
-    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
-    assert len(names) > 400
-    return {name: reader.get_tensor(name) for name in names}
-
-
-def are_equal(one, two):
-    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_from_records_to_a_scored_model(data, capsys):
@@ -86,14 +35,12 @@ def test_from_records_to_a_scored_model(data, capsys):
 
 
 def test_on_two_replicas(data, two_replicas):
-    args = train_centre._parse_arguments(flags(data))
-    assert train_centre.train(args, two_replicas) == 0
+    assert train_centre.train(parse_centre_options(flags(data)), two_replicas) == 0
     (model,) = (data / "models").iterdir()
     assert (model / "saved_model.pb").is_file()
     assert newest_checkpoint(data / "ckpt")[1]["step"] == 4
-    args.batch_size = 5
-    with pytest.raises(ValueError, match="--batch_size: expected a multiple of 2 devices, received 5"):
-        train_centre.train(args, two_replicas)
+    with pytest.raises(ValueError, match="--batch_size is 5"):
+        train_centre.train(parse_centre_options(flags(data, batch_size=5)), two_replicas)
 
 
 def test_missing_validation_set_is_found_before_the_conversion(data, caplog):
@@ -115,38 +62,61 @@ def test_a_killed_run_goes_on_bit_for_bit(data):
 
 
 def test_all_of_the_original_s_flags():
-    args = train_centre._parse_arguments([])
+    options = parse_centre_options([])
     defaults = {
-        "config": Path("config.ini"),
-        "epoch": 100000,
-        "batch_size": 64,
-        "lr_steps": [40000, 60000, 80000],
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "summary_path": Path("output/summary"),
-        "ckpt_path": Path("output/ckpt"),
-        "log_file_path": Path("output/logs"),
-        "saver_maxkeep": 100,
-        "summary_interval": 300,
-        "ckpt_interval": 20000,
-        "validate_interval": 2000,
-        "show_info_interval": 20,
-        "model_path": None,
+        "data": {"config": Path("config.ini"), "batch_size": 64},
+        "length": {"epoch": 100000},
+        "schedule": {"lr_steps": (40000, 60000, 80000)},
+        "optimizer": {"momentum": 0.9, "weight_decay": 1e-4},
+        "output": {
+            "summary_path": Path("output/summary"),
+            "ckpt_path": Path("output/ckpt"),
+            "log_file_path": Path("output/logs"),
+            "saver_maxkeep": 100,
+            "summary_interval": 300,
+            "ckpt_interval": 20000,
+            "validate_interval": 2000,
+            "show_info_interval": 20,
+        },
+        "start": {"model_path": None},
     }
-    assert {name: getattr(args, name) for name in defaults} == defaults
-    net = net_arguments(args)
+    for group, expected in defaults.items():
+        assert {name: getattr(getattr(options, group), name) for name in expected} == expected
+    net = options.net.arguments(seed=0)
     assert (net["architecture"], net["image_size"]) == ("ir50", (112, 96))
-    assert build_loss(args.loss, 9).centre_weight == 0.3
-    assert train_centre._parse_arguments(["--weight_deacy", "0.5"]).weight_decay == 0.5
-    assert train_centre._parse_arguments(["--lr_steps", "1", "2"]).lr_steps == [1, 2]
+    assert build_loss(options.loss.loss, 9).centre_weight == 0.3
+    assert parse_centre_options(["--weight_deacy", "0.5"]).optimizer.weight_decay == 0.5
+    assert parse_centre_options(["--lr_steps", "1", "2", "3"]).schedule.lr_steps == (1, 2, 3)
 
 
 def test_learning_rate_boundaries():
-    assert learning_rate_boundaries([40000, 60000], 64) == [320000, 480000]
-    assert learning_rate_boundaries([40000], 512) == [40000]
-    assert learning_rate_boundaries([40000], 1024) == [40000]
+    options = ScheduleOptions(lr_steps=(40000, 60000))
+    assert options.boundaries(64) == [320000, 480000]
+    assert options.boundaries(512) == options.boundaries(1024) == [40000, 60000]
     # Row 1 of docs/fidelity.md.
-    assert learning_rate_boundaries([40000, 60000], 64, counts_per_step=2) == [160000, 240000]
+    assert ScheduleOptions(lr_steps=(40000, 60000), lr_counts_per_step=2).boundaries(64) == [160000, 240000]
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"lr_values": 0.1}, "--lr_values has 1 rates and --lr_steps 3 steps"),
+        ({"validate_interval": 0}, "--validate_interval is 0"),
+        ({"source_weights": 0.5}, "--source_weights has 1 numbers for 2 sources"),
+        ({"loss": "arcface", "centre_weight": 1}, "--loss arcface has no centre_weight"),
+        ({"loss": "softmax", "margin_warmup_steps": 9}, "--margin_warmup_steps"),
+        ({"max_minutes": 0}, "--max_minutes is 0.0"),
+        ({"max_bad_images": -1}, "--max_bad_images is -1"),
+        ({"backbone": "ir50"}, "--backbone names the whole net. Leave out --net_depth"),
+        ({"model_path": "a", "init_from": "b"}, "--model_path and --init_from"),
+        ({"sample_rate": 0}, "--sample_rate is 0.0"),
+    ],
+)
+def test_bad_flags(data, given, flag, capsys):
+    with pytest.raises(SystemExit) as end:
+        train_centre.main(flags(data, **given))
+    assert end.value.code == 2
+    assert flag in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -154,29 +124,13 @@ def test_learning_rate_boundaries():
     [
         ({"config": "nowhere.ini"}, "nowhere.ini: no such file; copy config.ini.example"),
         ({"source": "webface"}, r"expected a source section \[webface\]; sources there: vgg, ms1m"),
-        ({"lr_values": 0.1}, "values: expected 4, one more than boundaries"),
         ({"margin": 4}, r"margin: expected radians in \[0, pi\), received 4.0"),
-        ({"validate_interval": 0}, "interval validate: expected at least 1 step, received 0"),
-        ({"source_weights": 0.5}, "weights: expected 2, one per source, received 1"),
-        (
-            {"loss": "arcface", "centre_weight": 1},
-            "--loss arcface: has no centre_weight; it takes margin, scale",
-        ),
-        (
-            {"loss": "softmax", "margin_warmup_steps": 9},
-            "--margin_warmup_steps: --loss softmax has no margin",
-        ),
-        ({"max_minutes": 0}, "--max_minutes is 0"),
-        ({"max_bad_images": -1}, "--max_bad_images: expected at least 0, received -1"),
-        ({"backbone": "ir50"}, "--backbone: expected it alone, received --net_depth beside it"),
         ({"model_path": "nowhere"}, "nowhere: no such model"),
-        ({"model_path": "a", "init_from": "b"}, "expected --model_path or --init_from, received both"),
     ],
 )
-def test_bad_flags(data, given, message, caplog):
+def test_flags_that_do_not_fit(data, given, message, caplog):
     assert train_centre.main(flags(data, **given)) == 1
-    assert len(caplog.records) and caplog.records[-1].levelname == "ERROR"
-
+    assert caplog.records[-1].levelname == "ERROR"
     assert re.search(message, caplog.records[-1].getMessage())
     assert not (data / "ckpt").exists() and not (data / "models").exists()
 

@@ -16,7 +16,8 @@ from nets.importers.tf1_weights import tf1_variables
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.golden.weight_rule import golden_weight
 from tests.nets.tf1_writer import write_tf1_checkpoint
-from tests.test_train_centre import are_equal, data, flags, log, make_data, state
+from tests.small_runs import are_equal, data, flags, log, make_data, state
+from training.options import parse_triplet_options
 
 __all__ = ["data"]  # the fixture
 
@@ -62,7 +63,7 @@ def test_the_whole_net_is_restored(trained):
     # A rate so small that the weights stay: what differs was not restored.
     arguments = triplet_flags(trained, model_path=path, max_steps=1, lr_values=1e-30)
     assert train_triplet.main([*arguments, "--lr_steps"]) == 0
-    assert "ir32; optimizer and step start fresh" in log(trained)
+    assert "ir32. Optimizer and step start fresh." in log(trained)
     tuned = load_backbone(trained / "triplet" / "ckpt_path")
     assert tuned.net == start.net
     for one, two in zip(tuned.trainable_variables, start.trainable_variables, strict=True):
@@ -99,8 +100,8 @@ def test_a_killed_run_goes_on_bit_for_bit_without_the_model_it_started_from(trai
 
 @pytest.mark.long
 def test_on_two_replicas(trained, two_replicas):
-    args = train_triplet._parse_arguments(triplet_flags(trained, model_path=trained / "ckpt"))
-    assert train_triplet.train(args, two_replicas) == 0
+    options = parse_triplet_options(triplet_flags(trained, model_path=trained / "ckpt"))
+    assert train_triplet.train(options, two_replicas) == 0
     assert newest_checkpoint(trained / "triplet" / "ckpt_path")[1]["step"] == 4
 
 
@@ -117,7 +118,7 @@ def test_from_a_tensorflow_1_checkpoint(data):
     # train_centre takes the centres, too, where they fit.
     arguments = without(flags(data, model_path=checkpoint, max_steps=1), "image_size", "net_depth")
     assert train_centre.main(arguments) == 0
-    assert f"centres of {checkpoint}: 6 identities" in log(data)
+    assert f"centres of 6 identities from {checkpoint}" in log(data)
     centres = state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"]
     expected = golden_weight("arc_loss/embedding_weights", (512, 6))
     assert np.abs(centres - expected).max() < 0.1 * np.abs(expected).max()
@@ -126,7 +127,7 @@ def test_from_a_tensorflow_1_checkpoint(data):
 def test_init_from_takes_the_net_and_says_that_the_centres_start_fresh(trained):
     arguments = flags(trained, source="vgg", ckpt_path=trained / "other", max_steps=1)
     assert train_centre.main([*arguments, f"--init_from={trained / 'ckpt'}"]) == 0
-    assert "the centres of 4 identities start fresh" in log(trained)
+    assert "The centres of 4 identities start fresh." in log(trained)
     one, two = (load_backbone(trained / name) for name in ("ckpt", "other"))
     kernels = [net.get_layer("conv1").kernel.numpy() for net in (one, two)]
     assert 0 < np.abs(kernels[0] - kernels[1]).max() < 0.05
@@ -142,7 +143,7 @@ def test_models_that_do_not_fit(trained, program, caplog):
         assert "this run needs num_identities = 4, the checkpoint has 6" in caplog.text
         (model,) = (trained / "models").iterdir()
         assert train_centre.main(flags(trained, **{**given, "model_path": model})) == 1
-        assert "expected centres of shape (512, 6), received none; --init_from takes the net" in caplog.text
+        assert "expected centres of shape (512, 6), received none. To take only the net" in caplog.text
     else:
         arguments = [*triplet_flags(trained, **given), "--backbone=se_ir32"]
         assert train_triplet.main(arguments) == 1
@@ -154,26 +155,32 @@ def test_models_that_do_not_fit(trained, program, caplog):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "flag"),
     [
-        ({"model_path": "nowhere"}, "nowhere: no such model"),
-        ({"sample_per_class": 1}, "images_per_identity: expected at least 2, received 1"),
-        ({"sample_per_class": 3}, "batch_size: expected a multiple of images_per_identity, 3, received 4"),
-        ({"triplet_margin": -1}, "margin: expected"),
-        ({"read": "sequential"}, "read: expected 'random' with IdentitySampler, received 'sequential'"),
+        ({"sample_per_class": 1}, "--sample_per_class is 1"),
+        ({"sample_per_class": 3}, "--batch_size is 4. Give a multiple of --sample_per_class, 3"),
+        ({"triplet_margin": -1}, "--triplet_margin is -1.0"),
+        ({"read": "sequential"}, "--read is sequential"),
     ],
 )
-def test_bad_flags(data, given, message, caplog):
-    arguments = [*triplet_flags(data, **given), "--net_depth=32", "--image_size", "16", "16"]
-    assert train_triplet.main(arguments) == 1
-    assert message in caplog.records[-1].getMessage()
+def test_bad_flags(data, given, flag, capsys):
+    with pytest.raises(SystemExit) as end:
+        train_triplet.main(triplet_flags(data, **given))
+    assert end.value.code == 2
+    assert flag in capsys.readouterr().err
+
+
+def test_a_missing_model(data, caplog):
+    assert train_triplet.main(triplet_flags(data, model_path="nowhere")) == 1
+    assert "nowhere: no such model" in caplog.records[-1].getMessage()
 
 
 def test_all_of_the_original_s_flags():
-    args = train_triplet._parse_arguments([])
-    expected = {"triplet_margin": 0.3, "triplet_weight": 10.0, "sample_per_class": 4, "source": ["vgg"]}
-    assert {name: getattr(args, name) for name in expected} == expected
-    assert args.ckpt_path == Path("output/vgg-triplet/ckpt")
+    options = parse_triplet_options([])
+    triplet = options.triplet
+    assert (triplet.triplet_margin, triplet.triplet_weight, triplet.sample_per_class) == (0.3, 10.0, 4)
+    assert options.data.source == ("vgg",)
+    assert options.output.ckpt_path == Path("output/vgg-triplet/ckpt")
 
 
 def test_identities_of_a_batch_are_p_times_k(data, monkeypatch):

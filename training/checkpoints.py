@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -154,7 +155,7 @@ def _name(step):
 
 
 class SavedModels:
-    """Models called `iter_{step}_lfw_{accuracy:.5f}_ytf_{accuracy:.5f}`, in one folder.
+    """SavedModels in one folder, called `iter_{step}_lfw_{accuracy:.5f}_ytf_{accuracy:.5f}`.
 
     Whatever kills the run, a folder of such a name is a whole model.
 
@@ -162,23 +163,25 @@ class SavedModels:
     - margin-centre-face, `train_centre.py` (names, what is kept)
 
     Args:
-        folder: str or Path; made by the first export.
-        export: function of a Path that writes a model there, whole or not at all.
-        keep: int > 0, how many of the newest stay; the best of each validator always does.
+        folder: made by the first export.
+        export: writes a model to a path, whole or not at all.
+        keep: how many of the newest stay; the best of each validator always does.
+        in_names: validators whose accuracy is in the names; it is 0 where there is none.
     """
 
-    def __init__(self, folder, export, keep):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, export: Callable[[Path], None], keep: int, in_names: Sequence[str]):
+        self.folder = folder
         self.export = export
         self.keep = keep
+        self._in_names = in_names
 
-    def write(self, step, scores, best_steps):
+    def write(self, step: int, scores: dict[str, float], best_steps: dict[str, int]) -> Path:
         """Writes the model of a step, in place of one that is there already, and removes old ones.
 
         Args:
-            step: int, steps done.
-            scores: dict from validators to accuracies; those of `"lfw"` and `"ytf"` come into the name.
-            best_steps: dict from validators to the step of their best score.
+            step: steps done.
+            scores: accuracy of each validator.
+            best_steps: step of the best score of each validator.
 
         Returns:
             Path of the model.
@@ -186,19 +189,20 @@ class SavedModels:
         Raises:
             OSError: it could not be written.
         """
-        lfw, ytf = (scores.get(name, 0.0) for name in ("lfw", "ytf"))
+        pattern = "".join(f"_{name}_*" for name in self._in_names)
         # Of a run that was killed after this step; on several devices its score may differ.
-        for old in self.folder.glob(f"iter_{step}_lfw_*_ytf_*"):
+        for old in self.folder.glob(f"iter_{step}{pattern}"):
             remove_folder(old)
-        path = self.folder / f"iter_{step}_lfw_{lfw:.5f}_ytf_{ytf:.5f}"
+        name = "".join(f"_{name}_{scores.get(name, 0.0):.5f}" for name in self._in_names)
+        path = self.folder / f"iter_{step}{name}"
         self.export(path)
-        models = {int(model.name.split("_")[1]): model for model in self.folder.glob("iter_*_lfw_*_ytf_*")}
+        models = {int(model.name.split("_")[1]): model for model in self.folder.glob(f"iter_*{pattern}")}
         for old_step in sorted(models)[: -self.keep]:
             if old_step not in best_steps.values():
                 remove_folder(models[old_step])
         return path
 
-    def remove_leftovers(self):
+    def remove_leftovers(self) -> None:
         """Removes what a kill left of models that were being written or removed."""
         for leftover in self.folder.glob(".iter_*"):
             shutil.rmtree(leftover)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.options import STRATEGIES
+from training.options import STRATEGIES, TrainingOptions
 
 logger = logging.getLogger(__name__)
 
@@ -120,28 +120,20 @@ def make_strategy(devices=None, kind="auto"):
     return tf.distribute.get_strategy()
 
 
-def describe_strategy(strategy, args):
-    """One line for the log: how the batch is shared out, and what the learning rate makes of it.
-
-    Args:
-        strategy: of `make_strategy`.
-        args: parsed flags.
-
-    Returns:
-        str.
-    """
+def describe_strategy(strategy: tf.distribute.Strategy, options: TrainingOptions) -> str:
+    """Describes in one log line how devices share the batch, and what that means for the learning rate."""
     num_replicas = strategy.num_replicas_in_sync
-    share = args.batch_size // num_replicas // args.accumulate
-    parts = f" x {args.accumulate} parts" if args.accumulate > 1 else ""
-    of = "the global batch" if args.sync_bn or num_replicas == 1 else "each device's share"
-    if args.accumulate > 1:
-        of = f"a part of {of}"
-    if args.schedule == "steps":
-        stretch = max(1, int(512 / args.batch_size))
+    batch_size, num_parts = options.data.batch_size, options.device.accumulate
+    parts = f" x {num_parts} parts" if num_parts > 1 else ""
+    share = "the global batch" if options.device.sync_bn or num_replicas == 1 else "each device's share"
+    if num_parts > 1:
+        share = f"a part of {share}"
+    if options.schedule.schedule == "steps":
+        stretch = max(1, int(512 / batch_size))
         rates = f"--lr_values as given, whatever batch and devices; --lr_steps x {stretch} (512 per batch)"
     else:
-        rates = f"--lr x {args.batch_size / 512:g} (it is for a batch of 512), whatever the devices"
+        rates = f"--lr x {batch_size / 512:g} (it is for a batch of 512), whatever the devices"
     return (
-        f"global batch {args.batch_size} = {num_replicas} device(s){parts} x {share} images; batch norm over "
-        f"{of}; {rates}"
+        f"global batch {batch_size} = {num_replicas} device(s){parts} x "
+        f"{batch_size // num_replicas // num_parts} images; batch norm over {share}; {rates}"
     )

@@ -1,12 +1,19 @@
-"""The loop that both trainers run: batches, logs, validation, checkpoints, models."""
+"""The loop that both programs run: batches, logs, validation, checkpoints, models."""
+
+from __future__ import annotations
 
 import logging
 import signal
 
+from dataset.pipeline import TrainingBatches
 from eval.embedding.extractor import NotFiniteError
-from training.checkpoints import SavedModels
+from training.checkpoints import Checkpoints, SavedModels
+from training.distribution import WorkerAgreement
 from training.monitoring import RunMonitor, StopSignals, first_non_finite
+from training.options import OutputOptions
 from training.progress import Progress, StepClock, Summaries, format_duration, log_first_step
+from training.trainer import Trainer
+from training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -32,56 +39,40 @@ class TrainingLoop:
     - margin-centre-face, `train_centre.py` (intervals, names, when to save)
 
     Args:
-        trainer: `training.trainer.Trainer`.
-        batches: object with `start_at(step)`, such as `dataset.pipeline.TrainingBatches`.
-        checkpoints: `training.checkpoints.Checkpoints` of `trainer.state`.
-        validators: dict from names to functions that return a `VerificationResult`.
-            The scores of `"lfw"` and `"ytf"` come into the models' names.
-        export: function of a Path that writes a SavedModel there.
-        intervals: `training.progress.Intervals`.
-        max_steps: int > 0.
-        batch_size: int > 0.
-        steps_per_epoch: float > 0, for the progress line.
-        summary_path: folder for TensorBoard.
-        models_path: folder for SavedModels.
-        thresholds: dict from validator to the accuracy over which an improvement is saved.
-        max_models: int > 0, SavedModels to keep; the best of each validator always stays.
-        monitor: `training.monitoring.RunMonitor`. Defaults to one without reports and limits.
-        workers: `training.distribution.WorkerAgreement`, or `None` for one process.
+        trainer: trains one step.
+        batches: has `start_at(step)` and `sampler`, such as `dataset.pipeline.TrainingBatches`.
+        checkpoints: checkpoints of `trainer.state`.
+        models: writes SavedModels.
+        validators: scored in this order.
+        output: intervals and the folder for TensorBoard.
+        max_steps: stop after this step.
+        monitor: Defaults to one without reports and limits.
+        workers: `None` for one process.
     """
 
     def __init__(
         self,
-        trainer,
-        batches,
-        checkpoints,
-        validators,
-        export,
-        *,
-        intervals,
-        max_steps,
-        batch_size,
-        steps_per_epoch,
-        summary_path,
-        models_path,
-        thresholds,
-        max_models,
-        monitor=None,
-        workers=None,
+        trainer: Trainer,
+        batches: TrainingBatches,
+        checkpoints: Checkpoints,
+        models: SavedModels,
+        validators: list[Validator],
+        output: OutputOptions,
+        max_steps: int,
+        monitor: RunMonitor | None = None,
+        workers: WorkerAgreement | None = None,
     ):
         self.trainer = trainer
         self.batches = batches
         self.checkpoints = checkpoints
+        self.models = models
         self.validators = validators
-        self.intervals = intervals
+        self.output = output
         self.max_steps = max_steps
-        self.batch_size = batch_size
-        self.steps_per_epoch = steps_per_epoch
-        self.thresholds = thresholds
-        self._models = SavedModels(models_path, export, max_models)
-        self._summaries = Summaries(summary_path)
         self.monitor = monitor or RunMonitor()
         self.workers = workers
+        self._batch_size = batches.sampler.batch_size
+        self._summaries = Summaries(output.summary_path)
         self._step = 0
         self._scores = {}  # of the newest validation, and the step it was made at
         self._validated_at = None
@@ -162,20 +153,21 @@ class TrainingLoop:
             self._best_steps = manifest.get("best_steps", {})  # checkpoints once came without
             self._scores = manifest["scores"]
             self._owed = manifest.get("owed", [])
-        self._models.remove_leftovers()
+        self.models.remove_leftovers()
 
     def _after_step(self):
-        due = self.intervals.due(self._step)
-        if due["show_info"]:
+        due = self.output.due(self._step)
+        if "show_info" in due:
             self._show()
-        if due["summary"]:
+        if "summary" in due:
             self._summarise()
-        self._owed = [what for what in ("validate", "export") if due[what]]
+        kinds = (("validate", "validate"), ("export", "ckpt"))
+        self._owed = [work for work, interval in kinds if interval in due]
         # The last step is for `_finish`: a checkpoint of it that owes nothing would end the run.
-        if not (self._owed or due["save"]) or self._step >= self.max_steps:
+        if not (self._owed or "save" in due) or self._step >= self.max_steps:
             return
         with self._clock.paused():
-            if due["save"] or due["export"]:
+            if due & {"save", "ckpt"}:
                 self._attempt(self._save)
             self._settle()
 
@@ -234,9 +226,9 @@ class TrainingLoop:
             "step %d/%d  epoch %.2f  %s  %.1f images/s  ETA %s",
             self._step,
             self.max_steps,
-            self._step / self.steps_per_epoch,
+            self._step / self.batches.sampler.batches_per_epoch,
             "  ".join(f"{name} {value:.4g}" for name, value in self._progress.means_to_show().items()),
-            rate * self.batch_size,
+            rate * self._batch_size,
             format_duration((self.max_steps - self._step) / rate),
         )
         self.monitor.log_bad_images(self._step, self.batches)
@@ -244,15 +236,16 @@ class TrainingLoop:
     def _summarise(self):
         self._look()
         scalars = {f"train/{name}": value for name, value in self._progress.means_to_summarise().items()}
-        scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self.batch_size
+        scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self._batch_size
         self._summaries.write(self._step, scalars | self.monitor.scalars(self.batches))
 
     def _validate(self):
         """Scores all sets; True where one improved on its best and lies over its threshold."""
         improved = False
-        for name, validator in self.validators.items():
+        for validator in self.validators:
+            name = validator.name
             try:
-                result = validator()
+                result = validator.score()
             except NotFiniteError as error:
                 self.checkpoints.discard(self._step)  # it may have been saved before it was validated
                 raise self._not_finite(f"validation on {name}: {error}") from None
@@ -268,7 +261,7 @@ class TrainingLoop:
             if result.accuracy > self._best.get(name, 0.0):
                 self._best[name] = result.accuracy
                 self._best_steps[name] = self._step
-                improved |= result.accuracy > self.thresholds[name]
+                improved |= result.accuracy > validator.threshold
         self._validated_at = self._step
         return improved
 
@@ -290,6 +283,6 @@ class TrainingLoop:
         )
 
     def _export(self):
-        logger.info("model: %s", self._models.write(self._step, self._scores, self._best_steps))
+        logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps))
         self._owed = []
         self._save()

@@ -1,76 +1,64 @@
-"""Momentum as TensorFlow 1 had it."""
+"""Optimizers and learning rates from options."""
 
 import keras
 import tensorflow as tf
 
-from training.options import NO_END, learning_rate_boundaries
+from training.options import OptimizerOptions, ScheduleOptions
 from training.schedules import FallingSchedule, StepSchedule
 
 
-def make_schedule(args, num_steps):
-    """The learning rate that the flags ask for.
+def make_schedule(
+    options: ScheduleOptions, batch_size: int, num_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Makes the learning rate schedule.
 
-    `--lr` and `--lr_end` are for 512 images a step and grow with the batch, as `--lr_steps` shrink with it.
+    `lr` and `lr_end` are for 512 images a step and grow with the batch, as `lr_steps` shrink with it.
 
     References:
-    - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677), for the linear scaling
+        - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677), for the linear scaling
 
     Args:
-        args: parsed flags.
-        num_steps: int > 0, steps of the whole run.
-
-    Returns:
-        A `keras.optimizers.schedules.LearningRateSchedule`.
-
-    Raises:
-        ValueError: flags that are out of range or do not fit together.
+        options: flags of the schedule.
+        batch_size: images per step.
+        num_steps: steps of the whole run, more than `warmup_steps`.
     """
-    if args.schedule == "steps":
-        if args.lr is not None:
-            raise ValueError(
-                "--lr: expected --schedule cosine or polynomial, received steps with --lr_values"
-            )
-        boundaries = learning_rate_boundaries(args.lr_steps, args.batch_size, args.lr_counts_per_step)
-        return StepSchedule(boundaries, args.lr_values, args.warmup_steps)
-    if args.lr is None:
-        raise ValueError(f"--schedule {args.schedule}: expected --lr, received none")
-    if args.epoch >= NO_END and args.max_steps is None:
-        raise ValueError(
-            f"--schedule {args.schedule}: expected --epoch or --max_steps, which say when the rate is down, "
-            f"received {args.epoch} epochs"
-        )
-    scale = args.batch_size / 512
+    if options.schedule == "steps":
+        return StepSchedule(options.boundaries(batch_size), options.lr_values, options.warmup_steps)
+    scale = batch_size / 512
     return FallingSchedule(
-        args.schedule, args.lr * scale, num_steps, args.lr_end * scale, args.warmup_steps, args.lr_power
+        options.schedule,
+        options.lr * scale,
+        num_steps,
+        options.lr_end * scale,
+        options.warmup_steps,
+        options.lr_power,
     )
 
 
-def make_optimizer(args, learning_rate):
-    """The optimizer that the flags ask for; call it in the strategy's scope.
+def make_optimizer(
+    options: OptimizerOptions, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """Makes the optimizer; call it in the strategy's scope.
+
+    Its `weight_decay` is `None` if the loss has to decay the weights.
 
     References:
-    - [AdamW](https://arxiv.org/abs/1711.05101); [LAMB](https://arxiv.org/abs/1904.00962), whose decay Keras
-      leaves out of the trust ratio and scales by the rate alone, as AdamW's
-
-    Args:
-        args: parsed flags.
-        learning_rate: float or schedule.
-
-    Returns:
-        A Keras optimizer; its `weight_decay` is `None` if decay is for the loss.
+        - [AdamW](https://arxiv.org/abs/1711.05101)
+        - [LAMB](https://arxiv.org/abs/1904.00962); Keras leaves its decay out of the trust ratio and scales
+          it by the rate alone, as AdamW's
     """
-    if args.optimizer == "sgd":
-        return MomentumSGD(learning_rate, args.momentum)
-    if args.optimizer == "adamw":
+    if options.optimizer == "sgd":
+        return MomentumSGD(learning_rate, options.momentum)
+    if options.optimizer == "adamw":
         make, epsilon = keras.optimizers.AdamW, 1e-8
     else:
         make, epsilon = keras.optimizers.Lamb, 1e-6
     return make(
         learning_rate,
-        beta_1=args.momentum,
+        beta_1=options.momentum,
         beta_2=0.999,
         epsilon=epsilon,  # the papers'; Keras has 1e-7 for both
-        weight_decay=args.weight_decay,
+        weight_decay=options.weight_decay,
     )
 
 
@@ -94,19 +82,14 @@ def decay_in_loss(optimizer, weight_decay, variables, decayed_variables):
     return 0.0
 
 
-def state_of_recipe(args):
-    """What of the recipe a checkpoint holds more than the original's; `None` if nothing."""
+def state_of_recipe(options: OptimizerOptions) -> dict[str, object] | None:
+    """The part of a checkpoint's manifest that says which variables it holds beyond the original's."""
     recipe = {}
-    if args.optimizer != "sgd":
-        recipe["optimizer"] = args.optimizer
-    if args.ema:
+    if options.optimizer != "sgd":
+        recipe["optimizer"] = options.optimizer
+    if options.ema:
         recipe["ema"] = True
     return recipe or None
-
-
-def check_recipe(args):
-    """Raises what the functions above will, before the number of steps is known."""
-    make_optimizer(args, make_schedule(args, args.max_steps or args.warmup_steps + 1))
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")

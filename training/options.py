@@ -1,70 +1,21 @@
-"""The command line that both trainers share. Imports no TensorFlow: `--help` is instant."""
+"""Command-line options of the two training programs. Imports no TensorFlow, so that `--help` is instant."""
 
 import argparse
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from common.options import option, parse_options
 from eval.scoring.verification import RULES
+from losses.variants import ARGUMENTS, LOSSES, MININGS
 from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
 
+NO_END = 100_000  # the original's default of --epoch
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
-
-def add_device_flags(parser):
-    """Adds the group `devices`; see docs/devices.md."""
-    parser.set_defaults(worker_folder=None)  # of `training.workers.own_folders`
-    group = parser.add_argument_group("devices", "see docs/devices.md")
-    group.add_argument(
-        "--strategy", choices=STRATEGIES, default="auto",
-        help="one device, all GPUs of this machine (auto: if there are several), or several machines",
-    )  # fmt: skip
-    group.add_argument(
-        "--workers", metavar="HOST:PORT,...", help="of multiworker, the same on each; or set TF_CONFIG"
-    )
-    group.add_argument("--worker_index", type=int, metavar="I", help="of this worker in --workers; 0: chief")
-    group.add_argument(
-        "--sync_bn", action="store_true", help="batch norm over the global batch, whatever the devices"
-    )
-    group.add_argument("--xla", action="store_true", help="compile the net with XLA; one device only")
-    group.add_argument(
-        "--accumulate", type=int, default=1, metavar="N",
-        help="compute a batch in N parts, one after the other: less memory, the same update",
-    )  # fmt: skip
-
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
-
-DEPTHS = (32, 50, 100, 152)
-
-
-DENSE_DECAYS = ("every_depth", "depth_50")
-
-
-LIST_ORDERS = ("bgr", "rgb")
-
-
-SCHEDULES = ("steps", "cosine", "polynomial")
-
-
-OPTIMIZERS = ("sgd", "adamw", "lamb")
-
-
-# The original's default of `--epoch`.
-NO_END = 100_000
-
-
-# Arguments of `dataset.augment.Augmentation`.
-AUGMENTATIONS = {
-    "crop": "shifted and zoomed",
-    "occlusion": "all but a box is black",
-    "colour": "brightness, contrast, saturation",
-    "low_resolution": "scaled down and up again",
-    "jpeg": "compressed",
-}
-
-
-# What `--faithful` sets, each of which is a flag of its own; the rows are those of docs/fidelity.md.
+# What `--faithful` sets. The rows are those of docs/fidelity.md.
 FAITHFUL = {
     "lr_counts_per_step": 2,  # row 1
     "mirror": False,  # row 3
@@ -74,270 +25,29 @@ FAITHFUL = {
     "lfw_as_stored": True,  # row 24
     "list_order": "rgb",  # row 25
 }
-
-
-def add_shared_flags(parser, sources, output_folder):
-    """Adds the flags of both trainers: the original's, with its defaults, and ours.
-
-    References:
-    - margin-centre-face, `train_centre.py::get_parser` and `train_triplet.py::get_parser`; row 17 of
-      docs/fidelity.md: there they have no types.
-
-    Args:
-        parser: `argparse.ArgumentParser`.
-        sources: list of str, the default `--source`.
-        output_folder: str, folder that the defaults of the output's flags lie in.
-    """
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="look at data, memory, disk and speed, and train nothing; exit code 0 if all is well",
-    )
-
-    parser.add_argument(
-        "--faithful",
-        action="store_true",
-        help="as the published models were trained: sets the flags marked (row N of docs/fidelity.md)",
-    )
-    data = parser.add_argument_group("data")
-    data.add_argument("--config", type=Path, default=Path("./config.ini"), help="where the data lies")
-    data.add_argument("--source", nargs="+", default=sources, metavar="NAME", help="sections of the config")
-    data.add_argument(
-        "--source_weights", type=float, nargs="+", metavar="P", help="probability of each source (its size)"
-    )
-    data.add_argument("--read", choices=("random", "sequential"), default="random", help="see docs/data.md")
-    data.add_argument(
-        "--mirror",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="flip images at random (row 3)",
-    )
-    data.add_argument(
-        "--list_order", choices=LIST_ORDERS, default="bgr", help="channels of image lists (row 25)"
-    )
-    data.add_argument("--batch_size", type=int, default=64, help="images per step, over all devices")
-    data.add_argument("--epoch", type=int, default=NO_END, help="stop after so many epochs")
-    data.add_argument("--max_steps", type=int, help="stop after so many steps")
-    data.add_argument(
-        "--max_minutes", type=float, metavar="M",
-        help="stop after so many minutes, as after SIGTERM: saved, and the same command goes on",
-    )  # fmt: skip
-    data.add_argument(
-        "--max_bad_images", type=int, default=100, metavar="N",
-        help="stop when more different images than this cannot be used; 0 for the first (row 27)",
-    )  # fmt: skip
-    data.add_argument("--seed", type=int, default=0, help="of weights, order, mirror and dropout")
-
-    # No defaults: a run that starts from a model takes what is not given from there.
-    net = parser.add_argument_group(
-        "net", "not given: those of the model to start from, or 50, ir, 112 96 of the original"
-    )
-    net.add_argument(
-        "--net_depth", type=int, choices=DEPTHS, default=argparse.SUPPRESS, help="of the original's net"
-    )
-    net.add_argument(
-        "--net_type", choices=UNIT_TYPES, default=argparse.SUPPRESS, help="kind of its residual units"
-    )
-    net.add_argument(
-        "--backbone", choices=VARIANTS, default=argparse.SUPPRESS, metavar="NAME",
-        help=f"any net by its name: {', '.join(VARIANTS)}",
-    )  # fmt: skip
-    net.add_argument(
-        "--image_size", type=int, nargs=2, default=argparse.SUPPRESS, metavar=("H", "W"), help="centre crop"
-    )
-    net.add_argument(
-        "--keep_prob", type=float, default=argparse.SUPPRESS,
-        help=f"what dropout keeps ({KEEP_PROB}; iresnets 1)",
-    )  # fmt: skip
-    net.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the net's computations")
-    net.add_argument(
-        "--random_final_gamma", action=argparse.BooleanOptionalAction, default=False,
-        help="freeze the last gamma at a random draw (row 7)",
-    )  # fmt: skip
-
-    add_device_flags(parser)
-
-    optimizer = parser.add_argument_group("optimizer")
-    optimizer.add_argument("--momentum", type=float, default=0.9, help="TensorFlow's form")
-    optimizer.add_argument(
-        "--weight_decay", "--weight_deacy", type=float, default=1e-4, help="also by the original's spelling"
-    )
-    optimizer.add_argument(
-        "--dense_decay", choices=DENSE_DECAYS, default="every_depth", help="of the dense kernel (row 5)"
-    )
-    optimizer.add_argument(
-        "--lr_values", type=float, nargs="+", default=[0.001, 0.0005, 0.0003, 0.0001], metavar="RATE",
-        help="learning rates, one more than --lr_steps",
-    )  # fmt: skip
-    optimizer.add_argument(
-        "--lr_steps", type=int, nargs="*", default=[40_000, 60_000, 80_000], metavar="STEP",
-        help="where the rate changes, at a batch size of 512",
-    )  # fmt: skip
-    optimizer.add_argument(
-        "--lr_counts_per_step", type=int, choices=(1, 2), default=1,
-        help="how far the counter of --lr_steps moves in a step (row 1)",
-    )  # fmt: skip
-    optimizer.add_argument("--warmup_steps", type=int, default=0, help="the rate rises over so many steps")
-    optimizer.add_argument("--clip_norm", type=float, help="largest global norm of the gradient")
-
-    _add_recipe_flags(parser)
-
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--summary_path", type=Path, default=Path(output_folder, "summary"), help="TensorBoard logs"
-    )
-    output.add_argument(
-        "--ckpt_path", type=Path, default=Path(output_folder, "ckpt"), help="checkpoints to go on from"
-    )
-    output.add_argument(
-        "--saved_model_path", type=Path, default=Path(output_folder, "models"), help="SavedModels"
-    )
-    output.add_argument(
-        "--log_file_path", type=Path, default=Path(output_folder, "logs"), help="what is printed, as files"
-    )
-    output.add_argument("--saver_maxkeep", type=int, default=100, help="SavedModels to keep, and the best")
-    output.add_argument("--show_info_interval", type=int, default=20, help="steps between progress lines")
-    output.add_argument("--summary_interval", type=int, default=300, help="steps between TensorBoard scalars")
-    output.add_argument("--validate_interval", type=int, default=2000, help="steps between validations")
-    output.add_argument(
-        "--save_interval", type=int, default=1000, help="steps between checkpoints; 3 and the best stay"
-    )
-    output.add_argument(
-        "--ckpt_interval", type=int, default=20_000, help="steps between SavedModels in any case"
-    )
-    output.add_argument(
-        "--lfw_threshold", type=float, default=0.99, help="a new best over this makes a SavedModel"
-    )
-    output.add_argument(
-        "--ytf_threshold", type=float, default=0.94, help="the same for YTF, images and videos"
-    )
-
-    output.add_argument(
-        "--profile", action="store_true", help="TensorBoard profile of steps 10 to 20 of this run"
-    )
-
-    validation = parser.add_argument_group("validation")
-    validation.add_argument(
-        "--validate_videos", type=int, metavar="N",
-        help="also score the videos of [ytf] splits, by templates of at most N frames each",
-    )  # fmt: skip
-    validation.add_argument(
-        "--threshold", choices=RULES, default="best",
-        help="how a fold's threshold is found; crossing, with the original's folds (rows 18 and 19)",
-    )  # fmt: skip
-    validation.add_argument(
-        "--lfw_as_stored", action=argparse.BooleanOptionalAction, default=False,
-        help="feed a .np file to the net in its own channel order (row 24)",
-    )  # fmt: skip
-
-
-def _add_recipe_flags(parser):
-    """What docs/recipes.md is about."""
-    recipe = parser.add_argument_group("recipe", "see docs/recipes.md")
-    recipe.add_argument(
-        "--optimizer", choices=OPTIMIZERS, default="sgd", help="adamw and lamb decay by themselves"
-    )
-    recipe.add_argument(
-        "--schedule", choices=SCHEDULES, default="steps", help="of the rate: --lr_steps, or a fall from --lr"
-    )
-    recipe.add_argument("--lr", type=float, help="peak of cosine and polynomial at 512 images a step")
-    recipe.add_argument("--lr_end", type=float, default=0.0, help="their end, at 512 images a step")
-    recipe.add_argument("--lr_power", type=float, default=2.0, help="of polynomial")
-    recipe.add_argument(
-        "--ema", type=float, metavar="DECAY", help="validate and export a moving average of the weights"
-    )
-    augmentation = parser.add_argument_group(
-        "augmentation", "probability per image of each; see docs/recipes.md"
-    )
-    for name, does in AUGMENTATIONS.items():
-        augmentation.add_argument(f"--augment_{name}", type=float, default=0.0, metavar="P", help=does)
-
-
-def net_arguments(args, base=None):
-    """The net that a run trains.
-
-    Args:
-        args: parsed flags.
-        base: dict, arguments of `nets.backbone.Backbone` that hold where no flag is given: those
-            of the model to start from. Defaults to the original's depth 50 at 112x96.
-
-    Returns:
-        dict, arguments of `Backbone`.
-
-    Raises:
-        ValueError: flags that do not fit together.
-    """
-    given = vars(args)
-    by_depth = {"net_depth", "net_type"} & given.keys()
-    if by_depth and "backbone" in given:
-        raise ValueError(f"--backbone: expected it alone, received --{min(by_depth)} beside it")
-    net = {"architecture": "ir50", "image_size": (112, 96), **(base or {}), "seed": args.seed}
-    if by_depth:
-        net["architecture"] = f"{given.get('net_type', 'ir')}{given.get('net_depth', 50)}"
-    net["architecture"] = given.get("backbone", net["architecture"])
-    net |= {name: given[name] for name in ("image_size", "keep_prob") if name in given}
-    if args.random_final_gamma and find_variant(net["architecture"]).builder == "resnet_ir":
-        net["random_final_gamma"] = True
-    return net
-
-
-def learning_rate_boundaries(lr_steps, batch_size, counts_per_step=1):
-    """Steps at which the learning rate changes.
-
-    References:
-    - margin-centre-face, `train_centre.py`: `int(512 / batch_size) * lr_steps`
-
-    Args:
-        lr_steps: list of int, for a batch of 512 images.
-        batch_size: int > 0.
-        counts_per_step: int > 0; 2 is the original's counter, row 1 of docs/fidelity.md.
-
-    Returns:
-        List of int, in steps of `batch_size`.
-    """
-    return [max(1, int(512 / batch_size)) * step // counts_per_step for step in lr_steps]
-
-
-def num_steps(args, steps_per_epoch):
-    """The step to stop after: the sooner one of `--epoch` and `--max_steps`."""
-    return min(
-        math.ceil(args.epoch * steps_per_epoch), math.inf if args.max_steps is None else args.max_steps
-    )
-
-
-# Of `train_centre`. They say how a net is trained, not which one: that is the model's to start from.
+_LARGE_RATE = {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "lr": 0.1,
+    "epoch": 20,
+    "clip_norm": 5.0,
+    "mirror": True,
+}
+# What `--preset` of train_centre sets. A preset says how to train a net, not which one.
 PRESETS = {
     "arcface": {
         "loss": "arcface",
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
+        **_LARGE_RATE,
         "schedule": "polynomial",
-        "lr": 0.1,
         "lr_power": 1.0,
         "warmup_steps": 0,
-        "epoch": 20,
-        "clip_norm": 5.0,
-        "mirror": True,
-    },
-    # What changes the training; the rows about scoring are left to --faithful.
-    "upstream": {
-        "loss": "angular_centre",
-        "reshuffle": False,
-        **{name: FAITHFUL[name] for name in FAITHFUL if name not in ("threshold", "lfw_as_stored")},
     },
     "video": {
         "loss": "angular_centre",
-        "optimizer": "sgd",
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
+        **_LARGE_RATE,
         "schedule": "cosine",
-        "lr": 0.1,
         "warmup_steps": 1000,
-        "epoch": 20,
-        "clip_norm": 5.0,
-        "mirror": True,
         "ema": 0.999,
         "augment_crop": 0.2,
         "augment_colour": 0.2,
@@ -347,8 +57,477 @@ PRESETS = {
 }
 
 
-def describe_preset(name):
-    """The flags of a preset as one would give them."""
+def _switch(default: bool, help: str) -> Any:
+    """A flag with a negative form, such as `--no-mirror`."""
+    return option(default, help, action=argparse.BooleanOptionalAction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Data."""
+
+    config: Path = option(Path("./config.ini"), "config file that says where the data is")
+    source: tuple[str, ...] = option(
+        ("vgg", "ms1m"), "sections of the config to train on", nargs="+", metavar="NAME"
+    )
+    source_weights: tuple[float, ...] | None = option(
+        None, "probability of each source (default: by size)", nargs="+"
+    )
+    read: str = option(
+        "random", "how to read the records, see docs/data.md", choices=("random", "sequential")
+    )
+    mirror: bool = _switch(True, "mirror images at random (row 3)")
+    list_order: str = option("bgr", "channel order of image lists (row 25)", choices=("bgr", "rgb"))
+    batch_size: int = option(64, "images per step, over all devices", minimum=1)
+    max_bad_images: int = option(
+        100, "stop when more than N different images cannot be used; 0 stops at the first (row 27)", minimum=0
+    )
+    seed: int = option(0, "seed of weights, order, mirroring and dropout", minimum=0)
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if self.source_weights is not None and len(self.source_weights) != len(self.source):
+            counts = f"{len(self.source_weights)} numbers for {len(self.source)} sources"
+            yield f"--source_weights has {counts}. Give one number for each source."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthOptions:
+    """Length of the run."""
+
+    epoch: int = option(NO_END, "stop after N epochs", minimum=0)
+    max_steps: int | None = option(None, "stop after N steps", minimum=0)
+    max_minutes: float | None = option(
+        None, "stop after X minutes as after SIGTERM: save, and resume with the same command", above=0
+    )
+
+    def num_steps(self, steps_per_epoch: float) -> int:
+        """The step to stop after: the sooner of `epoch` and `max_steps`."""
+        steps = math.ceil(self.epoch * steps_per_epoch)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetOptions:
+    """Net.
+
+    The defaults of most are those of the model to start from, or else ir50 at 112 96.
+    """
+
+    net_depth: int | None = option(None, "depth of the original's net", choices=(32, 50, 100, 152))
+    net_type: str | None = option(None, "kind of its residual units", choices=UNIT_TYPES)
+    backbone: str | None = option(
+        None, f"any net by its name: {', '.join(VARIANTS)}", choices=VARIANTS, metavar="NAME"
+    )
+    image_size: tuple[int, ...] | None = option(
+        None, "size of the centre crop that the net sees", nargs=2, metavar=("H", "W")
+    )
+    keep_prob: float | None = option(
+        None, f"share of the values that dropout keeps ({KEEP_PROB}; iresnets 1)"
+    )
+    random_final_gamma: bool = _switch(False, "freeze the last gamma at a random draw (row 7)")
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if self.backbone is not None and (self.net_depth is not None or self.net_type is not None):
+            yield "--backbone names the whole net. Leave out --net_depth and --net_type."
+
+    def arguments(self, seed: int, base: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The arguments of `nets.backbone.Backbone`.
+
+        Args:
+            seed: of the weights.
+            base: arguments to use where no flag is given: those of the model to start from. Defaults to the
+                original's ir50 at 112x96.
+        """
+        net = {"architecture": "ir50", "image_size": (112, 96), **(base or {}), "seed": seed}
+        if self.net_depth is not None or self.net_type is not None:
+            net["architecture"] = f"{self.net_type or 'ir'}{self.net_depth or 50}"
+        given = {
+            "architecture": self.backbone,
+            "image_size": None if self.image_size is None else list(self.image_size),
+            "keep_prob": self.keep_prob,
+        }
+        net |= {name: value for name, value in given.items() if value is not None}
+        if self.random_final_gamma and find_variant(net["architecture"]).builder == "resnet_ir":
+            net["random_final_gamma"] = True
+        return net
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Devices.
+
+    See docs/devices.md.
+    """
+
+    strategy: str = option(
+        "auto",
+        "train on one device, on all GPUs of this machine, or on several machines; auto uses all GPUs",
+        choices=STRATEGIES,
+    )
+    workers: str | None = option(
+        None, "addresses of all workers, the same on each (default: TF_CONFIG)", metavar="HOST:PORT,..."
+    )
+    worker_index: int | None = option(None, "place of this worker in --workers; 0 is the chief")
+    precision: str = option(
+        "float32",
+        "precision of the net's computations",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    sync_bn: bool = option(False, "compute batch norm over the global batch instead of each device's share")
+    xla: bool = option(False, "compile the net with XLA; one device only")
+    accumulate: int = option(
+        1, "compute each batch in N parts, one after the other, for the same update in less memory", minimum=1
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if self.strategy != "multiworker":
+            if self.workers is not None or self.worker_index is not None:
+                yield f"--workers and --worker_index need --strategy multiworker, not {self.strategy}."
+        elif self.workers is not None:
+            addresses = self.workers.split(",")
+            if not all(":" in address for address in addresses) or len(set(addresses)) < len(addresses):
+                yield f"--workers is {self.workers}. Give host:port,host:port,... and each address once."
+            if self.worker_index is None or not 0 <= self.worker_index < len(addresses):
+                yield f"--worker_index is {self.worker_index}. Give a number in [0, {len(addresses)})."
+        elif self.worker_index is not None:
+            yield "--worker_index needs --workers. With TF_CONFIG leave out both."
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """Optimizer.
+
+    See docs/recipes.md.
+    """
+
+    optimizer: str = option(
+        "sgd", "sgd decays in the loss, adamw and lamb in the update", choices=("sgd", "adamw", "lamb")
+    )
+    momentum: float = option(0.9, "momentum of SGD, or beta_1 of AdamW and LAMB", above=0, maximum=1)
+    weight_decay: float = option(
+        1e-4, "weight of the decay", flags=("--weight_decay", "--weight_deacy"), minimum=0
+    )
+    dense_decay: str = option(
+        "every_depth", "where to decay the dense kernel (row 5)", choices=("every_depth", "depth_50")
+    )
+    clip_norm: float | None = option(None, "largest global norm of the gradient", above=0)
+    ema: float | None = option(
+        None, "validate and export a moving average of the weights with decay X", above=0, below=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """Learning rate.
+
+    See docs/recipes.md.
+    """
+
+    schedule: str = option(
+        "steps",
+        "steps follows --lr_values; the others fall from --lr",
+        choices=("steps", "cosine", "polynomial"),
+    )
+    lr_values: tuple[float, ...] = option(
+        (0.001, 0.0005, 0.0003, 0.0001), "rates, one more than --lr_steps", nargs="+", metavar="RATE"
+    )
+    lr_steps: tuple[int, ...] = option(
+        (40_000, 60_000, 80_000),
+        "steps at which the rate changes, for a batch of 512",
+        nargs="*",
+        metavar="STEP",
+    )
+    lr_counts_per_step: int = option(
+        1, "how far the counter of --lr_steps moves per step (row 1)", choices=(1, 2)
+    )
+    lr: float | None = option(
+        None, "peak of cosine and polynomial, for a batch of 512", metavar="RATE", above=0
+    )
+    lr_end: float = option(0.0, "end of cosine and polynomial, for a batch of 512", metavar="RATE", minimum=0)
+    lr_power: float = option(2.0, "power of polynomial", above=0)
+    warmup_steps: int = option(0, "steps over which the rate rises from 0", minimum=0)
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if len(self.lr_values) != len(self.lr_steps) + 1:
+            yield (
+                f"--lr_values has {len(self.lr_values)} rates and --lr_steps {len(self.lr_steps)} steps. "
+                "Give one rate more than steps."
+            )
+        if self.schedule == "steps" and self.lr is not None:
+            yield "--lr needs --schedule cosine or polynomial. With --schedule steps give --lr_values."
+        elif self.schedule != "steps" and self.lr is None:
+            yield f"--schedule {self.schedule} needs --lr."
+        elif self.lr is not None and self.lr_end > self.lr:
+            yield f"--lr_end is {self.lr_end}. Give at most --lr, {self.lr}."
+
+    def boundaries(self, batch_size: int) -> list[int]:
+        """Steps at which the learning rate changes, for this batch size.
+
+        References:
+            - margin-centre-face, `train_centre.py`: `int(512 / batch_size) * lr_steps`
+        """
+        return [max(1, int(512 / batch_size)) * step // self.lr_counts_per_step for step in self.lr_steps]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationOptions:
+    """Augmentation.
+
+    Each flag is a probability per image. See docs/recipes.md.
+    """
+
+    augment_crop: float = option(0.0, "shift and zoom", minimum=0, maximum=1)
+    augment_occlusion: float = option(0.0, "black out all but a box", minimum=0, maximum=1)
+    augment_colour: float = option(0.0, "change brightness, contrast and saturation", minimum=0, maximum=1)
+    augment_low_resolution: float = option(0.0, "scale down and up again", minimum=0, maximum=1)
+    augment_jpeg: float = option(0.0, "compress as JPEG", minimum=0, maximum=1)
+
+    def probabilities(self) -> dict[str, float]:
+        """The arguments of `dataset.augment.Augmentation`."""
+        return {name.removeprefix("augment_"): value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Output."""
+
+    summary_path: Path = option(Path("./output/summary"), "folder for TensorBoard logs")
+    ckpt_path: Path = option(Path("./output/ckpt"), "folder for training checkpoints")
+    saved_model_path: Path = option(Path("./output/models"), "folder for SavedModels")
+    log_file_path: Path = option(Path("./output/logs"), "folder for log files")
+    saver_maxkeep: int = option(
+        100, "keep the newest N SavedModels, and the best of each validation set", minimum=1
+    )
+    show_info_interval: int = option(20, "log progress every N steps", minimum=1)
+    summary_interval: int = option(300, "write TensorBoard scalars every N steps", minimum=1)
+    validate_interval: int = option(2000, "validate every N steps", minimum=1)
+    save_interval: int = option(
+        1000, "save a training checkpoint every N steps; the newest 3 and the best are kept", minimum=1
+    )
+    ckpt_interval: int = option(20_000, "write a SavedModel every N steps, whatever its score", minimum=1)
+    profile: bool = option(False, "write a TensorBoard profile of steps 10 to 20 of this run")
+    worker_folder: Path | None = None  # temporary folder of a worker that is not the chief
+
+    def due(self, step: int) -> set[str]:
+        """Which of `show_info`, `summary`, `validate`, `save` and `ckpt` are due after `step` steps."""
+        intervals = {name: value for name, value in vars(self).items() if name.endswith("_interval")}
+        return {name.removesuffix("_interval") for name, value in intervals.items() if step % value == 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationOptions:
+    """Validation."""
+
+    lfw_threshold: float = option(0.99, "write a SavedModel when LFW reaches a new best above this accuracy")
+    ytf_threshold: float = option(0.94, "the same for YTF, images and videos")
+    validate_videos: int | None = option(
+        None, "also score the videos of [ytf] splits, with at most N frames per template", minimum=1
+    )
+    threshold: str = option(
+        "best",
+        "how to find a fold's threshold; crossing also uses the original's folds (rows 18 and 19)",
+        choices=RULES,
+    )
+    lfw_as_stored: bool = _switch(False, "feed a .np file to the net in its own channel order (row 24)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """Start.
+
+    They matter only while --ckpt_path holds no checkpoint.
+    """
+
+    model_path: Path | None = option(
+        None, "resume from another run's checkpoint, or take net and centres from a TensorFlow 1 checkpoint"
+    )
+    init_from: Path | None = option(
+        None, "take the net from any model; centres, optimizer and step start fresh"
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if self.model_path and self.init_from:
+            yield "--model_path and --init_from both name a model to start from. Give only one of them."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """Loss.
+
+    Each loss has its own defaults.
+    """
+
+    loss: str = option("angular_centre", "name of the loss", choices=LOSSES)
+    margin: float | None = option(None, "margin in radians; of the cosine for cosface and adaface")
+    scale: float | None = option(None, "factor of the cosines")
+    centre_weight: float | None = option(None, "weight of the centre term (0.3)")
+    margin_a: float | None = option(None, "factor of the angle, for combined")
+    margin_b: float | None = option(None, "subtracted from the cosine, for combined")
+    num_sub_centres: int | None = option(None, "centres per identity, for sub_centre")
+    label_smoothing: float = option(
+        0.0, "share of each label to spread over all identities", minimum=0, below=1
+    )
+    margin_warmup_steps: int = option(0, "steps over which the margin rises from 0", minimum=0)
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        takes = LOSSES[self.loss]["arguments"]
+        for name in ARGUMENTS:
+            if getattr(self, name) is not None and name not in takes:
+                yield f"--loss {self.loss} has no {name}. It takes: {', '.join(takes) or 'no arguments'}."
+        if self.margin_warmup_steps and not self.has_margin:
+            yield f"--margin_warmup_steps needs a loss with a margin. --loss {self.loss} has none."
+
+    @property
+    def has_margin(self) -> bool:
+        return "margin" in LOSSES[self.loss]["arguments"]
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of `losses.build.build_loss`; `None` stands for the loss's own default."""
+        return {name: getattr(self, name) for name in (*ARGUMENTS, "label_smoothing")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentresOptions:
+    """Many identities.
+
+    See docs/many_identities.md.
+    """
+
+    sample_rate: float = option(
+        1.0,
+        "share of the identities in each step: those of the batch, and others at random",
+        above=0,
+        maximum=1,
+    )
+    shard_centres: bool = option(False, "split the centres over the devices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripletOptions:
+    """Triplets."""
+
+    model_path: Path | None = option(
+        None, "model to fine-tune, in any format; used while --ckpt_path holds no checkpoint"
+    )
+    triplet_margin: float = option(0.3, "margin between the distances", minimum=0)
+    triplet_weight: float = option(10.0, "weight of the triplet loss beside the decay", above=0)
+    sample_per_class: int = option(4, "images of each identity in a batch", minimum=2)
+    mining: str = option("batch_hard", "which triplets of a batch to use", choices=MININGS)
+    squared: bool = _switch(False, "square the distances")
+    with_replacement: bool = _switch(
+        False, "draw identities by their number of images, and both with replacement (row 13)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of both programs: the original's, with its defaults, and ours.
+
+    References:
+        - margin-centre-face, `train_centre.py::get_parser` and `train_triplet.py::get_parser`; row 17 of
+          docs/fidelity.md: its flags have no types.
+    """
+
+    check: bool = option(
+        False, "check data, memory, disk and speed without training; exit code 0 if all is well"
+    )
+    faithful: bool = option(
+        False, "train as the published models: sets the flags marked (row N of docs/fidelity.md)"
+    )
+    data: DataOptions
+    length: LengthOptions
+    net: NetOptions
+    device: DeviceOptions
+    optimizer: OptimizerOptions
+    schedule: ScheduleOptions
+    augmentation: AugmentationOptions
+    output: OutputOptions
+    validation: ValidationOptions
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
+        if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
+            yield f"--lr_steps is {self.schedule.lr_steps}. Give increasing steps above 0."
+        if self.schedule.schedule == "steps":
+            return
+        if self.length.max_steps is None and self.length.epoch >= NO_END:
+            yield f"--schedule {self.schedule.schedule} needs the run's end. Give --epoch or --max_steps."
+        elif self.length.max_steps is not None and self.schedule.warmup_steps >= self.length.max_steps:
+            yield f"--warmup_steps is {self.schedule.warmup_steps}. Give fewer than --max_steps."
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentreTrainingOptions(TrainingOptions):
+    """Options of train_centre."""
+
+    preset: str | None = option(None, "set all flags of a recipe; flags that you give win", choices=PRESETS)
+    reshuffle: bool = _switch(True, "shuffle the images anew for every epoch (row 12)")
+    start: StartOptions
+    loss: LossOptions
+    centres: CentresOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripletTrainingOptions(TrainingOptions):
+    """Options of train_triplet."""
+
+    triplet: TripletOptions
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        yield from super().problems()
+        num_images = self.triplet.sample_per_class
+        if self.data.batch_size % max(num_images, 1):
+            expected = f"a multiple of --sample_per_class, {num_images}"
+            yield f"--batch_size is {self.data.batch_size}. Give {expected}."
+        if self.data.read != "random":
+            yield f"--read is {self.data.read}. Triplets need --read random."
+
+
+def parse_centre_options(argv: Sequence[str] | None = None) -> CentreTrainingOptions:
+    """Parses the command line of train_centre; exits with code 2 after a usage error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train_centre", description="Train a net with a margin loss."
+    )
+    return parse_options(
+        parser,
+        CentreTrainingOptions,
+        argv,
+        faithful={**FAITHFUL, "reshuffle": False},
+        presets=PRESETS,
+    )
+
+
+def parse_triplet_options(argv: Sequence[str] | None = None) -> TripletTrainingOptions:
+    """Parses the command line of train_triplet; exits with code 2 after a usage error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train_triplet", description="Fine-tune a net with the triplet loss."
+    )
+    folder = Path("./output/vgg-triplet")
+    return parse_options(
+        parser,
+        TripletTrainingOptions,
+        argv,
+        defaults={
+            "source": ["vgg"],
+            "summary_path": folder / "summary",
+            "ckpt_path": folder / "ckpt",
+            "saved_model_path": folder / "models",
+            "log_file_path": folder / "logs",
+        },
+        faithful={**FAITHFUL, "with_replacement": True},
+    )
+
+
+def describe_preset(name: str) -> str:
+    """The flags of a preset as you would type them."""
     given = []
     for flag, value in PRESETS[name].items():
         if isinstance(value, bool):

@@ -1,4 +1,6 @@
-"""What is looked at before a run, so that it is not found out after a night."""
+"""Fail-fast checks before training starts."""
+
+from __future__ import annotations
 
 import itertools
 import logging
@@ -10,7 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from common.files import readable_size, write_file
+from dataset.pipeline import TrainingBatches
+from training.checkpoints import Checkpoints
 from training.memory import check_disk, memory_needs, num_bytes, num_exports
+from training.options import OutputOptions
+from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -135,42 +141,32 @@ _GRAPH_BYTES = 12_000_000
 
 
 class Preflight:
-    """Data, labels, colours, memory and disk of a run that is about to start.
+    """Checks data, labels, colours, memory and disk of a run that is about to start.
 
     Args:
-        batches: `dataset.pipeline.TrainingBatches`.
-        trainer: `training.trainer.Trainer`.
-        checkpoints: `training.checkpoints.Checkpoints`.
-        models_path: Path, folder of SavedModels.
-        summary_path: Path, folder that `first_batch.png` goes into.
-        first_step: int >= 0, steps that are done.
-        max_steps: int, step to stop after.
-        export_interval: int > 0, steps between SavedModels.
-        max_models: int > 0, SavedModels to keep.
+        trainer: trains one step.
+        batches: images of the run.
+        checkpoints: checkpoints of the trainer's state.
+        output: folders, and how many SavedModels there will be.
+        first_step: steps done so far.
+        max_steps: step to stop after.
     """
 
     def __init__(
         self,
-        batches,
-        trainer,
-        checkpoints,
-        models_path,
-        summary_path,
-        *,
-        first_step,
-        max_steps,
-        export_interval,
-        max_models,
+        trainer: Trainer,
+        batches: TrainingBatches,
+        checkpoints: Checkpoints,
+        output: OutputOptions,
+        first_step: int,
+        max_steps: int,
     ):
-        self.batches = batches
         self.trainer = trainer
+        self.batches = batches
         self.checkpoints = checkpoints
-        self.models_path = models_path
-        self.summary_path = summary_path
+        self.output = output
         self.first_step = first_step
         self.max_steps = max_steps
-        self.export_interval = export_interval
-        self.max_models = max_models
         self._batch = None
 
     def run(self, draw=True):
@@ -236,8 +232,10 @@ class Preflight:
         size = weights + averaged + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
         # One more than are kept, while it is being written.
         checkpoints = self._missing(self.checkpoints.keep + 1, self.checkpoints.folder.glob("step_*"))
-        exports = num_exports(self.first_step, self.max_steps, self.export_interval)
-        models = min(exports, self._missing(self.max_models + 1, self.models_path.glob("iter_*")))
+        exports = num_exports(self.first_step, self.max_steps, self.output.ckpt_interval)
+        models = min(
+            exports, self._missing(self.output.saver_maxkeep + 1, self.output.saved_model_path.glob("iter_*"))
+        )
         kernels = num_bytes(variable for variable in trainer.backbone.variables if len(variable.shape) == 4)
         model_size = weights + kernels + _GRAPH_BYTES
         return check_disk(
@@ -248,7 +246,7 @@ class Preflight:
                     f"{checkpoints} more checkpoint(s) of {readable_size(size)}",
                 ),
                 (
-                    self.models_path,
+                    self.output.saved_model_path,
                     models * model_size,
                     f"{models} more SavedModel(s) of {readable_size(model_size)}",
                 ),
@@ -270,7 +268,7 @@ class Preflight:
             f"{sources.manifests[number].source} {identity - sources.label_offsets[number]}"
             for number, identity in zip(numbers, identities, strict=True)
         ]
-        path = self.summary_path / "first_batch.png"
+        path = self.output.summary_path / "first_batch.png"
         group = getattr(self.batches.sampler, "images_per_identity", 1)
         write_batch_picture(path, images, labels, group)
         logger.info(

@@ -1,40 +1,45 @@
-"""What every training program does around its work: logs, clear errors, exit codes."""
+"""Logging, error messages and exit codes of the training programs."""
 
+import dataclasses
 import logging
 import os
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
+from training.options import TrainingOptions
 from training.workers import own_folders
 
 logger = logging.getLogger(__name__)
 
+Options = TypeVar("Options", bound=TrainingOptions)
 
-def run_program(name, work, args):
-    """Runs `work(args)` with a log on the console and in a file.
+
+def run_program(name: str, work: Callable[[Options], int], options: Options) -> int:
+    """Runs `work(options)` with a log on the console and in a file.
 
     Args:
-        name: str, of the program; its logs are `{log_file_path}/{name}_{time}.log`.
-        work: function of the parsed flags, returns an exit code.
-        args: parsed flags with `log_file_path`.
+        name: name of the program; the log file is `{log_file_path}/{name}_{time}.log`.
+        work: trains and returns an exit code.
+        options: flags of the program.
 
     Returns:
-        int, exit code: that of `work`; 1 after bad input, a full disk or a loss that is not
-        finite, with one line that says so; 130 after Ctrl-C.
+        The exit code: that of `work`; 1 after bad input, a full disk or a loss that is not finite, with a
+        line in the log that says so; 130 after Ctrl-C.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with own_folders(args):
-            return _run_logged(name, work, args)
-    except ValueError as error:  # of the workers' flags; there is no log yet
+        with own_folders(options.device, options.output) as output:
+            return _run_logged(name, work, dataclasses.replace(options, output=output))
+    except ValueError as error:  # wrong workers, before there is a log
         logger.error("%s: %s", name, error)
         return 1
 
 
-def _run_logged(name, work, args):
-    args.log_file_path.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(
-        args.log_file_path / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log", delay=True
-    )
+def _run_logged(name, work, options):
+    folder = options.output.log_file_path
+    folder.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(message)s"))
@@ -48,7 +53,7 @@ def _run_logged(name, work, args):
     for handler in (console, file):
         root.addHandler(handler)
     try:
-        return work(args)
+        return work(options)
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("%s: %s", name, error)
         return 1

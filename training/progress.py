@@ -1,9 +1,8 @@
-"""Progress of a training run: intervals, speed, means of the loss terms, TensorBoard scalars."""
+"""Progress of a training run: speed, means of the loss terms, TensorBoard scalars."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import time
@@ -14,34 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-    """Numbers of steps between two events of a kind, each at least 1.
-
-    Attributes:
-        show_info: progress lines.
-        summary: TensorBoard scalars.
-        validate: validations.
-        save: training checkpoints.
-        export: SavedModels that are written whatever their score.
-    """
-
-    show_info: int
-    summary: int
-    validate: int
-    save: int
-    export: int
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"interval {name}: expected at least 1 step, received {value}")
-
-    def due(self, step: int) -> dict[str, bool]:
-        """Tells which events are due after `step` steps."""
-        return {name: step % interval == 0 for name, interval in vars(self).items()}
 
 
 class StepClock:

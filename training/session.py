@@ -1,174 +1,153 @@
-"""From flags and config to a running loop: what both trainers set up alike."""
+"""Sets up what both training programs share, from options and config to a running loop."""
 
-import functools
+from __future__ import annotations
+
 import logging
 import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
 
 from dataset.augment import Augmentation
+from dataset.config import Config
 from dataset.pipeline import TrainingBatches
+from dataset.sampling.by_identity import IdentitySampler
+from dataset.sampling.combine import CombinedSources
+from dataset.sampling.shuffled import ShuffledSampler
+from export.saved_model import export_saved_model
 from nets.backbone import Backbone, load_backbone
 from nets.decay import decayed_variables
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.layers.batch_norm import synchronise_batch_norm
-from training.checkpoints import Checkpoints, FollowerCheckpoints
+from training.checkpoints import Checkpoints, FollowerCheckpoints, SavedModels
 from training.distribution import WorkerAgreement, describe_strategy, make_strategy, worker_rows
 from training.ema import WeightAverage
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
 from training.monitoring import RunMonitor
-from training.optimizers import check_recipe, decay_in_loss, make_optimizer, make_schedule, state_of_recipe
-from training.options import AUGMENTATIONS, net_arguments, num_steps
+from training.optimizers import decay_in_loss, make_optimizer, make_schedule, state_of_recipe
+from training.options import TrainingOptions
 from training.preflight import Preflight
-from training.progress import Intervals
 from training.trainer import StepOptions, Trainer
-from training.validation import make_validators
+from training.validation import MODEL_NAME_SETS, make_validators
 
 logger = logging.getLogger(__name__)
 
 
 class Session:
-    """One run of a trainer: net, optimizer, validation sets.
+    """A training run: net, optimizer, validation sets.
 
-    Made before the sources are converted, which may take hours: what is wrong with flags, models and
-    validation sets is found first.
+    Create it before the sources are converted, which can take hours: it finds wrong flags, models and
+    validation sets first.
 
-    A run whose `--ckpt_path` has checkpoints goes on from the newest; only one that has none looks at
-    `resume_from` and `start_from`. So the same command goes on after a stop.
+    A run whose `ckpt_path` holds checkpoints resumes from the newest. Only a run without any looks at
+    `resume_from` and `start_from`, so the same command resumes after a stop.
 
     Args:
-        args: parsed flags of `training.options.add_shared_flags`.
-        config: `dataset.config.Config`.
-        strategy: `tf.distribute.Strategy`. Defaults to that of `make_strategy()`.
-        resume_from: Path of a training checkpoint, or a folder of them, to go on from: net, loss
-            layer, optimizer and step.
-        start_from: Path of a model to take the net from, and nothing else (row 11 of
-            docs/fidelity.md); see `nets.backbone.load_backbone`.
+        options: flags of both programs.
+        config: where the data is.
+        strategy: Defaults to that of the flags.
+        resume_from: a training checkpoint, or a folder of them, for net, loss layer, optimizer and step.
+        start_from: a model that gives the net and nothing else (row 11 of docs/fidelity.md), in any format
+            of `nets.backbone.load_backbone`.
 
     Attributes:
-        strategy: make the head in its scope.
-        backbone: `nets.backbone.Backbone`.
-        starts_anew: bool, whether this run has no checkpoint to go on from.
+        strategy: build the head in its scope.
+        backbone: the net to train.
+        is_new: whether this run has no checkpoint to resume from.
 
     Raises:
-        FileNotFoundError: a model or a validation set that is not there.
-        ValueError: flags, models or validation sets that do not fit together.
+        FileNotFoundError: a model or a validation set is missing.
+        ValueError: flags, models or validation sets do not fit together.
     """
 
-    def __init__(self, args, config, strategy=None, resume_from=None, start_from=None):
-        self.args = args
-        profile_path = args.summary_path if args.profile else None
-        self._monitor = RunMonitor(args.log_file_path, args.max_minutes, profile_path)
-        if args.max_bad_images < 0:
-            raise ValueError(f"--max_bad_images: expected at least 0, received {args.max_bad_images}")
-        self.strategy = strategy or make_strategy()
-        if args.batch_size % (self.strategy.num_replicas_in_sync * args.accumulate):
-            parts = f" times --accumulate {args.accumulate}" if args.accumulate > 1 else ""
-            raise ValueError(
-                f"--batch_size: expected a multiple of {self.strategy.num_replicas_in_sync} devices{parts}, "
-                f"received {args.batch_size}"
-            )
+    def __init__(
+        self,
+        options: TrainingOptions,
+        config: Config,
+        strategy: tf.distribute.Strategy | None = None,
+        resume_from: Path | None = None,
+        start_from: Path | None = None,
+    ):
+        self.options = options
         self._config = config
         self._resume_from = resume_from
-        self._augmentation = Augmentation(
-            **{name: getattr(args, f"augment_{name}") for name in AUGMENTATIONS}
-        )
-        self._intervals = Intervals(
-            args.show_info_interval,
-            args.summary_interval,
-            args.validate_interval,
-            args.save_interval,
-            args.ckpt_interval,
-        )
-        check_recipe(args)
-        checkpoint = newest_checkpoint(args.ckpt_path) or (resume_from and newest_checkpoint(resume_from))
-        self.starts_anew = checkpoint is None
+        output, device = options.output, options.device
+        profile_path = output.summary_path if output.profile else None
+        self._monitor = RunMonitor(output.log_file_path, options.length.max_minutes, profile_path)
+        self.strategy = strategy or make_strategy(kind=device.strategy)
+        num_replicas, batch_size = self.strategy.num_replicas_in_sync, options.data.batch_size
+        if batch_size % (num_replicas * device.accumulate):
+            parts = f" times --accumulate {device.accumulate}" if device.accumulate > 1 else ""
+            raise ValueError(
+                f"--batch_size is {batch_size}. Give a multiple of {num_replicas} devices{parts}."
+            )
+        checkpoint = newest_checkpoint(output.ckpt_path) or (resume_from and newest_checkpoint(resume_from))
+        self.is_new = checkpoint is None
         self._first_step = checkpoint[1]["step"] if checkpoint else 0
         if checkpoint:
-            check_loss_scale(checkpoint[0], args.precision)
-        start = load_backbone(start_from) if start_from and self.starts_anew else None
+            check_loss_scale(checkpoint[0], device.precision)
+        start = load_backbone(start_from) if start_from and self.is_new else None
         base = start.net if start else checkpoint[1]["net"] if checkpoint else None
         start_time = time.perf_counter()
         with self.strategy.scope():
-            self.backbone = Backbone(**net_arguments(args, base), dtype=args.precision)
+            net = options.net.arguments(options.data.seed, base)
+            self.backbone = Backbone(**net, dtype=device.precision)
         seconds = time.perf_counter() - start_time
         logger.info("net: %s, built in %.1f s", self.backbone.architecture, seconds)
-        if args.sync_bn:
+        if device.sync_bn:
             synchronise_batch_norm(self.backbone)
         if start:
             self._take_weights(start, start_from)
-        self._average = WeightAverage(self.backbone, args.ema) if args.ema else None
+        ema = options.optimizer.ema
+        self._average = WeightAverage(self.backbone, ema) if ema else None
         self._scored = self._average.net if self._average else self.backbone
-        self._validators = make_validators(self._scored, config, args, self._monitor.embeddings)
+        self._validators = make_validators(
+            self._scored, config, options.validation, batch_size, self._monitor.embeddings
+        )
 
-    def run(self, sources, sampler, head, loss, export, schedules=None):
-        """Trains to the end.
+    def run(
+        self,
+        sources: CombinedSources,
+        sampler: ShuffledSampler | IdentitySampler,
+        head: keras.layers.Layer,
+        loss: str,
+        schedules: dict[str, Callable] | None = None,
+    ) -> int:
+        """Trains to the end, or only checks the run if the flags say so.
 
         Args:
-            sources: `dataset.sampling.combine.CombinedSources`.
-            sampler: see `dataset.pipeline.TrainingBatches`.
-            head: built loss layer, see `training.trainer.Trainer`; its trainable variables are decayed.
-            loss: str, its name: a checkpoint of another loss is refused.
-            export: function of (backbone, path, face_size) that writes a SavedModel.
-            schedules: dict, see `training.trainer.Trainer`.
+            sources: converted sources.
+            sampler: draws the batches.
+            head: built loss layer; its trainable variables decay.
+            loss: name of the loss. A checkpoint of another loss is refused.
+            schedules: see `training.trainer.Trainer`.
 
         Returns:
-            int, exit code; with `--check` 0 after what is looked at first.
+            The exit code.
         """
-        args = self.args
-        batches = TrainingBatches(
-            sources,
-            sampler,
-            self.backbone.net["image_size"],
-            mirror=args.mirror,
-            seed=args.seed,
-            read=args.read,
-            rgb_sources=self._rgb_sources(),
-            max_bad_images=args.max_bad_images,
-            augmentation=self._augmentation,
-            rows=worker_rows(self.strategy, args.batch_size, args.accumulate),
-        )
-        max_steps = num_steps(args, sampler.batches_per_epoch)
-        with self.strategy.scope():
-            optimizer = make_optimizer(args, make_schedule(args, max_steps))
-        decayed = decayed_variables(self.backbone, self._decays_dense()) + head.trainable_variables
-        trained = self.backbone.trainable_variables + head.trainable_variables
-        trainer = Trainer(
-            self.strategy,
-            self.backbone,
-            head,
-            optimizer,
-            decayed,
-            StepOptions(
-                weight_decay=decay_in_loss(optimizer, args.weight_decay, trained, decayed),
-                clip_norm=args.clip_norm,
-                schedules=schedules or {},
-                average=self._average,
-                accumulate=args.accumulate,
-                loss_scale=self._loss_scale(),
-                xla=args.xla,
-            ),
-        )
-        checkpoints = self._checkpoints(trainer.state, sources.num_identities, loss)
+        options, output = self.options, self.options.output
+        batches = self._make_batches(sources, sampler)
+        max_steps = options.length.num_steps(sampler.batches_per_epoch)
+        trainer = self._make_trainer(head, max_steps, schedules)
+        checkpoints = self._make_checkpoints(trainer.state, sources.num_identities, loss)
+
+        def export(path: Path) -> None:
+            export_saved_model(self._scored, path, face_size=sources.image_size)
+
+        models = SavedModels(output.saved_model_path, export, output.saver_maxkeep, MODEL_NAME_SETS)
         loop = TrainingLoop(
             trainer,
             batches,
             checkpoints,
+            models,
             self._validators,
-            functools.partial(export, self._scored, face_size=sources.image_size),
-            intervals=self._intervals,
-            max_steps=max_steps,
-            batch_size=args.batch_size,
-            steps_per_epoch=sampler.batches_per_epoch,
-            summary_path=args.summary_path,
-            models_path=args.saved_model_path,
-            thresholds={
-                "lfw": args.lfw_threshold,
-                "ytf": args.ytf_threshold,
-                "ytf_videos": args.ytf_threshold,
-            },
-            max_models=args.saver_maxkeep,
-            monitor=self._monitor,
-            workers=WorkerAgreement(self.strategy),
+            output,
+            max_steps,
+            self._monitor,
+            WorkerAgreement(self.strategy),
         )
         logger.info(
             "%d images of %d identities; %s, %.1f M parameters; %d device(s), %s; seed %d",
@@ -177,58 +156,81 @@ class Session:
             self.backbone.architecture,
             self.backbone.count_params() / 1e6,
             self.strategy.num_replicas_in_sync,
-            args.precision,
-            args.seed,
+            options.device.precision,
+            options.data.seed,
         )
-        logger.info("%s", describe_strategy(self.strategy, args))
-        preflight = Preflight(
-            batches,
-            trainer,
-            checkpoints,
-            args.saved_model_path,
-            args.summary_path,
-            first_step=self._first_step,
-            max_steps=loop.max_steps,
-            export_interval=self._intervals.export,
-            max_models=args.saver_maxkeep,
-        )
-        # In sequence the way to a later batch is long; the picture of the run's first one is there.
-        preflight.run(draw=self.starts_anew or args.check)
-        if args.check:
+        logger.info("%s", describe_strategy(self.strategy, options))
+        preflight = Preflight(trainer, batches, checkpoints, output, self._first_step, max_steps)
+        # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
+        preflight.run(draw=self.is_new or options.check)
+        if options.check:
             checkpoints.restore(self._resume_from)
             preflight.measure()
-            logger.info("check: all is well; nothing was trained")
+            logger.info("Check passed. Nothing was trained.")
             return 0
         return loop.run(self._resume_from)
 
-    def _loss_scale(self):
-        if self.args.precision != "mixed_float16":
-            return None
-        with self.strategy.scope():
-            return LossScale()
-
-    def _checkpoints(self, state, num_identities, loss):
-        given = (self.args.ckpt_path, state, self.backbone.net, num_identities, loss)
-        recipe = state_of_recipe(self.args)
-        if self.args.worker_folder is None:
-            return Checkpoints(*given, recipe=recipe)
-        return FollowerCheckpoints(*given, recipe=recipe, temporary=self.args.worker_folder)
-
-    def _take_weights(self, start, path):
-        for what in ("architecture", "image_size", "embedding_size"):
-            expected, received = self.backbone.net[what], start.net[what]
-            if expected != received:
-                raise ValueError(f"{path}: the flags ask for {what} = {expected}, the model has {received}")
-        self.backbone.set_weights(start.get_weights())
-        logger.info("net of %s: %s; optimizer and step start fresh", path, start.architecture)
-
-    def _decays_dense(self):
-        # Row 5 of docs/fidelity.md: the original's name filter found the dense kernel at depth 50 only.
-        return self.args.dense_decay == "every_depth" or self.backbone.name == "resnet_v1_50"
+    def _make_batches(self, sources, sampler):
+        options = self.options.data
+        return TrainingBatches(
+            sources,
+            sampler,
+            self.backbone.net["image_size"],
+            mirror=options.mirror,
+            seed=options.seed,
+            read=options.read,
+            rgb_sources=self._rgb_sources(),
+            max_bad_images=options.max_bad_images,
+            augmentation=Augmentation(**self.options.augmentation.probabilities()),
+            rows=worker_rows(self.strategy, options.batch_size, self.options.device.accumulate),
+        )
 
     def _rgb_sources(self):
-        # Row 25 of docs/fidelity.md: the original's reader of image lists gave RGB.
-        if self.args.list_order == "bgr":
+        # Row 25 of docs/fidelity.md: the original's reader of image lists returns RGB.
+        if self.options.data.list_order == "bgr":
             return ()
-        sources = [self._config.source(name) for name in self.args.source]
+        sources = [self._config.source(name) for name in self.options.data.source]
         return [number for number, source in enumerate(sources) if source.train_list is not None]
+
+    def _make_trainer(self, head, max_steps, schedules):
+        options, device = self.options.optimizer, self.options.device
+        with self.strategy.scope():
+            schedule = make_schedule(self.options.schedule, self.options.data.batch_size, max_steps)
+            optimizer = make_optimizer(options, schedule)
+            loss_scale = LossScale() if device.precision == "mixed_float16" else None
+        # Row 5 of docs/fidelity.md: the original's name filter finds the dense kernel at depth 50 only.
+        decays_dense = options.dense_decay == "every_depth" or self.backbone.name == "resnet_v1_50"
+        decayed = decayed_variables(self.backbone, decays_dense) + head.trainable_variables
+        trained = self.backbone.trainable_variables + head.trainable_variables
+        return Trainer(
+            self.strategy,
+            self.backbone,
+            head,
+            optimizer,
+            decayed,
+            StepOptions(
+                weight_decay=decay_in_loss(optimizer, options.weight_decay, trained, decayed),
+                clip_norm=options.clip_norm,
+                accumulate=device.accumulate,
+                xla=device.xla,
+                schedules=schedules or {},
+                average=self._average,
+                loss_scale=loss_scale,
+            ),
+        )
+
+    def _make_checkpoints(self, state, num_identities, loss):
+        output = self.options.output
+        given = (output.ckpt_path, state, self.backbone.net, num_identities, loss)
+        recipe = state_of_recipe(self.options.optimizer)
+        if output.worker_folder is None:
+            return Checkpoints(*given, recipe=recipe)
+        return FollowerCheckpoints(*given, recipe=recipe, temporary=output.worker_folder)
+
+    def _take_weights(self, start, path):
+        for name in ("architecture", "image_size", "embedding_size"):
+            expected, received = self.backbone.net[name], start.net[name]
+            if expected != received:
+                raise ValueError(f"{path}: the flags ask for {name} = {expected}, the model has {received}")
+        self.backbone.set_weights(start.get_weights())
+        logger.info("Loaded the net of %s: %s. Optimizer and step start fresh.", path, start.architecture)

@@ -1,7 +1,18 @@
-"""What a run is scored on while it trains."""
+"""Validation sets that are scored during training.
 
+To add one, write a function that opens it and add a line to `VALIDATION_SETS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import keras
 import numpy as np
 
+from dataset.config import Config
 from dataset.pairs.image_pairs import read_image_pairs, read_pairs
 from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs
@@ -9,80 +20,138 @@ from eval.embedding.extractor import embed_images, embed_pairs
 from eval.embedding.face_model import FaceModel
 from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.distances import pair_distances
-from eval.scoring.verification import evaluate_pairs, original_folds
+from eval.scoring.verification import VerificationResult, evaluate_pairs, original_folds
 from eval.scoring.video_distances import DEFAULT_METHOD, video_distances
+from training.monitoring import EmbeddingMonitor
+from training.options import ValidationOptions
 
 
-def make_validators(backbone, config, args, monitor=None):
-    """The validations that config and flags ask for; all that they need is opened and checked now.
+@dataclass(frozen=True)
+class Validator:
+    """A validation set with the net to score.
 
-    Args:
-        backbone: `keras.Model`, scored as it is when a validator is called, with dropout off.
-        config: `dataset.config.Config`.
-        args: parsed flags: `batch_size`, `threshold`, `lfw_as_stored`, `validate_videos`.
-        monitor: `training.monitoring.EmbeddingMonitor` that measures all embeddings. Defaults to none.
-
-    Returns:
-        dict from `"lfw"` (pairs of LFW), `"ytf"` (pairs of images of YTF) and `"ytf_videos"` (templates of
-        videos of YTF) to functions that return an `eval.scoring.verification.VerificationResult`.
-
-    Raises:
-        FileNotFoundError: a set that is not there.
-        ValueError: one that cannot be read, or a key that the config lacks.
+    Attributes:
+        name: name in the log, in TensorBoard and in checkpoints.
+        threshold: a new best above this accuracy is exported.
+        score: scores the net as it is when this is called.
     """
-    validators = {}
-    if config.lfw.enable:
-        # Row 24 of docs/fidelity.md: the net takes BGR, whatever the file holds.
-        order = "bgr" if args.lfw_as_stored else config.lfw.npdata_order
-        validators["lfw"] = _pair_validator(
-            backbone, read_pairs(config.lfw.npdata, order), args, "lfw", monitor
-        )
-    if config.ytf.enable:
-        pairs = read_image_pairs(config.ytf.pairs, config.ytf.prefix)
-        validators["ytf"] = _pair_validator(backbone, pairs, args, "ytf", monitor)
-    if args.validate_videos is not None:
-        validators["ytf_videos"] = _video_validator(backbone, config, args, monitor)
-    return validators
+
+    name: str
+    threshold: float
+    score: Callable[[], VerificationResult]
 
 
-def _pair_validator(backbone, pairs, args, name, monitor):
-    model = FaceModel.from_backbone(backbone, pairs.image_size)
+class OpenSet(NamedTuple):
+    """The images of a validation set and its protocol."""
 
+    image_size: tuple[int, int]
+    is_same: np.ndarray  # bool, shape (num_pairs,)
+    folds: np.ndarray | None  # int, shape (num_pairs,)
+    embed: Callable[[FaceModel, int], np.ndarray]  # model and batch size -> (num_images, dim)
+    distances: Callable[[np.ndarray], np.ndarray]  # these embeddings -> (num_pairs,)
+
+
+class ValidationSet(NamedTuple):
+    """How to open a validation set, and what its score is for."""
+
+    name: str
+    open: Callable[[Config, ValidationOptions], OpenSet | None]  # `None` if config and flags do not want it
+    threshold: str  # attribute of the options with `Validator.threshold`
+    in_model_name: bool  # whether the names of SavedModels hold its accuracy
+
+
+def _open_pairs(pairs):
     # Row 10 of docs/fidelity.md: every pair, dropout off; the original scored 64 pairs.
-    def validate():
-        first, second = embed_pairs(model, pairs, args.batch_size)
-        if monitor is not None:
-            monitor.measure(name, np.concatenate([first, second]))
-        distances = pair_distances(first, second, "cosine")
-        # Rows 18 and 19: the original's rule comes with its folds.
-        folds = original_folds(pairs.is_same) if args.threshold == "crossing" else None
-        return evaluate_pairs(distances, pairs.is_same, args.threshold, folds=folds)
-
-    return validate
+    return OpenSet(
+        pairs.image_size,
+        pairs.is_same,
+        None,
+        lambda model, batch_size: np.concatenate(embed_pairs(model, pairs, batch_size)),
+        lambda embeddings: pair_distances(*np.split(embeddings, 2), "cosine"),
+    )
 
 
-def _video_validator(backbone, config, args, monitor):
-    if args.validate_videos < 1:
-        raise ValueError(f"--validate_videos: expected at least 1 frame, received {args.validate_videos}")
+def _open_lfw(config, options):
+    if not config.lfw.enable:
+        return None
+    # Row 24 of docs/fidelity.md: the net takes BGR, whatever the file holds.
+    order = "bgr" if options.lfw_as_stored else config.lfw.npdata_order
+    return _open_pairs(read_pairs(config.lfw.npdata, order))
+
+
+def _open_ytf(config, options):
+    return _open_pairs(read_image_pairs(config.ytf.pairs, config.ytf.prefix)) if config.ytf.enable else None
+
+
+def _open_ytf_videos(config, options):
+    if options.validate_videos is None:
+        return None
     for key in ("splits", "prefix"):
         if getattr(config.ytf, key) is None:
-            raise ValueError(f"{config.path}: section [ytf]: expected key '{key}' for --validate_videos")
+            raise ValueError(f"{config.path}, [ytf]: --validate_videos needs the key '{key}'. Set it.")
     pairs = read_video_pairs(config.ytf.splits)
-    frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=args.validate_videos)
+    frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=options.validate_videos, progress=True)
     coverage = coverage_of(pairs, frames, ())
     if not coverage.is_complete:
-        raise ValueError(
-            f"{config.ytf.prefix}: expected all frames of all videos for --validate_videos, received\n"
-            + "\n".join(describe_coverage(coverage))
-        )
-    model = FaceModel.from_backbone(backbone, frames.image_size)
+        lines = "\n".join(describe_coverage(coverage))
+        raise ValueError(f"{config.ytf.prefix}: --validate_videos needs all frames of all videos.\n{lines}")
 
-    def validate():
-        features = np.concatenate(list(embed_images(model, frames.decode, len(frames), args.batch_size)))
-        if monitor is not None:
-            monitor.measure("ytf_videos", features)
-        distances = video_distances(features, frames.offsets, pairs.first, pairs.second, [DEFAULT_METHOD])
-        folds = original_folds(pairs.is_same) if args.threshold == "crossing" else pairs.splits
-        return evaluate_pairs(distances[DEFAULT_METHOD], pairs.is_same, args.threshold, folds=folds)
+    def distances(embeddings):
+        videos = (frames.offsets, pairs.first, pairs.second)
+        return video_distances(embeddings, *videos, [DEFAULT_METHOD])[DEFAULT_METHOD]
 
-    return validate
+    return OpenSet(
+        frames.image_size,
+        pairs.is_same,
+        pairs.splits,
+        lambda model, size: np.concatenate(list(embed_images(model, frames.decode, len(frames), size))),
+        distances,
+    )
+
+
+VALIDATION_SETS = (
+    ValidationSet("lfw", _open_lfw, "lfw_threshold", in_model_name=True),
+    ValidationSet("ytf", _open_ytf, "ytf_threshold", in_model_name=True),
+    ValidationSet("ytf_videos", _open_ytf_videos, "ytf_threshold", in_model_name=False),
+)
+# Sets that are not scored count as 0 in the names.
+MODEL_NAME_SETS = tuple(entry.name for entry in VALIDATION_SETS if entry.in_model_name)
+
+
+def make_validators(
+    backbone: keras.Model,
+    config: Config,
+    options: ValidationOptions,
+    batch_size: int,
+    monitor: EmbeddingMonitor,
+) -> list[Validator]:
+    """Opens and checks the validation sets that config and flags ask for.
+
+    Args:
+        backbone: the net to score, with dropout off.
+        config: where the sets are.
+        options: flags of the validation.
+        batch_size: images per call of the net.
+        monitor: measures all embeddings.
+
+    Raises:
+        FileNotFoundError: a set is missing.
+        ValueError: a set cannot be read, or the config lacks a key.
+    """
+
+    def make(entry: ValidationSet, opened: OpenSet) -> Validator:
+        model = FaceModel.from_backbone(backbone, opened.image_size)
+
+        def score() -> VerificationResult:
+            embeddings = opened.embed(model, batch_size)
+            monitor.measure(entry.name, embeddings)
+            # Rows 18 and 19 of docs/fidelity.md: the original's rule comes with its folds.
+            folds = original_folds(opened.is_same) if options.threshold == "crossing" else opened.folds
+            return evaluate_pairs(
+                opened.distances(embeddings), opened.is_same, options.threshold, folds=folds
+            )
+
+        return Validator(entry.name, getattr(options, entry.threshold), score)
+
+    found = [(entry, entry.open(config, options)) for entry in VALIDATION_SETS]
+    return [make(entry, opened) for entry, opened in found if opened is not None]

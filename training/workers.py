@@ -1,81 +1,60 @@
-"""Several processes, one run: who is who, and where each may write. Imports no TensorFlow."""
+"""Several processes that train as one: their addresses, and where each may write. Imports no TensorFlow."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from training.options import DeviceOptions, OutputOptions
 
-def set_workers(workers, worker_index):
-    """Says in `TF_CONFIG`, where TensorFlow looks, which workers there are and which one this is.
 
-    Args:
-        workers: str, `host:port,host:port`, the same on every worker; `None` leaves `TF_CONFIG` as it is.
-        worker_index: int, the place of this worker in the list; 0 is the chief.
+def set_workers(options: DeviceOptions) -> int:
+    """Sets `TF_CONFIG`, where TensorFlow looks for the workers, from the flags if they name any.
 
     Returns:
-        `(worker_index, num_workers)`.
+        The index of this worker; 0 is the chief.
 
     Raises:
-        ValueError: neither flags nor `TF_CONFIG`, or what they say does not fit together.
+        ValueError: neither flags nor `TF_CONFIG` name the workers, or `TF_CONFIG` is wrong.
     """
-    if workers is not None:
-        addresses = workers.split(",")
-        if not all(":" in address for address in addresses) or len(set(addresses)) < len(addresses):
-            raise ValueError(f"--workers: expected host:port,host:port,..., each once, received {workers}")
-        if worker_index is None or not 0 <= worker_index < len(addresses):
-            raise ValueError(
-                f"--worker_index: expected a number in [0, {len(addresses)}), received {worker_index}"
-            )
-        task = {"type": "worker", "index": worker_index}
-        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        return worker_index, len(addresses)
+    if options.workers is not None:
+        task = {"type": "worker", "index": options.worker_index}
+        cluster = {"worker": options.workers.split(",")}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     text = os.environ.get("TF_CONFIG")
-    if worker_index is not None or not text:
+    if not text:
         raise ValueError(
-            "--strategy multiworker: expected --workers and --worker_index, or TF_CONFIG in the environment, "
-            f"received --worker_index {worker_index} and {'' if text else 'no '}TF_CONFIG"
+            "--strategy multiworker: no workers. Give --workers and --worker_index, or set TF_CONFIG."
         )
     try:
         config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        kinds, index, count = set(cluster), int(task["index"]), len(cluster["worker"])
+        cluster, index = config["cluster"], int(config["task"]["index"])
+        num_workers = len(cluster["worker"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"TF_CONFIG: expected cluster.worker and task.index, received {text}") from error
-    if kinds != {"worker"} or not 0 <= index < count:
-        raise ValueError(f"TF_CONFIG: expected workers alone, and task.index one of them, received {text}")
-    return index, count
+    if set(cluster) != {"worker"} or not 0 <= index < num_workers:
+        raise ValueError(f"TF_CONFIG: expected workers only, and one of them as task.index, received {text}")
+    return index
 
 
 @contextlib.contextmanager
-def own_folders(args):
-    """Has all workers but the chief write to a temporary folder, which goes at the end.
+def own_folders(device: DeviceOptions, output: OutputOptions) -> Iterator[OutputOptions]:
+    """Yields where this process writes: a worker that is not the chief gets a temporary folder.
 
-    They have to write what the chief writes, since variables are read by all workers together; checkpoints
-    are read from `--ckpt_path` by all.
-
-    Args:
-        args: parsed flags with `strategy`, `workers`, `worker_index` and the output's paths; of a worker
-            that is not the chief the paths are changed, and `worker_folder` becomes the temporary folder.
+    Such a worker has to write what the chief writes, because all workers read variables together. All of them
+    read checkpoints from `ckpt_path`.
 
     Raises:
-        ValueError: as `set_workers`; or workers without `--strategy multiworker`.
+        ValueError: as `set_workers`.
     """
-    if args.strategy != "multiworker":
-        if args.workers is not None or args.worker_index is not None:
-            raise ValueError(
-                f"--workers, --worker_index: expected --strategy multiworker, received {args.strategy}"
-            )
-        yield
-        return
-    index, _ = set_workers(args.workers, args.worker_index)
+    index = set_workers(device) if device.strategy == "multiworker" else 0
     if index == 0:
-        yield
+        yield output
         return
-    with tempfile.TemporaryDirectory(prefix=f"worker_{index}_") as folder:
-        args.worker_folder = Path(folder)
-        for name in ("summary_path", "saved_model_path", "log_file_path"):
-            setattr(args, name, args.worker_folder / name)
-        args.saver_maxkeep = 1
-        yield
+    with tempfile.TemporaryDirectory(prefix=f"worker_{index}_") as name:
+        folder = Path(name)
+        paths = {key: folder / key for key in ("summary_path", "saved_model_path", "log_file_path")}
+        yield dataclasses.replace(output, **paths, worker_folder=folder, saver_maxkeep=1)

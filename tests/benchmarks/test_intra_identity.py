@@ -3,7 +3,7 @@ import numpy as np
 from benchmarks.intra_identity import main, own_centre_cosines
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
-from tests.test_train_centre import make_data
+from tests.small_runs import make_data
 
 
 def test_cosines_to_the_own_centre():

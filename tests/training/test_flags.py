@@ -1,6 +1,5 @@
 """Row by row: what a flag of docs/fidelity.md changes in a run, and that `--faithful` sets it."""
 
-import argparse
 import inspect
 
 import numpy as np
@@ -10,13 +9,13 @@ import dataset.sampling.by_identity
 import dataset.sampling.shuffled
 import train_centre
 import train_triplet
-from common.flags import parse_flags
 from nets.importers.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
-from tests.test_train_centre import PAIRS, data, flags
+from tests.small_runs import PAIRS, data, flags
+from tests.training.options_as_dict import flat
 from training import optimizers as recipe
 from training import session, validation
-from training.options import FAITHFUL, net_arguments
+from training.options import FAITHFUL, parse_centre_options, parse_triplet_options
 
 __all__ = ["data"]  # the fixture
 
@@ -33,34 +32,28 @@ ROWS = {
     25: ("list_order", "bgr"),
 }
 PROGRAMS = {
-    train_centre: {**FAITHFUL, "reshuffle": False},
-    train_triplet: {**FAITHFUL, "with_replacement": True},
+    parse_centre_options: {**FAITHFUL, "reshuffle": False},
+    parse_triplet_options: {**FAITHFUL, "with_replacement": True},
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_faithful_sets_every_flag_of_the_ledger(program):
-    plain, faithful = (program._parse_arguments(given) for given in ([], ["--faithful"]))
-    changed = {
-        name for name in vars(plain) if name != "faithful" and getattr(plain, name) != getattr(faithful, name)
-    }
-    assert changed == PROGRAMS[program].keys()
-    assert {name: getattr(faithful, name) for name in changed} == PROGRAMS[program]
+@pytest.mark.parametrize("parse", PROGRAMS)
+def test_faithful_sets_every_flag_of_the_ledger(parse):
+    plain, faithful = (flat(parse(given)) for given in ([], ["--faithful"]))
+    changed = {name for name in plain if name != "faithful" and plain[name] != faithful[name]}
+    assert changed == PROGRAMS[parse].keys()
+    assert {name: faithful[name] for name in changed} == PROGRAMS[parse]
     assert changed | {"reshuffle", "with_replacement"} == {name for name, _ in ROWS.values()}
     for name, default in ROWS.values():
-        assert getattr(plain, name, default) == default
+        assert plain.get(name, default) == default
 
 
 def test_a_flag_that_is_given_wins():
-    args = train_triplet._parse_arguments(["--mirror", "--faithful", "--threshold=best", "--no-squared"])
-    assert (args.mirror, args.threshold, args.squared, args.list_order) == (True, "best", False, "rgb")
-
-
-def test_faithful_does_not_touch_the_next_run():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--mirror", default=True)
-    parser.add_argument("--faithful", action="store_true")
-    assert parse_flags(parser, [], FAITHFUL).mirror is True
+    options = parse_triplet_options(["--mirror", "--faithful", "--threshold=best", "--no-squared"])
+    data = options.data
+    assert (data.mirror, options.validation.threshold, options.triplet.squared) == (True, "best", False)
+    assert data.list_order == "rgb"
+    assert parse_triplet_options([]).data.list_order == "bgr"  # nothing is left for the next run
 
 
 @pytest.fixture
@@ -148,7 +141,8 @@ def test_row_5_is_about_depth_50(run_of):
 
 
 def net_of(*given, base=None):
-    return net_arguments(train_centre._parse_arguments(list(given)), base)
+    options = parse_centre_options(given)
+    return options.net.arguments(options.data.seed, base)
 
 
 def test_the_net_that_the_flags_ask_for():

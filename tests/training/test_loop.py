@@ -6,60 +6,9 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from eval.scoring.verification import VerificationResult
-from tests.training.test_checkpoint import make_checkpoints
+from tests.training.small_loop import Batches, intervals, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
-from training.loop import TrainingLoop
-from training.progress import Intervals
-
-
-class Batches:
-    """Batch `k` follows from `k`; at some of them something happens."""
-
-    def __init__(self, at=None):
-        self.at = at or {}
-
-    def start_at(self, step):
-        while True:
-            images, identities = batch(step, 8)
-            if step in self.at:
-                images = self.at[step](images)
-            yield images, identities
-            step += 1
-
-
-def make_loop(folder, max_steps=6, batches=None, accuracies=None, scored="lfw", **arguments):
-    trainer = make_trainer(make_strategy())
-    accuracies = iter(accuracies or [])
-
-    def validator():
-        accuracy = next(accuracies, 0.5)
-        return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
-
-    def export(path):
-        path.mkdir(parents=True)
-        (path / "step").write_text(str(trainer.step))
-
-    settings = {
-        "intervals": Intervals(show_info=2, summary=2, validate=2, save=3, export=100),
-        "max_steps": max_steps,
-        "batch_size": 8,
-        "steps_per_epoch": 4.0,
-        "summary_path": folder / "summary",
-        "models_path": folder / "models",
-        "thresholds": {scored: 0.8},
-        "max_models": 100,
-        **arguments,
-    }
-    checkpoints = make_checkpoints(folder / "ckpt", trainer)
-    validators = {scored: validator}
-    loop = TrainingLoop(trainer, batches or Batches(), checkpoints, validators, export, **settings)
-    return loop, trainer
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_whole_run(tmp_path, caplog):
@@ -176,16 +125,16 @@ def test_what_was_learned_is_saved_when_a_batch_cannot_be_read(tmp_path):
 
 
 def test_old_models_go_and_the_best_stays(tmp_path):
-    intervals = Intervals(show_info=10, summary=10, validate=1, save=10, export=1)
+    every = intervals(show_info=10, summary=10, validate=1, save=10, export=1)
     accuracies = [0.5, 0.6, 0.9, 0.7, 0.6, 0.5]
-    loop, _ = make_loop(tmp_path, max_steps=5, accuracies=accuracies, intervals=intervals, max_models=1)
+    loop, _ = make_loop(tmp_path, max_steps=5, accuracies=accuracies, every=every, max_models=1)
     loop.run()
     assert names(tmp_path / "models") == ["iter_2_lfw_0.90000_ytf_0.00000", "iter_5_lfw_0.50000_ytf_0.00000"]
 
 
 def test_the_best_stays_whatever_its_name_says(tmp_path):
     arguments = {
-        "intervals": Intervals(show_info=10, summary=10, validate=1, save=10, export=1),
+        "every": intervals(show_info=10, summary=10, validate=1, save=10, export=1),
         "max_models": 1,
         "scored": "ytf_videos",
     }
@@ -194,8 +143,3 @@ def test_the_best_stays_whatever_its_name_says(tmp_path):
     make_loop(tmp_path, max_steps=5, accuracies=[0.6, 0.5], **arguments)[0].run()
     models = ["iter_2_lfw_0.00000_ytf_0.00000", "iter_5_lfw_0.00000_ytf_0.00000"]
     assert names(tmp_path / "models") == models
-
-
-def test_interval_of_0():
-    with pytest.raises(ValueError, match="interval validate: expected at least 1 step, received 0"):
-        Intervals(1, 1, 0, 1, 1)

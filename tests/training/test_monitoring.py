@@ -10,14 +10,12 @@ from dataset.pipeline import TrainingBatches
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
 from eval.embedding.extractor import NotFiniteError
-from eval.scoring.verification import VerificationResult
 from tests.dataset.samples import flip_bit, make_images, write_converted
-from tests.training.test_loop import Batches, make_loop, names
+from tests.training.small_loop import Batches, intervals, make_loop, names, result, with_validator
 from tests.training.test_trainer import batch, make_trainer, weights
 from training import monitoring
 from training.distribution import make_strategy
 from training.monitoring import EmbeddingMonitor, RunMonitor, first_non_finite
-from training.progress import Intervals
 
 
 class RecordBatches(TrainingBatches):
@@ -84,18 +82,9 @@ def test_bad_images_are_told_and_stop_the_run_past_a_limit(tmp_path, manifest, c
     assert trainer.step == 2 and names(tmp_path / "strict" / "ckpt")[-1] == "step_00000002"
 
 
-def with_validator(loop, validator):
-    loop.validators = {"lfw": validator}
-    return loop
-
-
-def score(accuracy=0.5):
-    return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
-
-
 def test_weights_that_gave_embeddings_that_are_not_finite_are_not_saved(tmp_path):
     """Also where the step is one to save at, and the loss knows nothing of it."""
-    answers = iter([score(), score(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
+    answers = iter([result(), result(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
 
     def validator():
         answer = next(answers)
@@ -103,8 +92,8 @@ def test_weights_that_gave_embeddings_that_are_not_finite_are_not_saved(tmp_path
             raise answer
         return answer
 
-    intervals = Intervals(show_info=2, summary=2, validate=2, save=1, export=100)
-    loop, trainer = make_loop(tmp_path, max_steps=9, intervals=intervals)
+    every = intervals(show_info=2, summary=2, validate=2, save=1, export=100)
+    loop, trainer = make_loop(tmp_path, max_steps=9, every=every)
     with pytest.raises(FloatingPointError, match=r"step 4: validation on lfw: image 7: .*"):
         with_validator(loop, validator).run()
     assert trainer.step == 4
@@ -144,7 +133,7 @@ def test_first_non_finite():
     "error", [FileNotFoundError(2, "No such file", "a/1.jpg"), ValueError("a/1.jpg: gone")]
 )
 def test_a_validation_that_fails_is_told_and_the_run_goes_on(tmp_path, caplog, error):
-    answers = iter([score(0.6), error, score(0.7), error])
+    answers = iter([result(0.6), error, result(0.7), error])
 
     def validator():
         answer = next(answers)
@@ -216,7 +205,7 @@ def test_a_collapse_is_told_at_the_validation(tmp_path, caplog):
 
     def validator():
         monitor.embeddings.measure("lfw", embeddings(0))
-        return score()
+        return result()
 
     loop, _ = make_loop(tmp_path, max_steps=2, monitor=monitor)
     with_validator(loop, validator).run()

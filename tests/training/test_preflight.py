@@ -15,7 +15,7 @@ import train_triplet
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.resnet_ir import resnet_ir
 from nets.variants import STAGES
-from tests.test_train_centre import data, flags, log
+from tests.small_runs import data, flags, log
 from tests.training.test_sharded_centres import make_trainer as of_sharded_centres
 from tests.training.test_trainer import batch, make_trainer
 from training import memory as needs
@@ -183,7 +183,7 @@ def test_check_trains_nothing(data, program, monkeypatch):
         "disk: 4 more checkpoint(s) of",
         "first batch: 4 images of",
         "speed: the input gives",
-        "check: all is well; nothing was trained",
+        "Check passed. Nothing was trained.",
     ):
         assert words in text
     assert cv2.imread(str(data / "summary" / "first_batch.png")) is not None

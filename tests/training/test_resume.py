@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from eval.scoring.verification import VerificationResult
 from nets.importers.training_checkpoint import newest_checkpoint
+from tests.training.small_loop import Batches, intervals, make_loop, names, result, with_validator
 from tests.training.test_checkpoint import make_checkpoints
-from tests.training.test_loop import Batches, make_loop, names
 from tests.training.test_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
-from training.progress import Intervals, Summaries
+from training.progress import Summaries
 
 ACCURACIES = {0: 0.6, 2: 0.85, 4: 0.7, 6: 0.9}
 MODELS = ["iter_2_lfw_0.85000_ytf_0.00000", "iter_6_lfw_0.90000_ytf_0.00000"]
@@ -25,15 +24,9 @@ class Killed(BaseException):
 
 def scored_loop(folder, save=2, validate=2, **arguments):
     """A loop of 6 steps, whose accuracies follow from the step."""
-    intervals = Intervals(show_info=2, summary=2, validate=validate, save=save, export=100)
-    loop, trainer = make_loop(folder, intervals=intervals, **arguments)
-
-    def validator():
-        accuracy = ACCURACIES[trainer.step]
-        return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
-
-    loop.validators = {"lfw": validator}
-    return loop
+    every = intervals(show_info=2, summary=2, validate=validate, save=save, export=100)
+    loop, trainer = make_loop(folder, every=every, **arguments)
+    return with_validator(loop, lambda: result(ACCURACIES[trainer.step]))
 
 
 def at_step(loop, step, happens, work):
@@ -50,9 +43,9 @@ def at_step(loop, step, happens, work):
 def interrupt(loop, when, step, happens):
     """Lets something happen in the validation or the export of a step, or after all of it."""
     if when == "validation":
-        loop.validators = {"lfw": at_step(loop, step, happens, loop.validators["lfw"])}
+        with_validator(loop, at_step(loop, step, happens, loop.validators[0].score))
     elif when == "export":
-        loop._models.export = at_step(loop, step, happens, loop._models.export)
+        loop.models.export = at_step(loop, step, happens, loop.models.export)
     else:
         loop.checkpoints.save = at_step(
             loop, step, lambda named: None if named["owed"] else happens(named), loop.checkpoints.save

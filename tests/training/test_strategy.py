@@ -1,7 +1,7 @@
 import pytest
 
-import train_centre
 from training.distribution import describe_strategy, make_strategy
+from training.options import parse_centre_options
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,12 @@ from training.distribution import describe_strategy, make_strategy
     ],
 )
 def test_what_a_run_says_of_its_batch(given, expected):
-    assert expected in describe_strategy(make_strategy(), train_centre._parse_arguments(given))
+    assert expected in describe_strategy(make_strategy(), parse_centre_options(given))
 
 
 def test_on_two_devices(two_replicas):
-    args = train_centre._parse_arguments(["--batch_size=512"])
-    line = describe_strategy(two_replicas, args)
+    line = describe_strategy(two_replicas, parse_centre_options(["--batch_size=512"]))
     assert "2 device(s) x 256 images; batch norm over each device's share" in line
     assert "--lr_steps x 1 (512 per batch)" in line
-    args.sync_bn = True
-    assert "batch norm over the global batch" in describe_strategy(two_replicas, args)
+    synchronised = parse_centre_options(["--batch_size=512", "--sync_bn"])
+    assert "batch norm over the global batch" in describe_strategy(two_replicas, synchronised)

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +7,8 @@ from dataset.pairs.video_pairs import write_video_pairs
 from eval.scoring.templates import pool
 from eval.scoring.verification import evaluate_pairs, original_folds
 from nets.backbone import Backbone
+from training.monitoring import EmbeddingMonitor
+from training.options import ValidationOptions
 from training.validation import make_validators
 
 NUM_PEOPLE, NUM_VIDEOS, NUM_FRAMES = 12, 2, 5
@@ -41,9 +41,9 @@ def config(tmp_path):
     return read_config(path)
 
 
-def flags(**given):
-    values = {"batch_size": 7, "threshold": "best", "lfw_as_stored": False, "validate_videos": 2}
-    return SimpleNamespace(**{**values, **given})
+def open_validators(net, config, **given):
+    options = ValidationOptions(**{"validate_videos": 2, **given})
+    return make_validators(net, config, options, 7, EmbeddingMonitor())
 
 
 def expected_distances(net, folder, numbers):
@@ -61,39 +61,30 @@ def expected_distances(net, folder, numbers):
 @pytest.mark.parametrize(("num_frames", "numbers"), [(2, [1, 3]), (9, range(5))])
 @pytest.mark.parametrize("rule", ["best", "crossing"])
 def test_videos(net, config, num_frames, numbers, rule):
-    validators = make_validators(net, config, flags(validate_videos=num_frames, threshold=rule))
-    assert list(validators) == ["ytf_videos"]
+    (validator,) = open_validators(net, config, validate_videos=num_frames, threshold=rule)
+    assert (validator.name, validator.threshold) == ("ytf_videos", 0.94)
     is_same = np.tile([True, False], NUM_PEOPLE)
     folds = original_folds(is_same) if rule == "crossing" else np.repeat(np.arange(NUM_PEOPLE) % 4, 2)
     expected = evaluate_pairs(expected_distances(net, config.ytf.prefix, numbers), is_same, rule, folds=folds)
-    result = validators["ytf_videos"]()
+    result = validator.score()
     assert result.fold_accuracies == expected.fold_accuracies
     np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
 
 
 def test_not_asked_for(net, config):
-    assert make_validators(net, config, flags(validate_videos=None)) == {}
+    assert open_validators(net, config, validate_videos=None) == []
 
 
-@pytest.mark.parametrize(
-    ("given", "without", "message"),
-    [
-        (0, "", "--validate_videos: expected at least 1 frame, received 0"),
-        (2, "splits", r"config.ini: section \[ytf\]: expected key 'splits' for --validate_videos"),
-        (2, "prefix", r"config.ini: section \[ytf\]: expected key 'prefix' for --validate_videos"),
-    ],
-)
-def test_bad_input(net, config, given, without, message):
-    if without:
-        lines = config.path.read_text().splitlines()
-        config.path.write_text("\n".join(line for line in lines if not line.startswith(without)))
-        config = read_config(config.path)
-    with pytest.raises(ValueError, match=message):
-        make_validators(net, config, flags(validate_videos=given))
+@pytest.mark.parametrize("key", ["splits", "prefix"])
+def test_missing_keys(net, config, key):
+    lines = config.path.read_text().splitlines()
+    config.path.write_text("\n".join(line for line in lines if not line.startswith(key)))
+    with pytest.raises(ValueError, match=rf"config.ini, \[ytf\]: --validate_videos .*'{key}'"):
+        open_validators(net, read_config(config.path))
 
 
 def test_a_missing_video_is_named(net, config):
     for path in sorted((config.ytf.prefix / "P3" / "1").iterdir()):
         path.unlink()
-    with pytest.raises(ValueError, match=r"(?s)expected all frames of all videos.*empty: P3/1"):
-        make_validators(net, config, flags())
+    with pytest.raises(ValueError, match=r"(?s)all frames of all videos.*empty: P3/1"):
+        open_validators(net, config)

@@ -1,6 +1,5 @@
 """Two processes on loopback train as one."""
 
-import argparse
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.options import add_device_flags
+from training.options import DeviceOptions, OutputOptions
 from training.workers import own_folders, set_workers
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +39,14 @@ def run_workers(folders, max_steps, *flags):
     workers = free_addresses(len(folders))
     started = []
     for index, folder in enumerate(folders):
-        command = [sys.executable, "-m", "tests.training.worker_program", str(folder), str(max_steps), *flags]
-        command += [f"--workers={workers}", f"--worker_index={index}", "--strategy=multiworker"]
+        command = [sys.executable, "-m", "tests.training.worker_program", *flags]
+        command += [
+            f"--folder={folder}",
+            f"--max_steps={max_steps}",
+            f"--workers={workers}",
+            f"--worker_index={index}",
+            "--strategy=multiworker",
+        ]
         started.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     try:
         outputs = [process.communicate(timeout=TIMEOUT) for process in started]
@@ -56,9 +61,14 @@ def run_workers(folders, max_steps, *flags):
 
 def run_alone(folder, max_steps, *flags):
     run = subprocess.run(
-        [sys.executable, "-m", "tests.training.worker_program", folder, str(max_steps), *flags],
-        cwd=ROOT, capture_output=True, check=True,
-    )  # fmt: skip
+        [
+            *(sys.executable, "-m", "tests.training.worker_program", *flags),
+            *(f"--folder={folder}", f"--max_steps={max_steps}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -87,58 +97,57 @@ def test_two_workers_train_as_one_device_stop_together_and_go_on(tmp_path):
     assert len(names(tmp_path / "two" / "summary")) == 2  # of the two runs
 
 
-def parsed(*flags):
-    parser = argparse.ArgumentParser()
-    add_device_flags(parser)
-    args = parser.parse_args(flags)
-    args.summary_path, args.saved_model_path, args.log_file_path = (Path(name) for name in "sml")
-    return args
+def device_options(workers=None, worker_index=None, strategy="multiworker"):
+    return DeviceOptions(strategy=strategy, workers=workers, worker_index=worker_index)
 
 
 def test_workers_of_the_flags_and_of_the_environment():
-    assert set_workers("a:1,b:2", 1) == (1, 2)
+    assert set_workers(device_options("a:1,b:2", 1)) == 1
     expected = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
     assert json.loads(os.environ["TF_CONFIG"]) == expected
-    assert set_workers(None, None) == (1, 2)
+    assert set_workers(device_options()) == 1
 
 
 @pytest.mark.parametrize(
-    ("workers", "index", "config", "message"),
+    ("workers", "index", "strategy", "flag"),
     [
-        (None, None, None, "--strategy multiworker: expected --workers and --worker_index, or TF_CONFIG"),
-        (None, 1, "{}", "received --worker_index 1 and TF_CONFIG"),
-        ("a:1,b", 0, None, r"--workers: expected host:port,host:port,..., each once, received a:1,b"),
-        ("a:1,a:1", 0, None, "each once, received a:1,a:1"),
-        ("a:1,b:1", None, None, r"--worker_index: expected a number in \[0, 2\), received None"),
-        ("a:1,b:1", 2, None, r"--worker_index: expected a number in \[0, 2\), received 2"),
-        (None, None, "{", "TF_CONFIG: expected cluster.worker and task.index, received {"),
-        (None, None, '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}', "task.index one of them"),
-        (None, None, '{"cluster": {"worker": ["a:1"], "ps": []}, "task": {"index": 0}}', "workers alone"),
+        (None, 1, "multiworker", "--worker_index needs --workers"),
+        ("a:1,b", 0, "multiworker", "--workers is a:1,b."),
+        ("a:1,a:1", 0, "multiworker", "--workers is a:1,a:1."),
+        ("a:1,b:1", None, "multiworker", "--worker_index is None. Give a number in [0, 2)."),
+        ("a:1,b:1", 2, "multiworker", "--worker_index is 2."),
+        ("a:1,b:1", 0, "auto", "--workers and --worker_index need --strategy multiworker, not auto."),
     ],
 )
-def test_workers_that_do_not_fit_together(monkeypatch, workers, index, config, message):
+def test_bad_flags(workers, index, strategy, flag):
+    (problem,) = device_options(workers, index, strategy).problems()
+    assert problem.startswith(flag)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "no workers. Give --workers and --worker_index, or set TF_CONFIG"),
+        ("{", "TF_CONFIG: expected cluster.worker and task.index, received {"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}', "one of them as task.index"),
+        ('{"cluster": {"worker": ["a:1"], "ps": []}, "task": {"index": 0}}', "workers only"),
+    ],
+)
+def test_bad_environment(monkeypatch, config, message):
     if config:
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match=message):
-        set_workers(workers, index)
+        set_workers(device_options())
 
 
 def test_only_the_chief_writes_where_the_flags_say():
-    workers = ("--strategy=multiworker", "--workers=a:1,b:1")
-    for flags in ((), (*workers, "--worker_index=0")):
-        args = parsed(*flags)
-        with own_folders(args):
-            assert (args.worker_folder, args.summary_path) == (None, Path("s"))
-    args = parsed(*workers, "--worker_index=1")
-    with own_folders(args):
-        own = args.worker_folder
-        assert own.is_dir()
-        assert all(
-            path.parent == own for path in (args.summary_path, args.saved_model_path, args.log_file_path)
-        )
-    assert not own.exists()
-    with (
-        pytest.raises(ValueError, match="expected --strategy multiworker, received auto"),
-        own_folders(parsed("--workers=a:1")),
-    ):
-        pass
+    output = OutputOptions(summary_path=Path("s"))
+    for device in (DeviceOptions(), device_options("a:1,b:1", 0)):
+        with own_folders(device, output) as own:
+            assert own == output
+    with own_folders(device_options("a:1,b:1", 1), output) as own:
+        folder = own.worker_folder
+        assert folder.is_dir()
+        assert {own.summary_path.parent, own.saved_model_path.parent, own.log_file_path.parent} == {folder}
+        assert own.ckpt_path == output.ckpt_path
+    assert not folder.exists()

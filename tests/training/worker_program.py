@@ -1,35 +1,49 @@
 """A small run of one worker: the loop, checkpoints and a validation that reads the whole net.
 
-    python -m tests.training.worker_program FOLDER MAX_STEPS [--stop_at STEP] --strategy ... --workers ...
+    python -m tests.training.worker_program --folder DIR --max_steps N [--stop_at STEP] --strategy ...
 
 At STEP the worker with index 1 sends itself SIGTERM. Prints the loss of every step as JSON.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from training.options import add_device_flags
+from common.options import option, parse_options
+from training.options import DeviceOptions, OutputOptions
 from training.workers import own_folders
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of this program."""
+
+    folder: Path = option()
+    max_steps: int = option()
+    stop_at: int | None = option(None)
+    device: DeviceOptions
+
+
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("max_steps", type=int)
-    parser.add_argument("--stop_at", type=int)
-    add_device_flags(parser)
-    args = parser.parse_args()
-    args.ckpt_path, args.summary_path = args.folder / "ckpt", args.folder / "summary"
-    args.saved_model_path, args.log_file_path = args.folder / "models", args.folder / "logs"
-    with own_folders(args):
-        return run(args)
+    options = parse_options(argparse.ArgumentParser(), Options)
+    folder = options.folder
+    output = OutputOptions(
+        ckpt_path=folder / "ckpt",
+        summary_path=folder / "summary",
+        saved_model_path=folder / "models",
+        log_file_path=folder / "logs",
+        **{f"{name}_interval": 2 for name in ("show_info", "summary", "validate", "save", "ckpt")},
+    )
+    with own_folders(options.device, output) as output:
+        return run(options, output)
 
 
-def run(args):
+def run(options, output):
     import numpy as np
     import tensorflow as tf
 
@@ -37,16 +51,17 @@ def run(args):
     from nets.layers.batch_norm import synchronise_batch_norm
     from tests.training.test_checkpoint import NET
     from tests.training.test_trainer import batch, make_trainer
-    from training.checkpoints import Checkpoints, FollowerCheckpoints
+    from training.checkpoints import Checkpoints, FollowerCheckpoints, SavedModels
     from training.distribution import WorkerAgreement, make_strategy, worker_rows
     from training.loop import TrainingLoop
-    from training.progress import Intervals
+    from training.validation import Validator
 
-    strategy = make_strategy(kind=args.strategy)
-    trainer = make_trainer(strategy, accumulate=args.accumulate)
-    if args.sync_bn:
+    device = options.device
+    strategy = make_strategy(kind=device.strategy)
+    trainer = make_trainer(strategy, accumulate=device.accumulate)
+    if device.sync_bn:
         synchronise_batch_norm(trainer.backbone)
-    rows = worker_rows(strategy, 8, args.accumulate)
+    rows = worker_rows(strategy, 8, device.accumulate)
     losses = []
     train_step = trainer.train_step
 
@@ -58,9 +73,11 @@ def run(args):
     trainer.train_step = step
 
     class Batches:
+        sampler = SimpleNamespace(batch_size=8, batches_per_epoch=4)
+
         def start_at(self, number):
             while True:
-                if number == args.stop_at and args.worker_index == 1:
+                if number == options.stop_at and device.worker_index == 1:
                     os.kill(os.getpid(), signal.SIGTERM)
                 images, identities = batch(number, 8)
                 yield tf.gather(images, rows), tf.gather(identities, rows)
@@ -74,25 +91,19 @@ def run(args):
         path.mkdir(parents=True)
         np.savez(path / "weights.npz", *trainer.backbone.get_weights())
 
-    given = (args.ckpt_path, trainer.state, NET, 6, "angular_centre")
-    if args.worker_folder is None:
+    given = (output.ckpt_path, trainer.state, NET, 6, "angular_centre")
+    if output.worker_folder is None:
         checkpoints = Checkpoints(*given)
     else:
-        checkpoints = FollowerCheckpoints(*given, temporary=args.worker_folder)
+        checkpoints = FollowerCheckpoints(*given, temporary=output.worker_folder)
     loop = TrainingLoop(
         trainer,
         Batches(),
         checkpoints,
-        {"lfw": validate},
-        export,
-        intervals=Intervals(2, 2, 2, 2, 2),
-        max_steps=args.max_steps,
-        batch_size=8,
-        steps_per_epoch=4,
-        summary_path=args.summary_path,
-        models_path=args.saved_model_path,
-        thresholds={"lfw": 0.0},
-        max_models=100,
+        SavedModels(output.saved_model_path, export, 100, ("lfw", "ytf")),
+        [Validator("lfw", 0.0, validate)],
+        output,
+        options.max_steps,
         workers=WorkerAgreement(strategy),
     )
     code = loop.run()

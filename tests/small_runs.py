@@ -1,0 +1,68 @@
+"""Small made-up data, and runs of the training programs on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nets.importers.training_checkpoint import newest_checkpoint
+from tests.dataset.samples import make_images, write_rec
+
+ROOT = Path(__file__).parents[1]
+PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with two sources and a config."""
+    return make_data(tmp_path)
+
+
+def make_data(folder):
+    """Writes two sources and a config."""
+    images = make_images()
+    write_rec(folder / "vgg", images)
+    write_rec(folder / "ms1m", images[:30])
+    (folder / "config.ini").write_text(
+        "[records]\ntfrecords = ./tfrecords\n"
+        "[vgg]\nmxrec = ./vgg\n"
+        "[ms1m]\nmxrec = ./ms1m\n"
+        f"[lfw]\nenable = true\nnpdata = {PAIRS}\n"
+    )
+    return folder
+
+
+def flags(data, **given):
+    """The command line of a run of 4 steps."""
+    values = {
+        "config": data / "config.ini",
+        "net_depth": 32,
+        "batch_size": 4,
+        "max_steps": 4,
+        "show_info_interval": 1,
+        "save_interval": 2,
+        "summary_path": data / "summary",
+        "ckpt_path": data / "ckpt",
+        "saved_model_path": data / "models",
+        "log_file_path": data / "logs",
+        **given,
+    }
+    return ["--image_size", "16", "16", *(f"--{name}={value}" for name, value in values.items())]
+
+
+def log(data):
+    """The log files of all runs."""
+    return "\n".join(path.read_text() for path in sorted((data / "logs").iterdir()))
+
+
+def state(folder):
+    """Every variable of the newest checkpoint, by its name in the file."""
+    reader = tf.train.load_checkpoint(str(newest_checkpoint(folder)[0] / "state"))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    assert len(names) > 400
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def are_equal(one, two):
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)

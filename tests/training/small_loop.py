@@ -1,0 +1,87 @@
+"""A training loop over a small net."""
+
+import dataclasses
+from types import SimpleNamespace
+
+from eval.scoring.verification import VerificationResult
+from tests.training.test_checkpoint import make_checkpoints
+from tests.training.test_trainer import batch, make_trainer
+from training.checkpoints import SavedModels
+from training.distribution import make_strategy
+from training.loop import TrainingLoop
+from training.options import OutputOptions
+from training.validation import Validator
+
+
+def result(accuracy=0.5):
+    """A score."""
+    return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
+
+
+def intervals(show_info, summary, validate, save, export):
+    """Arguments of `OutputOptions`."""
+    return {
+        "show_info_interval": show_info,
+        "summary_interval": summary,
+        "validate_interval": validate,
+        "save_interval": save,
+        "ckpt_interval": export,
+    }
+
+
+class Batches:
+    """Batch `k` follows from `k`; at some of them something happens."""
+
+    sampler = SimpleNamespace(batch_size=8, batches_per_epoch=4.0)
+
+    def __init__(self, at=None):
+        self.at = at or {}
+
+    def start_at(self, step):
+        while True:
+            images, identities = batch(step, 8)
+            if step in self.at:
+                images = self.at[step](images)
+            yield images, identities
+            step += 1
+
+
+def make_loop(
+    folder, max_steps=6, batches=None, accuracies=None, scored="lfw", monitor=None, max_models=100, every=None
+):
+    """A loop and its trainer.
+
+    Args:
+        every: `intervals`.
+    """
+    trainer = make_trainer(make_strategy())
+    accuracies = iter(accuracies or [])
+
+    def export(path):
+        path.mkdir(parents=True)
+        (path / "step").write_text(str(trainer.step))
+
+    every = every or intervals(show_info=2, summary=2, validate=2, save=3, export=100)
+    loop = TrainingLoop(
+        trainer,
+        batches or Batches(),
+        make_checkpoints(folder / "ckpt", trainer),
+        SavedModels(folder / "models", export, max_models, ("lfw", "ytf")),
+        [Validator(scored, 0.8, lambda: result(next(accuracies, 0.5)))],
+        OutputOptions(summary_path=folder / "summary", **every),
+        max_steps,
+        monitor,
+    )
+    return loop, trainer
+
+
+def with_validator(loop, score):
+    """The loop with another function in its validator."""
+    (validator,) = loop.validators
+    loop.validators = [dataclasses.replace(validator, score=score)]
+    return loop
+
+
+def names(folder):
+    """Names of the files in a folder."""
+    return sorted(path.name for path in folder.iterdir())
