@@ -105,9 +105,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path, caplog):
 def test_loss_that_is_not_finite(tmp_path):
     batches = Batches({4: lambda images: images * np.nan})
     loop, _ = make_loop(tmp_path, batches=batches)
-    with pytest.raises(
-        FloatingPointError, match=r"step 5: expected a finite total, received nan; checkpoints in"
-    ):
+    with pytest.raises(FloatingPointError, match="step 5: expected a finite total, received nan"):
         loop.run()
     # Not even the step that was due to be saved with such weights.
     assert names(tmp_path / "ckpt") == ["step_00000003"]

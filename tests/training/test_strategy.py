@@ -13,7 +13,7 @@ from training.options import parse_centre_options
         ),
         ([], "--lr_steps x 8 (512 per batch)"),
         (["--accumulate=4"], "1 device(s) x 4 parts x 16 images; batch norm over a part of the global batch"),
-        (["--schedule=cosine", "--lr=0.1"], "--lr x 0.125 (it is for a batch of 512)"),
+        (["--schedule=cosine", "--lr=0.1", "--max_steps=9"], "--lr x 0.125 (it is for a batch of 512)"),
     ],
 )
 def test_what_a_run_says_of_its_batch(given, expected):
