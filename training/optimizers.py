@@ -1,10 +1,14 @@
 """Optimizers and learning rates from options."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from training.options import OptimizerOptions, ScheduleOptions
 from training.schedules import FallingSchedule, StepSchedule
+
+LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def make_schedule(
@@ -22,7 +26,7 @@ def make_schedule(
         batch_size: images per step.
         num_steps: steps of the whole run, more than `warmup_steps`.
     """
-    if options.schedule == "steps":
+    if options.schedule == "steps" or options.lr is None:
         return StepSchedule(options.boundaries(batch_size), options.lr_values, options.warmup_steps)
     scale = batch_size / 512
     return FallingSchedule(
@@ -35,9 +39,7 @@ def make_schedule(
     )
 
 
-def make_optimizer(
-    options: OptimizerOptions, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
-) -> keras.optimizers.Optimizer:
+def make_optimizer(options: OptimizerOptions, learning_rate: LearningRate) -> keras.optimizers.Optimizer:
     """Makes the optimizer; call it in the strategy's scope.
 
     Its `weight_decay` is `None` if the loss has to decay the weights.
@@ -49,15 +51,12 @@ def make_optimizer(
     """
     if options.optimizer == "sgd":
         return MomentumSGD(learning_rate, options.momentum)
-    if options.optimizer == "adamw":
-        make, epsilon = keras.optimizers.AdamW, 1e-8
-    else:
-        make, epsilon = keras.optimizers.Lamb, 1e-6
+    make: Any = keras.optimizers.AdamW if options.optimizer == "adamw" else keras.optimizers.Lamb
     return make(
         learning_rate,
         beta_1=options.momentum,
         beta_2=0.999,
-        epsilon=epsilon,  # the papers'; Keras has 1e-7 for both
+        epsilon=1e-8 if options.optimizer == "adamw" else 1e-6,  # the papers'; Keras has 1e-7 for both
         weight_decay=options.weight_decay,
     )
 
@@ -116,7 +115,7 @@ class MomentumSGD(keras.optimizers.SGD):
         ValueError: Nesterov momentum, which the original does not have, or `momentum` out of range.
     """
 
-    def __init__(self, learning_rate=0.001, momentum=0.9, **kwargs):
+    def __init__(self, learning_rate: LearningRate = 0.001, momentum: float = 0.9, **kwargs: Any):
         super().__init__(learning_rate, momentum=momentum, **kwargs)
         if self.nesterov or not momentum:
             raise ValueError(f"expected momentum > 0 without Nesterov, received {momentum}, {self.nesterov}")

@@ -61,13 +61,17 @@ class ValidationSet(NamedTuple):
 
 
 def _open_pairs(pairs):
+    def distances(embeddings):
+        first, second = np.split(embeddings, 2)
+        return pair_distances(first, second, "cosine")
+
     # Row 10 of docs/fidelity.md: every pair, dropout off; the original scored 64 pairs.
     return OpenSet(
         pairs.image_size,
         pairs.is_same,
         None,
         lambda model, batch_size: np.concatenate(embed_pairs(model, pairs, batch_size)),
-        lambda embeddings: pair_distances(*np.split(embeddings, 2), "cosine"),
+        distances,
     )
 
 
@@ -90,7 +94,7 @@ def _open_ytf_videos(config, options):
         if getattr(config.ytf, key) is None:
             raise ValueError(f"{config.path}, [ytf]: --validate_videos needs the key '{key}'. Set it.")
     pairs = read_video_pairs(config.ytf.splits)
-    frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=options.validate_videos, progress=True)
+    frames = find_frames(config.ytf.prefix, pairs.videos, max_frames=options.validate_videos)
     coverage = coverage_of(pairs, frames, ())
     if not coverage.is_complete:
         lines = "\n".join(describe_coverage(coverage))

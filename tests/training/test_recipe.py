@@ -68,7 +68,7 @@ def test_against_numpy(name):
 def test_weights_are_decayed_once_and_only_those_that_the_loss_would(name):
     """Without gradients, only the decay moves a weight."""
     trainer = make_trainer(make_strategy(), f"--optimizer={name}", "--weight_decay=0.5")
-    assert trainer.weight_decay == 0
+    assert trainer.options.weight_decay == 0
     for variable in trainer._variables:  # biases start at 0, where a decay would not be seen
         variable.assign(tf.ones(variable.shape))
     before = {v.path: v.numpy() for v in trainer._variables}
