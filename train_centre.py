@@ -42,6 +42,7 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
     # TensorFlow takes seconds to import: --help and a wrong path answer at once.
     from dataset.sampling.combine import CombinedSources
     from dataset.sampling.shuffled import ShuffledSampler
+    from export.saved_model import export_saved_model
     from nets.importers.training_checkpoint import checkpoint_folders
     from training.centre_head import build_centre_head, check_loss, margin_schedules
     from training.session import Session
@@ -66,7 +67,8 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
         sources.sizes, data.batch_size, data.seed, data.source_weights, reshuffle=options.reshuffle
     )
     head = build_centre_head(options, session, sources.num_identities)
-    return session.run(sources, sampler, head, options.loss.loss, margin_schedules(head, options.loss))
+    schedules = margin_schedules(head, options.loss)
+    return session.run(sources, sampler, head, options.loss.loss, export_saved_model, schedules)
 
 
 if __name__ == "__main__":

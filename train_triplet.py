@@ -43,6 +43,7 @@ def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | No
     # TensorFlow takes seconds to import: --help and a wrong path answer at once.
     from dataset.sampling.by_identity import IdentitySampler
     from dataset.sampling.combine import CombinedSources
+    from export.saved_model import export_saved_model
     from losses.triplet import TripletLoss
     from training.session import Session
 
@@ -58,7 +59,7 @@ def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | No
         data.source_weights,
         with_replacement=triplet.with_replacement,
     )
-    return session.run(sources, sampler, head, "triplet")
+    return session.run(sources, sampler, head, "triplet", export_saved_model)
 
 
 if __name__ == "__main__":

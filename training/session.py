@@ -16,7 +16,6 @@ from dataset.pipeline import TrainingBatches
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
-from export.saved_model import export_saved_model
 from nets.backbone import Backbone, load_backbone
 from nets.decay import decayed_variables
 from nets.importers.training_checkpoint import newest_checkpoint
@@ -114,6 +113,7 @@ class Session:
         sampler: ShuffledSampler | IdentitySampler,
         head: keras.layers.Layer,
         loss: str,
+        export_model: Callable,
         schedules: dict[str, Callable] | None = None,
     ) -> int:
         """Trains to the end, or only checks the run if the flags say so.
@@ -123,6 +123,7 @@ class Session:
             sampler: draws the batches.
             head: built loss layer; its trainable variables decay.
             loss: name of the loss. A checkpoint of another loss is refused.
+            export_model: `export.saved_model.export_saved_model`.
             schedules: see `training.trainer.Trainer`.
 
         Returns:
@@ -135,7 +136,7 @@ class Session:
         checkpoints = self._make_checkpoints(trainer.state, sources.num_identities, loss)
 
         def export(path: Path) -> None:
-            export_saved_model(self._scored, path, face_size=sources.image_size)
+            export_model(self._scored, path, face_size=sources.image_size)
 
         models = SavedModels(output.saved_model_path, export, output.saver_maxkeep, MODEL_NAME_SETS)
         loop = TrainingLoop(
