@@ -8,16 +8,27 @@ ROOT = Path(__file__).parents[1]
 _SLOW = ("tensorflow", "keras")
 
 
+@functools.cache
 def loads_tensorflow(path):
     """Whether importing a file also imports TensorFlow, directly or through modules of the project.
 
     Args:
-        path: Path of a Python file.
+        path: absolute Path of a Python file of the project.
 
     Returns:
         bool. Imports inside functions do not count.
     """
-    return _loads_tensorflow(Path(path).resolve(), frozenset())
+    seen, waiting = set(), [path]
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for name in _imported_names(file):
+            if name.split(".")[0] in _SLOW:
+                return True
+            waiting += _files(name)
+    return False
 
 
 @functools.cache
@@ -44,14 +55,9 @@ def _module_level(body):
             yield node
 
 
-def _loads_tensorflow(path, seen):
-    for name in _imported_names(path):
-        if name.split(".")[0] in _SLOW:
-            return True
-        parts = name.split(".")
-        for count in range(1, len(parts) + 1):
-            module = ROOT.joinpath(*parts[:count])
-            for file in (module.with_suffix(".py"), module / "__init__.py"):
-                if file.is_file() and file not in seen and _loads_tensorflow(file, seen | {path, file}):
-                    return True
-    return False
+def _files(name):
+    """The files that importing a dotted name runs, as far as they belong to the project."""
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        module = ROOT.joinpath(*parts[:count])
+        yield from (file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file())
