@@ -23,8 +23,8 @@ _FACES = {"identities": 60, "images": 16, "held_out": 5, "pairs": 20, "videos": 
 LINES = {
     "net": re.compile(r"net: \S+, built in ([\d.]+) s"),
     "conversion": re.compile(r"\d+ label mismatches; ([\d.]+) s, "),
-    "first step": re.compile(r"first step, .*: ([\d.]+) s"),
-    "restore": re.compile(r"going on from step .*, read in ([\d.]+) s"),
+    "first step": re.compile(r"First step: ([\d.]+) s"),
+    "restore": re.compile(r"Resuming from step .*, read in ([\d.]+) s"),
 }
 
 

@@ -5,7 +5,7 @@
 A real run in a process of its own: made-up images, of which only some of the identities have any; steps,
 a checkpoint, a SavedModel. Left out is what the process held when it had imported the program and
 TensorFlow, before it made anything; that is a row of its own. The arithmetic is of
-`training.memory.memory_needs`, without the gradients, and is printed part by part.
+`training.memory.step_memory`, without the gradients, and is printed part by part.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def measure(args):
 
     Returns:
         dict: `start`, bytes held before anything was made; `before` and `peak`, the most that was held until
-        the first step and until the end; `needs`, dict of `training.memory.memory_needs`; `last_step`, in
+        the first step and until the end; `needs`, dict of `training.memory.step_memory`; `last_step`, in
         seconds.
 
     Raises:
@@ -122,9 +122,9 @@ def measure(args):
 
     convert_sources(read_config(args.one / "config.ini"), ["made_up"])
     numbers = {"start": resident()}
-    needs, step = preflight.memory_needs, Trainer.train_step
+    needs, step = preflight.step_memory, Trainer.train_step
 
-    def memory_needs(*given):
+    def step_memory(*given):
         numbers["needs"] = needs(*given)
         return numbers["needs"]
 
@@ -136,7 +136,7 @@ def measure(args):
         numbers["last_step"] = time.perf_counter() - begin
         return terms
 
-    preflight.memory_needs, Trainer.train_step = memory_needs, train_step
+    preflight.step_memory, Trainer.train_step = step_memory, train_step
     folders = ("summary_path", "ckpt_path", "saved_model_path", "log_file_path")
     code = train_centre.main(
         [

@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_bit_for_bit(data):
     unbroken = state(data / "ckpt")
     shutil.rmtree(data / "ckpt" / "step_00000004")  # as if the run had been killed before it
     assert train_centre.main(flags(data)) == 0
-    assert "going on from step 2" in log(data)
+    assert "Resuming from step 2" in log(data)
     assert all(line.search(log(data)) for line in LINES.values())  # what took how long
     assert are_equal(state(data / "ckpt"), unbroken)
 

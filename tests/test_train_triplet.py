@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_bit_for_bit_without_the_model_it_started_from(trai
     shutil.rmtree(checkpoints / "step_00000004")  # as if the kill had come before it
     (trained / "ckpt").rename(trained / "moved")
     assert train_triplet.main(arguments) == 0
-    assert "going on from step 2" in log(trained)
+    assert "Resuming from step 2" in log(trained)
     assert are_equal(state(checkpoints), unbroken)
 
 

@@ -1,4 +1,6 @@
-"""Writing and restoring the whole state of a training run."""
+"""Training checkpoints and SavedModels of a run: writing, restoring and cleaning up."""
+
+from __future__ import annotations
 
 import json
 import logging
@@ -6,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,76 +23,134 @@ from nets.importers.training_checkpoint import (
 
 logger = logging.getLogger(__name__)
 
+NUM_KEPT = 3  # newest checkpoints of a run
+
 
 class Checkpoints:
-    """The newest checkpoints of one run, in one folder.
+    """The checkpoints of one run, in one folder: the newest, and those of the best scores.
 
-    A checkpoint gets its name only when all of its files are on disk, with their checksums beside
-    them, so a kill or a power cut leaves whole checkpoints only. `tf.train.CheckpointManager` does not sync,
-    keeps what a kill leaves, and starts from step 0 if its state file is lost.
+    A checkpoint gets its name only when all its files, with their checksums, are on disk. After a kill or a
+    power cut every checkpoint is complete. `tf.train.CheckpointManager` does not sync, keeps what a kill
+    leaves, and starts from step 0 if its state file is lost.
 
-    Row 15 of docs/fidelity.md: step and best scores are kept in the checkpoint, not in its name.
+    Row 15 of docs/fidelity.md: step and best scores are stored in the checkpoint, not in its name.
 
     Args:
-        folder: str or Path; made if it is not there.
-        state: `tf.train.Checkpoint` of everything that training changes.
-        net: dict, the arguments of `nets.backbone.Backbone`.
-        num_identities: int.
-        loss: str, name of the loss.
-        keep: int > 0, how many of the newest checkpoints stay. Defaults to `3`.
-        recipe: dict, what else decides which variables there are; `None` for nothing. A checkpoint with
-            `"ema"` in it holds the moving average of the net as `average`.
+        folder: created if it is missing.
+        state: everything that training changes.
+        net: arguments of `nets.backbone.Backbone`.
+        num_identities: number of identities of the run.
+        loss: name of the loss.
+        recipe: what else decides which variables there are. A checkpoint with `"ema"` in it holds the
+            moving average of the net as `average`.
+        scratch: temporary folder of a worker that is not the chief. TensorFlow reads the variables of all
+            workers together, so this worker takes part in writing, but it keeps nothing.
 
     Attributes:
-        saved_step: int, of the newest checkpoint that this object wrote or went on from; `None` before.
+        saved_step: step of the newest checkpoint that this object wrote or resumed from, or `None`.
     """
 
-    def __init__(self, folder, state, net, num_identities, loss, keep=3, recipe=None):
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: Path,
+        state: tf.train.Checkpoint,
+        net: dict[str, Any],
+        num_identities: int,
+        loss: str,
+        recipe: dict[str, Any] | None = None,
+        scratch: Path | None = None,
+    ):
+        self.folder = folder
         self.state = state
-        # As it is read back: tuples are lists.
-        self.run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
+        # As JSON returns it: tuples become lists.
+        self._run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
         if recipe:
-            self.run["recipe"] = recipe
-        self.keep = keep
-        self.saved_step = None
-        self._checksums = None  # of its files
+            self._run["recipe"] = recipe
+        self._scratch = scratch
+        self.saved_step: int | None = None
+        self._checksums: dict[str, str] = {}  # of the files of `saved_step`
 
-    def save(self, step, best_steps=None, **scores):
-        """Writes a checkpoint and removes the oldest beyond `keep`.
-
-        Without a step there is nothing new to learn: for the `saved_step` only the scores are written.
+    def save(self, step: int, best_steps: dict[str, int] | None = None, **scores: Any) -> Path:
+        """Writes a checkpoint and removes old ones. For the `saved_step` it writes only the scores.
 
         Args:
-            step: int, steps done.
-            best_steps: dict from validators to the step of their best score: checkpoints of these steps
-                stay beside the newest. Defaults to none.
-            **scores: what else to keep, as JSON.
+            step: number of steps done.
+            best_steps: step of the best score of each validator; checkpoints of these steps stay beside the
+                newest. Defaults to none.
+            **scores: what else to store, as JSON.
 
         Returns:
             Path of the checkpoint.
 
         Raises:
-            OSError: it could not be written, for instance for lack of space; the older ones stay.
+            OSError: it could not be written, for instance on a full disk. The older ones stay.
         """
         best_steps = best_steps or {}
         target = self.folder / _name(step)
-        manifest = {"version": VERSION, "step": step, **self.run, "best_steps": best_steps, **scores}
+        manifest = {"version": VERSION, "step": step, **self._run, "best_steps": best_steps, **scores}
+        if self._scratch is not None:
+            if step != self.saved_step:
+                self._write(self._scratch / target.name, manifest)
+                shutil.rmtree(self._scratch / target.name)
+            return target
         if step == self.saved_step and (target / MANIFEST_NAME).is_file():
             write_json(target / MANIFEST_NAME, {**manifest, "sha256": self._checksums})
         else:
             self._write(target, manifest)
-        self._remove_old(target, best_steps)
+        # Later checkpoints are damaged, or this run would have started there. They do not count.
+        until_now = [folder for folder in checkpoint_folders(self.folder) if folder.name <= target.name]
+        best = {_name(best_step) for best_step in best_steps.values()}
+        for old in until_now[NUM_KEPT:]:
+            if old.name not in best:
+                remove_folder(old)
         return target
 
-    def discard(self, step):
-        """Removes the checkpoint of a step, whose weights turned out to be of no use."""
-        if (self.folder / _name(step)).is_dir():
-            remove_folder(self.folder / _name(step))
+    def discard(self, step: int) -> None:
+        """Removes the checkpoint of a step whose weights turned out to be useless."""
         self.saved_step = None
+        if self._scratch is None and (self.folder / _name(step)).is_dir():
+            remove_folder(self.folder / _name(step))
+
+    def restore(self, path: Path | None = None) -> dict[str, Any] | None:
+        """Loads the newest checkpoint that can be read.
+
+        Args:
+            path: a checkpoint, or a folder of checkpoints, to start from while this run has none of its own.
+
+        Returns:
+            The checkpoint's manifest, or `None` if there is no checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint at `path`.
+            ValueError: it is of another net, loss or number of identities, or none can be read: a run never
+                starts from 0 beside checkpoints that it cannot use.
+        """
+        start = time.perf_counter()
+        for leftover in self.folder.glob(".step_*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # several workers may do it at once
+        own = newest_checkpoint(self.folder)
+        newest = own or (None if path is None else newest_checkpoint(path))
+        if newest is None:
+            if path is None:
+                return None
+            raise FileNotFoundError(
+                f"{path}: expected a checkpoint or a folder of checkpoints, received none"
+            )
+        folder, manifest = newest
+        for key, expected in {"recipe": None, **self._run}.items():
+            if manifest.get(key) != expected:
+                raise ValueError(
+                    f"{folder}: this run needs {key} = {expected}, the checkpoint has {manifest.get(key)}. "
+                    "Give the flags of that run, or another --ckpt_path."
+                )
+        self.state.read(str(folder / STATE_NAME)).assert_consumed()
+        if own:
+            self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
+        seconds = time.perf_counter() - start
+        logger.info("Resuming from step %d of %s, read in %.1f s", manifest["step"], folder, seconds)
+        return manifest
 
     def _write(self, target, manifest):
-        # It replaces one that is damaged, or that belongs to a run that was set back to an older step.
         with atomic_folder(target) as folder:
             try:
                 self.state.write(str(folder / STATE_NAME))
@@ -99,87 +160,33 @@ class Checkpoints:
             write_json(folder / MANIFEST_NAME, {**manifest, "sha256": checksums})
         self.saved_step, self._checksums = manifest["step"], checksums
 
-    def _remove_old(self, target, best_steps):
-        # Later ones are damaged, or this run would have started there: they must not crowd this one out.
-        until_now = [folder for folder in checkpoint_folders(self.folder) if folder.name <= target.name]
-        best = {_name(step) for step in best_steps.values()}
-        for old in until_now[self.keep :]:
-            if old.name not in best:
-                remove_folder(old)
-
-    def restore(self, path=None):
-        """Loads the newest checkpoint that can be read.
-
-        Args:
-            path: a checkpoint, or a folder of checkpoints, to start from while this run has none of its
-                own: the same command goes on from its own ones later.
-
-        Returns:
-            dict, the checkpoint's manifest; `None` if there is no checkpoint.
-
-        Raises:
-            FileNotFoundError: there is no checkpoint at `path`.
-            ValueError: it is of another net, loss or number of identities, or none can be read: a run
-                never starts from 0 beside checkpoints that it cannot use.
-        """
-        start = time.perf_counter()
-        for leftover in self.folder.glob(".step_*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # several workers do it at once
-        newest = newest_checkpoint(self.folder)
-        is_own = newest is not None
-        if newest is None and path is not None:
-            newest = newest_checkpoint(path)
-            if newest is None:
-                raise FileNotFoundError(
-                    f"{path}: expected a checkpoint or a folder of checkpoints, received none"
-                )
-        if newest is None:
-            return None
-        folder, manifest = newest
-        for what, expected in {"recipe": None, **self.run}.items():
-            if manifest.get(what) != expected:
-                raise ValueError(
-                    f"{folder}: this run needs {what} = {expected}, the checkpoint has {manifest.get(what)}; "
-                    "give the flags of that run, or another --ckpt_path"
-                )
-        self.state.read(str(folder / STATE_NAME)).assert_consumed()
-        if is_own:
-            self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
-        seconds = time.perf_counter() - start
-        logger.info("going on from step %d of %s, read in %.1f s", manifest["step"], folder, seconds)
-        return manifest
-
-
-def _name(step):
-    return f"step_{step:08d}"
-
 
 class SavedModels:
     """SavedModels in one folder, called `iter_{step}_lfw_{accuracy:.5f}_ytf_{accuracy:.5f}`.
 
-    Whatever kills the run, a folder of such a name is a whole model.
+    A folder of such a name is a complete model, also after a kill.
 
     References:
-    - margin-centre-face, `train_centre.py` (names, what is kept)
+        - margin-centre-face, `train_centre.py` (names, which models are kept)
 
     Args:
-        folder: made by the first export.
-        export: writes a model to a path, whole or not at all.
-        keep: how many of the newest stay; the best of each validator always does.
-        in_names: validators whose accuracy is in the names; it is 0 where there is none.
+        folder: created by the first export.
+        export: writes a model to the path that it gets, completely or not at all.
+        keep: how many of the newest stay, at least 1. The best of each validator always stays.
+        in_names: validators whose accuracy is part of the names; it is 0 before their first validation.
     """
 
-    def __init__(self, folder: Path, export: Callable[[Path], None], keep: int, in_names: Sequence[str]):
+    def __init__(self, folder: Path, export: Callable[[Path], object], keep: int, in_names: Sequence[str]):
         self.folder = folder
         self.export = export
         self.keep = keep
         self._in_names = in_names
 
     def write(self, step: int, scores: dict[str, float], best_steps: dict[str, int]) -> Path:
-        """Writes the model of a step, in place of one that is there already, and removes old ones.
+        """Writes the model of a step, replaces an earlier one of this step, and removes old ones.
 
         Args:
-            step: steps done.
+            step: number of steps done.
             scores: accuracy of each validator.
             best_steps: step of the best score of each validator.
 
@@ -190,11 +197,11 @@ class SavedModels:
             OSError: it could not be written.
         """
         pattern = "".join(f"_{name}_*" for name in self._in_names)
-        # Of a run that was killed after this step; on several devices its score may differ.
+        # A run that was killed after this step may have left one. On several devices its score may differ.
         for old in self.folder.glob(f"iter_{step}{pattern}"):
             remove_folder(old)
-        name = "".join(f"_{name}_{scores.get(name, 0.0):.5f}" for name in self._in_names)
-        path = self.folder / f"iter_{step}{name}"
+        accuracies = "".join(f"_{name}_{scores.get(name, 0.0):.5f}" for name in self._in_names)
+        path = self.folder / f"iter_{step}{accuracies}"
         self.export(path)
         models = {int(model.name.split("_")[1]): model for model in self.folder.glob(f"iter_*{pattern}")}
         for old_step in sorted(models)[: -self.keep]:
@@ -208,32 +215,5 @@ class SavedModels:
             shutil.rmtree(leftover)
 
 
-class FollowerCheckpoints(Checkpoints):
-    """Reads the chief's checkpoints, and takes part in writing them without keeping a file.
-
-    The variables of several workers are read by all of them together: a worker that did not write would
-    leave the chief waiting.
-
-    Args:
-        *args, **kwargs: as `training.checkpoints.Checkpoints`; `folder` is the chief's.
-        temporary: Path of a folder of this worker's own.
-    """
-
-    def __init__(self, *args, temporary, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._temporary = temporary
-
-    def discard(self, step):
-        self.saved_step = None  # the chief does the rest
-
-    def save(self, step, best_steps=None, **scores):
-        """Reads what `Checkpoints.save` does, when that does, and keeps nothing.
-
-        Returns:
-            Path of the chief's folder.
-        """
-        if step != self.saved_step:
-            own = self._temporary / "checkpoint"
-            self._write(own, {"step": step})
-            shutil.rmtree(own)
-        return self.folder
+def _name(step):
+    return f"step_{step:08d}"

@@ -1,23 +1,48 @@
-"""How much memory and disk a run needs, before it runs."""
+"""Estimates of the memory and disk space that a run needs, before it starts."""
 
-import dataclasses
+from __future__ import annotations
+
 import math
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.files import readable_size
 
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
-def host_memory(root="/"):
-    """Bytes that this process can still take, by what the system and its container say.
+_FLOAT = 4  # bytes; centres are float32 whatever the precision of the net
+
+# Copies of the sampled centres, their gradient among them, when a step uses most memory. Measured by
+# benchmarks.many_identities on a CPU, with an angular margin and momentum.
+_STEP_COPIES = 4
+# The same while the logits use most memory, and the arrays of logits.
+_COPIES_BESIDE_LOGITS, _LOGIT_COPIES = 3, 5
+# Copies of all centres while a checkpoint is restored: two as on disk, one transposed.
+_RESTORE_COPIES = 3
+# Arrays of logits that `step_memory` counts: products with the centres, probabilities, and their gradient.
+_LOGITS_OF_STEP = 3
+
+_RATES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # values of --sample_rate that an error may suggest
+
+# Layers whose gradient needs neither inputs nor outputs (`Flatten` is a view), or inputs only.
+_KEEP_NOTHING = ("Add", "Flatten", "InputLayer", "ZeroPadding2D")
+_KEEP_INPUTS = ("BatchNorm", "Conv2D", "Dense", "PReLU")
+
+
+def host_memory(root: Path = Path("/")) -> int | None:
+    """Returns the bytes that this process can still take, according to the system and its container.
 
     Args:
-        root: folder that `proc` and `sys` lie in.
+        root: folder that holds `proc` and `sys`.
 
     Returns:
-        int, or `None` where it is not known: not on Linux.
+        `None` where it is not known, which means not on Linux.
     """
-    root = Path(root)
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
@@ -28,24 +53,18 @@ def host_memory(root="/"):
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
     except OSError:
-        limit = "max"  # no container of version 2
+        limit, used = "max", 0  # not in a container of cgroup version 2
     if limit != "max":
         sizes.append(max(int(limit) - used, 0))
     return min(sizes, default=None)
 
 
-def device_memory(strategy):
-    """Bytes that each replica's device has free.
+def device_memory(strategy: tf.distribute.Strategy) -> int | None:
+    """Returns the bytes that each replica's device has free, or `None` where it is not known.
 
-    Devices of the host share its memory. Of a GPU it is known only where a limit has been set
-    (`tf.config.set_logical_device_configuration`): without one TensorFlow takes what there is, and does
-    not say how much.
-
-    Args:
-        strategy: `tf.distribute.Strategy`.
-
-    Returns:
-        int, or `None` where it is not known.
+    Devices of the host share its memory. The memory of a GPU is known only if a limit was set
+    (`tf.config.set_logical_device_configuration`). Without a limit TensorFlow takes all memory and does not
+    say how much.
     """
     import tensorflow as tf
 
@@ -68,248 +87,205 @@ def device_memory(strategy):
     return min(free, default=None)
 
 
-FLOAT = 4  # bytes; centres are float32 whatever the precision of the net
-
-
-# Copies of the centres that a step computes with, their gradient among them, at its fullest: measured by
-# benchmarks.many_identities on a CPU, with an angular margin and momentum.
-STEP_COPIES = 4
-
-
-# Beside the copies that are left while the logits are at their fullest.
-COPIES_BESIDE_LOGITS, LOGIT_COPIES = 3, 5
-
-
-# Of all centres while a checkpoint of sampled ones is read: two as they are on disk, and one transposed.
-RESTORE_COPIES = 3
-
-
-# Offered to whom memory does not suffice.
-RATES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class CentreMemory:
-    """Bytes on one device.
+    """Bytes that the centres of a head take on one device, within a fifth.
 
     Attributes:
-        centres: of all identities.
-        velocities: the optimizer's, one of each centre.
-        logits: and their gradient.
-        copies: what a step computes with besides: gradients of centres, and what they are summed up from.
+        centres: the centres that the device holds. Their velocities take the same again.
+        sampled: the centres that a step computes with.
+        logits: one array of logits.
     """
 
     centres: int
-    velocities: int
+    sampled: int
     logits: int
-    copies: int
 
     @property
-    def total(self):
-        return self.centres + self.velocities + self.logits + self.copies
+    def copies(self) -> int:
+        """The gradients of the centres, and other copies of them and of the logits."""
+        step = _STEP_COPIES * self.sampled
+        beside_logits = _COPIES_BESIDE_LOGITS * self.sampled + _LOGIT_COPIES * self.logits
+        return max(max(step, beside_logits, _RESTORE_COPIES * self.centres) - 2 * self.logits, 0)
 
-    def __str__(self):
-        parts = ((readable_size(size), name) for name, size in dataclasses.asdict(self).items())
-        return f"{readable_size(self.total)} ({', '.join(f'{name} {size}' for size, name in parts)})"
+    @property
+    def total(self) -> int:
+        """Centres, velocities, logits with their gradient, and copies."""
+        return 2 * self.centres + 2 * self.logits + self.copies
+
+    def __str__(self) -> str:
+        parts = {
+            "centres": self.centres,
+            "velocities": self.centres,
+            "logits": 2 * self.logits,
+            "copies": self.copies,
+        }
+        text = ", ".join(f"{name} {readable_size(size)}" for name, size in parts.items())
+        return f"{readable_size(self.total)} ({text})"
 
 
-def centre_memory(num_centres, dim, batch_size, sample_rate=1.0, num_shards=1):
-    """What a head with centres takes on each device.
+def centre_memory(
+    num_centres: int, dim: int, batch_size: int, sample_rate: float = 1.0, num_shards: int = 1
+) -> CentreMemory:
+    """Estimates the memory of a head with centres, on each device.
 
     Args:
-        num_centres: int > 0, identities times centres of each.
-        dim: int > 0, of the embeddings.
-        batch_size: int > 0, of one device.
-        sample_rate: float in `(0, 1]`, the share of the centres that a step sees.
-        num_shards: int > 0, how many devices share the centres; each has logits of the global batch.
-
-    Returns:
-        `CentreMemory`; the truth lies within a fifth of it.
+        num_centres: number of identities times centres per identity.
+        dim: size of the embeddings.
+        batch_size: images of one device.
+        sample_rate: share of the centres that a step computes with, in `(0, 1]`.
+        num_shards: number of devices that share the centres; each has logits of the global batch.
     """
-    num_centres = math.ceil(num_centres / num_shards)
-    batch_size *= num_shards
-    all_of_them = FLOAT * num_centres * dim
-    num_taken = math.ceil(round(sample_rate * num_centres, 6))
-    taken, logits = FLOAT * num_taken * dim, FLOAT * num_taken * batch_size
-    fullest = max(STEP_COPIES * taken, COPIES_BESIDE_LOGITS * taken + LOGIT_COPIES * logits)
-    if sample_rate < 1:
-        fullest = max(fullest, RESTORE_COPIES * all_of_them)
-    return CentreMemory(all_of_them, all_of_them, 2 * logits, max(fullest - 2 * logits, 0))
+    num_held = math.ceil(num_centres / num_shards)
+    num_sampled = math.ceil(round(sample_rate * num_held, 6))
+    logits = _FLOAT * num_sampled * batch_size * num_shards
+    return CentreMemory(_FLOAT * num_held * dim, _FLOAT * num_sampled * dim, logits)
 
 
-def require_memory(num_centres, dim, batch_size, sample_rate, free, num_shards=1):
+def require_memory(
+    num_centres: int, dim: int, batch_size: int, sample_rate: float, free: int | None, num_shards: int = 1
+) -> CentreMemory:
     """Refuses centres that do not fit.
 
     Args:
         num_centres, dim, batch_size, sample_rate, num_shards: see `centre_memory`.
         free: bytes that are free on each device, or `None` where it is not known.
 
-    Returns:
-        `CentreMemory`.
-
     Raises:
-        ValueError: they need more; says how much, and what would fit.
+        ValueError: they do not fit; says how much they need, and what would fit.
     """
-    need = centre_memory(num_centres, dim, batch_size, sample_rate, num_shards)
-    if free is None or need.total <= free:
-        return need
+    memory = centre_memory(num_centres, dim, batch_size, sample_rate, num_shards)
+    if free is None or memory.total <= free:
+        return memory
     fitting = [
         rate
-        for rate in RATES
+        for rate in _RATES
         if rate < sample_rate and centre_memory(num_centres, dim, batch_size, rate).total <= free
     ]
-    if num_shards > 1:  # a device with all centres would have room for no sample
-        advice = "give more devices, a smaller --batch_size or fewer identities"
+    if num_shards > 1:  # --sample_rate does not go with shards
+        advice = "Use more devices, a smaller --batch_size or fewer identities."
     elif fitting:
-        advice = f"--sample_rate {fitting[0]} would fit"
+        advice = f"--sample_rate {fitting[0]} would fit."
     else:
-        advice = "no --sample_rate would fit; give a smaller --batch_size, fewer identities or more memory"
+        advice = "No --sample_rate would fit. Use a smaller --batch_size, fewer identities or more memory."
     raise ValueError(
-        f"centres: expected them to fit into the {readable_size(free)} that a device has free, "
-        f"{num_centres} of them need {need} on each; {advice}"
+        f"{num_centres} centres need {memory} on each device, but {readable_size(free)} are free. {advice}"
     )
 
 
-# Layers whose gradient needs neither what comes in nor what goes out; `Flatten` is a view.
-_KEEP_NOTHING = ("Add", "Flatten", "InputLayer", "ZeroPadding2D")
+def step_memory(
+    backbone: keras.Model,
+    head: keras.layers.Layer,
+    optimizer: keras.optimizers.Optimizer,
+    batch_size: int,
+    num_replicas: int = 1,
+) -> dict[str, int]:
+    """Estimates the memory of a training step on one device.
 
-
-# Those that need what comes in; and a byte for each value, of whether it was kept.
-_KEEP_INPUTS = ("BatchNorm", "Conv2D", "Dense", "PReLU")
-
-
-_KEEP_MASK = "Dropout"
-
-
-# Arrays of the logits' shape: products with the centres, probabilities, and their gradient.
-_LOGIT_COPIES = 3
-
-
-def num_bytes(variables):
-    """Bytes of variables' values: int."""
-    import tensorflow as tf  # not for those who only ask about centres
-
-    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
-
-
-def activation_bytes(backbone):
-    """What one image leaves behind on the way forward, because the gradient needs it.
-
-    Every tensor counts once, whoever needs it: the inputs of convolutions, dense layers, norms and PReLUs,
-    a byte for each value of a dropout, and both sides of all other layers but those that need
-    nothing (sums, padding).
+    All activations, see `activation_bytes`, are in memory when the gradient begins. The working memory of
+    convolutions and of the head comes on top, and what an allocator leaves unused between arrays. So the sum
+    is a lower bound; docs/many_identities.md says by how much.
 
     Args:
-        backbone: `keras.Model` of layers in a graph.
+        backbone: the net.
+        head: loss layer.
+        optimizer: built optimizer.
+        batch_size: images of one device.
+        num_replicas: number of devices, each of which holds a part of a head that is `sharded`.
 
     Returns:
-        int, bytes; the image is not among them.
+        Bytes, by what they are for.
+    """
+    weights = num_bytes([*backbone.variables, *head.variables])
+    gradients = num_bytes([*backbone.trainable_variables, *head.trainable_variables])
+    velocities = num_bytes(optimizer.variables)
+    logits = 0
+    if hasattr(head, "num_centres"):
+        num_shards = num_replicas if head.sharded else 1
+        dim = head.centres_shape[0]
+        centres = centre_memory(head.num_centres, dim, batch_size, head.sample_rate, num_shards)
+        logits = _LOGITS_OF_STEP * centres.logits
+        gradients -= centres.centres - centres.sampled
+        if head.sharded:  # In the lists of variables a scalar stands for the shards.
+            weights, gradients, velocities = (
+                size + centres.centres for size in (weights, gradients, velocities)
+            )
+    return {
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": velocities,
+        "batch": _FLOAT * batch_size * math.prod(backbone.input_shape[1:]),
+        "activations": batch_size * activation_bytes(backbone),
+        "logits": logits,
+    }
+
+
+def activation_bytes(backbone: keras.Model) -> int:
+    """Returns the bytes that one image leaves behind in the forward pass, because the gradient needs them.
+
+    Every tensor counts once: the inputs of convolutions, dense layers, norms and PReLUs, one byte for each
+    value of a dropout, and inputs and outputs of all other layers except those that need nothing (sums,
+    padding). The image itself is not counted.
     """
     import tensorflow as tf
 
     kept, images = {}, {id(tensor) for tensor in backbone.inputs}
     for layer in backbone.layers:
         kind = type(layer).__name__
-        inputs, outputs = (_as_list(tensors) for tensors in (layer.input, layer.output))
-        if kind == _KEEP_MASK:
+        inputs, outputs = tf.nest.flatten(layer.input), tf.nest.flatten(layer.output)
+        if kind == "Dropout":
             kept[layer.name] = math.prod(outputs[0].shape[1:])
-        if kind in (*_KEEP_NOTHING, _KEEP_MASK):
-            continue
-        for tensor in inputs if kind in _KEEP_INPUTS else [*inputs, *outputs]:
-            kept[id(tensor)] = math.prod(tensor.shape[1:]) * tf.as_dtype(layer.compute_dtype).size
+        elif kind not in _KEEP_NOTHING:
+            for tensor in inputs if kind in _KEEP_INPUTS else [*inputs, *outputs]:
+                kept[id(tensor)] = math.prod(tensor.shape[1:]) * tf.as_dtype(layer.compute_dtype).size
     return sum(size for key, size in kept.items() if key not in images)
 
 
-def memory_needs(backbone, head, optimizer, batch_size, num_replicas=1):
-    """Memory of a training step on one device, by what it is for.
+def num_bytes(variables: Iterable[keras.Variable]) -> int:
+    """Returns the bytes of the variables' values."""
+    import tensorflow as tf
 
-    Activations, see `activation_bytes`, are all there when the gradient begins. What convolutions and the
-    head work in comes on top, and what an allocator leaves unused between arrays, so the sum is a lower
-    bound; docs/many_identities.md says by how much.
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
+
+
+def num_exports(first_step: int, max_steps: int, interval: int) -> int:
+    """Returns how many SavedModels a run writes whatever its scores: one per interval, and one at its end.
 
     Args:
-        backbone: `keras.Model`.
-        head: loss layer.
-        optimizer: built Keras optimizer.
-        batch_size: int > 0, images of one device.
-        num_replicas: int > 0, devices, of which each holds a part of a head that is `sharded`.
+        first_step: steps that are done.
+        max_steps: more than `first_step`.
+        interval: steps between two SavedModels.
+    """
+    num_due = max_steps // interval - first_step // interval
+    return num_due + (max_steps % interval > 0)
+
+
+def check_disk(planned: list[tuple[Path, int, str]]) -> list[str]:
+    """Checks that the files that a run will write fit on their disks.
+
+    Args:
+        planned: `(folder, bytes, what)` for each; the folder need not exist, `what` is for the messages.
 
     Returns:
-        dict from str to int, bytes.
-    """
-    weights = num_bytes([*backbone.variables, *head.variables])
-    gradients = num_bytes([*backbone.trainable_variables, *head.trainable_variables])
-    optimizer_bytes = num_bytes(optimizer.variables)
-    logits = 0
-    if hasattr(head, "num_centres"):
-        share = 1 / num_replicas if head.sharded else head.sample_rate
-        batch_of_logits = batch_size * (num_replicas if head.sharded else 1)
-        num_taken = math.ceil(round(share * head.num_centres, 6))
-        logits = _LOGIT_COPIES * 4 * batch_of_logits * num_taken
-        taken = 4 * num_taken * head.centres_shape[0]
-        if head.sharded:  # what stands for them in the lists of variables is a scalar
-            weights, gradients, optimizer_bytes = (
-                size + taken for size in (weights, gradients, optimizer_bytes)
-            )
-        else:
-            gradients += taken - num_bytes([head.centres])
-    return {
-        "weights": weights,
-        "gradients": gradients,
-        "optimizer": optimizer_bytes,
-        "batch": 4 * batch_size * math.prod(backbone.input_shape[1:]),
-        "activations": batch_size * activation_bytes(backbone),
-        "logits": logits,
-    }
-
-
-def num_exports(first_step, max_steps, interval):
-    """SavedModels that a run writes in any case: one per interval, and one at its end.
-
-    Args:
-        first_step: int >= 0, steps that are done.
-        max_steps: int > `first_step`.
-        interval: int > 0.
-    """
-    due = max_steps // interval - first_step // interval
-    return due + (max_steps % interval > 0)
-
-
-def check_disk(needs):
-    """Looks whether files that a run will write have room.
-
-    Args:
-        needs: list of `(folder, bytes, what)`: a Path that need not exist yet, an int, a str for the message.
-
-    Returns:
-        list of str, one line per file system.
+        One line per file system, for the log.
 
     Raises:
-        ValueError: there is not enough room.
+        ValueError: a file system has too little space.
     """
     by_device = {}
-    for folder, size, what in needs:
+    for folder, size, what in planned:
         folder = folder.absolute()
         while not folder.exists():
             folder = folder.parent
         by_device.setdefault(folder.stat().st_dev, []).append((folder, size, what))
     lines = []
     for parts in by_device.values():
-        folder, need, free = (
-            parts[0][0],
-            sum(size for _, size, _ in parts),
-            shutil.disk_usage(parts[0][0]).free,
-        )
-        what = " and ".join(what for _, _, what in parts)
-        if need > free:
+        folder, what = parts[0][0], " and ".join(what for _, _, what in parts)
+        needed, free = sum(size for _, size, _ in parts), shutil.disk_usage(folder).free
+        text = f"{what} need {readable_size(needed)}, {readable_size(free)} free at {folder}"
+        if needed > free:
             raise ValueError(
-                f"{folder}: expected {readable_size(need)} free for {what}, "
-                f"received {readable_size(free)} free; "
-                "--saver_maxkeep and --ckpt_interval say how many SavedModels there will be"
+                f"{folder}: {text}. Free some space, lower --saver_maxkeep or raise --ckpt_interval."
             )
-        lines.append(f"disk: {what} need {readable_size(need)}, {readable_size(free)} free at {folder}")
+        lines.append(f"disk: {text}")
     return lines
-
-
-def _as_list(tensors):
-    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]

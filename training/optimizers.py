@@ -1,42 +1,13 @@
-"""Optimizers and learning rates from options."""
+"""Optimizers from options, and momentum as TensorFlow 1 computes it."""
 
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from training.options import OptimizerOptions, ScheduleOptions
-from training.schedules import FallingSchedule, StepSchedule
+from training.options import OptimizerOptions
 
 LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
-
-
-def make_schedule(
-    options: ScheduleOptions, batch_size: int, num_steps: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Makes the learning rate schedule.
-
-    `lr` and `lr_end` are for 512 images a step and grow with the batch, as `lr_steps` shrink with it.
-
-    References:
-        - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677), for the linear scaling
-
-    Args:
-        options: flags of the schedule.
-        batch_size: images per step.
-        num_steps: steps of the whole run, more than `warmup_steps`.
-    """
-    if options.schedule == "steps" or options.lr is None:
-        return StepSchedule(options.boundaries(batch_size), options.lr_values, options.warmup_steps)
-    scale = batch_size / 512
-    return FallingSchedule(
-        options.schedule,
-        options.lr * scale,
-        num_steps,
-        options.lr_end * scale,
-        options.warmup_steps,
-        options.lr_power,
-    )
 
 
 def make_optimizer(options: OptimizerOptions, learning_rate: LearningRate) -> keras.optimizers.Optimizer:
@@ -61,17 +32,19 @@ def make_optimizer(options: OptimizerOptions, learning_rate: LearningRate) -> ke
     )
 
 
-def decay_in_loss(optimizer, weight_decay, variables, decayed_variables):
-    """Sees to it that weights are decayed once: by an optimizer that can, else as a term of the loss.
+def decay_in_loss(
+    optimizer: keras.optimizers.Optimizer,
+    weight_decay: float,
+    variables: list[keras.Variable],
+    decayed_variables: list[keras.Variable],
+) -> float:
+    """Makes the optimizer decay the weights if it can, and returns the weight of the decay in the loss.
 
     Args:
-        optimizer: of `make_optimizer`, not built yet.
-        weight_decay: float >= 0.
-        variables: list of all that is trained.
-        decayed_variables: list, those of them that are decayed.
-
-    Returns:
-        float, the weight of the decay in the loss.
+        optimizer: from `make_optimizer`, not built yet.
+        weight_decay: at least 0.
+        variables: everything that is trained.
+        decayed_variables: those of them that decay.
     """
     if optimizer.weight_decay is None:
         return weight_decay
@@ -95,33 +68,34 @@ def state_of_recipe(options: OptimizerOptions) -> dict[str, object] | None:
 class MomentumSGD(keras.optimizers.SGD):
     """Stochastic gradient descent with `v = momentum * v + g; w -= learning_rate * v`.
 
-    Keras puts the learning rate into the velocity, so that a drop of the rate acts on new
-    gradients only; here, as in the original, it scales the whole velocity (row 30 of
+    Keras multiplies the gradient by the learning rate before it enters the velocity, so a drop of the rate
+    acts on new gradients only. Here, as in the original, the rate scales the whole velocity (row 30 of
     docs/fidelity.md). The two agree while the rate is constant.
 
-    Of a `tf.IndexedSlices`, which must hold every row once, only its rows of variable and velocity
-    change: the others' velocities neither act nor fade, as in Partial FC.
+    A gradient may be a `tf.IndexedSlices` that holds every row once. Then only these rows of variable and
+    velocity change, as in Partial FC.
 
     References:
-    - `tf.compat.v1.train.MomentumOptimizer`
-    - `arcface_torch/partial_fc_v2.py::PartialFC_V2`, for the rows
+        - `tf.compat.v1.train.MomentumOptimizer`
+        - `arcface_torch/partial_fc_v2.py::PartialFC_V2`, for the rows
 
     Args:
-        learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
-        momentum: float in `(0, 1]`. Defaults to `0.9`.
-        **kwargs: of `keras.optimizers.SGD`.
+        learning_rate: a number or a schedule. Defaults to `0.001`.
+        momentum: in `(0, 1]`. Defaults to `0.9`.
+        **kwargs: arguments of `keras.optimizers.SGD`.
 
     Raises:
-        ValueError: Nesterov momentum, which the original does not have, or `momentum` out of range.
+        ValueError: `momentum` is 0, or Nesterov momentum, which the original does not have.
     """
 
-    def __init__(self, learning_rate: LearningRate = 0.001, momentum: float = 0.9, **kwargs: Any):
+    def __init__(self, learning_rate: Any = 0.001, momentum: float = 0.9, **kwargs: Any):
         super().__init__(learning_rate, momentum=momentum, **kwargs)
         if self.nesterov or not momentum:
             raise ValueError(f"expected momentum > 0 without Nesterov, received {momentum}, {self.nesterov}")
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable; called by Keras."""
+        # Keras has no public way from a variable to its velocity. Without it no test of the trainer passes.
         velocity = self.momentums[self._get_variable_index(variable)]
         if isinstance(gradient, tf.IndexedSlices):
             self._update_rows(gradient, variable, velocity, tf.cast(learning_rate, variable.dtype))

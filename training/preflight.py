@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from common.files import readable_size, write_file
 from dataset.pipeline import TrainingBatches
-from training.checkpoints import Checkpoints
-from training.memory import check_disk, memory_needs, num_bytes, num_exports
+from training.checkpoints import NUM_KEPT, Checkpoints
+from training.memory import check_disk, num_bytes, num_exports, step_memory
 from training.options import OutputOptions
 from training.trainer import Trainer
 
@@ -216,7 +216,7 @@ class Preflight:
         trainer = self.trainer
         num_replicas = trainer.strategy.num_replicas_in_sync
         size = self.batches.sampler.batch_size // num_replicas
-        needs = memory_needs(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
+        needs = step_memory(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
         if trainer.options.average is not None:
             needs["average"] = num_bytes(trainer.options.average.net.variables)
         parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
@@ -231,7 +231,7 @@ class Preflight:
         averaged = weights if trainer.options.average is not None else 0
         size = weights + averaged + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
         # One more than are kept, while it is being written.
-        checkpoints = self._missing(self.checkpoints.keep + 1, self.checkpoints.folder.glob("step_*"))
+        checkpoints = self._missing(NUM_KEPT + 1, self.checkpoints.folder.glob("step_*"))
         exports = num_exports(self.first_step, self.max_steps, self.output.ckpt_interval)
         models = min(
             exports, self._missing(self.output.saver_maxkeep + 1, self.output.saved_model_path.glob("iter_*"))

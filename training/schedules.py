@@ -1,143 +1,97 @@
-"""What changes with the step: learning rate and margin."""
+"""Values that change with the step: learning rate and margin."""
 
-import math
+from __future__ import annotations
 
 import keras
 import tensorflow as tf
+from keras.optimizers.schedules import (
+    CosineDecay,
+    LearningRateSchedule,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+)
+
+from training.options import ScheduleOptions
+
+
+def make_schedule(options: ScheduleOptions, batch_size: int, num_steps: int) -> LearningRateSchedule:
+    """Makes the learning rate schedule.
+
+    `lr` and `lr_end` are for 512 images a step and grow with the batch, as `lr_steps` shrink with it. The
+    rates of cosine and polynomial fall from the end of the warm-up to `num_steps`.
+
+    References:
+        - `tf.compat.v1.train.piecewise_constant`, as in `train_centre.py` of margin-centre-face; row 1 of
+          docs/fidelity.md
+        - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677), for the linear scaling
+        - [SGDR](https://arxiv.org/abs/1608.03983), for the cosine, without restarts
+        - arcface_torch, `lr_scheduler.py::PolynomialLRWarmup`, with `power` 1
+
+    Args:
+        options: flags of the schedule.
+        batch_size: images per step.
+        num_steps: steps of the whole run.
+
+    Raises:
+        ValueError: the warm-up is as long as the run.
+    """
+    if options.schedule == "steps" or options.lr is None:
+        # Keras needs a boundary.
+        boundaries = options.boundaries(batch_size) or [1]
+        values = options.lr_values if options.lr_steps else 2 * options.lr_values
+        return Warmup(PiecewiseConstantDecay(boundaries, list(values)), options.warmup_steps)
+    length = num_steps - options.warmup_steps
+    if length < 1:
+        raise ValueError(
+            f"--warmup_steps is {options.warmup_steps}. Give fewer than the run's {num_steps} steps."
+        )
+    scale = batch_size / 512
+    peak, end = options.lr * scale, options.lr_end * scale
+    if options.schedule == "cosine":
+        fall = CosineDecay(peak, length, end / peak)
+    else:
+        fall = PolynomialDecay(peak, length, end, options.lr_power)
+    return Warmup(fall, options.warmup_steps, delay=options.warmup_steps)
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
-class FallingSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """From a peak to an end by a cosine or a power, with an optional linear rise at the start.
-
-    During the first `warmup_steps` it is `peak * (step + 1) / warmup_steps`, as with `StepSchedule`. From
-    there to `num_steps`, with `p` rising from 0 to 1, it is
-
-        end + (peak - end) * (1 + cos(pi * p)) / 2      "cosine"
-        end + (peak - end) * (1 - p) ** power           "polynomial"
-
-    and `end` afterwards.
+class Warmup(LearningRateSchedule):
+    """Multiplies another schedule by `min(1, (step + 1) / warmup_steps)`.
 
     References:
-    - [SGDR](https://arxiv.org/abs/1608.03983), for the cosine, without restarts
-    - arcface_torch, `lr_scheduler.py::PolynomialLRWarmup`; its `train_v2.py` leaves `power` at 1
+        - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677)
 
     Args:
-        shape: `"cosine"` or `"polynomial"`.
-        peak: float > 0.
-        num_steps: int > `warmup_steps`, the step at which `end` is reached.
-        end: float in `[0, peak]`. Defaults to `0.0`.
-        warmup_steps: int >= 0. Defaults to `0`.
-        power: float > 0, of the polynomial. Defaults to `2.0`.
-
-    Raises:
-        ValueError: an argument is out of range.
-
-    Example:
-
-    >>> schedule = FallingSchedule("polynomial", 1.0, 10)
-    >>> [round(float(schedule(step)), 2) for step in (0, 5, 10)]
-    [1.0, 0.25, 0.0]
+        schedule: the other schedule.
+        warmup_steps: at least 0.
+        delay: the other schedule starts after so many steps. Defaults to `0`.
     """
 
-    def __init__(self, shape, peak, num_steps, end=0.0, warmup_steps=0, power=2.0):
-        if shape not in ("cosine", "polynomial"):
-            raise ValueError(f"shape: expected 'cosine' or 'polynomial', received {shape!r}")
-        if not peak > 0:
-            raise ValueError(f"--lr: expected a rate > 0, received {peak}")
-        if not 0 <= end <= peak:
-            raise ValueError(f"--lr_end: expected a rate in [0, {peak}], received {end}")
-        if not power > 0:
-            raise ValueError(f"--lr_power: expected a number > 0, received {power}")
-        if not num_steps > warmup_steps:
-            raise ValueError(
-                f"--warmup_steps: expected fewer than the run's {num_steps} steps, received {warmup_steps}"
-            )
-        self.shape = shape
-        self.peak = peak
-        self.num_steps = num_steps
-        self.end = end
+    def __init__(self, schedule: LearningRateSchedule, warmup_steps: int, delay: int = 0):
+        self.schedule = schedule
         self.warmup_steps = warmup_steps
-        self.power = power
-        self._warmup = LinearRise(1.0, warmup_steps)
+        self.delay = delay
+        self._rise = LinearRise(1.0, warmup_steps)
 
-    def __call__(self, step):
-        # Steps of long runs are no float32 numbers; their distance to the end, as a share, is.
-        left = tf.cast(self.num_steps - tf.cast(step, tf.int64), tf.float32)
-        share = tf.clip_by_value(left / float(self.num_steps - self.warmup_steps), 0.0, 1.0)
-        fall = (1.0 - tf.cos(math.pi * share)) / 2.0 if self.shape == "cosine" else share**self.power
-        return (self.end + (self.peak - self.end) * fall) * self._warmup(step + 1)
-
-    def get_config(self):
-        """Arguments of the constructor."""
-        return {
-            "shape": self.shape,
-            "peak": self.peak,
-            "num_steps": self.num_steps,
-            "end": self.end,
-            "warmup_steps": self.warmup_steps,
-            "power": self.power,
-        }
-
-
-@keras.saving.register_keras_serializable(package="margin_centre_face")
-class StepSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A value per stretch of steps, with an optional linear rise at the start.
-
-    `values[i]` holds while `boundaries[i - 1] < step <= boundaries[i]`. During the first `warmup_steps`
-    it is multiplied by `(step + 1) / warmup_steps`.
-
-    References:
-    - `tf.compat.v1.train.piecewise_constant`, as `train_centre.py` uses it
-    - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677), for the warm-up
-    - Row 1 of docs/fidelity.md: the original's counter advances by two per step.
-
-    Args:
-        boundaries: increasing sequence of int > 0.
-        values: sequence of float > 0, one more than boundaries.
-        warmup_steps: int >= 0. Defaults to `0`.
-
-    Raises:
-        ValueError: the boundaries do not increase, or the number of values does not fit.
-
-    Example:
-
-    >>> schedule = StepSchedule([10], [0.1, 0.01])
-    >>> [round(float(schedule(step)), 2) for step in (0, 10, 11)]
-    [0.1, 0.1, 0.01]
-    """
-
-    def __init__(self, boundaries, values, warmup_steps=0):
-        if list(boundaries) != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
-            raise ValueError(f"boundaries: expected increasing steps > 0, received {list(boundaries)}")
-        if len(values) != len(boundaries) + 1:
-            raise ValueError(
-                f"values: expected {len(boundaries) + 1}, one more than boundaries, received {list(values)}"
-            )
-        self.boundaries = list(boundaries)
-        self.values = list(values)
-        self.warmup_steps = warmup_steps
-        self._warmup = LinearRise(1.0, warmup_steps)
-
-    def __call__(self, step):
+    def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.int64)
-        stretch = tf.reduce_sum(tf.cast(step > tf.constant(self.boundaries, tf.int64), tf.int32))
-        return tf.gather(tf.constant(self.values, tf.float32), stretch) * self._warmup(step + 1)
+        return self.schedule(tf.maximum(step - self.delay, 0)) * self._rise(step + 1)
 
-    def get_config(self):
-        """Arguments of the constructor."""
-        return {"boundaries": self.boundaries, "values": self.values, "warmup_steps": self.warmup_steps}
+    def get_config(self) -> dict:
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "warmup_steps": self.warmup_steps, "delay": self.delay}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Warmup:
+        return cls(**{**config, "schedule": keras.saving.deserialize_keras_object(config["schedule"])})
 
 
 class LinearRise:
-    """From 0 to a value in equal steps, constant from there on.
+    """A value that rises from 0 in equal steps, and is constant after `num_steps`.
 
     Args:
-        value: float, reached after `num_steps`.
-        num_steps: int >= 0; 0 is the value from the start.
-
-    Raises:
-        ValueError: `num_steps` is negative.
+        value: the value at the end.
+        num_steps: at least 0, which means the value from the start.
 
     Example:
 
@@ -146,13 +100,12 @@ class LinearRise:
     [0.0, 0.25, 0.5]
     """
 
-    def __init__(self, value, num_steps):
-        if num_steps < 0:
-            raise ValueError(f"num_steps: expected at least 0, received {num_steps}")
+    def __init__(self, value: float, num_steps: int):
         self.value = value
         self.num_steps = num_steps
 
-    def __call__(self, step):
+    def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
+        """Returns the float32 value after `step` steps."""
         if self.num_steps == 0:
             return tf.constant(self.value, tf.float32)
         return self.value * tf.minimum(tf.cast(step, tf.float32) / self.num_steps, 1.0)

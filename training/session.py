@@ -20,15 +20,16 @@ from nets.backbone import Backbone, load_backbone
 from nets.decay import decayed_variables
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.layers.batch_norm import synchronise_batch_norm
-from training.checkpoints import Checkpoints, FollowerCheckpoints, SavedModels
+from training.checkpoints import Checkpoints, SavedModels
 from training.distribution import WorkerAgreement, describe_strategy, make_strategy, worker_rows
 from training.ema import WeightAverage
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
 from training.monitoring import RunMonitor
-from training.optimizers import decay_in_loss, make_optimizer, make_schedule, state_of_recipe
+from training.optimizers import decay_in_loss, make_optimizer, state_of_recipe
 from training.options import TrainingOptions
 from training.preflight import Preflight
+from training.schedules import make_schedule
 from training.trainer import StepOptions, Trainer
 from training.validation import MODEL_NAME_SETS, make_validators
 
@@ -222,11 +223,8 @@ class Session:
 
     def _make_checkpoints(self, state, num_identities, loss):
         output = self.options.output
-        given = (output.ckpt_path, state, self.backbone.net, num_identities, loss)
-        recipe = state_of_recipe(self.options.optimizer)
-        if output.worker_folder is None:
-            return Checkpoints(*given, recipe=recipe)
-        return FollowerCheckpoints(*given, recipe=recipe, temporary=output.worker_folder)
+        recipe, scratch = state_of_recipe(self.options.optimizer), output.worker_folder
+        return Checkpoints(output.ckpt_path, state, self.backbone.net, num_identities, loss, recipe, scratch)
 
     def _take_weights(self, start, path):
         for name in ("architecture", "image_size", "embedding_size"):

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.plain_net import PlainStep, with_keras_layers
 from benchmarks.training_step import Turns
 from losses.angular_centre import AngularCentreLoss
-from tests.training.test_trainer import IDENTITIES, batch, make_trainer, small_net
+from tests.training.small_trainer import IDENTITIES, batch, make_trainer, small_net
 from training.distribution import make_strategy
 
 

@@ -4,8 +4,7 @@ import dataclasses
 from types import SimpleNamespace
 
 from eval.scoring.verification import VerificationResult
-from tests.training.test_checkpoint import make_checkpoints
-from tests.training.test_trainer import batch, make_trainer
+from tests.training.small_trainer import batch, make_checkpoints, make_trainer
 from training.checkpoints import SavedModels
 from training.distribution import make_strategy
 from training.loop import TrainingLoop

@@ -11,23 +11,9 @@ import tensorflow as tf
 
 from nets.backbone import Backbone
 from nets.importers.training_checkpoint import load_backbone_of_checkpoint, newest_checkpoint, read_checkpoint
-from tests.training.test_trainer import batch, make_trainer, weights
+from tests.training.small_trainer import NET, batch, make_checkpoints, make_trainer, weights
 from training.checkpoints import Checkpoints
 from training.distribution import make_strategy
-
-NET = {
-    "architecture": "ir32",
-    "image_size": (16, 16),
-    "embedding_size": 32,
-    "keep_prob": 1.0,
-    "seed": 0,
-}
-
-
-def make_checkpoints(folder, trainer, **arguments):
-    return Checkpoints(
-        folder, trainer.state, **{"net": NET, "num_identities": 6, "loss": "angular_centre", **arguments}
-    )
 
 
 @pytest.fixture
@@ -83,7 +69,7 @@ def test_two_replicas_go_on_from_one_device(trained, two_replicas):
 
 
 @pytest.fixture(scope="module")
-def of_a_resnet(tmp_path_factory):
+def resnet_checkpoints(tmp_path_factory):
     """A net of NET, and checkpoints of its steps 1 and 2."""
     folder = tmp_path_factory.mktemp("resnet")
     backbone = Backbone(**NET)
@@ -94,8 +80,8 @@ def of_a_resnet(tmp_path_factory):
     return backbone, folder
 
 
-def test_backbone_alone(of_a_resnet):
-    backbone, folder = of_a_resnet
+def test_backbone_alone(resnet_checkpoints):
+    backbone, folder = resnet_checkpoints
     images = batch(0, 4)[0]
     expected = backbone(images, training=False)
     for path in (folder, folder / "step_00000002"):
@@ -169,8 +155,8 @@ def test_checkpoint_of_another_net(trained, other, message):
 @pytest.mark.parametrize(
     "other", [{"architecture": "se_ir32"}, {"architecture": "ir50"}, {"embedding_size": 64}]
 )
-def test_net_that_is_not_the_one_named(of_a_resnet, tmp_path, other):
-    folder = shutil.copytree(of_a_resnet[1] / "step_00000002", tmp_path / "step_00000002")
+def test_net_that_is_not_the_one_named(resnet_checkpoints, tmp_path, other):
+    folder = shutil.copytree(resnet_checkpoints[1] / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["net"] |= other
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
@@ -257,8 +243,8 @@ def test_damaged_later_ones_do_not_crowd_out_a_new_one(trained):
     assert checkpoints.restore()["step"] == 3
 
 
-def test_the_first_checkpoints_had_no_names(of_a_resnet, tmp_path):
-    backbone, folder = of_a_resnet
+def test_the_first_checkpoints_had_no_names(resnet_checkpoints, tmp_path):
+    backbone, folder = resnet_checkpoints
     folder = shutil.copytree(folder / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     del manifest["loss"]

@@ -1,12 +1,10 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from nets.backbone import Backbone
 from nets.importers.training_checkpoint import load_backbone_of_checkpoint
-from tests.training.test_checkpoint import NET, make_checkpoints
-from tests.training.test_trainer import batch, make_trainer, weights
+from tests.training.small_trainer import NET, batch, make_checkpoints, make_trainer, weights
 from training.distribution import make_strategy
 from training.ema import WeightAverage
 from training.trainer import StepOptions
@@ -130,9 +128,3 @@ def test_counters_are_left_alone():
     average.update(1)
     (draws,) = (v for v in average.net.variables if v.path.endswith("draws"))
     assert int(draws.value) == 0
-
-
-@pytest.mark.parametrize("decay", [0.0, 1.0, -1])
-def test_bad_decay(decay):
-    with pytest.raises(ValueError, match=r"--ema: expected a decay in \(0, 1\), received"):
-        WeightAverage(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]), decay)

@@ -13,8 +13,7 @@ from nets.importers.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
 from tests.small_runs import PAIRS, data, flags
 from tests.training.options_as_dict import flat
-from training import optimizers as recipe
-from training import session, validation
+from training import schedules, session, validation
 from training.options import FAITHFUL, parse_centre_options, parse_triplet_options
 
 __all__ = ["data"]  # the fixture
@@ -83,7 +82,7 @@ def run_of(data, monkeypatch):
 
     for name in ("TrainingBatches", "Trainer"):
         watch(session, name)
-    watch(recipe, "StepSchedule")
+    watch(schedules, "PiecewiseConstantDecay")
     for name in ("evaluate_pairs", "read_pairs"):
         watch(validation, name)
     # The programs import these when they run; the second one uses the first.
@@ -113,7 +112,7 @@ def test_what_the_flags_do_to_a_run(run_of, faithful):
     decayed = {names.get(id(variable), "centres") for variable in seen["Trainer"]["decayed_variables"]}
     gamma = seen["Trainer"]["backbone"].get_layer("E_BN2").gamma.numpy()
     # 512 / 4 steps for each of lr_steps.
-    assert seen["StepSchedule"]["boundaries"] == [40 * 128 // (2 if faithful else 1)]
+    assert seen["PiecewiseConstantDecay"]["boundaries"] == [40 * 128 // (2 if faithful else 1)]
     assert seen["TrainingBatches"]["mirror"] is not faithful
     assert ("resnet_v1_32/E_DenseLayer/W" in decayed) is not faithful
     assert "centres" in decayed and "resnet_v1_32/conv1/W_conv2d" in decayed

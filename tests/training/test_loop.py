@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.small_loop import Batches, intervals, make_loop, names
-from tests.training.test_trainer import batch, make_trainer, weights
+from tests.training.small_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
 
 

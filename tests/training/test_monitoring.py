@@ -12,7 +12,7 @@ from dataset.sampling.shuffled import ShuffledSampler
 from eval.embedding.extractor import NotFiniteError
 from tests.dataset.samples import flip_bit, make_images, write_converted
 from tests.training.small_loop import Batches, intervals, make_loop, names, result, with_validator
-from tests.training.test_trainer import batch, make_trainer, weights
+from tests.training.small_trainer import batch, make_trainer, weights
 from training import monitoring
 from training.distribution import make_strategy
 from training.monitoring import EmbeddingMonitor, RunMonitor, first_non_finite

@@ -9,7 +9,7 @@ from nets.backbone import Backbone
 from nets.decay import decayed_variables
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
-from tests.training.test_trainer import HEADS, SIZE, batch, weights
+from tests.training.small_trainer import HEADS, SIZE, batch, weights
 from training.distribution import make_strategy
 from training.loss_scale import LossScale, check_loss_scale
 from training.optimizers import MomentumSGD
@@ -139,9 +139,7 @@ def test_the_scale_is_saved_and_the_run_goes_on_bit_for_bit(tmp_path):
     for one, two in zip(weights(trainer), weights(resumed), strict=True):
         np.testing.assert_array_equal(one, two)
     check_loss_scale(tmp_path, "mixed_float16")
-    with pytest.raises(
-        ValueError, match="expected a checkpoint without a loss scale for --precision float32"
-    ):
+    with pytest.raises(ValueError, match=r"with a loss scale.*--precision float32"):
         check_loss_scale(tmp_path, "float32")
 
 

@@ -16,8 +16,8 @@ from nets.importers.training_checkpoint import newest_checkpoint
 from nets.resnet_ir import resnet_ir
 from nets.variants import STAGES
 from tests.small_runs import data, flags, log
-from tests.training.test_sharded_centres import make_trainer as of_sharded_centres
-from tests.training.test_trainer import batch, make_trainer
+from tests.training.sharded_trainer import make_trainer as make_sharded_trainer
+from tests.training.small_trainer import batch, make_trainer
 from training import memory as needs
 from training import preflight as speed_check
 from training.distribution import make_strategy
@@ -66,7 +66,7 @@ def test_number_of_models():
 
 def test_memory_of_the_small_net():
     trainer = make_trainer(make_strategy())
-    received = needs.memory_needs(trainer.backbone, trainer.head, trainer.optimizer, batch_size=8)
+    received = needs.step_memory(trainer.backbone, trainer.head, trainer.optimizer, batch_size=8)
     conv, norm, dense, last = 27 * 8, 4 * 8, 7 * 7 * 8 * 32 + 32, 4 * 32
     assert sum(v.numpy().size for v in trainer.backbone.variables) == conv + norm + 8 + dense + last
     centres = 6 * 32
@@ -107,9 +107,9 @@ def test_activations_of_a_real_net():
 
 def test_memory_of_sampled_and_sharded_centres(two_replicas):
     def needed(strategy, **arguments):
-        trainer = of_sharded_centres(strategy, **arguments)
+        trainer = make_sharded_trainer(strategy, **arguments)
         replicas = strategy.num_replicas_in_sync
-        return needs.memory_needs(trainer.backbone, trainer.head, trainer.optimizer, 4, replicas)
+        return needs.step_memory(trainer.backbone, trainer.head, trainer.optimizer, 4, replicas)
 
     dense = needed(two_replicas)
     sampled = needed(two_replicas, sample_rate=0.5)
@@ -131,7 +131,7 @@ def test_disk(tmp_path, monkeypatch):
     (line,) = needs.check_disk(parts)
     assert line == f"disk: 4 checkpoints and 2 SavedModels need 1 MB, 1 MB free at {tmp_path}"
     parts[1] = (tmp_path / "c", 400_001, "2 SavedModels")
-    with pytest.raises(ValueError, match=r"expected 1 MB free for 4 checkpoints and 2 SavedModels, received"):
+    with pytest.raises(ValueError, match="4 checkpoints and 2 SavedModels need 1 MB, 1 MB free"):
         needs.check_disk(parts)
 
 

@@ -66,7 +66,7 @@ def test_a_run_with_everything(data, monkeypatch, caplog):
     assert any(name.startswith("average/") for name in unbroken)
     shutil.rmtree(data / "ckpt" / "step_00000004")
     assert train_centre.main([*flags(data), *RECIPE]) == 0
-    assert "going on from step 2" in log(data)
+    assert "Resuming from step 2" in log(data)
     assert are_equal(state(data / "ckpt"), unbroken)
 
     # What is scored, exported, and taken from a checkpoint is the average.

@@ -1,16 +1,17 @@
 """Flags to schedule and optimizer, and what each optimizer does, against NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
 from nets.decay import decayed_variables
-from tests.training.test_trainer import IDENTITIES, batch, small_net, weights
+from tests.training.small_trainer import IDENTITIES, batch, small_net, weights
 from training.distribution import make_strategy
-from training.optimizers import MomentumSGD, decay_in_loss, make_optimizer, make_schedule
+from training.optimizers import MomentumSGD, decay_in_loss, make_optimizer
 from training.options import OptimizerOptions, ScheduleOptions, parse_centre_options
-from training.schedules import FallingSchedule, StepSchedule
+from training.schedules import make_schedule
 from training.trainer import StepOptions, Trainer
 
 
@@ -42,7 +43,7 @@ def test_against_numpy(name):
     """Two variables, one of which is decayed, under a rate that changes."""
     decayed, kept = (tf.Variable([1.0, -2.0, 3.0]) for _ in range(2))
     options = OptimizerOptions(optimizer=name, weight_decay=0.1)
-    optimizer = make_optimizer(options, FallingSchedule("cosine", 0.1, 5))
+    optimizer = make_optimizer(options, keras.optimizers.schedules.CosineDecay(0.1, 5))
     assert decay_in_loss(optimizer, 0.1, [decayed, kept], [decayed]) == 0
     optimizer.build([decayed, kept])
     expected = {"decayed": np.array([1.0, -2.0, 3.0]), "kept": np.array([1.0, -2.0, 3.0])}
@@ -106,19 +107,10 @@ def test_state_comes_back(name, tmp_path):
 
 def test_defaults_are_the_original_s():
     schedule = make_schedule(ScheduleOptions(), 64, 10)
-    assert isinstance(schedule, StepSchedule) and schedule.boundaries == [320000, 480000, 640000]
+    assert schedule.schedule.boundaries == [320000, 480000, 640000]
     optimizer = make_optimizer(OptimizerOptions(), schedule)
     assert type(optimizer) is MomentumSGD and optimizer.momentum == 0.9
     assert decay_in_loss(optimizer, 1e-4, [], []) == 1e-4
-
-
-def test_rates_are_for_512_images():
-    options = ScheduleOptions(schedule="cosine", lr=0.1, lr_end=0.01, warmup_steps=3)
-    schedule = make_schedule(options, 64, 50)
-    assert (schedule.shape, schedule.num_steps, schedule.warmup_steps) == ("cosine", 50, 3)
-    assert schedule.peak == pytest.approx(0.1 / 8) and schedule.end == pytest.approx(0.01 / 8)
-    schedule = make_schedule(ScheduleOptions(schedule="polynomial", lr=0.1, lr_power=1.0), 1024, 90)
-    assert (schedule.peak, schedule.power, schedule.num_steps) == (0.2, 1.0, 90)
 
 
 @pytest.mark.parametrize(

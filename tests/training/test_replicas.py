@@ -13,7 +13,7 @@ from nets.layers.batch_norm import BatchNorm, synchronise_batch_norm
 from nets.layers.batch_renorm import BatchRenorm
 from nets.layers.dropout import Dropout
 from nets.layers.global_moments import global_moments
-from tests.training.test_trainer import batch, make_trainer
+from tests.training.small_trainer import batch, make_trainer
 from training.distribution import make_strategy, worker_rows
 
 

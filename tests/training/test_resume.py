@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.training.small_loop import Batches, intervals, make_loop, names, result, with_validator
-from tests.training.test_checkpoint import make_checkpoints
-from tests.training.test_trainer import batch, make_trainer, weights
+from tests.training.small_trainer import batch, make_checkpoints, make_trainer, weights
 from training.distribution import make_strategy
 from training.progress import Summaries
 

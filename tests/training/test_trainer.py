@@ -3,54 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from losses.angular_centre import AngularCentreLoss
-from losses.build import build_loss
-from losses.triplet import TripletLoss
-from losses.variants import LOSSES
 from nets.decay import decayed_variables
-from nets.layers.batch_norm import BatchNorm
-from nets.layers.prelu import PReLU
+from tests.training.small_trainer import HEADS, IDENTITIES, SIZE, batch, make_trainer, weights
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD
-from training.schedules import LinearRise, StepSchedule
-from training.trainer import StepOptions, Trainer
-
-SIZE = (16, 16)
-IDENTITIES = 6
-
-
-def small_net():
-    """The layers of the real nets, one of each: quick to trace."""
-    images = keras.Input((*SIZE, 3))
-    x = keras.layers.Conv2D(8, 3, 2, use_bias=False, kernel_initializer=keras.initializers.HeNormal(1))(
-        images
-    )
-    x = PReLU()(BatchNorm()(x))
-    x = keras.layers.Flatten()(x)
-    x = keras.layers.Dense(32, kernel_initializer=keras.initializers.HeNormal(2), name="E_DenseLayer")(x)
-    return keras.Model(images, BatchNorm(train_gamma=False)(x))
-
-
-def make_trainer(strategy, rate=0.01, make_head=None, **arguments):
-    with strategy.scope():
-        backbone = small_net()
-        head = make_head() if make_head else AngularCentreLoss(IDENTITIES, scale=8.0)
-        head.build(backbone.output_shape)
-        optimizer = MomentumSGD(rate, 0.9)
-    decayed = [*decayed_variables(backbone), *head.trainable_variables]
-    return Trainer(strategy, backbone, head, optimizer, decayed, StepOptions(**arguments))
-
-
-def batch(seed, size):
-    rng = np.random.default_rng(seed)
-    images = rng.uniform(-1, 1, (size, *SIZE, 3)).astype(np.float32)
-    return tf.constant(images), tf.constant(rng.integers(0, IDENTITIES, size).astype(np.int32))
-
-
-def weights(trainer):
-    return [
-        v.numpy() for v in trainer.backbone.variables + trainer.head.variables + trainer.optimizer.variables
-    ]
+from training.schedules import LinearRise
+from training.trainer import Trainer
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
@@ -69,13 +27,6 @@ def test_two_replicas_equal_one_device(two_replicas, clip_norm):
     assert trainers[0].step == trainers[1].step == 4
     for one, two in zip(*map(weights, trainers), strict=True):
         np.testing.assert_allclose(two, one, atol=2e-4 * max(1, np.abs(one).max()))
-
-
-HEADS = {
-    **{name: (lambda name=name: build_loss(name, IDENTITIES, seed=1)) for name in LOSSES},
-    "batch_hard": TripletLoss,
-    "batch_all": lambda: TripletLoss("batch_all"),
-}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -200,7 +151,7 @@ def test_scheduled_arguments_reach_the_head():
 def test_momentum_scales_the_whole_velocity_by_the_current_rate():
     # Where the rate drops, Keras's SGD and TensorFlow 1's differ.
     variable = tf.Variable([1.0, -2.0])
-    optimizer = MomentumSGD(StepSchedule([1], [0.1, 0.01]), 0.9)
+    optimizer = MomentumSGD(keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.01]), 0.9)
     optimizer.build([variable])
     expected, velocity = np.array([1.0, -2.0]), np.zeros(2)
     for gradient, rate in (([1.0, 2.0], 0.1), ([0.5, -1.0], 0.1), ([2.0, 0.0], 0.01), ([0.0, 0.0], 0.01)):
@@ -214,23 +165,3 @@ def test_momentum_scales_the_whole_velocity_by_the_current_rate():
 def test_momentum_refuses_what_the_original_has_not(arguments):
     with pytest.raises(ValueError, match="expected momentum > 0 without Nesterov"):
         MomentumSGD(0.1, **arguments)
-
-
-def test_step_schedule():
-    schedule = StepSchedule([4, 8], [1.0, 0.1, 0.01], warmup_steps=2)
-    received = [float(schedule(step)) for step in (0, 1, 2, 4, 5, 8, 9, 10**6)]
-    np.testing.assert_allclose(received, [0.5, 1.0, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (([5, 5], [1, 2, 3]), "boundaries: expected increasing steps"),
-        (([0, 5], [1, 2, 3]), "boundaries: expected increasing steps"),
-        (([5], [1, 2, 3]), "values: expected 2, one more than boundaries"),
-        (([5], [1, 2], -1), "num_steps: expected at least 0, received -1"),
-    ],
-)
-def test_step_schedule_errors(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        StepSchedule(*arguments)

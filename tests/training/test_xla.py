@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.replicas import largest_difference, parse_arguments, train_on
-from tests.training.test_trainer import HEADS, batch, make_trainer
+from tests.training.small_trainer import HEADS, batch, make_trainer
 from training.distribution import make_strategy
 
 

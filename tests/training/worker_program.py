@@ -49,9 +49,8 @@ def run(options, output):
 
     from eval.scoring.verification import VerificationResult
     from nets.layers.batch_norm import synchronise_batch_norm
-    from tests.training.test_checkpoint import NET
-    from tests.training.test_trainer import batch, make_trainer
-    from training.checkpoints import Checkpoints, FollowerCheckpoints, SavedModels
+    from tests.training.small_trainer import NET, batch, make_trainer
+    from training.checkpoints import Checkpoints, SavedModels
     from training.distribution import WorkerAgreement, make_strategy, worker_rows
     from training.loop import TrainingLoop
     from training.validation import Validator
@@ -91,11 +90,9 @@ def run(options, output):
         path.mkdir(parents=True)
         np.savez(path / "weights.npz", *trainer.backbone.get_weights())
 
-    given = (output.ckpt_path, trainer.state, NET, 6, "angular_centre")
-    if output.worker_folder is None:
-        checkpoints = Checkpoints(*given)
-    else:
-        checkpoints = FollowerCheckpoints(*given, temporary=output.worker_folder)
+    checkpoints = Checkpoints(
+        output.ckpt_path, trainer.state, NET, 6, "angular_centre", scratch=output.worker_folder
+    )
     loop = TrainingLoop(
         trainer,
         Batches(),

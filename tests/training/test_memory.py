@@ -9,21 +9,23 @@ from training.memory import CentreMemory, centre_memory, device_memory, host_mem
 def test_dense():
     # 1,000 x 512 floats are 2,048,000 bytes; 64 x 1,000 logits are 256,000.
     memory = centre_memory(1000, 512, 64)
-    assert memory == CentreMemory(2_048_000, 2_048_000, 512_000, 4 * 2_048_000 - 512_000)
+    assert memory == CentreMemory(centres=2_048_000, sampled=2_048_000, logits=256_000)
+    assert memory.copies == 4 * 2_048_000 - 512_000
     assert memory.total == 6 * 2_048_000
 
 
 def test_many_logits():
     # 2,000 x 1,000 logits are 8,000,000 bytes, 5 of them with 3 times the centres are more than 4 of these.
     memory = centre_memory(1000, 512, 2000)
-    assert memory.logits == 16_000_000
+    assert memory.logits == 8_000_000
     assert memory.total == 2 * 2_048_000 + 3 * 2_048_000 + 5 * 8_000_000
 
 
 def test_sampled():
     # A tenth of the logits; reading a checkpoint takes more than a step.
     memory = centre_memory(1000, 512, 64, sample_rate=0.1)
-    assert memory == CentreMemory(2_048_000, 2_048_000, 51_200, 3 * 2_048_000 - 51_200)
+    assert memory == CentreMemory(2_048_000, 204_800, 25_600)
+    assert memory.copies == 3 * 2_048_000 - 51_200
     # A step takes more: 4 times 0.9 of the centres.
     assert centre_memory(1000, 512, 64, sample_rate=0.9).total == 2 * 2_048_000 + 4 * 1_843_200
 
@@ -31,15 +33,15 @@ def test_sampled():
 def test_sharded():
     # 334 of 1,000 centres are 684,032 bytes; their logits are of all 3 x 64 images, 256,512 bytes.
     memory = centre_memory(1000, 512, 64, num_shards=3)
-    copies = 3 * 684_032 + 5 * 256_512 - 513_024
-    assert memory == CentreMemory(684_032, 684_032, 513_024, copies)
-    with pytest.raises(ValueError, match="on each; give more devices, a smaller --batch_size"):
+    assert memory == CentreMemory(684_032, 684_032, 256_512)
+    assert memory.copies == 3 * 684_032 + 5 * 256_512 - 513_024
+    with pytest.raises(ValueError, match=r"on each device.*more devices, a smaller --batch_size"):
         require_memory(1000, 512, 64, 1.0, memory.total - 1, num_shards=3)
 
 
 def test_size_of_the_sample_is_that_of_the_loss():
     # 0.1 * 30 is a little over 3.
-    assert centre_memory(30, 512, 64, sample_rate=0.1).logits == 2 * 4 * 64 * 3
+    assert centre_memory(30, 512, 64, sample_rate=0.1).logits == 4 * 64 * 3
 
 
 def test_what_is_printed():
@@ -48,18 +50,16 @@ def test_what_is_printed():
 
 
 def test_what_fits_and_what_does_not():
-    need = centre_memory(1000, 512, 64)
-    assert require_memory(1000, 512, 64, 1.0, need.total) == need
-    assert require_memory(1000, 512, 64, 1.0, None) == need
-    with pytest.raises(
-        ValueError, match=r"the 12\.3 MB that .* 1000 of them need 12\.3 MB \(centres 2\.05 MB"
-    ):
-        require_memory(1000, 512, 64, 1.0, need.total - 1)
+    memory = centre_memory(1000, 512, 64)
+    assert require_memory(1000, 512, 64, 1.0, memory.total) == memory
+    assert require_memory(1000, 512, 64, 1.0, None) == memory
+    with pytest.raises(ValueError, match=r"^1000 centres need 12\.3 MB .*, but 12\.3 MB are free"):
+        require_memory(1000, 512, 64, 1.0, memory.total - 1)
     with pytest.raises(ValueError, match=r"--sample_rate 0\.5 would fit"):
         require_memory(1000, 512, 64, 1.0, 5 * 2_048_000)
-    with pytest.raises(ValueError, match="no --sample_rate would fit"):  # to read a checkpoint
+    with pytest.raises(ValueError, match="No --sample_rate would fit"):  # to read a checkpoint
         require_memory(1000, 512, 64, 1.0, 5 * 2_048_000 - 1)
-    with pytest.raises(ValueError, match="no --sample_rate would fit"):
+    with pytest.raises(ValueError, match="No --sample_rate would fit"):
         require_memory(1000, 512, 64, 0.1, 4 * 2_048_000)
 
 
