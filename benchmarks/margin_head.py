@@ -75,14 +75,14 @@ def reference(num_identities, embeddings, identities, ordered=False):
         num_identities: int > 0.
         embeddings: float32 array `(batch, DIM)`.
         identities: int32 array `(batch,)`.
-        ordered: bool, whether the products of the gradient are `losses.products.products`'s. Defaults to
+        ordered: bool, whether to use `losses.custom_gradients.inner_products`. Defaults to
             `False`: TensorFlow's own.
     """
     import tensorflow as tf
 
-    from losses.products import products
+    from losses.custom_gradients import inner_products
 
-    multiply = products if ordered else tf.matmul
+    multiply = inner_products if ordered else tf.matmul
     embeddings, identities = tf.constant(embeddings), tf.constant(identities)
     centres = tf.Variable(tf.random.stateless_normal((DIM, num_identities), (0, 0), stddev=0.005))
 
@@ -115,7 +115,7 @@ def head(loss, num_identities, sample_rate, embeddings, identities):
     layer = build_loss(loss, num_identities, sample_rate=sample_rate)
     layer.build((None, DIM))
     step = tf.Variable(0, dtype=tf.int64)
-    layer.follow(lambda: step)  # another sample every time
+    layer.set_sampling_step(lambda: step)  # another sample every time
     embeddings, identities = tf.constant(embeddings), tf.constant(identities)
 
     @tf.function

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .sub_centre import SubCentreLoss as SubCentreLoss
     from .triplet import TripletLoss as TripletLoss
 
-_LAYERS = {loss["class"]: loss["module"] for loss in LOSSES.values()}
+_LAYERS = {loss.layer: loss.module for loss in LOSSES.values()}
 _LAYERS |= {"TripletLoss": ".triplet", "HardNetLoss": ".hardnet"}
 _MODULES = {**_LAYERS, "build_loss": ".build"}
 

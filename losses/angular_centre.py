@@ -1,89 +1,47 @@
-"""The loss that gives the project its name: angular margin plus centre term."""
+"""Angular margin plus centre term: the loss that gives the project its name."""
 
-import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from .arguments import require
-from .centre_layer import CentreLayer
-from .cosines import cosine_with_margin, cosines_to, margin_softmax, own_entries
+from .arcface import ArcFaceLoss
+from .loss_layer import require
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
-class AngularCentreLoss(CentreLayer):
-    """Separates identities by an angular margin and pulls each to its centre.
+class AngularCentreLoss(ArcFaceLoss):
+    """Separates identities by an angular margin and pulls each embedding to its centre.
 
-    The layer owns one centre per identity. With `theta_j` the angle between an
-    embedding and centre `j`, and `y` its identity, the loss of one sample is
+    The target is that of `ArcFaceLoss`, and the penalty is
 
-        softmax_xent(scale * cos(theta_y + margin), scale * cos(theta_j), j != y)
-        + centre_weight * scale * (1 - cos(theta_y))
-
-    Where `theta_y > pi - margin` the target is `cos(theta_y) - margin * sin(margin)`,
-    which keeps it monotonic.
-
-    Everything is computed in float32 whatever the dtype policy, and gradients are finite for
-    every embedding: on its centre, opposite to it, and zero (row 4 of docs/fidelity.md).
+        centre_weight * scale * (1 - cos(theta))
 
     References:
-    - [ArcFace](https://arxiv.org/abs/1801.07698)
-    - margin-centre-face, `losses/face_losses.py::arcface_loss`, and the centre term of
-      `train_centre.py`
+        - [ArcFace](https://arxiv.org/abs/1801.07698)
+        - margin-centre-face, `losses/face_losses.py::arcface_loss`, and the centre term of `train_centre.py`
 
     Args:
-        num_identities: int > 0.
-        margin: float in `[0, pi)`, radians. Defaults to `0.5`.
-        scale: float > 0, the radius of the hypersphere. Defaults to `64.0`.
-        centre_weight: float >= 0; 0 is ArcFace. Defaults to `0.3`.
-        seed: int for the initial centres (truncated normal, as the nets' kernels). Defaults to `0`.
-        **kwargs: of `keras.layers.Layer`.
-
-    Call arguments:
-        embeddings: float, shape `(batch, dim)`; need not be normalised.
-        identities: int, shape `(batch,)`, in `[0, num_identities)`.
-        margin: float or scalar tensor in `[0, pi)` in place of the constructor's, for a
-            margin that grows during training.
+        num_identities: number of identities, at least 1.
+        margin: radians in `[0, pi)`. Defaults to `0.5`.
+        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
+        centre_weight: weight of the penalty, at least 0. Defaults to `0.3`.
 
     Returns:
-        dict of float32, each of shape `(batch,)`:
-        `loss`: the sum of the two next;
-        `cross_entropy`: of the margin softmax;
-        `centre`: the weighted centre term;
-        `cosine`: to the own centre, in `[-1, 1]`;
-        `accuracy`: 1 where the own centre is the nearest, else 0;
-        `margin_accuracy`: the same from the logits with margin.
-
-    Raises:
-        ValueError: an argument is out of range, or the identities are not integers.
-        tf.errors.InvalidArgumentError: an identity is outside `[0, num_identities)`.
-
-    Example:
-
-    >>> layer = AngularCentreLoss(num_identities=10)
-    >>> terms = layer(np.ones((4, 8), "float32"), np.array([0, 1, 2, 9]))
-    >>> terms["loss"].shape
-    TensorShape([4])
+        The terms of `MarginSoftmaxLoss`, and `centre`: the penalty.
     """
 
-    can_be_sharded = True
-
-    def __init__(self, num_identities, margin=0.5, scale=64.0, centre_weight=0.3, seed=0, **kwargs):
-        super().__init__(num_identities, seed, **kwargs)
-        require(0 <= margin < math.pi, "margin", "radians in [0, pi)", margin)
-        require(scale > 0, "scale", "a number > 0", scale)
+    def __init__(
+        self,
+        num_identities: int,
+        margin: float = 0.5,
+        scale: float = 64.0,
+        centre_weight: float = 0.3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_identities, margin, scale, **kwargs)
         require(centre_weight >= 0, "centre_weight", "a number >= 0", centre_weight)
-        self.margin = margin
-        self.scale = scale
         self.centre_weight = centre_weight
 
-    def call(self, embeddings, identities, margin=None):
-        embeddings, identities, centres = self._taken(embeddings, identities)
-        margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
-        cosines = cosines_to(centres, embeddings)
-        cosine = own_entries(cosines, identities)
-        target = cosine_with_margin(cosine, margin)
-        centre = self.centre_weight * self.scale * (1.0 - cosine)
-        return margin_softmax(
-            cosines, cosine, target, identities, self.scale, self.label_smoothing, centre=centre
-        )
+    def penalties(self, cosine: tf.Tensor, norm: Any) -> dict[str, tf.Tensor]:
+        return {"centre": self.centre_weight * self.scale * (1.0 - cosine)}

@@ -1,27 +1,25 @@
-"""From a name on the command line to a loss layer."""
+"""Loss layers by name."""
 
 import importlib
+from typing import Any
 
-from .variants import LOSSES
+from .variants import COMMON_ARGUMENTS, LOSSES
 
 
-def build_loss(name, num_identities, seed=0, label_smoothing=0.0, sample_rate=1.0, sharded=False, **given):
-    """Makes the loss layer of a name.
+def build_loss(name: str, num_identities: int, seed: int = 0, **arguments: Any) -> Any:
+    """Makes the loss layer with centres that has this name on the command line.
 
     Args:
-        name: a key of `losses.variants.LOSSES`.
-        num_identities: int > 0.
-        seed: int for the initial centres. Defaults to `0`.
-        label_smoothing: float in `[0, 1)`. Defaults to `0.0`.
-        sample_rate: float in `(0, 1]`, see `losses.centre_layer.CentreLayer`. Defaults to `1.0`.
-        sharded: bool, see there. Defaults to `False`.
-        **given: arguments of the loss; `None` stands for the loss's own default.
+        name: a key of `LOSSES`.
+        num_identities: number of identities, at least 1.
+        seed: see `CentreLayer`. Defaults to `0`.
+        **arguments: arguments of the loss and of `CentreLayer`. `None` stands for the loss's own default.
 
     Returns:
-        The layer, not built yet.
+        The `CentreLayer`, not built yet.
 
     Raises:
-        ValueError: there is no such loss, it has no such argument, or an argument is out of range.
+        ValueError: no loss has this name, it has no such argument, or an argument is out of range.
 
     Example:
 
@@ -31,16 +29,10 @@ def build_loss(name, num_identities, seed=0, label_smoothing=0.0, sample_rate=1.
     if name not in LOSSES:
         raise ValueError(f"--loss: expected one of {', '.join(LOSSES)}, received {name}")
     loss = LOSSES[name]
-    given = {argument: value for argument, value in given.items() if value is not None}
-    for argument in given:
-        if argument not in loss["arguments"]:
-            takes = ", ".join(loss["arguments"]) or "no arguments"
+    arguments = {argument: value for argument, value in arguments.items() if value is not None}
+    for argument in arguments:
+        if argument not in loss.arguments + COMMON_ARGUMENTS:
+            takes = ", ".join(loss.arguments) or "no arguments"
             raise ValueError(f"--loss {name}: has no {argument}; it takes {takes}")
-    layer = getattr(importlib.import_module(loss["module"], __package__), loss["class"])
-    shared = {
-        "seed": seed,
-        "label_smoothing": label_smoothing,
-        "sample_rate": sample_rate,
-        "sharded": sharded,
-    }
-    return layer(num_identities, **shared, **loss["fixed"], **given)
+    layer = getattr(importlib.import_module(loss.module, __package__), loss.layer)
+    return layer(num_identities, seed=seed, **loss.fixed, **arguments)

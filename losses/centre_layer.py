@@ -1,146 +1,138 @@
-"""What all losses with centres have in common."""
+"""Base of all losses that own centres."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from .arguments import checked_identities, constructor_arguments, require
-from .identity_sample import identity_sample
+from .checkpoint_layout import save_as, save_transposed
+from .loss_layer import LossLayer, checked_identities, require
 from .replicas import global_batch, own_share
+from .sampling import sample_identities
 from .shards import Shards
-from .transposed import save_as, save_transposed
 
 
-class CentreLayer(keras.layers.Layer):
-    """Base of the losses that own one centre per identity, or several.
+class CentreLayer(LossLayer):
+    """Base of the losses that own one or several centres per identity.
 
-    A subclass defines `call`, takes the centres from `_taken` only, and keeps the arguments of its
-    constructor as attributes of the same names; it overrides nothing of this. Everything is float32
-    whatever the dtype policy.
+    A subclass defines `call` and gets the centres from `prepare`. Call arguments, outputs and errors: see
+    `LossLayer`; identities are in `[0, num_identities)`.
 
-    With `sample_rate < 1` a loss runs over the identities of the global batch and others at random, see
-    `losses.identity_sample`: to the subclass it looks as if there were no others, so accuracies, too, are
-    among these. The gradient of the centres is a `tf.IndexedSlices` of their rows, each once.
+    With `sample_rate < 1` the loss runs over the identities of the global batch and random others. To the
+    subclass it looks as if no other identities existed, so accuracies refer to the sample, too. The gradient
+    of the centres is then a `tf.IndexedSlices` that holds each of their rows once.
 
     References:
-    - margin-centre-face, `train_centre.py` (`w_init`), for the initial centres
-    - [Partial FC](https://arxiv.org/abs/2203.15565), for the samples
+        - margin-centre-face, `train_centre.py` (`w_init`), for the initial centres
+        - [Partial FC](https://arxiv.org/abs/2203.15565), for the samples
 
     Args:
-        num_identities: int > 0.
-        seed: int for the initial centres (truncated normal, as the nets' kernels) and the samples.
-        centres_per_identity: int > 0. Defaults to `1`.
-        label_smoothing: float in `[0, 1)`, of the softmax: see `losses.cosines.softmax_cross_entropy`; all
-            losses take it but those without a softmax. Defaults to `0.0`.
-        sample_rate: float in `(0, 1]`, the share of the identities that a step sees. Defaults to `1.0`.
-        sharded: bool, whether each replica holds a part of the centres, see `losses.shards`; for losses
-            that `can_be_sharded`, without samples. `shard` makes them. Defaults to `False`.
-        **kwargs: of `keras.layers.Layer`.
+        num_identities: number of identities, at least 1.
+        seed: seed of the initial centres and of the samples. Defaults to `0`.
+        label_smoothing: share of each label that is spread over all identities, in `[0, 1)`. Defaults to
+            `0.0`.
+        sample_rate: share of the identities that a step sees, in `(0, 1]`. Defaults to `1.0`.
+        sharded: whether each replica holds a part of the centres, which `shard` creates. It needs a loss that
+            `can_be_sharded`, and neither samples nor smoothed labels. Defaults to `False`.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
-        centres: trainable weight of shape `(dim, num_identities * centres_per_identity)`; the centres
-            of an identity stand side by side. Its transpose where `sample_rate < 1`; in a
-            checkpoint, as without. A scalar that stands for `shards` where `sharded`.
-        shards: `losses.shards.Shards` of the centres, or `None`.
-        centres_shape: tuple, the shape above, whatever `sample_rate`.
-        num_centres: int, of all identities.
-        sampled_variables: list of the trainable weights whose gradients are `tf.IndexedSlices`.
-
-    Raises:
-        ValueError: `num_identities`, `label_smoothing` or `sample_rate` is out of range.
+        centres: trainable weight of shape `(dim, num_centres)`; the centres of an identity are adjacent
+            columns. With samples it is the transpose, except in checkpoints. With shards it is a scalar
+            placeholder.
+        centres_shape: `(dim, num_centres)` in all cases.
+        shards: `Shards` of the centres, or `None`.
     """
 
-    # Of a loss whose every term is made of cosines, target and global embeddings alone.
+    # True if every term depends only on cosines, target and the embeddings of the global batch.
     can_be_sharded = False
+    centres_per_identity = 1
 
     def __init__(
         self,
-        num_identities,
-        seed,
-        centres_per_identity=1,
-        label_smoothing=0.0,
-        sample_rate=1.0,
-        sharded=False,
-        **kwargs,
-    ):
-        # Keras would cast the embeddings to the policy's compute dtype; 8 bits of mantissa
-        # cannot tell angles near a centre apart.
-        super().__init__(**{**kwargs, "autocast": False})
+        num_identities: int,
+        *,
+        seed: int = 0,
+        label_smoothing: float = 0.0,
+        sample_rate: float = 1.0,
+        sharded: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
         require(num_identities >= 1, "num_identities", "at least 1", num_identities)
         require(0 <= label_smoothing < 1, "label_smoothing", "a number in [0, 1)", label_smoothing)
         require(0 < sample_rate <= 1, "sample_rate", "a share in (0, 1]", sample_rate)
         if sharded:
             require(self.can_be_sharded, "--shard_centres", "a loss that can be sharded", type(self).__name__)
-            require(sample_rate == 1, "--shard_centres", "--sample_rate 1 beside it", sample_rate)
-            require(label_smoothing == 0, "--shard_centres", "--label_smoothing 0 beside it", label_smoothing)
-        self.sharded = sharded
-        self.shards = None
+            require(sample_rate == 1, "--shard_centres", "--sample_rate 1", sample_rate)
+            require(label_smoothing == 0, "--shard_centres", "--label_smoothing 0", label_smoothing)
         self.num_identities = num_identities
-        self.label_smoothing = label_smoothing
         self.seed = seed
+        self.label_smoothing = label_smoothing
         self.sample_rate = sample_rate
-        self.num_centres = num_identities * centres_per_identity
-        self._centres_per_identity = centres_per_identity
-        self._step = lambda: 0
+        self.sharded = sharded
+        self.shards: Shards | None = None
+        self._sampling_step: Callable[[], Any] = lambda: 0
 
-    def build(self, embeddings_shape, *_):
-        dim = embeddings_shape[-1]
-        self.centres_shape = (dim, self.num_centres)
-        # tf.contrib's xavier initializer multiplied the variance by 1.3 for the truncation.
-        initializer = keras.initializers.TruncatedNormal(
-            stddev=math.sqrt(1.3 * 2 / (dim + self.num_centres)), seed=self.seed
-        )
+    def build(self, embeddings_shape: tuple, *_: Any) -> None:
+        self.centres_shape = (embeddings_shape[-1], self.num_centres)
+        # tf.contrib's xavier initializer multiplied the variance by 1.3 to make up for the truncation.
+        stddev = math.sqrt(1.3 * 2 / sum(self.centres_shape))
+        initializer = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
         if self.sharded:
             self._initial_centres = lambda: initializer(self.centres_shape, "float32")
-            # What optimizer and checkpoints know the shards by; itself it holds nothing.
+            # Optimizer and checkpoints know the shards by this placeholder.
             self.centres = self.add_weight(shape=(), initializer="zeros", dtype="float32", autocast=False)
             return
-        if self.sample_rate < 1:
-            columns = initializer
-            initializer = lambda shape, dtype: tf.transpose(columns(shape[::-1], dtype))  # noqa: E731
+        is_sampled = self.sample_rate < 1
+
+        def transposed(shape, dtype):
+            return tf.transpose(initializer(shape[::-1], dtype))
+
         self.centres = self.add_weight(
-            shape=self.centres_shape if self.sample_rate == 1 else self.centres_shape[::-1],
-            initializer=initializer,
+            shape=self.centres_shape[::-1] if is_sampled else self.centres_shape,
+            initializer=transposed if is_sampled else initializer,
             dtype="float32",
             autocast=False,
             name="embedding_weights",
         )
-        if self.sample_rate < 1:
+        if is_sampled:
             save_transposed(self.centres)
 
     @property
-    def sampled_variables(self):
-        return [self.centres] if self.sample_rate < 1 else []
+    def num_centres(self) -> int:
+        """Number of centres of all identities."""
+        return self.num_identities * self.centres_per_identity
 
-    def shard(self, devices):
-        """Makes the centres of a layer that is `sharded`, once it is built.
-
-        Called outside of the strategy's scope.
+    def shard(self, devices: list[str]) -> None:
+        """Creates the centres of a built layer that is `sharded`; call it outside the strategy's scope.
 
         Args:
-            devices: list of str, one per replica.
+            devices: one device per replica.
         """
         self.shards = Shards(self._initial_centres(), devices)
         save_as(self.centres, self.centres_shape, self.shards.joined, self.shards.assign)
 
-    def follow(self, step):
-        """Takes the samples' step from a function that returns it, where it is 0 without."""
-        self._step = step
+    def set_sampling_step(self, step: Callable[[], Any]) -> None:
+        """Sets the function that returns the step to draw the sample for; without it the step is 0."""
+        self._sampling_step = step
 
-    def assign_centres(self, centres):
+    def assign_centres(self, centres: Any) -> None:
         """Sets the centres to an array of shape `centres_shape`."""
-        if self.sharded:
+        if self.shards is not None:
             self.shards.assign(centres)
-            return
-        self.centres.assign(centres if self.sample_rate == 1 else tf.transpose(centres))
+        else:
+            self.centres.assign(tf.transpose(centres) if self.sample_rate < 1 else centres)
 
-    def _taken(self, embeddings, identities):
-        """What a loss computes with.
+    def prepare(self, embeddings: Any, identities: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """Checks the inputs and selects the centres of this step.
 
         Returns:
-            `(embeddings, identities, centres)`: float32 `(batch, dim)`; int32 `(batch,)`, numbers of
-            the identities among those taken; and float32 `(dim, num_taken * centres_per_identity)`.
+            `(embeddings, identities, centres)`: float32 `(batch, dim)`; int32 `(batch,)`, indices into the
+            identities of this step; and float32 `(dim, num_selected * centres_per_identity)`, or the `Shards`
+            together with embeddings and identities of the global batch.
         """
         embeddings = tf.cast(embeddings, tf.float32)
         identities = checked_identities(identities, self.num_identities)
@@ -148,19 +140,14 @@ class CentreLayer(keras.layers.Layer):
             return global_batch(embeddings), global_batch(identities), self.shards
         if self.sample_rate == 1:
             return embeddings, identities, tf.convert_to_tensor(self.centres)
-        sample, places = identity_sample(
-            global_batch(identities), self.num_identities, self.sample_rate, self.seed, self._step()
+        sample, places = sample_identities(
+            global_batch(identities), self.num_identities, self.sample_rate, self.seed, self._sampling_step()
         )
-        side_by_side = tf.range(self._centres_per_identity)
-        rows = tf.reshape(sample[:, None] * self._centres_per_identity + side_by_side, [-1])
-        # Read once only: the gradient of a second reading would hold the same rows again.
+        adjacent = tf.range(self.centres_per_identity)
+        rows = tf.reshape(sample[:, None] * self.centres_per_identity + adjacent, [-1])
+        # Read only once: a second read would put the same rows into the gradient again.
         return embeddings, own_share(places), tf.transpose(tf.gather(self.centres.value, rows))
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, tf.Tensor]:
         terms = super().__call__(*args, **kwargs)
         return {name: own_share(term) for name, term in terms.items()} if self.sharded else terms
-
-    def get_config(self):
-        shared = ("label_smoothing", "sample_rate", "sharded")
-        own = constructor_arguments(self)
-        return {**super().get_config(), **own, **{name: getattr(self, name) for name in shared}}

@@ -11,9 +11,9 @@ from types import ModuleType, SimpleNamespace
 def register_layers(package: str, modules: dict[str, str]) -> None:
     """Registers layers with Keras at once, or as soon as something imports Keras.
 
-    Keras looks up the class of a saved layer by its registered name and imports nothing to find it.
-    Importing the classes here would import TensorFlow, which takes seconds. So the registry gets an object
-    that imports the class when Keras restores a layer. Once a class is imported, it takes that place.
+    Keras looks up the class of a saved layer by its registered name and imports nothing to find it. Importing
+    the classes here would import TensorFlow, which takes seconds. So the registry gets an object that imports
+    the class when Keras restores a layer. Once a class is imported, it takes that place.
 
     Args:
         package: name of the package that holds the modules.

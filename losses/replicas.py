@@ -3,24 +3,18 @@
 import tensorflow as tf
 
 
-def global_batch(values):
-    """The values of all replicas, in their order.
+def global_batch(values: tf.Tensor) -> tf.Tensor:
+    """The values of all replicas, in order: `(batch, ...)` to `(global_batch, ...)`.
 
-    Differentiable: a row's gradient is the sum of what all replicas ask of it. Outside of a strategy,
-    and with one replica, it returns the values.
-
-    Args:
-        values: any dtype, shape `(batch, ...)`, the same on every replica.
-
-    Returns:
-        The same dtype, shape `(global_batch, ...)`.
+    The gradient of a row is the sum of its gradients on all replicas. Outside a strategy, and with one
+    replica, the function returns the values.
     """
     context = _context()
     return values if context is None else context.all_gather(values, axis=0)
 
 
-def own_share(values):
-    """The rows of a global batch that are this replica's: `(global_batch, ...)` to `(batch, ...)`."""
+def own_share(values: tf.Tensor) -> tf.Tensor:
+    """The rows of a global batch that belong to this replica: `(global_batch, ...)` to `(batch, ...)`."""
     context = _context()
     if context is None:
         return values
@@ -31,5 +25,5 @@ def own_share(values):
 
 def _context():
     context = tf.distribute.get_replica_context()
-    # There is none in a strategy's scope outside of `run`, where layers are built.
+    # In a strategy's scope outside `run`, where layers are built, there is no context.
     return None if context is None or context.num_replicas_in_sync == 1 else context

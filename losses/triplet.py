@@ -1,65 +1,51 @@
 """Triplets that are mined within the batch."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from .arguments import checked_identities, constructor_arguments, require
-from .distances import pairwise_distances
+from .distance_loss import DistanceLoss
+from .loss_layer import checked_identities, require
 from .replicas import global_batch, own_share
 from .variants import MININGS
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
-class TripletLoss(keras.layers.Layer):
-    """Makes embeddings of one identity nearer to each other than to any other identity.
+class TripletLoss(DistanceLoss):
+    """Brings embeddings of one identity nearer to each other than to any other identity.
 
-    With `d` the distance of two embeddings, an anchor `a`, positives `p` of its identity (but itself)
-    and negatives `n` of others, the loss of one batch is
+    With `d` the distance of two embeddings, an anchor `a`, other embeddings `p` of its identity (positives)
+    and embeddings `n` of other identities (negatives), the loss of one batch is
 
         batch_hard: mean over a of max(0, margin + max over p of d(a, p) - min over n of d(a, n))
         batch_all:  mean over all (a, p, n) of margin + d(a, p) - d(a, n), where that is > 0
 
-    times `weight`. Positives and negatives come from the global batch, whatever the number
-    of replicas; no more memory is used than its distance matrices take.
+    times `weight`. Memory grows with the square of the batch size, also for `batch_all`.
 
-    An anchor without a positive or without a negative has no triplet, and a loss of 0; so has a batch
-    without an active triplet. The original's `batch_hard` makes up for the missing one: an anchor without
-    a positive pushes negatives away, one without a negative costs at least the margin.
-
-    Everything is computed in float32 whatever the dtype policy, and gradients are finite also where
-    two embeddings are the same.
+    An anchor without a positive or without a negative has no triplet and a loss of 0; so has a batch without
+    an active triplet. In the original's `batch_hard` an anchor without a positive pushes negatives away, and
+    one without a negative costs at least the margin.
 
     References:
-    - [FaceNet](https://arxiv.org/abs/1503.03832)
-    - [In Defense of the Triplet Loss](https://arxiv.org/abs/1703.07737)
-    - margin-centre-face, `losses/triplet_loss.py::batch_hard_triplet_loss` and
-      `::batch_all_triplet_loss`; `train_triplet.py` for the defaults, and for normalising first
+        - [FaceNet](https://arxiv.org/abs/1503.03832)
+        - [In Defense of the Triplet Loss](https://arxiv.org/abs/1703.07737)
+        - margin-centre-face, `losses/triplet_loss.py::batch_hard_triplet_loss` and
+          `::batch_all_triplet_loss`; `train_triplet.py` for the defaults, and for normalising first
 
     Args:
         mining: `"batch_hard"` or `"batch_all"`. Defaults to `"batch_hard"`.
-        margin: float >= 0, of the distance. Defaults to `0.3`.
-        weight: float >= 0. Defaults to `10.0`.
-        squared: bool, for squared distances. Defaults to `False`.
-        normalise: bool, whether embeddings are brought to length 1 first. Defaults to `True`.
-        **kwargs: of `keras.layers.Layer`.
-
-    Call arguments:
-        embeddings: float, shape `(batch, dim)`; as many on every replica.
-        identities: int, shape `(batch,)`.
-        margin: float or scalar tensor >= 0 in place of the constructor's.
+        margin: margin of the distance, at least 0. Defaults to `0.3`.
+        weight: factor of the loss, at least 0. Defaults to `10.0`.
+        squared: whether distances are squared. Defaults to `False`.
+        normalise: see `DistanceLoss`, as for `**kwargs`. Defaults to `True`.
 
     Returns:
-        dict of float32, each of shape `(batch,)`, one entry per anchor:
-        `loss`: `weight` times the next;
-        `triplet`: the loss above is its mean over the global batch;
-        `hardest_positive`, `hardest_negative`: distances, 0 where there is none;
-        `active`: its mean over the global batch is the share of triplets with a loss > 0, of
-        anchors for `batch_hard`.
-
-    Raises:
-        ValueError: an argument is out of range, or the identities are not integers.
+        dict of float32 tensors of shape `(batch,)`, one entry per anchor: `loss`, `weight` times `triplet`;
+        `triplet`, whose mean over the global batch is the formula above; `hardest_positive` and
+        `hardest_negative`, distances, 0 where there is none; `active`, whose mean over the global batch is
+        the share of triplets with a loss > 0 (of anchors for `batch_hard`).
 
     Example:
 
@@ -69,31 +55,30 @@ class TripletLoss(keras.layers.Layer):
     [0.0, 0.5, 0.0]
     """
 
-    # A part of a batch lacks the pairs with the other parts.
-    needs_whole_batch = True
-
-    def __init__(self, mining="batch_hard", margin=0.3, weight=10.0, squared=False, normalise=True, **kwargs):
-        super().__init__(**{**kwargs, "autocast": False})
+    def __init__(
+        self,
+        mining: str = "batch_hard",
+        margin: float = 0.3,
+        weight: float = 10.0,
+        squared: bool = False,
+        normalise: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(margin, normalise, **kwargs)
         require(mining in MININGS, "mining", f"one of {', '.join(MININGS)}", mining)
-        require(margin >= 0, "margin", "a number >= 0", margin)
         require(weight >= 0, "weight", "a number >= 0", weight)
         self.mining = mining
-        self.margin = margin
         self.weight = weight
         self.squared = squared
-        self.normalise = normalise
 
-    def call(self, embeddings, identities, margin=None):
-        embeddings = tf.cast(embeddings, tf.float32)
+    def call(self, embeddings: Any, identities: Any, margin: Any = None) -> dict[str, tf.Tensor]:
         identities = checked_identities(identities)
         margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
-        if self.normalise:
-            embeddings = tf.math.l2_normalize(embeddings, axis=1)
-        # Rows are this replica's anchors, columns the embeddings of all.
-        distances = own_share(pairwise_distances(global_batch(embeddings), self.squared))
-        everyone = global_batch(identities)
-        same = identities[:, None] == everyone[None, :]
-        itself = own_share(tf.cast(tf.eye(tf.size(everyone)), tf.bool))
+        # Rows are the anchors of this replica, columns are all embeddings.
+        distances = own_share(self.global_distances(embeddings, self.squared))
+        all_identities = global_batch(identities)
+        same = identities[:, None] == all_identities[None, :]
+        itself = own_share(tf.cast(tf.eye(tf.size(all_identities)), tf.bool))
         positives, negatives = same & ~itself, ~same
 
         hardest_positive = tf.reduce_max(tf.where(positives, distances, 0.0), axis=1)
@@ -106,33 +91,32 @@ class TripletLoss(keras.layers.Layer):
             candidates = tf.cast(num_triplets > 0, tf.float32)
         else:
             triplet, active = _all_triplets(distances, positives, negatives, margin)
-            triplet *= _per_sample(active)
+            triplet *= _mean_factor(active)
             candidates = num_triplets
-        return {
-            "loss": self.weight * triplet,
-            "triplet": triplet,
-            "hardest_positive": hardest_positive,
-            "hardest_negative": tf.where(tf.reduce_any(negatives, axis=1), hardest_negative, 0.0),
-            "active": active * _per_sample(candidates),
-        }
-
-    def get_config(self):
-        return {**super().get_config(), **constructor_arguments(self)}
+        return self.with_loss(
+            {
+                "loss": self.weight * triplet,
+                "triplet": triplet,
+                "hardest_positive": hardest_positive,
+                "hardest_negative": tf.where(tf.reduce_any(negatives, axis=1), hardest_negative, 0.0),
+                "active": active * _mean_factor(candidates),
+            }
+        )
 
 
 def _all_triplets(distances, positives, negatives, margin):
-    """Sum of every anchor's losses > 0, and how many there are; both float32 `(batch,)`."""
+    """Sum and number of each anchor's losses > 0; both float32 `(batch,)`."""
     known = tf.stop_gradient(distances)
-    # A triplet is active where its negative is nearer than its positive reaches.
+    # A triplet is active if its negative is nearer than its positive plus the margin.
     reach = tf.where(positives, known + margin, -math.inf)
     nearness = tf.where(negatives, known, math.inf)
     num_columns = tf.shape(distances)[1]
-    of_positive = tf.searchsorted(tf.sort(nearness), reach, side="left")
-    of_negative = num_columns - tf.searchsorted(tf.sort(reach), nearness, side="right")
-    # The counts are constant wherever the loss has a gradient, so that it is linear in the distances:
-    # no (batch, batch, batch) is needed.
-    active = tf.reduce_sum(tf.cast(of_positive, tf.float32), axis=1)
-    weights = tf.cast(of_positive - of_negative, tf.float32)
+    num_per_positive = tf.searchsorted(tf.sort(nearness), reach, side="left")
+    num_per_negative = num_columns - tf.searchsorted(tf.sort(reach), nearness, side="right")
+    # The counts are constant wherever the loss has a gradient, so the sum is linear in the distances and
+    # needs no (batch, batch, batch).
+    active = tf.reduce_sum(tf.cast(num_per_positive, tf.float32), axis=1)
+    weights = tf.cast(num_per_positive - num_per_negative, tf.float32)
     return tf.reduce_sum(weights * distances, axis=1) + margin * active, active
 
 
@@ -140,7 +124,7 @@ def _count(mask):
     return tf.reduce_sum(tf.cast(mask, tf.float32), axis=1)
 
 
-def _per_sample(counts):
-    """What turns a sum over `counts` things into a mean over the global batch; 0 for no things."""
+def _mean_factor(counts):
+    """Factor that turns the mean over the batch of sums over `counts` items into the mean over all items."""
     counts = global_batch(counts)
     return tf.math.divide_no_nan(tf.cast(tf.size(counts), tf.float32), tf.reduce_sum(counts))

@@ -1,72 +1,45 @@
-"""Which losses with centres there are. Imports nothing, so that command lines can name them at once."""
+"""Names, arguments and sizes of the losses, for code that must not import TensorFlow."""
 
-# By the command line's name: module and class; which of its constructor's arguments flags may give; and
-# those that the name itself gives.
+import math
+from typing import Any, NamedTuple
+
+
+class LossVariant(NamedTuple):
+    """A loss with centres: where it is, which arguments flags may set, and which the name itself sets."""
+
+    module: str
+    layer: str
+    arguments: tuple[str, ...] = ("margin", "scale")
+    fixed: dict[str, Any] = {}  # noqa: RUF012
+
+
+# A new loss is a new module and a row here.
 LOSSES = {
-    "angular_centre": {
-        "module": ".angular_centre",
-        "class": "AngularCentreLoss",
-        "arguments": ("margin", "scale", "centre_weight"),
-        "fixed": {},
-    },
-    "arcface": {
-        "module": ".arcface",
-        "class": "ArcFaceLoss",
-        "arguments": ("margin", "scale"),
-        "fixed": {},
-    },
-    "cosface": {
-        "module": ".cosface",
-        "class": "CosFaceLoss",
-        "arguments": ("margin", "scale"),
-        "fixed": {},
-    },
-    "combined": {
-        "module": ".combined_margin",
-        "class": "CombinedMarginLoss",
-        "arguments": ("margin", "scale", "margin_a", "margin_b"),
-        "fixed": {},
-    },
-    "softmax": {
-        "module": ".softmax",
-        "class": "SoftmaxLoss",
-        "arguments": (),
-        "fixed": {"normalise_centres": False},
-    },
-    "normalised_softmax": {
-        "module": ".softmax",
-        "class": "SoftmaxLoss",
-        "arguments": (),
-        "fixed": {"normalise_centres": True},
-    },
-    "margin": {
-        "module": ".margin",
-        "class": "MarginLoss",
-        "arguments": (),
-        "fixed": {},
-    },
-    "sub_centre": {
-        "module": ".sub_centre",
-        "class": "SubCentreLoss",
-        "arguments": ("margin", "scale", "num_sub_centres"),
-        "fixed": {},
-    },
-    "adaface": {
-        "module": ".adaface",
-        "class": "AdaFaceLoss",
-        "arguments": ("margin", "scale"),
-        "fixed": {},
-    },
-    "magface": {
-        "module": ".magface",
-        "class": "MagFaceLoss",
-        "arguments": ("margin", "scale"),
-        "fixed": {},
-    },
+    "angular_centre": LossVariant(
+        ".angular_centre", "AngularCentreLoss", ("margin", "scale", "centre_weight")
+    ),
+    "arcface": LossVariant(".arcface", "ArcFaceLoss"),
+    "cosface": LossVariant(".cosface", "CosFaceLoss"),
+    "combined": LossVariant(
+        ".combined_margin", "CombinedMarginLoss", ("margin", "scale", "margin_a", "margin_b")
+    ),
+    "softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": False}),
+    "normalised_softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": True}),
+    "margin": LossVariant(".margin", "MarginLoss", ()),
+    "sub_centre": LossVariant(".sub_centre", "SubCentreLoss", ("margin", "scale", "num_sub_centres")),
+    "adaface": LossVariant(".adaface", "AdaFaceLoss"),
+    "magface": LossVariant(".magface", "MagFaceLoss"),
 }
 
-# All that flags may give to one or the other.
-ARGUMENTS = tuple(dict.fromkeys(name for loss in LOSSES.values() for name in loss["arguments"]))
+# Every argument that flags may set.
+ARGUMENTS = tuple(dict.fromkeys(name for loss in LOSSES.values() for name in loss.arguments))
+# Arguments of all losses.
+COMMON_ARGUMENTS = ("label_smoothing", "sample_rate", "sharded")
 
-# Of `losses.triplet.TripletLoss`.
+# Kinds of mining in `TripletLoss`.
 MININGS = ("batch_hard", "batch_all")
+
+
+def num_sampled(num_centres: int, sample_rate: float) -> int:
+    """Number of centres in a sample: `ceil(sample_rate * num_centres)`, without the error of the product."""
+    return math.ceil(round(sample_rate * num_centres, 6))  # 0.1 * 30 is a little over 3

@@ -10,8 +10,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from losses.checkpoint_layout import save_as, save_transposed
 from losses.shards import Shards
-from losses.transposed import save_as, save_transposed
 from training.optimizers import MomentumSGD, apply_momentum
 
 Gradients = list[tf.Tensor]
@@ -95,7 +95,7 @@ class SampledCentres(WholeCentres):
             )
         self._place, self._decay, whole = _find_centres(head, variables, decayed_variables, weight_decay)
         super().__init__(variables, whole)
-        head.follow(lambda: tf.convert_to_tensor(optimizer.iterations))
+        head.set_sampling_step(lambda: tf.convert_to_tensor(optimizer.iterations))
         save_transposed(optimizer.momentums[self._place])
 
     def to_dense(self, gradients):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import readable_size
+from losses.variants import num_sampled
 
 if TYPE_CHECKING:
     import keras
@@ -137,9 +138,9 @@ def centre_memory(
         num_shards: number of devices that share the centres; each has logits of the global batch.
     """
     num_held = math.ceil(num_centres / num_shards)
-    num_sampled = math.ceil(round(sample_rate * num_held, 6))
-    logits = _FLOAT * num_sampled * batch_size * num_shards
-    return CentreMemory(_FLOAT * num_held * dim, _FLOAT * num_sampled * dim, logits)
+    num_seen = num_sampled(num_held, sample_rate)
+    logits = _FLOAT * num_seen * batch_size * num_shards
+    return CentreMemory(_FLOAT * num_held * dim, _FLOAT * num_seen * dim, logits)
 
 
 def require_memory(

@@ -376,7 +376,7 @@ class LossOptions:
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
-        takes = LOSSES[self.loss]["arguments"]
+        takes = LOSSES[self.loss].arguments
         for name in ARGUMENTS:
             if getattr(self, name) is not None and name not in takes:
                 yield f"--loss {self.loss} has no {name}. It takes: {', '.join(takes) or 'no arguments'}."
@@ -385,7 +385,7 @@ class LossOptions:
 
     @property
     def has_margin(self) -> bool:
-        return "margin" in LOSSES[self.loss]["arguments"]
+        return "margin" in LOSSES[self.loss].arguments
 
     def arguments(self) -> dict[str, Any]:
         """Those of `losses.build.build_loss`; `None` stands for the loss's own default."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from losses.distances import pairwise_distances
+from losses.distance_loss import pairwise_distances
 
 
 def embeddings_with_twins():

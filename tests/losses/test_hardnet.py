@@ -1,9 +1,8 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from losses.distances import pairwise_distances
+from losses.distance_loss import pairwise_distances
 from losses.hardnet import HardNetLoss
 from tests.losses import references
 from tests.losses.helpers import (
@@ -83,23 +82,10 @@ def test_without_a_negative_there_is_no_loss(identities):
     np.testing.assert_array_equal(gradients, 0)
 
 
-def test_gradients_where_embeddings_are_the_same_or_zero():
-    embeddings = np.zeros((8, 3), np.float32)
-    embeddings[2:5] = 1.0
-    terms, gradients = terms_and_gradients(HardNetLoss(), embeddings, np.tile(np.arange(4), 2))
-    assert np.isfinite(terms["loss"]).all()
-    assert np.isfinite(gradients).all()
-
-
 @pytest.mark.parametrize("identities", [[0, 1, 1, 0], [0, 0, 0]])
 def test_halves_that_are_no_pairs(identities):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="expected two equal halves"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="identities"):
         HardNetLoss()(random_embeddings(len(identities)), np.array(identities))
-
-
-def test_bad_margin():
-    with pytest.raises(ValueError, match="margin: expected a number >= 0, received -1"):
-        HardNetLoss(margin=-1)
 
 
 def test_two_replicas_equal_one_device(two_replicas):
@@ -109,25 +95,3 @@ def test_two_replicas_equal_one_device(two_replicas):
     for name, term in expected.items():
         np.testing.assert_allclose(received[name], term, rtol=1e-5, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(gradients, expected_gradients, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_float32_inside_whatever_the_policy(dtype):
-    coarse = tf.cast(random_embeddings(), dtype)
-    for given, same in ((random_embeddings(), random_embeddings()), (coarse, tf.cast(coarse, tf.float32))):
-        expected = HardNetLoss()(same, SOME_TWICE)["loss"]
-        received = HardNetLoss(dtype=f"mixed_{dtype}")(given, SOME_TWICE)["loss"]
-        assert received.dtype == tf.float32
-        np.testing.assert_array_equal(received, expected)
-
-
-def test_round_trip(tmp_path):
-    embeddings, identities = keras.Input((4,)), keras.Input((), dtype="int32")
-    layer = HardNetLoss(margin=0.4, normalise=False)
-    keras.Model([embeddings, identities], layer(embeddings, identities)).save(tmp_path / "loss.keras")
-    loaded = keras.saving.load_model(tmp_path / "loss.keras", safe_mode=True)
-    inputs = [tf.constant(random_embeddings()), tf.constant(SOME_TWICE)]
-    for name, term in layer(*inputs).items():
-        np.testing.assert_array_equal(loaded(inputs)[name], term)
-    assert not np.allclose(HardNetLoss(margin=0.4)(*inputs)["loss"], layer(*inputs)["loss"])
-    assert not np.allclose(HardNetLoss(normalise=False)(*inputs)["loss"], layer(*inputs)["loss"])

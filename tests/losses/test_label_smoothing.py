@@ -5,11 +5,10 @@ from losses.build import build_loss
 from losses.cosines import softmax_cross_entropy
 from losses.margin import MarginLoss
 from tests.losses import references
+from tests.losses.cases import CENTRE_CASES, parametrize, random_batch
 from tests.losses.helpers import numeric_gradient, terms_and_gradients
-from tests.losses.test_margin_losses import CASES, built, random_batch
 
-SMOOTHED = [name for name in CASES if name != "margin"]
-every_smoothed_loss = pytest.mark.parametrize("case", [CASES[name] for name in SMOOTHED], ids=SMOOTHED)
+every_smoothed_loss = parametrize({name: case for name, case in CENTRE_CASES.items() if name != "margin"})
 
 
 def smoothed(logits, identities, share=0.2):
@@ -34,7 +33,7 @@ def test_cross_entropy(spread, share):
 @every_smoothed_loss
 def test_against_numpy(case, monkeypatch):
     embeddings, identities = random_batch()
-    layer = built(case, label_smoothing=0.2)
+    layer = case.built(label_smoothing=0.2)
     centres = layer.centres.numpy().astype(np.float64)
     # The reference of the loss, with this cross-entropy in place of its own.
     monkeypatch.setattr(references, "cross_entropy", smoothed)
@@ -42,14 +41,14 @@ def test_against_numpy(case, monkeypatch):
     terms, to_embeddings, _ = terms_and_gradients(layer, embeddings, identities)
     np.testing.assert_allclose(terms["loss"], expected, rtol=2e-5)
     assert np.isfinite(to_embeddings).all()
-    plain = built(case)(embeddings, identities)
+    plain = case.built()(embeddings, identities)
     assert np.abs(terms["cross_entropy"] - plain["cross_entropy"]).max() > 0.01
     np.testing.assert_array_equal(terms["accuracy"], plain["accuracy"])
 
 
 def test_gradient(monkeypatch):
     embeddings, identities = random_batch(batch=5, seed=2)
-    layer = built(CASES["arcface"], label_smoothing=0.2)
+    layer = CENTRE_CASES["arcface"].built(label_smoothing=0.2)
     centres = layer.centres.numpy().astype(np.float64)
     monkeypatch.setattr(references, "cross_entropy", smoothed)
     _, to_embeddings, _ = terms_and_gradients(layer, embeddings, identities)
@@ -62,7 +61,7 @@ def test_gradient(monkeypatch):
 
 @every_smoothed_loss
 def test_kept_in_the_configuration(case):
-    layer = built(case, label_smoothing=0.3)
+    layer = case.built(label_smoothing=0.3)
     assert type(layer).from_config(layer.get_config()).label_smoothing == 0.3
 
 
@@ -73,11 +72,11 @@ def test_by_name():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_out_of_range(share):
-    with pytest.raises(ValueError, match=r"label_smoothing: expected a number in \[0, 1\), received"):
+    with pytest.raises(ValueError, match="label_smoothing"):
         build_loss("softmax", 9, label_smoothing=share)
 
 
 def test_without_a_softmax():
-    with pytest.raises(ValueError, match=r"label_smoothing: expected 0, as there is no softmax, received"):
+    with pytest.raises(ValueError, match=r"label_smoothing: .* 0\.1"):
         build_loss("margin", 9, label_smoothing=0.1)
     assert MarginLoss.from_config(MarginLoss(9).get_config()).num_identities == 9

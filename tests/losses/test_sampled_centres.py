@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from losses.arcface import ArcFaceLoss
 from losses.build import build_loss
-from losses.identity_sample import identity_sample
+from losses.sampling import sample_identities
 from losses.variants import LOSSES
 from tests.losses.helpers import terms_and_gradients, terms_and_gradients_on_replicas
 
@@ -16,7 +16,7 @@ BATCH_IDENTITIES = np.array([7, 3, 7, 49, 0, 3], np.int32)
 
 
 def sample(identities=BATCH_IDENTITIES, rate=0.3, seed=1, step=0, num_identities=IDENTITIES):
-    ids, places = identity_sample(tf.constant(identities), num_identities, rate, seed, step)
+    ids, places = sample_identities(tf.constant(identities), num_identities, rate, seed, step)
     return ids.numpy(), places.numpy()
 
 
@@ -46,7 +46,7 @@ def test_a_sample_is_a_function_of_seed_and_step():
 
 
 def test_others_are_drawn_evenly():
-    draw = tf.function(lambda step: identity_sample(BATCH_IDENTITIES, IDENTITIES, 0.3, 1, step)[0])
+    draw = tf.function(lambda step: sample_identities(BATCH_IDENTITIES, IDENTITIES, 0.3, 1, step)[0])
     counts = np.zeros(IDENTITIES)
     for step in tf.range(2000):
         counts[draw(step).numpy()[4:]] += 1
@@ -71,7 +71,7 @@ def test_rounding_adds_no_identity():
 @pytest.mark.parametrize("name", LOSSES)
 def test_equals_the_loss_of_the_sampled_centres_alone(name):
     layer = sampled_layer(name)
-    layer.follow(lambda: tf.constant(4))
+    layer.set_sampling_step(lambda: tf.constant(4))
     ids, places = sample(step=4)
     per_identity = layer.centres_shape[1] // IDENTITIES
     rows = (ids[:, None] * per_identity + np.arange(per_identity)).ravel()
@@ -127,7 +127,6 @@ def test_rate_1_is_the_dense_path():
             assert all(np.array_equal(one[name], two[name]) for name in one)
         else:
             np.testing.assert_array_equal(one, two)
-    assert layer.sampled_variables == []
     assert tuple(layer.centres.shape) == layer.centres_shape == (DIM, IDENTITIES)
 
 
@@ -153,6 +152,7 @@ def test_replicas_see_one_sample_of_the_global_batch(two_replicas):
 def test_serialises():
     layer = ArcFaceLoss(IDENTITIES, sample_rate=0.2, seed=3)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert (copy.sample_rate, copy.seed) == (0.2, 3)
     for head in (layer, copy):
         head.build((None, DIM))
     np.testing.assert_array_equal(
@@ -162,10 +162,10 @@ def test_serialises():
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.1])
 def test_rate_out_of_range(rate):
-    with pytest.raises(ValueError, match=r"sample_rate: expected a share in \(0, 1\], received"):
+    with pytest.raises(ValueError, match="sample_rate"):
         build_loss("arcface", IDENTITIES, sample_rate=rate)
 
 
 def test_identity_out_of_range():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="expected values in"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="identities"):
         sampled_layer("arcface")(embeddings(), np.full(BATCH, IDENTITIES, np.int32))

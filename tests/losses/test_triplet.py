@@ -2,7 +2,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -124,24 +123,13 @@ def test_anchor_without_a_positive(mining):
 
 
 @pytest.mark.parametrize("mining", MININGS)
-@pytest.mark.parametrize("margin", [0.0, 0.3])
-def test_gradients_where_embeddings_are_the_same_or_zero(mining, margin):
-    embeddings = np.zeros((6, 4), np.float32)
-    embeddings[2:4] = 1.0
-    layer = TripletLoss(mining, margin)
-    terms, gradients = terms_and_gradients(layer, embeddings, np.array([0, 0, 1, 1, 0, 1]))
-    assert np.isfinite(terms["loss"]).all()
-    assert np.isfinite(gradients).all()
-
-
-@pytest.mark.parametrize("mining", MININGS)
 def test_a_triplet_at_its_margin_is_not_active(mining):
     terms = TripletLoss(mining, margin=0.0)(np.ones((6, 4), np.float32), np.repeat([0, 1], 3))
     np.testing.assert_array_equal(terms["active"], 0)
 
 
 @pytest.mark.parametrize("mining", MININGS)
-def test_what_is_not_a_number_is_not_hidden(mining):
+def test_nan_is_not_hidden(mining):
     embeddings, identities = random_batch(np.repeat(np.arange(3), 3))
     embeddings[4, 0] = np.nan
     assert np.isnan(TripletLoss(mining)(embeddings, identities)["loss"]).any()
@@ -159,54 +147,15 @@ def test_two_replicas_equal_one_device(two_replicas, mining, identities):
     for name, term in expected.items():
         np.testing.assert_allclose(received[name], term, rtol=1e-5, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
-    # Each half by itself is another loss.
+    # The loss of each half differs.
     alone = layer(embeddings[:4], identities[:4])["hardest_negative"]
     assert not np.allclose(alone, expected["hardest_negative"][:4])
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("mining", MININGS)
-def test_float32_inside_whatever_the_policy(dtype, mining):
-    embeddings, _ = random_batch([0, 1, 2, 3, 4, 5, 6, 7])
-    identities = np.array([998, 999, 998, 999, 1000, 1001, 1000, 1001])
-    coarse = tf.cast(embeddings, dtype)
-    for given, same in ((embeddings, embeddings), (coarse, tf.cast(coarse, tf.float32))):
-        expected = TripletLoss(mining, margin=1.0)(same, identities)
-        received = TripletLoss(mining, margin=1.0, dtype=f"mixed_{dtype}")(given, identities)
-        for name, term in expected.items():
-            assert received[name].dtype == tf.float32
-            np.testing.assert_array_equal(received[name], term)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"mining": "semi_hard"}, "mining: expected one of batch_hard, batch_all, received semi_hard"),
-        ({"margin": -0.1}, "margin: expected a number >= 0, received -0.1"),
-        ({"weight": -1}, "weight: expected a number >= 0, received -1"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        TripletLoss(**arguments)
-
-
-def test_labels_that_are_no_integers():
-    with pytest.raises(ValueError, match="identities: expected integers, received float32"):
-        TripletLoss()(np.ones((2, 4), np.float32), np.array([0.0, 1.0], np.float32))
-
-
-def test_round_trip(tmp_path):
-    embeddings, identities = keras.Input((6,)), keras.Input((), dtype="int32")
-    layer = TripletLoss("batch_all", margin=0.7, weight=2.0, squared=True, normalise=False)
-    keras.Model([embeddings, identities], layer(embeddings, identities)).save(tmp_path / "loss.keras")
-    loaded = keras.saving.load_model(tmp_path / "loss.keras", safe_mode=True)
-    inputs = [tf.constant(values) for values in random_batch([0, 0, 1, 1, 2, 2])]
-    expected = layer(*inputs)
-    default = TripletLoss()(*inputs)
-    for name, term in expected.items():
-        np.testing.assert_array_equal(loaded(inputs)[name], term)
-        assert not np.allclose(default[name], term)
+@pytest.mark.parametrize(("argument", "value"), [("mining", "semi_hard"), ("weight", -1)])
+def test_bad_arguments(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}: .* {value}"):
+        TripletLoss(**{argument: value})
 
 
 MEMORY = """

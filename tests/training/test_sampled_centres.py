@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from losses.arcface import ArcFaceLoss
 from losses.build import build_loss
-from losses.identity_sample import identity_sample
+from losses.sampling import sample_identities
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD
 from training.trainer import StepOptions, Trainer
@@ -41,7 +41,7 @@ def batch(step):
 
 
 def sample(step, rate=0.3):
-    return identity_sample(batch(step)[1], IDENTITIES, rate, 1, step)[0].numpy()
+    return sample_identities(batch(step)[1], IDENTITIES, rate, 1, step)[0].numpy()
 
 
 def columns(trainer):

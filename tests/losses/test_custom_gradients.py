@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from losses.products import cross_entropy, products, unit_products
+from losses.custom_gradients import cross_entropy, inner_products, unit_products
 
 
 def values_and_gradients(function, *sources):
@@ -35,11 +35,11 @@ def test_unit_products(dim, compiled):
     assert np.abs(received[2][:, 2:4]).max() > 1e4  # the gradient of the product alone
 
 
-def test_products():
+def test_inner_products():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(4, 5)), rng.normal(size=(5, 9))
     for one, other in zip(
-        values_and_gradients(products, *sources), values_and_gradients(tf.matmul, *sources), strict=True
+        values_and_gradients(inner_products, *sources), values_and_gradients(tf.matmul, *sources), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 

@@ -1,0 +1,68 @@
+"""Variables that checkpoints hold in another layout than memory does."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+# The name under which `tf.train.Checkpoint` keeps the value of a variable.
+_KEY = "VARIABLE_VALUE"
+
+
+def save_as(
+    variable: keras.Variable,
+    shape: tuple[int, ...],
+    read: Callable[[], tf.Tensor],
+    write: Callable[[tf.Tensor], object],
+) -> None:
+    """Makes `tf.train.Checkpoint` save and restore another tensor in place of a variable's value.
+
+    `_serialize_to_tensors` and `_restore_from_tensors` are private: TensorFlow has no public way to change
+    how a variable of an optimizer or a layer is saved without changing its key in the checkpoint.
+    `tests/losses/test_checkpoint_layout.py` fails if they go away.
+
+    Args:
+        variable: float32, mirrored over replicas or not.
+        shape: shape of the saved tensor.
+        read: returns the tensor to save.
+        write: takes the restored tensor.
+    """
+    stored = variable.value
+    first = getattr(stored, "values", (stored,))[0]  # a mirrored variable has one copy per replica
+    # TensorFlow's class for a value that is read later. Restoring asks for it, too, but does not read it.
+    deferred = type(first._serialize_to_tensors()[_KEY])
+
+    def serialize():
+        return {_KEY: deferred(read, first.dtype, first.device)}
+
+    def restore(tensors):
+        value = tensors[_KEY]
+        if tuple(value.shape) != tuple(shape):
+            raise ValueError(
+                f"{variable.path}: expected shape {tuple(shape)}, the checkpoint has {tuple(value.shape)}"
+            )
+        write(value)
+
+    # TensorFlow looks these up on the object before its class, as it does for objects from SavedModels.
+    stored._serialize_to_tensors = serialize
+    stored._restore_from_tensors = restore
+
+
+def save_transposed(variable: keras.Variable) -> None:
+    """Makes `tf.train.Checkpoint` transpose a matrix when it saves and restores it.
+
+    Sampled centres are rows in memory, because rows are gathered and scattered about five times as fast as
+    columns. In checkpoints they stay columns, so runs with and without samples read each other's.
+
+    Args:
+        variable: two-dimensional, mirrored over replicas or not.
+    """
+    copies = getattr(variable.value, "values", (variable.value,))
+
+    def write(value):
+        value = tf.transpose(value)
+        for copy in copies:
+            copy.assign(value)
+
+    shape = tuple(variable.shape)[::-1]
+    save_as(variable, shape, lambda: tf.transpose(copies[0].read_value_no_copy()), write)

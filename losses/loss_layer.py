@@ -1,0 +1,94 @@
+"""Base of all loss layers, and checks of their arguments."""
+
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class LossLayer(keras.layers.Layer):
+    """Base of all losses, called as `layer(embeddings, identities)`.
+
+    The mean of `loss` is also in `layer.losses`, where `keras.Model.fit` finds it. Everything is computed in
+    float32 under every dtype policy, and gradients are finite for every embedding.
+
+    A subclass returns its terms through `with_loss`, and keeps the arguments of its constructor as attributes
+    of the same names.
+
+    Args:
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        embeddings: float, shape `(batch, dim)`. They need not have unit length.
+        identities: int, shape `(batch,)`.
+        margin: overrides the constructor's margin, for a margin that grows during training. Losses without a
+            margin do not take it.
+
+    Returns:
+        dict of float32 tensors of shape `(batch,)`. `loss` is the value to minimise; each class lists the
+        others.
+
+    Raises:
+        ValueError: an argument is out of range, or the identities are not integers.
+
+    Example:
+
+    >>> layer = ArcFaceLoss(num_identities=10)
+    >>> terms = layer(np.ones((4, 8), "float32"), np.array([0, 1, 2, 9]))
+    >>> terms["loss"].shape
+    TensorShape([4])
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Keras would cast the embeddings to the policy's compute dtype. Eight bits of mantissa cannot tell
+        # angles near a centre apart.
+        super().__init__(**{**kwargs, "autocast": False})
+
+    def with_loss(self, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Adds the mean loss to `layer.losses` and returns the terms."""
+        self.add_loss(tf.reduce_mean(terms["loss"]))
+        return terms
+
+    def get_config(self) -> dict[str, Any]:
+        classes = type(self).__mro__
+        names = {
+            name
+            for base in classes[: classes.index(LossLayer)]
+            for name in inspect.signature(base.__init__).parameters
+        }
+        own = {name: getattr(self, name) for name in sorted(names - {"self", "kwargs"})}
+        return {**super().get_config(), **own}
+
+
+def require(condition: bool, name: str, expected: str, received: Any) -> None:
+    """Raises a `ValueError` that names the argument, unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, received {received}")
+
+
+def checked_identities(identities: Any, num_identities: int | None = None) -> tf.Tensor:
+    """Identities as an int32 tensor.
+
+    Args:
+        identities: int, shape `(batch,)`.
+        num_identities: upper limit of the identities, at least 1. Without it their range is not checked.
+
+    Raises:
+        ValueError: the identities are not integers. tf.errors.InvalidArgumentError: an identity is outside
+        `[0, num_identities)`.
+    """
+    identities = tf.convert_to_tensor(identities)
+    if not identities.dtype.is_integer:
+        raise ValueError(f"identities: expected integers, received {identities.dtype.name}")
+    if num_identities is None:
+        return tf.cast(identities, tf.int32)
+    in_range = tf.reduce_all((identities >= 0) & (identities < num_identities))
+    # Some devices read zeros out of range, and the loss would silently be wrong.
+    check = tf.debugging.Assert(
+        in_range,
+        [f"identities: expected values in [0, {num_identities}), received", identities],
+        summarize=1024,
+    )
+    with tf.control_dependencies([check]):  # check before anything is looked up
+        return tf.identity(tf.cast(identities, tf.int32))
