@@ -5,15 +5,14 @@ import numpy as np
 import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
-from nets.backbone import Backbone
-from nets.decay import decayed_variables
+from nets.backbone import Backbone, decayed_variables
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir
 from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
-# Of the original's decay, by the last part of a variable's name: see `nets.decay`.
+# Of the original's decay, by the last part of a variable's name: see `nets.backbone.decayed_variables`.
 _DECAYED = ("kernel", "gamma", "alphas", "alpha", "embedding_weights")
 
 

@@ -100,7 +100,7 @@ def train_on(strategy, args):
     import tensorflow as tf
 
     from losses.angular_centre import AngularCentreLoss
-    from nets.decay import decayed_variables
+    from nets.backbone import decayed_variables
     from nets.layers.batch_norm import synchronise_batch_norm
     from training.optimizers import MomentumSGD
     from training.trainer import StepOptions, Trainer

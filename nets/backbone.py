@@ -1,38 +1,43 @@
 """Backbones by name: build one with initial weights, or load one from any file."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 
+from .layers.batch_norm import BatchNorm
+from .layers.prelu import PReLU
 from .variants import find_variant
+
+_DENSE_NAMES = ("E_DenseLayer", "fc")  # in the original, in InsightFace's nets
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class Backbone(keras.Model):
-    """A net from normalised faces to embeddings, which knows how it was built.
+    """A network from normalised faces to embeddings that knows how it was built.
 
-    Its configuration is its name and few numbers, so that whatever holds its weights (a Keras
-    file, a training checkpoint, a SavedModel) can say in a line which net they are of.
+    Its configuration is its name and a few numbers, so that a Keras file, a training checkpoint or a
+    SavedModel can describe the architecture in one line of JSON.
 
-    | name | what |
+    | name | architecture |
     |---|---|
     | `ir50`, `se_ir50`; 32, 50, 100, 152 | the original's LResNet-E-IR, `nets.resnet_ir` |
-    | `wide_ir50`, `wide_se_ir50`; 50, 101, 152 | its models B and C: units put out 4 times their filters |
+    | `wide_ir50`, `wide_se_ir50`; 50, 101, 152 | its models B and C: units with 4 times the output channels |
     | `gn_ir50` and so on | its model A: wide, with group normalisation |
     | `renorm_ir50` and so on | wide, with batch renormalisation |
     | `iresnet50`; 18, 34, 50, 100, 200 | InsightFace's own, `nets.iresnet` |
     | `vgg16`, `vgg19`, `resnet50`, `resnet101`, `resnet152` | ImageNet's, `nets.imagenet_net` |
 
     Args:
-        architecture: str, a name of `nets.variants.VARIANTS`.
+        architecture: a name of `nets.variants.VARIANTS`.
         image_size: `(height, width)`. Defaults to `(112, 112)`.
-        embedding_size: int > 0. Defaults to `512`.
-        keep_prob: float in `(0, 1]`, what dropout keeps. Defaults to that of the architecture.
-        seed: int, of the initial weights and of dropout. Defaults to `0`.
-        dtype: dtype policy of the layers, e.g. `"mixed_bfloat16"`. Defaults to `"float32"`.
-        **options: further arguments of the builder, such as `random_final_gamma`.
+        embedding_size: greater than 0. Defaults to `512`.
+        keep_prob: in `(0, 1]`, the share that dropout keeps. Defaults to that of the architecture.
+        seed: the initial weights and dropout masks follow from it and the names of the layers.
+        dtype: dtype policy of the layers, such as `"mixed_bfloat16"`. Defaults to `"float32"`.
+        **options: further arguments of the architecture's function, such as `random_final_gamma`.
 
     Call arguments:
         images: float32 `(batch, *image_size, 3)`, BGR, `(pixel - 127.5) / 128`.
@@ -42,7 +47,7 @@ class Backbone(keras.Model):
         float32 `(batch, embedding_size)`, not normalised.
 
     Raises:
-        ValueError: an unknown name, or an argument that the net does not take.
+        ValueError: the name is unknown, or the architecture does not take an argument.
 
     Example:
 
@@ -52,14 +57,14 @@ class Backbone(keras.Model):
 
     def __init__(
         self,
-        architecture,
-        image_size=(112, 112),
-        embedding_size=512,
-        keep_prob=None,
-        seed=0,
-        dtype="float32",
-        **options,
-    ):
+        architecture: str,
+        image_size: Sequence[int] = (112, 112),
+        embedding_size: int = 512,
+        keep_prob: float | None = None,
+        seed: int = 0,
+        dtype: Any = "float32",
+        **options: Any,
+    ) -> None:
         variant = find_variant(architecture)
         build = getattr(importlib.import_module(f".{variant.builder}", __package__), variant.builder)
         self_arguments = {
@@ -79,19 +84,18 @@ class Backbone(keras.Model):
         self._arguments = self_arguments
 
     @property
-    def net(self):
-        """dict: `architecture` and the other arguments, without the dtype; as JSON reads it back."""
-        config = self.get_config()
-        return {name: config[name] for name in config if name != "dtype"}
+    def net(self) -> dict[str, Any]:
+        """The arguments of the constructor without the dtype, as JSON reads them back."""
+        return {name: value for name, value in self.get_config().items() if name != "dtype"}
 
-    def get_config(self):
-        """Arguments of the constructor."""
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         arguments = dict(self._arguments)
         return {"architecture": self.architecture, **arguments, "image_size": list(arguments["image_size"])}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """A net of the same configuration, with initial weights."""
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Builds a backbone of the same configuration, with initial weights."""
         return cls(**config)
 
 
@@ -143,3 +147,28 @@ def load_backbone(path: str | Path) -> Backbone:
         "checkpoint (a folder step_...), a TensorFlow 1 checkpoint (a prefix with an .index beside it), "
         f"or an iresnet of InsightFace ({', '.join(SUFFIXES)})"
     )
+
+
+def decayed_variables(backbone: keras.Model, dense: bool = True) -> list[keras.Variable]:
+    """Lists the variables that the original decays: conv kernels, the dense kernel, trainable gammas, slopes.
+
+    It does not decay biases, betas, the dense layers of squeeze-and-excitation and the scales of group
+    normalisation.
+
+    References:
+    - margin-centre-face, `train_centre.py`: filters by the variables' names
+
+    Args:
+        backbone: `Backbone`, or a model of one of the builders.
+        dense: whether to decay the dense kernel before the embedding (row 5 of docs/fidelity.md: the
+            original's filter found it at depth 50 only).
+    """
+    variables = []
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Conv2D) or (dense and layer.name in _DENSE_NAMES):
+            variables.append(layer.kernel)
+        elif isinstance(layer, BatchNorm) and layer.gamma.trainable:
+            variables.append(layer.gamma)
+        elif isinstance(layer, PReLU):
+            variables.append(layer.alphas)
+    return variables

@@ -1,4 +1,6 @@
-"""The nets of ImageNet as backbones of faces, from `keras.applications`."""
+"""VGG and ResNet from `keras.applications` as backbones for faces."""
+
+from typing import Any
 
 import keras
 
@@ -15,31 +17,32 @@ _APPLICATIONS = {
 }
 
 
-def imagenet_net(name, image_size=(112, 112), embedding_size=512, keep_prob=0.4, seed=0, dtype="float32"):
-    """Builds VGG or ResNet up to its last feature map, with the tail of LResNet-E-IR on it.
+def imagenet_net(
+    name: str,
+    image_size: tuple[int, int] = (112, 112),
+    embedding_size: int = 512,
+    keep_prob: float = 0.4,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> keras.Model:
+    """Builds VGG or ResNet up to its last feature map, followed by the tail of LResNet-E-IR.
 
-    The tail is norm, dropout, flatten, dense and norm; the classifier is left out. Weights are
-    random, since faces are cropped and normalised in another way than ImageNet's pictures. Batch
-    normalisation is this project's layer with the momentum and epsilon of the application.
+    The tail (norm, dropout, flatten, dense, norm) replaces the classifier. Weights are random, since faces
+    are cropped and normalised differently from ImageNet's pictures. Batch normalisation is this
+    project's layer with the momentum and epsilon of the application.
 
     References:
-    - margin-centre-face, `nets/vgg16.py`, `nets/vgg19.py`, `nets/resnet.py`: classifiers there, which
-      no face training script uses
+    - margin-centre-face, `nets/vgg16.py`, `nets/vgg19.py`, `nets/resnet.py`: classifiers that no face
+      training script uses
     - [VGG](https://arxiv.org/abs/1409.1556), [ResNet](https://arxiv.org/abs/1512.03385)
 
     Args:
         name: `"vgg16"`, `"vgg19"`, `"resnet50"`, `"resnet101"` or `"resnet152"`.
-        image_size: `(height, width)`, each at least 32.
-        embedding_size: int > 0.
-        keep_prob: float in `(0, 1]`, what dropout keeps. Defaults to `0.4`.
-        seed: int; the initial weights and dropout masks follow from it and the layers' names.
-        dtype: dtype policy of the layers.
-
-    Returns:
-        A `keras.Model` as `nets.resnet_ir.resnet_ir` returns it.
+        image_size: each at least 32.
+        embedding_size, keep_prob, seed, dtype: see `nets.backbone.Backbone`.
 
     Raises:
-        ValueError: too small an image.
+        ValueError: the image is too small.
     """
     application = getattr(keras.applications, _APPLICATIONS[name])
     features = application(include_top=False, weights=None, input_shape=(*image_size, 3))
@@ -53,18 +56,14 @@ def imagenet_net(name, image_size=(112, 112), embedding_size=512, keep_prob=0.4,
         return type(layer).from_config(config)
 
     def call(layer, *args, **kwargs):
-        kwargs.pop("mask", None)  # which Keras's own batch normalisation takes
+        kwargs.pop("mask", None)  # an argument of Keras's own batch normalisation only
         return layer(*args, **kwargs)
 
     features = keras.models.clone_model(features, clone_function=adapted, call_function=call)
     x = BatchNorm(dtype=dtype, name="E_BN1")(features.output)
     x = Dropout(keep_prob, seed=seed, dtype=dtype, name="E_Dropout")(x)
     x = keras.layers.Flatten(dtype=dtype, name="E_Flatten")(x)
-    x = keras.layers.Dense(
-        embedding_size,
-        kernel_initializer=keras.initializers.GlorotNormal(named_seed("E_DenseLayer", seed)),
-        dtype=dtype,
-        name="E_DenseLayer",
-    )(x)
+    kernel: Any = keras.initializers.GlorotNormal(named_seed("E_DenseLayer", seed))
+    x = keras.layers.Dense(embedding_size, kernel_initializer=kernel, dtype=dtype, name="E_DenseLayer")(x)
     embedding = BatchNorm(train_gamma=False, dtype="float32", name="E_BN2")(x)
     return keras.Model(features.input, embedding, name=name)

@@ -1,13 +1,16 @@
 """iresnet: the residual net of InsightFace's PyTorch trainer."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from .building import named_seed, padded_conv
 from .layers.batch_norm import BatchNorm
 from .layers.dropout import Dropout
 from .layers.prelu import PReLU
 
-# Units of the four stages.
+# Number of units in each of the four stages.
 UNITS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -19,19 +22,25 @@ WIDTHS = (64, 128, 256, 512)
 EPSILON = 1e-5  # of every batch norm
 
 
-def iresnet(depth, image_size=(112, 112), embedding_size=512, keep_prob=1.0, seed=0, dtype="float32"):
-    """Builds an iresnet: normalised images to embeddings that are not normalised.
+def iresnet(
+    depth: int,
+    image_size: tuple[int, int] = (112, 112),
+    embedding_size: int = 512,
+    keep_prob: float = 1.0,
+    seed: int = 0,
+    dtype: Any = "float32",
+) -> keras.Model:
+    """Builds an iresnet, from normalised images to embeddings that are not normalised.
 
-    Stem (3x3 conv, norm, PReLU), four stages of residual units, then norm, flatten,
-    dropout, dense and norm. One unit, its 3x3 convs without bias and padded by one:
+    The stem (3x3 conv, norm, PReLU) is followed by four stages of residual units, then norm, flatten,
+    dropout, dense and norm. The 3x3 convs of a unit have no bias and are padded by one:
 
         x -> norm -> conv -> norm -> PReLU -> conv, stride -> norm -> + shortcut(x)
 
-    The first unit of every stage has stride 2 and the shortcut conv 1x1 -> norm; the others have
-    stride 1 and no layer on it. Unlike `nets.resnet_ir`: a conv shortcut in the first stage, too;
-    PyTorch's batch norm (epsilon 1e-5, unbiased moving variance); dropout after flattening;
-    a dense layer that is float32 under every policy. Layers carry the names of
-    PyTorch's modules.
+    The first unit of every stage has stride 2 and the shortcut conv 1x1 -> norm; the others have stride 1
+    and an identity shortcut. Differences from `nets.resnet_ir`: the first stage has a conv shortcut too;
+    batch norm is PyTorch's (epsilon 1e-5, unbiased moving variance); dropout follows flattening; the dense
+    layer is float32 under every policy. Layers carry the names of PyTorch's modules.
 
     References:
     - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.2.2
@@ -39,25 +48,12 @@ def iresnet(depth, image_size=(112, 112), embedding_size=512, keep_prob=1.0, see
 
     Args:
         depth: 18, 34, 50, 100 or 200.
-        image_size: `(height, width)`, each at least 16. Defaults to `(112, 112)`.
-        embedding_size: int > 0. Defaults to `512`.
-        keep_prob: float in `(0, 1]`: what dropout keeps before the dense layer. Defaults to
-            `1.0`, InsightFace's.
-        seed: int; the initial weights and dropout masks follow from it and the layers' names.
-        dtype: dtype policy of the layers, e.g. `"mixed_bfloat16"`. Weights, batch
-            statistics and the embedding are float32 in any case.
-
-    Returns:
-        A `keras.Model` from `(batch, height, width, 3)` (float32, BGR,
-        `(pixel - 127.5) / 128`) to float32 `(batch, embedding_size)`.
+        image_size: `(height, width)`, each at least 16.
+        keep_prob: share that dropout keeps before the dense layer. Defaults to `1.0`, as in InsightFace.
+        embedding_size, seed, dtype: see `nets.backbone.Backbone`.
 
     Raises:
-        ValueError: an unknown depth, or too small an image.
-
-    Example:
-
-    >>> iresnet(18, image_size=(32, 32)).output_shape
-    (None, 512)
+        ValueError: the depth is unknown, or the image is too small.
     """
     if depth not in UNITS:
         raise ValueError(f"depth: expected one of {tuple(UNITS)}, received {depth}")
@@ -96,30 +92,28 @@ def _unit(net, x, scope, filters, first):
 
 
 class _Builder:
-    """The layers as InsightFace sets them up: initial values, names, dtype policy."""
+    """Makes layers with InsightFace's initial values, names and dtype policy."""
 
-    def __init__(self, seed, dtype):
+    def __init__(self, seed: int, dtype: Any) -> None:
         self.seed = seed
         self.dtype = dtype
 
-    def conv(self, x, name, filters, kernel_size, stride=1):
+    def conv(self, x: tf.Tensor, name: str, filters: int, kernel_size: int, stride: int = 1) -> tf.Tensor:
         kernel = keras.initializers.RandomNormal(0.0, 0.1, seed=named_seed(name, self.seed))
         return padded_conv(x, name, filters, kernel_size, stride, kernel, self.dtype)
 
-    def norm(self, x, name, **kwargs):
+    def norm(self, x: tf.Tensor, name: str, **kwargs: Any) -> tf.Tensor:
         return BatchNorm(epsilon=EPSILON, unbiased=True, name=name, **{"dtype": self.dtype, **kwargs})(x)
 
-    def prelu(self, x, name):
+    def prelu(self, x: tf.Tensor, name: str) -> tf.Tensor:
         slope = keras.initializers.Constant(0.25)  # PyTorch's default
         return PReLU(initializer=slope, dtype=self.dtype, name=name)(x)
 
-    def dense(self, x, name, units):
-        """PyTorch's default: kernel and bias uniform in `+-1 / sqrt(inputs)`."""
+    def dense(self, x: tf.Tensor, name: str, units: int) -> tf.Tensor:
+        """PyTorch's default: kernel and bias are uniform in `+-1 / sqrt(inputs)`."""
         limit = x.shape[-1] ** -0.5
-        kernel, bias = (
-            keras.initializers.RandomUniform(-limit, limit, seed=named_seed(of, self.seed))
-            for of in (name, f"{name}.bias")
-        )
-        return keras.layers.Dense(
-            units, kernel_initializer=kernel, bias_initializer=bias, dtype="float32", name=name
-        )(x)
+        arguments: dict[str, Any] = {
+            f"{kind}_initializer": keras.initializers.RandomUniform(-limit, limit, named_seed(key, self.seed))
+            for kind, key in (("kernel", name), ("bias", f"{name}.bias"))
+        }
+        return keras.layers.Dense(units, dtype="float32", name=name, **arguments)(x)

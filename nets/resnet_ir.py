@@ -1,8 +1,10 @@
 """LResNet-E-IR: the residual net that the original trains."""
 
 import math
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from .building import named_seed, padded_conv
 from .layers.batch_norm import BatchNorm
@@ -18,22 +20,22 @@ _CONTRIB_TRUNCATION = 1.3
 
 
 def resnet_ir(
-    depth=50,
-    unit_type="ir",
-    image_size=(112, 112),
-    embedding_size=512,
-    keep_prob=KEEP_PROB,
-    seed=0,
-    dtype="float32",
-    expansion=1,
-    norm="batch",
-    random_final_gamma=False,
-):
-    """Builds an LResNet-E-IR: normalised images to embeddings that are not normalised.
+    depth: int = 50,
+    unit_type: str = "ir",
+    image_size: tuple[int, int] = (112, 112),
+    embedding_size: int = 512,
+    keep_prob: float = KEEP_PROB,
+    seed: int = 0,
+    dtype: Any = "float32",
+    expansion: int = 1,
+    norm: str = "batch",
+    random_final_gamma: bool = False,
+) -> keras.Model:
+    """Builds an LResNet-E-IR, from normalised images to embeddings that are not normalised.
 
-    Stem (3x3 conv, norm, PReLU), four stages of residual units, then norm, dropout,
-    flatten, dense and norm. Layers carry the scopes of the original's variables
-    with `.` for `/`, below `resnet_v1_{depth}/`, which is left out.
+    The stem (3x3 conv, norm, PReLU) is followed by four stages of residual units, then norm, dropout,
+    flatten, dense and norm. Layers carry the scopes of the original's variables with `.` for `/`, without
+    the prefix `resnet_v1_{depth}/`.
 
     References:
     - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.2.2, "LResNet50E-IR"
@@ -45,28 +47,13 @@ def resnet_ir(
         depth: 32 (thin), 50, 100, 101 (the same units under the name of the wide nets) or 152.
         unit_type: `"ir"` or `"se_ir"` (squeeze-and-excitation, ReLU after each unit).
         image_size: `(height, width)`, each at least 16.
-        embedding_size: int > 0.
-        keep_prob: float in `(0, 1]`: what dropout keeps before the dense layer. Defaults to
-            `0.4`, the original's.
-        seed: int; the initial weights and dropout masks follow from it and the layers' names.
-        dtype: dtype policy of the layers, e.g. `"mixed_bfloat16"`. Weights, batch
-            statistics and the embedding are float32 in any case.
-        expansion: int > 0: units put out so many times their base filters. Defaults to `1`.
-        norm: `"batch"`, `"group"` (and then none after the dense layer) or `"renorm"`.
-        random_final_gamma: bool, freeze `E_BN2`'s gamma at a draw from N(1, 0.002) as the original
-            does, not at 1.
-
-    Returns:
-        A `keras.Model` from `(batch, height, width, 3)` (float32, BGR,
-        `(pixel - 127.5) / 128`) to float32 `(batch, embedding_size)`.
+        embedding_size, keep_prob, seed, dtype: see `nets.backbone.Backbone`.
+        expansion: output channels of a unit, in multiples of its base filters.
+        norm: `"batch"`, `"group"` (without a norm after the dense layer) or `"renorm"`.
+        random_final_gamma: freeze `E_BN2`'s gamma at a draw from N(1, 0.002) as the original does, not at 1.
 
     Raises:
-        ValueError: an unknown depth, unit type or norm, or too small an image.
-
-    Example:
-
-    >>> resnet_ir(32, image_size=(112, 96)).output_shape
-    (None, 512)
+        ValueError: the depth, unit type or norm is unknown, or the image is too small.
     """
     if depth not in STAGES:
         raise ValueError(f"depth: expected one of {tuple(STAGES)}, received {depth}")
@@ -126,37 +113,38 @@ def _unit(net, x, scope, filters, filters_out, stride, squeeze):
 
 
 class _Builder:
-    """The layers as the original sets them up: initial values, names, dtype policy."""
+    """Makes layers with the original's initial values, names and dtype policy."""
 
-    def __init__(self, seed, dtype, norm):
+    def __init__(self, seed: int, dtype: Any, norm: str) -> None:
         self.seed = seed
         self.dtype = dtype
         self._norm = norm
 
-    def conv(self, x, name, filters, kernel_size, stride=1):
+    def conv(self, x: tf.Tensor, name: str, filters: int, kernel_size: int, stride: int = 1) -> tf.Tensor:
         return padded_conv(x, name, filters, kernel_size, stride, self.xavier(name), self.dtype)
 
-    def norm(self, x, name, group_name=None):
+    def norm(self, x: tf.Tensor, name: str, group_name: str | None = None) -> tf.Tensor:
         if self._norm == "group":
             return GroupNorm(dtype=self.dtype, name=group_name or name)(x)
         layer = BatchRenorm if self._norm == "renorm" else BatchNorm
         return layer(gamma_initializer=self._around_one(name), dtype=self.dtype, name=name)(x)
 
-    def final_norm(self, x, name, random_gamma):
+    def final_norm(self, x: tf.Tensor, name: str, random_gamma: bool) -> tf.Tensor:
         layer = BatchRenorm if self._norm == "renorm" else BatchNorm
         gamma = self._around_one(name) if random_gamma else "ones"
         return layer(gamma_initializer=gamma, train_gamma=False, dtype="float32", name=name)(x)
 
-    def prelu(self, x, name):
+    def prelu(self, x: tf.Tensor, name: str) -> tf.Tensor:
         return PReLU(dtype=self.dtype, name=name)(x)
 
-    def dense(self, x, name, units, activation=None):
-        return keras.layers.Dense(
-            units, activation, kernel_initializer=self.xavier(name), dtype=self.dtype, name=name
-        )(x)
+    def dense(self, x: tf.Tensor, name: str, units: int, activation: str | None = None) -> tf.Tensor:
+        kernel: Any = self.xavier(name)
+        return keras.layers.Dense(units, activation, kernel_initializer=kernel, dtype=self.dtype, name=name)(
+            x
+        )
 
-    def xavier(self, name):
-        """`tf.contrib.layers.xavier_initializer(uniform=False)`, as upstream.md states it."""
+    def xavier(self, name: str) -> keras.initializers.Initializer:
+        """`tf.contrib.layers.xavier_initializer(uniform=False)`."""
         return keras.initializers.VarianceScaling(
             scale=_CONTRIB_TRUNCATION * math.pow(_KERAS_TRUNCATION, 2),
             mode="fan_avg",

@@ -1,4 +1,4 @@
-"""Turns a TensorFlow 1 checkpoint of the original into a Keras file.
+"""Convert a TensorFlow 1 checkpoint of the original to a Keras file.
 
 python -m nets.tf1_checkpoint iter_258000_lfw_0.99133_ytf_0.95900.ckpt model.keras
 """
@@ -8,16 +8,15 @@ import os
 from pathlib import Path
 
 
-def main(argv=None):
-    """The program; `SystemExit` with a message if there is nothing to import."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nets.tf1_checkpoint", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("checkpoint", type=Path, help="its prefix, such as iter_258000.ckpt")
+def main(argv: list[str] | None = None) -> None:
+    """Runs the program."""
+    description = "Convert a TensorFlow 1 checkpoint of the original to a Keras file."
+    parser = argparse.ArgumentParser(prog="python -m nets.tf1_checkpoint", description=description)
+    parser.add_argument("checkpoint", type=Path, help="prefix of the checkpoint, such as iter_258000.ckpt")
     parser.add_argument("out", type=Path, help="file to write, such as model.keras")
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow only now: --help answers at once.
+    # After the flags: TensorFlow takes seconds to load.
     from .importers.keras_file import save_keras_file
     from .importers.tf1_weights import load_tf1_checkpoint
 

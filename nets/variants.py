@@ -1,4 +1,4 @@
-"""Which nets there are. Imports no TensorFlow, so that command lines can name them at once."""
+"""The table of all backbones. Imports no TensorFlow, so that `--help` can list them quickly."""
 
 import difflib
 from typing import NamedTuple
@@ -15,12 +15,12 @@ STAGES = {
 UNIT_TYPES = ("ir", "se_ir")
 NORMS = ("batch", "group", "renorm")
 
-# Of the original: what dropout keeps before the dense layer. arcface_torch has no dropout.
+# The share that dropout keeps before the dense layer in the original. arcface_torch has no dropout.
 KEEP_PROB = 0.4
 
 
 class Variant(NamedTuple):
-    """How a net is built: by which function of this package, with which arguments, keeping what."""
+    """How a backbone is built: a module with a function of the same name, and arguments of that function."""
 
     builder: str
     arguments: dict
@@ -46,10 +46,10 @@ def _variants():
 VARIANTS = _variants()
 
 
-def find_variant(name):
-    """The entry of `VARIANTS` by its name; `ValueError` with the known names if there is none."""
+def find_variant(name: str) -> Variant:
+    """Looks up a name in `VARIANTS`. The `ValueError` for an unknown name lists the known ones."""
     if name not in VARIANTS:
         near = difflib.get_close_matches(str(name), VARIANTS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"expected a net out of {', '.join(VARIANTS)}, received '{name}'{hint}")
+        raise ValueError(f"expected one of {', '.join(VARIANTS)}, received '{name}'{hint}")
     return VARIANTS[name]

@@ -16,8 +16,7 @@ from dataset.pipeline import TrainingBatches
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
-from nets.backbone import Backbone, load_backbone
-from nets.decay import decayed_variables
+from nets.backbone import Backbone, decayed_variables, load_backbone
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.layers.batch_norm import synchronise_batch_norm
 from training.checkpoints import Checkpoints, SavedModels

@@ -1,4 +1,4 @@
-"""Weights of InsightFace's iresnets: PyTorch files and ONNX files."""
+"""Loads weights of InsightFace's iresnets from PyTorch and ONNX files."""
 
 import functools
 import logging
@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from ..backbone import Backbone
@@ -26,7 +27,7 @@ _LEAVES = {
     "moving_variance": "running_var",
     "alphas": "weight",
 }
-_IGNORED = "num_batches_tracked"  # a counter beside every batch norm, of no effect at this momentum
+_IGNORED = "num_batches_tracked"  # a counter of every batch norm, which has no effect at this momentum
 _STRIDE = 16  # pixels of the image per pixel of the last feature map
 _SHOWN_NAMES = 5
 
@@ -34,33 +35,27 @@ logger = logging.getLogger(__name__)
 
 
 class Mapping(NamedTuple):
-    """Where a tensor of PyTorch goes: `variable.assign(transform(tensor))`, if it has this shape."""
+    """Target of a PyTorch tensor of this shape: `variable.assign(transform(tensor))`."""
 
-    variable: object
-    shape: tuple
-    transform: Callable
+    variable: Any
+    shape: tuple[int, ...]
+    transform: Callable[[np.ndarray], np.ndarray]
 
 
-def torch_variables(backbone):
+def torch_variables(backbone: keras.Model) -> dict[str, Mapping]:
     """Maps the names of PyTorch's tensors to the variables of an iresnet.
 
-    Kernels go from OIHW to HWIO, that of the dense layer from inputs in the order CHW to HWC. The first
-    kernel takes BGR instead of RGB and `(pixel - 127.5) / 128` instead of `/ 127.5`, so
-    it is flipped and scaled by 128 / 127.5: exact up to rounding, since both nets pad with zeros.
+    A name is such as `layer1.0.bn1.running_mean`. Kernels change from OIHW to HWIO, and the dense layer's
+    inputs from CHW to HWC. The first kernel takes BGR instead of RGB and `(pixel - 127.5) / 128` instead
+    of `/ 127.5`, so it is flipped and scaled by 128 / 127.5; both nets pad with zeros.
 
     References:
     - InsightFace, `recognition/arcface_torch/dataset.py` (RGB), `inference.py` (`/ 255`, `- 0.5`, `/ 0.5`)
-
-    Args:
-        backbone: model of `nets.iresnet.iresnet`.
-
-    Returns:
-        dict from name, such as `layer1.0.bn1.running_mean`, to `Mapping`.
     """
     mappings = {}
     for layer in backbone.layers:
         for variable in layer.variables:
-            if variable.name == "draws":  # of dropout, which PyTorch has no counterpart of
+            if variable.name == "draws":  # dropout's counter, which PyTorch does not have
                 continue
             shape, transform = tuple(variable.shape), _unchanged
             if len(shape) == 4:
@@ -92,11 +87,6 @@ def load_insightface(path: str | Path) -> Backbone:
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, holds another net or lacks tensors.
-
-    Example:
-
-    >>> load_insightface("w600k_r50.onnx").net["architecture"]
-    'iresnet50'
     """
     path = Path(path)
     if path.suffix == ".onnx":
@@ -128,18 +118,13 @@ def _build(path, shapes, read):
     return backbone
 
 
-def identify_net(shapes):
-    """Which iresnet it is.
+def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
+    """Infers the arguments of `Backbone` from the names and shapes of an iresnet's tensors.
 
-    Args:
-        shapes: dict from the name of a tensor of PyTorch to its shape.
-
-    Returns:
-        dict, arguments of `nets.backbone.Backbone`. The image is taken to be square, and as large as the
-        dense layer's inputs allow: 112 for 512 x 7 x 7.
+    The image is assumed to be square. The inputs of the dense layer give its size: 112 for 512 x 7 x 7.
 
     Raises:
-        ValueError: no iresnet.
+        ValueError: the shapes are not those of an iresnet.
     """
     units = [0] * len(WIDTHS)
     for name in shapes:

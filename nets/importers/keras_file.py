@@ -1,5 +1,6 @@
-"""Nets as `.keras` files."""
+"""Backbones as `.keras` files."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -7,15 +8,11 @@ import keras
 from ..backbone import Backbone
 
 
-def save_keras_file(backbone, path):
-    """Writes a `.keras` file: whole or not at all.
-
-    Args:
-        backbone: `Backbone`.
-        path: str or Path that ends in `.keras`.
+def save_keras_file(backbone: Backbone, path: str | Path) -> None:
+    """Writes a `.keras` file that is complete or absent after a crash.
 
     Raises:
-        ValueError: another ending.
+        ValueError: the name does not end in `.keras`.
     """
     path = Path(path)
     if path.suffix != ".keras":
@@ -24,24 +21,31 @@ def save_keras_file(backbone, path):
     temporary = path.with_name(f".{path.stem}.tmp.keras")
     try:
         backbone.save(temporary)
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_keras_file(path):
-    """Loads a `.keras` file in Keras's safe mode.
-
-    Returns:
-        `Backbone`.
+def load_keras_file(path: Path) -> Backbone:
+    """Loads a `.keras` file in Keras's safe mode, which refuses code.
 
     Raises:
-        ValueError: not a Keras file, one that would run code, or one of another model.
+        ValueError: the file is not a Keras file, would run code, or holds another model.
     """
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: expected a Keras file of a net: {error}") from None
+        raise ValueError(f"{path}: expected a Keras file of a backbone: {error}") from None
     if not isinstance(model, Backbone):
         raise ValueError(f"{path}: expected a Backbone, received a {type(model).__name__}")
     return model
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,30 +1,39 @@
-"""What files a model is read from, and a digest of them; without reading a weight."""
+"""Finds the files of a model and hashes them, without reading a weight."""
 
 import hashlib
 from pathlib import Path
+from types import ModuleType
 
 from .saved_model import is_saved_model
 from .tf1_weights import checkpoint_prefix
 from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, sha256
 
 
-def find_model(path):
-    """The one model that a path leads to now.
+def import_onnx(path: str | Path) -> ModuleType:
+    """Imports the optional package `onnx`, or raises an error that says how to install it."""
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{path}: cannot read ONNX files. Run: pip install onnx") from None
+    return onnx
 
-    Where a run still writes its checkpoints the same path leads elsewhere later. So who needs both a
-    model and its digest finds it once, and loads and digests what was found.
+
+def find_model(path: str | Path) -> Path:
+    """Finds the one model that a path stands for at this moment.
+
+    During training the same path stands for a newer checkpoint later. Callers that need a model and its
+    digest find it once, then load and hash the result.
 
     Args:
-        path: str or Path of anything that `nets.backbone.load_backbone` or
-            `eval.embedding.face_model.load_face_model` takes.
+        path: any path that `nets.load_backbone` or `eval.embedding.face_model.load_face_model` takes.
 
     Returns:
-        Path: of a SavedModel, the prefix of a TensorFlow 1 checkpoint, a training checkpoint (of a folder
-        of them the newest whole one, which is what the loaders take) or a file.
+        A SavedModel, the prefix of a TensorFlow 1 checkpoint, a training checkpoint (the newest readable
+        one of a folder, like the loaders) or a file.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: a folder that holds no model, or only damaged checkpoints.
+        FileNotFoundError: the path does not exist.
+        ValueError: the folder holds no model, or only damaged checkpoints.
     """
     path = Path(path)
     if is_saved_model(path):
@@ -45,23 +54,16 @@ def find_model(path):
     return newest[0]
 
 
-def model_sha256(path):
-    """SHA-256 of a model's content, whatever its path: equal digests, equal embeddings.
+def model_sha256(path: str | Path) -> str:
+    """Returns the SHA-256 of a model's content. Models with equal digests give equal embeddings.
 
-    A `.keras` or PyTorch file has the one that `sha256sum` prints, and so has an ONNX file that holds
-    its tensors itself. A training checkpoint has that of its manifest, which holds the SHA-256 of all its
-    other files; the loaders compare them. All else is several files: it is that of lines of their names
-    and SHA-256.
-
-    Args:
-        path: as `find_model`.
-
-    Returns:
-        str, hexadecimal.
+    The digest of a single file is the one that `sha256sum` prints. That of a training checkpoint is the
+    digest of its manifest, which holds the SHA-256 of the other files. For models of several files
+    it is that of lines with the names and SHA-256 of the files.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: a folder that holds no model, only damaged checkpoints, or an ONNX file that is none.
+        FileNotFoundError: the path does not exist.
+        ValueError: the folder holds no model or only damaged checkpoints, or an ONNX file is damaged.
     """
     path = find_model(path)
     if is_saved_model(path):
@@ -69,7 +71,7 @@ def model_sha256(path):
     elif path.is_dir():
         return sha256(path / MANIFEST_NAME)
     elif checkpoint_prefix(path):
-        # Without the .meta, which is the graph that once trained it.
+        # Not the .meta file: it is the graph of the training.
         beside = path.parent.iterdir()
         starts = (f"{path.name}.index", f"{path.name}.data-")
         files = {file.name.removeprefix(path.name): file for file in beside if file.name.startswith(starts)}
@@ -83,8 +85,8 @@ def model_sha256(path):
 
 
 def _files_of_onnx(path):
-    """An ONNX file of more than 2 GB, and by choice a smaller one, keeps its tensors in other files."""
-    import onnx  # needed by those who have such files, and by nothing else
+    """Lists the files in which an ONNX file keeps tensors; those of more than 2 GB have to."""
+    onnx = import_onnx(path)
     from google.protobuf.message import DecodeError
 
     try:

@@ -1,42 +1,30 @@
-"""The weights of an iresnet in an ONNX file, found by the shape of its graph."""
+"""Reads the weights of an iresnet from an ONNX file by following its graph."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..iresnet import EPSILON
+from .model_files import import_onnx
 
-# InsightFace's nets take (pixel - 127.5) / 127.5.
-CENTRE = 127.5
+_CENTRE = 127.5  # InsightFace's nets take (pixel - 127.5) / 127.5
 
 
-def read_onnx_iresnet(path):
-    """The weights under the names of PyTorch's modules, whatever the file calls them.
+def read_onnx_iresnet(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the weights, float32, under the names of PyTorch's modules, such as `layer1.0.bn1.running_mean`.
 
-    The batch norm after a conv may be there, or folded into the conv by the exporter. A folded one
-    comes back as one that does nothing but add the conv's bias. If the graph normalises
-    pixels itself, as `(pixel - 127.5) * scale`, the scale goes into the first kernel, so that the
-    weights take `(pixel - 127.5) / 127.5` in any case.
-
-    Args:
-        path: str or Path of an ONNX file. Tensors that it keeps in other files are read, too.
-
-    Returns:
-        dict from name, such as `layer1.0.bn1.running_mean`, to float32 array.
+    The names in the file do not matter. An exporter may have folded the batch norm after a conv into the
+    conv; such a norm is returned as one that only adds the conv's bias. If the graph normalises pixels
+    itself, as `(pixel - 127.5) * scale`, the scale is moved into the first kernel, so that the weights
+    always take `(pixel - 127.5) / 127.5`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file, or another file that holds its tensors, does not exist.
         ModuleNotFoundError: the package `onnx` is not installed.
-        ValueError: a damaged file, or a graph that is no iresnet; names the place in the graph.
-
-    Example:
-
-    >>> read_onnx_iresnet("w600k_r50.onnx")["fc.weight"].shape
-    (512, 25088)
+        ValueError: the file is damaged, or its graph is not an iresnet.
     """
-    import onnx  # needed by those who read such files, and by nothing else
-
+    onnx = import_onnx(path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -58,7 +46,7 @@ class _Node(NamedTuple):
     attributes: dict
 
 
-# What ONNX takes where a node says nothing.
+# The values that ONNX defines for missing attributes.
 _DEFAULTS = {
     **{"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET"},
     **{"epsilon": 1e-5, "training_mode": 0},
@@ -67,7 +55,7 @@ _DEFAULTS = {
 
 
 class _Walk:
-    """Goes along a graph from its input, and takes what an iresnet has there; nothing may be left."""
+    """Follows a graph from its input and takes the nodes of an iresnet; none may be left."""
 
     def __init__(self, graph):
         from onnx import helper, numpy_helper
@@ -114,7 +102,7 @@ class _Walk:
         return {name: np.asarray(value, np.float32) for name, value in self._state.items()}
 
     def _pixels(self, x):
-        """Past the nodes that normalise pixels; and by what they scale them, InsightFace's scale being 1."""
+        """Skips nodes that normalise pixels. Returns their scale too, relative to InsightFace's."""
         scale, offset = 1.0, 0.0
         first = x
         while self._kinds(x) in (["Add"], ["Sub"], ["Mul"], ["Div"]):
@@ -131,12 +119,12 @@ class _Walk:
             x = node.output
         if x == first:
             return x, 1.0
-        # With another centre, the zeros around the image would be another grey.
-        if not np.isclose(offset, -CENTRE * scale, rtol=1e-5):
+        # With another centre, the zeros around the image would mean another grey.
+        if not np.isclose(offset, -_CENTRE * scale, rtol=1e-5):
             raise ValueError(
-                f"the input: expected (pixel - {CENTRE}) * scale, received pixel * {scale:g} + {offset:g}"
+                f"the input: expected (pixel - {_CENTRE}) * scale, received pixel * {scale:g} + {offset:g}"
             )
-        return x, scale * CENTRE
+        return x, scale * _CENTRE
 
     def _stages(self, x):
         stage = unit = 0
@@ -174,8 +162,8 @@ class _Walk:
         bias = self._constant(node.inputs[2], name) if len(node.inputs) > 2 else 0.0
         return self._norm_or_bias(node.output, norm_name, len(kernel), bias)
 
-    def _norm_or_bias(self, x, name, num_channels, bias=0.0):
-        """A norm, less the bias before it; where it was folded, one that only adds that bias."""
+    def _norm_or_bias(self, x, name, num_channels, bias: Any = 0.0):
+        """Takes a norm and subtracts the bias before it; replaces a folded norm by one that adds the bias."""
         if self._kinds(x) == ["BatchNormalization"]:
             x = self._norm(x, name)
             self._state[f"{name}.running_mean"] = self._state[f"{name}.running_mean"] - bias
@@ -217,7 +205,7 @@ class _Walk:
         return sorted(node.kind for node in self._consumers.get(x, ()))
 
     def _take(self, x, place, *kinds):
-        """The node of one of these kinds that `x` goes into; it will not be found again."""
+        """Returns the node of one of these kinds that consumes `x`, and removes it from the graph."""
         nodes = [node for node in self._consumers.get(x, ()) if node.kind in kinds]
         if len(nodes) != 1 or (nodes[0].inputs[0] != x and nodes[0].kind != "Add"):
             received = self._kinds(x) or "the end of the graph"

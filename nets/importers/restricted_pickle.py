@@ -37,7 +37,7 @@ class RestrictedUnpickler:
     """Reads lists, tuples, strings, bytes and numbers. A subclass allows a few more objects.
 
     Protocols 0 to 5. Strings of Python 2 and bytearrays become bytes. Instructions that make other objects,
-    such as OBJ, NEWOBJ or EXT1, are refused, and so are all names outside of the allow-list.
+    such as NEWOBJ, and names outside of the allow-list are refused.
 
     Args:
         file: binary file with `read` and `readline`. A read of more bytes than there are must return what

@@ -1,35 +1,32 @@
-"""The net inside of an exported SavedModel, to train it further.
+"""Loads the backbone inside an exported SavedModel, to train it further.
 
-Nothing of the SavedModel's program is run: beside it lies a `net.json` with the arguments of the
-`Backbone`, and its variables are read as numbers, in the order of `Backbone.variables`.
+Runs nothing of the SavedModel: `net.json` holds the arguments of the `Backbone`, and the variables are
+read as numbers, in the order of `Backbone.variables`.
 """
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..backbone import Backbone
 
 NET_NAME = "net.json"
 VARIABLES = "variables_of_net"  # the attribute of the exported module that holds them
 
 
-def is_saved_model(path):
-    """Whether a folder is a SavedModel."""
+def is_saved_model(path: str | Path) -> bool:
+    """Tells whether a folder is a SavedModel."""
     return (Path(path) / "saved_model.pb").is_file()
 
 
-def load_backbone_of_saved_model(path):
-    """Builds the net of an exported SavedModel and loads its weights.
-
-    Args:
-        path: str or Path of the folder.
-
-    Returns:
-        `Backbone`, float32.
+def load_backbone_of_saved_model(path: str | Path) -> "Backbone":
+    """Builds the backbone of an exported SavedModel and loads its weights; float32.
 
     Raises:
-        ValueError: not a SavedModel of `export.saved_model`, or a damaged one.
+        ValueError: the folder is damaged, or is not a SavedModel of `export.saved_model`.
     """
-    # TensorFlow only here: what a folder is can be told without.
-    import tensorflow as tf
+    import tensorflow as tf  # takes seconds, and `is_saved_model` does without
 
     from ..backbone import Backbone
 

@@ -1,11 +1,19 @@
-"""Weights of the original's TensorFlow 1 checkpoints."""
+"""Loads weights from TensorFlow 1 checkpoints of the original."""
 
 import collections
 import dataclasses
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ..variants import STAGES
+
+if TYPE_CHECKING:
+    import keras
+
+    from ..backbone import Backbone
 
 _LEAVES = {"kernel": "W", "bias": "b"}
 _CENTRES = ("arc_loss/embedding_weights", "arcface_loss/embedding_weights")
@@ -17,22 +25,22 @@ _SHOWN_NAMES = 5
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """A net out of a checkpoint, and what else was in there.
+    """The backbone and the centres of a checkpoint, and the names of the other variables.
 
     Attributes:
-        backbone: `nets.backbone.Backbone`, float32, with the checkpoint's weights.
-        centres: float32 array `(embedding_size, num_identities)`, or `None` if there are none.
-        num_mapped: int, variables of the net.
-        ignored: dict from kind (`"optimizer slots"`, `"others"`) to lists of names.
+        backbone: float32, with the checkpoint's weights.
+        centres: float32 `(embedding_size, num_identities)`, or `None` if the checkpoint holds none.
+        num_mapped: number of variables of the backbone.
+        ignored: dict from kind (`"optimizer slots"`, `"others"`) to names.
     """
 
-    backbone: object
-    centres: object
+    backbone: "Backbone"
+    centres: np.ndarray | None
     num_mapped: int
-    ignored: dict
+    ignored: dict[str, list[str]]
 
-    def report(self):
-        """What was mapped and what was ignored, in lines to print."""
+    def report(self) -> str:
+        """Lists the mapped and ignored variables, in lines to print."""
         net = self.backbone.net
         lines = [
             f"net: {net['architecture']}, images of {tuple(net['image_size'])}, "
@@ -45,18 +53,14 @@ class Import:
         return "\n".join(lines)
 
 
-def tf1_variables(backbone):
-    """Maps the names of the original's variables to those of a backbone.
+def tf1_variables(backbone: "keras.Model") -> "dict[str, keras.Variable]":
+    """Maps the names of the original's variables to the variables of a backbone, which have the same shape.
+
+    A name is such as `resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/W_conv2d`. The original has no
+    counterpart of the dropout counter.
 
     References:
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py`: the variable scopes.
-
-    Args:
-        backbone: model of `nets.resnet_ir.resnet_ir`.
-
-    Returns:
-        dict from name, such as `resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/W_conv2d`, to Keras
-        variable, of the same shape. The dropout counter has no counterpart and is left out.
     """
     variables = {}
     for layer in backbone.layers:
@@ -70,15 +74,12 @@ def tf1_variables(backbone):
     return variables
 
 
-def checkpoint_prefix(path):
-    """The prefix of a TensorFlow 1 checkpoint, from any way to name one.
+def checkpoint_prefix(path: str | Path) -> Path | None:
+    """Finds the prefix of a TensorFlow 1 checkpoint; `None` if there is no such checkpoint.
 
     Args:
-        path: str or Path: the prefix (`model.ckpt`), one of its files (`model.ckpt.index`), or
-            a folder with a `checkpoint` file, which names the newest one.
-
-    Returns:
-        Path, or `None` if there is no such checkpoint.
+        path: the prefix (`model.ckpt`), one of its files (`model.ckpt.index`), or a folder with a
+            `checkpoint` file, which names the newest one.
     """
     path = Path(path)
     if (path / "checkpoint").is_file():
@@ -89,21 +90,17 @@ def checkpoint_prefix(path):
     return path if path.with_name(path.name + ".index").is_file() else None
 
 
-def load_tf1_checkpoint(path):
-    """Builds the net that a checkpoint's names and shapes tell of, and loads its weights.
+def load_tf1_checkpoint(path: str | Path) -> Import:
+    """Loads a backbone; the names and shapes of a checkpoint's variables tell which one it is.
 
     Args:
-        path: str or Path; see `checkpoint_prefix`.
-
-    Returns:
-        `Import`.
+        path: see `checkpoint_prefix`.
 
     Raises:
-        FileNotFoundError: no checkpoint there.
-        ValueError: a damaged checkpoint, one of another net, or one that lacks variables.
+        FileNotFoundError: there is no checkpoint.
+        ValueError: the checkpoint is damaged, holds another net or lacks variables.
     """
-    # TensorFlow only here: a checkpoint's files can be found without.
-    import tensorflow as tf
+    import tensorflow as tf  # takes seconds, and `checkpoint_prefix` does without
 
     from ..backbone import Backbone
 
@@ -130,17 +127,11 @@ def load_tf1_checkpoint(path):
     return Import(backbone, centres, len(variables), dict(ignored))
 
 
-def identify_net(shapes):
-    """Which net a checkpoint holds.
-
-    Args:
-        shapes: dict from the name of a variable to its shape.
-
-    Returns:
-        dict, arguments of `nets.backbone.Backbone`.
+def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
+    """Infers the arguments of `Backbone` from the names and shapes of a checkpoint's variables.
 
     Raises:
-        ValueError: none of the original's nets.
+        ValueError: the shapes are not those of one of the original's nets.
     """
     depths = {int(found[1]) for name in shapes if (found := re.match(r"resnet_v1_(\d+)/", name))}
     if len(depths) != 1 or not depths <= STAGES.keys():

@@ -1,14 +1,17 @@
-"""Reading training checkpoints: whole, checked, newest first.
+"""Finds, verifies and reads training checkpoints, newest first.
 
-A checkpoint is a folder `step_{step:08d}` with a `checkpoint.json` (step, the arguments of the
-`nets.backbone.Backbone`, SHA-256 of the other files) and a `tf.train.Checkpoint` called `state`.
-`training/checkpoints.py` writes them.
+A checkpoint is a folder `step_{step:08d}` with a `checkpoint.json` (step, arguments of the `Backbone`,
+SHA-256 of the other files) and a `tf.train.Checkpoint` called `state`. `training/checkpoints.py` writes it.
 """
 
 import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..backbone import Backbone
 
 MANIFEST_NAME = "checkpoint.json"
 STATE_NAME = "state"
@@ -17,32 +20,22 @@ VERSION = 1
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_folders(path):
-    """The checkpoints at a path: the folder itself if it is one, else those in it, newest first.
-
-    Args:
-        path: str or Path.
-
-    Returns:
-        List of Path; empty if there are none.
-    """
+def checkpoint_folders(path: str | Path) -> list[Path]:
+    """Lists the checkpoints at a path, newest first: the folder itself if it is one, else those in it."""
     path = Path(path)
     if (path / MANIFEST_NAME).is_file():
         return [path]
     return sorted((folder for folder in path.glob("step_*") if folder.is_dir()), reverse=True)
 
 
-def read_checkpoint(folder):
-    """The manifest of a checkpoint, after every file was compared with its checksum.
-
-    Args:
-        folder: Path of one checkpoint.
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Compares every file of a checkpoint with its checksum and reads the manifest.
 
     Returns:
-        dict: `step`, `net` (arguments of `Backbone`), and what the trainer added.
+        `step`, `net` (arguments of `Backbone`), and the entries that the trainer added.
 
     Raises:
-        ValueError: not a whole checkpoint; names the file, what was expected and received.
+        ValueError: the checkpoint is incomplete or damaged.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -57,21 +50,18 @@ def read_checkpoint(folder):
         received = sha256(file) if file.is_file() else "no such file"
         if received != expected:
             raise ValueError(f"{file}: expected SHA-256 {expected}, received {received}")
-    # The first checkpoints did not name their loss: there was one.
+    # The first checkpoints did not name their loss, because there was only one.
     return {"loss": "angular_centre", **manifest, "net": _by_name(net)}
 
 
-def newest_checkpoint(path):
-    """The newest checkpoint at a path that can be read; damaged ones are skipped with a warning.
-
-    Args:
-        path: str or Path, a checkpoint or a folder of checkpoints.
+def newest_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """Reads the newest readable checkpoint at a path. Skips damaged ones with a warning.
 
     Returns:
-        `(folder, manifest)`, or `None` if there are no checkpoints at all.
+        `(folder, manifest)`, or `None` if there are no checkpoints.
 
     Raises:
-        ValueError: there are checkpoints, and none of them can be read.
+        ValueError: there are checkpoints, but none can be read.
     """
     problems = []
     for folder in checkpoint_folders(path):
@@ -85,21 +75,14 @@ def newest_checkpoint(path):
     return None
 
 
-def load_backbone_of_checkpoint(path):
-    """Builds the net of a training checkpoint and loads its weights: the average if there is one.
-
-    Args:
-        path: str or Path, a checkpoint or a folder of checkpoints.
-
-    Returns:
-        `Backbone`, float32.
+def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
+    """Builds the backbone of the newest checkpoint and loads its weights (their average if there is one).
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: none can be read, or it does not hold the net that it names.
+        ValueError: no checkpoint can be read, or it does not hold the backbone that it names.
     """
-    # TensorFlow only here: the rest finds and checks files.
-    import tensorflow as tf
+    import tensorflow as tf  # takes seconds, and the functions above do without
 
     from ..backbone import Backbone
 
@@ -108,7 +91,7 @@ def load_backbone_of_checkpoint(path):
         raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, received none")
     folder, manifest = newest
     backbone = Backbone(**manifest["net"])
-    # Only the net: the optimizer and the centres of the same file stay where they are.
+    # Reads neither the optimizer nor the centres, which are in the same file.
     name = "average" if "ema" in (manifest.get("recipe") or {}) else "backbone"
     try:
         status = tf.train.Checkpoint(**{name: backbone}).read(str(folder / STATE_NAME)).expect_partial()
@@ -118,14 +101,14 @@ def load_backbone_of_checkpoint(path):
     return backbone
 
 
-def sha256(path):
-    """Hexadecimal SHA-256 of a file."""
+def sha256(path: str | Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _by_name(net):
-    """The net's arguments; the first checkpoints had depth and unit type in place of a name."""
+    """The first checkpoints had depth and unit type in place of the architecture's name."""
     if "architecture" in net:
         return net
     rest = {name: net[name] for name in net if name not in ("depth", "unit_type")}

@@ -1,50 +1,48 @@
 """Batch normalisation with the original's moving statistics, on the fused kernel."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
-
-from .global_moments import global_moments, num_replicas
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class BatchNorm(keras.layers.Layer):
     """Normalises every channel (the last axis) over all other axes.
 
-    `y = gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the batch's statistics
-    while training and the moving ones otherwise. The moving variance takes the *biased* batch
-    variance, as the original's does. The fused kernel normalises by that one too, but
-    hands out the unbiased one (Bessel's correction), which is undone here exactly.
-    PyTorch's moving variance takes the unbiased one: `unbiased=True`.
+    `y = gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the batch's statistics during training
+    and the moving ones otherwise. Like the original's, the moving variance follows the *biased* batch
+    variance. The fused kernel normalises by that one but returns the unbiased one (Bessel's
+    correction), which this layer undoes exactly. PyTorch's follows the unbiased one: `unbiased=True`.
 
-    All four variables and the statistics are float32 under every dtype policy; inputs and
-    outputs have the policy's compute dtype. Under several replicas each normalises by the
-    statistics of its own share, and the moving ones are averaged when they are read; after
-    `synchronise_batch_norm` all normalise by those of the global batch, as one device does.
+    All four variables and the statistics are float32 under every dtype policy; inputs and outputs have the
+    policy's compute dtype. Under several replicas each normalises by the statistics of its own share, and
+    the moving ones are averaged when they are read. After `synchronise_batch_norm` all of them normalise by
+    the statistics of the global batch, as one device does.
 
     References:
     - [Batch Normalization](https://arxiv.org/abs/1502.03167)
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (TensorLayer's `BatchNormLayer`)
 
     Args:
-        momentum: float in `[0, 1)`, the share of the old moving statistics that is kept.
-            Defaults to `0.9`.
-        epsilon: float > 0, added to the variance. Defaults to `2e-5`.
+        momentum: in `[0, 1)`, the share of the old moving statistics that is kept. Defaults to `0.9`.
+        epsilon: greater than 0, added to the variance. Defaults to `2e-5`.
         gamma_initializer: Keras initializer. Defaults to `"ones"`.
-        train_gamma: bool; `False` keeps `gamma` as it is initialised or loaded.
-        unbiased: bool; `True` moves the variance towards the unbiased batch variance. Defaults to `False`.
-        **kwargs: of `keras.layers.Layer`.
+        train_gamma: `False` keeps `gamma` as it is initialised or loaded. Defaults to `True`.
+        unbiased: whether the moving variance follows the unbiased batch variance. Defaults to `False`.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`; as many on every
-            replica.
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. Every replica must
+            get the same number of images.
         training: bool.
 
     Returns:
         The same shape and dtype.
 
     Attributes:
-        synchronised: bool, whether the statistics are those of the global batch. How a net is trained, not
-            what it is: so it is no part of the configuration. `False` at first.
+        synchronised: bool, whether the statistics are those of the global batch. It is a property of the
+            training, so it is not part of the configuration. `False` at first.
 
     Example:
 
@@ -55,13 +53,13 @@ class BatchNorm(keras.layers.Layer):
 
     def __init__(
         self,
-        momentum=0.9,
-        epsilon=2e-5,
-        gamma_initializer="ones",
-        train_gamma=True,
-        unbiased=False,
-        **kwargs,
-    ):
+        momentum: float = 0.9,
+        epsilon: float = 2e-5,
+        gamma_initializer: Any = "ones",
+        train_gamma: bool = True,
+        unbiased: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.momentum = momentum
         self.epsilon = epsilon
@@ -70,7 +68,7 @@ class BatchNorm(keras.layers.Layer):
         self.unbiased = unbiased
         self.synchronised = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) not in (2, 4):
             raise ValueError(f"{self.name}: expected 2 or 4 axes, received shape {tuple(input_shape)}")
 
@@ -84,17 +82,17 @@ class BatchNorm(keras.layers.Layer):
                 **kwargs,
             )
 
-        # Written on every step and read rarely: each replica keeps its own until somebody reads.
+        # Every step writes them and few read them, so each replica keeps its own until somebody reads.
         moving = {"trainable": False, "aggregation": "mean", "synchronization": "on_read"}
         self.beta = variable("beta", "zeros")
         self.gamma = variable("gamma", self.gamma_initializer, trainable=self.train_gamma)
         self.moving_mean = variable("moving_mean", "zeros", **moving)
         self.moving_variance = variable("moving_variance", "ones", **moving)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         flat = len(inputs.shape) == 2
         images = inputs[:, None, None, :] if flat else inputs
-        # A frozen layer keeps its statistics, as everywhere in Keras.
+        # A frozen layer keeps its statistics, like other layers of Keras.
         use_batch = bool(training) and self.trainable
         if use_batch and self.synchronised and num_replicas() > 1:
             outputs = self._normalise_by_global_batch(images)
@@ -119,12 +117,12 @@ class BatchNorm(keras.layers.Layer):
         return normalised.y[:, 0, 0, :] if flat else normalised.y
 
     def _normalise_by_global_batch(self, images):
-        # The fused kernel has no gradient for statistics that it is given; this form has, through the
-        # collective, too.
+        # The fused kernel has no gradient with respect to given statistics. This form has one, also through
+        # the collective.
         values = tf.cast(images, tf.float32)
         mean, variance = global_moments(values)
         scale, offset = self._scale_and_offset(images, True, (mean, variance))
-        # Centred first: a product with `mean` folded into the offset would cancel digits.
+        # Subtract the mean first: folding it into the offset would cancel digits.
         outputs = (values - mean) * (tf.math.rsqrt(variance + self.epsilon) * scale) + offset
         self._move(self.moving_mean, mean)
         if self.unbiased:
@@ -134,16 +132,13 @@ class BatchNorm(keras.layers.Layer):
         return tf.cast(outputs, images.dtype)
 
     def _scale_and_offset(self, images, use_batch, moments=None):
-        """What the normalised values are multiplied by, and what is added then.
-
-        `moments` are mean and variance of the global batch, where the layer is synchronised.
-        """
+        """The factor and the offset of normalised values; a synchronised layer passes the global moments."""
         return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
 
     def _move(self, moving, batch_statistic):
         moving.value.assign_sub((1.0 - self.momentum) * (moving.value - batch_statistic))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "momentum": self.momentum,
@@ -154,16 +149,48 @@ class BatchNorm(keras.layers.Layer):
         }
 
 
-def synchronise_batch_norm(model):
+def synchronise_batch_norm(model: keras.Model) -> int:
     """Makes all batch normalisation of a model use the statistics of the global batch.
 
-    Args:
-        model: `keras.Model`; its layers are changed.
-
     Returns:
-        int, the number of layers that do so.
+        The number of layers that were changed.
     """
     layers = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
     for layer in layers:
         layer.synchronised = True
     return len(layers)
+
+
+def global_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns mean and biased variance of every channel over the images of all replicas.
+
+    One all-reduce, through which gradients flow, exchanges the mean and variance of each replica. They are
+    combined by `variance = mean(variances + (means - mean)^2)`, which cancels no digits, unlike
+    `mean(x^2) - mean(x)^2`.
+
+    References:
+    - Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (1979)
+
+    Args:
+        images: float32 `(batch, height, width, channels)`, the same number on every replica.
+
+    Returns:
+        Two float32 tensors of shape `(channels,)`, the same on every replica.
+    """
+    moments = tf.stack(tf.nn.moments(images, (0, 1, 2)))
+    if num_replicas() > 1:
+        context = tf.distribute.get_replica_context()
+        # Each replica adds its own row to zeros: a gather that every collective library supports.
+        row = tf.one_hot(context.replica_id_in_sync_group, num_replicas())
+        moments = context.all_reduce("SUM", row[:, None, None] * moments)
+    else:
+        moments = moments[None]
+    means, variances = moments[:, 0], moments[:, 1]
+    mean = tf.reduce_mean(means, axis=0)
+    return mean, tf.reduce_mean(variances + tf.square(means - mean), axis=0)
+
+
+def num_replicas() -> int:
+    """Returns the number of replicas that compute together; 1 outside of `strategy.run`."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync

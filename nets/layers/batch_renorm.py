@@ -1,4 +1,6 @@
-"""Batch renormalisation: training sees nearly what inference will."""
+"""Batch renormalisation, which narrows the gap between training and inference."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,27 +10,27 @@ from .batch_norm import BatchNorm
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class BatchRenorm(BatchNorm):
-    """Batch normalisation, corrected towards the moving statistics while training.
+    """Batch normalisation that is corrected towards the moving statistics during training.
 
     `y = gamma * ((x - mean) / sqrt(variance + epsilon) * r + d) + beta` with the batch's statistics and
 
         r = clip(sqrt(variance + epsilon) / sqrt(moving_variance + epsilon), rmin, rmax)
         d = clip((mean - moving_mean) / sqrt(moving_variance + epsilon), -dmax, dmax)
 
-    through which no gradient flows. As long as nothing is clipped, that is normalisation by the moving
-    statistics. The original keeps a second pair of moving averages for `r` and `d`; with its
-    equal momenta they follow the same values as the first, so here they are one.
+    No gradient flows through `r` and `d`. As long as nothing is clipped, this is normalisation by the moving
+    statistics. The original keeps a second pair of moving averages for `r` and `d`. Its momenta are equal,
+    so both pairs have the same values, and this layer keeps one.
 
     References:
     - [Batch Renormalization](https://arxiv.org/abs/1702.03275)
     - margin-centre-face, `nets/L_Resnet_E_IR_RBN.py`
 
     Args:
-        momentum: float in `[0, 1)`. Defaults to `0.9`.
-        epsilon: float > 0. Defaults to `1e-3`.
-        rmin, rmax: floats, `0 <= rmin <= 1 <= rmax`. Default to `0.3333` and `3`.
-        dmax: float >= 0. Defaults to `5`.
-        **kwargs: of `BatchNorm`.
+        momentum: in `[0, 1)`. Defaults to `0.9`.
+        epsilon: greater than 0. Defaults to `1e-3`.
+        rmin, rmax: `0 <= rmin <= 1 <= rmax`. Default to `0.3333` and `3`.
+        dmax: at least 0. Defaults to `5`.
+        **kwargs: arguments of `BatchNorm`.
 
     Call arguments:
         inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`.
@@ -36,14 +38,17 @@ class BatchRenorm(BatchNorm):
 
     Returns:
         The same shape and dtype.
-
-    Example:
-
-    >>> BatchRenorm()(np.ones((4, 2), "float32"), training=True).shape
-    TensorShape([4, 2])
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-3, rmin=0.3333, rmax=3.0, dmax=5.0, **kwargs):
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-3,
+        rmin: float = 0.3333,
+        rmax: float = 3.0,
+        dmax: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(momentum, epsilon, **kwargs)
         self.rmin = rmin
         self.rmax = rmax
@@ -61,5 +66,5 @@ class BatchRenorm(BatchNorm):
         d = tf.clip_by_value((mean - self.moving_mean.value) / moving_stddev, -self.dmax, self.dmax)
         return gamma * r, beta + gamma * d
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rmin": self.rmin, "rmax": self.rmax, "dmax": self.dmax}

@@ -1,4 +1,6 @@
-"""Dropout whose masks follow from a seed and a counter that is saved with the weights."""
+"""Dropout with masks that depend on a seed and on a counter saved with the weights."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,21 +10,21 @@ import tensorflow as tf
 class Dropout(keras.layers.Layer):
     """Keeps each value with probability `keep_prob` and scales it by `1 / keep_prob`.
 
-    The mask of an image is a pure function of (seed, number of earlier draws, its place in the global
-    batch): each replica draws the masks of the global batch and takes its share, so that the
-    number of replicas changes nothing. Keras's own layer keeps its random state outside of
-    `tf.train.Checkpoint`, so a resumed run would differ, and draws the same mask on every replica.
+    The mask of an image is a pure function of the seed, the number of earlier draws and its place in the
+    global batch. Each replica draws the masks of the global batch and takes its share, so the number of
+    replicas changes nothing. Keras's own layer keeps its random state outside of `tf.train.Checkpoint`, so a
+    resumed run would differ, and it draws the same mask on every replica.
 
     References:
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (`E_Dropout`, `keep=0.4`)
 
     Args:
-        keep_prob: float in `(0, 1]`. Defaults to `0.4`, the original's.
-        seed: int. Defaults to `0`.
-        **kwargs: of `keras.layers.Layer`.
+        keep_prob: in `(0, 1]`. Defaults to `0.4`, the original's.
+        seed: defaults to `0`.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, ...)`; as many on every replica.
+        inputs: float, shape `(batch, ...)`, the same size on every replica.
         training: bool; `False` returns the inputs.
 
     Returns:
@@ -30,21 +32,16 @@ class Dropout(keras.layers.Layer):
 
     Raises:
         ValueError: `keep_prob` is out of range.
-
-    Example:
-
-    >>> Dropout(0.5)(np.ones((1, 4), "float32"), training=False).numpy().tolist()
-    [[1.0, 1.0, 1.0, 1.0]]
     """
 
-    def __init__(self, keep_prob=0.4, seed=0, **kwargs):
+    def __init__(self, keep_prob: float = 0.4, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < keep_prob <= 1:
             raise ValueError(f"keep_prob: expected a number in (0, 1], received {keep_prob}")
         self.keep_prob = keep_prob
         self.seed = seed
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.draws = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -54,12 +51,12 @@ class Dropout(keras.layers.Layer):
             name="draws",
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or self.keep_prob == 1:
             return inputs
         context = tf.distribute.get_replica_context()
         draw = tf.cast(tf.convert_to_tensor(self.draws), tf.int64)
-        # The factor is of old: runs with one replica go on with the masks they always had.
+        # The factor keeps the masks of runs with one replica as they were in older versions.
         seed = tf.stack([draw, tf.constant(self.seed, tf.int64) * 65536])
         share = tf.shape(inputs)[0]
         global_shape = tf.concat([[share * context.num_replicas_in_sync], tf.shape(inputs)[1:]], 0)
@@ -69,5 +66,5 @@ class Dropout(keras.layers.Layer):
         self.draws.value.assign_add(1)
         return tf.where(kept, inputs / self.keep_prob, 0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "keep_prob": self.keep_prob, "seed": self.seed}

@@ -1,4 +1,6 @@
-"""Group normalisation as the original's model A has it."""
+"""Group normalisation of the original's model A."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,17 +13,19 @@ class GroupNorm(keras.layers.Layer):
     """Normalises each image over groups of neighbouring channels, at most 32 of them.
 
     `y = scale * (x - mean) / sqrt(variance + epsilon) + offset`; the statistics are those of one image
-    and one group, so training and inference are the same function. They are computed in
-    float32 under every dtype policy. `scale` and `offset` have the original's shape
-    `(1, channels, 1, 1)`.
+    and one group, so training and inference are the same function. They are computed in float32 under
+    every dtype policy. `scale` and `offset` have the original's shape `(1, channels, 1, 1)`.
+
+    `keras.layers.GroupNormalization` cannot replace it: there `scale` is a flag, while checkpoints hold a
+    variable of that name, and it folds the mean into the offset, which cancels digits if the mean is large.
 
     References:
     - [Group Normalization](https://arxiv.org/abs/1803.08494)
     - margin-centre-face, `nets/L_Resnet_E_IR_GBN.py`
 
     Args:
-        epsilon: float > 0, added to the variance. Defaults to `1e-5`.
-        **kwargs: of `keras.layers.Layer`.
+        epsilon: greater than 0, added to the variance. Defaults to `1e-5`.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float, shape `(batch, height, width, channels)`.
@@ -31,18 +35,13 @@ class GroupNorm(keras.layers.Layer):
 
     Raises:
         ValueError: the channels cannot be divided into groups.
-
-    Example:
-
-    >>> GroupNorm()(np.ones((1, 2, 2, 64), "float32")).shape
-    TensorShape([1, 2, 2, 64])
     """
 
-    def __init__(self, epsilon=1e-5, **kwargs):
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int, ...]) -> None:
         channels = input_shape[-1]
         self.groups = min(_GROUPS, channels)
         if channels % self.groups:
@@ -55,7 +54,7 @@ class GroupNorm(keras.layers.Layer):
             )
             setattr(self, name, variable)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         height, width, channels = inputs.shape[1:]
         groups = tf.reshape(
             tf.cast(inputs, tf.float32), (-1, height, width, self.groups, channels // self.groups)
@@ -66,5 +65,5 @@ class GroupNorm(keras.layers.Layer):
         scale, offset = (tf.reshape(tf.convert_to_tensor(v), (channels,)) for v in (self.scale, self.offset))
         return tf.cast(normalised * scale + offset, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}

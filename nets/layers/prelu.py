@@ -1,5 +1,7 @@
 """Parametric ReLU with one slope per channel."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -8,9 +10,9 @@ import tensorflow as tf
 class PReLU(keras.layers.Layer):
     """`x` where it is positive, else `alpha * x`, with one trainable `alpha` per channel.
 
-    The same function as the original's `relu(x) + alpha * (x - |x|) / 2`; a whole training
-    step is a sixth faster on CPUs in this form. Its gradient is written out while training: bit for bit what
-    TensorFlow derives from the form, in two passes over the values less.
+    The same function as the original's `relu(x) + alpha * (x - |x|) / 2`; in this form a training step is a
+    sixth faster on CPUs. During training the gradient is explicit: bit for bit the one that TensorFlow
+    derives, with two passes over the values fewer.
 
     References:
     - [Delving Deep into Rectifiers](https://arxiv.org/abs/1502.01852)
@@ -18,11 +20,11 @@ class PReLU(keras.layers.Layer):
 
     Args:
         initializer: Keras initializer of the slopes. Defaults to `"zeros"`.
-        **kwargs: of `keras.layers.Layer`.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float, shape `(..., channels)`.
-        training: bool; changes nothing but how the gradient is found.
+        training: bool, selects how the gradient is computed.
 
     Returns:
         The same shape and dtype.
@@ -33,19 +35,19 @@ class PReLU(keras.layers.Layer):
     [[0.0, 3.0]]
     """
 
-    def __init__(self, initializer="zeros", **kwargs):
+    def __init__(self, initializer: Any = "zeros", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initializer = keras.initializers.get(initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.alphas = self.add_weight(shape=(input_shape[-1],), initializer=self.initializer, name="alphas")
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         alphas = tf.convert_to_tensor(self.alphas)
-        # What is exported has plain operations only.
+        # Exported models contain plain operations only.
         return _trained(inputs, alphas) if training else tf.where(inputs > 0, inputs, alphas * inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}
 
 
@@ -53,13 +55,13 @@ class PReLU(keras.layers.Layer):
 @tf.custom_gradient
 def _trained(inputs, alphas):
     def times_slope(values):
-        # The same numbers as those of a choice between `values` and `alphas * values`, and a third quicker.
+        # The same numbers as a choice between `values` and `alphas * values`, and a third faster.
         return tf.where(inputs > 0, tf.ones([], values.dtype), alphas) * values
 
     def gradients(upstream):
         axes = list(range(len(inputs.shape) - 1))
-        # In turn: slopes and minima follow from the inputs, so TensorFlow would compute them on the way
-        # forward, and keep both.
+        # Slopes and minima depend on the inputs only, so without this TensorFlow would compute both in the
+        # forward pass and keep them.
         with tf.control_dependencies([upstream]):
             return times_slope(upstream), tf.reduce_sum(upstream * tf.minimum(inputs, 0), axes)
 

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 import nets
-from nets.backbone import Backbone
-from nets.decay import decayed_variables
+from nets.backbone import Backbone, decayed_variables
 from nets.imagenet_net import imagenet_net
 from nets.layers.batch_norm import BatchNorm
 from nets.variants import VARIANTS
@@ -71,7 +70,7 @@ def test_keep_prob_is_that_of_the_architecture():
 
 
 def test_a_name_that_is_nearly_one():
-    with pytest.raises(ValueError, match=r"expected a net out of .*, received 'ires50'; did you mean"):
+    with pytest.raises(ValueError, match=r"expected one of .*, received 'ires50'; did you mean"):
         Backbone("ires50")
     with pytest.raises(ValueError, match=r"iresnet18: .*random_final_gamma"):
         Backbone("iresnet18", random_final_gamma=True)

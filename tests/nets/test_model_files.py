@@ -105,6 +105,13 @@ class TestOnnx:
             model_sha256(tmp_path / "net.onnx")
 
 
+def test_onnx_is_optional(tmp_path, monkeypatch):
+    (tmp_path / "net.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModuleNotFoundError, match=r"net\.onnx: .*pip install onnx"):
+        model_sha256(tmp_path / "net.onnx")
+
+
 class TestFolders:
     def test_saved_model(self, tmp_path):
         path = write_saved_model(tmp_path / "a")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.decay import decayed_variables
+from nets.backbone import decayed_variables
 from nets.importers.tf1_weights import tf1_variables
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU

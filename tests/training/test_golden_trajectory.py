@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
 from losses.triplet import TripletLoss
-from nets.decay import decayed_variables
+from nets.backbone import decayed_variables
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.backbone import Backbone
-from nets.decay import decayed_variables
+from nets.backbone import Backbone, decayed_variables
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 from tests.training.small_trainer import HEADS, SIZE, batch, weights

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from losses.angular_centre import AngularCentreLoss
-from nets.decay import decayed_variables
+from nets.backbone import decayed_variables
 from tests.training.small_trainer import IDENTITIES, batch, small_net, weights
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD, decay_in_loss, make_optimizer

@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from benchmarks.replicas import largest_difference, parse_arguments, run_alone, train_on
 from losses.triplet import TripletLoss
-from nets.layers.batch_norm import BatchNorm, synchronise_batch_norm
+from nets.layers.batch_norm import BatchNorm, global_moments, synchronise_batch_norm
 from nets.layers.batch_renorm import BatchRenorm
 from nets.layers.dropout import Dropout
-from nets.layers.global_moments import global_moments
 from tests.training.small_trainer import batch, make_trainer
 from training.distribution import make_strategy, worker_rows
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.decay import decayed_variables
+from nets.backbone import decayed_variables
 from tests.training.small_trainer import HEADS, IDENTITIES, SIZE, batch, make_trainer, weights
 from training.distribution import make_strategy
 from training.optimizers import MomentumSGD

@@ -1,0 +1,66 @@
+"""The metadata of `pip install .`: the library holds losses and nets, and needs what they import."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LIBRARY = ("losses", "nets")
+
+
+def third_party_imports():
+    """Imported packages of the library, by whether an import is at module level."""
+    found = {True: set(), False: set()}
+    for path in (path for package in LIBRARY for path in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            found[node in tree.body] |= {name.split(".")[0] for name in names}
+    return {level: names - sys.stdlib_module_names for level, names in found.items()}
+
+
+def requirement_names(requirements):
+    return {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+
+
+def test_packages_are_the_folders_on_disk():
+    setuptools = PYPROJECT["tool"]["setuptools"]
+    folders = {path.parent for package in LIBRARY for path in (ROOT / package).rglob("*.py")}
+    expected = {f"margin_centre_face.{'.'.join(folder.relative_to(ROOT).parts)}" for folder in folders}
+    assert set(setuptools["packages"]) == expected
+    assert setuptools["package-dir"] == {f"margin_centre_face.{package}": package for package in LIBRARY}
+
+
+def test_folders_are_packages():
+    for package in LIBRARY:
+        for path in (ROOT / package).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), path
+
+
+def test_dependencies_are_the_imports():
+    imports = third_party_imports()
+    extra = PYPROJECT["project"]["optional-dependencies"]["onnx"]
+    assert (
+        requirement_names(PYPROJECT["project"]["dependencies"])
+        == imports[True]
+        == {
+            "keras",
+            "numpy",
+            "tensorflow",
+        }
+    )
+    optional = {"protobuf" if name == "google" else name for name in imports[False] - imports[True]}
+    assert requirement_names(extra) == optional == {"onnx", "protobuf"}
+
+
+def test_versions_are_those_of_the_programs():
+    programs = (ROOT / "requirements.txt").read_text().split("\n")
+    library = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["onnx"]
+    assert set(library) <= set(programs)
