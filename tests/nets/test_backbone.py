@@ -11,7 +11,7 @@ from nets.imagenet_net import imagenet_net
 from nets.layers.batch_norm import BatchNorm
 from nets.variants import VARIANTS
 
-IMAGES = tf.random.stateless_uniform((4, 32, 32, 3), (0, 1), -1, 1)
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
 
 
 # One of each builder; tests/nets/test_resnet_ir.py has the further kinds of the first.
