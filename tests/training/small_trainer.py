@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from nets.decay import decayed_variables
 
 from losses.angular_centre import AngularCentreLoss
 from losses.build import build_loss
 from losses.triplet import TripletLoss
 from losses.variants import LOSSES
+from nets.backbone import decayed_variables
 from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 from training.checkpoints import Checkpoints
