@@ -50,8 +50,6 @@ class RunMonitor:
         max_minutes: float | None = None,
         profile_path: Path | None = None,
     ):
-        if max_minutes is not None and not max_minutes > 0:
-            raise ValueError(f"--max_minutes is {max_minutes:g}. Give more than 0.")
         self.logs_path = logs_path
         self.max_minutes = max_minutes
         self.embeddings = EmbeddingMonitor()

@@ -240,12 +240,6 @@ def test_the_time_is_up(tmp_path, caplog, monkeypatch):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("minutes", [0, -1])
-def test_no_time_at_all(minutes):
-    with pytest.raises(ValueError, match=f"--max_minutes is {minutes}"):
-        RunMonitor(max_minutes=minutes)
-
-
 @pytest.mark.parametrize("num_steps", [6, 4])
 def test_a_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
     """Also of a run that ends before the profile does."""
