@@ -3,8 +3,6 @@
 python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os
@@ -38,7 +36,7 @@ FAITHFUL = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LfwOptions:
-    """What to score, and how."""
+    """Data, model and protocol."""
 
     data: tuple[Path, ...] = option(help="lfw.np, or .bin files of InsightFace", nargs="+", type=Path)
     model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format", type=Path)

@@ -3,8 +3,6 @@
 python -m eval.test_ytf --model_path=output/models/iter_...
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import importlib.metadata
@@ -13,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from common.files import atomic_folder, file_sha256
 from common.options import option, parse_options
@@ -57,7 +56,7 @@ class DataOptions:
         None, "crop larger frames to their centre", nargs=2, metavar=("H", "W"), type=int
     )
 
-    def completed(self) -> DataOptions:
+    def completed(self) -> Self:
         """Returns these options with the paths of the config file where none were given."""
         if self.splits and self.prefix:
             return self
@@ -200,14 +199,13 @@ def _print_scores(scores: Scores) -> None:
         print(f"Precision on {line.name} : {line.accuracy:.5f}+-{line.std:.5f}")
         accuracies = " ".join(f"{accuracy:.4f}" for accuracy in line.fold_accuracies)
         print(f"  threshold {line.threshold:.5f}; splits {accuracies}")
-    names = list(scores.methods[scores.method].metrics)
+    names = scores.methods[scores.method].metrics
     print(f"{ERROR_FILTERS[scores.error_filter]}, by method:")
     print(f"{'':18}" + "".join(f"{name:>14}" for name in names))
     for method, method_scores in scores.methods.items():
-        values = (method_scores.metrics[name] for name in names)
-        print(
-            f"{method:18}" + "".join(f"{'-':>14}" if value is None else f"{value:14.5f}" for value in values)
-        )
+        values = method_scores.metrics.values()
+        cells = (f"{'-':>14}" if value is None else f"{value:14.5f}" for value in values)
+        print(f"{method:18}" + "".join(cells))
 
 
 if __name__ == "__main__":

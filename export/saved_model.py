@@ -26,7 +26,7 @@ _EXPORTERS = {".keras": "export.keras_file"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What to export, and where to."""
+    """Model and output."""
 
     model_path: Path = option(help="training checkpoint, or a net in any other format", type=Path)
     out: Path = option(

@@ -1,7 +1,5 @@
 """The table of engines that compute embeddings. It imports no engine before a model is loaded."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import importlib.metadata
@@ -17,8 +15,8 @@ from common.options import option
 # How many faces of the set to embed for `load_engine`.
 NUM_COMPARED = 16
 
-# Measuring another engine takes seconds, which must be few beside the embedding itself.
-_MIN_IMAGES_TO_MEASURE = 2000
+# Loading and timing another engine takes seconds, and embedding so many images takes minutes.
+_MIN_IMAGES_TO_MEASURE = 10_000
 _MIN_SPEED_UP = 1.05
 
 # Largest difference between an engine's unit embeddings and TensorFlow's, by precision.

@@ -1,7 +1,5 @@
 """Embeddings of many images, which are decoded while the model works."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 from collections.abc import Callable, Generator

@@ -1,9 +1,7 @@
 """The TensorFlow engine: a trained model, loaded from any format, as a function from faces to embeddings."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -29,7 +27,7 @@ class FaceModel:
         self.face_size = face_size
 
     @classmethod
-    def from_backbone(cls, backbone: keras.Model, face_size: tuple[int, int]) -> FaceModel:
+    def from_backbone(cls, backbone: keras.Model, face_size: tuple[int, int]) -> Self:
         """Wraps a net from normalised images to embeddings, and crops faces that are larger than its input.
 
         Each call uses the current weights, so a net in training needs to be wrapped only once.

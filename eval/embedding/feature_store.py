@@ -1,7 +1,5 @@
 """Features on disk, which are computed once even if the computation is interrupted."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The OpenVINO engine."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -9,7 +7,8 @@ import numpy as np
 import openvino
 
 # Not part of TensorFlow's public API, which has no function that turns variables into constants.
-# `openvino.convert_model` does it too, but takes half as long again.
+# `openvino.convert_model` does it too, but takes half as long again. `tests/eval/test_engines.py` fails
+# without the function.
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from eval.embedding.face_model import FaceModel, check_faces, load_face_model

@@ -4,8 +4,6 @@ Distances shrink with likeness. A pair is accepted if `distance < threshold`. FA
 impostor pairs that are accepted, TAR that of the genuine pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,8 +92,7 @@ def bootstrap_intervals(
         confidence: in (0, 1).
 
     Returns:
-        `(low, high)` by the name of the metric, without metrics that are `None` or whose argument is not
-        given.
+        `(low, high)` by the name of the metric, for metrics that are not `None` and whose argument is given.
     """
     # Two streams: asking for more intervals does not change the others.
     fold_rng, identity_rng = np.random.default_rng(seed).spawn(2)

@@ -1,7 +1,5 @@
 """Verification: from the distances of pairs to accuracy, deviation and threshold."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -144,8 +142,8 @@ def evaluate_pairs(
             `LEFT_OUT`. Defaults to `even_folds`, which scores each pair once.
 
     Raises:
-        ValueError: distances that are not finite, fewer than two folds, or folds that leave no positives or
-            no negatives outside another one to find its threshold on.
+        ValueError: distances that are not finite, fewer than two folds, or no positives or negatives outside
+            a fold to find its threshold on.
 
     Example:
 

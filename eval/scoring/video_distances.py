@@ -1,7 +1,5 @@
 """Distances between videos, by every method in one pass over the features of their frames."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

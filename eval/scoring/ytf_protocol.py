@@ -1,7 +1,5 @@
 """The protocol of YouTube Faces: the pairs that count, their folds, and the three lines of scores."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -78,8 +78,8 @@ class TestLines:
         distances, is_same, splits, is_wrong = pairs()
         for line in score_lines(distances, is_same, splits, is_wrong).values():
             wrong = line.is_misclassified(distances, is_same)
-            of_fold = [1 - wrong[line.folds == fold].mean() for fold in np.unique(splits)]
-            assert of_fold == pytest.approx(line.result.fold_accuracies)
+            accuracies = [1 - wrong[line.folds == fold].mean() for fold in np.unique(splits)]
+            assert accuracies == pytest.approx(line.result.fold_accuracies)
             assert not wrong[~line.used].any()
 
     def test_a_line_that_cannot_be_scored_is_named(self):

@@ -1,4 +1,4 @@
-"""Flags of `eval.test_ytf`, what it prints, and a set of videos whose scores the original gave."""
+"""Helpers for tests of `eval.test_ytf`: flags, printed scores, and a set of videos with golden scores."""
 
 from pathlib import Path
 
