@@ -54,7 +54,7 @@ def test_against_numpy(decay):
     )
 
 
-def test_training_is_as_without():
+def test_average_does_not_change_the_training():
     plain, averaging = make_trainer(make_strategy()), make_averaging(make_strategy())
     for step in range(3):
         for trainer in (plain, averaging):
@@ -82,7 +82,7 @@ def test_two_replicas(two_replicas):
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
 
 
-def test_goes_on_bit_for_bit(tmp_path):
+def test_resume_bit_for_bit(tmp_path):
     unbroken = make_averaging(make_strategy())
     recipe = {"ema": True}
     for step in range(2):
@@ -100,7 +100,7 @@ def test_goes_on_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_with_and_without_do_not_mix(tmp_path):
+def test_resume_with_and_without_average_is_refused(tmp_path):
     make_checkpoints(tmp_path, make_averaging(make_strategy()), recipe={"ema": True}).save(0)
     with pytest.raises(ValueError, match=r"this run needs recipe = None, the checkpoint has {'ema': True}"):
         make_checkpoints(tmp_path, make_trainer(make_strategy())).restore()
@@ -109,7 +109,7 @@ def test_with_and_without_do_not_mix(tmp_path):
         make_checkpoints(tmp_path / "plain", make_averaging(make_strategy()), recipe={"ema": True}).restore()
 
 
-def test_a_checkpoint_gives_the_average(tmp_path):
+def test_checkpoint_loads_the_average(tmp_path):
     backbone = Backbone(**NET)
     average = WeightAverage(backbone, 0.5)
     average.net.set_weights([value + 1 for value in average.net.get_weights()])
@@ -121,7 +121,7 @@ def test_a_checkpoint_gives_the_average(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_counters_are_left_alone():
+def test_counters_are_not_averaged():
     net = Backbone(**{**NET, "keep_prob": 0.5})
     average = WeightAverage(net, 0.5)
     net(np.zeros((2, 16, 16, 3), "float32"), training=True)

@@ -100,7 +100,7 @@ def check(program, first_tolerance, loss_tolerance, result_tolerance):
 @pytest.mark.parametrize(
     ("program", "tolerances"), [("centre", (1e-5, 5e-4, 1e-2)), ("triplet", (1e-5, 1e-5, 1e-4))]
 )
-def test_with_the_original_s_operations(program, tolerances, monkeypatch):
+def test_original_operations(program, tolerances, monkeypatch):
     monkeypatch.setattr(BatchNorm, "call", norm_as_the_original)
     monkeypatch.setattr(PReLU, "call", prelu_as_the_original)
     check(program, *tolerances)

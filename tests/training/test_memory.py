@@ -39,17 +39,17 @@ def test_sharded():
         require_memory(1000, 512, 64, 1.0, memory.total - 1, num_shards=3)
 
 
-def test_size_of_the_sample_is_that_of_the_loss():
+def test_sample_size_equals_that_of_the_loss():
     # 0.1 * 30 is a little over 3.
     assert centre_memory(30, 512, 64, sample_rate=0.1).logits == 4 * 64 * 3
 
 
-def test_what_is_printed():
+def test_printed_sizes():
     printed = str(centre_memory(1_000_000, 512, 64))
     assert printed == "12.3 GB (centres 2.05 GB, velocities 2.05 GB, logits 512 MB, copies 7.68 GB)"
 
 
-def test_what_fits_and_what_does_not():
+def test_centres_that_do_not_fit():
     memory = centre_memory(1000, 512, 64)
     assert require_memory(1000, 512, 64, 1.0, memory.total) == memory
     assert require_memory(1000, 512, 64, 1.0, None) == memory
@@ -80,15 +80,15 @@ def write_system(folder, available_kb, limit=None, used=None):
         *((500_000, 0, 102_400), (50_000, 60_000, 0)),
     ],
 )
-def test_free_memory_of_a_host(tmp_path, limit, used, expected):
+def test_free_memory_on_linux(tmp_path, limit, used, expected):
     write_system(tmp_path, 100, limit, used)
     assert host_memory(tmp_path) == expected
 
 
-def test_free_memory_of_another_system(tmp_path):
+def test_free_memory_on_other_systems(tmp_path):
     assert host_memory(tmp_path) is None
 
 
-def test_devices_of_one_host_share_its_memory(two_replicas):
+def test_devices_share_the_memory_of_their_host(two_replicas):
     one, two = device_memory(tf.distribute.get_strategy()), device_memory(two_replicas)
     assert 0.8 * one / 2 < two < 1.25 * one / 2

@@ -40,7 +40,7 @@ def nan(images):
     return images * np.nan
 
 
-def test_a_step_that_is_not_finite_names_its_images(tmp_path, manifest):
+def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
     batches = RecordBatches(manifest, {4: nan})
     monitor = RunMonitor(tmp_path / "logs")
     loop, _ = make_loop(tmp_path, batches=batches, monitor=monitor)
@@ -64,7 +64,7 @@ def test_a_step_that_is_not_finite_names_its_images(tmp_path, manifest):
     assert path.read_text() == text
 
 
-def test_bad_images_are_told_and_stop_the_run_past_a_limit(tmp_path, manifest, caplog):
+def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
     caplog.set_level("INFO")
     bad = RecordBatches(manifest).sampler.batch(2)[3]
     shard = manifest.folder / manifest.shards[bad // 12].name
@@ -82,7 +82,7 @@ def test_bad_images_are_told_and_stop_the_run_past_a_limit(tmp_path, manifest, c
     assert trainer.step == 2 and names(tmp_path / "strict" / "ckpt")[-1] == "step_00000002"
 
 
-def test_weights_that_gave_embeddings_that_are_not_finite_are_not_saved(tmp_path):
+def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
     """Also where the step is one to save at, and the loss knows nothing of it."""
     answers = iter([result(), result(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
 
@@ -103,7 +103,7 @@ def test_weights_that_gave_embeddings_that_are_not_finite_are_not_saved(tmp_path
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_moving_statistics_that_are_not_finite_are_not_saved(tmp_path, value):
+def test_non_finite_moving_statistics_are_not_saved(tmp_path, value):
     """The loss does not show them: training uses the batch's own."""
     loop, trainer = make_loop(tmp_path, max_steps=9)
     (statistics,) = [v for v in trainer.backbone.layers[2].variables if "variance" in v.path]
@@ -132,7 +132,7 @@ def test_first_non_finite():
 @pytest.mark.parametrize(
     "error", [FileNotFoundError(2, "No such file", "a/1.jpg"), ValueError("a/1.jpg: gone")]
 )
-def test_a_validation_that_fails_is_told_and_the_run_goes_on(tmp_path, caplog, error):
+def test_failed_validation_is_logged(tmp_path, caplog, error):
     answers = iter([result(0.6), error, result(0.7), error])
 
     def validator():
@@ -152,7 +152,7 @@ def test_a_validation_that_fails_is_told_and_the_run_goes_on(tmp_path, caplog, e
     assert trainer.step == 6 and names(tmp_path / "models") == ["iter_6_lfw_0.70000_ytf_0.00000"]
 
 
-def test_a_validation_that_fails_at_the_start_is_an_error(tmp_path):
+def test_failed_validation_at_the_start_is_an_error(tmp_path):
     def validator():
         raise FileNotFoundError(2, "No such file", "a/1.jpg")
 
@@ -200,7 +200,7 @@ def test_zero_embeddings():
     assert monitor.warnings("lfw") == [] and monitor.scalars("lfw") == {}
 
 
-def test_a_collapse_is_told_at_the_validation(tmp_path, caplog):
+def test_collapse_is_logged_at_the_validation(tmp_path, caplog):
     monitor = RunMonitor()
 
     def validator():
@@ -213,7 +213,7 @@ def test_a_collapse_is_told_at_the_validation(tmp_path, caplog):
     assert [line.split(":")[0] for line in told] == ["step 0  lfw", "step 2  lfw"]
 
 
-def test_the_time_is_up(tmp_path, caplog, monkeypatch):
+def test_time_limit(tmp_path, caplog, monkeypatch):
     """Saved, and the same command goes on, bit for bit."""
     caplog.set_level("INFO")
     unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
@@ -241,7 +241,7 @@ def test_the_time_is_up(tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("num_steps", [6, 4])
-def test_a_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
+def test_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
     """Also of a run that ends before the profile does."""
     monkeypatch.setattr(monitoring, "FIRST_PROFILED", 3)
     monkeypatch.setattr(monitoring, "LAST_PROFILED", 5)

@@ -90,7 +90,7 @@ def trained_values(trainer):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_overflow_on_one_replica_skips_the_step_on_all(two_replicas, accumulate):
+def test_overflow_on_one_replica_skips_the_step_on_all(two_replicas, accumulate):
     trainer = make_trainer(
         two_replicas, "mixed_float16", probe=True, loss_scale=(64.0, 3), accumulate=accumulate
     )
@@ -115,7 +115,7 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all(two_replicas, accumula
         np.testing.assert_array_equal(one, two)
 
 
-def test_gradients_that_are_infinite_without_a_scale_are_shown():
+def test_gradients_that_are_infinite_without_a_scale_are_reported():
     trainer = make_trainer(make_strategy(), "mixed_float16", probe=True, loss_scale=(2.0,))
     trainer.backbone.get_layer("probe").factor.assign(np.nan)
     shown = [float(trainer.train_step(*batch(0, 8))["gradient_norm"]) for _ in range(2)]
@@ -123,7 +123,7 @@ def test_gradients_that_are_infinite_without_a_scale_are_shown():
     assert float(trainer.options.loss_scale.scale) == 1.0
 
 
-def test_the_scale_is_saved_and_the_run_goes_on_bit_for_bit(tmp_path):
+def test_resume_with_loss_scale_bit_for_bit(tmp_path):
     trainer, resumed = (
         make_trainer(make_strategy(), "mixed_float16", loss_scale=(64.0, 2)) for _ in range(2)
     )
@@ -142,7 +142,7 @@ def test_the_scale_is_saved_and_the_run_goes_on_bit_for_bit(tmp_path):
         check_loss_scale(tmp_path, "float32")
 
 
-def test_clipping_acts_on_the_gradient_without_the_scale():
+def test_clipping_uses_the_gradient_without_the_scale():
     norms = []
     for scale in ((1.0,), (4096.0,)):
         trainer = make_trainer(make_strategy(), "float32", loss_scale=scale, clip_norm=0.5)

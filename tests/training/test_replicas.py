@@ -39,7 +39,7 @@ def test_without_synchronised_statistics_they_differ(two_replicas):
 
 
 @pytest.mark.parametrize("flags", [("--net=tiny_dropout", "--accumulate=2"), ("--net=tiny_renorm",)])
-def test_dropout_renormalisation_and_parts_do_not_depend_on_replicas_either(two_replicas, flags):
+def test_dropout_renormalisation_and_parts_do_not_depend_on_replicas(two_replicas, flags):
     one, two = results([make_strategy(), two_replicas], "--sync_bn", "--steps=6", *flags)
     assert largest_difference(one["loss"], two["loss"]) < 5e-6
 
@@ -96,7 +96,7 @@ def test_synchronised_layer_against_one_device(two_replicas, layer_class, unbias
         np.testing.assert_allclose(getattr(layer, name), getattr(single, name), rtol=1e-5)
 
 
-def test_moments_do_not_cancel():
+def test_moments_of_large_means():
     values = np.float32(1000) + np.random.default_rng(0).normal(0, 0.1, (8, 3, 3, 2)).astype(np.float32)
     mean, variance = global_moments(tf.constant(values))
     np.testing.assert_allclose(mean, values.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
@@ -111,7 +111,7 @@ def test_which_layers_are_synchronised():
     assert "synchronised" not in BatchNorm().get_config()
 
 
-def test_an_image_has_the_same_mask_on_any_replica(two_replicas):
+def test_dropout_mask_does_not_depend_on_replicas(two_replicas):
     ones = np.ones((6, 50), np.float32)
     single = Dropout(0.5, seed=3)
     expected = [single(ones, training=True) for _ in range(2)]
@@ -145,7 +145,7 @@ def test_parts_count_as_one_step(two_replicas):
         trainer.train_step(*batch(0, 8))
 
 
-def test_any_number_of_images_is_embedded_after_training_on_several(two_replicas):
+def test_embedding_any_number_of_images_after_training_on_replicas(two_replicas):
     trainer = make_trainer(two_replicas)
     synchronise_batch_norm(trainer.backbone)
     trainer.train_step(*batch(0, 8))

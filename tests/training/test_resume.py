@@ -65,7 +65,7 @@ def full(_):
 
 @pytest.mark.parametrize("steps", [(2,), (6,), (2, 6)])
 @pytest.mark.parametrize("when", ["validation", "export", "end"])
-def test_what_a_kill_cut_short_is_made_up_for(tmp_path, steps, when):
+def test_restart_completes_what_a_kill_interrupted(tmp_path, steps, when):
     for step in steps:
         loop = scored_loop(tmp_path)
         interrupt(loop, when, step, killed)
@@ -99,7 +99,7 @@ def test_killed_after_the_first_save_of_the_last_step(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["validation", "export"])
-def test_sigterm_in_what_follows_a_step(tmp_path, when):
+def test_sigterm_after_a_step(tmp_path, when):
     loop = scored_loop(tmp_path, save=3)
     interrupt(loop, when, 2, terminated)
     assert loop.run() == 128 + signal.SIGTERM
@@ -125,7 +125,7 @@ def test_sigterm_while_the_first_step_is_traced(tmp_path):
     assert newest_checkpoint(tmp_path / "ckpt")[1]["step"] == loop.trainer.step == 1
 
 
-def test_sigterm_in_what_is_made_up_for_at_the_start(tmp_path):
+def test_sigterm_while_a_restart_completes_the_step(tmp_path):
     loop = scored_loop(tmp_path)
     interrupt(loop, "validation", 2, killed)
     with pytest.raises(Killed):
@@ -138,7 +138,7 @@ def test_sigterm_in_what_is_made_up_for_at_the_start(tmp_path):
     assert names(tmp_path / "models") == MODELS
 
 
-def test_full_disk_on_the_way(tmp_path, monkeypatch, caplog):
+def test_full_disk_during_training(tmp_path, monkeypatch, caplog):
     unbroken = scored_loop(tmp_path / "unbroken", save=1)
     assert unbroken.run() == 0
     loop = scored_loop(tmp_path / "full", save=1)
@@ -184,7 +184,7 @@ def test_full_disk_at_the_end(tmp_path, ended_by):
     assert names(tmp_path / "models") == MODELS
 
 
-def test_error_of_the_data_is_not_hidden_by_a_full_disk(tmp_path, caplog):
+def test_full_disk_does_not_hide_a_data_error(tmp_path, caplog):
     def unreadable(_):
         raise ValueError("shard: record at byte 12: expected")
 
@@ -223,7 +223,7 @@ def test_model_of_the_same_step_is_replaced(tmp_path):
     assert names(tmp_path / "models") == MODELS
 
 
-def test_another_number_of_replicas_goes_on(tmp_path, two_replicas):
+def test_resume_with_another_number_of_replicas(tmp_path, two_replicas):
     """On batches whose halves are alike: else batch statistics differ, those of each replica's half."""
 
     def train(trainer, steps):

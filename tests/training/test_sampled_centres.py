@@ -120,7 +120,7 @@ def test_two_replicas_equal_one_device(two_replicas):
     np.testing.assert_array_equal(*copies)
 
 
-def test_goes_on_bit_for_bit(tmp_path):
+def test_resume_bit_for_bit(tmp_path):
     trainer, resumed = make_trainer(), make_trainer()
     for step in range(3):
         trainer.train_step(*batch(step))
@@ -134,7 +134,7 @@ def test_goes_on_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(("first", "second"), [(1.0, 0.3), (0.3, 1.0), (0.3, 0.1)])
-def test_checkpoints_do_not_depend_on_the_rate(first, second, tmp_path, two_replicas):
+def test_checkpoints_do_not_depend_on_the_sample_rate(first, second, tmp_path, two_replicas):
     writer = make_trainer(sample_rate=first)
     writer.train_step(*batch(0))
     writer.state.write(str(tmp_path / "state"))
@@ -176,7 +176,7 @@ def test_momentum_of_rows():
         np.testing.assert_allclose(variable, expected, rtol=1e-6)
 
 
-def test_refuses_optimizers_that_change_the_others():
+def test_optimizers_that_change_all_rows_are_refused():
     with pytest.raises(ValueError, match=r"--sample_rate: expected momentum SGD, .* received Adam"):
         backbone = linear_net()
         head = build_loss("arcface", IDENTITIES, sample_rate=0.5)

@@ -50,7 +50,7 @@ def test_boundaries(shape):
     assert (np.diff(rates[4:21]) < 0).all()
 
 
-def test_polynomial_is_that_of_arcface_torch():
+def test_polynomial_against_arcface_torch():
     """`PolynomialLRWarmup` as a loop over its own recursion; it counts from 1."""
     warmup, total, power = 5, 40, 2.0
     schedule, rate = falling("polynomial", 0.1, total, warmup_steps=warmup, power=power), 0.1
@@ -94,7 +94,7 @@ def test_round_trip(shape):
     assert [float(copy(step)) for step in range(40)] == [float(schedule(step)) for step in range(40)]
 
 
-def test_inside_a_graph_as_outside():
+def test_graph_equals_eager():
     schedule = falling("cosine", 0.1, 50, 0.001, 7)
     compiled = tf.function(schedule)
     for step in (0, 6, 7, 49, 50):

@@ -44,7 +44,7 @@ print(json.dumps([largest_difference(strategy, "angular_centre", clip) for clip 
     assert max(json.loads(run.stdout.splitlines()[-1])) < 1e-5
 
 
-def test_shards_and_dense_layer_read_each_other_s_checkpoints(two_replicas, tmp_path):
+def test_shards_and_dense_layer_share_checkpoints(two_replicas, tmp_path):
     kinds = {"sharded": (two_replicas, True), "dense": (None, False)}
     for first, second in (("sharded", "dense"), ("dense", "sharded"), ("sharded", "sharded")):
         writer, reader = make_trainer(*kinds[first]), make_trainer(*kinds[second])
@@ -57,7 +57,7 @@ def test_shards_and_dense_layer_read_each_other_s_checkpoints(two_replicas, tmp_
             np.testing.assert_array_equal(two, one)
 
 
-def test_a_shard_holds_its_columns_only(two_replicas):
+def test_shard_holds_only_its_columns(two_replicas):
     shards = make_trainer(two_replicas, True).head.shards
     assert [tuple(variable.shape) for variable in shards.variables] == [(DIM, 4), (DIM, 4)]
     assert [variable.device[-5:] for variable in shards.variables] == ["CPU:0", "CPU:1"]
@@ -71,12 +71,12 @@ def test_losses_that_cannot_be_sharded(loss):
         build_loss(loss, IDENTITIES, sharded=True)
 
 
-def test_no_samples_of_shards():
+def test_sampling_shards_is_refused():
     with pytest.raises(ValueError, match=r"--sample_rate 1.* 0\.5"):
         build_loss("arcface", IDENTITIES, sample_rate=0.5, sharded=True)
 
 
-def test_devices_to_share_them(two_replicas):
+def test_shard_devices(two_replicas):
     assert [name[-5:] for name in shard_devices(two_replicas)] == ["CPU:0", "CPU:1"]
     with pytest.raises(
         ValueError, match="--shard_centres: expected several devices of one process, received 1"
@@ -84,6 +84,6 @@ def test_devices_to_share_them(two_replicas):
         shard_devices(make_strategy())
 
 
-def test_refuses_other_optimizers(two_replicas):
+def test_other_optimizers_are_refused(two_replicas):
     with pytest.raises(ValueError, match="--shard_centres: expected momentum SGD, received Adam"):
         make_trainer(two_replicas, True, optimizer=keras.optimizers.Adam)

@@ -30,7 +30,7 @@ def test_two_replicas_equal_one_device(two_replicas, clip_norm):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_every_loss_trains_and_its_state_comes_back(name, tmp_path):
+def test_every_loss_trains_and_resumes(name, tmp_path):
     trainer, resumed = (make_trainer(make_strategy(), make_head=HEADS[name]) for _ in range(2))
     first, *_, last = [trainer.train_step(*batch(0, 12)) for _ in range(15)]
     assert float(last["loss"]) < float(first["loss"])
@@ -95,7 +95,7 @@ def test_objective_and_decay():
     np.testing.assert_allclose(terms["total"], terms["loss"] + terms["weight_decay"], rtol=1e-6)
 
 
-def test_centres_wait_for_the_gradient_of_the_net_and_decay_for_both():
+def test_order_of_gradients():
     trainer = make_trainer(make_strategy())
 
     @tf.function
@@ -162,6 +162,6 @@ def test_momentum_scales_the_whole_velocity_by_the_current_rate():
 
 
 @pytest.mark.parametrize("arguments", [{"momentum": 0.0}, {"nesterov": True}])
-def test_momentum_refuses_what_the_original_has_not(arguments):
+def test_nesterov_and_zero_momentum_are_refused(arguments):
     with pytest.raises(ValueError, match="expected momentum > 0 without Nesterov"):
         MomentumSGD(0.1, **arguments)

@@ -8,7 +8,7 @@ from training.distribution import make_strategy
 
 
 @pytest.mark.parametrize("flags", [("--net=tiny_renorm",), ("--net=tiny_group", "--accumulate=2")])
-def test_compiled_steps_equal_the_others(flags):
+def test_compiled_steps_equal_other_steps(flags):
     plain, compiled = (
         train_on(make_strategy(), parse_arguments(["--steps=8", *flags, *xla])) for xla in ([], ["--xla"])
     )

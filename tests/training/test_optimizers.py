@@ -66,7 +66,7 @@ def test_against_numpy(name):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
-def test_weights_are_decayed_once_and_only_those_that_the_loss_would(name):
+def test_optimizer_decays_the_same_weights_as_the_loss(name):
     """Without gradients, only the decay moves a weight."""
     trainer = make_trainer(make_strategy(), f"--optimizer={name}", "--weight_decay=0.5")
     assert trainer.options.weight_decay == 0
@@ -93,7 +93,7 @@ def test_two_replicas_equal_one_device(two_replicas, name):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
-def test_state_comes_back(name, tmp_path):
+def test_resume(name, tmp_path):
     trainer, resumed = (make_trainer(make_strategy(), f"--optimizer={name}") for _ in range(2))
     first, *_, last = [trainer.train_step(*batch(0, 12)) for _ in range(12)]
     assert float(last["loss"]) < float(first["loss"])
@@ -105,7 +105,7 @@ def test_state_comes_back(name, tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_defaults_are_the_original_s():
+def test_defaults_of_the_original():
     schedule = make_schedule(ScheduleOptions(), 64, 10)
     assert schedule.schedule.boundaries == [320000, 480000, 640000]
     optimizer = make_optimizer(OptimizerOptions(), schedule)

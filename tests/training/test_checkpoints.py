@@ -27,7 +27,7 @@ def trained(tmp_path):
     return trainer, checkpoints
 
 
-def test_a_restored_run_is_the_unbroken_one_bit_for_bit(trained):
+def test_resumed_run_equals_the_unbroken_run_bit_for_bit(trained):
     unbroken, checkpoints = trained
     resumed = make_trainer(make_strategy())
     manifest = make_checkpoints(checkpoints.folder, resumed).restore()
@@ -38,7 +38,7 @@ def test_a_restored_run_is_the_unbroken_one_bit_for_bit(trained):
         np.testing.assert_array_equal(one, two)
 
 
-def test_dropout_goes_on_where_it_was(tmp_path):
+def test_dropout_resumes_its_sequence(tmp_path):
     masks = []
     for resume in (False, True):
         backbone = Backbone("ir32", image_size=(16, 16), seed=1)
@@ -54,7 +54,7 @@ def test_dropout_goes_on_where_it_was(tmp_path):
     np.testing.assert_array_equal(*masks)
 
 
-def test_two_replicas_go_on_from_one_device(trained, two_replicas):
+def test_two_replicas_resume_from_one_device(trained, two_replicas):
     one, checkpoints = trained
     two = make_trainer(two_replicas)
     make_checkpoints(checkpoints.folder, two).restore()
@@ -80,7 +80,7 @@ def resnet_checkpoints(tmp_path_factory):
     return backbone, folder
 
 
-def test_backbone_alone(resnet_checkpoints):
+def test_load_only_the_backbone(resnet_checkpoints):
     backbone, folder = resnet_checkpoints
     images = batch(0, 4)[0]
     expected = backbone(images, training=False)
@@ -90,7 +90,7 @@ def test_backbone_alone(resnet_checkpoints):
     assert (older != expected).numpy().any()
 
 
-def test_keeps_the_newest(trained):
+def test_newest_checkpoints_are_kept(trained):
     _trainer, checkpoints = trained
     for step in (3, 4):
         checkpoints.save(step)
@@ -106,7 +106,7 @@ def damage(file):
 
 
 @pytest.mark.parametrize("name", ["state.data-00000-of-00001", "state.index", "checkpoint.json"])
-def test_a_damaged_one_is_skipped(trained, name, caplog):
+def test_damaged_checkpoint_is_skipped(trained, name, caplog):
     _, checkpoints = trained
     newest = checkpoints.folder / "step_00000002"
     if name == "checkpoint.json":
@@ -122,7 +122,7 @@ def test_a_damaged_one_is_skipped(trained, name, caplog):
     assert newest_checkpoint(checkpoints.folder)[1]["step"] == 2
 
 
-def test_never_starts_from_0_beside_checkpoints_that_cannot_be_read(trained):
+def test_unreadable_checkpoints_are_an_error(trained):
     _trainer, checkpoints = trained
     for folder in checkpoints.folder.iterdir():
         damage(folder / "state.index")
@@ -155,7 +155,7 @@ def test_checkpoint_of_another_net(trained, other, message):
 @pytest.mark.parametrize(
     "other", [{"architecture": "se_ir32"}, {"architecture": "ir50"}, {"embedding_size": 64}]
 )
-def test_net_that_is_not_the_one_named(resnet_checkpoints, tmp_path, other):
+def test_weights_of_another_net_than_the_manifest_says(resnet_checkpoints, tmp_path, other):
     folder = shutil.copytree(resnet_checkpoints[1] / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["net"] |= other
@@ -164,7 +164,7 @@ def test_net_that_is_not_the_one_named(resnet_checkpoints, tmp_path, other):
         load_backbone_of_checkpoint(folder)
 
 
-def test_a_failed_save_leaves_the_older_ones(trained, monkeypatch):
+def test_failed_save_keeps_older_checkpoints(trained, monkeypatch):
     _trainer, checkpoints = trained
 
     def full(*_):
@@ -188,7 +188,7 @@ def no_file_larger_than(num_bytes):
 
 
 @pytest.mark.parametrize("num_bytes", [0, 200, 4096])
-def test_no_space_for_a_file(trained, num_bytes):
+def test_full_disk_keeps_older_checkpoints(trained, num_bytes):
     _, checkpoints = trained
     before = {file: file.read_bytes() for file in checkpoints.folder.glob("*/*")}
     with (
@@ -213,7 +213,7 @@ def test_leftovers_of_a_kill_are_removed(trained):
     assert len(list(checkpoints.folder.iterdir())) == 2
 
 
-def test_nothing_there(tmp_path):
+def test_missing_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a checkpoint or a folder of checkpoints"):
         load_backbone_of_checkpoint(tmp_path)
     (tmp_path / "step_00000001").mkdir()
@@ -221,7 +221,7 @@ def test_nothing_there(tmp_path):
         read_checkpoint(tmp_path / "step_00000001")
 
 
-def test_own_checkpoints_come_before_the_one_to_start_from(trained, tmp_path):
+def test_own_checkpoints_win_over_the_start_model(trained, tmp_path):
     trainer, checkpoints = trained
     other = make_checkpoints(tmp_path / "other", trainer)
     with pytest.raises(FileNotFoundError, match="nowhere: expected a checkpoint or a folder of checkpoints"):
@@ -233,7 +233,7 @@ def test_own_checkpoints_come_before_the_one_to_start_from(trained, tmp_path):
     assert other.restore(checkpoints.folder / "step_00000001")["step"] == trainer.step == 3
 
 
-def test_damaged_later_ones_do_not_crowd_out_a_new_one(trained):
+def test_damaged_later_checkpoints_do_not_count(trained):
     _, checkpoints = trained
     for step in (7, 8, 9):
         damage(checkpoints.save(step) / "state.index")
@@ -243,7 +243,7 @@ def test_damaged_later_ones_do_not_crowd_out_a_new_one(trained):
     assert checkpoints.restore()["step"] == 3
 
 
-def test_the_first_checkpoints_had_no_names(resnet_checkpoints, tmp_path):
+def test_first_format_without_architecture_and_loss(resnet_checkpoints, tmp_path):
     backbone, folder = resnet_checkpoints
     folder = shutil.copytree(folder / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
@@ -259,7 +259,7 @@ def step_names(checkpoints):
     return sorted(int(path.name.removeprefix("step_")) for path in checkpoints.folder.iterdir())
 
 
-def test_the_best_stay_beside_the_newest(trained):
+def test_best_checkpoints_are_kept(trained):
     _, checkpoints = trained
     best = {"lfw": 1}
     for step in range(3, 8):
@@ -272,7 +272,7 @@ def test_the_best_stay_beside_the_newest(trained):
     assert newest_checkpoint(checkpoints.folder)[1]["best_steps"] == {"lfw": 8, "ytf": 4}
 
 
-def test_without_a_step_only_the_scores_are_written(trained, monkeypatch):
+def test_saving_a_step_again_writes_only_the_scores(trained, monkeypatch):
     trainer, checkpoints = trained
 
     def refused(*_):
@@ -297,7 +297,7 @@ def test_without_a_step_only_the_scores_are_written(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("after", ["write", "scores"])
-def test_a_kill_while_it_is_written_or_removed_leaves_whole_ones(trained, monkeypatch, after):
+def test_kill_while_writing_or_removing_leaves_complete_checkpoints(trained, monkeypatch, after):
     """As at every system call that a kill can come before: what has a final name is whole."""
     _, checkpoints = trained
 
