@@ -17,6 +17,11 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+def pytest_pycollect_makemodule(module_path):
+    if loads_tensorflow(module_path):
+        _configure_devices()  # before the import, which may already create tensors
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves out the long tests, except where `-m` names them."""
     if "long" in config.option.markexpr:
@@ -33,7 +38,7 @@ def pytest_itemcollected(item):
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("tensorflow"):
-        _configure_devices()
+        _configure_devices()  # for a test that imports TensorFlow itself
 
 
 @pytest.hookimpl(wrapper=True)
