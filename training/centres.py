@@ -7,6 +7,8 @@ list, and `extra` is a dict of what the centres need besides.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -96,7 +98,8 @@ class SampledCentres(WholeCentres):
         self._place, self._decay, whole = _find_centres(head, variables, decayed_variables, weight_decay)
         super().__init__(variables, whole)
         head.set_sampling_step(lambda: tf.convert_to_tensor(optimizer.iterations))
-        save_transposed(optimizer.momentums[self._place])
+        velocities: Any = optimizer.momentums[self._place]
+        save_transposed(velocities)
 
     def to_dense(self, gradients):
         gradients = list(gradients)
@@ -134,7 +137,7 @@ class ShardedCentres(WholeCentres):
         self._shards = head.shards
         devices = [shard.device for shard in head.shards.variables]
         self.velocities = Shards(tf.zeros(head.centres_shape), devices)
-        slot = optimizer.momentums[self._place]
+        slot: Any = optimizer.momentums[self._place]
         save_as(slot, head.centres_shape, self.velocities.joined, self.velocities.assign)
 
     def sources(self):

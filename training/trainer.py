@@ -104,8 +104,8 @@ class Trainer:
         # The replicas of this process; other workers have their own.
         self._num_local_replicas = len(strategy.extended.worker_devices) if is_distributed else 1
         self._variables = backbone.trainable_variables + head.trainable_variables
-        # Keras would sum the gradients over the replicas, but they are summed before they are clipped. Keras
-        # has no public switch; without this line test_two_replicas_equal_one_device fails.
+        # Keras would sum the gradients over the replicas again: the step does so before it clips them. There
+        # is no public switch. Without this line test_two_replicas_equal_one_device fails.
         optimizer._all_reduce_sum_gradients = list
         # Restoring needs the optimizer's variables to exist.
         with strategy.scope():
@@ -246,10 +246,10 @@ class Trainer:
         sources = self._centres.sources()
         if isinstance(self._centres, ShardedCentres):
             return tape.gradient(objective, sources)
-        num_of_net = len(self.backbone.trainable_variables)
-        gradients = tape.gradient(objective, sources[:num_of_net])
+        num_net_variables = len(self.backbone.trainable_variables)
+        gradients = tape.gradient(objective, sources[:num_net_variables])
         with tf.control_dependencies(gradients):
-            return gradients + tape.gradient(objective, sources[num_of_net:])
+            return gradients + tape.gradient(objective, sources[num_net_variables:])
 
     def _with_decay(self, gradients: Gradients, rate: float | tf.Tensor) -> Gradients:
         """Adds the gradient of the decay to that of each variable that decays as a whole.

@@ -60,7 +60,7 @@ def test_two_replicas_resume_from_one_device(trained, two_replicas):
     make_checkpoints(checkpoints.folder, two).restore()
     for a, b in zip(weights(one), weights(two), strict=True):
         np.testing.assert_array_equal(a, b)
-    # And back: statistics that each replica keeps for itself are saved as their mean.
+    # And back: checkpoints store the mean of the replicas' statistics.
     two.train_step(*batch(5, 8))
     make_checkpoints(checkpoints.folder, two).save(two.step)
     make_checkpoints(checkpoints.folder, one).restore()
@@ -116,7 +116,7 @@ def test_damaged_checkpoint_is_skipped(trained, name, caplog):
     resumed = make_trainer(make_strategy())
     assert make_checkpoints(checkpoints.folder, resumed).restore()["step"] == resumed.step == 1
     assert name in caplog.text
-    # Going on replaces it.
+    # Resuming replaces it.
     resumed.train_step(*batch(1, 8))
     make_checkpoints(checkpoints.folder, resumed).save(2)
     assert newest_checkpoint(checkpoints.folder)[1]["step"] == 2
@@ -178,7 +178,7 @@ def test_failed_save_keeps_older_checkpoints(trained, monkeypatch):
 
 @contextlib.contextmanager
 def no_file_larger_than(num_bytes):
-    """Writing fails half-way, as on a full disk, and works wherever the tests run."""
+    """Makes writing fail half-way, as on a full disk."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
     try:
@@ -266,7 +266,7 @@ def test_best_checkpoints_are_kept(trained):
         best = {"lfw": 1, "ytf": 4} if step > 3 else best
         checkpoints.save(step, best_steps=best)
     assert step_names(checkpoints) == [1, 4, 5, 6, 7]
-    # One per validator, not all that were the best once.
+    # One per validator: those that were the best once are removed.
     checkpoints.save(8, best_steps={"lfw": 8, "ytf": 4})
     assert step_names(checkpoints) == [4, 6, 7, 8]
     assert newest_checkpoint(checkpoints.folder)[1]["best_steps"] == {"lfw": 8, "ytf": 4}
@@ -288,7 +288,7 @@ def test_saving_a_step_again_writes_only_the_scores(trained, monkeypatch):
     monkeypatch.setattr(resumed.state, "write", refused)
     resumed.save(2, best={"lfw": 0.97})
     assert read_checkpoint(folder)["best"] == {"lfw": 0.97}
-    # Of another run, the weights are written.
+    # A checkpoint of another run is written with its weights.
     other = make_checkpoints(checkpoints.folder.parent / "other", trainer)
     other.restore(checkpoints.folder)
     assert other.saved_step is None
@@ -298,7 +298,7 @@ def test_saving_a_step_again_writes_only_the_scores(trained, monkeypatch):
 
 @pytest.mark.parametrize("after", ["write", "scores"])
 def test_kill_while_writing_or_removing_leaves_complete_checkpoints(trained, monkeypatch, after):
-    """As at every system call that a kill can come before: what has a final name is whole."""
+    """A kill can come before every system call. Whatever has a final name is complete."""
     _, checkpoints = trained
 
     class Killed(BaseException):
@@ -313,7 +313,7 @@ def test_kill_while_writing_or_removing_leaves_complete_checkpoints(trained, mon
 
             def killed(*given, real, calls=calls, nth=nth, **named):
                 calls.append(1)
-                # Whatever tidies up after an exception does not run after a kill.
+                # Code that cleans up after an exception does not run after a kill.
                 if len(calls) > nth:
                     raise Killed
                 return real(*given, **named)

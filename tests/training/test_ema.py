@@ -27,7 +27,7 @@ def values(net):
 
 
 def replicas_mean(strategy, net):
-    """What each variable is over all replicas, for the statistics of each one's share differ."""
+    """The mean of each variable over all replicas, whose statistics differ."""
     return [
         np.mean([local.numpy() for local in strategy.experimental_local_results(variable.value)], axis=0)
         for variable in net.variables

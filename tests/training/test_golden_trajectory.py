@@ -1,10 +1,9 @@
 """Five steps of the original's two training graphs, number for number.
 
-The steps amplify rounding about tenfold each: two ways to sum up the same batch statistics, both
-right to the last bits, are 5e-4 apart after five, and so are two processors, whose kernels
-sum up in orders of their own. So the graph is compared twice: with layers written in the original's
-operations and with our faster ones; the first three steps tell, the others follow as far as
-different rounding allows.
+Each step amplifies rounding about tenfold. After five steps, two exact ways to sum the same batch statistics
+are 5e-4 apart, and so are two processors, whose kernels sum in different orders. So the tests compare the
+graph twice: with layers that use the original's operations, and with our faster layers. The tolerance of the
+first three steps is tight, that of the others allows for rounding.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What stops a run, what only warns, and what is kept of it."""
+"""Errors, warnings and reports of a run, its time limit and its profile."""
 
 import logging
 from types import SimpleNamespace
@@ -56,7 +56,7 @@ def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
         shard = manifest.folder / manifest.shards[record // 12].name
         place = f"{shard}: record at byte {index['offset'][record]} (record {record} of faces, label "
         assert line == [str(position), f"{place}{record // 6}), identity {record // 6}"]
-    # A run that goes on from step 3 makes the same report: nothing is carried along.
+    # A run that resumes from step 3 writes the same report.
     path.unlink()
     again = make_loop(tmp_path, batches=RecordBatches(manifest, {4: nan}), monitor=monitor)[0]
     with pytest.raises(FloatingPointError):
@@ -71,10 +71,10 @@ def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
     flip_bit(shard, int(manifest.open_index()["offset"][bad]) + 300)
     loop, _ = make_loop(tmp_path, batches=RecordBatches(manifest, max_bad_images=1))
     assert loop.run() == 0
-    told = [r.getMessage() for r in caplog.records if "bad image" in r.getMessage()]
+    logged = [r.getMessage() for r in caplog.records if "bad image" in r.getMessage()]
     # At the line after batch 2, once, though the image comes again in the next epoch.
-    assert len(told) == 2 and told[0].startswith("step 4  bad image, replaced")
-    assert f"{shard}: record at byte" in told[0] and told[1] == "step 4  1 bad image(s) so far"
+    assert len(logged) == 2 and logged[0].startswith("step 4  bad image, replaced")
+    assert f"{shard}: record at byte" in logged[0] and logged[1] == "step 4  1 bad image(s) so far"
 
     loop, trainer = make_loop(tmp_path / "strict", batches=RecordBatches(manifest, max_bad_images=0))
     with pytest.raises(ValueError, match="expected at most 0 bad images"):
@@ -83,7 +83,7 @@ def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
 
 
 def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
-    """Also where the step is one to save at, and the loss knows nothing of it."""
+    """Also at a step that is saved, although the loss is finite."""
     answers = iter([result(), result(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
 
     def validator():
@@ -97,7 +97,7 @@ def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
     with pytest.raises(FloatingPointError, match=r"step 4: validation on lfw: image 7: .*"):
         with_validator(loop, validator).run()
     assert trainer.step == 4
-    # That of step 4 was written before the validation, in the place of the oldest.
+    # The checkpoint of step 4 was written before the validation, and the oldest one removed.
     assert names(tmp_path / "ckpt") == ["step_00000002", "step_00000003"]
     assert not (tmp_path / "models").exists()
 
@@ -143,12 +143,12 @@ def test_failed_validation_is_logged(tmp_path, caplog, error):
 
     loop, trainer = make_loop(tmp_path)
     assert with_validator(loop, validator).run() == 0
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line.split(".")[0] for line in told] == [
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line.split(".")[0] for line in logged] == [
         "step 2  validation on lfw failed, 1 time(s) so far",
         "step 6  validation on lfw failed, 2 time(s) so far",
     ]
-    assert all("a/1.jpg" in line for line in told)
+    assert all("a/1.jpg" in line for line in logged)
     assert trainer.step == 6 and names(tmp_path / "models") == ["iter_6_lfw_0.70000_ytf_0.00000"]
 
 
@@ -209,12 +209,12 @@ def test_collapse_is_logged_at_the_validation(tmp_path, caplog):
 
     loop, _ = make_loop(tmp_path, max_steps=2, monitor=monitor)
     with_validator(loop, validator).run()
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [line.split(":")[0] for line in told] == ["step 0  lfw", "step 2  lfw"]
+    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [line.split(":")[0] for line in logged] == ["step 0  lfw", "step 2  lfw"]
 
 
 def test_time_limit(tmp_path, caplog, monkeypatch):
-    """Saved, and the same command goes on, bit for bit."""
+    """The run is saved, and the same command resumes bit for bit."""
     caplog.set_level("INFO")
     unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
     unbroken.run()
@@ -242,7 +242,7 @@ def test_time_limit(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("num_steps", [6, 4])
 def test_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
-    """Also of a run that ends before the profile does."""
+    """Also if the run ends before the profile does."""
     monkeypatch.setattr(monitoring, "FIRST_PROFILED", 3)
     monkeypatch.setattr(monitoring, "LAST_PROFILED", 5)
     plain, expected = make_loop(tmp_path / "plain", max_steps=num_steps)

@@ -1,4 +1,4 @@
-"""Several replicas give what one device gives: each number of them in a process of its own."""
+"""Several replicas compute what one device computes."""
 
 import types
 
@@ -17,7 +17,7 @@ from training.distribution import make_strategy, worker_rows
 
 
 def results(strategies, *flags):
-    """What `benchmarks.replicas.train_on` returns on each, for the same flags."""
+    """Trains on each strategy with the same flags, see `benchmarks.replicas.train_on`."""
     return [train_on(strategy, parse_arguments(flags)) for strategy in strategies]
 
 
@@ -45,7 +45,7 @@ def test_dropout_renormalisation_and_parts_do_not_depend_on_replicas(two_replica
 
 
 def run_on(strategy, function, *arrays):
-    """Calls it on every replica with its share of the arrays; a list of what each returns."""
+    """Calls the function on every replica with its share of the arrays; returns a list of the results."""
     halves = [np.split(array, 2) for array in arrays]
     values = [
         strategy.experimental_distribute_values_from_function(
@@ -69,8 +69,10 @@ def test_synchronised_layer_against_one_device(two_replicas, layer_class, unbias
                 tape.watch(inputs)
                 outputs = layer(inputs, training=True)
                 loss = tf.reduce_sum(outputs**2 * weights)
-            of_gamma, of_beta, of_inputs = tape.gradient(loss, [layer.gamma.value, layer.beta.value, inputs])
-            return outputs, of_inputs, of_gamma, of_beta
+            gamma_gradient, beta_gradient, inputs_gradient = tape.gradient(
+                loss, [layer.gamma.value, layer.beta.value, inputs]
+            )
+            return outputs, inputs_gradient, gamma_gradient, beta_gradient
 
         return compute
 
@@ -85,12 +87,12 @@ def test_synchronised_layer_against_one_device(two_replicas, layer_class, unbias
     shares = (
         [two_replicas.experimental_local_results(share) for share in shares] if len(shares) == 4 else shares
     )
-    outputs, of_inputs, of_gamma, of_beta = (
+    outputs, inputs_gradient, gamma_gradient, beta_gradient = (
         shares if len(shares) == 4 else [[share[i] for share in shares] for i in range(4)]
     )
-    for received, wanted in zip((outputs, of_inputs), expected[:2], strict=True):
+    for received, wanted in zip((outputs, inputs_gradient), expected[:2], strict=True):
         np.testing.assert_allclose(np.concatenate(received), wanted, rtol=1e-4, atol=2e-4)
-    for received, wanted in zip((of_gamma, of_beta), expected[2:], strict=True):
+    for received, wanted in zip((gamma_gradient, beta_gradient), expected[2:], strict=True):
         np.testing.assert_allclose(sum(received), wanted, rtol=1e-4, atol=1e-3)
     for name in ("moving_mean", "moving_variance"):
         np.testing.assert_allclose(getattr(layer, name), getattr(single, name), rtol=1e-5)
@@ -124,7 +126,7 @@ def test_dropout_mask_does_not_depend_on_replicas(two_replicas):
 
 
 def test_parts_add_up_to_the_whole_batch(two_replicas):
-    """Without batch norm: weight decay and clipping, too, come once."""
+    """Weight decay and clipping act once per batch. The net has no batch norm."""
     flags = ("--net=tiny_group", "--clip_norm=6")
     (whole,) = results([make_strategy()], *flags)
     parts = results([make_strategy(), two_replicas], *flags, "--accumulate=4")

@@ -1,4 +1,4 @@
-"""What kills, signals and a full disk leave of a run, and what the same command makes of that."""
+"""Kills, signals and full disks during a run, and the same command after them."""
 
 import os
 import signal
@@ -18,18 +18,18 @@ MODELS = ["iter_2_lfw_0.85000_ytf_0.00000", "iter_6_lfw_0.90000_ytf_0.00000"]
 
 
 class Killed(BaseException):
-    """Nothing catches it, as nothing catches a kill."""
+    """Like a kill, nothing catches it."""
 
 
 def scored_loop(folder, save=2, validate=2, **arguments):
-    """A loop of 6 steps, whose accuracies follow from the step."""
+    """A loop of 6 steps, with accuracies that depend on the step."""
     every = intervals(show_info=2, summary=2, validate=validate, save=save, export=100)
     loop, trainer = make_loop(folder, every=every, **arguments)
     return with_validator(loop, lambda: result(ACCURACIES[trainer.step]))
 
 
 def at_step(loop, step, happens, work):
-    """`work`, but `happens` first at a step."""
+    """Wraps `work`: at one step `happens` comes first."""
 
     def wrapped(*given, **named):
         if loop.trainer.step == step:
