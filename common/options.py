@@ -33,7 +33,8 @@ def option(
     Args:
         default: value of the flag when it is not given. Without a default the flag is required.
         help: what `--help` says about it.
-        flags: names to use instead, such as `("--weight_decay", "--weight_deacy")`.
+        flags: names to use instead, such as `("--weight_decay", "--weight_deacy")`. The field's own name,
+            without dashes, makes it positional.
         **argument: limits of the value, `minimum`, `above`, `maximum` and `below`; and arguments of
             `argparse.ArgumentParser.add_argument`, such as `nargs` or `choices`, which win over the
             annotation.
@@ -163,12 +164,12 @@ def _add_flags(parser, options_class):
             value_type = argument.setdefault("type", _value_type(hints[item.name]))
             if "choices" not in argument and value_type in _METAVARS:
                 argument.setdefault("metavar", _METAVARS[value_type])
-        if item.default is dataclasses.MISSING:
-            argument["required"] = True
+        if names != (item.name,):  # not positional
+            argument |= {"dest": item.name, "required": item.default is dataclasses.MISSING}
         has_default = item.default not in (None, dataclasses.MISSING)
         # argparse would show "default: None".
         argument["default"] = item.default if has_default else argparse.SUPPRESS
-        parser.add_argument(*names, dest=item.name, **argument)
+        parser.add_argument(*names, **argument)
 
 
 def _chosen_defaults(parser, argv, faithful, presets):

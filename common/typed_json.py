@@ -12,17 +12,17 @@ T = TypeVar("T")
 def from_json(kind: type[T], value: object, path: Path) -> T:
     """Builds a dataclass from what `json.loads` returned.
 
-    A field is a dataclass, `str`, `int`, `float`, `bool`, `X | None`, `dict[str, X]`, a tuple of fixed or any
-    length, or a named tuple `N[X]` with items of one type. Tuples are arrays in JSON. An absent key takes
-    the default of its field, and unknown keys are ignored. A `ValueError` of `__post_init__` gets its place.
+    Its fields are dataclasses, `str`, `int`, `float`, `bool`, `X | None`, `dict[str, X]`, tuples, and generic
+    named tuples. Tuples are arrays in JSON. An absent key takes the default of its field, and unknown keys
+    are ignored.
 
     Args:
         kind: dataclass to build.
         value: parsed JSON.
-        path: file that the value is from. Errors start with it.
+        path: file of the value. Errors name it and the place in it.
 
     Raises:
-        ValueError: a key is missing, or a value has another type or length.
+        ValueError: a key is missing, a value has another type or length, or `__post_init__` refuses it.
 
     Example:
 
@@ -50,11 +50,8 @@ def _convert(kind: Any, value: Any, path: Path, place: str) -> Any:
             if name not in value and default is dataclasses.MISSING:
                 raise ValueError(f"{at}: expected key {name!r}, received {', '.join(value) or 'none'}")
         hints, prefix = typing.get_type_hints(origin), f"{place}." if place else ""
-        items = {
-            name: _convert(hints[name], value[name], path, f"{prefix}{name}")
-            for name in fields
-            if name in value
-        }
+        given = [name for name in fields if name in value]
+        items = {name: _convert(hints[name], value[name], path, f"{prefix}{name}") for name in given}
         try:
             return origin(**items)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Opens reports in headless Chromium, and looks at what it makes of them. Run by `.ci/browser.sh`.
+"""Opens reports in headless Chromium and checks the pages that it shows. Run by `.ci/browser.sh`.
 
 python -m tests.report_in_browser [--pictures FOLDER]
 """
@@ -24,12 +24,12 @@ logger = logging.getLogger("report_in_browser")
 
 WIDTHS = (360, 390, 768, 1280)
 SCHEMES = ("light", "dark")
-# Nothing but the page: no updates, no services, no traces of a user.
+# Chromium loads nothing but the page: no updates, no services, no data of a user.
 _FLAGS = (
     *("--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-# What may go wrong on a page, as a list of texts.
+# Returns the faults of a page as a list of texts.
 _FAULTS = r"""
 const faults = [];
 const root = document.documentElement;
@@ -95,9 +95,9 @@ return faults;
 
 
 def main(argv=None):
-    """Returns 0 if nothing is wrong on any page."""
+    """Returns 0 if no page has faults."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="also save what every page looks like")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="also save a picture of every page")
     pictures = parser.parse_args(argv).pictures
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
@@ -109,7 +109,7 @@ def main(argv=None):
             for name, page in pages.items():
                 for scheme in SCHEMES:
                     for width in WIDTHS:
-                        faults = look_at(browser, page, scheme, width)
+                        faults = find_faults(browser, page, scheme, width)
                         for fault in faults:
                             logger.error("%s, %s, %d pixels: %s", name, scheme, width, fault)
                         num_checked += 1
@@ -117,28 +117,29 @@ def main(argv=None):
                         if pictures:
                             pictures.mkdir(parents=True, exist_ok=True)
                             (pictures / f"{name}-{scheme}-{width}.png").write_bytes(picture(browser, width))
-    logger.info("%d looked at, %d faults", num_checked, num_faults)
+    logger.info("%d pages checked, %d faults", num_checked, num_faults)
     return 1 if num_faults else 0
 
 
 def make_pages(folder):
-    """Reports of a run, of an awkward one, and of three, as the program writes them."""
+    """Writes reports of a run, of an awkward run, and of several, as the program does."""
     first = make_run(folder / "first", pairs_per_fold=100)
     second = make_run(folder / "second", 1, name="vgg-triplet_lfw_0.99467_ytf_0.96040", quality=1.2)
     third = make_run(folder / "third", 2, name="model-D", method="best_frames", quality=0.8)
+    long_name = "a_name_without_end" * 12
     awkward = make_run(
         folder / "awkward",
         3,
-        name='<script>alert("1")</script> & ' + "a_name_without_end" * 12,
+        name=f'<script>alert("1")</script> & {long_name}',
         num_hardest=1,
         num_people=20,
         pairs_per_fold=4,
         quality=2.5,
+        coverage={
+            "missing": tuple(f"{'Long_Name_' * 9}{number}/1" for number in range(500)),
+            "unusable": {f"{'a/' * 60}1.jpg": "expected 112x112, received " + "1" * 90},
+        },
     )
-    coverage = awkward.scores["coverage"]
-    coverage["missing"] = [f"{'Long_Name_' * 9}{number}/1" for number in range(500)]
-    coverage["unusable"] = {f"{'a/' * 60}1.jpg": "expected 112x112, received " + "1" * 90}
-    (awkward.folder / "scores.json").write_text(json.dumps(awkward.scores))
     report.main([str(first.folder)])
     report.main([str(awkward.folder)])
     report.main([str(run.folder) for run in (first, second, third)])
@@ -153,7 +154,7 @@ def make_pages(folder):
 
 @contextlib.contextmanager
 def open_browser(folder):
-    """A Chromium that knows no one, and leaves what it writes in the folder."""
+    """Starts Chromium with an empty profile that it keeps in the folder."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}"):
@@ -169,8 +170,8 @@ def open_browser(folder):
         browser.quit()
 
 
-def look_at(browser, page, scheme, width):
-    """Opens a page, at a width in pixels and with what is folded unfolded; returns what is wrong with it."""
+def find_faults(browser, page, scheme, width):
+    """Opens a page at a width in pixels, also with all details open, and returns its faults."""
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
@@ -201,7 +202,7 @@ def look_at(browser, page, scheme, width):
 
 
 def picture(browser, width):
-    """The whole page as PNG."""
+    """Returns the whole page as PNG."""
     height = browser.execute_script("return document.documentElement.scrollHeight")
     clip = {"x": 0, "y": 0, "width": width, "height": min(height, 16000), "scale": 1}
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})

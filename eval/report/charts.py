@@ -1,229 +1,225 @@
-"""The charts of a report."""
+"""The charts of a report, with their captions."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.special import ndtr, ndtri
 
 from eval.report.svg import DASHES, INK, MUTED, line_style, marker_style, render
+from eval.scoring.evaluation_run import FramesPoint, LineScores
 from eval.scoring.metrics import roc
 
-_NUM_POINTS = 400  # of a curve: more than an axis has pixels there
+_NUM_POINTS = 400  # of a curve: more than an axis has pixels
 _MOST_BINS = 60  # of a histogram
-_RATE_TICKS = np.array([1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4])  # of a DET curve
+_RATE_TICKS = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4)  # of a DET curve
+_HEIGHT = 2.75  # inches, of most charts
+_NORMAL = NormalDist()
 
 
-def roc_chart(curves, ident, title, emphasise_first=False):
-    """Genuine pairs accepted (TAR) over impostor pairs accepted (FAR).
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Distances of genuine and impostor pairs. With a threshold they have a histogram, too."""
 
-    A curve starts where one impostor pair is accepted: of lower rates the pairs say nothing.
+    label: str
+    distances: np.ndarray
+    is_same: np.ndarray
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class AccuracyBar:
+    """An accuracy and its interval, with the colour and marker of a number."""
+
+    number: int
+    label: str
+    accuracy: float
+    interval: tuple[float, float] | None
+
+
+def draw_charts(
+    *,
+    about: str,
+    curves: Sequence[Curve],
+    lines: Sequence[tuple[str, LineScores]],
+    accuracies: Sequence[AccuracyBar],
+    frames: Sequence[tuple[str, Sequence[FramesPoint]]],
+    fold_name: str,
+    emphasise_first: bool = False,
+) -> dict[str, str]:
+    """Draws all charts of a page.
 
     Args:
-        curves: sequence of `(label, distances, is_same)`, of genuine and impostor pairs each.
-        ident: str of letters, that no other chart of the page has.
-        title: str, what there is to see, for those who cannot.
-        emphasise_first: bool, draw the other curves thinner.
+        about: names the models for readers who cannot see the charts.
+        curves: at least one has a threshold.
+        lines: labels, and accuracies of folds.
+        accuracies: one below the other.
+        frames: labels, and scores by the number of frames.
+        fold_name: what a fold is called.
+        emphasise_first: draw the first curve thicker than the others.
 
     Returns:
-        str, an `svg` element.
+        SVG elements by name.
     """
+    panels = [curve for curve in curves if curve.threshold is not None]
+    panels_height = _HEIGHT if len(panels) == 1 else 0.5 + 1.15 * len(panels)
+    bars_height = max(1.2, 0.7 + 0.29 * len(accuracies))
+    charts: dict[str, tuple[str, float, Callable[..., None], tuple]] = {
+        "roc": ("ROC curves", _HEIGHT, draw_roc, (curves, emphasise_first)),
+        "det": ("DET curves", _HEIGHT, draw_det, (curves, emphasise_first)),
+        "distances": ("Histograms of distances", panels_height, draw_histograms, (panels,)),
+        "splits": ("Accuracies of folds", _HEIGHT, draw_folds, (lines, fold_name)),
+        "accuracies": ("Accuracies", bars_height, draw_accuracies, (accuracies,)),
+        "frames": ("Accuracy by number of frames", 3.1, draw_frames, (frames,)),
+    }
+    return {
+        name: render(draw, data, height, name, f"{title} of {about}")
+        for name, (title, height, draw, data) in charts.items()
+    }
 
-    def draw(figure):
-        axes = figure.subplots()
-        start = min(1 / np.count_nonzero(~is_same) for _, _, is_same in curves)
-        lowest = 1.0
-        for number, (label, distances, is_same) in enumerate(curves):
-            far = np.geomspace(1 / np.count_nonzero(~is_same), 1, _NUM_POINTS)
-            tar = _tar_at(far, distances, is_same)
-            axes.plot(far, tar, label=label, **line_style(number, emphasise_first))
-            lowest = min(lowest, tar[0])
-        axes.set_xscale("log")
-        axes.set(xlim=(start, 1), ylim=(max(0, lowest - 0.03), 1.004))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set(xlabel="FAR: impostor pairs accepted", ylabel="TAR: genuine pairs accepted")
 
-    return render(draw, 2.75, ident, title)
+def draw_roc(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = False) -> None:
+    """Draws genuine pairs accepted (TAR) over impostor pairs accepted (FAR).
+
+    A curve starts where one impostor pair is accepted. The pairs cannot measure lower rates.
+    """
+    axes = figure.subplots()
+    lowest_far = lowest_tar = 1.0
+    for number, curve in enumerate(curves):
+        far = np.geomspace(1 / np.count_nonzero(~curve.is_same), 1, _NUM_POINTS)
+        tar = _tar_at(far, curve)
+        axes.plot(far, tar, label=curve.label, **line_style(number, emphasise_first))
+        lowest_far, lowest_tar = min(lowest_far, far[0]), min(lowest_tar, tar[0])
+    axes.set_xscale("log")
+    axes.set(xlim=(lowest_far, 1), ylim=(max(0, lowest_tar - 0.03), 1.004))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="FAR: impostor pairs accepted", ylabel="TAR: genuine pairs accepted")
 
 
-def det_chart(curves, ident, title, emphasise_first=False):
-    """The two errors over each other, genuine pairs rejected (FRR) and impostor pairs accepted (FAR).
+def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = False) -> None:
+    """Draws the errors over each other: genuine pairs rejected (FRR) and impostor pairs accepted (FAR).
 
-    On axes of normal deviates normally distributed distances give straight lines. Where fewer than
-    one pair is wrong, nothing is drawn. Arguments as for `roc_chart`.
+    On axes of normal deviates, normally distributed distances give straight lines. Nothing is drawn where
+    fewer than one pair is wrong.
 
     References:
     - Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997
     """
-
-    def draw(figure):
-        axes = figure.subplots()
-        lowest, highest = ndtri(0.1), ndtri(0.5)
-        for number, (label, distances, is_same) in enumerate(curves):
-            one_genuine, one_impostor = (1 / np.count_nonzero(is_same == kind) for kind in (True, False))
-            deviates = np.linspace(min(ndtri(one_impostor), highest), highest, _NUM_POINTS)
-            frr = 1 - _tar_at(ndtr(deviates), distances, is_same)
-            drawn = (frr > one_genuine / 2) & (frr <= 0.5)
-            label = label if drawn.any() else f"{label}: no errors"
-            axes.plot(deviates[drawn], ndtri(frr[drawn]), label=label, **line_style(number, emphasise_first))
-            lowest = min(lowest, ndtri(one_genuine), ndtri(one_impostor))
-        axes.plot([lowest, highest], [lowest, highest], color=MUTED, linewidth=0.8, linestyle=DASHES[2])
-        ticks = _RATE_TICKS[ndtri(_RATE_TICKS) >= lowest]
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(ndtri(ticks), [f"{tick:g}" for tick in ticks])
-        axes.set(xlim=(lowest, highest), ylim=(lowest, highest))
-        axes.set(xlabel="FAR: impostor pairs accepted", ylabel="FRR: genuine pairs rejected")
-
-    return render(draw, 2.75, ident, title)
+    axes = figure.subplots()
+    lowest = 0.1
+    for number, curve in enumerate(curves):
+        one_genuine, one_impostor = (1 / np.count_nonzero(curve.is_same == kind) for kind in (True, False))
+        far_deviates = np.linspace(_NORMAL.inv_cdf(min(one_impostor, 0.5)), 0, _NUM_POINTS)
+        frr = 1 - _tar_at(np.array([_NORMAL.cdf(value) for value in far_deviates]), curve)
+        drawn = (frr > one_genuine / 2) & (frr <= 0.5)
+        label = curve.label if drawn.any() else f"{curve.label}: no errors"
+        frr_deviates = [_NORMAL.inv_cdf(value) for value in frr[drawn]]
+        axes.plot(far_deviates[drawn], frr_deviates, label=label, **line_style(number, emphasise_first))
+        lowest = min(lowest, one_genuine, one_impostor)
+    limits = _NORMAL.inv_cdf(lowest), 0.0
+    axes.plot(limits, limits, color=MUTED, linewidth=0.8, linestyle=DASHES[2])
+    ticks = [tick for tick in _RATE_TICKS if tick >= lowest]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks([_NORMAL.inv_cdf(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
+    axes.set(xlim=limits, ylim=limits)
+    axes.set(xlabel="FAR: impostor pairs accepted", ylabel="FRR: genuine pairs rejected")
 
 
-def histogram_chart(panels, ident, title):
-    """Distances of genuine and of impostor pairs, and the threshold between them.
+def draw_histograms(figure: Figure, curves: Sequence[Curve]) -> None:
+    """Draws distances of genuine and impostor pairs and the threshold, one curve below the other.
 
-    Args:
-        panels: sequence of `(label, distances, is_same, threshold)`, one below the other; the label
-            of a single one is not shown, a threshold may be `None`.
-        ident, title: see `roc_chart`.
-
-    Returns:
-        str, an `svg` element.
+    The label of a single curve is not shown.
     """
-
-    def draw(figure):
-        every = np.concatenate([distances for _, distances, _, _ in panels])
-        # All equal distances have no range of their own.
-        num_bins = min(_MOST_BINS, 5 + round(2 * np.sqrt(every.size / len(panels))))
-        bins = np.linspace(every.min(), max(every.max(), every.min() + 0.01), num_bins + 1)
-        rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-        for axes, (label, distances, is_same, threshold) in zip(rows, panels, strict=True):
-            for number, (kind, name) in enumerate(((True, "genuine"), (False, "impostor"))):
-                counts, _ = np.histogram(distances[is_same == kind], bins)
-                style = line_style(number)
-                axes.stairs(counts, bins, fill=True, facecolor=style["color"], alpha=0.22)
-                axes.stairs(
-                    counts,
-                    bins,
-                    label=name,
-                    edgecolor=style["color"],
-                    linewidth=1.3,
-                    linestyle=style["linestyle"],
-                )
-            if threshold is not None:
-                axes.axvline(threshold, label="threshold", color=INK, linewidth=1.2, linestyle=DASHES[2])
-            axes.yaxis.set_major_locator(_nice_ticks(4 if len(panels) == 1 else 2, integer=True))
-            axes.grid(axis="x", visible=False)
-            axes.margins(x=0.01)
-            axes.set_ylabel("pairs")
-            if len(panels) > 1:
-                axes.set_title(label)
-        rows[-1].set_xlabel("cosine distance")
-
-    return render(draw, 2.75 if len(panels) == 1 else 0.5 + 1.15 * len(panels), ident, title)
+    distances = np.concatenate([curve.distances for curve in curves])
+    num_bins = min(_MOST_BINS, 5 + round(2 * np.sqrt(distances.size / len(curves))))
+    # Distances that are all equal have no range of their own.
+    bins = np.linspace(distances.min(), max(distances.max(), distances.min() + 0.01), num_bins + 1)
+    rows = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
+    for axes, curve in zip(rows, curves, strict=True):
+        for number, (kind, name) in enumerate(((True, "genuine"), (False, "impostor"))):
+            counts, _ = np.histogram(curve.distances[curve.is_same == kind], bins)
+            style = line_style(number)
+            axes.stairs(counts, bins, fill=True, facecolor=style["color"], alpha=0.22)
+            outline = {"edgecolor": style["color"], "linewidth": 1.3, "linestyle": style["linestyle"]}
+            axes.stairs(counts, bins, label=name, **outline)
+        axes.axvline(curve.threshold, label="threshold", color=INK, linewidth=1.2, linestyle=DASHES[2])
+        axes.yaxis.set_major_locator(_nice_ticks(4 if len(curves) == 1 else 2, integer=True))
+        axes.grid(axis="x", visible=False)
+        axes.margins(x=0.01)
+        axes.set_ylabel("pairs")
+        if len(curves) > 1:
+            axes.set_title(curve.label)
+    rows[-1].set_xlabel("cosine distance")
 
 
-def splits_chart(series, ident, title, called="split"):
-    """Accuracy on every fold.
-
-    Args:
-        series: sequence of `(label, folds, accuracies)`.
-        ident, title: see `roc_chart`.
-        called: str, what a fold is. Defaults to `"split"`.
-
-    Returns:
-        str, an `svg` element.
-    """
-
-    def draw(figure):
-        axes = figure.subplots()
-        names = sorted({fold for _, folds, _ in series for fold in folds})
-        offsets = np.linspace(-0.27, 0.27, len(series)) if len(series) > 1 else [0]
-        for number, (label, folds, accuracies) in enumerate(series):
-            places = [names.index(fold) + offsets[number] for fold in folds]
-            axes.plot(places, accuracies, label=label, clip_on=False, **marker_style(number))
-        axes.set_xticks(range(len(names)), names)
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.xaxis.grid(visible=False)
-        axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
-        axes.yaxis.set_major_locator(_nice_ticks(6))
-        axes.set(xlabel=called, ylabel="accuracy")
-
-    return render(draw, 2.75, ident, title)
+def draw_folds(figure: Figure, lines: Sequence[tuple[str, LineScores]], fold_name: str) -> None:
+    """Draws the accuracies of all folds."""
+    axes = figure.subplots()
+    folds = sorted({fold for _, line in lines for fold in line.folds})
+    offsets = np.linspace(-0.27, 0.27, len(lines)) if len(lines) > 1 else [0]
+    for number, (label, line) in enumerate(lines):
+        places = [folds.index(fold) + offsets[number] for fold in line.folds]
+        axes.plot(places, line.fold_accuracies, label=label, clip_on=False, **marker_style(number))
+    axes.set_xticks(range(len(folds)), [str(fold) for fold in folds])
+    axes.set_xlim(-0.5, len(folds) - 0.5)
+    axes.xaxis.grid(visible=False)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.0))
+    axes.yaxis.set_major_locator(_nice_ticks(6))
+    axes.set(xlabel=fold_name, ylabel="accuracy")
 
 
-def intervals_chart(rows, ident, title):
-    """Accuracies with their intervals, one below the other.
-
-    Args:
-        rows: sequence of `(number, label, accuracy, (low, high))`: whose colour and marker it has in
-            other charts; accuracy or interval may be `None`.
-        ident, title: see `roc_chart`.
-
-    Returns:
-        str, an `svg` element.
-    """
-
-    def draw(figure):
-        axes = figure.subplots()
-        for place, (number, _, accuracy, interval) in enumerate(rows):
-            style = marker_style(number)
-            if interval is not None:
-                axes.plot(interval, [place, place], color=style["color"], linewidth=1.6)
-            if accuracy is not None:
-                axes.plot(accuracy, place, clip_on=False, **style)
-        axes.set_yticks(range(len(rows)), [label for _, label, _, _ in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.xaxis.set_major_locator(_nice_ticks(5))
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("accuracy")
-
-    return render(draw, max(1.2, 0.7 + 0.29 * len(rows)), ident, title)
+def draw_accuracies(figure: Figure, bars: Sequence[AccuracyBar]) -> None:
+    """Draws accuracies with their intervals, one below the other."""
+    axes = figure.subplots()
+    for place, bar in enumerate(bars):
+        style = marker_style(bar.number)
+        if bar.interval is not None:
+            axes.plot(bar.interval, [place, place], color=style["color"], linewidth=1.6)
+        axes.plot(bar.accuracy, place, clip_on=False, **style)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(_nice_ticks(5))
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("accuracy")
 
 
-def frames_chart(series, ident, title):
-    """Accuracy and equal error rate over the number of frames per video.
-
-    Args:
-        series: sequence of `(label, curve)`, a curve as `frames_curve` in the scores.
-        ident, title: see `roc_chart`.
-
-    Returns:
-        str, an `svg` element.
-    """
-
-    def draw(figure):
-        rows = figure.subplots(2, sharex=True)
-        for axes, key, name in zip(rows, ("accuracy", "eer"), ("accuracy", "EER"), strict=True):
-            for number, (label, curve) in enumerate(series):
-                counts = [point["num_frames"] for point in curve]
-                values = [np.nan if point[key] is None else point[key] for point in curve]
-                style = marker_style(number) | line_style(number)
-                axes.plot(counts, values, label=label, clip_on=False, **style)
-            axes.yaxis.set_major_locator(_nice_ticks(4))
-            axes.set_ylabel(name)
-        rows[0].set_ylim(top=min(rows[0].get_ylim()[1], 1.0))
-        rows[1].set_ylim(bottom=max(rows[1].get_ylim()[0], 0.0))
-        counts = {point["num_frames"] for _, curve in series for point in curve}
-        rows[1].set_xscale("log", base=2)
-        rows[1].set_xticks(_spaced_ticks(counts), _spaced_ticks(counts))
-        rows[1].set_xlabel("frames per video, at most")
-
-    return render(draw, 3.1, ident, title)
+def draw_frames(figure: Figure, series: Sequence[tuple[str, Sequence[FramesPoint]]]) -> None:
+    """Draws accuracy and equal error rate over the number of frames per video."""
+    rows = figure.subplots(2, sharex=True)
+    for axes, key, name in zip(rows, ("accuracy", "eer"), ("accuracy", "EER"), strict=True):
+        for number, (label, points) in enumerate(series):
+            counts = [point.num_frames for point in points]
+            values = [getattr(point, key) for point in points]
+            style = marker_style(number) | line_style(number)
+            axes.plot(counts, values, label=label, clip_on=False, **style)
+        axes.yaxis.set_major_locator(_nice_ticks(4))
+        axes.set_ylabel(name)
+    rows[0].set_ylim(top=min(rows[0].get_ylim()[1], 1.0))
+    rows[1].set_ylim(bottom=max(rows[1].get_ylim()[0], 0.0))
+    ticks = _spaced_ticks({point.num_frames for _, points in series for point in points})
+    rows[1].set_xscale("log", base=2)
+    rows[1].set_xticks(ticks, ticks)
+    rows[1].set_xlabel("frames per video, at most")
 
 
-def _tar_at(rates, distances, is_same):
-    """The highest TAR whose FAR is not over each rate."""
-    far, tar = roc(distances, is_same)
-    # The rates of a whole number of pairs come from a formula, and may be a bit too low.
+def _tar_at(rates: np.ndarray, curve: Curve) -> np.ndarray:
+    """Returns the highest TAR whose FAR does not exceed each rate."""
+    far, tar = roc(curve.distances, curve.is_same)
+    # Rates of a whole number of pairs come from a formula, and may be slightly too low.
     return tar[np.searchsorted(far, rates * (1 + 1e-9), side="right") - 1]
 
 
-def _nice_ticks(most, integer=False):
+def _nice_ticks(most: int, integer: bool = False) -> MaxNLocator:
     return MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=integer)
 
 
-def _spaced_ticks(counts):
-    """Those of the counts, from the highest, whose labels do not touch on a logarithmic axis."""
+def _spaced_ticks(counts: Iterable[int]) -> list[int]:
+    """Returns those counts, from the highest down, whose labels do not touch on a logarithmic axis."""
     places = {count: np.log2(count) for count in counts}
     least = 0.1 * (max(places.values()) - min(places.values()))
-    ticks = []
+    ticks: list[int] = []
     for count in sorted(places, reverse=True):
         if not ticks or places[ticks[0]] - places[count] >= least:
             ticks.insert(0, count)

@@ -16,16 +16,16 @@ _WHITE = (255, 255, 255)
 
 
 def write_errors(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation, method: str) -> None:
-    """Writes a picture of each misclassified pair: the first frames, and the distance.
+    """Writes a picture of each misclassified pair into a new folder: the first frames, and the distance.
+
+    Args:
+        folder: folder to make.
+        frames: frames of the videos.
+        evaluation: misclassified pairs.
+        method: method of the distances.
 
     References:
     - margin-centre-face, `eval/test_ytf.py` (pictures of the errors)
-
-    Args:
-        folder: a folder to make.
-        frames: frames of the videos.
-        evaluation: names the pairs.
-        method: method of the distances.
     """
     folder.mkdir()
     pairs = evaluation.pairs
@@ -33,50 +33,36 @@ def write_errors(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation,
         videos = str(pairs.first[pair]), str(pairs.second[pair])
         distance = pairs.distances[method][pair]
         kind = "genuine" if pairs.is_same[pair] else "impostor"
-        picture = _side_by_side([_decode(frames, video, [0]) for video in videos])
-        # The number keeps names apart that differ in a slash only.
+        picture = _side_by_side([_column(frames, video, 1) for video in videos])
+        # The number distinguishes names that differ only in a slash.
         name = f"{kind}_{distance:.4f}_{pair:06d}_{'_'.join(videos)}".replace("/", "-")
         _write(folder / f"{name[:200]}.jpg", _with_text(picture, f"{distance:.4f}"))
 
 
 def write_hardest(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation) -> None:
-    """Writes the picture of each of the hardest pairs: a column for each video, of three frames.
-
-    Args:
-        folder: folder of the run.
-        frames: frames of the videos.
-        evaluation: names the pairs and the pictures.
-    """
+    """Writes the pictures of the hardest pairs into the folder of a run, with a column for each video."""
     pairs, hardest = evaluation.pairs, evaluation.hardest
     for entry in (*hardest.genuine, *hardest.impostor):
-        columns = []
-        for video in (str(pairs.first[entry.pair]), str(pairs.second[entry.pair])):
-            length = len(_numbers(frames, video))
-            # The middles of three parts; of a short video some frames come twice.
-            middles = (2 * np.arange(_HARDEST_FRAMES) + 1) * length // (2 * _HARDEST_FRAMES)
-            columns.append(_decode(frames, video, middles))
+        videos = str(pairs.first[entry.pair]), str(pairs.second[entry.pair])
         path = folder / entry.picture
         path.parent.mkdir(exist_ok=True)
-        _write(path, _side_by_side(columns))
+        _write(path, _side_by_side([_column(frames, video, _HARDEST_FRAMES) for video in videos]))
 
 
-def _numbers(frames, video):
-    place = frames.videos.index(video)
-    return range(frames.offsets[place], frames.offsets[place + 1])
+def _column(frames: VideoFrames, video: str, num_frames: int) -> np.ndarray:
+    """Returns frames of a video, one below the other: the first, or the middles of equal parts."""
+    start, stop = frames.offsets[frames.videos.index(video) :][:2]
+    # A frame of a short video may come more than once.
+    places = (2 * np.arange(num_frames) + 1) * (stop - start) // (2 * num_frames) if num_frames > 1 else [0]
+    return np.concatenate([frames.decode(start + place, start + place + 1)[0] for place in places])
 
 
-def _decode(frames, video, places):
-    numbers = [_numbers(frames, video)[place] for place in places]
-    return [frames.decode(number, number + 1)[0] for number in numbers]
-
-
-def _side_by_side(columns):
-    columns = [np.concatenate(column) for column in columns]
+def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
     gap = np.full((len(columns[0]), _GAP, 3), _WHITE, np.uint8)
     return np.concatenate([columns[0], gap, columns[1]], axis=1)
 
 
-def _with_text(picture, text):
+def _with_text(picture: np.ndarray, text: str) -> np.ndarray:
     height, width = picture.shape[:2]
     font = {"fontFace": cv2.FONT_HERSHEY_SIMPLEX, "fontScale": 0.45, "thickness": 1}
     canvas = cv2.copyMakeBorder(picture, 0, _TEXT_HEIGHT, 0, 0, cv2.BORDER_CONSTANT, value=_WHITE)
@@ -85,5 +71,5 @@ def _with_text(picture, text):
     return cv2.putText(canvas, text, place, **font, color=(0, 0, 0), lineType=cv2.LINE_AA)
 
 
-def _write(path, picture):
+def _write(path: Path, picture: np.ndarray) -> None:
     path.write_bytes(cv2.imencode(".jpg", picture[..., ::-1], _QUALITY)[1].tobytes())

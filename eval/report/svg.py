@@ -1,8 +1,10 @@
-"""Matplotlib's figures as inline SVG, whose colours are the page's variables: light or dark as it is."""
+"""Figures of Matplotlib as inline SVG with the fonts and colours of the page, light or dark."""
 
 import io
 import re
 import warnings
+from collections.abc import Callable
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -10,7 +12,7 @@ from matplotlib.figure import Figure
 
 NUM_COLOURS = 6  # --series-1 and so on
 
-# Matplotlib knows no variables, so colours that nothing else has stand for them.
+# Matplotlib knows no CSS variables. Colours that nothing else has stand for them.
 INK, MUTED, _GRID = "#00fe01", "#00fe02", "#00fe03"
 _SERIES = tuple(f"#00fe1{number}" for number in range(1, NUM_COLOURS + 1))
 _VARIABLES = {
@@ -19,7 +21,7 @@ _VARIABLES = {
 }
 DASHES = ("-", (0, (5, 1.5)), (0, (1.3, 1.3)), (0, (6, 1.5, 1.3, 1.5)))
 _MARKERS = "osD^vP"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "sans-serif",
@@ -50,10 +52,10 @@ _LEGEND_ROW = 0.19
 _LEGEND_LENGTH = 62  # letters in a row; a line takes as much as 6 of them
 
 
-def line_style(number, emphasise_first=False):
-    """How the line of a number looks: colour and dashes both differ, for those who see no colours.
+def line_style(number: int, emphasise_first: bool = False) -> dict[str, Any]:
+    """Returns the style of a line. Colour and dashes both differ, for readers who see no colours.
 
-    The first is solid and the thickest: it is seen below others that lie on it.
+    The first line is solid and the thickest, so that it can be seen below others that cover it.
     """
     return {
         "color": _SERIES[number % NUM_COLOURS],
@@ -62,8 +64,8 @@ def line_style(number, emphasise_first=False):
     }
 
 
-def marker_style(number):
-    """How the markers of a number look: colour and shape both differ."""
+def marker_style(number: int) -> dict[str, Any]:
+    """Returns the style of markers. Colour and shape both differ."""
     return {
         "color": _SERIES[number % NUM_COLOURS],
         "marker": _MARKERS[(number + number // 6) % len(_MARKERS)],
@@ -72,13 +74,20 @@ def marker_style(number):
     }
 
 
-def render(draw, height, ident, title):
-    """Calls `draw` with a figure of a height in inches, adds a legend below, and returns the SVG."""
-    # The page's fonts have letters that Matplotlib's lacks; it only measures with its own.
+def render(draw: Callable[..., None], data: tuple, height: float, ident: str, title: str) -> str:
+    """Draws a chart and its legend as an `svg` element of a page.
+
+    Args:
+        draw: called with a figure and `data`.
+        height: height of the figure without the legend, in inches.
+        ident: letters that no other chart of the page has. They start the ids inside the element.
+        title: describes the chart to readers who cannot see it.
+    """
+    # The page's fonts have letters that Matplotlib's lacks. Matplotlib uses its own only to measure texts.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure((_WIDTH, height), layout="constrained")
-        draw(figure)
+        draw(figure, *data)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         if len(labels) > 1:
             num_columns = max(1, min(len(labels), _LEGEND_LENGTH // (max(map(len, labels)) + 6)))
@@ -90,15 +99,15 @@ def render(draw, height, ident, title):
     return _inline(written.getvalue(), ident, title)
 
 
-def _inline(written, ident, title):
-    """Matplotlib's SVG as a part of a page: its own ids, the page's fonts and colours, no more than seen."""
+def _inline(written: str, ident: str, title: str) -> str:
+    """Makes an SVG file a part of a page: with ids of its own, and the page's fonts and colours."""
     root = ElementTree.fromstring(written)
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag.endswith("}style"):  # would be the whole page's
+            if child.tag.endswith("}style"):  # it would apply to the whole page
                 parent.remove(child)
     for element in root.iter():
-        # A page knows the elements of SVG without their namespaces.
+        # HTML names the elements of SVG without their namespaces.
         element.tag = element.tag.rpartition("}")[2]
         element.tail = None
         attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}

@@ -21,12 +21,14 @@ from eval.scoring.verification import RULES
 from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 
 VERSION = 1
+_KINDS = {"U": "text", "b": "bool", "i": "integer", "f": "float"}  # of a dtype
+_VECTORS = {"first": "U", "second": "U", "is_same": "b", "splits": "i"}
 
 T = TypeVar("T")
 
 
 class ByErrorFilter(NamedTuple, Generic[T]):
-    """One value for each of the three lines of scores; see `eval.scoring.ytf_protocol.ERROR_FILTERS`."""
+    """One value for each of the three lines of scores, by the keys of `ERROR_FILTERS`."""
 
     none: T
     both: T
@@ -84,11 +86,12 @@ class LineScores:
     fold_sizes: tuple[int, ...]
 
     def __post_init__(self):
+        if len(self.folds) < 2:
+            raise ValueError(f"folds: expected at least 2, received {len(self.folds)}")
         for name in ("fold_accuracies", "fold_thresholds", "fold_sizes"):
-            if len(getattr(self, name)) != len(self.folds):
-                raise ValueError(
-                    f"{name}: expected {len(self.folds)} items, received {len(getattr(self, name))}"
-                )
+            length = len(getattr(self, name))
+            if length != len(self.folds):
+                raise ValueError(f"{name}: expected {len(self.folds)} items, received {length}")
 
 
 @dataclass(frozen=True)
@@ -181,18 +184,12 @@ class Scores:
     hardest: HardestPairs
 
     def __post_init__(self):
-        choices: dict[str, Iterable[str]] = {
-            "method": self.methods,
-            "rule": RULES,
-            "folds": FOLDS,
-            "error_filter": ERROR_FILTERS,
-            "error_match": MATCHES,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(allowed)}, received {getattr(self, name)!r}"
-                )
+        choices: tuple[Iterable[str], ...] = (self.methods, RULES, FOLDS, ERROR_FILTERS, MATCHES)
+        names = ("method", "rule", "folds", "error_filter", "error_match")
+        for name, allowed in zip(names, choices, strict=True):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, received {value!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +236,11 @@ class EvaluationRun:
         return self.pairs.distances[self.scores.method]
 
     @property
+    def named_lines(self) -> list[tuple[str, LineScores]]:
+        """All lines with their error filters."""
+        return list(zip(ERROR_FILTERS, self.scores.lines, strict=True))
+
+    @property
     def line(self) -> LineScores:
         """Scores of the chosen line."""
         return self.scores.lines.select(self.scores.error_filter)
@@ -259,13 +261,12 @@ def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun
         raise ValueError(f"{scores_path}: {error}. Give values that JSON can store.") from None
     scores = _scores(scores_path, json.loads(content))
     arrays = {
-        **{name: getattr(pairs, name) for name in ("first", "second", "is_same", "splits")},
+        **{name: getattr(pairs, name) for name in _VECTORS},
         "used": np.stack(pairs.used),
         "folds": np.stack(pairs.folds),
         **{f"distances/{method}": distances for method, distances in pairs.distances.items()},
     }
     pairs = _scored_pairs(pairs_path, arrays, scores)
-    folder.mkdir(parents=True, exist_ok=True)
     scores_path.unlink(missing_ok=True)
     with atomic_file(pairs_path) as file:
         np.savez(file, **arrays)
@@ -310,55 +311,40 @@ def _scores(path: Path, content: Any) -> Scores:
 
 def _scored_pairs(path: Path, arrays: dict[str, np.ndarray], scores: Scores) -> ScoredPairs:
     """Checks the arrays of `pairs.npz`, also against the scores, and names them."""
-    expected = {  # name -> (kind of dtype, its name)
-        "first": ("U", "text"),
-        "second": ("U", "text"),
-        "is_same": ("b", "bool"),
-        "splits": ("i", "integer"),
-        "used": ("b", "bool"),
-        "folds": ("i", "integer"),
-        **{f"distances/{method}": ("f", "float") for method in scores.methods},
+    expected = {
+        **_VECTORS,
+        "used": "b",
+        "folds": "i",
+        **{f"distances/{method}": "f" for method in scores.methods},
     }
     if arrays.keys() != expected.keys():
         raise ValueError(
             f"{path}: expected arrays {', '.join(expected)}, received {', '.join(arrays) or 'none'}"
         )
     num_pairs = arrays["is_same"].size
-    for name, (kind, kind_name) in expected.items():
+    for name, kind in expected.items():
         array, shape = arrays[name], (3, num_pairs) if name in ("used", "folds") else (num_pairs,)
         if array.dtype.kind != kind or array.shape != shape:
             raise ValueError(
-                f"{path}, {name}: expected {kind_name} of shape {shape}, "
+                f"{path}, {name}: expected {_KINDS[kind]} of shape {shape}, "
                 f"received {array.dtype} of shape {array.shape}"
             )
         if kind == "f" and not np.isfinite(array).all():
             pair = np.flatnonzero(~np.isfinite(array))[0]
-            raise ValueError(
-                f"{path}, {name}: expected finite distances, received {array[pair]} for pair {pair}"
-            )
-    used, folds = (ByErrorFilter(*arrays[name]) for name in ("used", "folds"))
-    is_same = arrays["is_same"]
-    for error_filter, line in zip(ERROR_FILTERS, scores.lines, strict=True):
-        num_used, num_genuine = (
-            int(np.count_nonzero(used.select(error_filter) & kind)) for kind in (True, is_same)
-        )
-        if num_genuine in (0, num_used):
-            raise ValueError(
-                f"{path}, used, line {error_filter}: expected genuine and impostor pairs, "
-                f"received {num_genuine} and {num_used - num_genuine}"
-            )
-        found = set(folds.select(error_filter).tolist())
-        unknown = sorted(fold for fold in found if fold >= 0 and fold not in line.folds)
+            raise ValueError(f"{path}, {name}: the distance of pair {pair} is {array[pair]}")
+    pairs = ScoredPairs(
+        **{name: arrays[name] for name in _VECTORS},
+        used=ByErrorFilter(*arrays["used"]),
+        folds=ByErrorFilter(*arrays["folds"]),
+        distances={method: arrays[f"distances/{method}"] for method in scores.methods},
+    )
+    for name, line, used, folds in zip(ERROR_FILTERS, scores.lines, pairs.used, pairs.folds, strict=True):
+        if len(np.unique(pairs.is_same[used])) < 2:
+            raise ValueError(f"{path}, used, line {name}: expected genuine and impostor pairs")
+        unknown = sorted(set(folds[folds >= 0].tolist()) - set(line.folds))
         if unknown:
-            raise ValueError(
-                f"{path}, folds, line {error_filter}: expected the folds of the scores, {list(line.folds)}, "
-                f"received {unknown[0]}"
-            )
+            raise ValueError(f"{path}, folds, line {name}: expected {line.folds}, received {unknown[0]}")
     for entry in (*scores.hardest.genuine, *scores.hardest.impostor):
         if not 0 <= entry.pair < num_pairs:
-            raise ValueError(
-                f"{path}: the hardest pairs of the scores are among pairs 0 to {num_pairs - 1}, "
-                f"received {entry.pair}"
-            )
-    distances = {method: arrays[f"distances/{method}"] for method in scores.methods}
-    return ScoredPairs(arrays["first"], arrays["second"], is_same, arrays["splits"], used, folds, distances)
+            raise ValueError(f"{path}: has {num_pairs} pairs, and scores.json names pair {entry.pair}")
+    return pairs

@@ -187,18 +187,11 @@ def _frame_counts(lengths: np.ndarray) -> list[int]:
 
 
 def _hardest(distances: np.ndarray, is_same: np.ndarray, used: np.ndarray) -> HardestPairs:
-    numbers = np.flatnonzero(used)
-    by_distance = numbers[np.argsort(distances[numbers], kind="stable")]
-    hardest = {
-        "genuine": by_distance[is_same[by_distance]][::-1],
-        "impostor": by_distance[~is_same[by_distance]],
-    }
-    return HardestPairs(
-        **{
-            kind: tuple(
-                PairPicture(pair, f"hardest/{kind}-{place:02d}.jpg")
-                for place, pair in enumerate(pairs[:_NUM_HARDEST].tolist(), start=1)
-            )
-            for kind, pairs in hardest.items()
-        }
-    )
+    def pictures(kind: str, pairs: np.ndarray) -> tuple[PairPicture, ...]:
+        numbered = enumerate(pairs[:_NUM_HARDEST].tolist(), start=1)
+        return tuple(PairPicture(pair, f"hardest/{kind}-{place:02d}.jpg") for place, pair in numbered)
+
+    pairs = np.flatnonzero(used)
+    pairs = pairs[np.argsort(distances[pairs], kind="stable")]
+    genuine, impostor = pairs[is_same[pairs]][::-1], pairs[~is_same[pairs]]
+    return HardestPairs(pictures("genuine", genuine), pictures("impostor", impostor))

@@ -1,5 +1,5 @@
 import base64
-import json
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,13 +11,14 @@ import pytest
 from eval.report import __main__ as report
 from eval.report import page as report_page
 from eval.report.page import run_page, write_report
-from eval.report.runs import Run
+from eval.scoring.evaluation_run import EvaluationRun
 from eval.scoring.metrics import FARS, tar_name
 from eval.scoring.video_distances import METHODS
 from tests.eval.fake_run import changed, make_run
 from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
 
 ROOT = Path(__file__).parents[2]
+CHARTS = ("roc", "det", "distances", "splits", "accuracies", "frames")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def page(text):
 
 @pytest.fixture
 def without_curves(monkeypatch):
-    """For pages on which other things matter."""
-    monkeypatch.setattr(report_page, "curves_section", lambda about, **parts: "")
+    """For pages whose curves do not matter."""
+    monkeypatch.setattr(report_page, "draw_charts", lambda **parts: dict.fromkeys(CHARTS, ""))
 
 
 class TestRun:
@@ -61,24 +62,24 @@ class TestRun:
     def test_three_lines(self, run, page):
         boxes = page.find("dl", class_="lines")[0].find("div")
         assert ["class" in box.attributes for box in boxes] == [True, False, False]
-        for box, line in zip(boxes, run.scores["lines"], strict=True):
+        for box, line in zip(boxes, run.scores.lines, strict=True):
             assert box.text == (
-                f"{line['name']}{line['accuracy']:.5f} ± {line['std']:.5f}threshold {line['threshold']:.4f}"
-                f"{line['num_pairs']:,} pairs, {line['num_genuine']:,} of them genuine"
+                f"{line.name}{line.accuracy:.5f} ± {line.std:.5f}threshold {line.threshold:.4f}"
+                f"{line.num_pairs:,} pairs, {line.num_genuine:,} of them genuine"
             )
 
     def test_table_of_methods(self, run, page):
         rows = rows_of(page, "Scores of all methods")
         assert len(rows) == len(METHODS)
         for (name, cells), method in zip(rows.items(), METHODS, strict=True):
-            scores = run.scores["methods"][method]
-            metrics, intervals = scores["metrics"], scores["intervals"]
+            scores = run.scores.methods[method]
+            metrics, intervals = scores.metrics, scores.intervals
             assert cells == [
-                shown(scores["lines"][0], intervals["accuracy"]),
-                shown(scores["lines"][1]),
-                shown(scores["lines"][2]),
-                shown(scores["std"]),
-                shown(scores["threshold"]),
+                shown(scores.lines.none, intervals["accuracy"]),
+                shown(scores.lines.both),
+                shown(scores.lines.positives),
+                shown(scores.std),
+                shown(scores.threshold),
                 *(shown(metrics[key], intervals.get(key)) for key in ("eer", "auc", *map(tar_name, FARS))),
             ]
             assert cells[-1] == "–"  # of 200 impostor pairs
@@ -87,44 +88,54 @@ class TestRun:
 
     def test_intervals_belong_to_the_line_of_the_filter(self, without_curves, run):
         page = parse(run_page(changed(run, error_filter="positives")))
-        intervals = run.scores["methods"]["mean"]["intervals"]
+        method = run.scores.methods["mean"]
         cells = rows_of(page, "Scores of all methods")["mean"]
-        lines = run.scores["methods"]["mean"]["lines"]
-        assert cells[:3] == [shown(lines[0]), shown(lines[1]), shown(lines[2], intervals["accuracy"])]
-        assert [bool(box.attributes) for box in page.find("dl", class_="lines")[0].find("div")][2]
+        assert cells[:3] == [
+            shown(method.lines.none),
+            shown(method.lines.both),
+            shown(method.lines.positives, method.intervals["accuracy"]),
+        ]
+        boxes = page.find("dl", class_="lines")[0].find("div")
+        assert [bool(box.attributes) for box in boxes] == [False, False, True]
 
-    def test_what_the_curves_are_of(self, run, monkeypatch):
+    def test_what_the_curves_show(self, run, monkeypatch):
         drawn = {}
-        monkeypatch.setattr(report_page, "curves_section", lambda about, **parts: drawn.update(parts) or "")
+
+        def record(**parts):
+            drawn.update(parts)
+            return dict.fromkeys(CHARTS, "")
+
+        monkeypatch.setattr(report_page, "draw_charts", record)
         run_page(changed(run, method="best_frames", error_filter="both"))
-        used = run.arrays["used"][1]
+        used = run.pairs.used.both
         assert np.count_nonzero(~used) > 0
-        assert [label for label, *_ in drawn["curves"]][:3] == ["best frames", "mean", "normalised mean"]
-        for distances, is_same in (drawn["curves"][0][1:], drawn["panels"][0][1:3]):
-            np.testing.assert_array_equal(distances, run.arrays["distances/best_frames"][used])
-            np.testing.assert_array_equal(is_same, run.arrays["is_same"][used])
-        assert drawn["panels"][0][3] == run.scores["lines"][1]["threshold"]
-        # In the table's order, with the looks of the curves.
-        assert [number for number, *_ in drawn["accuracies"]] == [1, 2, 3, 4, 0, 5, 6]
-        best = run.scores["methods"]["best_frames"]
-        expected = (0, "best frames", best["lines"][1], best["intervals"]["accuracy"])
-        assert drawn["accuracies"][4] == expected
-        assert drawn["splits"][2][2] == run.scores["lines"][2]["fold_accuracies"]
-        assert drawn["frames"] == [("best frames", run.scores["frames_curve"])]
+        assert [curve.label for curve in drawn["curves"]][:3] == ["best frames", "mean", "normalised mean"]
+        first, *others = drawn["curves"]
+        np.testing.assert_array_equal(first.distances, run.pairs.distances["best_frames"][used])
+        np.testing.assert_array_equal(first.is_same, run.pairs.is_same[used])
+        assert first.threshold == run.scores.lines.both.threshold
+        assert [curve.threshold for curve in others] == [None] * 6
+        # In the order of the table, with the colours of the curves.
+        assert [bar.number for bar in drawn["accuracies"]] == [1, 2, 3, 4, 0, 5, 6]
+        best = run.scores.methods["best_frames"]
+        expected = (0, "best frames", best.lines.both, best.intervals["accuracy"])
+        assert dataclasses.astuple(drawn["accuracies"][4]) == expected
+        assert drawn["lines"][2] == ("YTF-corrected (positives)", run.scores.lines.positives)
+        assert drawn["frames"] == [("best frames", run.scores.frames_curve)]
 
     def test_every_fold_and_frame_count(self, run, page):
         rows = rows_of(page, "Every split")
         assert list(rows) == [str(fold) for fold in range(1, 11)]
         for place, cells in enumerate(rows.values()):
             expected = []
-            for line in run.scores["lines"]:
-                expected += [shown(line[key][place]) for key in ("fold_accuracies", "fold_thresholds")]
-                expected.append(str(line["fold_sizes"][place]))
+            for line in run.scores.lines:
+                expected += [shown(line.fold_accuracies[place]), shown(line.fold_thresholds[place])]
+                expected.append(str(line.fold_sizes[place]))
             assert cells == expected
         rows = rows_of(page, "Template quality")
         assert rows == {
-            str(point["num_frames"]): [shown(point["accuracy"]), shown(point["eer"])]
-            for point in run.scores["frames_curve"]
+            str(point.num_frames): [shown(point.accuracy), shown(point.eer)]
+            for point in run.scores.frames_curve
         }
 
     @pytest.mark.parametrize(
@@ -160,8 +171,8 @@ class TestRun:
     def test_coverage_and_inputs(self, without_curves, run):
         coverage = {
             "videos": 3425,
-            "missing": [f"Missing_{number}/1" for number in range(500)],
-            "empty": ["Empty/0"],
+            "missing": tuple(f"Missing_{number}/1" for number in range(500)),
+            "empty": ("Empty/0",),
             "frames": 621126,
             "unusable": {"A/1/1.3.jpg": "expected <112x112>"},
             "pairs_left_out": 77,
@@ -189,28 +200,26 @@ class TestRun:
         missing = [item.text for item in lists["Missing videos: 500"]]
         assert missing == [*coverage["missing"][:200], "and 300 more"]
         assert [item.text for item in lists["Videos without usable frames: 1"]] == ["Empty/0"]
-        for file in run.scores["inputs"].values():
-            assert file["path"] in text
-            assert file["sha256"] in text
-        assert run.scores["command"] in text
+        for file in vars(run.scores.inputs).values():
+            assert file.path in text
+            assert file.sha256 in text
+        assert run.scores.command in text
         assert "tensorflow2.21.0" in text
 
     def test_pictures_and_verdicts(self, run, page):
-        distances, is_same = run.arrays["distances/normalised_mean"], run.arrays["is_same"]
-        figures = page.find("div", class_="pairs")[0].find("figure") + page.find("div", class_="pairs")[
-            1
-        ].find("figure")
-        entries = run.scores["hardest"]["genuine"] + run.scores["hardest"]["impostor"]
-        line = run.scores["lines"][0]
+        distances, is_same = run.distances, run.pairs.is_same
+        figures = [figure for pairs in page.find("div", class_="pairs") for figure in pairs.find("figure")]
+        entries = run.scores.hardest.genuine + run.scores.hardest.impostor
+        line = run.scores.lines.none
         verdicts = set()
         for figure, entry in zip(figures, entries, strict=True):
-            pair = entry["pair"]
+            pair = entry.pair
             [image] = figure.find("img")
             written = base64.b64decode(image.attributes["src"].removeprefix("data:image/jpeg;base64,"))
-            assert written == (run.folder / entry["picture"]).read_bytes()
-            names = [str(run.arrays[side][pair]) for side in ("first", "second")]
+            assert written == (run.folder / entry.picture).read_bytes()
+            names = [str(run.pairs.first[pair]), str(run.pairs.second[pair])]
             assert image.attributes["alt"] == f"Frames of {names[0]} beside frames of {names[1]}"
-            threshold = line["fold_thresholds"][run.arrays["splits"][pair] - 1]
+            threshold = line.fold_thresholds[run.pairs.splits[pair] - 1]
             verdict = "right" if (distances[pair] < threshold) == is_same[pair] else "wrong"
             assert figure.text == f"{distances[pair]:.4f} {verdict}{names[0]}{names[1]}"
             verdicts.add(verdict)
@@ -218,104 +227,80 @@ class TestRun:
 
     @pytest.mark.parametrize(("rule", "verdict"), [("best", "right"), ("crossing", "wrong")])
     def test_a_distance_equal_to_the_threshold(self, without_curves, run, rule, verdict):
-        pair = run.scores["hardest"]["impostor"][0]["pair"]
-        lines = json.loads(json.dumps(run.scores["lines"]))
-        distance = float(run.arrays["distances/normalised_mean"][pair])
-        lines[0]["fold_thresholds"][run.arrays["splits"][pair] - 1] = distance
+        pair = run.scores.hardest.impostor[0].pair
+        thresholds = list(run.line.fold_thresholds)
+        thresholds[run.pairs.splits[pair] - 1] = distance = float(run.distances[pair])
+        lines = {"none": {"fold_thresholds": tuple(thresholds)}}
         page = parse(run_page(changed(run, rule=rule, lines=lines)))
         first = page.find("div", class_="pairs")[1].find("figure")[0]
         assert f"{distance:.4f} {verdict}" in first.text
 
     def test_a_pair_that_is_never_scored(self, without_curves, run):
-        pair = run.scores["hardest"]["genuine"][0]["pair"]
-        folds = run.arrays["folds"].copy()
-        folds[0, pair] = -1
-        page = parse(run_page(Run(run.folder, run.scores, {**run.arrays, "folds": folds})))
+        folds = run.pairs.folds.none.copy()
+        folds[run.scores.hardest.genuine[0].pair] = -1
+        page = parse(run_page(changed(run, {"folds": run.pairs.folds._replace(none=folds)})))
         assert "not scored" in page.find("div", class_="pairs")[0].find("figure")[0].text
 
-    def test_pictures_that_are_none(self, without_curves, run, tmp_path):
-        moved = Run(tmp_path, run.scores, run.arrays)
+    def test_pictures_that_are_not_jpeg_files(self, without_curves, run, tmp_path):
+        moved = EvaluationRun(tmp_path, run.scores, run.pairs)
         with pytest.raises(FileNotFoundError, match=r"genuine-01\.jpg"):
             run_page(moved)
         (tmp_path / "hardest").mkdir()
         (tmp_path / "hardest" / "genuine-01.jpg").write_bytes(b"<svg>")
-        with pytest.raises(ValueError, match=r"genuine-01\.jpg: expected a JPEG, received .* 3c7376673e"):
+        with pytest.raises(ValueError, match=r"genuine-01\.jpg: not a JPEG file: .*3c7376673e"):
             run_page(moved)
 
-    def test_what_may_be_missing(self, run):
-        nulls = {"accuracy": None, "std": None, "threshold": None, "folds": [], "fold_accuracies": []}
-        lines = [
-            run.scores["lines"][0],
-            run.scores["lines"][1] | nulls | {"fold_thresholds": [], "fold_sizes": []},
-        ]
-        lines.append(lines[1])
+    def test_what_may_be_missing(self, without_curves, run):
         methods = {
-            name: method
-            | {"lines": [None] * 3, "std": None, "threshold": None, "metrics": {}, "intervals": {}}
-            for name, method in run.scores["methods"].items()
+            name: dataclasses.replace(method, metrics={"accuracy": 0.5}, intervals={})
+            for name, method in run.scores.methods.items()
         }
-        inputs = run.scores["inputs"] | {"ytf_error": None}
-        inputs["frames"] = inputs["frames"] | {"crop": [96, 112], "flip": True}
+        names = ("folds", "fold_accuracies", "fold_thresholds", "fold_sizes")
+        some_folds = {name: getattr(run.scores.lines.both, name)[2:] for name in names}
         bare = changed(
             run,
-            lines=lines,
-            inputs=inputs,
-            hardest={"genuine": [], "impostor": []},
-            frames_curve=[],
-            coverage={"frames_per_video": {"min": None, "median": None, "max": None}},
+            lines={"both": some_folds},
+            methods=methods,
+            engine=None,
+            inputs={"ytf_error": None, "frames": {"crop": (96, 112), "flip": True}},
         )
-        bare.scores["methods"] = methods
         page = parse(run_page(bare))
-        assert [heading.text for heading in page.find("h2")] == [
-            "Scores of all methods",
-            "Curves",
-            "Coverage",
-            "Inputs",
-        ]
-        assert len(page.find("svg")) == 5
-        assert set(rows_of(page, "Scores of all methods")["mean"]) == {"–"}
+        assert rows_of(page, "Scores of all methods")["mean"][5:] == ["–"] * 5
+        assert rows_of(page, "Every split")["1"][3:6] == ["–"] * 3
+        assert rows_of(page, "Every split")["3"][3] == shown(run.scores.lines.both.fold_accuracies[2])
         assert "cropped to 96 × 112, with mirror images" in page.text
+        assert "Engine" not in page.text
         assert "None" not in page.text
-        assert "nan" not in page.text.lower()
-        assert rows_of(page, "Every split")["1"][3:] == ["–"] * 6
 
-    def test_a_single_fold_and_frame_count(self, run):
-        line = {
-            key: value[:1] if isinstance(value, list) else value
-            for key, value in run.scores["lines"][0].items()
-        }
-        folds = np.where(run.arrays["folds"] == 1, 1, -1)
-        single = changed(run, lines=[line] * 3, frames_curve=run.scores["frames_curve"][:1])
-        page = parse(run_page(Run(run.folder, single.scores, {**run.arrays, "folds": folds})))
-        assert list(rows_of(page, "Every split")) == ["1"]
+    def test_a_single_frame_count(self, run):
+        page = parse(run_page(changed(run, frames_curve=run.scores.frames_curve[:1])))
         assert list(rows_of(page, "Template quality")) == ["1"]
 
     def test_perfect_scores(self, tmp_path):
         run = make_run(tmp_path, quality=3.0, num_people=20, pairs_per_fold=16, num_hardest=1)
-        assert run.scores["lines"][0]["accuracy"] == 1.0
+        assert run.line.accuracy == 1.0
         page = parse(run_page(run))
         assert page.find("dl", class_="lines")[0].text.startswith("YTF1.00000 ± 0.00000")
         det = page.find("svg")[1]
         assert "normalised mean: no errors" in det.text
 
     def test_escapes_everything(self, run):
-        method = {HOSTILE: run.scores["methods"]["mean"]}
         hostile = changed(
             run,
+            {
+                "first": np.array([HOSTILE] * len(run.pairs)),
+                "distances": {HOSTILE: run.pairs.distances["mean"]},
+            },
             name=HOSTILE,
             set=HOSTILE,
             method=HOSTILE,
+            methods={HOSTILE: run.scores.methods["mean"]},
             command=HOSTILE,
             versions={HOSTILE: HOSTILE},
             inputs={"model": {"path": HOSTILE, "sha256": HOSTILE}},
-            coverage={"missing": [HOSTILE], "empty": [HOSTILE], "unusable": {HOSTILE: HOSTILE}},
-            lines=[line | {"name": HOSTILE} for line in run.scores["lines"]],
+            coverage={"missing": (HOSTILE,), "empty": (HOSTILE,), "unusable": {HOSTILE: HOSTILE}},
+            lines={name: {"name": HOSTILE} for name in run.scores.lines._fields},
         )
-        hostile.scores["methods"] = method
-        arrays = {name: array for name, array in run.arrays.items() if not name.startswith("distances/")}
-        arrays[f"distances/{HOSTILE}"] = run.arrays["distances/mean"]
-        arrays["first"] = np.array([HOSTILE] * len(arrays["first"]))
-        hostile = Run(run.folder, hostile.scores, arrays)
         text = run_page(hostile)
         page = parse(text)
         check_stands_alone(page, text)

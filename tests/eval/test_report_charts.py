@@ -1,4 +1,4 @@
-"""What the charts of a report draw, in the data's own units, and the SVG that comes out."""
+"""The charts of a report: the drawn data in its own units, and the SVG."""
 
 import re
 from pathlib import Path
@@ -8,26 +8,30 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.special import ndtr
 
-from eval.report import charts as report_charts
+from eval.report import charts
 from eval.report import svg as report_svg
+from eval.report.charts import AccuracyBar, Curve
+from eval.scoring.evaluation_run import FramesPoint, LineScores
 from eval.scoring.metrics import equal_error_rate
 from tests.eval.html_page import HOSTILE, parse
 
-STYLE = Path(report_charts.__file__).with_name("report.css").read_text()
+STYLE = (Path(charts.__file__).parent / "templates" / "report.css").read_text()
+
+
+def draw(function, *data):
+    """Calls a drawing function with an empty figure, and returns the figure's axes."""
+    figure = Figure()
+    function(figure, *data)
+    return figure.axes
+
+
+def line_of(folds, accuracies):
+    """Scores of a line with these folds; other fields do not matter."""
+    size = (0,) * len(folds)
+    return LineScores("", 0, 0, 0.0, 0.0, 0.0, tuple(folds), tuple(accuracies), size, size)
 
 
 class TestCharts:
-    """What is drawn, in the data's own units."""
-
-    @pytest.fixture(autouse=True)
-    def keep_figures(self, monkeypatch):
-        def draw_only(draw, height, ident, title):
-            figure = Figure((4.6, height))
-            draw(figure)
-            return figure
-
-        monkeypatch.setattr(report_charts, "render", draw_only)
-
     @pytest.fixture
     def pairs(self):
         rng = np.random.default_rng(3)
@@ -38,8 +42,8 @@ class TestCharts:
 
     def test_roc(self, pairs):
         distances, is_same = pairs
-        curves = [("one", distances, is_same), ("two", distances + 0.2 * is_same, is_same)]
-        axes = report_charts.roc_chart(curves, "roc", "", True).axes[0]
+        curves = [Curve("one", distances, is_same), Curve("two", distances + 0.2 * is_same, is_same)]
+        [axes] = draw(charts.draw_roc, curves, True)
         first, second = axes.get_lines()
         assert [line.get_label() for line in (first, second)] == ["one", "two"]
         assert first.get_linewidth() > second.get_linewidth()
@@ -59,7 +63,7 @@ class TestCharts:
 
     def test_det(self, pairs):
         distances, is_same = pairs
-        axes = report_charts.det_chart([("one", distances, is_same)], "det", "").axes[0]
+        axes = draw(charts.draw_det, [Curve("one", distances, is_same)])[0]
         curve, diagonal = axes.get_lines()
         far, frr = (ndtr(values) for values in curve.get_data())
         assert far.min() >= 1 / 100 - 1e-9
@@ -83,68 +87,65 @@ class TestCharts:
 
     def test_det_without_errors(self):
         distances, is_same = np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False])
-        axes = report_charts.det_chart([("one", distances, is_same)], "det", "").axes[0]
+        axes = draw(charts.draw_det, [Curve("one", distances, is_same)])[0]
         assert axes.get_lines()[0].get_label() == "one: no errors"
         assert axes.get_lines()[0].get_xdata().size == 0
 
     def test_histograms(self, pairs):
         distances, is_same = pairs
-        panels = [("one", distances, is_same, 0.7), ("two", distances + 0.5, is_same, None)]
-        rows = report_charts.histogram_chart(panels, "histogram", "").axes
+        curves = [Curve("one", distances, is_same, 0.7), Curve("two", distances + 0.5, is_same, 1.2)]
+        rows = draw(charts.draw_histograms, curves)
         assert [axes.get_title(loc="left") or axes.get_title() for axes in rows] == ["one", "two"]
-        for axes, (_, values, _, threshold) in zip(rows, panels, strict=True):
+        for axes, curve in zip(rows, curves, strict=True):
             outlines = [patch for patch in axes.patches if not patch.get_fill()]
             assert [outline.get_label() for outline in outlines] == ["genuine", "impostor"]
             for outline, kind in zip(outlines, (is_same, ~is_same), strict=True):
                 counts, edges, _ = outline.get_data()
-                np.testing.assert_array_equal(counts, np.histogram(values[kind], edges)[0])
+                np.testing.assert_array_equal(counts, np.histogram(curve.distances[kind], edges)[0])
                 assert counts.sum() == kind.sum()
-            drawn = [line.get_xdata()[0] for line in axes.get_lines()]
-            assert drawn == ([] if threshold is None else [threshold])
-        one = report_charts.histogram_chart(panels[:1], "histogram", "").axes
-        assert one[0].get_title() == ""
+            assert [line.get_xdata()[0] for line in axes.get_lines()] == [curve.threshold]
+        [axes] = draw(charts.draw_histograms, curves[:1])
+        assert axes.get_title(loc="left") == axes.get_title() == ""
 
     def test_equal_distances_have_a_histogram(self):
-        panels = [("one", np.full(4, 1.0), np.array([True, False, True, False]), 1.0)]
-        [axes] = report_charts.histogram_chart(panels, "histogram", "").axes
+        curve = Curve("one", np.full(4, 1.0), np.array([True, False, True, False]), 1.0)
+        [axes] = draw(charts.draw_histograms, [curve])
         assert sum(patch.get_data()[0].sum() for patch in axes.patches if not patch.get_fill()) == 4
 
-    def test_splits(self):
-        series = [("one", [1, 2, 5], [0.9, 1.0, 0.8]), ("two", [2, 5, 7], [0.7, 0.95, 1.0])]
-        axes = report_charts.splits_chart(series, "splits", "", "fold").axes[0]
+    def test_folds(self):
+        lines = [
+            ("one", line_of([1, 2, 5], [0.9, 1.0, 0.8])),
+            ("two", line_of([2, 5, 7], [0.7, 0.95, 1.0])),
+        ]
+        [axes] = draw(charts.draw_folds, lines, "fold")
         labels = [label.get_text() for label in axes.get_xticklabels()]
         assert labels == ["1", "2", "5", "7"]
-        for line, (label, folds, accuracies) in zip(axes.get_lines(), series, strict=True):
+        for line, (label, scores) in zip(axes.get_lines(), lines, strict=True):
             assert line.get_label() == label
             places = np.round(line.get_xdata()).astype(int)
-            assert [labels[place] for place in places] == list(map(str, folds))
-            np.testing.assert_array_equal(line.get_ydata(), accuracies)
+            assert [labels[place] for place in places] == list(map(str, scores.folds))
+            np.testing.assert_array_equal(line.get_ydata(), scores.fold_accuracies)
         assert axes.get_ylim()[1] == 1.0
         assert axes.get_xlabel() == "fold"
         markers = {line.get_marker() for line in axes.get_lines()}
         assert len(markers) == 2
 
-    def test_intervals(self):
-        rows = [(1, "one", 0.9, (0.8, 0.95)), (0, "two", 0.7, None), (2, "three", None, None)]
-        axes = report_charts.intervals_chart(rows, "intervals", "").axes[0]
+    def test_accuracies(self):
+        bars = [AccuracyBar(1, "one", 0.9, (0.8, 0.95)), AccuracyBar(0, "two", 0.7, None)]
+        [axes] = draw(charts.draw_accuracies, bars)
         drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
         assert drawn == [([0.8, 0.95], [0, 0]), ([0.9], [0]), ([0.7], [1])]
-        assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two", "three"]
-        assert axes.get_ylim() == (2.5, -0.5)  # the first on top
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+        assert axes.get_ylim() == (1.5, -0.5)  # the first on top
         assert axes.get_lines()[0].get_color() == axes.get_lines()[1].get_color()
         assert axes.get_lines()[1].get_color() != axes.get_lines()[2].get_color()
 
     def test_frames(self):
-        counts, accuracies = [1, 2, 4, 8, 16, 17], [0.8, 0.9, None, 0.95, 0.96, 1.0]
-        curve = [
-            {"num_frames": count, "accuracy": accuracy, "eer": 1 / count}
-            for count, accuracy in zip(counts, accuracies, strict=True)
-        ]
-        above, below = report_charts.frames_chart([("one", curve)], "frames", "").axes
+        counts, accuracies = [1, 2, 4, 8, 16, 17], [0.8, 0.9, 0.93, 0.95, 0.96, 1.0]
+        points = [FramesPoint(*point, 1 / point[0]) for point in zip(counts, accuracies, strict=True)]
+        above, below = draw(charts.draw_frames, [("one", points)])
         np.testing.assert_array_equal(above.get_lines()[0].get_xdata(), counts)
-        np.testing.assert_array_equal(
-            above.get_lines()[0].get_ydata(), [np.nan if a is None else a for a in accuracies]
-        )
+        np.testing.assert_array_equal(above.get_lines()[0].get_ydata(), accuracies)
         np.testing.assert_array_equal(below.get_lines()[0].get_ydata(), [1 / count for count in counts])
         # 16 would touch 17.
         assert [label.get_text() for label in below.get_xticklabels()] == ["1", "2", "4", "8", "17"]
@@ -161,10 +162,13 @@ class TestCharts:
 
 
 class TestSvg:
-    SERIES = (("one", [1, 2], [0.5, 0.6]), ("two", [1, 2], [0.6, 0.7]))
+    LINES = (("one", line_of([1, 2], [0.5, 0.6])), ("two", line_of([1, 2], [0.6, 0.7])))
+
+    def render(self, lines=LINES, ident="s", title="t"):
+        return parse(report_svg.render(charts.draw_folds, (lines, "split"), 2.75, ident, title))
 
     def test_colours_are_those_of_the_page(self):
-        chart = parse(report_charts.splits_chart(self.SERIES, "s", "t"))
+        chart = self.render()
         drawn = "".join(element.attributes.get("style", "") for element in chart)
         used = set(re.findall(r"var\((--[\w-]+)\)", drawn))
         assert used == {"--ink", "--muted", "--grid", "--series-1", "--series-2"}
@@ -176,12 +180,12 @@ class TestSvg:
         assert chart.find("style") == []
 
     def test_text_stays_text(self):
-        series = [("a $x_1$ _b_ & <b> \u9762", [1], [0.5]), ("two", [1], [0.6])]
-        texts = [element.text for element in parse(report_charts.splits_chart(series, "s", "t")).find("text")]
+        lines = [("a $x_1$ _b_ & <b> \u9762", line_of([1, 2], [0.5, 0.6])), self.LINES[1]]
+        texts = [element.text for element in self.render(lines).find("text")]
         assert "a $x_1$ _b_ & <b> \u9762" in texts
 
     def test_ids_are_the_chart_s(self):
-        drawn = [parse(report_charts.splits_chart(self.SERIES, ident, "t")) for ident in ("one", "two")]
+        drawn = [self.render(ident=ident) for ident in ("one", "two")]
         ids = [{e.attributes["id"] for e in chart if "id" in e.attributes} for chart in drawn]
         assert ids[0].isdisjoint(ids[1])
         assert all(name.startswith("one-") for name in ids[0])
@@ -191,14 +195,14 @@ class TestSvg:
             assert own.issuperset(targets)
 
     def test_for_those_who_cannot_see(self):
-        [svg] = parse(report_charts.splits_chart(self.SERIES, "s", HOSTILE)).find("svg")
+        [svg] = self.render(title=HOSTILE).find("svg")
         assert svg.attributes["role"] == "img"
         assert svg.attributes["aria-label"] == HOSTILE
 
     def test_a_legend_only_of_several(self):
         heights, legends = [], []
-        for series in (self.SERIES[:1], self.SERIES):
-            chart = parse(report_charts.splits_chart(series, "s", "t"))
+        for lines in (self.LINES[:1], self.LINES):
+            chart = self.render(lines)
             heights.append(float(chart.find("svg")[0].attributes["viewbox"].split()[3]))
             legends.append([text.text for text in chart.find("text") if text.text in ("one", "two")])
         assert legends == [[], ["one", "two"]]

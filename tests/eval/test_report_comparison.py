@@ -1,12 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from eval.report import __main__ as report
 from eval.report import comparison as report_comparison
-from eval.report.comparison import comparison_page, paired_difference
-from eval.report.runs import Run
+from eval.report.comparison import paired_difference
+from eval.report.page import comparison_page
+from eval.scoring.evaluation_run import ByErrorFilter
 from eval.scoring.metrics import FARS, tar_name
 from tests.eval.fake_run import changed, make_run
 from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
@@ -52,16 +51,14 @@ class TestComparison:
             f"C{'x' * 90}best frames",
         ]
         for (_, cells), run in zip(rows, runs, strict=True):
-            scores = run.scores["methods"][run.scores["method"]]
-            metrics, intervals = scores["metrics"], scores["intervals"]
-            lines = run.scores["lines"]
+            metrics, intervals, lines = run.method.metrics, run.method.intervals, run.scores.lines
             assert cells[:3] == [
-                shown(lines[0]["accuracy"], intervals["accuracy"]),
-                shown(lines[1]["accuracy"]),
-                shown(lines[2]["accuracy"]),
+                shown(lines.none.accuracy, intervals["accuracy"]),
+                shown(lines.both.accuracy),
+                shown(lines.positives.accuracy),
             ]
             assert cells[4:] == [
-                shown(lines[0]["threshold"]),
+                shown(lines.none.threshold),
                 *(shown(metrics[key], intervals.get(key)) for key in ("eer", "auc", *map(tar_name, FARS))),
             ]
         assert rows[0][1][3] == ""
@@ -69,7 +66,7 @@ class TestComparison:
     def test_differences(self, runs, comparison):
         rows = list(rows_of(comparison, "Scores of all runs").values())
         for cells, run in zip(rows[1:], runs[1:], strict=True):
-            one, two = (np.array(other.scores["lines"][0]["fold_accuracies"]) for other in (runs[0], run))
+            one, two = (np.array(other.line.fold_accuracies) for other in (runs[0], run))
             difference, (low, high) = paired_difference(runs[0], run)
             assert difference == pytest.approx(np.mean(two - one))
             assert cells[3] == f"{difference:+.4f}{low:+.4f} to {high:+.4f}".replace("-", "−")
@@ -78,7 +75,7 @@ class TestComparison:
 
     def test_interval_of_a_difference(self, runs):
         first = changed(runs[0], bootstrap={"num_resamples": 4000, "confidence": 0.8})
-        one, two = (np.array(run.scores["lines"][0]["fold_accuracies"]) for run in runs[:2])
+        one, two = (np.array(run.line.fold_accuracies) for run in runs[:2])
         drawn = (two - one)[np.random.default_rng(5).integers(10, size=(4000, 10))].mean(axis=1)
         _, interval = paired_difference(first, runs[1])
         np.testing.assert_allclose(
@@ -88,42 +85,38 @@ class TestComparison:
     def test_a_run_does_not_differ_from_itself(self, run):
         assert paired_difference(run, run) == (0.0, (0.0, 0.0))
 
-    def test_all_is_on_the_line_of_the_first(self, runs, monkeypatch):
+    def test_everything_is_about_the_line_of_the_first(self, runs, monkeypatch):
         drawn = {}
-        monkeypatch.setattr(
-            report_comparison, "curves_section", lambda about, **parts: drawn.update(parts) or ""
-        )
+
+        def record(**parts):
+            drawn.update(parts)
+            return dict.fromkeys(("roc", "det", "distances", "splits", "accuracies", "frames"), "")
+
+        monkeypatch.setattr(report_comparison, "draw_charts", record)
         first = changed(runs[0], error_filter="both")
-        other = changed(
-            runs[2],
-            lines=[
-                line | {"threshold": threshold, "accuracy": threshold + 0.05}
-                for line, threshold in zip(runs[2].scores["lines"], (0.1, 0.2, 0.3), strict=True)
-            ],
-        )
+        thresholds = {"none": 0.1, "both": 0.2, "positives": 0.3}
+        lines = {name: {"threshold": value, "accuracy": value + 0.05} for name, value in thresholds.items()}
+        other = changed(runs[2], lines=lines)
         page = parse(comparison_page([first, other]))
         [notes] = page.find("ul", class_="notes")
         assert notes.text == "EER, AUC and TAR are of different lines. See the settings below."
         cells = list(rows_of(page, "Scores of all runs").values())[1]
-        interval = other.scores["methods"]["best_frames"]["intervals"]["accuracy"]
+        interval = other.method.intervals["accuracy"]
         assert cells[:3] == [shown(0.15, interval), shown(0.25), shown(0.35)]
         assert cells[4] == shown(0.2)
-        one, two = (np.mean(run.scores["lines"][1]["fold_accuracies"]) for run in (first, other))
+        one, two = (np.mean(run.scores.lines.both.fold_accuracies) for run in (first, other))
         assert paired_difference(first, other)[0] == pytest.approx(two - one)
 
-        used = other.arrays["used"][1]
+        used = other.pairs.used.both
         assert np.count_nonzero(~used) > 0
-        for distances, is_same in (drawn["curves"][1][1:], drawn["panels"][1][1:3]):
-            np.testing.assert_array_equal(distances, other.arrays["distances/best_frames"][used])
-            np.testing.assert_array_equal(is_same, other.arrays["is_same"][used])
-        assert drawn["panels"][1][3] == 0.2
-        assert drawn["splits"][1][2] == other.scores["lines"][1]["fold_accuracies"]
-        # The interval of the other run is one of another line.
-        assert [entry[2:] for entry in drawn["accuracies"]] == [
-            (
-                first.scores["lines"][1]["accuracy"],
-                first.scores["methods"]["normalised_mean"]["intervals"]["accuracy"],
-            ),
+        curve = drawn["curves"][1]
+        np.testing.assert_array_equal(curve.distances, other.pairs.distances["best_frames"][used])
+        np.testing.assert_array_equal(curve.is_same, other.pairs.is_same[used])
+        assert curve.threshold == 0.2
+        assert drawn["lines"][1][1] == other.scores.lines.both
+        # The interval of the other run belongs to another line.
+        assert [(bar.accuracy, bar.interval) for bar in drawn["accuracies"]] == [
+            (first.scores.lines.both.accuracy, first.method.intervals["accuracy"]),
             (0.25, None),
         ]
 
@@ -146,9 +139,12 @@ class TestComparison:
         assert f"C: {'x' * 21}…{'x' * 21}" in texts
 
     def test_fewer_shared_pairs(self, run):
-        fewer = {name: array[..., :150] for name, array in run.arrays.items()}
-        other = Run(run.folder, run.scores, fewer)
-        assert paired_difference(run, other) == (None, None)
+        fewer = {name: getattr(run.pairs, name)[:150] for name in ("first", "second", "is_same", "splits")}
+        for name in ("used", "folds"):
+            fewer[name] = ByErrorFilter(*(array[:150] for array in getattr(run.pairs, name)))
+        fewer["distances"] = {name: array[:150] for name, array in run.pairs.distances.items()}
+        other = changed(run, fewer)
+        assert paired_difference(run, other) is None
         page = parse(comparison_page([run, other]))
         [notes] = page.find("ul", class_="notes")
         assert notes.text == (
@@ -158,38 +154,25 @@ class TestComparison:
         assert list(rows_of(page, "Scores of all runs").values())[1][3] == "–"
 
     def test_other_folds(self, run):
-        folds = np.roll(run.arrays["folds"], 1, axis=1)
-        page = parse(comparison_page([run, Run(run.folder, run.scores, {**run.arrays, "folds": folds})]))
+        folds = ByErrorFilter(*np.roll(run.pairs.folds, 1, axis=1))
+        page = parse(comparison_page([run, changed(run, {"folds": folds})]))
         assert page.find("ul", class_="notes")[0].text == (
             "B was scored in other folds than A. So there is no difference to show."
         )
 
-    @pytest.mark.parametrize("name", ["is_same", "folds", "second"])
+    @pytest.mark.parametrize("name", ["is_same", "second"])
     def test_pairs_that_differ_otherwise(self, run, name):
-        other = {**run.arrays, name: run.arrays[name][..., ::-1]}
-        assert paired_difference(run, Run(run.folder, run.scores, other)) == (None, None)
+        other = changed(run, {name: getattr(run.pairs, name)[::-1]})
+        assert paired_difference(run, other) is None
 
     def test_no_shared_pairs(self, run):
-        other = {**run.arrays, "first": np.char.add(run.arrays["first"], "x")}
-        other = Run(Path("other"), run.scores, other)
-        with pytest.raises(
-            ValueError, match=r"other: expected pairs that .*first has too, received none of its 400"
-        ):
+        other = changed(run, {"first": np.char.add(run.pairs.first, "x")})
+        with pytest.raises(ValueError, match=r"has no pair of .*first among its 400"):
             comparison_page([run, other])
 
     def test_too_many_runs(self, run):
         with pytest.raises(ValueError, match="expected 2 to 26 runs to compare, received 27"):
             comparison_page([run] * 27)
-
-    def test_single_fold(self, run):
-        lines = [
-            {key: value[:1] if isinstance(value, list) else value for key, value in line.items()}
-            for line in run.scores["lines"]
-        ]
-        single = changed(run, lines=lines)
-        assert paired_difference(single, single) == (0.0, None)
-        empty = changed(run, lines=[line | {"fold_accuracies": []} for line in lines])
-        assert paired_difference(empty, empty) == (None, None)
 
     def test_sets_and_rules_that_differ(self, run):
         page = parse(comparison_page([run, changed(run, set="other", rule="crossing")]))
@@ -199,7 +182,7 @@ class TestComparison:
         )
 
     def test_escapes_everything(self, run):
-        hostile = changed(run, name=HOSTILE, set=HOSTILE, inputs={"model": {"path": "", "sha256": HOSTILE}})
+        hostile = changed(run, name=HOSTILE, set=HOSTILE, inputs={"model": {"sha256": HOSTILE}})
         text = comparison_page([hostile, hostile])
         page = parse(text)
         check_stands_alone(page, text)
