@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.comparison import Row, interleaved, report
 from benchmarks.made_up_sets import write_rec
 from dataset.config import SourceConfig
-from dataset.convert.convert_sources import convert
+from dataset.convert import ConvertOptions, convert
 
 _NUM_FACES = 300  # that are drawn; the images repeat them
 _IMAGES_PER_IDENTITY = 60
@@ -109,7 +109,9 @@ def copy(source, target):
 
 def convert_to(rec, folder, verify, workers):
     """One conversion, from the program's start on but for Python's own."""
-    manifest = convert(SourceConfig("faces", mxrec=rec), folder, verify=verify, workers=workers)
+    manifest = convert(
+        SourceConfig("faces", "mxrec", rec), folder, ConvertOptions(verify=verify, workers=workers)
+    )
     if manifest.num_bad:
         raise ValueError(f"{rec}: expected sound images, received {manifest.num_bad} bad ones")
 

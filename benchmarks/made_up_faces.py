@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from dataset.config import SourceConfig
-from dataset.convert.convert_sources import convert
+from dataset.convert import ConvertOptions, convert
 from dataset.synthetic.draw_set import draw_image
 from dataset.synthetic.files import write_source
 
@@ -59,5 +59,5 @@ def convert_faces(folder, name, faces, num_identities, images_per_identity):
         yield from itertools.islice(itertools.cycle(faces), len(jobs))
 
     write_source(folder / name, draw, range(num_identities), [images_per_identity] * num_identities)
-    source = SourceConfig(name, mxrec=folder / name)
-    return convert(source, folder / "tfrecords", workers=1, verify="header")
+    source = SourceConfig(name, "mxrec", folder / name)
+    return convert(source, folder / "tfrecords", ConvertOptions(workers=1, verify="header"))

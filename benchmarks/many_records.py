@@ -92,7 +92,7 @@ def draw_identities(folder, batch_size):
     labels = CombinedSources([read_manifest(folder)]).labels
     sampler = IdentitySampler(labels, batch_size, _IMAGES_PER_IDENTITY)
     num_identities = batch_size // _IMAGES_PER_IDENTITY
-    return sampler.batch, sum(int(of_source.max()) + 1 for of_source in labels) / num_identities
+    return sampler.batch, sum(int(source_labels.max()) + 1 for source_labels in labels) / num_identities
 
 
 def look_up(folder, batch_size):
@@ -100,7 +100,8 @@ def look_up(folder, batch_size):
     sources = CombinedSources([read_manifest(folder)])
 
     def draw(k):
-        return sources.identities_of(np.random.default_rng(k).integers(sources.num_images, size=batch_size))
+        records = np.random.default_rng(k).integers(sources.num_images, size=batch_size)
+        return np.array([sources.place_of(record).identity for record in records.tolist()])
 
     return draw, sources.num_images / batch_size
 

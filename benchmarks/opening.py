@@ -20,7 +20,7 @@ from benchmarks.comparison import Row, report
 from benchmarks.made_up_sets import write_converted, write_rec
 from benchmarks.many_identities import peak, resident
 from dataset.config import SourceConfig
-from dataset.convert.convert_sources import convert
+from dataset.convert import convert
 from dataset.records.manifest import read_manifest
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
@@ -94,7 +94,7 @@ def open_for_triplets(folder):
 
 def open_beside_its_rec(folder):
     """As the trainers do while the `.rec` is there: whether the conversion is up to date."""
-    return convert(SourceConfig("faces", mxrec=folder / "rec"), folder)
+    return convert(SourceConfig("faces", "mxrec", folder / "rec"), folder)
 
 
 def open_rec(folder):

@@ -20,7 +20,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a binary file that gets its name only once it is complete and on disk.
 
     Until then it is called `{name}.{process id}.tmp`, in the same folder, which is created if needed. An
-    exception removes it. A killed process leaves it, and whoever owns the folder has to remove it.
+    exception removes it. A killed process leaves it: the owner of the folder has to remove it.
 
     Args:
         path: an existing file is replaced.

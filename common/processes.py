@@ -1,35 +1,39 @@
-"""Processes that work for a program: that end with it, and that it stops."""
+"""Worker processes that end with their program, and that it stops."""
 
 import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
-def end_with_parent():
-    """Called in a worker: ends it when its parent is killed. It would wait for its next task for ever."""
+def exit_with_parent() -> None:
+    """Makes this worker end when its parent is killed. Otherwise it would wait for its next task for ever."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
 def _wait_for_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager
-def interrupts_held():
-    """Holds Ctrl-C back until the end of the block; processes started in it never get one.
+def hold_interrupts() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the block. Processes that start in the block never receive it.
 
-    Ctrl-C goes to all processes of a terminal, but it is the parent that stops its workers.
+    A terminal sends Ctrl-C to all processes, but the parent has to stop its workers.
     """
     received = []
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     is_main = threading.current_thread() is threading.main_thread()
+    handler = None
     if is_main:
-        # The mask holds for this thread and for new processes; a thread of NumPy's may take the signal.
+        # The mask holds for this thread and for new processes. One of NumPy's threads may take the signal.
         handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
     try:
         yield
@@ -42,8 +46,8 @@ def interrupts_held():
 
 
 @contextlib.contextmanager
-def single_threaded():
-    """Processes started in the block have no threads for products, which would spin beside their work."""
+def one_blas_thread() -> Iterator[None]:
+    """Gives processes that start in the block one BLAS thread. More threads would waste their cores."""
     before = os.environ.get(_BLAS_THREADS)
     os.environ[_BLAS_THREADS] = "1"
     try:

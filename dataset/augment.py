@@ -1,8 +1,10 @@
-"""What a camera, a codec and an aligner do to a face, for training."""
+"""Augments faces as a camera, a codec and an aligner change them."""
 
 import dataclasses
 import math
+from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from dataset.images import decode_tensor
@@ -13,12 +15,12 @@ _INTERPOLATIONS = ("nearest", "bilinear", "area", "bicubic")
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Changes some images of a batch at random; with the defaults, none.
+    """Changes some images of a batch at random. The defaults change none.
 
-    Each kind draws for each image whether it is changed and how, from a stream of its own: to switch
-    one kind on leaves the others' draws as they are. All is a pure function of images and seed. Only
-    the images that are chosen cost time. The order is that of the world: pose, what hides the face,
-    light, resolution, compression.
+    Each kind has its own random stream, which draws the images to change and how. So switching one kind on
+    does not change the draws of the others. The result is a pure function of images and seed. Only the
+    images that are changed cost time. The order is that of the real world: pose, occlusion, light,
+    resolution, compression.
 
     References:
     - [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' `dataset/augmenter.py`: occlusion (there
@@ -28,29 +30,19 @@ class Augmentation:
       lie 2 to 3 pixels apart, so aligned faces of 112x112 move and scale by a few pixels from frame to frame.
 
     Args:
-        crop: float in `[0, 1]`, probability of another crop: shifted and zoomed, black outside.
-        occlusion: float in `[0, 1]`, probability that all but a box is black.
-        colour: float in `[0, 1]`, probability of another brightness, contrast and saturation.
-        low_resolution: float in `[0, 1]`, probability of scaling down and up again, each by an
-            interpolation drawn out of four.
-        jpeg: float in `[0, 1]`, probability of a JPEG's loss.
-        max_shift: float >= 0, of the side, either way. Defaults to `0.06`: 7 pixels of 112.
-        max_zoom: float in `[0, 1)`, of the scale, either way. Defaults to `0.1`.
-        visible_area: `(low, high)` in `(0, 1]`, share of the image that the box keeps.
-        colour_strength: float in `[0, 1]`: the factors are in `1 +- colour_strength`. Defaults to `0.5`.
-        resolution: `(low, high)` in `(0, 1]`, share of the side that is left.
-        quality: `(low, high)`, int in `[1, 100]`.
+        crop: probability of a shift and zoom, with black outside the image.
+        occlusion: probability that everything outside a box is black.
+        colour: probability of another brightness, contrast and saturation.
+        low_resolution: probability of scaling down and up again, each with one of four interpolations.
+        jpeg: probability of JPEG compression.
 
     Call arguments:
         images: uint8 `(batch, height, width, 3)`, RGB.
         seed: int32 or int64 `(2,)`.
-        rows: int `(batch,)`, the images' places in a batch of `batch_size`. Defaults to all of a batch.
+        rows: int `(batch,)`, places of the images in a batch of `batch_size`. Defaults to a whole batch.
 
     Returns:
         uint8, the same shape.
-
-    Raises:
-        ValueError: a probability or a range is out of bounds.
 
     Example:
 
@@ -64,32 +56,28 @@ class Augmentation:
     colour: float = 0.0
     low_resolution: float = 0.0
     jpeg: float = 0.0
-    max_shift: float = 0.06
-    max_zoom: float = 0.1
-    visible_area: tuple = (0.2, 1.0)
-    colour_strength: float = 0.5
-    resolution: tuple = (0.2, 1.0)
-    quality: tuple = (20, 90)
 
-    def __post_init__(self):
+    MAX_SHIFT: ClassVar = 0.06  # either way, as a share of the side: 7 pixels of 112
+    MAX_ZOOM: ClassVar = 0.1  # either way
+    VISIBLE_AREA: ClassVar = (0.2, 1.0)  # share of the image that the box keeps
+    COLOUR_STRENGTH: ClassVar = 0.5  # the factors are in `1 +- COLOUR_STRENGTH`
+    RESOLUTION: ClassVar = (0.2, 1.0)  # share of the side that is left
+    QUALITY: ClassVar = (20, 90)
+
+    def __post_init__(self) -> None:
         for name in ("crop", "occlusion", "colour", "low_resolution", "jpeg"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"--augment_{name}: expected a probability in [0, 1], received {getattr(self, name)}"
                 )
-        for name in ("visible_area", "resolution"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name}: expected 0 < low <= high <= 1, received {(low, high)}")
-        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise ValueError(f"quality: expected 1 <= low <= high <= 100, received {self.quality}")
-        if self.max_shift < 0 or not 0 <= self.max_zoom < 1 or not 0 <= self.colour_strength <= 1:
-            raise ValueError(
-                "expected max_shift >= 0, max_zoom in [0, 1) and colour_strength in [0, 1], "
-                f"received {self.max_shift}, {self.max_zoom}, {self.colour_strength}"
-            )
 
-    def __call__(self, images, seed, rows=None, batch_size=None):
+    def __call__(
+        self,
+        images: tf.Tensor,
+        seed: tf.Tensor,
+        rows: np.ndarray | None = None,
+        batch_size: int | None = None,
+    ) -> tf.Tensor:
         kinds = (
             (self.crop, self._crop),
             (self.occlusion, self._occlude),
@@ -100,7 +88,7 @@ class Augmentation:
         for number, (probability, change) in enumerate(kinds):
             if probability:
                 own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int64), number)
-                # Whether, and four numbers that say how.
+                # The first number says whether to change the image, the others how.
                 size = tf.shape(images)[0] if rows is None else batch_size
                 draws = tf.random.stateless_uniform((size, 5), own)
                 draws = draws if rows is None else tf.gather(draws, rows)
@@ -109,10 +97,10 @@ class Augmentation:
 
     def _crop(self, images, draws):
         height, width = images.shape[1:3]
-        centre = 0.5 + self.max_shift * (2.0 * draws[:, :2] - 1.0)
-        half = 0.5 * (1.0 + self.max_zoom * (2.0 * draws[:, 2:3] - 1.0))
+        centre = 0.5 + self.MAX_SHIFT * (2.0 * draws[:, :2] - 1.0)
+        half = 0.5 * (1.0 + self.MAX_ZOOM * (2.0 * draws[:, 2:3] - 1.0))
         boxes = tf.concat([centre - half, centre + half], axis=1)
-        # Black outside, as the aligner leaves it where a photograph ends.
+        # The aligner also leaves black where a photograph ends.
         crops = tf.image.crop_and_resize(
             images, boxes, tf.range(tf.shape(images)[0]), (height, width), extrapolation_value=0.0
         )
@@ -120,7 +108,7 @@ class Augmentation:
 
     def _occlude(self, images, draws):
         height, width = images.shape[1:3]
-        low, high = self.visible_area
+        low, high = self.VISIBLE_AREA
         area = (low + (high - low) * draws[:, 0]) * height * width
         ratio = tf.exp(math.log(4 / 3) * (2.0 * draws[:, 1] - 1.0))
         rows = _within(tf.sqrt(area / ratio), height, draws[:, 2])
@@ -130,9 +118,9 @@ class Augmentation:
 
     def _colour(self, images, draws):
         brightness, contrast, saturation = tf.unstack(
-            1.0 + self.colour_strength * (2.0 * draws[:, :3, None, None] - 1.0), axis=1
+            1.0 + self.COLOUR_STRENGTH * (2.0 * draws[:, :3, None, None] - 1.0), axis=1
         )
-        # All three are affine, so they are one matrix; torchvision cuts off in between.
+        # All three are affine, so one matrix applies them. torchvision clips in between.
         grey = tf.tile(tf.constant(_LUMA)[:, None], (1, 3))
         mix = grey + saturation * (tf.eye(3) - grey)
         pixels = tf.reshape(tf.cast(images, tf.float32), (-1, images.shape[1] * images.shape[2], 3))
@@ -142,7 +130,7 @@ class Augmentation:
 
     def _lower_resolution(self, images, draws):
         size = images.shape[1:3]
-        low, high = self.resolution
+        low, high = self.RESOLUTION
 
         def lower(pair):
             image, (where, down, up, _) = pair[0], tf.unstack(pair[1])
@@ -155,7 +143,7 @@ class Augmentation:
         )
 
     def _compress(self, images, draws):
-        low, high = self.quality
+        low, high = self.QUALITY
         qualities = low + tf.cast(draws[:, 0] * (high - low + 1), tf.int32)
 
         def compress(pair):
@@ -175,7 +163,7 @@ def _change_some(images, probability, change, draws):
 
 
 def _within(length, side, place):
-    """Which of `side` pixels lie in an interval of about `length`; bool `(batch, side)`."""
+    """Marks the pixels of a side in an interval of about `length`: bool `(batch, side)`."""
     length = tf.clip_by_value(tf.round(length), 1.0, side)
     start = tf.floor(place * (side - length + 1.0))[:, None]
     pixels = tf.range(side, dtype=tf.float32)
@@ -183,7 +171,7 @@ def _within(length, side, place):
 
 
 def _resize(image, size, draw):
-    """Resizes one uint8 image by one of four interpolations; `draw` in `[0, 1)` says by which."""
+    """Resizes one uint8 image. `draw` in `[0, 1)` selects one of four interpolations."""
     branches = [
         lambda method=method: _as_uint8(tf.image.resize(image, size, method)) for method in _INTERPOLATIONS
     ]
@@ -191,6 +179,6 @@ def _resize(image, size, draw):
 
 
 def _as_uint8(pixels):
-    if pixels.dtype == tf.uint8:  # nearest neighbours are
+    if pixels.dtype == tf.uint8:  # after nearest-neighbour interpolation
         return pixels
     return tf.saturate_cast(tf.round(pixels), tf.uint8)

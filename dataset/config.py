@@ -1,4 +1,4 @@
-"""`config.ini`: where the data lies. Read once at start, typed, checked."""
+"""Reads `config.ini`, which says where the data lies."""
 
 import configparser
 import dataclasses
@@ -6,16 +6,24 @@ import difflib
 import re
 from pathlib import Path
 
+from dataset.sources import SOURCE_MODULES
+
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """One set of training images. Exactly one of `mxrec`, `train_list`, `tfrecord` is set."""
+    """One set of training images.
+
+    Args:
+        name: the section.
+        kind: the key in it, one of `dataset.sources.SOURCE_MODULES`.
+        path: the value of that key.
+        prefix: folder that the paths of an image list are relative to. Defaults to the list's folder.
+    """
 
     name: str
-    mxrec: Path | None = None
-    train_list: Path | None = None
+    kind: str
+    path: Path
     prefix: Path | None = None
-    tfrecord: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +39,7 @@ class LfwConfig:
 
 @dataclasses.dataclass(frozen=True)
 class YtfConfig:
-    """YouTube Faces: image pairs, videos, official splits, wrong videos."""
+    """YouTube Faces: image pairs, frames of videos, official splits, videos to leave out."""
 
     enable: bool = False
     pairs: Path | None = None
@@ -42,7 +50,7 @@ class YtfConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All of `config.ini`. Paths are absolute or relative to the working directory."""
+    """The contents of `config.ini`. Paths are absolute or relative to the working directory."""
 
     path: Path
     tfrecords: Path
@@ -50,8 +58,8 @@ class Config:
     lfw: LfwConfig
     ytf: YtfConfig
 
-    def source(self, name):
-        """The section of one source; `ValueError` with the known names if there is none."""
+    def source(self, name: str) -> SourceConfig:
+        """Returns the section of one source; `ValueError` with the known names if it does not exist."""
         if name not in self.sources:
             known = ", ".join(self.sources) or "none"
             raise ValueError(f"{self.path}: expected a source section [{name}]; sources there: {known}")
@@ -59,34 +67,32 @@ class Config:
 
 
 NPDATA_ORDERS = ("rgb", "bgr")
-_SOURCE_KINDS = ("mxrec", "train_list", "tfrecord")
+_SOURCE_KINDS = tuple(SOURCE_MODULES)
 _SOURCE_KEYS = (*_SOURCE_KINDS, "prefix")
-_FIXED_SECTIONS = {"records": ("tfrecords",), "lfw": LfwConfig, "ytf": YtfConfig}
-_NEEDED_IF_ENABLED = {"lfw": ("npdata",), "ytf": ("pairs", "prefix")}
+_BENCHMARKS = {"lfw": LfwConfig, "ytf": YtfConfig}
+_FIXED_SECTIONS = ("records", *_BENCHMARKS)
+_CHOICES = {
+    "enable": configparser.ConfigParser.BOOLEAN_STATES,
+    "npdata_order": {order: order for order in NPDATA_ORDERS},
+}
+_REQUIRED_IF_ENABLED = {"lfw": ("npdata",), "ytf": ("pairs", "prefix")}
 
 
-def read_config(path):
-    """Reads and checks `config.ini`; sections and keys as in the original's `config.ini`.
+def read_config(path: Path) -> Config:
+    """Reads and checks `config.ini`. Its sections and keys are those of the original.
 
-    Only what the file says is checked here; whether a source's files exist is checked
-    where that source is used, because a run rarely uses all of them.
-
-    Args:
-        path: str or Path.
-
-    Returns:
-        A `Config`.
+    It does not check whether the files of a source exist, because a run rarely uses all sources.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an unknown section or key (with the nearest known one), a missing one,
-            or a value of the wrong type. The message names file, section and key.
+        FileNotFoundError: the file does not exist.
+        ValueError: a section or key is unknown or missing, or a value is invalid. The message names file,
+            section and key.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; copy config.ini.example to it and edit the paths")
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
-    parser.optionxform = str  # keys are case-sensitive, as paths are
+    parser.optionxform = lambda optionstr: optionstr  # keys are case-sensitive, as paths are
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
@@ -94,13 +100,13 @@ def read_config(path):
 
     sources = {}
     for section in parser.sections():
-        known = _FIXED_SECTIONS.get(section)
-        if known is None:
-            sources[section] = _source(path, parser, section)
-        elif section != "records":
-            _check_keys(path, parser, section, [field.name for field in dataclasses.fields(known)])
-        else:
+        if section == "records":
+            _check_keys(path, parser, section, ("tfrecords",))
+        elif section in _BENCHMARKS:
+            known = [field.name for field in dataclasses.fields(_BENCHMARKS[section])]
             _check_keys(path, parser, section, known)
+        else:
+            sources[section] = _source(path, parser, section)
     if not parser.has_option("records", "tfrecords"):
         raise ValueError(f"{path}: expected key 'tfrecords' in section [records]: where converted sources go")
     return Config(
@@ -121,7 +127,7 @@ def _source(path, parser, section):
             f"(expected one of the keys {', '.join(_SOURCE_KINDS)}){near}"
         )
     if not re.fullmatch(r"\w[\w.-]*", section):
-        # It becomes the name of a folder, which a new conversion replaces.
+        # The section becomes the name of a folder that a new conversion replaces.
         raise ValueError(f"{path}: section [{section}]: expected a name of letters, digits, '_', '-' and '.'")
     _check_keys(path, parser, section, _SOURCE_KEYS)
     given = [kind for kind in _SOURCE_KINDS if parser.has_option(section, kind)]
@@ -130,24 +136,28 @@ def _source(path, parser, section):
             f"{path}: section [{section}]: expected one of {', '.join(_SOURCE_KINDS)}, "
             f"received {', '.join(given)}"
         )
-    return SourceConfig(section, **{key: _path(path, value) for key, value in parser[section].items()})
+    paths = {key: _path(path, value) for key, value in parser[section].items()}
+    return SourceConfig(section, given[0], paths[given[0]], paths.get("prefix"))
 
 
 def _benchmark(path, parser, section):
-    kind = _FIXED_SECTIONS[section]
+    kind = _BENCHMARKS[section]
     if not parser.has_section(section):
         return kind()
     values = {}
     for key, value in parser[section].items():
-        if key == "enable":
-            values[key] = _switch(path, section, key, value)
-        elif key == "npdata_order":
-            values[key] = _one_of(path, section, key, value, NPDATA_ORDERS)
-        else:
+        if key not in _CHOICES:
             values[key] = _path(path, value)
+        elif value.lower() in _CHOICES[key]:
+            values[key] = _CHOICES[key][value.lower()]
+        else:
+            raise ValueError(
+                f"{path}: section [{section}]: key '{key}': expected one of {', '.join(_CHOICES[key])}, "
+                f"received '{value}'"
+            )
     config = kind(**values)
     if config.enable:
-        for key in _NEEDED_IF_ENABLED[section]:
+        for key in _REQUIRED_IF_ENABLED[section]:
             if getattr(config, key) is None:
                 raise ValueError(f"{path}: section [{section}] is enabled: expected key '{key}'")
     return config
@@ -171,21 +181,3 @@ def _nearest(word, known):
 
 def _path(config_path, value):
     return config_path.parent / Path(value).expanduser()
-
-
-def _switch(path, section, key, value):
-    states = configparser.ConfigParser.BOOLEAN_STATES
-    if value.lower() not in states:
-        raise ValueError(
-            f"{path}: section [{section}]: key '{key}': expected one of {', '.join(states)}, "
-            f"received '{value}'"
-        )
-    return states[value.lower()]
-
-
-def _one_of(path, section, key, value, choices):
-    if value.lower() not in choices:
-        raise ValueError(
-            f"{path}: section [{section}]: key '{key}': expected {' or '.join(choices)}, received '{value}'"
-        )
-    return value.lower()

@@ -1,9 +1,12 @@
-"""Converted sources -> batches of network input. Batch `k` follows from (manifests, seed, k)."""
+"""Batches of network input from converted sources: batch `k` is a pure function of (manifests, seed, k)."""
 
 import atexit
+import dataclasses
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -11,34 +14,38 @@ import tensorflow as tf
 from dataset.augment import Augmentation
 from dataset.preprocess import crop_centre, draw_mirrors, mirror, normalise, preprocess
 from dataset.sampling.batch_loader import BatchLoader
+from dataset.sampling.by_identity import IdentitySampler
+from dataset.sampling.combine import CombinedSources, RecordPlace
+from dataset.sampling.shuffled import ShuffledSampler
 
 READ_MODES = ("random", "sequential")
-# Shards open at once and records held back, for reading in sequence.
+_NO_AUGMENTATION = Augmentation()
+# Sequential reading: shards open at once, and records in the shuffle buffer.
 _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
-# An eighth of an image's time is Python's, which one thread at a time may run.
+# Python, which one thread at a time can run, takes an eighth of an image's time.
 _MOST_THREADS = 8
 _BATCHES_AHEAD = 2
 
 
-# Compiled, it goes over the pixels once instead of five times.
+# Compiled, it passes over the pixels once instead of five times.
 @tf.function(jit_compile=True)
 def _to_input(images, is_mirrored, image_size):
     return normalise(crop_centre(mirror(images, is_mirrored), image_size))
 
 
 class _Reading:
-    """What the threads of one `tf.data.Dataset` met on their way ahead of the training."""
+    """State of one `tf.data.Dataset` whose threads read ahead of the training."""
 
-    def __init__(self):
-        self.bad = {}  # records of batches that have any, by batch
-        self.errors = {}  # by batch
-        self.iterator = None
+    def __init__(self) -> None:
+        self.bad: dict[int, list[int]] = {}  # bad records, by batch
+        self.errors: dict[int, Exception] = {}  # by batch
+        self.iterator: Iterator | None = None
 
 
-# Of data sets that may still read ahead. When the interpreter goes down, a thread that wants to run Python
-# never comes back, and whoever waits for it does not either; so they end before.
-_READINGS = weakref.WeakSet()
+# Data sets that may still read ahead. They must end before the interpreter does: a thread that needs Python
+# then hangs, and so does everything that waits for it.
+_READINGS: weakref.WeakSet[_Reading] = weakref.WeakSet()
 
 
 @atexit.register
@@ -47,69 +54,75 @@ def _stop_reading():
         reading.iterator = None
 
 
+@dataclasses.dataclass(frozen=True)
+class PipelineOptions:
+    """How `TrainingBatches` reads and changes images.
+
+    Args:
+        mirror: mirror images at random.
+        seed: seed of mirroring and augmentation, at least 0.
+        read: `"random"` or `"sequential"`.
+        rgb_sources: numbers of the sources whose images the network gets as RGB: row 25 of docs/fidelity.md.
+        max_bad_images: largest number of different images that may be bad.
+        augmentation: defaults to none.
+        rows: int `(num_rows,)`, images of every batch to return, in increasing order. Others are read only
+            if one of these is bad. A worker sets it to its share of the batches. Defaults to all.
+    """
+
+    mirror: bool = True
+    seed: int = 0
+    read: str = "random"
+    rgb_sources: tuple[int, ...] = ()
+    max_bad_images: int = 0
+    augmentation: Augmentation = _NO_AUGMENTATION
+    rows: np.ndarray | None = None
+
+
 class TrainingBatches:
     """Endless batches of training images, from any batch on.
 
-    With `read="random"` the sampler's records are fetched one by one by their offset: the shuffle is
-    over the whole set. With `read="sequential"` shards are streamed through a shuffle buffer, for
-    disks where random reads are slow; sources keep the sampler's shares and order, and resuming
-    re-reads, without decoding, what the epoch has used so far.
+    With `read="random"` it reads the sampler's records one by one, so the shuffle covers the whole set. With
+    `read="sequential"` it streams shards through a shuffle buffer, for disks with slow random reads. Sources
+    keep the sampler's shares and order. Resuming reads again, without decoding, what the epoch has used.
 
-    A record that is damaged, or whose image cannot be decoded, is replaced by another one of its
-    batch, see `dataset.sampling.batch_loader.BatchLoader` (row 27 of docs/fidelity.md). In sequence
-    only the undecodable ones are: past a damaged record TensorFlow cannot read.
+    A record that is damaged, or whose image cannot be decoded, is replaced by another one of its batch, see
+    `BatchLoader` (row 27 of docs/fidelity.md). Sequential reading replaces only images that cannot be
+    decoded, because TensorFlow cannot read past a damaged record.
 
     References:
-    - margin-centre-face, `dataset/sampling/combine.py`, and `dataset/utils.py::process_image`
+    - margin-centre-face, `dataset/combine.py`, and `dataset/utils.py::process_image`
 
     Args:
-        sources: `dataset.sampling.combine.CombinedSources`.
-        sampler: object with `batch_size` and `batch(k)`, such as
-            `dataset.sampling.by_identity.IdentitySampler`; for `"sequential"` a
-            `dataset.sampling.shuffled.ShuffledSampler`.
+        sources: the records.
+        sampler: draws the records of a batch. Sequential reading needs a `ShuffledSampler`.
         image_size: `(height, width)` of the network's input.
-        mirror: bool, mirror images at random. Defaults to `True`.
-        seed: int >= 0, for mirror and augmentation. Defaults to `0`.
-        read: `"random"` or `"sequential"`. Defaults to `"random"`.
-        rgb_sources: sequence of int, sources whose images the network gets as RGB: row 25 of
-            docs/fidelity.md. Defaults to none.
-        max_bad_images: int >= 0, how many different images may be bad. Defaults to `0`.
-        augmentation: `dataset.augment.Augmentation`. Defaults to none.
-        rows: int array, which images of every batch are wanted, in increasing order; the others are
-            read only where one of these is bad. Defaults to all. For a worker that computes its share
-            only: it gets these very rows of the batches that a single process gets.
+        options: defaults to `PipelineOptions()`.
 
     Attributes:
-        bad_images: dict from the number of every bad record in the batches given so far to a line that
-            names it and says why.
-
-    Raises:
-        ValueError: an unknown way to read, or one that the sampler cannot serve; images smaller
-            than `image_size`; no such source; rows that a batch does not have.
+        bad_images: dict from the number of every bad record in the batches so far to a line that names it
+            and gives the reason.
     """
 
     def __init__(
         self,
-        sources,
-        sampler,
-        image_size,
-        mirror=True,
-        seed=0,
-        read="random",
-        rgb_sources=(),
-        max_bad_images=0,
-        augmentation=None,
-        rows=None,
-    ):
-        if max_bad_images < 0:
-            raise ValueError(f"max_bad_images: expected at least 0, received {max_bad_images}")
-        if read not in READ_MODES:
-            raise ValueError(f"read: expected one of {READ_MODES}, received {read!r}")
-        if read == "sequential" and not hasattr(sampler, "pools"):
-            raise ValueError(f"read: expected 'random' with {type(sampler).__name__}, received {read!r}")
-        if not set(rgb_sources) <= set(range(len(sources.sizes))):
+        sources: CombinedSources,
+        sampler: ShuffledSampler | IdentitySampler,
+        image_size: tuple[int, int],
+        options: PipelineOptions | None = None,
+    ) -> None:
+        options = options or PipelineOptions()
+        if options.max_bad_images < 0:
+            raise ValueError(f"max_bad_images: expected at least 0, received {options.max_bad_images}")
+        if options.read not in READ_MODES:
+            raise ValueError(f"read: expected one of {READ_MODES}, received {options.read!r}")
+        if options.read == "sequential" and not isinstance(sampler, ShuffledSampler):
             raise ValueError(
-                f"rgb_sources: expected numbers in [0, {len(sources.sizes)}), received {list(rgb_sources)}"
+                f"read: expected 'random' with {type(sampler).__name__}, received {options.read!r}"
+            )
+        if not set(options.rgb_sources) <= set(range(len(sources.sizes))):
+            raise ValueError(
+                f"rgb_sources: expected numbers in [0, {len(sources.sizes)}), "
+                f"received {list(options.rgb_sources)}"
             )
         if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
             raise ValueError(
@@ -118,72 +131,56 @@ class TrainingBatches:
             )
         self.sources = sources
         self.sampler = sampler
-        self.image_size = tuple(image_size)
-        self.mirror = mirror
-        self.seed = seed
-        self.read = read
-        self.rgb_sources = tuple(rgb_sources)
-        self.max_bad_images = max_bad_images
-        self.augmentation = augmentation or Augmentation()
-        self.rows = np.arange(sampler.batch_size) if rows is None else np.asarray(rows)
+        self.image_size = (image_size[0], image_size[1])
+        self.options = options
+        self.rows = np.arange(sampler.batch_size) if options.rows is None else np.asarray(options.rows)
         if not len(self.rows) or min(self.rows) < 0 or max(self.rows) >= sampler.batch_size:
             raise ValueError(
                 f"rows: expected some of [0, {sampler.batch_size}), received {self.rows.tolist()}"
             )
-        self.bad_images = {}
-        # They are augmented in RGB.
-        self._is_augmented = self.augmentation != Augmentation()
-        self._loader = BatchLoader(
-            sources, self.rows, range(len(sources.sizes)) if self._is_augmented else self.rgb_sources
-        )
+        self.bad_images: dict[int, str] = {}
+        self._is_augmented = options.augmentation != _NO_AUGMENTATION
+        # Images are augmented in RGB.
+        rgb_sources = range(len(sources.sizes)) if self._is_augmented else options.rgb_sources
+        self._loader = BatchLoader(sources, self.rows, rgb_sources)
         self._reading = _Reading()
         self._drawing = threading.Lock()
 
-    def start_at(self, step):
+    def start_at(self, step: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """Iterates from batch `step` on.
 
-        Args:
-            step: int >= 0.
-
         Yields:
-            `(images, identities)`: float32 `(batch_size, *image_size, 3)`, BGR but for `rgb_sources`,
-            normalised; int32 `(batch_size,)`.
+            `(images, identities)`: float32 `(num_rows, *image_size, 3)`, normalised, BGR except for
+            `rgb_sources`, and int32 `(num_rows,)`.
 
         Raises:
             ValueError: more than `max_bad_images` images are bad, or all of a batch, or a whole shard.
-            OSError: a shard cannot be read; in sequence that, too, is a `ValueError`.
+            OSError: a shard cannot be read. Sequential reading raises `ValueError` instead.
         """
         dataset = self.dataset(step)
         reading = self._reading
         try:
             reading.iterator = iter(dataset)
-            # Held by nothing else, see `_stop_reading`.
+            # Nothing else may hold the iterator, see `_stop_reading`.
             while reading.iterator is not None:
                 batch = next(reading.iterator)
                 self._count_bad(reading, step)
                 yield batch
                 step += 1
         except tf.errors.OpError as error:
-            # tf.data wraps what the loader raised in an error of its own, traceback and all.
+            # tf.data wraps the loader's error in one of its own.
             if step in reading.errors:
                 raise reading.errors[step] from None
             folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
             raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
 
-    def records_of(self, step):
-        """What batch `step` is made of, for a report: nothing of it is decoded.
+    def records_of(self, step: int) -> list[RecordPlace | None]:
+        """Returns the place of each record of a batch, for reports, or `None` if it is not found.
 
-        Args:
-            step: int >= 0.
-
-        Returns:
-            List of `dataset.sampling.combine.RecordPlace`, one per image, `None` for one not found; bad
-            records are not replaced.
-
-        Raises:
-            ValueError, OSError: read in sequence, where the shards have to be read for that.
+        Bad records are not replaced. Sequential reading has to read the shards, and can raise `ValueError`
+        or `OSError`.
         """
-        if self.read == "random":
+        if self.options.read == "random":
             records = self._draw(step).tolist()
         else:
             _, examples, sources = next(iter(self._sequential(step)))
@@ -194,47 +191,49 @@ class TrainingBatches:
     def _count_bad(self, reading, step):
         for record in reading.bad.pop(step, ()):
             self.bad_images.setdefault(record, self._loader.reasons[record])
-        if len(self.bad_images) > self.max_bad_images:
+        if len(self.bad_images) > self.options.max_bad_images:
             raise ValueError(
-                f"{list(self.bad_images.values())[-1]}; expected at most {self.max_bad_images} bad images "
+                f"{list(self.bad_images.values())[-1]}; "
+                f"expected at most {self.options.max_bad_images} bad images "
                 f"(--max_bad_images), received {len(self.bad_images)}"
             )
 
-    def dataset(self, step):
-        """The `tf.data.Dataset` behind `start_at`."""
-        # Of its own: a data set that is given up may still read ahead.
+    def dataset(self, step: int) -> tf.data.Dataset:
+        """Returns the data set behind `start_at`."""
+        # A new one for each data set, because an abandoned one may still read ahead.
         self._reading = reading = _Reading()
         _READINGS.add(reading)
-        is_random = self.read == "random"
+        is_random = self.options.read == "random"
         batches = tf.data.Dataset.range(step, np.iinfo(np.int64).max) if is_random else self._sequential(step)
-        # Several batches at once, in their order: a thread each, which holds up no other while it decodes.
+        # Each thread makes a whole batch, and decoding does not block the others.
         batches = batches.map(
             lambda k, *examples: self._batch(reading, k, *examples),
-            num_parallel_calls=min(os.cpu_count(), _MOST_THREADS),
+            num_parallel_calls=min(os.cpu_count() or 1, _MOST_THREADS),
             deterministic=True,
         )
-        # Nothing is left to tune, and who ends a data set that tunes itself may wait a minute for the thread
-        # that does.
+        # Nothing is left to tune, and closing a data set can wait a minute for the thread that tunes it.
         options = tf.data.Options()
         options.autotune.enabled = False
         return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
     def _sequential(self, step):
-        size = self.sampler.batch_size
+        sampler = cast(ShuffledSampler, self.sampler)
+        size = sampler.batch_size
         first = step * size
         streams = [
-            self._stream(pool, used)
-            for pool, used in zip(self.sampler.pools, self.sampler.used_before(first), strict=True)
+            self._stream(sampler, pool, used)
+            for pool, used in zip(sampler.pools, sampler.used_before(first), strict=True)
         ]
         if len(streams) > 1:
-            samples = tf.data.Dataset.choose_from_datasets(streams, self._choices(first))
+            samples = tf.data.Dataset.choose_from_datasets(streams, self._choices(sampler, first))
         else:
             samples = streams[0]
         examples = samples.batch(size, drop_remainder=True)
         return examples.enumerate(step).map(lambda k, pair: (k, *pair))
 
-    def _stream(self, pool, position):
-        """Records of a pool's sources in sequence, epoch after epoch, from a position on."""
+    def _stream(self, sampler, pool, position):
+        """Streams the records of a pool's sources, epoch after epoch, from a position on."""
+        seed = self.options.seed
         paths, sources = [], []
         for source in pool:
             shards = self.sources.shards_of(source)
@@ -246,27 +245,27 @@ class TrainingBatches:
             return tf.data.TFRecordDataset(path).map(lambda example: (example, source))
 
         def epoch(number):
-            if not self.sampler.reshuffle:
+            if not sampler.reshuffle:
                 number = tf.zeros_like(number)
             order = tf.random.experimental.stateless_shuffle(
-                tf.range(len(paths)), seed=tf.stack([tf.constant(self.seed, tf.int64), number])
+                tf.range(len(paths)), seed=tf.stack([tf.constant(seed, tf.int64), number])
             )
             shards = tf.data.Dataset.from_tensor_slices(
                 (tf.gather(tf.constant(paths), order), tf.gather(tf.constant(sources, tf.int64), order))
             )
-            # First files, then records: neighbours in a batch come from many shards.
+            # First files, then records, so that the records of a batch come from many shards.
             mixed = shards.interleave(records, cycle_length=_CYCLE_LENGTH)
-            return mixed.shuffle(_SHUFFLE_BUFFER, seed=self.seed + number, reshuffle_each_iteration=False)
+            return mixed.shuffle(_SHUFFLE_BUFFER, seed=seed + number, reshuffle_each_iteration=False)
 
         first_epoch, used = divmod(int(position), num_records)
         return tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max).flat_map(epoch).skip(used)
 
-    def _choices(self, first):
-        size = self.sampler.batch_size
+    def _choices(self, sampler, first):
+        size = sampler.batch_size
 
         def pools(start):
             with self._drawing:
-                return self.sampler.positions(np.arange(start, start + size))[0]
+                return sampler.positions(np.arange(start, start + size))[0]
 
         def choices(start):
             return tf.ensure_shape(tf.numpy_function(pools, [start], tf.int64), (size,))
@@ -274,8 +273,8 @@ class TrainingBatches:
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max, size).map(choices).unbatch()
 
     def _batch(self, reading, k, *examples):
-        size = self.sampler.batch_size
-        seed = tf.stack([tf.constant(self.seed, tf.int64), k])
+        size, options = self.sampler.batch_size, self.options
+        seed = tf.stack([tf.constant(options.seed, tf.int64), k])
 
         def load(k, *examples):
             try:
@@ -293,19 +292,19 @@ class TrainingBatches:
         images, identities, sources = tf.numpy_function(load, [k, *examples], (tf.uint8, tf.int32, tf.int64))
         images = tf.ensure_shape(images, (len(self.rows), *self.sources.image_size, 3))
         identities = tf.ensure_shape(identities, self.rows.shape)
-        is_mirrored = draw_mirrors(size, seed) if self.mirror else tf.zeros(size, tf.bool)
+        is_mirrored = draw_mirrors(size, seed) if options.mirror else tf.zeros(size, tf.bool)
         is_mirrored = tf.gather(is_mirrored, self.rows)
         if not self._is_augmented:
             return _to_input(images, is_mirrored, self.image_size), identities
-        # Whole images: what one loses comes into the crop of another.
-        images = self.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
-        if self.rgb_sources:
-            # Turned here, and back by `preprocess`; sources mix within a batch.
+        # Whole images, because a shift moves pixels from the margin into the crop.
+        images = options.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
+        if options.rgb_sources:
+            # `preprocess` swaps the channels of all images, so those that stay RGB are swapped here first.
             sources = tf.ensure_shape(sources, self.rows.shape)
-            turned = tf.reduce_any(sources[:, None] == tf.constant(self.rgb_sources, tf.int64), axis=1)
-            images = tf.where(turned[:, None, None, None], images[..., ::-1], images)
+            is_rgb = tf.reduce_any(sources[:, None] == tf.constant(options.rgb_sources, tf.int64), axis=1)
+            images = tf.where(is_rgb[:, None, None, None], images[..., ::-1], images)
         return preprocess(images, self.image_size), identities
 
     def _draw(self, k):
-        with self._drawing:  # a sampler keeps what it has drawn, and batches are made by several threads
+        with self._drawing:  # A sampler keeps what it has drawn, and several threads make batches.
             return self.sampler.batch(k)

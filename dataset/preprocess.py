@@ -1,9 +1,9 @@
-"""Pixels -> network input: the one way for training, evaluation and export."""
+"""Turns pixels into network input, for training, evaluation and export."""
 
 import tensorflow as tf
 
 
-def preprocess(images, image_size):
+def preprocess(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Centre-crops faces, turns RGB to BGR and normalises: `(pixel - 127.5) / 128`.
 
     References:
@@ -11,7 +11,7 @@ def preprocess(images, image_size):
 
     Args:
         images: uint8 `(batch, height, width, 3)`, RGB.
-        image_size: `(height, width)` of the network's input, at most those of `images`.
+        image_size: `(height, width)` of the network's input.
 
     Returns:
         float32 `(batch, *image_size, 3)`, BGR, in `[-0.996, 0.996]`.
@@ -22,19 +22,12 @@ def preprocess(images, image_size):
     return normalise(crop_centre(images, image_size)[..., ::-1])
 
 
-def crop_centre(images, image_size):
-    """The centre of images.
+def crop_centre(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+    """Crops the centre of images. If margins differ by a pixel, those at the top and left are smaller.
 
     Args:
         images: `(batch, height, width, channels)`.
-        image_size: `(height, width)` that is kept, at most those of `images`.
-
-    Returns:
-        `(batch, *image_size, channels)`. Where margins differ by a pixel, those at the top and left are the
-        smaller ones.
-
-    Raises:
-        ValueError: the images are smaller than `image_size`.
+        image_size: `(height, width)` to keep.
     """
     height, width = images.shape[1:3]
     if None in (height, width) or height < image_size[0] or width < image_size[1]:
@@ -43,13 +36,13 @@ def crop_centre(images, image_size):
     return images[:, top : top + image_size[0], left : left + image_size[1]]
 
 
-def normalise(pixels):
-    """uint8 pixels as float32 in `[-0.996, 0.996]`: `(pixel - 127.5) / 128`, of any shape."""
+def normalise(pixels: tf.Tensor) -> tf.Tensor:
+    """Normalises uint8 pixels of any shape to float32 in `[-0.996, 0.996]`: `(pixel - 127.5) / 128`."""
     return (tf.cast(pixels, tf.float32) - 127.5) / 128.0
 
 
-def mirror(images, is_mirrored):
-    """Turns some images of a batch left to right.
+def mirror(images: tf.Tensor, is_mirrored: tf.Tensor) -> tf.Tensor:
+    """Mirrors some images of a batch, left to right.
 
     Args:
         images: `(batch, height, width, channels)`.
@@ -58,16 +51,16 @@ def mirror(images, is_mirrored):
     return tf.where(is_mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
-def draw_mirrors(batch_size, seed):
-    """Which images of a batch are mirrored, left to right: each with probability one half.
+def draw_mirrors(batch_size: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draws the images of a batch to mirror, each with probability one half.
 
     Row 3 of docs/fidelity.md: the original defines a mirror and never calls it.
 
     Args:
-        batch_size: int > 0.
-        seed: int32 or int64 `(2,)`; the choice is a pure function of it.
+        batch_size: at least 1.
+        seed: int32 or int64 `(2,)`.
 
     Returns:
-        bool `(batch_size,)`.
+        bool `(batch_size,)`, a pure function of the seed.
     """
     return tf.random.stateless_uniform((batch_size,), seed) < 0.5

@@ -202,8 +202,8 @@ class Preflight:
     def _data(self):
         sources = self.batches.sources
         for number, manifest in enumerate(sources.manifests):
-            order = "RGB" if number in self.batches.rgb_sources else "BGR"
-            is_mirrored = "mirrored at random" if self.batches.mirror else "not mirrored"
+            order = "RGB" if number in self.batches.options.rgb_sources else "BGR"
+            is_mirrored = "mirrored at random" if self.batches.options.mirror else "not mirrored"
             (height, width), (input_height, input_width) = manifest.image_size, self.batches.image_size
             yield (
                 f"data: {manifest.source}: {manifest.num_images} images of {manifest.num_identities} "

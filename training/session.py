@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from dataset.augment import Augmentation
 from dataset.config import Config
-from dataset.pipeline import TrainingBatches
+from dataset.pipeline import PipelineOptions, TrainingBatches
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
@@ -177,13 +177,15 @@ class Session:
             sources,
             sampler,
             self.backbone.net["image_size"],
-            mirror=options.mirror,
-            seed=options.seed,
-            read=options.read,
-            rgb_sources=self._rgb_sources(),
-            max_bad_images=options.max_bad_images,
-            augmentation=Augmentation(**self.options.augmentation.probabilities()),
-            rows=worker_rows(self.strategy, options.batch_size, self.options.device.accumulate),
+            PipelineOptions(
+                mirror=options.mirror,
+                seed=options.seed,
+                read=options.read,
+                rgb_sources=self._rgb_sources(),
+                max_bad_images=options.max_bad_images,
+                augmentation=Augmentation(**self.options.augmentation.probabilities()),
+                rows=worker_rows(self.strategy, options.batch_size, self.options.device.accumulate),
+            ),
         )
 
     def _rgb_sources(self):
@@ -191,7 +193,7 @@ class Session:
         if self.options.data.list_order == "bgr":
             return ()
         sources = [self._config.source(name) for name in self.options.data.source]
-        return [number for number, source in enumerate(sources) if source.train_list is not None]
+        return tuple(number for number, source in enumerate(sources) if source.kind == "train_list")
 
     def _make_trainer(self, head, max_steps, schedules):
         options, device = self.options.optimizer, self.options.device

@@ -20,7 +20,7 @@ import cv2
 from tqdm import tqdm
 
 from common.files import FileLock, write_file, write_json
-from common.processes import end_with_parent, interrupts_held
+from common.processes import exit_with_parent, hold_interrupts
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, FaceAligner
 from dataset.align.detector import FaceDetector
 from dataset.images import SUFFIXES
@@ -225,7 +225,7 @@ def _run(do_job, jobs, num_images, num_workers):
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(num_workers, context, _start_worker, (do_job,))
         try:
-            with interrupts_held():  # starts the workers
+            with hold_interrupts():  # starts the workers
                 done = pool.map(_do_job, jobs, chunksize=_CHUNK)
             for _ in done:
                 progress.update()
@@ -239,7 +239,7 @@ def _run(do_job, jobs, num_images, num_workers):
 
 def _start_worker(do_job):
     global _worker_job
-    end_with_parent()
+    exit_with_parent()
     cv2.setNumThreads(1)
     _worker_job = do_job
 

@@ -1,11 +1,12 @@
-"""The manifest of a converted source: what its folder must hold, and where each record lies.
+"""The manifest of a converted source, which describes the files in its folder.
 
-A TFRecord file that was cut at a record boundary reads as a shorter one without an error. So the
-manifest counts images and bytes, and is written last: a folder without one is not a conversion.
+A TFRecord file that was cut at a record boundary reads as a shorter one without an error. So the manifest
+counts images and bytes. It is written last: a folder without a manifest is not a conversion.
 """
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from common.files import file_sha256, write_json
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.npy"
-# `offset`: bytes from the start of the shard to the record; `length`: of its data. As `TFRecordFile.read`.
+# `offset` and `length` are arguments of `TFRecordFile.read`.
 RECORD_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("label", "<u4")])
 _INDEX_CHUNK = 1 << 18  # rows, 4 MB
 
@@ -38,20 +39,20 @@ class Manifest:
     `numpy.searchsorted(numpy.cumsum([s.num_images for s in shards]), r, side="right")`.
 
     Args:
-        folder: Path, where the shards are; not written, so that a folder can be moved.
-        source: str, name of the source.
-        num_identities: int > 0; labels are in `[0, num_identities)`.
-        num_images: int > 0.
+        folder: folder of the shards. It is not written, so a folder can be moved.
+        source: name of the source.
+        num_identities: at least 1. Labels are in `[0, num_identities)`.
+        num_images: at least 1.
         image_size: `(height, width)` of every image.
-        colour: str, what the bytes of an image are, in words.
-        seed: int, of the order of the images.
-        verify: `"full"` or `"header"`: how the images were checked.
-        fingerprint: str, of the source that was converted.
-        num_bad: int, images left out.
-        num_label_mismatches: int, images whose own label is not that of their identity.
-        index_sha256: str.
-        shards: tuple of `Shard`.
-        version: int, of the format. Defaults to the one that this module reads.
+        colour: describes the bytes of an image in words.
+        seed: seed of the order of the images.
+        verify: how the images were checked, `"full"` or `"header"`.
+        fingerprint: fingerprint of the source.
+        num_bad: number of images left out.
+        num_label_mismatches: number of images with a label of their own that differs from their identity.
+        index_sha256: checksum of the index.
+        shards: the files, in their order.
+        version: version of the format.
     """
 
     folder: Path
@@ -70,25 +71,18 @@ class Manifest:
     version: int = VERSION
 
     @property
-    def num_bytes(self):
-        """Bytes of all shards."""
+    def num_bytes(self) -> int:
+        """Size of all shards."""
         return sum(shard.num_bytes for shard in self.shards)
 
-    def open_index(self):
-        """The memory-mapped index.
-
-        Returns:
-            `numpy.memmap` of `RECORD_DTYPE`, shape `(num_images,)`, read-only.
-        """
+    def open_index(self) -> np.memmap:
+        """Maps the index: `RECORD_DTYPE`, shape `(num_images,)`, read-only."""
         return np.load(self.folder / INDEX_NAME, mmap_mode="r")
 
-    def index_chunks(self):
-        """Reads the index from its first row to its last, without holding it in memory.
+    def index_chunks(self) -> Iterator[np.ndarray]:
+        """Yields the index in arrays of `RECORD_DTYPE`, without holding it in memory.
 
         A map of it would count as memory of the process from then on: 670 MB for 42 million images.
-
-        Yields:
-            Arrays of `RECORD_DTYPE`, in their order.
         """
         first_byte = self.open_index().offset
         with (self.folder / INDEX_NAME).open("rb") as file:
@@ -96,32 +90,24 @@ class Manifest:
             for start in range(0, self.num_images, _INDEX_CHUNK):
                 yield np.fromfile(file, RECORD_DTYPE, min(_INDEX_CHUNK, self.num_images - start))
 
-    def write(self):
-        """Writes `manifest.json` into the folder: whole or not at all."""
+    def write(self) -> None:
+        """Writes `manifest.json` into the folder."""
         values = dataclasses.asdict(self)
         del values["folder"]
         write_json(self.folder / MANIFEST_NAME, values)
 
 
-def read_manifest(folder):
-    """Reads a manifest and checks that the files are there in full size; it reads no records.
-
-    Args:
-        folder: str or Path.
-
-    Returns:
-        A `Manifest`.
+def read_manifest(folder: Path) -> Manifest:
+    """Reads a manifest and checks the sizes of the files. It reads no records.
 
     Raises:
-        FileNotFoundError: no manifest in the folder.
-        ValueError: a manifest of another format version, or one that does not fit the files.
+        FileNotFoundError: the folder has no manifest.
+        ValueError: the manifest has another format version, or it does not fit the files.
     """
     folder = Path(folder)
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; expected a converted source (python -m dataset.convert)"
-        )
+        raise FileNotFoundError(f"{path}: no such file. Convert the source with python -m dataset.convert.")
     try:
         values = json.loads(path.read_bytes())
         version = values["version"]
@@ -139,15 +125,17 @@ def read_manifest(folder):
     return manifest
 
 
-def verify_checksums(manifest, progress=iter):
+def verify_checksums(
+    manifest: Manifest, progress: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]] = iter
+) -> None:
     """Reads every file of a conversion and compares its SHA-256.
 
     Args:
-        manifest: a `Manifest`.
-        progress: called with the list of files, returns them one by one, for instance `tqdm`.
+        manifest: the conversion.
+        progress: iterates over the list of files, for instance `tqdm`.
 
     Raises:
-        ValueError: a file that is not what was written.
+        ValueError: a file has changed.
     """
     files = [(shard.name, shard.sha256) for shard in manifest.shards]
     for name, expected in progress([*files, (INDEX_NAME, manifest.index_sha256)]):
@@ -156,15 +144,19 @@ def verify_checksums(manifest, progress=iter):
             raise ValueError(f"{manifest.folder / name}: expected SHA-256 {expected}, received {received}")
 
 
+def check_size(path: Path, num_bytes: int) -> None:
+    """Raises `ValueError` if a file is missing or does not have the expected size."""
+    received = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+    if received != f"{num_bytes} bytes":
+        raise ValueError(f"{path}: expected {num_bytes} bytes, received {received}")
+
+
 def _check(manifest, path):
     counted = sum(shard.num_images for shard in manifest.shards)
     if counted != manifest.num_images:
         raise ValueError(f"{path}: expected {manifest.num_images} images in all shards, received {counted}")
     for shard in manifest.shards:
-        file = manifest.folder / shard.name
-        received = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-        if received != f"{shard.num_bytes} bytes":
-            raise ValueError(f"{file}: expected {shard.num_bytes} bytes, received {received}")
+        check_size(manifest.folder / shard.name, shard.num_bytes)
     index_path = manifest.folder / INDEX_NAME
     try:
         index = manifest.open_index()

@@ -1,12 +1,12 @@
-"""The MXNet RecordIO container: read, write, scan; and the header of its image records.
+"""Reads and writes MXNet's RecordIO files, and the header of their image records, without MXNet.
 
-Needs neither MXNet nor TensorFlow. A record file is a row of parts, little-endian:
+A file is a sequence of parts, little-endian:
 
     uint32 magic, uint32 (cflag << 29 | length), payload, zeros up to a multiple of 4
 
-`cflag` 0 is a whole record; 1, 2, 3 are the first, a middle and the last part of a record that
-was split because its payload holds the magic at a 4-byte-aligned offset. That magic is not
-stored: the reader puts it back between the parts. In millions of JPEGs this happens.
+`cflag` 0 marks a whole record. A record is split if its payload holds the magic at a 4-byte-aligned offset,
+which happens among millions of JPEGs. Then 1, 2, 3 mark its first, middle and last parts. The magic between
+two parts is not stored: the reader inserts it.
 """
 
 import contextlib
@@ -15,7 +15,9 @@ import operator
 import re
 import struct
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -33,27 +35,26 @@ _LABEL = struct.Struct("<f")
 
 
 class RecordReader:
-    """Random access to the records of one `.rec` file, memory-mapped.
+    """Random access to the records of one memory-mapped `.rec` file.
 
-    Keys are those of the `.idx` file, in its order; they need be neither contiguous nor sorted.
-    Without an `.idx` the file is scanned, and the keys are 0, 1, 2, ...
+    The keys are those of the `.idx` file beside it, in its order. They need not be contiguous or sorted.
+    Without an `.idx` the constructor scans the file, and the keys are 0, 1, 2, ...
 
-    Opening checks what a broken download or a wrong `.idx` would show; every record is checked
-    when it is read. A pickled reader carries its index and maps the file anew where it is
-    unpickled, so worker processes neither parse nor scan again.
+    The constructor detects broken downloads and a wrong `.idx`. Every record is checked when it is read. A
+    pickled reader carries its index and maps the file again where it is unpickled, so worker processes
+    neither parse nor scan.
 
     Args:
-        rec_path: str or `os.PathLike`.
-        idx_path: str or `os.PathLike`. Defaults to `rec_path` with the suffix `.idx`, if that exists.
+        rec_path: the file.
 
     Attributes:
-        keys: int64, shape `(num_records,)`.
-        offsets: int64, shape `(num_records,)`: where each key's record begins in the file.
+        keys: int64 `(num_records,)`.
+        offsets: int64 `(num_records,)`, first byte of each key's record.
 
     Raises:
-        FileNotFoundError: there is no such `.rec`, or no such `.idx` though one was named.
-        ValueError: an empty or truncated `.rec`; an `.idx` that is malformed, names a key twice
-            or points past the end of the `.rec`.
+        FileNotFoundError: the `.rec` does not exist.
+        ValueError: the `.rec` is empty or truncated, or the `.idx` is malformed, names a key twice or
+            points past the end of the `.rec`.
 
     Example:
 
@@ -63,51 +64,51 @@ class RecordReader:
     ([1.0], 2567)
     """
 
-    def __init__(self, rec_path, idx_path=None):
+    def __init__(self, rec_path: Path) -> None:
         self.rec_path = Path(rec_path)
-        self.idx_path = self.rec_path.with_suffix(".idx") if idx_path is None else Path(idx_path)
+        self.idx_path = self.rec_path.with_suffix(".idx")
         self._map = _map_file(self.rec_path)
-        if idx_path is None and not self.idx_path.exists():
-            self.offsets = self._scan()
-            self.keys = np.arange(len(self.offsets), dtype=np.int64)
-        else:
+        if self.idx_path.exists():
             self.keys, self.offsets = _read_index(self.idx_path)
             self._check_offsets()
-        # Keys are nearly always in order already; 10 million need no second array then.
+        else:
+            self.offsets = self._scan()
+            self.keys = np.arange(len(self.offsets), dtype=np.int64)
+        # Keys are nearly always sorted. Then 10 million of them need no second array.
         self._order = None if np.all(self.keys[1:] > self.keys[:-1]) else self._sort_keys()
-        self._first_key = None  # of keys without a gap, which need no search
+        self._first_key = None  # Keys without a gap need no search.
         if self._order is None and self.keys[-1] - self.keys[0] == len(self.keys) - 1:
             self._first_key = int(self.keys[0])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def read(self, key):
-        """The payload of a record, as bytes; `ValueError` if the record is not sound."""
+    def read(self, key: int) -> bytes:
+        """Returns the payload of a record; `ValueError` if the record is damaged."""
         offset = self._offset(key)
         start, size = offset + _PART.size, len(self._map)
         if start <= size:
-            # A whole record, as nearly all are. Anything else is seen to below, part by part.
+            # Nearly all records are whole. All others are read part by part below.
             magic, length = _PART.unpack_from(self._map, offset)
             if magic == MAGIC and length <= _MAX_LENGTH and start + length + -length % 4 <= size:
                 return self._map[start : start + length]
         return MAGIC.join([self._map[start:stop] for start, stop in self._parts(key, offset)])
 
-    def read_head(self, key, num_bytes):
-        """The first `num_bytes` of a record's payload; all of it, where it is shorter."""
+    def read_head(self, key: int, num_bytes: int) -> bytes:
+        """Returns the first `num_bytes` of a record's payload, or all of a shorter one."""
         (start, stop), *others = self._parts(key, self._offset(key))
-        if others:  # split, which is rare
+        if others:
             return self.read(key)[:num_bytes]
         return self._map[start : min(stop, start + num_bytes)]
 
-    def close(self):
+    def close(self) -> None:
         """Unmaps the file. Reading afterwards is a `ValueError`."""
         self._map.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __getstate__(self):
@@ -132,7 +133,7 @@ class RecordReader:
         )
 
     def _parts(self, key, offset):
-        """Where the payload of every part of one record starts and stops, checked."""
+        """Returns `(start, stop)` of the payload of every part of one record, after checks."""
         parts = []
         at = offset
         cflag = None
@@ -189,12 +190,10 @@ class RecordReader:
 class RecordWriter:
     """Writes a `.rec` file and its `.idx`, byte for byte as MXNet does.
 
-    Both files get their names when the writer is closed; after an exception inside `with`, nothing
-    is left of them.
+    Both files get their names when the writer is closed. An exception inside `with` removes them.
 
     Args:
-        rec_path: str or `os.PathLike`. A file of that name is replaced.
-        idx_path: str or `os.PathLike`. Defaults to `rec_path` with the suffix `.idx`.
+        rec_path: an existing file is replaced.
 
     Example:
 
@@ -202,22 +201,21 @@ class RecordWriter:
     ...     writer.write(0, pack_image(3, 0, image))
     """
 
-    def __init__(self, rec_path, idx_path=None):
+    def __init__(self, rec_path: Path) -> None:
         self.rec_path = Path(rec_path)
-        self.idx_path = self.rec_path.with_suffix(".idx") if idx_path is None else Path(idx_path)
-        self._keys = set()
+        self._keys: set[int] = set()
         with contextlib.ExitStack() as files:
-            # Closed in reverse: an .idx that is there belongs to a .rec that is there.
-            self._idx = files.enter_context(atomic_file(self.idx_path))
+            # They close in reverse, so an .idx never exists without its .rec.
+            self._idx = files.enter_context(atomic_file(self.rec_path.with_suffix(".idx")))
             self._rec = files.enter_context(atomic_file(self.rec_path))
             self._files = files.pop_all()
 
-    def write(self, key, payload):
+    def write(self, key: int, payload: bytes) -> None:
         """Appends one record.
 
         Args:
-            key: int, not written before.
-            payload: bytes, fewer than `2**29`.
+            key: a new key.
+            payload: less than `2**29` bytes.
         """
         key = operator.index(key)
         if key in self._keys:
@@ -236,43 +234,33 @@ class RecordWriter:
             self._rec.write(part)
             self._rec.write(bytes(-len(part) % 4))
 
-    def close(self):
+    def close(self) -> None:
         """Finishes both files and gives them their names. Closing twice does nothing."""
         self._files.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error) -> bool | None:
         return self._files.__exit__(*error)
 
 
-def pack_image(labels, key, image):
-    """The payload of an image record.
+def pack_image(labels: float | Sequence[float], key: int, image: bytes) -> bytes:
+    """Returns the payload of an image record, as `mxnet.recordio.pack` does.
 
     Args:
-        labels: number, or a sequence of numbers; stored as float32, exact up to `2**24`.
-        key: int, stored as the record's id.
-        image: bytes, JPEG or PNG; may be empty.
-
-    Returns:
-        bytes, as `mxnet.recordio.pack` makes them.
+        labels: one number or several, stored as float32, exact up to `2**24`.
+        key: stored as the record's id.
+        image: JPEG or PNG, or nothing.
     """
     if np.ndim(labels) == 0:
         return _IMAGE_HEADER.pack(0, labels, key, 0) + image
-    labels = np.asarray(labels, "<f4")
-    return _IMAGE_HEADER.pack(labels.size, 0.0, key, 0) + labels.tobytes() + image
+    array = np.asarray(labels, "<f4")
+    return _IMAGE_HEADER.pack(array.size, 0.0, key, 0) + array.tobytes() + image
 
 
-def unpack_image(payload):
-    """Takes an image record apart; the inverse of `pack_image`.
-
-    Args:
-        payload: bytes, as `RecordReader.read` returns them.
-
-    Returns:
-        `(labels, image)`: float32 of shape `(num_labels,)`, at least one, and the encoded image's bytes.
-    """
+def unpack_image(payload: bytes) -> tuple[np.ndarray, bytes]:
+    """Returns `(labels, image)` of an image record: float32 `(num_labels,)`, at least one, and the image."""
     num_labels, label = _header(payload)
     if num_labels == 0:
         return np.array([label], np.float32), payload[_IMAGE_HEADER.size :]
@@ -282,8 +270,8 @@ def unpack_image(payload):
     return labels.astype(np.float32), payload[start:]
 
 
-def unpack_first_label(payload):
-    """`(label, image)`: as `unpack_image`, but of the labels the first alone, a float; faster."""
+def unpack_first_label(payload: bytes) -> tuple[float, bytes]:
+    """Returns `(label, image)`, the first label only. Faster than `unpack_image`."""
     num_labels, label = _header(payload)
     if num_labels == 0:
         return label, payload[_IMAGE_HEADER.size :]
@@ -292,8 +280,8 @@ def unpack_first_label(payload):
     return _LABEL.unpack_from(payload, _IMAGE_HEADER.size)[0], payload[start:]
 
 
-def first_label(head):
-    """The first label of an image record, a float, from its first `FIRST_LABEL_BYTES` bytes."""
+def first_label(head: bytes) -> float:
+    """Returns the first label of an image record from its first `FIRST_LABEL_BYTES` bytes."""
     num_labels, label = _header(head)
     if num_labels == 0:
         return label
@@ -324,7 +312,7 @@ def _map_file(path):
 def _read_index(path):
     try:
         with warnings.catch_warnings():
-            # NumPy only warns of an empty file, and before 2.0 of a fraction where an integer belongs.
+            # NumPy only warns if the file is empty.
             warnings.simplefilter("error")
             keys, offsets = np.loadtxt(path, np.int64, comments=None, ndmin=2).T.copy()
     except (ValueError, Warning):
@@ -342,7 +330,7 @@ def _first_fault(path):
 
 
 def _split(payload):
-    """The payload cut at every magic that is 4-byte-aligned in it, the magic left out."""
+    """Cuts a payload at every 4-byte-aligned magic, and leaves the magic out."""
     parts = []
     start = 0
     at = payload.find(MAGIC)

@@ -1,4 +1,4 @@
-"""The worker side of a conversion: one shard of checked images at a time."""
+"""Writes shards of checked images, in the worker processes of a conversion."""
 
 import array
 import dataclasses
@@ -8,50 +8,64 @@ import json
 import mmap
 import os
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import BinaryIO, Self
 
 import numpy as np
 
 from common.files import atomic_file
-from common.processes import end_with_parent
+from common.processes import exit_with_parent
 from dataset.images import check_image
 from dataset.records.manifest import RECORD_DTYPE, Shard
 from dataset.records.tfrecord import RECORD_OVERHEAD, encode_record
+from dataset.sources import Source
 
 WORK_FOLDER = "work"  # inside a conversion that is not finished
 MAX_LISTED_MISMATCHES = 1000
 
-_CHUNK = 64  # images; a steady progress bar, a quick stop, and few enough bytes for the processor's cache
-_WRITE_BACK = 32 << 20  # bytes between two times that a shard is sent to the disk
+_CHUNK = 64  # images: a steady progress bar, a quick stop, and a size that fits the processor's cache
+_WRITE_BACK = 32 << 20  # bytes after which a shard is sent to the disk
 
 
 class ConversionStopped(Exception):
-    """Raised in a worker that was told to stop; the shard it was at is gone."""
+    """Raised in a worker that was told to stop. The shard that it was writing is removed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """What became of the images of one shard. Lists hold `(index, description, reason)`."""
+    """Result of writing one shard. Lists hold `(index, description, reason)`."""
 
     shard: Shard
-    bad: list
+    bad: list[tuple[int, str, str]]
     num_label_mismatches: int
-    label_mismatches: list
+    label_mismatches: list[tuple[int, str, str]]
 
 
 class ShardWriter:
-    """Writes shards, each with its report: complete ones or none.
+    """Writes complete shards, each with its report.
 
     Args:
-        source: the images, for instance an `ImageList`.
-        folder: Path; shards go there, reports into its `WORK_FOLDER`.
+        source: the images.
+        folder: folder of the shards. Reports go into its `WORK_FOLDER`.
         image_size: `(height, width)` that every image must have.
         verify: `"full"` or `"header"`, see `check_image`.
-        done: shared int, the images that all workers are through with; added to.
-        stop: event; when it is set, writing raises `ConversionStopped`.
+        done: shared counter of the images that all workers have read.
+        stop: makes writing raise `ConversionStopped`.
     """
 
-    def __init__(self, source, folder, image_size, verify, done, stop):
+    def __init__(
+        self,
+        source: Source,
+        folder: Path,
+        image_size: tuple[int, int],
+        verify: str,
+        done: Synchronized,
+        stop: Event,
+    ) -> None:
         self.source = source
         self.folder = folder
         self.image_size = image_size
@@ -59,19 +73,19 @@ class ShardWriter:
         self.done = done
         self.stop = stop
 
-    def write(self, name, indices, labels):
-        """Writes one shard and then its report, which makes the shard a finished one.
+    def write(self, name: str, indices: np.ndarray, labels: np.ndarray) -> None:
+        """Writes one shard and then its report, which marks the shard as finished.
 
         Args:
-            name: str, of the shard's file.
-            indices: int array, the images of this shard in their order.
-            labels: int array of the same shape, their identities.
+            name: file name of the shard.
+            indices: int `(num_images,)`, the images of this shard in their order.
+            labels: int `(num_images,)`, their identities.
         """
         lengths, stored_labels = array.array("q"), array.array("q")
         bad, label_mismatches = [], []
         num_label_mismatches = 0
         with atomic_file(self.folder / name) as file, _WriteBack(file) as write_back:
-            file = HashedFile(file)
+            hashed = HashedFile(file)
             for chunk in self._chunks(indices, labels):
                 parts = []
                 for index, label in chunk:
@@ -90,20 +104,20 @@ class ShardWriter:
                     parts += record
                     lengths.append(length)
                     stored_labels.append(label)
-                # One by one, hashing and writing cost as much again as what they do.
-                write_back.after(file.write(b"".join(parts)))
+                # Single records would double the time of hashing and writing.
+                write_back.after(hashed.write(b"".join(parts)))
         records = np.empty(len(lengths), RECORD_DTYPE)
         records["length"], records["label"] = lengths, stored_labels
         ends = np.cumsum(np.asarray(lengths) + RECORD_OVERHEAD)
         records["offset"] = ends - records["length"] - RECORD_OVERHEAD
         num_bytes = int(ends[-1]) if len(ends) else 0
-        shard = Shard(name, len(records), num_bytes, file.sha256.hexdigest())
+        shard = Shard(name, len(records), num_bytes, hashed.sha256.hexdigest())
         report = ShardReport(shard, bad, num_label_mismatches, label_mismatches)
         with atomic_file(_report_path(self.folder, name)) as file:
             np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records)
 
     def _chunks(self, indices, labels):
-        """Yields iterators of `(index, label)`; between them it tells the parent of them, and obeys it."""
+        """Yields iterators of `(index, label)`. After each it reports progress and checks `stop`."""
         for start in range(0, len(indices), _CHUNK):
             if self.stop.is_set():
                 raise ConversionStopped
@@ -114,38 +128,38 @@ class ShardWriter:
 
 
 class HashedFile:
-    """Passes writes on to a binary file and keeps their SHA-256."""
+    """Writes to a binary file and computes the SHA-256 of what it writes."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO) -> None:
         self.sha256 = hashlib.sha256()
         self._file = file
 
-    def write(self, data):
-        """As the file's own."""
+    def write(self, data: bytes) -> int:
+        """Writes `data`. Returns its length."""
         self.sha256.update(data)
         return self._file.write(data)
 
 
 class _WriteBack:
-    """Sends a file to the disk while it is written, in a thread, so that its end need not wait for it all."""
+    """Sends a file to the disk in a thread while it is written, so that closing it takes little time."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._thread = ThreadPoolExecutor(1)
-        self._pending = None
+        self._pending: Future[None] | None = None
         self._num_bytes = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *error):
+    def __exit__(self, kind: type | None, *error: object) -> None:
         self._thread.shutdown()
         if kind is None and self._pending is not None:
-            # The system tells of a failure once: not to the `fsync` that follows.
+            # The system reports a failure only once, not to the `fsync` that follows.
             self._pending.result()
 
-    def after(self, num_bytes):
-        """Told of every write; raises what an earlier part met on the disk."""
+    def after(self, num_bytes: int) -> None:
+        """Counts a write. Raises the error of an earlier part."""
         self._num_bytes += num_bytes
         if self._num_bytes >= _WRITE_BACK and (self._pending is None or self._pending.done()):
             if self._pending is not None:
@@ -155,8 +169,8 @@ class _WriteBack:
             self._pending = self._thread.submit(os.fdatasync, self._file.fileno())
 
 
-def read_report(folder, name):
-    """The `ShardReport` of a finished shard, or `None` if it is not finished."""
+def read_report(folder: Path, name: str) -> ShardReport | None:
+    """Returns the report of a shard, or `None` if the shard is not finished."""
     path, shard_path = _report_path(folder, name), folder / name
     if not path.is_file() or not shard_path.is_file():
         return None
@@ -166,24 +180,24 @@ def read_report(folder, name):
     return report if shard_path.stat().st_size == report.shard.num_bytes else None
 
 
-def read_records(folder, name):
-    """The index rows of a finished shard."""
+def read_records(folder: Path, name: str) -> np.ndarray:
+    """Returns the index rows of a finished shard, of `RECORD_DTYPE`."""
     with np.load(_report_path(folder, name)) as arrays:
         return arrays["records"]
 
 
-def share(source, path):
-    """Prepares a copy of `source` for every worker that costs no memory of its own.
+def share(source: Source, path: Path) -> Callable[[], Source]:
+    """Prepares copies of `source` for the workers that share its arrays.
 
-    The arrays of ten million images are hundreds of megabytes. They go into a file, which all
-    workers map; the rest is pickled.
+    The arrays of ten million images take hundreds of megabytes. They are written to a file that all workers
+    map. The rest is pickled.
 
     Args:
         source: picklable, with its arrays as NumPy arrays.
-        path: Path, the file to write.
+        path: the file to write.
 
     Returns:
-        A picklable function without arguments, which returns the copy.
+        Picklable function that returns a copy.
     """
     buffers = []
     pickled = pickle.dumps(source, protocol=5, buffer_callback=buffers.append)
@@ -192,26 +206,26 @@ def share(source, path):
     return functools.partial(_load_shared, pickled, path, lengths)
 
 
-def start_worker(load_source, *settings):
-    """Prepares a worker process; the arguments are those of `ShardWriter`, the source as of `share`."""
+def start_worker(load_source: Callable[[], Source], *settings) -> None:
+    """Prepares a worker process. The settings are arguments of `ShardWriter`, the first is from `share`."""
     global _writer
-    end_with_parent()
+    exit_with_parent()
     _writer = ShardWriter(load_source(), *settings)
 
 
-def write_shard(name, indices, labels):
-    """`ShardWriter.write` of this worker."""
+def write_shard(name: str, indices: np.ndarray, labels: np.ndarray) -> None:
+    """Calls `ShardWriter.write` of this worker."""
     _writer.write(name, indices, labels)
 
 
-_writer = None  # one per process, from `start_worker`
+_writer: ShardWriter  # one per process, from `start_worker`
 
 
 def _load_shared(pickled, path, lengths):
     with path.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     buffers = [data[end - length : end] for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
-    return pickle.loads(pickled, buffers=buffers)  # noqa: S301 comes from the parent process
+    return pickle.loads(pickled, buffers=buffers)  # noqa: S301 The parent process wrote it.
 
 
 def _report_path(folder, name):

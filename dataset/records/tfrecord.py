@@ -1,8 +1,8 @@
-"""TFRecord files of images, written and read without TensorFlow.
+"""Reads and writes TFRecord files of images without TensorFlow.
 
-A record is `uint64 length, uint32 crc(length), data, uint32 crc(data)`, little-endian, where
-`crc` is a masked CRC32C. Here `data` is a `tf.train.Example` with the features of InsightFace_TF:
-`image_raw`, the encoded image as it came from its source, and `label`, its identity.
+A record is `uint64 length, uint32 crc(length), data, uint32 crc(data)`, little-endian, where `crc` is a
+masked CRC32C. The data is a `tf.train.Example` with the features of InsightFace_TF: `image_raw` is the
+encoded image of the source, and `label` its identity.
 
 References:
 - [TFRecord](https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)
@@ -14,7 +14,9 @@ import array
 import functools
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import google_crc32c
 import numpy as np
@@ -22,38 +24,27 @@ import numpy as np
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER = struct.Struct("<QI")
-RECORD_OVERHEAD = _HEADER.size + _CRC.size  # bytes that a record needs beside its data
+RECORD_OVERHEAD = _HEADER.size + _CRC.size  # bytes of a record besides its data
 
-# Numbers of the fields in example.proto and feature.proto.
+# Field numbers in example.proto and feature.proto.
 _EXAMPLE_FEATURES = 1
 _FEATURES_ENTRY, _ENTRY_KEY, _ENTRY_VALUE = 1, 1, 2
 _FEATURE_BYTES, _FEATURE_INTS = 1, 3
 _LIST_VALUE = 1
 
-_LARGEST_VARINT = 10  # bytes of a number of 64 bits
+_LARGEST_VARINT = 10  # bytes of a 64-bit number
 _WIRE_VARINT, _WIRE_64_BIT, _WIRE_BYTES, _WIRE_32_BIT = 0, 1, 2, 5
 
 
-def encode_example(image, label):
-    """A serialised `tf.train.Example`.
+def encode_record(image: bytes, label: int) -> tuple[list[bytes], int]:
+    """Encodes a record without copying the image.
 
     Args:
-        image: bytes, an encoded image; feature `image_raw`.
-        label: int, an int64; feature `label`.
-    """
-    tail = _after_image(label)
-    return b"".join((_before_image(len(image), len(tail)), image, tail))
-
-
-def encode_record(image, label):
-    """What `write_record` writes of `encode_example`, but with one copy of the image less.
-
-    Args:
-        image: bytes, an encoded image.
-        label: int, an int64.
+        image: encoded image.
+        label: its identity, an int64.
 
     Returns:
-        `(parts, length)`: list of bytes that make up the record, and the length of its data.
+        `(parts, length)`: consecutive bytes of the record, and the length of its data.
     """
     tail = _after_image(label)
     head, length, crc = _record_head(len(image), len(tail))
@@ -61,20 +52,14 @@ def encode_record(image, label):
     return [head, image, tail, _CRC.pack(_masked(crc))], length
 
 
-def decode_example(data):
-    """The image and label of a serialised `tf.train.Example`; other features are ignored.
-
-    Args:
-        data: bytes.
-
-    Returns:
-        `(image, label)`: bytes and int.
+def decode_example(data: bytes) -> tuple[bytes, int]:
+    """Returns `(image, label)` of a serialised `tf.train.Example`. Other features are ignored.
 
     Raises:
-        ValueError: not an Example, or not exactly one value of either feature.
+        ValueError: the data is not an Example, or a feature has not exactly one value.
     """
-    # As `encode_example` writes it, all bytes but those of image and label are known: that saves most of
-    # the time. The label's are at the end, and before them is their number.
+    # In an Example of `encode_record`, all bytes except those of image and label are known, which saves most
+    # of the time. The label is at the end.
     label_start = len(data) - 1
     while label_start > 0 and data[label_start - 1] > 0x7F:
         label_start -= 1
@@ -98,61 +83,40 @@ def decode_example(data):
     return images[0], labels[0]
 
 
-def write_record(file, data):
-    """Appends one record to a binary file.
-
-    Returns:
-        int, the number of bytes written: `len(data) + RECORD_OVERHEAD`.
-    """
-    length = _LENGTH.pack(len(data))
-    file.write(b"".join((length, _CRC.pack(_masked_crc(length)), data, _CRC.pack(_masked_crc(data)))))
-    return len(data) + RECORD_OVERHEAD
-
-
 class TFRecordFile:
-    """Records of one TFRecord file, by offset.
+    """Random access to the records of one TFRecord file.
 
-    Every read is checked against both checksums. It reads by position instead of through a
-    memory map: a map reads ahead around each page, which for images in random order off a cold disk
-    is some 200 kB for a 5 kB record, and it turns a disk error or a shortened file into a
-    fatal signal. Safe to use from several threads, and picklable: the copy opens the file anew.
-
-    Args:
-        path: str or Path.
-
-    Raises:
-        FileNotFoundError: there is no such file.
+    Every read verifies both checksums. It does not use a memory map, because a map reads about 200 kB for a
+    record of 5 kB from a cold disk, and it turns a disk error or a shortened file into a fatal signal. Safe
+    to use from several threads. It can be pickled: the copy opens the file again.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._file = self.path.open("rb", buffering=0)
 
     def __reduce__(self):
         return type(self), (self.path,)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def close(self):
-        """Closes the file; reading is an error from then on."""
+    def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
-    def read(self, offset, length):
-        """The data of the record that starts at `offset`.
+    def read(self, offset: int, length: int) -> bytes:
+        """Returns the data of a record.
 
         Args:
-            offset: int >= 0, bytes from the start of the file to the record's length field.
-            length: int >= 0, the length of its data.
-
-        Returns:
-            bytes, `length` of them.
+            offset: bytes from the start of the file to the record.
+            length: bytes of its data.
 
         Raises:
-            ValueError: there is no such record, or its bytes do not fit its checksums.
+            ValueError: there is no such record, or a checksum is wrong.
         """
         record = os.pread(self._file.fileno(), length + RECORD_OVERHEAD, offset)
         if len(record) != length + RECORD_OVERHEAD:
@@ -167,11 +131,11 @@ class TFRecordFile:
         self._check_crc(offset, "data", data, *_CRC.unpack_from(record, _HEADER.size + length))
         return data
 
-    def scan(self):
-        """Finds the records of a file that has no index. Checks lengths, not data: `read` does.
+    def scan(self) -> tuple[np.ndarray, np.ndarray]:
+        """Finds the records of a file without an index. It checks their lengths, not their data.
 
         Returns:
-            `(offsets, lengths)`, int64 arrays of shape `(num_records,)`, as `read` takes them.
+            `(offsets, lengths)` for `read`: int64 `(num_records,)`.
 
         Raises:
             ValueError: the file is damaged or ends within a record.
@@ -209,15 +173,14 @@ def _masked_crc(data):
 
 
 def _masked(crc):
-    # Masked because a CRC over data that holds its own CRC tells nothing.
+    # The format masks it, because the CRC of data that contains its own CRC is a constant.
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-# What surrounds an image is the same for all of its length, and takes longer to put together than the
-# checksum of the image takes.
+# The bytes around an image depend on its length only. Building them takes longer than the image's checksum.
 @functools.lru_cache(1 << 16)
 def _before_image(image_length, tail_length):
-    """The bytes of an Example before its image, for so many bytes after it."""
+    """Returns the bytes of an Example before its image."""
     value = _field_head(_LIST_VALUE, image_length)
     value = _field_head(_FEATURE_BYTES, len(value) + image_length) + value
     entry = _field(_ENTRY_KEY, b"image_raw") + _field_head(_ENTRY_VALUE, len(value) + image_length) + value
@@ -227,14 +190,14 @@ def _before_image(image_length, tail_length):
 
 @functools.lru_cache(1 << 16)
 def _after_image(label):
-    """The bytes of an Example after its image."""
+    """Returns the bytes of an Example after its image."""
     value = _field(_FEATURE_INTS, _field(_LIST_VALUE, _varint(label % 2**64)))
     return _field(_FEATURES_ENTRY, _field(_ENTRY_KEY, b"label") + _field(_ENTRY_VALUE, value))
 
 
 @functools.lru_cache(1 << 16)
 def _record_head(image_length, tail_length):
-    """`(bytes of a record before its image, length of its data, CRC of the data before the image)`."""
+    """Returns `(bytes before the image, length of the data, CRC of the data before the image)`."""
     head = _before_image(image_length, tail_length)
     length = len(head) + image_length + tail_length
     packed = _LENGTH.pack(length)
@@ -243,20 +206,20 @@ def _record_head(image_length, tail_length):
 
 @functools.lru_cache(1 << 16)
 def _around(length, label_size):
-    """What `encode_example` puts before the image, and between it and the label.
+    """Returns the bytes before the image and those between image and label.
 
     Args:
-        length: int, bytes of the whole example.
+        length: int, bytes of the whole Example.
         label_size: int, bytes of the label.
 
     Returns:
-        `(head, tail)`; empty where it makes no such example.
+        `(head, tail)`, empty if `encode_record` writes no such Example.
     """
     if not 1 <= label_size <= _LARGEST_VARINT:
         return b"", b""
     tail = _after_image(1 << 7 * (label_size - 1) if label_size > 1 else 0)
     image_length = length
-    for _ in range(3):  # the lengths before it take fewer bytes for a smaller image
+    for _ in range(3):  # The lengths before a smaller image take fewer bytes.
         image_length = max(0, length - len(tail) - len(_before_image(image_length, len(tail))))
     head = _before_image(image_length, len(tail))
     return (head, tail[:-label_size]) if len(head) + image_length + len(tail) == length else (b"", b"")
@@ -292,8 +255,8 @@ def _read_varint(data, position, end):
     raise ValueError(f"Example: byte {position}: expected the end of a number, received none")
 
 
-def _fields(data, position, end):
-    """Yields `(number, value)`: an int for a number, `(start, end)` in `data` for bytes or a message."""
+def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
+    """Yields `(number, value)`: an int, or `(start, end)` in `data` of bytes or a message."""
     while position < end:
         tag, position = _read_varint(data, position, end)
         number, wire = tag >> 3, tag & 7
@@ -315,17 +278,17 @@ def _fields(data, position, end):
         yield number, value
 
 
-def _parts(data, start, end, wanted):
+def _parts(data: bytes, start: int, end: int, wanted: int) -> list[tuple[int, int]]:
     return [
         span for number, span in _fields(data, start, end) if number == wanted and isinstance(span, tuple)
     ]
 
 
-def _values(data, feature, kind):
+def _values(data: bytes, feature: tuple[int, int], kind: int) -> list[tuple[int, int]]:
     return [value for values in _parts(data, *feature, kind) for value in _parts(data, *values, _LIST_VALUE)]
 
 
-def _ints(data, feature):
+def _ints(data: bytes, feature: tuple[int, int]) -> list[int]:
     numbers = []
     for values in _parts(data, *feature, _FEATURE_INTS):
         for number, value in _fields(data, *values):
@@ -334,7 +297,7 @@ def _ints(data, feature):
             if isinstance(value, int):
                 numbers.append(value)
                 continue
-            position, end = value  # packed: numbers in a row
+            position, end = value  # packed numbers
             while position < end:
                 packed, position = _read_varint(data, position, end)
                 numbers.append(packed)

@@ -1,54 +1,53 @@
-"""The records of a batch -> its pixels and identities, with others in the place of bad records."""
+"""Reads and decodes the images of a batch, and replaces bad records."""
 
 import dataclasses
 import math
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from dataset.images import decode_image
 from dataset.records.tfrecord import decode_example
+from dataset.sampling.combine import CombinedSources
 
-_ALIGNMENT = 64  # bytes, of TensorFlow's tensors
+_ALIGNMENT = 64  # bytes, alignment of TensorFlow's tensors
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]
 
 
 class BatchLoader:
-    """Reads and decodes the images of batches, one batch after the other or several at once.
+    """Reads and decodes the images of batches. Several threads may call it.
 
-    A record is bad when its bytes do not fit its checksum, or when its image cannot be decoded. Which
-    record takes its place depends on the records of the batch alone: the next good one of the
-    same identity, or the next good one if there is none. So batch `k` stays a pure function of the
-    data, the seed and `k`, keeps its size, and a P x K batch its groups.
+    A record is bad if its checksum is wrong or its image cannot be decoded. The next good record of the same
+    identity in the batch replaces it, or the next good one if there is none. So batch `k` stays a pure
+    function of the data, the seed and `k`, keeps its size, and a P x K batch keeps its groups.
 
     Row 27 of docs/fidelity.md.
 
     Args:
-        sources: `dataset.sampling.combine.CombinedSources`.
-        rows: int array, which images of every batch are wanted; the others are read only where one of these
-            is bad.
-        rgb_sources: sequence of int, sources whose images are given in RGB; others in BGR.
+        sources: the records.
+        rows: int `(num_rows,)`, images of every batch to return. Others are read only if one of these is bad.
+        rgb_sources: numbers of the sources whose images are returned in RGB. Others are returned in BGR.
 
     Attributes:
-        reasons: dict from the number of every bad record met so far to a line that names and explains it.
+        reasons: dict from the number of every bad record found so far to a line that names and explains it.
     """
 
-    def __init__(self, sources, rows, rgb_sources=()):
+    def __init__(self, sources: CombinedSources, rows: np.ndarray, rgb_sources: Collection[int] = ()) -> None:
         self.sources = sources
         self.rows = np.asarray(rows)
-        self.reasons = {}
+        self.reasons: dict[int, str] = {}
         self._orders = ["RGB" if source in rgb_sources else "BGR" for source in range(len(sources.sizes))]
 
-    def load(self, records):
-        """Loads a batch by the numbers of its records.
-
-        Args:
-            records: int64 array, shape `(n,)`.
+    def load(self, records: np.ndarray) -> Batch:
+        """Loads a batch by the numbers of its records, int64 `(n,)`.
 
         Returns:
-            `(images, identities, sources, bad)`: uint8 `(num_rows, *sources.image_size, 3)`; int32 and int64
-            `(num_rows,)`; the list of the numbers of the batch's bad records.
+            `(images, identities, sources, bad)`: uint8 `(num_rows, *sources.image_size, 3)`, int32 and int64
+            `(num_rows,)`, and the numbers of the batch's bad records.
 
         Raises:
-            ValueError: a whole shard is damaged, or no record of the batch can be used.
+            ValueError: a whole shard is damaged, or no record of the batch is good.
             OSError: a shard cannot be read.
         """
         try:
@@ -56,18 +55,15 @@ class BatchLoader:
         except ValueError:
             return self._load_around_bad(_Batch(*self._read(records), records.tolist()))
 
-    def load_examples(self, examples, sources):
-        """Loads a batch that was read in sequence.
+    def load_examples(self, examples: Sequence[bytes], sources: np.ndarray) -> Batch:
+        """Loads a batch that was read sequentially. Returns the same as `load`.
 
         Args:
-            examples: sequence of bytes, serialised `tf.train.Example`, of length `n`.
-            sources: int64 array `(n,)`, numbers of their sources.
-
-        Returns:
-            As `load`.
+            examples: serialised `tf.train.Example`.
+            sources: int64 `(n,)`, numbers of their sources.
 
         Raises:
-            ValueError: no record of the batch can be used, or a bad one is not in its source's index.
+            ValueError: no record of the batch is good, or a bad one is not in its source's index.
         """
         try:
             return *self._decode([examples[row] for row in self.rows], sources[self.rows]), []
@@ -75,7 +71,7 @@ class BatchLoader:
             return self._load_around_bad(_Batch(list(examples), sources, [None] * len(examples)))
 
     def _decode(self, examples, sources):
-        # In one pass: what is read is still in the processor's cache when it is decoded.
+        # One pass decodes a record while it is still in the processor's cache.
         images = _aligned((len(sources), *self.sources.image_size, 3))
         labels = np.empty(len(sources), np.int64)
         for row, (example, source) in enumerate(zip(examples, sources.tolist(), strict=True)):
@@ -84,15 +80,16 @@ class BatchLoader:
         return images, (labels + self.sources.label_offsets[sources]).astype(np.int32), sources
 
     def _load_around_bad(self, batch):
-        # All of the batch, for what stands in the place of a bad record must not depend on the rows.
-        self._drop_undecodable(batch)
+        # The whole batch is decoded, because a replacement must not depend on the rows.
+        self._remove_undecodable(batch)
         is_bad = np.array([example is None for example in batch.examples])
         bad = [batch.records[place] for place in np.flatnonzero(is_bad)]
         places = self._replacements(batch, is_bad, bad)[self.rows]
         return *self._decode([batch.examples[place] for place in places], batch.sources[places]), bad
 
     def _read(self, records):
-        examples, sources = [None] * len(records), np.empty(len(records), np.int64)
+        examples: list[bytes | None] = [None] * len(records)
+        sources = np.empty(len(records), np.int64)
         for i, record in enumerate(records.tolist()):
             sources[i] = self.sources.source_of(record)
             try:
@@ -102,8 +99,8 @@ class BatchLoader:
                 self._add(record, str(error))
         return examples, sources
 
-    def _drop_undecodable(self, batch):
-        """Takes out the examples whose images cannot be decoded."""
+    def _remove_undecodable(self, batch):
+        """Removes the examples whose images cannot be decoded."""
         out = np.empty((*self.sources.image_size, 3), np.uint8)
         for place, example in enumerate(batch.examples):
             if example is None:
@@ -123,11 +120,10 @@ class BatchLoader:
     def _replacements(self, batch, is_bad, bad):
         if is_bad.all():
             raise ValueError(
-                f"{self.reasons[bad[0]]}; expected a batch of {len(is_bad)} with an image that can be used, "
-                "received none"
+                f"{self.reasons[bad[0]]}; expected a batch of {len(is_bad)} with a good image, received none"
             )
         identities = [
-            int(self.sources.identities_of([record])[0])
+            self.sources.place_of(record).identity
             if example is None
             else decode_example(example)[1] + int(self.sources.label_offsets[source])
             for example, source, record in zip(batch.examples, batch.sources, batch.records, strict=True)
@@ -141,7 +137,7 @@ class BatchLoader:
 
 
 def _aligned(shape):
-    """An empty uint8 array that TensorFlow takes as it is; others it copies, while no thread runs Python."""
+    """Returns an empty uint8 array that TensorFlow need not copy, which would block all Python threads."""
     size = math.prod(shape)
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -150,21 +146,21 @@ def _aligned(shape):
 
 @dataclasses.dataclass
 class _Batch:
-    examples: list  # bytes; None where there is a bad one
+    examples: list  # of bytes, `None` for a bad one
     sources: np.ndarray
-    records: list  # None as long as a number is not needed
+    records: list  # of int, `None` if the number is not known yet
 
 
-def replacements(identities, is_bad):
-    """Which image stands at each place of a batch.
+def replacements(identities: np.ndarray, is_bad: np.ndarray) -> np.ndarray:
+    """Chooses an image for each place of a batch.
 
     Args:
-        identities: int array `(batch,)`.
-        is_bad: bool array `(batch,)`, not all of them.
+        identities: int `(batch,)`.
+        is_bad: bool `(batch,)`, at least one is false.
 
     Returns:
-        int64 array `(batch,)` of places: its own for a good image; for a bad one the next good place, around
-        the batch's end, of the same identity, or of any where there is none.
+        int64 `(batch,)`, place of the chosen image: its own place if it is good. Otherwise the next good
+        place of the same identity, or of any identity if there is none. The search wraps around.
 
     Example:
 
@@ -176,6 +172,6 @@ def replacements(identities, is_bad):
     for place in np.flatnonzero(is_bad):
         after = (place + 1 + np.arange(size)) % size
         good = after[~is_bad[after]]
-        alike = good[identities[good] == identities[place]]
-        chosen[place] = (alike if len(alike) else good)[0]
+        same = good[identities[good] == identities[place]]
+        chosen[place] = (same if len(same) else good)[0]
     return chosen

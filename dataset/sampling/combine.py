@@ -1,27 +1,28 @@
-"""Several converted sources as one set: records and identities numbered through."""
+"""Combines converted sources into one set with consecutive numbers of records and identities."""
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dataset.records.manifest import RECORD_DTYPE
+from dataset.records.manifest import RECORD_DTYPE, Manifest, check_size
 from dataset.records.tfrecord import TFRecordFile
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordPlace:
-    """One record of a converted source, as a person can find it again.
+    """Place of one record of a converted source, for reports.
 
-    Attributes:
-        source: str, name of the source.
-        record: int, row of the source's index.
-        label: int, its identity within the source.
-        identity: int, its identity in the run, where sources are numbered through.
-        shard: Path of the TFRecord file.
-        offset: int, bytes from the start of the shard to the record.
-        length: int, bytes of its data.
+    Args:
+        source: name of the source.
+        record: row of the source's index.
+        label: its identity within the source.
+        identity: its identity in the combined set.
+        shard: the TFRecord file.
+        offset: bytes from the start of the shard to the record.
+        length: bytes of its data.
     """
 
     source: str
@@ -32,30 +33,28 @@ class RecordPlace:
     offset: int
     length: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         which = f"record {self.record} of {self.source}, label {self.label}"
         return f"{self.shard}: record at byte {self.offset} ({which})"
 
 
-# Open files; there can be more shards than a process may open.
+# There can be more shards than a process may open.
 _MAX_OPEN_SHARDS = 256
 
 
 class CombinedSources:
-    """Records of several sources by one number, their labels offset by the identities before.
+    """Records of several sources under one range of numbers.
+
+    Labels of a source are offset by the number of identities of the sources before it.
 
     References:
-    - margin-centre-face, `dataset/sampling/combine.py`: labels of set `k` are offset by the number of
-      identities of the sets before it.
+    - margin-centre-face, `dataset/combine.py`
 
     Args:
-        manifests: sequence of `dataset.records.manifest.Manifest`, at least one; all images of one size.
-
-    Raises:
-        ValueError: no source, or images of different sizes.
+        manifests: at least one. All images have the same size.
     """
 
-    def __init__(self, manifests):
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
         if not manifests:
             raise ValueError("expected at least one source, received none")
         first = manifests[0]
@@ -78,30 +77,28 @@ class CombinedSources:
         shard_sizes = [shard.num_images for manifest in manifests for shard in manifest.shards]
         self._shard_bytes = [shard.num_bytes for manifest in manifests for shard in manifest.shards]
         self._first_of_shard = np.cumsum([0, *shard_sizes])
-        paths = self.shards  # not `self`, which would keep the files open until garbage is collected
+        paths = self.shards  # `self` would keep the files open until the garbage collection.
         self._open = functools.lru_cache(_MAX_OPEN_SHARDS)(lambda shard: TFRecordFile(paths[shard]))
 
     @property
-    def labels(self):
-        """Labels of every source's records, not offset: uint32 arrays, read anew each time."""
+    def labels(self) -> list[np.ndarray]:
+        """Labels of each source's records, without offset: uint32 `(num_images,)`, read on every access."""
         return [_labels(manifest) for manifest in self.manifests]
 
-    def read(self, records):
-        """Fetches records by number; every one is checked against its checksums.
+    def read(self, records: np.ndarray) -> tuple[Iterator[bytes], np.ndarray]:
+        """Reads records and verifies their checksums.
 
         Args:
-            records: int array of record numbers, shape `(n,)`.
+            records: int `(n,)`, numbers of records.
 
         Returns:
-            `(examples, sources)`: iterator of `n` serialised `tf.train.Example`, each read when it is asked
-            for; int64 array of the source of each, by number.
-
-        Raises:
-            ValueError: on the way, a record is damaged; names shard and offset.
+            `(examples, sources)`: iterator that reads one serialised `tf.train.Example` at a time, and the
+            number of each record's source, int64 `(n,)`. The iterator raises `ValueError` with shard and
+            offset if a record is damaged.
         """
         sources = np.searchsorted(self._first_record, records, side="right") - 1
         shards = np.searchsorted(self._first_of_shard, records, side="right") - 1
-        # All of a source at once: one entry of the index takes as long to pick out as a record to read.
+        # Looking up single entries of the index would take as long as reading the records.
         entries = np.empty(len(records), RECORD_DTYPE)
         for source in np.unique(sources):
             chosen = sources == source
@@ -109,34 +106,8 @@ class CombinedSources:
         places = zip(shards.tolist(), entries["offset"].tolist(), entries["length"].tolist(), strict=True)
         return (self._open(shard).read(offset, length) for shard, offset, length in places), sources
 
-    def identities_of(self, records):
-        """Labels by the index, offset as in a batch.
-
-        Args:
-            records: int array of record numbers, shape `(n,)`.
-
-        Returns:
-            int64 array `(n,)`.
-        """
-        sources = np.searchsorted(self._first_record, records, side="right") - 1
-        return np.array(
-            [
-                int(self._indices[source][record - self._first_record[source]]["label"])
-                + int(self.label_offsets[source])
-                for record, source in zip(records, sources, strict=True)
-            ],
-            np.int64,
-        )
-
-    def place_of(self, record):
-        """Where a record lies.
-
-        Args:
-            record: int, its number.
-
-        Returns:
-            A `RecordPlace`.
-        """
+    def place_of(self, record: int) -> RecordPlace:
+        """Returns the place of a record."""
         source = self.source_of(record)
         shard = int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
         within = int(record - self._first_record[source])
@@ -151,48 +122,35 @@ class CombinedSources:
             length=int(entry["length"]),
         )
 
-    def source_of(self, record):
-        """The number of the source of a record, int."""
+    def source_of(self, record: int) -> int:
+        """Returns the number of a record's source."""
         return int(np.searchsorted(self._first_record, record, side="right")) - 1
 
-    def check_shard(self, record):
-        """Tells a damaged record from a lost shard.
-
-        Args:
-            record: int, number of a record in the shard.
-
-        Raises:
-            ValueError: the shard has not the size that it was written with, or is not there at all.
-        """
+    def check_shard(self, record: int) -> None:
+        """Raises `ValueError` if the shard of a record is missing or has changed its size."""
         shard = int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
-        path, expected = self.shards[shard], self._shard_bytes[shard]
-        received = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-        if received != f"{expected} bytes":
-            raise ValueError(f"{path}: expected a shard of {expected} bytes, received {received}")
+        check_size(self.shards[shard], self._shard_bytes[shard])
 
-    def find(self, example, source):
-        """The number of a record by its content, for whoever reads shards in sequence.
+    def find(self, example: bytes, source: int) -> int | None:
+        """Returns the number of the first record with this content, or `None`.
 
         Args:
-            example: bytes, a serialised `tf.train.Example`.
-            source: int, number of its source.
-
-        Returns:
-            int, the first record of that content; `None` if there is none.
+            example: serialised `tf.train.Example`.
+            source: number of its source.
         """
         index = self._indices[source]
         for within in np.flatnonzero(index["length"] == len(example)):
             record = int(within + self._first_record[source])
             try:
                 (found,), _ = self.read(np.array([record]))
-            except ValueError:  # a damaged one is not the one that was read
+            except ValueError:  # A damaged record was not the one that was read.
                 continue
             if found == example:
                 return record
         return None
 
-    def shards_of(self, source):
-        """Paths of one source's shards, for reading in sequence: list of str."""
+    def shards_of(self, source: int) -> list[str]:
+        """Returns the paths of one source's shards."""
         manifest = self.manifests[source]
         return [str(manifest.folder / shard.name) for shard in manifest.shards]
 

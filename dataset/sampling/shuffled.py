@@ -1,47 +1,41 @@
-"""Which records make up a batch: a pure function of the seed and the batch's number."""
+"""Draws the records of a batch: a pure function of the seed and the batch's number."""
 
 import functools
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
 
-# Weights are honoured exactly within every so many samples.
+# Each run of so many samples holds the exact share of every source.
 _PLAN_SIZE = 10_000
-# Records from which on the next epoch's order is made ahead: a smaller one is there within a millisecond.
+# From this number of records on, a thread prepares the next epoch's order. Smaller ones take a millisecond.
 _LARGE = 1 << 16
 
 
 class ShuffledSampler:
-    """Every record once per epoch, in an order of its own; sources by size or by weight.
+    """Draws every record once per epoch, each epoch in a new order.
 
-    Samples form one endless sequence, and batch `k` is samples `[k * batch_size,
-    (k + 1) * batch_size)` of it. So a run that resumes, or that has another number of replicas,
-    draws the same batches, and nothing about the position has to be saved but `k`.
+    Samples form one endless sequence, and batch `k` is samples `[k * batch_size, (k + 1) * batch_size)`. So a
+    run that resumes, or that has another number of replicas, draws the same batches. `k` is the only state.
 
-    Without weights all sources form one pool, which gives each a share by its size. With
-    weights every source has its own epochs, and each 10,000 samples hold each source's share
-    of them in a random order.
+    Without weights all sources form one pool, so their shares follow from their sizes. With weights every
+    source has its own epochs, and each 10,000 samples hold each source's share in a random order.
 
     References:
     - Row 12 of docs/fidelity.md: the original keeps one order for all epochs.
-    - margin-centre-face, `dataset/sampling/combine.py`: sources drawn in proportion to their size.
+    - margin-centre-face, `dataset/combine.py`: sources drawn in proportion to their size.
 
     Args:
-        sizes: sequence of int > 0, records of each source; source `s` holds the records
+        sizes: number of records of each source, at least 1. Source `s` holds the records
             `[sum(sizes[:s]), sum(sizes[:s + 1]))`.
-        batch_size: int > 0.
-        seed: int >= 0. Defaults to `0`.
-        weights: sequence of float >= 0 that sums to 1, one per source, or `None` for
-            sizes.
-        reshuffle: bool, an order of its own for every epoch. Defaults to `True`; `False` keeps that
-            of the first.
+        batch_size: at least 1.
+        seed: at least 0.
+        weights: share of each source, at least 0, with a sum of 1. Defaults to shares by size.
+        reshuffle: draw a new order for every epoch instead of repeating the first.
 
     Attributes:
-        pools: list of tuples of sources that are shuffled together.
-
-    Raises:
-        ValueError: an argument is out of range.
+        pools: the sources that are shuffled together, a tuple for each pool.
 
     Example:
 
@@ -50,7 +44,14 @@ class ShuffledSampler:
     [0, 1, 2, 3]
     """
 
-    def __init__(self, sizes, batch_size, seed=0, weights=None, reshuffle=True):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+        reshuffle: bool = True,
+    ) -> None:
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes: expected at least one record in every source, received {list(sizes)}")
         if batch_size < 1:
@@ -60,43 +61,32 @@ class ShuffledSampler:
         self.sizes = list(sizes)
         self.batch_size = batch_size
         self.seed = seed
-        self.weights = None if weights is None else _checked(weights, len(self.sizes))
         self.reshuffle = reshuffle
         everything = range(len(self.sizes))
         self.pools = [tuple(everything)] if weights is None else [(source,) for source in everything]
         self._pool_sizes = [sum(self.sizes[source] for source in pool) for pool in self.pools]
         self._first = np.cumsum([0, *self._pool_sizes])
-        self._quotas = None if weights is None else _quotas(self.weights)
-        # Half an epoch before it is wanted: of 42 million records a permutation takes seconds.
+        self._quotas = None if weights is None else _quotas(_checked_weights(weights, len(self.sizes)))
+        # Half an epoch ahead, because a permutation of 42 million records takes seconds.
         self._prepare_from = [size // 2 if size >= _LARGE else size for size in self._pool_sizes]
-        self._orders = {}
+        self._orders: dict[tuple[str | int, int], Future[np.ndarray]] = {}
         self._lock = threading.Lock()
 
     @property
-    def batches_per_epoch(self):
-        """float: batches that hold as many samples as there are records."""
+    def batches_per_epoch(self) -> float:
+        """Number of batches that hold as many samples as there are records."""
         return sum(self.sizes) / self.batch_size
 
-    def batch(self, k):
-        """The records of batch `k`.
-
-        Args:
-            k: int >= 0.
-
-        Returns:
-            int64 array of record numbers, shape `(batch_size,)`.
-        """
+    def batch(self, k: int) -> np.ndarray:
+        """Returns the record numbers of batch `k`: int64 `(batch_size,)`."""
         return self.records(*self.positions(np.arange(k * self.batch_size, (k + 1) * self.batch_size)))
 
-    def records(self, pools, positions):
-        """The records at places in the endless sequences of pools.
+    def records(self, pools: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Returns the record numbers at positions in the endless sequences of pools: int64 `(n,)`.
 
         Args:
-            pools: int64 array, which of `pools`.
-            positions: int64 array of the same shape, numbers >= 0.
-
-        Returns:
-            int64 array of record numbers, of the same shape.
+            pools: int64 `(n,)`, indices into `pools`.
+            positions: int64 `(n,)`, at least 0.
         """
         records = np.empty_like(positions)
         for pool in np.unique(pools):
@@ -108,15 +98,14 @@ class ShuffledSampler:
                     self._permutation(pool, epoch + 1, self._pool_sizes[pool], ahead=True)
         return records
 
-    def positions(self, samples):
-        """Where samples of the endless sequence come from.
+    def positions(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the pool of each sample, and its position in the endless sequence of that pool.
 
         Args:
-            samples: int64 array of numbers >= 0.
+            samples: int64 `(n,)`, at least 0.
 
         Returns:
-            `(pools, positions)`, int64 arrays: which of `pools`, and the place in the endless
-            sequence of that pool.
+            `(pools, positions)`: int64 `(n,)`.
         """
         if self._quotas is None:
             return np.zeros_like(samples), samples
@@ -128,15 +117,15 @@ class ShuffledSampler:
         for plan in np.unique(plans):
             chosen = plans == plan
             drawn = layout[self._shuffled("plan", plan, _PLAN_SIZE)]
-            # A pool's samples are numbered as they come: its epochs follow each other also within a plan.
+            # A pool's samples are numbered in their order, so its epochs follow each other within a plan.
             for pool, quota in enumerate(self._quotas):
                 places[drawn == pool] = np.arange(quota)
             pools[chosen] = drawn[slots[chosen]]
             positions[chosen] = plan * self._quotas[pools[chosen]] + places[slots[chosen]]
         return pools, positions
 
-    def used_before(self, sample):
-        """How many of the samples before this one come from each pool: int64 array `(num_pools,)`."""
+    def used_before(self, sample: int) -> np.ndarray:
+        """Counts the samples before this one that come from each pool: int64 `(num_pools,)`."""
         if self._quotas is None:
             return np.array([sample])
         plans, slot = divmod(sample, _PLAN_SIZE)
@@ -146,20 +135,23 @@ class ShuffledSampler:
     def _order(self, pool, epoch):
         return self._shuffled(pool, epoch if self.reshuffle else 0, self._pool_sizes[pool])
 
-    def _shuffled(self, what, number, size):
-        """A permutation of `range(size)`; the two newest of each kind are kept."""
-        return self._permutation(what, number, size).result()
+    def _shuffled(self, kind, number, size):
+        """Returns a permutation of `range(size)`. The two newest of each kind are kept."""
+        return self._permutation(kind, number, size).result()
 
-    def _permutation(self, what, number, size, ahead=False):
-        """The same as a `Future`; `ahead`: made in a thread, unless it is there."""
-        key = (what, int(number))
-        with self._lock:  # batches are drawn ahead by one thread, and looked at by another
+    def _permutation(self, kind, number, size, ahead=False):
+        """Returns the permutation as a `Future`, which a thread computes if `ahead` is true.
+
+        The kind is a pool, or `"plan"`.
+        """
+        key = (kind, int(number))
+        with self._lock:  # One thread draws batches ahead, and another one reports them.
             if key not in self._orders:
-                for old in [k for k in self._orders if k[0] == what and abs(k[1] - key[1]) > 1]:
+                for old in [k for k in self._orders if k[0] == kind and abs(k[1] - key[1]) > 1]:
                     del self._orders[old]
                 order = self._orders[key] = Future()
-                kind = 0 if what == "plan" else 1 + int(what)
-                make = functools.partial(_permute, order, (self.seed, kind, key[1]), size)
+                stream = 0 if kind == "plan" else 1 + int(kind)
+                make = functools.partial(_permute, order, (self.seed, stream, key[1]), size)
                 if ahead:
                     threading.Thread(target=make, daemon=True).start()
                 else:
@@ -171,13 +163,13 @@ def _permute(future, seed, size):
     try:
         order = np.arange(size, dtype=np.uint32 if size < 2**32 else np.uint64)
     except MemoryError as error:
-        future.set_exception(error)  # for whoever draws, not for this thread
+        future.set_exception(error)  # It is raised where the order is used.
         return
-    np.random.default_rng(seed).shuffle(order)  # lets other threads run meanwhile
+    np.random.default_rng(seed).shuffle(order)  # Other threads can run meanwhile.
     future.set_result(order)
 
 
-def _checked(weights, num_sources):
+def _checked_weights(weights, num_sources):
     weights = np.asarray(weights, np.float64)
     if len(weights) != num_sources:
         raise ValueError(f"weights: expected {num_sources}, one per source, received {len(weights)}")
@@ -188,7 +180,7 @@ def _checked(weights, num_sources):
 
 
 def _quotas(weights):
-    """Shares of a plan by largest remainder."""
+    """Returns the number of samples of each source in a plan, by largest remainder."""
     exact = weights * _PLAN_SIZE
     quotas = np.floor(exact).astype(np.int64)
     short = _PLAN_SIZE - quotas.sum()

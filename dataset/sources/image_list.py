@@ -2,7 +2,6 @@
 
 import array
 import functools
-import hashlib
 import logging
 import mmap
 import os
@@ -10,38 +9,40 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import file_sha256
+from dataset.config import SourceConfig
 from dataset.sources.labels import LARGEST_LABEL, count_identities
 
 logger = logging.getLogger(__name__)
 
-# Above this many images the size of the set is estimated: asking for millions of file sizes takes long.
+# Above this number of images the size of the set is estimated: millions of file sizes take long to read.
 _LARGEST_EXACT_SIZE = 100_000
 _SIZE_SAMPLE = 10_000
-# Estimated from a sample, the size must still be an upper bound.
+# An estimate must still be an upper bound.
 _SIZE_MARGIN = 1.05
 
 
 class ImageList:
-    """Images of a list with lines `path label` or `path,label`.
+    """Images of a list with lines `path label` or `path,label`. See `Source`.
 
-    Other lines are skipped, as in the original, and counted in `num_skipped`. The list is read when first
-    needed. Only the place of each line is kept: ten million paths would fill a gigabyte in every worker.
+    Other lines are skipped, as in the original, with a warning. The first use reads the list. Only the
+    place of each line is kept: ten million paths would fill a gigabyte in every worker.
 
     References:
     - margin-centre-face, image lists of `[WebFace] train_list`
 
     Args:
-        train_list: str or Path, the list, UTF-8.
-        prefix: str or Path, the folder that paths are relative to, or `None` for the list's own.
+        train_list: the list, UTF-8.
+        prefix: folder that the paths are relative to. Defaults to the list's folder.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: on first use, when a label is no integer >= 0, or when there is no image.
+        FileNotFoundError: the list does not exist.
+        ValueError: on first use, if a label is not an integer >= 0, or if there is no image.
     """
 
-    image_size = None
+    image_size: tuple[int, int] | None = None
 
-    def __init__(self, train_list, prefix=None):
+    def __init__(self, train_list: Path, prefix: Path | None = None) -> None:
         self.train_list = Path(train_list)
         self.prefix = self.train_list.parent if prefix is None else Path(prefix)
         if not self.train_list.is_file():
@@ -51,57 +52,43 @@ class ImageList:
         return {key: value for key, value in self.__dict__.items() if key != "_text"}
 
     @property
-    def num_images(self):
+    def num_images(self) -> int:
         """Number of images."""
         return len(self.labels)
 
     @functools.cached_property
-    def num_identities(self):
+    def num_identities(self) -> int:
         """The largest label + 1."""
         return count_identities(self.labels, self.train_list)
 
     @property
-    def labels(self):
-        """The identity of every image: int64, shape `(num_images,)`."""
+    def labels(self) -> np.ndarray:
+        """Identity of every image: int64 `(num_images,)`."""
         return self._lines[1]
 
-    @property
-    def num_skipped(self):
-        """Number of lines that are neither `path label` nor `path,label`."""
-        return self._lines[2]
-
     @functools.cached_property
-    def num_bytes(self):
-        """An upper bound of the size of all images; from a sample if there are very many."""
+    def num_bytes(self) -> int:
+        """Upper bound of the size of all images, estimated from a sample if there are very many."""
         indices = range(self.num_images)
         if self.num_images <= _LARGEST_EXACT_SIZE:
             return sum(map(self._file_size, indices))
         sample = indices[:: self.num_images // _SIZE_SAMPLE]
         return int(_SIZE_MARGIN * sum(map(self._file_size, sample)) / len(sample) * self.num_images)
 
-    def read(self, index):
-        """The image as it is on disk.
-
-        Returns:
-            `(image, None)`: bytes; the list is the only one to know a label.
-
-        Raises:
-            ValueError: there is no such image file.
-        """
+    def read(self, index: int) -> tuple[bytes, None]:
+        """Returns `(image, None)`, as in `Source`."""
         try:
             return self._path(index).read_bytes(), None
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
             raise ValueError(f"expected an image file, received: {error.strerror}") from None
 
-    def describe(self, index):
-        """Names the image for a report."""
+    def describe(self, index: int) -> str:
+        """Names the file of an image."""
         return str(self._path(index))
 
-    def fingerprint(self):
-        """Changes when the list does, or the folder it speaks of; it does not look at the images."""
-        with self.train_list.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"list sha256 {digest} below {self.prefix}"
+    def fingerprint(self) -> str:
+        """Returns a text that changes when the list or its folder does, but not when an image does."""
+        return f"list sha256 {file_sha256(self.train_list)} below {self.prefix}"
 
     @functools.cached_property
     def _lines(self):
@@ -120,12 +107,10 @@ class ImageList:
                 offset += len(line)
         if num_skipped:
             logger.warning(
-                "%s: skipped %d lines that are not `path label` or `path,label`, the first of them line %d",
-                self.train_list,
-                num_skipped,
-                first_skipped,
+                f"{self.train_list}: skipped {num_skipped} lines that are not `path label` or `path,label`, "
+                f"the first of them line {first_skipped}"
             )
-        return np.frombuffer(offsets, np.int64), np.frombuffer(labels, np.int64), num_skipped
+        return np.frombuffer(offsets, np.int64), np.frombuffer(labels, np.int64)
 
     @functools.cached_property
     def _text(self):
@@ -149,10 +134,20 @@ class ImageList:
     def _file_size(self, index):
         try:
             return self._path(index).stat().st_size
-        except OSError:  # reading it will tell why
+        except OSError:  # `read` reports the reason.
             return 0
 
 
 def _fields(line):
-    """Path and label, or another number of fields for a line to skip."""
+    """Returns path and label, or another number of fields for a line to skip."""
     return [field.strip() for field in line.split(b",")] if b"," in line else line.split()
+
+
+def open_source(config: SourceConfig, reader: str) -> ImageList:
+    """Opens the source of a section, see `SOURCE_MODULES`."""
+    return ImageList(config.path, config.prefix)
+
+
+def fingerprint(config: SourceConfig) -> str:
+    """Returns the fingerprint of a source, see `SOURCE_MODULES`."""
+    return ImageList(config.path, config.prefix).fingerprint()

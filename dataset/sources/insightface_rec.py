@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import file_sha256
+from dataset.config import SourceConfig
 from dataset.records.recordio import (
     FIRST_LABEL_BYTES,
     RecordReader,
@@ -14,113 +16,43 @@ from dataset.records.recordio import (
     unpack_first_label,
     unpack_image,
 )
-from dataset.sources import insightface_rec as rounded_ranges
 from dataset.sources.labels import count_identities
+from dataset.sources.mxnet_reader import MXNetReader
 
 logger = logging.getLogger(__name__)
 
+READERS = {"own": RecordReader, "mxnet": MXNetReader}
 
-STORED = np.float32
-
-EXACT = 1 << 24  # from here on, not every integer has its own float32
-
-_NEAR = 256  # records around a rounded number, among which the right one is: of 2**32 records even
-
-
-def first_identity(rounded, num_records, is_identity):
-    """Where the identity records begin, by what the records around the rounded number are.
-
-    Args:
-        rounded: float, the number as stored.
-        num_records: int, of the whole file.
-        is_identity: function from a record's number to a bool.
-
-    Returns:
-        int.
-
-    Raises:
-        ValueError: they begin at no number that would be rounded to this one.
-    """
-    if np.isfinite(rounded):
-        for key in range(max(2, int(rounded) - _NEAR), min(num_records, int(rounded) + _NEAR)):
-            if STORED(key) == rounded and is_identity(key) and not is_identity(key - 1):
-                return key
-    raise ValueError(
-        f"record 0: expected the first record without an image at about {rounded:.0f}, received images or "
-        "none around it"
-    )
-
-
-def check_ranges(own_labels, ranges):
-    """Checks that every range is that of the images with its label, but for rounding.
-
-    Args:
-        own_labels: int64 array `(num_images,)`, of the records 1, 2, ...
-        ranges: float array `(num_identities, 2)`, first record of every identity and the one behind its
-            last, as stored.
-
-    Raises:
-        ValueError: a range is not, or an identity's images are not in a row.
-    """
-    starts = np.flatnonzero(np.diff(own_labels, prepend=-1))
-    labels = own_labels[starts]
-    ends = np.append(starts[1:], len(own_labels))
-    wrong = np.flatnonzero(labels >= len(ranges))
-    if len(wrong):
-        raise ValueError(
-            f"record {starts[wrong[0]] + 1}: expected a label in [0, {len(ranges)}), "
-            f"received {labels[wrong[0]]}"
-        )
-    expected = np.zeros((len(ranges), 2), np.int64)
-    expected[labels, 0], expected[labels, 1] = starts + 1, ends + 1
-    has_images = expected[:, 1] > 0
-    # An identity without images has an empty range, anywhere.
-    is_right = np.where(has_images, (STORED(expected) == ranges).all(axis=1), ranges[:, 0] == ranges[:, 1])
-    wrong = np.flatnonzero(~is_right)
-    if len(wrong):
-        label, first = wrong[0], len(own_labels) + 1
-        raise ValueError(
-            f"record {first + label}: expected the range {expected[label].tolist()} that its images' own "
-            f"labels give, or what it is rounded to, received {ranges[label].tolist()}"
-        )
-    # Of a label in two rows only the last is in `expected`.
-    if len(starts) != np.count_nonzero(has_images):
-        raise ValueError(
-            f"expected the images of every identity in a row, received {len(starts)} rows of the images of "
-            f"{np.count_nonzero(has_images)} identities"
-        )
+_STORED = np.float32
+_EXACT = 1 << 24  # From here on, not every integer has its own float32.
+# The right record is at most so far from its rounded number, even among 2**32 records.
+_NEAR = 256
 
 
 class InsightFaceRec:
-    """The images of one `.rec` file, each with the integer label of its identity.
+    """The images of one `.rec` file, each with the integer label of its identity. See `Source`.
 
-    In the InsightFace layout record 0 holds no image but two labels `(first, last)`: images are
-    records `1 .. first-1`, identities are records `first .. last-1`, and an identity's two labels
-    `(a, b)` say that its images are records `a .. b-1`. An image's label is the position of its
-    identity record, as in the original; only the identity records are read to find it.
+    In the InsightFace layout, record 0 holds no image but two labels `(first, last)`. Images are the records
+    `1 .. first-1`, identities are the records `first .. last-1`, and the two labels `(a, b)` of an identity
+    say that its images are the records `a .. b-1`. The label of an image is the position of its identity
+    record, as in the original, so only the identity records are read.
 
-    Labels are float32, and a set of more than 2**24 records has its record numbers rounded. There
-    the label is the image's own, if each range is, rounded, that of the images with its label.
+    Labels are float32, so a set of more than 2**24 records has rounded record numbers. There the image's own
+    label counts, provided that every range is the rounded range of the images with its label.
 
-    Any other file is flat: every record is an image, and its own (first) label counts.
+    Any other file is flat: every record is an image, and its own first label counts. The number of
+    identities is the one in `property`, or else the largest label + 1.
 
-    An instance can be pickled; each process opens the file for itself.
+    An instance can be pickled. Each process opens the file for itself.
 
     Args:
-        folder: str or `os.PathLike`: a folder with `train.rec`, or the path of a `.rec` file. Its
-            `.idx`, and a `property` file (`identities,height,width`) beside it, are optional.
-        reader: `RecordReader` or a class with the same interface. Defaults to `RecordReader`.
-
-    Attributes:
-        num_images: int.
-        num_identities: int. In a flat file the number in `property`, or else the largest label + 1.
-        labels: int64, shape `(num_images,)`, in `[0, num_identities)`.
-        image_size: `(height, width)` from `property`; None without that file.
-        num_bytes: int, an upper bound of the bytes of all images together.
+        folder: folder with `train.rec`, or path of a `.rec` file. The `.idx` and a file `property`
+            (`identities,height,width`) beside it are optional.
+        reader: `RecordReader` or a class with the same interface.
 
     Raises:
-        FileNotFoundError: there is no such `.rec`.
-        ValueError: the files contradict themselves or each other; the message says where.
+        FileNotFoundError: the `.rec` does not exist.
+        ValueError: the files contradict themselves or each other.
 
     Example:
 
@@ -129,9 +61,9 @@ class InsightFaceRec:
     (30, 6, (112, 112))
     """
 
-    def __init__(self, folder, reader=RecordReader):
+    def __init__(self, folder: Path, reader: type[RecordReader] | type[MXNetReader] = RecordReader) -> None:
         self.rec_path = _rec_path(folder)
-        self.num_bytes = self.rec_path.stat().st_size
+        self.num_bytes = self.rec_path.stat().st_size  # upper bound
         num_declared, self.image_size = _read_property(self._property_path)
         self._reader = reader(self.rec_path)
         if self._has_identity_records():
@@ -140,25 +72,17 @@ class InsightFaceRec:
             self._read_own_labels(num_declared)
         self.num_images = len(self.labels)
 
-    def read(self, i):
-        """One image, still encoded.
-
-        Args:
-            i: int in `[0, num_images)`.
-
-        Returns:
-            `(image, own_label)`: JPEG or PNG bytes, and the first label of the image's own record,
-            a float, which should equal `labels[i]`.
-        """
-        own_label, image = self._unpack(self._keys.item(i), unpack_first_label)
+    def read(self, index: int) -> tuple[bytes, float]:
+        """Returns `(image, own_label)`, as in `Source`: the first label of its record is the image's own."""
+        own_label, image = self._unpack(self._keys.item(index), unpack_first_label)
         return image, own_label
 
-    def describe(self, i):
-        """Where image `i` lies, for reports: `.../train.rec record 17`."""
-        return f"{self.rec_path} record {self._keys[i]}"
+    def describe(self, index: int) -> str:
+        """Names the record of an image, such as `.../train.rec record 17`."""
+        return f"{self.rec_path} record {self._keys[index]}"
 
-    def fingerprint(self):
-        """A str that changes when the files change."""
+    def fingerprint(self) -> str:
+        """Returns a text that changes when the files do."""
         return rec_fingerprint(self.rec_path)
 
     @property
@@ -173,12 +97,10 @@ class InsightFaceRec:
             raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
 
     def _has_identity_records(self):
-        if 0 not in self._reader.keys:
-            return False
-        return self._is_identity(0)
+        return 0 in self._reader.keys and self._is_identity(0)
 
     def _read_identity_records(self, num_declared):
-        is_exact = np.abs(self._unpack(0)[0]).max() < rounded_ranges.EXACT
+        is_exact = np.abs(self._unpack(0)[0]).max() < _EXACT
         first, last = self._read_range(0) if is_exact else self._find_identity_records()
         if not 1 < first < last:
             raise ValueError(
@@ -200,17 +122,17 @@ class InsightFaceRec:
         self._check_present(self._keys)
 
     def _find_identity_records(self):
-        """`(first, last)` where record 0 holds them rounded."""
+        """Returns `(first, last)` if record 0 holds them rounded."""
         first, last = self._unpack(0)[0].tolist()
         keys = self._reader.keys
-        if keys[0] != 0 or (np.diff(keys) != 1).any() or rounded_ranges.STORED(len(keys)) != last:
+        if keys[0] != 0 or (np.diff(keys) != 1).any() or _STORED(len(keys)) != last:
             raise ValueError(
-                f"{self.rec_path}: record 0: expected, of more than {rounded_ranges.EXACT} records, all "
+                f"{self.rec_path}: record 0: expected, of more than {_EXACT} records, all "
                 f"of them in the index, in order, about {last:.0f} by record 0, received {len(keys)}, "
                 f"{keys.min()} to {keys.max()}"
             )
         try:
-            return rounded_ranges.first_identity(first, len(keys), self._is_identity), len(keys)
+            return _first_identity_record(first, len(keys), self._is_identity), len(keys)
         except ValueError as error:
             raise ValueError(f"{self.rec_path}: {error}") from None
 
@@ -226,7 +148,7 @@ class InsightFaceRec:
             labels, _ = self._unpack(first + label)
             ranges[label] = labels if len(labels) == 2 else np.nan
         try:
-            rounded_ranges.check_ranges(self.labels, ranges)
+            _check_ranges(self.labels, ranges)
         except ValueError as error:
             raise ValueError(f"{self.rec_path}: {error}") from None
 
@@ -237,15 +159,15 @@ class InsightFaceRec:
                 f"{self.rec_path}: record {key}: expected two integer labels, begin and end of a range of "
                 f"records, received {labels[:8]}"
             )
-        if max(map(abs, labels)) >= rounded_ranges.EXACT:
+        if max(map(abs, labels)) >= _EXACT:
             raise ValueError(
-                f"{self.rec_path}: record {key}: expected record numbers below {rounded_ranges.EXACT}, up to "
+                f"{self.rec_path}: record {key}: expected record numbers below {_EXACT}, up to "
                 f"which float32 labels are exact, received {labels}"
             )
         return int(labels[0]), int(labels[1])
 
     def _assign(self, ranges, first):
-        """Keys of the images, ascending, and their labels, from the ranges of the identities."""
+        """Returns the ascending keys of the images and their labels, by the ranges of the identities."""
         begin, end = ranges.T
         wrong = np.flatnonzero((begin > end) | ((begin < end) & ((begin < 1) | (end > first))))
         if len(wrong):
@@ -255,7 +177,7 @@ class InsightFaceRec:
                 f"received [{begin[label]}, {end[label]})"
             )
         order = np.argsort(begin, kind="stable")
-        order = order[begin[order] < end[order]]  # an identity may be left without images
+        order = order[begin[order] < end[order]]  # An identity may have no images.
         begin, end = begin[order], end[order]
         overlap = np.flatnonzero(begin[1:] < end[:-1])
         if len(overlap):
@@ -272,10 +194,8 @@ class InsightFaceRec:
             raise ValueError(f"{self.rec_path}: expected at least one image, received none")
         if len(keys) < first - 1:
             logger.warning(
-                "%s: %d of its images [1, %d) belong to no identity and are left out",
-                self.rec_path,
-                first - 1 - len(keys),
-                first,
+                f"{self.rec_path}: {first - 1 - len(keys)} of its images [1, {first}) belong to no identity "
+                "and are left out"
             )
         return keys, identity_of[keys]
 
@@ -288,7 +208,7 @@ class InsightFaceRec:
             )
 
     def _own_labels(self, keys):
-        """The first label of every record, int64."""
+        """Returns the first label of every record, int64."""
         own = np.empty(len(keys), np.float32)
         for i, key in enumerate(keys):
             head = self._reader.read_head(key, FIRST_LABEL_BYTES)
@@ -296,11 +216,11 @@ class InsightFaceRec:
                 own[i] = first_label(head)
             except ValueError as error:
                 raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
-        wrong = np.flatnonzero(~((own >= 0) & (own < rounded_ranges.EXACT) & (own == np.floor(own))))
+        wrong = np.flatnonzero(~((own >= 0) & (own < _EXACT) & (own == np.floor(own))))
         if len(wrong):
             raise ValueError(
                 f"{self.rec_path}: record {keys[wrong[0]]}: expected an integer label in "
-                f"[0, {rounded_ranges.EXACT}), received {own[wrong[0]]}"
+                f"[0, {_EXACT}), received {own[wrong[0]]}"
             )
         return own.astype(np.int64)
 
@@ -317,25 +237,85 @@ class InsightFaceRec:
             self.num_identities = num_declared
 
 
-def rec_fingerprint(folder):
-    """That of an `InsightFaceRec`, which need not be opened for it: the `.rec` counts by size and time only.
+def _first_identity_record(rounded, num_records, is_identity):
+    """Finds the first identity record near its rounded number.
 
     Args:
-        folder: as of `InsightFaceRec`.
+        rounded: float, the number as stored.
+        num_records: int, records in the file.
+        is_identity: function from the number of a record to a bool.
+    """
+    if np.isfinite(rounded):
+        for key in range(max(2, int(rounded) - _NEAR), min(num_records, int(rounded) + _NEAR)):
+            if _STORED(key) == rounded and is_identity(key) and not is_identity(key - 1):
+                return key
+    raise ValueError(
+        f"record 0: expected the first record without an image at about {rounded:.0f}, received images or "
+        "none around it"
+    )
 
-    Returns:
-        str.
 
-    Raises:
-        FileNotFoundError: there is no such `.rec`.
+def _check_ranges(own_labels, ranges):
+    """Checks that every range, apart from rounding, is the range of the images with its label.
+
+    Args:
+        own_labels: int64 `(num_images,)`, labels of the records 1, 2, ...
+        ranges: float `(num_identities, 2)`, the first record of every identity and the one after its last,
+            as stored.
+    """
+    starts = np.flatnonzero(np.diff(own_labels, prepend=-1))
+    labels = own_labels[starts]
+    ends = np.append(starts[1:], len(own_labels))
+    wrong = np.flatnonzero(labels >= len(ranges))
+    if len(wrong):
+        raise ValueError(
+            f"record {starts[wrong[0]] + 1}: expected a label in [0, {len(ranges)}), "
+            f"received {labels[wrong[0]]}"
+        )
+    expected = np.zeros((len(ranges), 2), np.int64)
+    expected[labels, 0], expected[labels, 1] = starts + 1, ends + 1
+    has_images = expected[:, 1] > 0
+    # An identity without images has an empty range, anywhere.
+    is_right = np.where(has_images, (_STORED(expected) == ranges).all(axis=1), ranges[:, 0] == ranges[:, 1])
+    wrong = np.flatnonzero(~is_right)
+    if len(wrong):
+        label, first = wrong[0], len(own_labels) + 1
+        raise ValueError(
+            f"record {first + label}: expected the range {expected[label].tolist()} that its images' own "
+            f"labels give, or what it is rounded to, received {ranges[label].tolist()}"
+        )
+    # If a label has two rows, `expected` holds only the last.
+    if len(starts) != np.count_nonzero(has_images):
+        raise ValueError(
+            f"expected the images of every identity in a row, received {len(starts)} rows of the images of "
+            f"{np.count_nonzero(has_images)} identities"
+        )
+
+
+def open_source(config: SourceConfig, reader: str) -> InsightFaceRec:
+    """Opens the source of a section, see `SOURCE_MODULES`."""
+    return InsightFaceRec(config.path, READERS[reader])
+
+
+def fingerprint(config: SourceConfig) -> str:
+    """Returns the fingerprint of a source, see `SOURCE_MODULES`."""
+    return rec_fingerprint(config.path)
+
+
+def rec_fingerprint(folder: Path) -> str:
+    """Returns the fingerprint of an `InsightFaceRec` without opening it, which may take seconds.
+
+    Only the size and the time of the `.rec` count.
+
+    Args:
+        folder: see `InsightFaceRec`.
     """
     path = _rec_path(folder)
     status = path.stat()
     digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
     for beside in (path.with_suffix(".idx"), path.with_name("property")):
         if beside.is_file():
-            with beside.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(beside)))
     return digest.hexdigest()
 
 
@@ -348,7 +328,7 @@ def _rec_path(folder):
 
 
 def _read_property(path):
-    """`(num_identities, (height, width))` from a `property` file, `(None, None)` without one."""
+    """Reads `(num_identities, (height, width))`, or returns `(None, None)` if there is no file."""
     if not path.is_file():
         return None, None
     text = path.read_text(encoding="utf-8", errors="replace").strip()

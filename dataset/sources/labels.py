@@ -1,6 +1,7 @@
-"""What the labels of a set of images must satisfy."""
+"""Checks of the labels of a source."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
@@ -9,18 +10,15 @@ logger = logging.getLogger(__name__)
 LARGEST_LABEL = 2**31 - 1
 
 
-def count_identities(labels, path):
-    """The number of identities, which is the largest label + 1; warns of labels that no image has.
+def count_identities(labels: np.ndarray, path: Path) -> int:
+    """Returns the largest label + 1, and warns if some identities have no image.
 
     Args:
-        labels: int array, shape `(num_images,)`.
-        path: what to name in messages.
-
-    Returns:
-        int > 0.
+        labels: int `(num_images,)`.
+        path: file to name in messages.
 
     Raises:
-        ValueError: no labels, or one that is not in `[0, 2**31)`.
+        ValueError: there is no label, or one is not in `[0, 2**31)`.
     """
     if not len(labels):
         raise ValueError(f"{path}: expected at least one image, received none")

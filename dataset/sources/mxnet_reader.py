@@ -1,21 +1,20 @@
-"""The same records through MXNet, for whoever wants its own reader to have the last word."""
+"""Reads RecordIO files through MXNet, to compare with our own reader."""
 
 import importlib
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 
 class MXNetReader:
-    """`RecordReader` on top of `mxnet.recordio.MXIndexedRecordIO`; MXNet is imported on construction.
+    """`RecordReader` on top of `mxnet.recordio.MXIndexedRecordIO`. The constructor imports MXNet.
 
     Args:
-        rec_path: str or `os.PathLike`.
-        idx_path: str or `os.PathLike`. Defaults to `rec_path` with the suffix `.idx`. MXNet cannot
-            read without one.
+        rec_path: the `.rec` file. MXNet needs the `.idx` beside it.
 
     Attributes:
-        keys: int64, shape `(num_records,)`.
+        keys: int64 `(num_records,)`.
 
     Raises:
         ImportError: MXNet does not work in this environment.
@@ -23,16 +22,15 @@ class MXNetReader:
         ValueError: MXNet cannot open or read them.
     """
 
-    def __init__(self, rec_path, idx_path=None):
+    def __init__(self, rec_path: Path) -> None:
         self.rec_path = Path(rec_path)
-        self.idx_path = self.rec_path.with_suffix(".idx") if idx_path is None else Path(idx_path)
         self._open()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def read(self, key):
-        """The payload of a record, as bytes; `ValueError` if MXNet cannot read it."""
+    def read(self, key: int) -> bytes:
+        """Returns the payload of a record; `ValueError` if MXNet cannot read it."""
         if not self._records.is_open:  # MXNet itself would use the freed handle
             raise ValueError(f"{self.rec_path}: record {key}: the reader is closed")
         if key not in self._records.idx:
@@ -52,23 +50,23 @@ class MXNetReader:
             )
         return payload
 
-    def read_head(self, key, num_bytes):
-        """The first `num_bytes` of a record's payload; MXNet reads no less than the whole of it."""
+    def read_head(self, key: int, num_bytes: int) -> bytes:
+        """Returns the first `num_bytes` of a record's payload. MXNet always reads the whole record."""
         return self.read(key)[:num_bytes]
 
-    def close(self):
+    def close(self) -> None:
         """Closes both files. Reading afterwards is a `ValueError`."""
         self._records.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __getstate__(self):
-        # Not MXNet's own pickling: it closes the reader that is pickled.
-        return {"rec_path": self.rec_path, "idx_path": self.idx_path}
+        # MXNet's own pickling would close this reader.
+        return {"rec_path": self.rec_path}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -76,18 +74,19 @@ class MXNetReader:
 
     def _open(self):
         recordio = _import_mxnet_recordio()
-        for path in (self.rec_path, self.idx_path):
+        idx_path = self.rec_path.with_suffix(".idx")
+        for path in (self.rec_path, idx_path):
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: no such file; MXNet needs the .rec and its .idx")
         try:
-            self._records = recordio.MXIndexedRecordIO(str(self.idx_path), str(self.rec_path), "r")
+            self._records = recordio.MXIndexedRecordIO(str(idx_path), str(self.rec_path), "r")
         except (ValueError, IndexError, RuntimeError) as error:
             raise ValueError(f"{self.rec_path}: MXNet cannot open it: {_reason(error)}") from None
         self.keys = np.array(self._records.keys, np.int64)
 
 
 def _reason(error):
-    # MXNet's messages are C++ tracebacks; what went wrong is their last line.
+    # MXNet's messages are C++ tracebacks. The last line is the reason.
     return str(error).splitlines()[-1]
 
 

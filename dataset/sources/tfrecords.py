@@ -6,49 +6,50 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.config import SourceConfig
 from dataset.records.tfrecord import TFRecordFile, decode_example
 from dataset.sources.labels import count_identities
 
 
 class TFRecordSource:
-    """Images of a `tran.tfrecords`: one file, neither sharded nor shuffled nor indexed.
+    """Images of a `tran.tfrecords`: one file, neither sharded nor shuffled nor indexed. See `Source`.
 
-    The labels are inside the records, so on first use the whole file is read. A damaged record
-    has label 0 there; nothing uses it, as reading the record raises.
+    The labels are inside the records, so the first use reads the whole file. A damaged record has label 0
+    there. That label is never used, because reading the record fails.
 
     References:
     - InsightFace_TF, `data/generate_tfrecord.py`
 
     Args:
-        path: str or Path.
+        path: the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: on first use, when a record's length is damaged, so that the next one cannot be
-            found, when the file ends within a record, or when a label is negative.
+        FileNotFoundError: the file does not exist.
+        ValueError: on first use, if a record's length is damaged, so that the next one cannot be found, if
+            the file ends within a record, or if a label is negative.
     """
 
     image_size = None
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such TFRecord file")
         self._file = TFRecordFile(self.path)
 
     @property
-    def num_images(self):
+    def num_images(self) -> int:
         """Number of images."""
         return len(self._records[0])
 
     @functools.cached_property
-    def num_identities(self):
+    def num_identities(self) -> int:
         """The largest label + 1."""
         return count_identities(self.labels, self.path)
 
     @functools.cached_property
-    def labels(self):
-        """The identity of every image: int64, shape `(num_images,)`."""
+    def labels(self) -> np.ndarray:
+        """Identity of every image: int64 `(num_images,)`."""
         labels = array.array("q")
         for index in range(self.num_images):
             try:
@@ -58,27 +59,20 @@ class TFRecordSource:
         return np.frombuffer(labels, np.int64)
 
     @property
-    def num_bytes(self):
-        """An upper bound of the size of all images."""
+    def num_bytes(self) -> int:
+        """Size of the file."""
         return self.path.stat().st_size
 
-    def read(self, index):
-        """The encoded image.
-
-        Returns:
-            `(image, None)`: bytes; there is no label besides the one in `labels`.
-
-        Raises:
-            ValueError: the record is damaged.
-        """
+    def read(self, index: int) -> tuple[bytes, None]:
+        """Returns `(image, None)`, as in `Source`."""
         return self._example(index)[0], None
 
-    def describe(self, index):
-        """Names the image for a report."""
+    def describe(self, index: int) -> str:
+        """Names the place of an image."""
         return f"{self.path}: record {index} at byte {self._records[0][index]}"
 
-    def fingerprint(self):
-        """Changes when the file does: its size and time of modification."""
+    def fingerprint(self) -> str:
+        """Returns the size of the file and its time of modification."""
         status = self.path.stat()
         return f"tfrecord of {status.st_size} bytes modified at {status.st_mtime_ns} ns"
 
@@ -89,3 +83,13 @@ class TFRecordSource:
     def _example(self, index):
         offsets, lengths = self._records
         return decode_example(self._file.read(int(offsets[index]), int(lengths[index])))
+
+
+def open_source(config: SourceConfig, reader: str) -> TFRecordSource:
+    """Opens the source of a section, see `SOURCE_MODULES`."""
+    return TFRecordSource(config.path)
+
+
+def fingerprint(config: SourceConfig) -> str:
+    """Returns the fingerprint of a source, see `SOURCE_MODULES`."""
+    return TFRecordSource(config.path).fingerprint()

@@ -16,7 +16,7 @@ def test_every_way_opens_what_is_made(tmp_path, monkeypatch, capsys):
     assert len(manifest.shards) == 4 and manifest.num_images == 1000
     assert np.unique(manifest.open_index()["label"]).tolist() == list(range(143))
     assert InsightFaceRec(rec).num_identities == 143
-    monkeypatch.setattr("dataset.convert.convert_sources.Conversion", None)  # it is up to date
+    monkeypatch.setattr("dataset.convert.sources.Conversion", None)  # it is up to date
     for name in WAYS:
         main(["--one", name, "--folder", str(tmp_path)])
     numbers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

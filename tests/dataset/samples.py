@@ -1,15 +1,34 @@
 """Small made-up sources, and conversions of them."""
 
 import hashlib
+import struct
 
 import cv2
+import google_crc32c
 import numpy as np
 
 from dataset.records.manifest import INDEX_NAME, RECORD_DTYPE, Manifest, Shard, read_manifest
 from dataset.records.recordio import RecordWriter, pack_image
-from dataset.records.tfrecord import encode_example, write_record
+from dataset.records.tfrecord import encode_record
 
 SAMPLING = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x121111}
+
+
+def encode_example(image, label):
+    """The serialised `tf.train.Example` that a record of `encode_record` holds."""
+    parts, length = encode_record(image, label)
+    return b"".join(parts)[12 : 12 + length]
+
+
+def write_record(file, data):
+    """Appends one TFRecord to a binary file."""
+    length = struct.pack("<Q", len(data))
+    file.write(length + _masked_crc(length) + data + _masked_crc(data))
+
+
+def _masked_crc(data):
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32)
 
 
 def encoded_image(seed, height=112, width=112, suffix=".jpg"):

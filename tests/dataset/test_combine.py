@@ -58,8 +58,8 @@ def test_records_are_numbered_through(manifests):
 
 def test_labels_of_every_source(manifests):
     labels = CombinedSources(manifests).labels
-    assert [of_source.tolist() for of_source in labels] == list(LABELS.values())
-    assert all(of_source.dtype == np.uint32 for of_source in labels)
+    assert [source_labels.tolist() for source_labels in labels] == list(LABELS.values())
+    assert all(source_labels.dtype == np.uint32 for source_labels in labels)
 
 
 def test_an_index_of_many_chunks(manifests, monkeypatch):

@@ -68,11 +68,12 @@ def test_the_example_reads():
     assert config.path == EXAMPLE
     assert config.tfrecords == here / "dataset/tfrecords"
     assert config.sources == {
-        "vgg": SourceConfig("vgg", mxrec=here / "data/faces_vgg_112x112"),
-        "ms1m": SourceConfig("ms1m", mxrec=here / "data/faces_ms1m_112x112"),
+        "vgg": SourceConfig("vgg", "mxrec", here / "data/faces_vgg_112x112"),
+        "ms1m": SourceConfig("ms1m", "mxrec", here / "data/faces_ms1m_112x112"),
         "WebFace": SourceConfig(
             "WebFace",
-            train_list=here / "data/webface/train_list.txt",
+            "train_list",
+            here / "data/webface/train_list.txt",
             prefix=here / "data/webface/112x112",
         ),
     }
@@ -101,9 +102,9 @@ def test_relative_paths_start_at_the_file(write, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     config = read_config("../config.ini")
     assert config.tfrecords.resolve() == path.parent / "records"
-    assert config.source("a").mxrec.resolve() == path.parent / "data/a"
-    assert config.source("b").tfrecord == tmp_path / "b"
-    assert config.source("c").mxrec == Path("/home/someone/c")
+    assert config.source("a").path.resolve() == path.parent / "data/a"
+    assert config.source("b").path == tmp_path / "b"
+    assert config.source("c").path == Path("/home/someone/c")
 
 
 @pytest.mark.parametrize("word, value", [("true", 1), ("Yes", 1), ("on", 1), ("1", 1), ("OFF", 0), ("no", 0)])

@@ -14,18 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from dataset import convert as conversions
 from dataset.config import SourceConfig
+from dataset.convert import ConvertOptions
 from dataset.convert.__main__ import main
 from dataset.convert.conversion import BAD_RECORDS_NAME, LABEL_MISMATCHES_NAME, Conversion
-from dataset.convert.convert_sources import convert
 from dataset.records.manifest import MANIFEST_NAME, read_manifest
 from dataset.records.recordio import RecordReader
-from dataset.records.tfrecord import TFRecordFile, decode_example, encode_example, write_record
+from dataset.records.tfrecord import TFRecordFile, decode_example
 from dataset.sources.image_list import ImageList
-from tests.dataset.samples import encoded_image, make_images, write_rec
+from tests.dataset.samples import encode_example, encoded_image, make_images, write_rec, write_record
 
 PROJECT = Path(__file__).parents[2]
 OPTIONS = {"images_per_shard": 25, "workers": 1}
+
+
+def convert(source, folder, **options):
+    return conversions.convert(source, folder, ConvertOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def images():
 @pytest.fixture(scope="module")
 def rec(images, tmp_path_factory):
     """A sound source of 60 images; not to be changed."""
-    return SourceConfig("faces", mxrec=write_rec(tmp_path_factory.mktemp("rec"), images))
+    return SourceConfig("faces", "mxrec", write_rec(tmp_path_factory.mktemp("rec"), images))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def converted(rec, tmp_path_factory):
 @pytest.fixture
 def own_rec(rec, tmp_path):
     """A copy of the source that a test may damage."""
-    return SourceConfig("faces", mxrec=Path(shutil.copytree(rec.mxrec, tmp_path / "rec")))
+    return SourceConfig("faces", "mxrec", Path(shutil.copytree(rec.path, tmp_path / "rec")))
 
 
 def read_all(manifest):
@@ -72,7 +77,7 @@ def files(folder):
 
 def write_config(folder, *sources):
     path = folder / "config.ini"
-    sections = "".join(f"[{source.name}]\nmxrec = {source.mxrec}\n" for source in sources)
+    sections = "".join(f"[{source.name}]\nmxrec = {source.path}\n" for source in sources)
     path.write_text(f"[records]\ntfrecords = records\n{sections}")
     return str(path)
 
@@ -83,7 +88,7 @@ def list_of(images, folder):
     for i, (image, _) in enumerate(images):
         (folder / f"{i}.jpg").write_bytes(image)
     (folder / "list.txt").write_text("".join(f"{i}.jpg {label}\n" for i, (_, label) in enumerate(images)))
-    return SourceConfig("listed", train_list=folder / "list.txt")
+    return SourceConfig("listed", "train_list", folder / "list.txt")
 
 
 def test_every_image_is_there_unchanged(images, converted):
@@ -104,7 +109,7 @@ def test_every_image_is_there_unchanged(images, converted):
 
 def test_files_stay_what_they_were(tmp_path):
     """A conversion that began under another version goes on as one."""
-    source = SourceConfig("small", mxrec=PROJECT / "tests/golden/rec/rec_small")
+    source = SourceConfig("small", "mxrec", PROJECT / "tests/golden/rec/rec_small")
     manifest = convert(source, tmp_path, images_per_shard=12, workers=1)
     checksums = [*(shard.sha256[:16] for shard in manifest.shards), manifest.index_sha256[:16]]
     assert checksums == ["e72ae35cefdcce6e", "e515f731fd60e046", "2ff80fad2d22949a", "693a5573764bf206"]
@@ -112,7 +117,7 @@ def test_files_stay_what_they_were(tmp_path):
 
 def test_records_that_mxnet_wrote_and_split_are_there_unchanged(tmp_path):
     folder = PROJECT / "tests/golden/rec/rec_small"
-    manifest = convert(SourceConfig("small", mxrec=folder), tmp_path, **OPTIONS)
+    manifest = convert(SourceConfig("small", "mxrec", folder), tmp_path, **OPTIONS)
     found = [[label, len(image), hashlib.sha256(image).hexdigest()] for image, label in read_all(manifest)]
     expected = json.loads((folder / "expected.json").read_text())["images"]
     assert sorted(found) == sorted(image[1:] for image in expected)
@@ -143,7 +148,7 @@ def test_bytes_depend_on_the_seed_and_on_nothing_else(rec, converted, tmp_path):
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
     source = SourceConfig(
-        "faces", mxrec=write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 19])
+        "faces", "mxrec", write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 19])
     )
     config = write_config(tmp_path, source)
     target = tmp_path / "records" / "faces"
@@ -174,7 +179,7 @@ def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
     finished = set(partial.glob("work/*.npz"))
     if kill == signal.SIGINT:
         assert process.returncode == 130
-        assert "the same command goes on" in stderr and "Traceback" not in stderr
+        assert "the same command again" in stderr and "Traceback" not in stderr
         assert not list(partial.rglob("*.tmp"))
 
     # What kills at other moments leave: a temporary file, a shard without its report, and the reverse.
@@ -211,8 +216,8 @@ def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
     damaged[4] = jpeg[: len(jpeg) // 2], 0
     damaged[10] = encoded_image(10, 111, 112), 0
     damaged[22] = jpeg[:1000] + jpeg[1400:], 1  # ends well: only decoding shows it
-    source = SourceConfig("faces", mxrec=write_rec(tmp_path / "rec", damaged))
-    path = source.mxrec / "train.rec"
+    source = SourceConfig("faces", "mxrec", write_rec(tmp_path / "rec", damaged))
+    path = source.path / "train.rec"
     data = bytearray(path.read_bytes())
     with RecordReader(path) as reader:
         data[reader.offsets[31]] ^= 1  # the magic of image 30
@@ -261,7 +266,7 @@ def test_other_labels_of_their_own_are_reported(images, tmp_path, caplog):
     own_labels = [label for _, label in images]
     own_labels[5] = 2
     own_labels[59] = 0.5
-    source = SourceConfig("faces", mxrec=write_rec(tmp_path / "rec", images, own_labels))
+    source = SourceConfig("faces", "mxrec", write_rec(tmp_path / "rec", images, own_labels))
     manifest = convert(source, tmp_path, **OPTIONS)
     assert manifest.num_label_mismatches == 2 and manifest.num_bad == 0
     assert sorted(read_all(manifest)) == sorted(images)
@@ -270,7 +275,7 @@ def test_other_labels_of_their_own_are_reported(images, tmp_path, caplog):
         "expected its own label to be 0, received 2",
         "expected its own label to be 3, received 0.5",
     ]
-    assert "2 images have another label" in caplog.text
+    assert "2 images have a label of their own" in caplog.text
 
 
 def test_a_full_disk_is_refused(rec, tmp_path, monkeypatch):
@@ -307,13 +312,13 @@ def test_tran_tfrecords(images, tmp_path):
     with (tmp_path / "tran.tfrecords").open("wb") as file:
         for image, label in images:
             write_record(file, encode_example(image, label))
-    manifest = convert(SourceConfig("old", tfrecord=tmp_path / "tran.tfrecords"), tmp_path, **OPTIONS)
+    manifest = convert(SourceConfig("old", "tfrecord", tmp_path / "tran.tfrecords"), tmp_path, **OPTIONS)
     assert sorted(read_all(manifest)) == sorted(images)
 
 
 def test_an_up_to_date_conversion_is_left_alone(rec, converted, caplog, monkeypatch):
     monkeypatch.setattr(Conversion, "run", None)
-    monkeypatch.setattr("dataset.convert.convert_sources.InsightFaceRec", None)  # it is not even opened
+    monkeypatch.setattr("dataset.sources.insightface_rec.InsightFaceRec", None)  # it is not even opened
     before = files(converted.folder)
     with caplog.at_level(logging.INFO):
         assert convert(rec, converted.folder.parent) == converted
@@ -335,7 +340,7 @@ def test_leftovers_of_a_finished_run_are_removed(rec, converted, tmp_path):
 
 def test_a_changed_source_replaces_its_conversion_once_complete(images, own_rec, converted, tmp_path):
     shutil.copytree(converted.folder, tmp_path / "faces")
-    write_rec(own_rec.mxrec, [*images[:-1], (b"no image", 3)])
+    write_rec(own_rec.path, [*images[:-1], (b"no image", 3)])
     with pytest.raises(ValueError, match="expected at most 0 bad"):
         convert(own_rec, tmp_path, **OPTIONS)
     assert files(tmp_path / "faces") == files(converted.folder)
@@ -350,14 +355,14 @@ def test_overwrite_and_repair(own_rec, tmp_path, caplog):
     (tmp_path / "faces" / "train-00001-of-00003.tfrecord").unlink()
     with caplog.at_level(logging.INFO):
         assert convert(own_rec, tmp_path, **OPTIONS).seed == 0
-    assert "what is there cannot be used" in caplog.text
+    assert "the existing conversion cannot be used" in caplog.text
 
 
 def test_a_conversion_serves_without_its_source(own_rec, tmp_path, converted, caplog):
     shutil.copytree(converted.folder, tmp_path / "faces")
-    shutil.rmtree(own_rec.mxrec)
+    shutil.rmtree(own_rec.path)
     assert convert(own_rec, tmp_path) == dataclasses.replace(converted, folder=tmp_path / "faces")
-    assert "is taken as it is" in caplog.text
+    assert "is used as it is" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"source \[faces\]: .*no such file"):
         convert(own_rec, tmp_path / "elsewhere")
 
@@ -406,19 +411,11 @@ class DeadlyList(ImageList):
     ("kind", "message"), [(FullDisk, "no space left on disk"), (DeadlyList, "a worker process was killed")]
 )
 def test_a_failing_worker_is_an_error(images, tmp_path, kind, message):
-    source = kind(list_of(images, tmp_path / "list").train_list)
+    source = kind(list_of(images, tmp_path / "list").path)
     source.image_size = (112, 112)
-    conversion = Conversion(
-        "listed",
-        source,
-        tmp_path / "listed",
-        seed=0,
-        images_per_shard=20,
-        workers=2,
-        verify="full",
-        max_bad=0.0,
-    )
-    with pytest.raises(OSError, match=f"{message}.*what is finished is kept"):
+    options = ConvertOptions(images_per_shard=20, workers=2, max_bad=0.0)
+    conversion = Conversion("listed", source, tmp_path / "listed", options)
+    with pytest.raises(OSError, match=f"{message}.*Finished shards are kept"):
         conversion.run()
     assert not list(tmp_path.rglob("*.tfrecord")) and not (tmp_path / "listed").exists()
 
@@ -451,7 +448,7 @@ def test_program_checks_what_is_converted(rec, converted, tmp_path, caplog):
 
 
 def test_program_names_what_is_missing(rec, tmp_path):
-    missing = SourceConfig("nothing", mxrec=tmp_path / "nowhere")
+    missing = SourceConfig("nothing", "mxrec", tmp_path / "nowhere")
     config = write_config(tmp_path, rec, missing)
     with pytest.raises(
         SystemExit, match=r"config.ini: section \[nothing\]: no such file or folder: .*nowhere"
@@ -471,7 +468,7 @@ def test_a_source_that_changes_meanwhile_is_converted_again(own_rec, tmp_path, m
     finish = Conversion._finish
 
     def change_and_finish(*args):
-        os.utime(own_rec.mxrec / "train.rec", (1, 1))
+        os.utime(own_rec.path / "train.rec", (1, 1))
         return finish(*args)
 
     with monkeypatch.context() as patch:

@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from dataset.sampling.by_identity import IdentitySampler, _grouped
+from dataset.sampling.by_identity import IdentitySampler, _group
 from dataset.sampling.shuffled import ShuffledSampler
 
 # Images of each identity, in two sources: 6 and 9 identities.
@@ -21,8 +21,10 @@ def make_labels(counts, seed=0):
 
 def identities_of(labels):
     """Identity of every record, numbered through the sources."""
-    offsets = np.cumsum([0, *(of_source.max() + 1 for of_source in labels)])
-    return np.concatenate([of_source + offset for of_source, offset in zip(labels, offsets, strict=False)])
+    offsets = np.cumsum([0, *(source_labels.max() + 1 for source_labels in labels)])
+    return np.concatenate(
+        [source_labels + offset for source_labels, offset in zip(labels, offsets, strict=False)]
+    )
 
 
 def draw(sampler, num_batches):
@@ -104,7 +106,7 @@ def test_seeds_and_batches_differ(weights, with_replacement):
 def test_records_are_grouped_as_a_stable_argsort_orders_them(monkeypatch):
     monkeypatch.setattr("dataset.sampling.by_identity._CHUNK", 7)
     labels = [*make_labels([[3, 0, 9, 1], [4]]), np.full(15, 2**32 - 7, np.uint32) // 2**27]
-    records, counts = _grouped(labels)
+    records, counts = _group(labels)
     firsts = [0, 13, 17]
     expected = [first + np.argsort(own, kind="stable") for first, own in zip(firsts, labels, strict=True)]
     assert records.dtype == np.uint32 and records.tolist() == np.concatenate(expected).tolist()
@@ -220,8 +222,8 @@ def test_the_originals_draw_is_in_proportion_to_images():
     # Within an identity every image is as likely as any other.
     np.testing.assert_allclose(np.bincount(groups.ravel(), minlength=200), 400, atol=140)
     # With replacement: any two of an identity's n images are the same once in n times.
-    of_forty = groups[identities[..., 0] == 2]
-    assert (of_forty[:, 0] == of_forty[:, 1]).mean() == pytest.approx(1 / 40, abs=0.01)
+    forty_images = groups[identities[..., 0] == 2]
+    assert (forty_images[:, 0] == forty_images[:, 1]).mean() == pytest.approx(1 / 40, abs=0.01)
     same = identities[:, 0, 0] == identities[:, 1, 0]
     assert same.mean() == pytest.approx((share**2).sum(), abs=0.05)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dataset.records.recordio import MAGIC, RecordReader, RecordWriter, pack_image
-from dataset.sources.insightface_rec import InsightFaceRec, check_ranges, first_identity
+from dataset.sources.insightface_rec import InsightFaceRec, _check_ranges, _first_identity_record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
 GOLDEN_SETS = ("rec_small", "rec_vector_labels")
@@ -151,8 +151,8 @@ def write_rounded(folder, counts, own_labels=None, change=None):
 
 @pytest.fixture
 def float16_labels(monkeypatch):
-    monkeypatch.setattr("dataset.sources.insightface_rec.STORED", np.float16)
-    monkeypatch.setattr("dataset.sources.insightface_rec.EXACT", 2048)
+    monkeypatch.setattr("dataset.sources.insightface_rec._STORED", np.float16)
+    monkeypatch.setattr("dataset.sources.insightface_rec._EXACT", 2048)
 
 
 @pytest.mark.parametrize("more", range(9))
@@ -205,9 +205,9 @@ def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path)
 
 
 def test_images_of_an_identity_in_two_rows():
-    check_ranges(np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
+    _check_ranges(np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
     with pytest.raises(ValueError, match="expected the images of every identity in a row, received 3 rows"):
-        check_ranges(np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
+        _check_ranges(np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
 
 
 def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
@@ -225,9 +225,9 @@ def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
 
 @pytest.mark.parametrize("first", [3998, 4002, 4012, np.inf, np.nan])
 def test_identity_records_that_do_not_begin_where_record_0_says(first, float16_labels):
-    assert first_identity(4000.0, 5000, lambda key: key >= 4001) == 4001
+    assert _first_identity_record(4000.0, 5000, lambda key: key >= 4001) == 4001
     with pytest.raises(ValueError, match="record 0: expected the first record without an image at about"):
-        first_identity(float(first), 5000, lambda key: key >= 4005)
+        _first_identity_record(float(first), 5000, lambda key: key >= 4005)
 
 
 def images_in_worker(rec):

@@ -14,7 +14,8 @@ from dataset.records.manifest import (
     read_manifest,
     verify_checksums,
 )
-from dataset.records.tfrecord import TFRecordFile, encode_example, write_record
+from dataset.records.tfrecord import TFRecordFile
+from tests.dataset.samples import encode_example, write_record
 
 
 @pytest.fixture

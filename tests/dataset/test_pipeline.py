@@ -13,8 +13,8 @@ import tensorflow as tf
 from dataset import pipeline
 from dataset.augment import Augmentation
 from dataset.config import SourceConfig
-from dataset.convert.convert_sources import convert
-from dataset.pipeline import TrainingBatches
+from dataset.convert import ConvertOptions, convert
+from dataset.pipeline import PipelineOptions, TrainingBatches
 from dataset.preprocess import preprocess
 from dataset.records.recordio import RecordReader, unpack_image
 from dataset.records.tfrecord import TFRecordFile, decode_example
@@ -46,7 +46,11 @@ def folder(tmp_path_factory):
 def manifests(folder):
     """Both sets as the converter leaves them: shuffled, in three shards each."""
     return [
-        convert(SourceConfig(name, mxrec=folder / name), folder / "records", images_per_shard=size, workers=1)
+        convert(
+            SourceConfig(name, "mxrec", folder / name),
+            folder / "records",
+            ConvertOptions(images_per_shard=size, workers=1),
+        )
         for name, size in (("a", 18), ("b", 8))
     ]
 
@@ -80,12 +84,12 @@ def normalised(encoded):
 
 @pytest.fixture
 def make(manifests):
-    """Makes batches of 8 from both sets, anew from what is on disk."""
+    """Makes batches of 8 from both sets, from the files on disk."""
 
     def make(weights=None, seed=5, reshuffle=True, **options):
         sources = CombinedSources(manifests)
         sampler = ShuffledSampler(sources.sizes, 8, seed, weights, reshuffle)
-        return TrainingBatches(sources, sampler, IMAGE_SIZE, seed=seed, **options)
+        return TrainingBatches(sources, sampler, IMAGE_SIZE, PipelineOptions(seed=seed, **options))
 
     return make
 
@@ -116,7 +120,7 @@ def one_by_one(manifest, read="random"):
     """Batches of one image; in sequence their order is not that of the records."""
     sources = CombinedSources([manifest])
     sampler = EveryRecord() if read == "random" else ShuffledSampler(sources.sizes, 1)
-    return TrainingBatches(sources, sampler, IMAGE_SIZE, read=read)
+    return TrainingBatches(sources, sampler, IMAGE_SIZE, PipelineOptions(read=read))
 
 
 def take(batches, num, start=0):
@@ -169,7 +173,7 @@ def test_sequential_batches_hold_every_record_once_per_epoch(make, faces, monkey
         assert np.bincount(epoch).tolist() == expected
 
 
-def test_sequential_reading_mixes_shards_anew_in_each_epoch(make, faces, manifests, monkeypatch):
+def test_sequential_reading_mixes_shards_in_a_new_order_each_epoch(make, faces, manifests, monkeypatch):
     """Also where the shuffle buffer is far smaller than a shard."""
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 1)
     records, _ = recognise(faces, *take(make(read="sequential"), 35))
@@ -314,12 +318,12 @@ raise SystemExit(3)
 
 @pytest.fixture
 def make_groups(manifests):
-    """Makes batches of 3 identities with 2 images each from both sets, anew from what is on disk."""
+    """Makes batches of 3 identities with 2 images each from both sets, from the files on disk."""
 
     def make(weights=None, **options):
         sources = CombinedSources(manifests)
         sampler = IdentitySampler(sources.labels, 6, 2, 5, weights, **options)
-        return TrainingBatches(sources, sampler, IMAGE_SIZE, seed=5)
+        return TrainingBatches(sources, sampler, IMAGE_SIZE, PipelineOptions(seed=5))
 
     return make
 
@@ -348,7 +352,7 @@ def test_batches_of_identities(make_groups, faces, options):
 def test_batches_of_identities_cannot_be_read_in_sequence(make_groups):
     batches = make_groups()
     with pytest.raises(ValueError, match=r"read: expected 'random' with IdentitySampler, .*'sequential'"):
-        TrainingBatches(batches.sources, batches.sampler, IMAGE_SIZE, read="sequential")
+        TrainingBatches(batches.sources, batches.sampler, IMAGE_SIZE, PipelineOptions(read="sequential"))
 
 
 @pytest.mark.parametrize("number", [-1, 2])
@@ -467,4 +471,4 @@ def test_images_too_small(small, image_size):
 
 def test_unknown_way_to_read(small):
     with pytest.raises(ValueError, match=r"read: expected one of .*'random', 'sequential'.* received 'fast'"):
-        TrainingBatches(CombinedSources([small]), EveryRecord(), IMAGE_SIZE, read="fast")
+        TrainingBatches(CombinedSources([small]), EveryRecord(), IMAGE_SIZE, PipelineOptions(read="fast"))

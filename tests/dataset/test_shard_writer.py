@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dataset.records.shard_writer import ConversionStopped, ShardWriter, share
-from dataset.records.tfrecord import encode_example, write_record
 from dataset.sources.tfrecords import TFRecordSource
+from tests.dataset.samples import encode_example, write_record
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_config_names_what_is_there(small_set):
     assert config.lfw.enable and config.ytf.enable
     assert config.tfrecords == small_set / "tfrecords"
     paths = [config.lfw.npdata, config.ytf.pairs, config.ytf.prefix, config.ytf.splits, config.ytf.ytf_error]
-    assert all(path.exists() for path in [*paths, *(source.mxrec for source in config.sources.values())])
+    assert all(path.exists() for path in [*paths, *(source.path for source in config.sources.values())])
 
 
 def test_images_show_the_identity():

@@ -9,10 +9,9 @@ from dataset.records.tfrecord import (
     RECORD_OVERHEAD,
     TFRecordFile,
     decode_example,
-    encode_example,
     encode_record,
-    write_record,
 )
+from tests.dataset.samples import encode_example, write_record
 
 LABELS = [0, 1, 127, 128, 300, 2**31 - 1, 2**63 - 1, -1, -(2**63)]
 
@@ -27,7 +26,8 @@ def records(tmp_path):
     with path.open("wb") as file:
         for record in data:
             offsets.append(file.tell())
-            assert write_record(file, record) == len(record) + RECORD_OVERHEAD
+            write_record(file, record)
+            assert file.tell() == offsets[-1] + len(record) + RECORD_OVERHEAD
     return path, offsets, data
 
 

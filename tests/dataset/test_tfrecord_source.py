@@ -3,8 +3,8 @@ import pickle
 
 import pytest
 
-from dataset.records.tfrecord import encode_example, write_record
 from dataset.sources.tfrecords import TFRecordSource
+from tests.dataset.samples import encode_example, write_record
 
 RECORDS = [(b"first" * 9, 1), (b"second" * 9, 0), (b"third" * 9, 3)]
 

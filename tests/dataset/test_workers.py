@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.processes import single_threaded
+from common.processes import one_blas_thread
 
 NUM_THREADS = """
 import numpy, threadpoolctl
@@ -20,7 +20,7 @@ def test_processes_of_one_thread(before, monkeypatch):
         monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     else:
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", before)
-    with single_threaded():
+    with one_blas_thread():
         started = subprocess.run([sys.executable, "-c", NUM_THREADS], check=True, capture_output=True)
     assert started.stdout.split() == [b"1"]
     assert os.environ.get("OPENBLAS_NUM_THREADS") == before

@@ -113,7 +113,7 @@ def test_what_the_flags_do_to_a_run(run_of, faithful):
     gamma = seen["Trainer"]["backbone"].get_layer("E_BN2").gamma.numpy()
     # 512 / 4 steps for each of lr_steps.
     assert seen["PiecewiseConstantDecay"]["boundaries"] == [40 * 128 // (2 if faithful else 1)]
-    assert seen["TrainingBatches"]["mirror"] is not faithful
+    assert seen["TrainingBatches"]["options"].mirror is not faithful
     assert ("resnet_v1_32/E_DenseLayer/W" in decayed) is not faithful
     assert "centres" in decayed and "resnet_v1_32/conv1/W_conv2d" in decayed
     assert (gamma.std() > 0) == faithful
@@ -122,7 +122,7 @@ def test_what_the_flags_do_to_a_run(run_of, faithful):
     folds = seen["evaluate_pairs"]["folds"]
     assert folds is None if not faithful else np.bincount(folds).tolist() == [4] * 10
     assert seen["read_pairs"]["order"] == ("bgr" if faithful else "rgb")
-    assert tuple(seen["TrainingBatches"]["rgb_sources"]) == ((1,) if faithful else ())
+    assert tuple(seen["TrainingBatches"]["options"].rgb_sources) == ((1,) if faithful else ())
 
 
 @pytest.mark.parametrize("faithful", [False, True])
@@ -130,7 +130,7 @@ def test_what_the_flags_do_to_a_triplet_run(run_of, faithful):
     seen = run_of(train_triplet, *(["--faithful"] if faithful else []), sample_per_class=2)
     assert seen["IdentitySampler"]["with_replacement"] is faithful
     assert seen["IdentitySampler"]["images_per_identity"] == 2
-    assert tuple(seen["TrainingBatches"]["rgb_sources"]) == ((1,) if faithful else ())
+    assert tuple(seen["TrainingBatches"]["options"].rgb_sources) == ((1,) if faithful else ())
 
 
 def test_row_5_is_about_depth_50(run_of):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dataset.pipeline import TrainingBatches
+from dataset.pipeline import PipelineOptions, TrainingBatches
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
 from eval.embedding.extractor import NotFiniteError
@@ -23,7 +23,7 @@ class RecordBatches(TrainingBatches):
 
     def __init__(self, manifest, at=None, **options):
         sources = CombinedSources([manifest])
-        super().__init__(sources, ShuffledSampler(sources.sizes, 8, 3), (112, 96), **options)
+        super().__init__(sources, ShuffledSampler(sources.sizes, 8, 3), (112, 96), PipelineOptions(**options))
         self.at = at or {}
 
     def start_at(self, step):
