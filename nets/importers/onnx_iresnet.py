@@ -66,9 +66,7 @@ class _Walk:
         same = {}
         for node in graph.node:
             inputs = [same.get(name, name) for name in node.input]
-            attributes = {
-                attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute
-            }
+            attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
             if node.op_type == "Constant" and "value" in attributes:
                 self._constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
             elif node.op_type == "Unsqueeze" and inputs[0] in self._constants:
@@ -96,9 +94,7 @@ class _Walk:
         x = self._norm_or_bias(x, "features", num_channels=len(self._state["fc.weight"]))
         left = [node.kind for nodes in self._consumers.values() for node in nodes]
         if left or [x] != self._outputs:
-            raise ValueError(
-                f"expected the end of the graph after features, received {left or self._outputs}"
-            )
+            raise ValueError(f"expected the end after features, received {left or self._outputs}")
         return {name: np.asarray(value, np.float32) for name, value in self._state.items()}
 
     def _pixels(self, x):
@@ -153,9 +149,7 @@ class _Walk:
         node = self._take(x, name, "Conv")
         kernel = self._constant(node.inputs[1], name)
         if kernel.shape[2:] != (kernel_size, kernel_size):
-            raise ValueError(
-                f"{name}: expected a kernel {kernel_size}x{kernel_size}, received {kernel.shape}"
-            )
+            raise ValueError(f"{name}: expected kernel size {kernel_size}, received shape {kernel.shape}")
         pads = [kernel_size // 2] * 4
         _check(node, name, strides=[stride] * 2, pads=pads, dilations=[1, 1], group=1, auto_pad=b"NOTSET")
         self._state[f"{name}.weight"] = kernel

@@ -114,14 +114,12 @@ class RestrictedUnpickler:
                 push(argument)
             case "STRING" | "UNICODE" | "SHORT_BINUNICODE" | "BINUNICODE" | "BINUNICODE8":
                 push(argument)
-            case "SHORT_BINBYTES" | "BINBYTES" | "BINBYTES8":
-                push(argument)
-            case _ if name in _CONSTANTS:
+            case "SHORT_BINBYTES" | "BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                push(bytes(argument))
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
                 push(_CONSTANTS[name])
             case "BINSTRING" | "SHORT_BINSTRING":
                 push(argument.encode("latin-1"))
-            case "BYTEARRAY8":
-                push(bytes(argument))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self._memo[argument] = self._stack[-1]
             case "MEMOIZE":
@@ -139,20 +137,17 @@ class RestrictedUnpickler:
                 push({})
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 push(tuple(self._pop(int(name[-1]))))
-            case "TUPLE":
+            case "TUPLE" | "LIST":
                 items = self._pop_to_mark()  # replaces the stack
-                self._stack.append(tuple(items))
-            case "LIST":
-                items = self._pop_to_mark()
-                self._stack.append(items)
-            case "APPEND":
-                self._extend(self._pop(1))
-            case "APPENDS":
-                self._extend(self._pop_to_mark())
-            case "SETITEM":
-                self._update(self._pop(2))
-            case "SETITEMS":
-                self._update(self._pop_to_mark())
+                self._stack.append(items if name == "LIST" else tuple(items))
+            case "APPEND" | "APPENDS":
+                items = self._pop(1) if name == "APPEND" else self._pop_to_mark()
+                self._last(list).extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self._pop(2) if name == "SETITEM" else self._pop_to_mark()
+                if not all(isinstance(key, str | int) for key in items[::2]):
+                    raise self.refusal("a key that is neither a string nor a number")
+                self._last(dict).update(zip(items[::2], items[1::2], strict=True))
             case "GLOBAL":
                 push(self._find_global(argument))
             case "STACK_GLOBAL":
@@ -195,18 +190,10 @@ class RestrictedUnpickler:
         items, self._stack = self._stack, self._outer_stacks.pop()
         return items
 
-    def _extend(self, items):
-        if not isinstance(self._stack[-1], list):
+    def _last(self, kind):
+        if not isinstance(self._stack[-1], kind):
             raise self.refusal(f"an item of {type(self._stack[-1]).__name__}")
-        self._stack[-1].extend(items)
-
-    def _update(self, items):
-        if not isinstance(self._stack[-1], dict):
-            raise self.refusal(f"an item of {type(self._stack[-1]).__name__}")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int):
-                raise self.refusal(f"a key of type {type(key).__name__}")
-            self._stack[-1][key] = value
+        return self._stack[-1]
 
     def _find_global(self, name):
         if name not in self.names:

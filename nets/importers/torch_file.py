@@ -26,6 +26,9 @@ _DTYPES = {
     "torch ByteStorage": "u1",
     "torch BoolStorage": "?",
 }
+_ORDERED_DICT = "collections OrderedDict"
+_TENSOR = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
 _OLDER_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6: a pickled magic number
 
 
@@ -126,8 +129,8 @@ class TorchFile:
             "the older one" if start == _OLDER_START else f"half a file, or one that begins with {start}"
         )
         return (
-            f"expected PyTorch's zip format (of 1.6 and newer), received {received}. PyTorch itself makes "
-            "a new file of an older one: torch.save(torch.load(old, 'cpu', weights_only=True), new)"
+            f"expected PyTorch's zip format (of 1.6 and newer), received {received}. Convert an older file "
+            "with PyTorch: torch.save(torch.load(old, 'cpu', weights_only=True), new)"
         )
 
     def _find_folder(self):
@@ -172,12 +175,7 @@ class _TensorUnpickler(RestrictedUnpickler):
 
     expected = "expected only tensors, dicts, lists, tuples, numbers and strings"
     allows_dicts = True
-    names = frozenset(
-        (
-            *("collections OrderedDict", "torch._utils _rebuild_parameter"),
-            *("torch._utils _rebuild_tensor_v2", *_DTYPES),
-        )
-    )
+    names = frozenset((_ORDERED_DICT, _TENSOR, _PARAMETER, *_DTYPES))
 
     def __init__(self, file: IO[bytes], sizes: dict[str, int]) -> None:
         super().__init__(file)
@@ -195,21 +193,14 @@ class _TensorUnpickler(RestrictedUnpickler):
                 raise self.refusal("a reference to another object")
 
     def call(self, name: str, arguments: Any) -> Any:
-        match name, arguments:
-            case "collections OrderedDict", ():
-                return {}
-            case "torch._utils _rebuild_tensor_v2", (
-                _Storage() as storage,
-                offset,
-                tuple() as shape,
-                tuple() as strides,
-                *_,
-            ):
+        if name == _ORDERED_DICT and arguments == ():
+            return {}
+        match arguments:
+            case (_Storage() as storage, offset, tuple() as shape, tuple() as strides, *_) if name == _TENSOR:
                 return _tensor(storage, offset, shape, strides)
-            case "torch._utils _rebuild_parameter", (TorchTensor() as tensor, *_):
+            case (TorchTensor() as tensor, *_) if name == _PARAMETER:
                 return tensor
-            case _:
-                raise self.refusal("an object that is made in an unknown way")
+        raise self.refusal("an object that is made in an unknown way")
 
     def build(self, target: Any, state: Any) -> dict:
         if not isinstance(target, dict):
