@@ -15,13 +15,8 @@ from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir
 from tests.golden.weight_rule import load_golden_weights
+from tests.nets.golden_nets import GOLDEN, NETS, golden_difference
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "nets"
-NETS = {
-    "ir32_112x96": (32, "ir", (112, 96)),
-    "se_ir32_112x112": (32, "se_ir", (112, 112)),
-    "ir50_112x96": (50, "ir", (112, 96)),
-}
 VARIABLE_LISTS = {
     **NETS,
     "variables_ir100_112x112": (100, "ir", (112, 112)),
@@ -29,25 +24,6 @@ VARIABLE_LISTS = {
     "variables_se_ir50_112x112": (50, "se_ir", (112, 112)),
 }
 WIDE_LISTS = {"variables_wide_ir50": "batch", "variables_gn_ir50": "group"}
-
-
-def golden_difference(name, training):
-    """Largest difference from the golden embeddings and moving statistics, relative to the largest value."""
-    golden = np.load(GOLDEN / f"{name}.npz")
-    backbone = resnet_ir(*NETS[name], keep_prob=1.0)
-    variables = load_golden_weights(backbone)
-    images = tf.constant((golden["images"].astype(np.float32) - 127.5) / 128)
-    received = {"embedding": backbone(images, training=training).numpy()}
-    expected = {"embedding": golden["embedding_train" if training else "embedding_inference"]}
-    if training:
-        moving = [key for key in golden.files if "moving" in key]
-        assert len(moving) >= 4
-        expected |= {key: golden[key] for key in moving}
-        received |= {key: variables[f"{backbone.name}/{key}"].numpy() for key in moving}
-    return {
-        key: float(np.abs(received[key] - value).max() / np.abs(value).max())
-        for key, value in expected.items()
-    }
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -67,7 +43,7 @@ def test_golden_training_mode(name):
 def test_golden_training_mode_in_the_order_of_the_original():
     # Without oneDNN the same layers sum up as TensorFlow 1 did. It has to be off at the start.
     code = (
-        "from tests.nets.test_resnet_ir import NETS, golden_difference\n"
+        "from tests.nets.golden_nets import NETS, golden_difference\n"
         "print(max(max(golden_difference(name, True).values()) for name in NETS))"
     )
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
