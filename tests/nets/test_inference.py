@@ -61,8 +61,8 @@ def test_the_same_embeddings(architecture, slopes, rectified):
     assert type(net).from_config(net.get_config()).net == net.net
 
 
-def test_what_stays():
-    """A norm behind an activation, and a conv whose output goes elsewhere, too."""
+def test_norms_that_cannot_be_folded_stay():
+    """A norm after an activation, and a conv whose output has a second consumer."""
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(images)
     x = BatchNorm()(x)

@@ -62,7 +62,7 @@ def flip_bit(path):
 
 class TestOneFile:
     @pytest.mark.parametrize("name", ["net.keras", "net.pth", "net.pt"])
-    def test_is_that_of_sha256sum_and_not_of_the_name(self, tmp_path, name):
+    def test_digest_is_that_of_sha256sum_and_ignores_the_name(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"weights")
         assert find_model(str(tmp_path / name)) == tmp_path / name
         assert model_sha256(str(tmp_path / name)) == sha256(b"weights")
@@ -127,7 +127,7 @@ class TestFolders:
         digests.add(model_sha256(path))
         assert len(digests) == 6
 
-    def test_whatever_order_the_system_lists_them_in(self, tmp_path, monkeypatch):
+    def test_order_of_listing_does_not_matter(self, tmp_path, monkeypatch):
         path, rglob = write_saved_model(tmp_path / "a"), Path.rglob
         digests = set()
         for reverse in (False, True):

@@ -205,7 +205,7 @@ def test_prelu_against_numpy():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_gradient_of_prelu_is_that_which_tensorflow_derives(dtype):
+def test_prelu_gradient_equals_the_one_that_tensorflow_derives(dtype):
     rng = np.random.default_rng(0)
     inputs, upstream = (tf.constant(rng.normal(size=(4, 3, 2, 5)), tf.float32) for _ in range(2))
     inputs = tf.where(tf.abs(inputs) < 0.1, 0.0, inputs)
@@ -215,14 +215,14 @@ def test_gradient_of_prelu_is_that_which_tensorflow_derives(dtype):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             y = layer(inputs, training=training)
-        of_layer = tape.gradient(y, [inputs, *layer.trainable_variables], tf.cast(upstream, y.dtype))
-        outputs.append([y, *of_layer])
+        gradients = tape.gradient(y, [inputs, *layer.trainable_variables], tf.cast(upstream, y.dtype))
+        outputs.append([y, *gradients])
     for derived, written_out in zip(*outputs, strict=True):
         assert derived.dtype == written_out.dtype
         np.testing.assert_array_equal(tf.cast(derived, tf.float32), tf.cast(written_out, tf.float32))
 
 
-def test_what_the_gradient_of_prelu_needs_is_not_computed_on_the_way_forward():
+def test_prelu_computes_slopes_and_minima_in_the_backward_pass():
     layer = PReLU()
 
     @tf.function

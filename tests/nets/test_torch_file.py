@@ -144,7 +144,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_anything_but_plain_tensors_is_refused(path, attack):
+def test_refuses_everything_but_plain_tensors(path, attack):
     write_torch_zip(path, ATTACKS[attack], {"0": NUMBERS.tobytes()})
     with pytest.raises(
         ValueError, match="expected only tensors, dicts, lists, tuples, numbers and strings"
