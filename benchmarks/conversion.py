@@ -82,7 +82,7 @@ def measure(folder, args):
 
 def write_faces(folder, num_images):
     """Writes an InsightFace set of made-up faces; returns the path of its `.rec`."""
-    from dataset.synthetic.draw_set import (
+    from dataset.synthetic import (
         draw_image,  # only now: workers import this program anew, and draw nothing
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.comparison import Row, interleaved, medians, report
 from dataset.pairs.image_pairs import read_pairs
 from dataset.pairs.video_frames import find_frames
-from dataset.synthetic.draw_set import draw_image
+from dataset.synthetic import draw_image
 from eval.embedding.engines import ENGINES, Engine, load_engine
 from eval.embedding.extractor import embed_into, embed_pairs
 from eval.embedding.feature_store import FeatureStore

@@ -41,10 +41,10 @@ def main(argv=None):
 
 def rows(args):
     """Yields the rows, when both starts are done; `args` as parsed by `main`."""
-    from dataset.synthetic.draw_set import write_set
+    from dataset.synthetic import FaceSetOptions, write_set
 
     with tempfile.TemporaryDirectory() as folder:
-        write_set(Path(folder, "faces"), **_FACES)
+        write_set(FaceSetOptions(out=Path(folder, "faces"), **_FACES))
         config = Path(folder, "faces", "config.ini")
         config.write_text(config.read_text().replace("enable = true", "enable = false"))
         first = start(Path(folder), config, args)

@@ -7,8 +7,7 @@ import numpy as np
 
 from dataset.config import SourceConfig
 from dataset.convert import ConvertOptions, convert
-from dataset.synthetic.draw_set import draw_image
-from dataset.synthetic.files import write_source
+from dataset.synthetic import draw_image, write_source
 
 # Drawn skin is smoother than a photograph's. With grain of so many levels, of about a pixel's size, drawn
 # faces have the bytes and the decoding time of photographs at the same quality: 5.0 kB and 73 µs of a core,

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.killed_runs import MOMENTS, PROGRAMS, finish, torture, training_command
-from dataset.synthetic.draw_set import write_set
+from dataset.synthetic import FaceSetOptions, write_set
 from nets.importers.training_checkpoint import newest_checkpoint
 
 
@@ -41,7 +41,10 @@ def main(argv=None):
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        write_set(folder / "data", identities=12, images=8, held_out=4, pairs=40, videos=3, frames=1)
+        options = FaceSetOptions(
+            out=folder / "data", identities=12, images=8, held_out=4, pairs=40, videos=3, frames=1
+        )
+        write_set(options)
         config = folder / "data" / "config.ini"
         unbroken = folder / "unbroken"
         finish(training_command(args.program, config, unbroken, args.steps), unbroken)

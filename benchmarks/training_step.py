@@ -113,7 +113,7 @@ def measure(args):
     """
     import train_centre
     from benchmarks.plain_net import PlainStep, made_up_batch, plain_net
-    from dataset.synthetic.draw_set import write_set
+    from dataset.synthetic import FaceSetOptions, write_set
     from training.loop import TrainingLoop
     from training.preflight import input_speed
 
@@ -125,7 +125,7 @@ def measure(args):
         return TrainingLoop(trainer, taken[0], *others)
 
     with tempfile.TemporaryDirectory() as folder:
-        write_set(Path(folder, "faces"), **_FACES)
+        write_set(FaceSetOptions(out=Path(folder, "faces"), **_FACES))
         plain = PlainStep(plain_net(args.net_depth, size), _FACES["identities"])
         batch = made_up_batch(args.batch_size, size, _FACES["identities"])
         plain(*batch)

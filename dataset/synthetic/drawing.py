@@ -1,10 +1,13 @@
 """Draws a stylised, aligned face: a `Face` under the circumstances of a `Capture`."""
 
+from __future__ import annotations
+
 import numpy as np
 
-from dataset.align.alignment import face_template
+from dataset.align import face_template
 from dataset.synthetic.canvas import FaceCanvas
 from dataset.synthetic.exposure import expose
+from dataset.synthetic.parameters import Capture, Face
 
 IMAGE_SIZE = (112, 112)
 
@@ -15,7 +18,7 @@ _HALF_TURN = np.linspace(0.0, np.pi, 19)
 _TURN = np.linspace(0.0, 2 * np.pi, 16, endpoint=False)
 _CIRCLE = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
 
-# Palettes, to be interpolated; the lips' is relative to the skin.
+# Palettes between which colours are interpolated. The lips' is relative to the skin.
 _SKIN = np.array([(247, 216, 198), (228, 182, 150), (190, 135, 100), (136, 88, 62), (82, 52, 40)], float)
 _HAIR = np.array([(28, 22, 20), (62, 42, 30), (112, 72, 42), (150, 70, 36), (206, 168, 108)], float)
 _IRIS = np.array([(50, 30, 18), (104, 66, 34), (96, 104, 62), (92, 124, 150), (126, 164, 198)], float)
@@ -25,20 +28,11 @@ _BLACK = np.array([26.0, 18.0, 18.0])
 _GREY = np.array([176.0, 174.0, 172.0])
 
 
-def draw_face(face, capture, rng):
-    """Draws one picture.
-
-    Args:
-        face: `Face`, the identity.
-        capture: `Capture`, the circumstances.
-        rng: `numpy.random.Generator`, for the sensor's noise.
-
-    Returns:
-        uint8, shape `(112, 112, 3)`, RGB.
+def draw_face(face: Face, capture: Capture, rng: np.random.Generator) -> np.ndarray:
+    """Draws one picture: uint8 `(112, 112, 3)`, RGB. `rng` draws the sensor's noise.
 
     Example:
 
-    >>> from dataset.synthetic.parameters import Capture, Face
     >>> rng = np.random.default_rng(0)
     >>> draw_face(Face.sample(rng), Capture.sample(rng), rng).shape
     (112, 112, 3)
@@ -118,12 +112,12 @@ def _rotate(points, angle):
 
 
 def _bow(width, height, level):
-    """A parabola over `_SWEEP`; it rises by `height` above its ends."""
+    """A parabola over `_SWEEP` that rises by `height` above its ends."""
     return np.column_stack([width * _SWEEP, level - height * (1 - _SWEEP**2)])
 
 
 def _half_ellipse(width, height):
-    """From the left end over the top to the right end; over the bottom if `height` is negative."""
+    """The arc from left to right over the top, or over the bottom if `height` is negative."""
     return np.column_stack([-width * np.cos(_HALF_TURN), -height * np.sin(_HALF_TURN)])
 
 
@@ -137,7 +131,7 @@ def _rectangle(left, right, top, bottom):
 
 
 def _jaw(face):
-    """From the left temple round the chin to the right one."""
+    """The line from the left temple round the chin to the right temple."""
     taper = 1 - face.jaw_taper * np.sin(_HALF_TURN) ** face.jaw_roundness
     return _half_ellipse(face.head_width, -face.chin) * np.column_stack([taper, np.ones_like(taper)])
 
@@ -297,7 +291,7 @@ def _draw_front_hair(canvas, face):
     hair, reach = _hair(face), _hair_reach(face)
     x = np.linspace(-1.0, 1.0, 25)
     wave = np.cos(np.pi * (x - face.hair_part / face.head_width)) * (1 - x**4)
-    # Near the temples the line runs down to the ears; of a bald head it is the outline.
+    # Near the temples the line runs down to the ears. On a bald head it is the outline.
     height = (1 - x**6) * (face.hairline + face.hairline_curve * wave)
     line = np.column_stack([0.97 * reach[0] * x, np.maximum(height, -face.head_top * np.sqrt(1 - x**2))])
     canvas.fill(_band(_half_ellipse(*reach), line), hair, depth=8.0)

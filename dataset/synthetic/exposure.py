@@ -1,18 +1,28 @@
-"""Light, lens and sensor: what a camera makes of a drawn face."""
+"""Simulates light, lens and sensor of a camera."""
+
+from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from dataset.synthetic.parameters import Capture
 
-def expose(image, centre, radii, capture, rng):
-    """Lights an evenly lit image, and takes away what lens and sensor take away.
+
+def expose(
+    image: np.ndarray,
+    centre: np.ndarray,
+    radii: np.ndarray,
+    capture: Capture,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Lights an evenly lit image, then blurs it and adds noise.
 
     Args:
-        image: float32, shape `(height, width, 3)`, RGB from 0 to 255.
+        image: float32 `(height, width, 3)`, RGB from 0 to 255.
         centre: `(x, y)` of the head in the image.
         radii: `(x, y)` of the head in the image, pixels.
-        capture: `Capture`.
-        rng: `numpy.random.Generator`, for the sensor's noise.
+        capture: the circumstances.
+        rng: draws the sensor's noise.
 
     Returns:
         uint8, of the same shape.
@@ -30,7 +40,7 @@ def expose(image, centre, radii, capture, rng):
 
 
 def _illumination(size, centre, radii, capture):
-    """Lambert's law on the head's ellipsoid; what lies beside it is lit as its rim is."""
+    """Lambert's law on the head's ellipsoid. The background is lit as its rim."""
     x = ((np.arange(size[0]) - centre[0]) / radii[0]).astype(np.float32)
     y = ((np.arange(size[1]) - centre[1]) / radii[1]).astype(np.float32)[:, None]
     light = np.array([capture.light_side, capture.light_height, 0.8], np.float32)

@@ -1,18 +1,23 @@
 """Writes drawn faces in the formats of the real sets.
 
-Every writer takes a function `draw(jobs, name)` that yields one JPEG, as bytes, per job, in order.
-A job is `(identity, number)` of an image, or `(identity, video, frame, num_frames)`.
+Every writer takes a function `draw(jobs, name)` that yields one JPEG per job, in order. A job is
+`(identity, number)` of an image, or `(identity, video, frame, num_frames)`.
 """
 
 import itertools
 import pickle
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dataset.images import decode_picture
 from dataset.pairs.video_pairs import write_video_pairs
 from dataset.records.recordio import RecordWriter, pack_image
 from dataset.synthetic.drawing import IMAGE_SIZE
+
+Draw = Callable[[list[tuple], str], Iterable[bytes]]
 
 NUM_FOLDS = 10
 
@@ -46,14 +51,14 @@ ytf_error = ./ytf/ytf-error.txt
 """
 
 
-def write_source(folder, draw, identities, sizes):
-    """A training source in the InsightFace layout: `train.rec`, `train.idx` and `property`.
+def write_source(folder: Path, draw: Draw, identities: Sequence[int], sizes: Sequence[int]) -> None:
+    """Writes a training source in the InsightFace layout: `train.rec`, `train.idx` and `property`.
 
     Args:
-        folder: Path, to be made.
-        draw: see above.
-        identities: sequence of int; the labels are their positions.
-        sizes: sequence of int, the number of images of each.
+        folder: new folder.
+        draw: see the module.
+        identities: their positions become the labels.
+        sizes: number of images of each identity.
     """
     folder.mkdir()
     labels = np.repeat(np.arange(len(sizes)), sizes).tolist()
@@ -72,15 +77,17 @@ def write_source(folder, draw, identities, sizes):
     (folder / "property").write_text(f"{len(sizes)},{height},{width}")
 
 
-def write_pairs(folder, draw, identities, num_pairs, rng):
-    """`lfw.np` and `lfw.bin`: the same pairs twice; half are of one identity, and no image returns.
+def write_pairs(
+    folder: Path, draw: Draw, identities: Sequence[int], num_pairs: int, rng: np.random.Generator
+) -> None:
+    """Writes the same pairs as `lfw.np` and `lfw.bin`. Half are genuine, and no image occurs twice.
 
     Args:
-        folder: Path, an existing one.
-        draw: see above.
-        identities: sequence of int, at least 2.
-        num_pairs: int, a multiple of 20.
-        rng: `numpy.random.Generator`, for the pairs of two identities.
+        folder: existing folder.
+        draw: see the module.
+        identities: at least 2.
+        num_pairs: a multiple of 20.
+        rng: draws the impostor pairs.
     """
     half = num_pairs // 2
     pairs = [(identities[i % len(identities)],) * 2 for i in range(half)]
@@ -89,24 +96,31 @@ def write_pairs(folder, draw, identities, num_pairs, rng):
     images = list(draw([(identity, next(numbers[identity])) for pair in pairs for identity in pair], "lfw"))
     images = list(zip(images[::2], images[1::2], strict=True))
 
-    decoded = [[_decode(first), _decode(second)] for first, second in images]
+    decoded = [[decode_picture(first), decode_picture(second)] for first, second in images]
     _write_pickle(folder / "lfw.np", (decoded[:half], decoded[half:]))
-    # Fold by fold, first the same, then the different: as InsightFace's sets are.
+    # InsightFace's sets are ordered by fold, with the genuine pairs of each fold first.
     order = np.arange(num_pairs).reshape(2, NUM_FOLDS, -1).swapaxes(0, 1).ravel()
     bins = [image for pair in order for image in images[pair]]
     _write_pickle(folder / "lfw.bin", (bins, (order < half).tolist()))
 
 
-def write_videos(folder, draw, identities, num_videos, num_frames, rng):
-    """Videos as folders of frames, the splits to test with, and image pairs to validate with.
+def write_videos(
+    folder: Path,
+    draw: Draw,
+    identities: Sequence[int],
+    num_videos: int,
+    num_frames: int,
+    rng: np.random.Generator,
+) -> None:
+    """Writes videos as folders of frames, splits for testing, and image pairs for validation.
 
     Args:
-        folder: Path, to be made.
-        draw: see above.
-        identities: sequence of int, at least 2.
-        num_videos: int, of each identity, at least 2.
-        num_frames: int, of each video.
-        rng: `numpy.random.Generator`, for the pairs.
+        folder: new folder.
+        draw: see the module.
+        identities: at least 2.
+        num_videos: of each identity, at least 2.
+        num_frames: of each video.
+        rng: draws the pairs.
     """
     jobs = list(itertools.product(identities, range(num_videos), range(num_frames), [num_frames]))
     for (identity, video, frame, _), image in zip(jobs, draw(jobs, folder.name), strict=True):
@@ -126,19 +140,19 @@ def write_videos(folder, draw, identities, num_videos, num_frames, rng):
     (folder / "ytf-error.txt").write_text("")  # no video here has a wrong identity
 
 
-def write_sheet(path, draw, identities, num_images):
-    """A contact sheet as PNG: a row per identity, of the first ones and their first images."""
+def write_sheet(path: Path, draw: Draw, identities: Sequence[int], num_images: int) -> None:
+    """Writes a contact sheet as PNG: one row for each of the first identities, with their first images."""
     rows, columns = min(_SHEET_SIZE[0], len(identities)), min(_SHEET_SIZE[1], num_images)
     jobs = list(itertools.product(identities[:rows], range(columns)))
-    images = np.stack([_decode(image) for image in draw(jobs, path.stem)])
+    images = np.stack([decode_picture(image) for image in draw(jobs, path.stem)])
     height, width = IMAGE_SIZE
     sheet = images.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     sheet = sheet.reshape(rows * height, columns * width, 3)
     path.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
 
 
-def write_config(path):
-    """The `config.ini` of a set, in the set's folder."""
+def write_config(path: Path) -> None:
+    """Writes the `config.ini` of a set into the set's folder."""
     path.write_text(_CONFIG)
 
 
@@ -147,12 +161,8 @@ def _write_pickle(path, content):
         pickle.dump(content, file)
 
 
-def _decode(image):
-    return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-
-
 def _video_pairs(identities, num_videos, rng):
-    """Ten splits of pairs of videos `(identity, number)`: first the same, then as many different."""
+    """Returns ten splits of pairs of videos `(identity, number)`: genuine pairs, then as many impostors."""
     positives = [
         ((identity, first), (identity, second))
         for identity in identities
@@ -171,18 +181,17 @@ def _video_pairs(identities, num_videos, rng):
     ]
 
 
+def _video_path(video):
+    return f"{_name(video[0])}/{video[1]}"
+
+
 def _frame_path(video, frame):
     return f"{_video_path(video)}/{video[1]}.{frame:04d}.jpg"
 
 
-def _video_path(video):
-    identity, number = video
-    return f"{_name(identity)}/{number}"
-
-
 def _name(identity):
-    """A made-up name. The family name spells the identity in syllables, so no two have the same."""
-    # An odd factor only reorders the numbers below 4096, so that neighbours sound different.
+    """Returns a made-up name. The family name spells the identity in syllables, so it is unique."""
+    # An odd factor permutes the numbers below 4096, so that neighbours sound different.
     digits = [identity * 1597 % 4096 // base % 16 for base in (1, 16, 256)]
     rest = identity // 4096
     while rest:

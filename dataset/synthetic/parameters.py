@@ -1,12 +1,15 @@
-"""What a drawn face looks like (`Face`) and how one picture of it was taken (`Capture`)."""
+"""Parameters of a drawn face (`Face`) and of one picture of it (`Capture`)."""
+
+from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 
 # ruff: noqa: RUF009 -- `_between` makes a `dataclasses.field`
-def _between(low, high, shape=(), steady=False):
+def _between(low, high, shape=(), steady=False) -> Any:
     return dataclasses.field(metadata={"low": low, "high": high, "shape": shape, "steady": steady})
 
 
@@ -21,15 +24,14 @@ def _sample_field(rng, metadata):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Face:
-    """What makes an identity: nothing here changes from one of its pictures to the next.
+    """Parameters of an identity, the same in all of its pictures.
 
-    Lengths are pixels of the aligned 112x112 crop of a frontal view, positions are relative to
-    the head's centre with y pointing down, angles are radians, tones run from 0 to 1. Wrinkles,
-    grey hair, beard, moustache, freckles, moles and scar have a strength: where it is negative,
-    an identity has none.
+    Lengths are pixels of the aligned 112x112 crop of a frontal view, positions are relative to the head's
+    centre with y pointing down, angles are radians, tones run from 0 to 1. Wrinkles, grey hair, beard,
+    moustache, freckles, moles and scar have a strength; an identity with a negative strength has none.
     """
 
-    head_width: float = _between(36.0, 46.0)  # half of it, as every width here
+    head_width: float = _between(36.0, 46.0)  # half of it, like every width here
     head_top: float = _between(54.0, 64.0)
     chin: float = _between(47.0, 57.0)
     jaw_taper: float = _between(0.05, 0.42)
@@ -91,22 +93,22 @@ class Face:
     scar: np.ndarray = _between(-1.0, 1.0, shape=(5,))  # strength, x, y, angle, length
 
     @classmethod
-    def sample(cls, rng):
+    def sample(cls, rng: np.random.Generator) -> Face:
         """Draws an identity: every parameter evenly from its range."""
         return _sample(cls, rng)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Capture:
-    """What differs between pictures of one identity; steady parameters stay within a video.
+    """Parameters that differ between pictures of one identity; steady ones stay the same within a video.
 
-    Angles are radians. As in `Face`, there is none of what has a negative strength: expressions,
-    accessories, occluder, blur and coarseness.
+    Angles are radians. A negative strength of an expression, accessory, occluder, blur or coarseness means
+    that there is none.
     """
 
     yaw: float = _between(-0.5, 0.5)
     pitch: float = _between(-0.25, 0.25)
-    landmark_error: np.ndarray = _between(-1.8, 1.8, shape=(5, 2))  # of a detector, so of the alignment
+    landmark_error: np.ndarray = _between(-1.8, 1.8, shape=(5, 2))  # the detector's, so the alignment's
     shift: np.ndarray = _between(-2.5, 2.5, shape=(2,))
     zoom: float = _between(-0.06, 0.06)
     roll: float = _between(-0.09, 0.09)
@@ -141,12 +143,12 @@ class Capture:
     jpeg_quality: float = _between(30.0, 95.0)
 
     @classmethod
-    def sample(cls, rng):
-        """Draws the circumstances of one picture: every parameter evenly from its range."""
+    def sample(cls, rng: np.random.Generator) -> Capture:
+        """Draws one picture's parameters, each evenly from its range."""
         return _sample(cls, rng)
 
-    def towards(self, other, fraction):
-        """These circumstances, moved that fraction of the way to others; the steady ones stay."""
+    def towards(self, other: Capture, fraction: float) -> Capture:
+        """Returns parameters moved a fraction of the way to `other`; steady ones stay the same."""
         return dataclasses.replace(
             self,
             **{

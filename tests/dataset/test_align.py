@@ -12,13 +12,24 @@ import numpy as np
 import pytest
 
 from common.files import write_file
+from dataset.align import AlignOptions, FaceOptions, align_folder, face_template
 from dataset.align.__main__ import main
-from dataset.align.align_images import FAILURES_NAME, OPTIONS_NAME, align
-from dataset.align.alignment import FaceAligner, centre_crop, face_template
+from dataset.align.align_folder import FAILURES_NAME, SETTINGS_NAME
+from dataset.align.alignment import FaceAligner, centre_crop
 from dataset.align.detector import FaceDetector
-from dataset.synthetic.draw_set import draw_image
+from dataset.images import decode_picture
+from dataset.synthetic import draw_image
 
 ROOT = Path(__file__).parents[2]
+
+
+def align(src, dst, detector=None, workers=1, **options):
+    faces = FaceOptions(**options)
+    return align_folder(AlignOptions(src=src, dst=dst, faces=faces, workers=workers), detector)
+
+
+def detect(path):
+    return FaceDetector().detect(decode_picture(path.read_bytes()))
 
 
 class Fake:
@@ -98,11 +109,11 @@ UNREADABLE = (
 
 
 def test_faces_keep_the_paths_of_their_pictures(src, tmp_path):
-    counts = align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    counts = align(src, tmp_path / "dst", detector=Fake())
     assert counts == {"aligned": 3, "no face": 1, "centre crop": 0, "unreadable": 1}
     received = images(tmp_path / "dst")
     assert list(sorted(received)) == ["Ann/0/0.1.jpg", "Ann/0/0.2.jpg", "Bob/Bob_0001.jpg"]
-    aligner = FaceAligner(Fake())
+    aligner = FaceAligner(Fake(), FaceOptions())
     for output, source in (("Ann/0/0.2.jpg", "Ann/0/0.2.JPEG"), ("Bob/Bob_0001.jpg", "Bob/Bob_0001.png")):
         assert received[output] == aligner.align((src / source).read_bytes())[0]
     assert failures(tmp_path / "dst") == [NO_FACE, UNREADABLE]
@@ -110,9 +121,9 @@ def test_faces_keep_the_paths_of_their_pictures(src, tmp_path):
 
 def test_options_reach_the_aligner(src, tmp_path):
     options = {"image_size": (112, 96), "face": "biggest", "fallback": "centre", "quality": 70}
-    counts = align(src, tmp_path / "dst", detector=Fake(), workers=1, **options)
+    counts = align(src, tmp_path / "dst", detector=Fake(), **options)
     assert counts == {"aligned": 3, "no face": 0, "centre crop": 1, "unreadable": 1}
-    aligner = FaceAligner(Fake(), **options)
+    aligner = FaceAligner(Fake(), FaceOptions(**options))
     received = images(tmp_path / "dst")
     assert received["Bob/dark.jpg"] == aligner.align((src / "Bob/dark.png").read_bytes())[0]
     assert received["Ann/0/0.1.jpg"] == aligner.align((src / "Ann/0/0.1.jpg").read_bytes())[0]
@@ -126,59 +137,57 @@ def test_end_to_end_in_two_processes(src, tmp_path, caplog):
     dst = tmp_path / "dst"
     main(["--src", str(src), "--dst", str(dst), "--workers", "2", "--fallback", "centre"])
     aligned = sum(
-        len(FaceDetector().detect(cv2.imread(str(path)))[0]) > 0
-        for path in src.rglob("*")
-        if path.is_file() and path != src / "bad.jpg"
+        len(detect(path)[0]) > 0 for path in src.rglob("*") if path.is_file() and path != src / "bad.jpg"
     )
     assert aligned >= 12
     summary = f"{aligned} pictures aligned, {16 - aligned} without a face ({16 - aligned} of them as a "
     assert caplog.messages[-1] == f"{summary}centre crop), 1 unreadable; see {dst / FAILURES_NAME}"
     assert len(images(dst)) == 16
-    expected = centre_crop(DARK)
+    expected = centre_crop(DARK, (112, 112))
     received = cv2.imread(str(dst / "Bob" / "dark.jpg"))
     np.testing.assert_allclose(received, expected, atol=3)
 
     # The eyes of the aligned faces are where they should be, as the detector sees it.
-    points = [FaceDetector().detect(cv2.imread(str(dst / "Cid" / f"{n}.jpg")))[1] for n in range(12)]
+    points = [detect(dst / "Cid" / f"{n}.jpg")[1] for n in range(12)]
     points = np.array([found[0] for found in points if len(found)])
     assert len(points) > 10
     assert np.linalg.norm(points - face_template((112, 112)), axis=-1)[:, :2].mean() < 4
 
     one = tmp_path / "one"
-    align(src, one, workers=1, fallback="centre")
+    align(src, one, fallback="centre")
     assert visible(one) == visible(dst)
 
 
 def test_what_is_done_stays(src, tmp_path):
     dst = tmp_path / "dst"
-    counts = align(src, dst, detector=Fake(), workers=1)
+    counts = align(src, dst, detector=Fake())
     before = {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")}
     write(src / "bad.jpg", drawn_picture(7))  # failures count as done, too
     detector = Fake()
-    assert align(src, dst, detector=detector, workers=1) == counts
+    assert align(src, dst, detector=detector) == counts
     assert detector.shown == 0
     assert {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")} == before
 
 
 def test_only_what_is_missing_is_done(src, tmp_path):
     dst = tmp_path / "dst"
-    counts = align(src, dst, detector=Fake(), workers=1)
+    counts = align(src, dst, detector=Fake())
     expected = visible(dst)
     (dst / "Ann" / "0" / "0.1.jpg").unlink()
     (dst / FAILURES_NAME).write_text("\t".join(UNREADABLE) + "\n")  # the other line is taken out
     detector = Fake()
-    assert align(src, dst, detector=detector, workers=1) == counts
+    assert align(src, dst, detector=detector) == counts
     assert detector.shown == 2
     assert visible(dst) == expected
 
 
 def test_pictures_may_come_and_go(src, tmp_path):
     dst = tmp_path / "dst"
-    align(src, dst, detector=Fake(), workers=1)
+    align(src, dst, detector=Fake())
     (src / "bad.jpg").unlink()
     write(src / "Ann" / "1" / "1.1.png", drawn_picture(7))
     detector = Fake()
-    counts = align(src, dst, detector=detector, workers=1)
+    counts = align(src, dst, detector=detector)
     assert counts == {"aligned": 4, "no face": 1, "centre crop": 0, "unreadable": 0}
     assert detector.shown == 1
     assert failures(dst) == [NO_FACE]
@@ -186,7 +195,7 @@ def test_pictures_may_come_and_go(src, tmp_path):
 
 def test_what_a_kill_leaves(src, tmp_path):
     dst = tmp_path / "dst"
-    align(src, dst, detector=Fake(), workers=1, fallback="centre")
+    align(src, dst, detector=Fake(), fallback="centre")
     expected = visible(dst)
     # Listed, and then killed before its image was there; another line was cut, and a file is half written.
     (dst / "Bob" / "dark.jpg").rename(dst / "Bob" / "dark.jpg.tmp")
@@ -195,62 +204,60 @@ def test_what_a_kill_leaves(src, tmp_path):
     (dst / f"{FAILURES_NAME}.tmp").write_text("half")
     (dst / "Ann" / "0" / "0.3.jpg.tmp").write_text("half, and its picture is gone")
     detector = Fake()
-    align(src, dst, detector=detector, workers=1, fallback="centre")
+    align(src, dst, detector=detector, fallback="centre")
     assert detector.shown == 1
     assert visible(dst) == expected
 
 
-@pytest.mark.parametrize("left", [[], [f"{OPTIONS_NAME}.7.tmp"]])
+@pytest.mark.parametrize("left", [[], [f"{SETTINGS_NAME}.7.tmp"]])
 def test_a_folder_without_anything_is_a_new_one(src, tmp_path, left):
     dst = tmp_path / "dst"
     dst.mkdir()
     for name in left:
         (dst / name).write_text("{")
-    assert align(src, dst, detector=Fake(), workers=1)["aligned"] == 3
-    assert set(visible(dst)) == {*images(dst), OPTIONS_NAME, FAILURES_NAME}
+    assert align(src, dst, detector=Fake())["aligned"] == 3
+    assert set(visible(dst)) == {*images(dst), SETTINGS_NAME, FAILURES_NAME}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": (112, 96)}, r"image_size \[112, 112\], as these .* received \[112, 96\]"),
-        ({"face": "biggest"}, "face central, as these faces were made with, received biggest"),
-        ({"fallback": "centre"}, "fallback none, as these faces were made with, received centre"),
-        ({"quality": 96}, "quality 95, as these faces were made with, received 96"),
-        ({"min_face_size": 40}, "min_face_size 20, as these faces were made with, received 40"),
-        ({"detector": FaceDetector()}, "detector fake 1, as these faces were made with, received mtcnn"),
+        ({"image_size": (112, 96)}, r"image_size \[112, 112\], received \[112, 96\]"),
+        ({"face": "biggest"}, "face central, received biggest"),
+        ({"fallback": "centre"}, "fallback none, received centre"),
+        ({"quality": 96}, "quality 95, received 96"),
+        ({"min_face_size": 40}, "min_face_size 20, received 40"),
+        ({"detector": FaceDetector()}, "detector fake 1, received mtcnn"),
     ],
 )
 def test_other_options_need_another_folder(src, tmp_path, options, message):
     dst = tmp_path / "dst"
-    align(src, dst, detector=Fake(), workers=1)
+    align(src, dst, detector=Fake())
     before = visible(dst)
-    with pytest.raises(ValueError, match=f"{OPTIONS_NAME}: expected {message}"):
-        align(src, dst, **{"detector": Fake(), "workers": 1, **options})
+    with pytest.raises(ValueError, match=f"{SETTINGS_NAME}: .* {message}"):
+        align(src, dst, **{"detector": Fake(), **options})
     assert visible(dst) == before
 
 
 def test_other_pictures_need_another_folder(src, tmp_path):
-    align(src, tmp_path / "dst", detector=Fake(), workers=1)
-    with pytest.raises(
-        ValueError, match=r"expected src .*src, as these .* received .*src/Ann; another --dst"
-    ):
-        align(src / "Ann", tmp_path / "dst", detector=Fake(), workers=1)
+    align(src, tmp_path / "dst", detector=Fake())
+    with pytest.raises(ValueError, match=r"align.json: .* src .*src, received .*src/Ann"):
+        align(src / "Ann", tmp_path / "dst", detector=Fake())
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "null"])
 def test_damaged_options(src, tmp_path, text):
     (tmp_path / "dst").mkdir()
-    (tmp_path / "dst" / OPTIONS_NAME).write_text(text)
-    with pytest.raises(ValueError, match=f"{OPTIONS_NAME}: expected the options of these faces, received"):
-        align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    (tmp_path / "dst" / SETTINGS_NAME).write_text(text)
+    with pytest.raises(ValueError, match=f"{SETTINGS_NAME}: expected the options of these faces, received"):
+        align(src, tmp_path / "dst", detector=Fake())
 
 
 def test_other_files_stay_alone(src, tmp_path):
     dst = tmp_path / "dst"
     write(dst / "mine.jpg", DARK)
     with pytest.raises(ValueError, match="dst: expected an empty folder or aligned faces, received other"):
-        align(src, dst, detector=Fake(), workers=1)
+        align(src, dst, detector=Fake())
     assert [path.name for path in dst.iterdir()] == ["mine.jpg"]
 
 
@@ -260,7 +267,7 @@ def test_two_pictures_of_one_name(tmp_path, first, second):
         write(tmp_path / "src" / name, drawn_picture(4))
     output = Path(first).with_suffix(".jpg").as_posix()
     with pytest.raises(ValueError, match=f"received {first} and {second}, which would both become {output}"):
-        align(tmp_path / "src", tmp_path / "dst", detector=Fake(), workers=1)
+        align(tmp_path / "src", tmp_path / "dst", detector=Fake())
     assert not (tmp_path / "dst").exists()
 
 
@@ -268,13 +275,13 @@ def test_a_name_that_breaks_the_list(tmp_path):
     for name in ("a\tb.jpg", "a\nb.jpg"):
         write(tmp_path / "src" / name, drawn_picture(4))
         with pytest.raises(ValueError, match="expected names without tabs and line breaks"):
-            align(tmp_path / "src", tmp_path / "dst", detector=Fake(), workers=1)
+            align(tmp_path / "src", tmp_path / "dst", detector=Fake())
         (tmp_path / "src" / name).unlink()
     for number, name in enumerate(("a\rb\u2028c.png", os.fsdecode(b"\xff.png"))):
         write(tmp_path / "src" / name, DARK)
-        align(tmp_path / "src", tmp_path / f"{number}", detector=Fake(), workers=1)
+        align(tmp_path / "src", tmp_path / f"{number}", detector=Fake())
         detector = Fake()
-        assert align(tmp_path / "src", tmp_path / f"{number}", detector=detector, workers=1)["no face"] == 1
+        assert align(tmp_path / "src", tmp_path / f"{number}", detector=detector)["no face"] == 1
         assert detector.shown == 0
         (tmp_path / "src" / name).unlink()
 
@@ -284,12 +291,12 @@ def test_what_is_no_picture_is_left_out(src, tmp_path):
     (src / "jpg").write_text("")
     (src / "Ann" / "._0.jpg").write_text("")
     write(src / ".hidden" / "a.jpg", drawn_picture(4))
-    assert sum(align(src, tmp_path / "dst", detector=Fake(), workers=1).values()) == 5
+    assert sum(align(src, tmp_path / "dst", detector=Fake()).values()) == 5
 
 
 def test_a_file_that_cannot_be_opened(src, tmp_path):
     (src / "gone.jpg").symlink_to(tmp_path / "nowhere")
-    counts = align(src, tmp_path / "dst", detector=Fake(), workers=1)
+    counts = align(src, tmp_path / "dst", detector=Fake())
     assert (counts["aligned"], counts["unreadable"]) == (3, 2)
     assert "No such file" in failures(tmp_path / "dst")[-1][2]
 
@@ -304,7 +311,7 @@ def test_a_folder_that_cannot_be_listed(src, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(PermissionError, match="Bob"):
-        align(src, tmp_path / "dst", detector=Fake(), workers=1)
+        align(src, tmp_path / "dst", detector=Fake())
 
 
 @pytest.mark.parametrize(
@@ -315,10 +322,6 @@ def test_a_folder_that_cannot_be_listed(src, tmp_path, monkeypatch):
         (["--src", "src", "--dst", "src"], "expected two folders, neither of them inside the other"),
         (["--src", "src", "--dst", "src/out"], "expected two folders, neither of them inside the other"),
         (["--src", "src", "--dst", "."], "expected two folders, neither of them inside the other"),
-        (["--src", "src", "--dst", "dst", "--image_size", "112", "100"], "image_size: expected 112x112 or"),
-        (["--src", "src", "--dst", "dst", "--quality", "101"], "quality: expected 1 to 100, received 101"),
-        (["--src", "src", "--dst", "dst", "--min_face_size", "5"], "min_face_size: expected at least 12"),
-        (["--src", "src", "--dst", "dst", "--workers", "0"], "workers: expected at least 1, received 0"),
     ],
 )
 def test_bad_input(src, tmp_path, monkeypatch, arguments, message):
@@ -331,6 +334,26 @@ def test_bad_input(src, tmp_path, monkeypatch, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--image_size", "112", "100"],
+        ["--quality", "0"],
+        ["--quality", "101"],
+        ["--min_face_size", "11"],
+        ["--workers", "0"],
+        ["--face", "largest"],
+        ["--fallback", "center"],
+    ],
+)
+def test_options_out_of_range(src, tmp_path, flags, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["--src", str(src), "--dst", str(tmp_path / "dst"), *flags])
+    assert error.value.code == 2
+    assert f"{flags[0]}: " in capsys.readouterr().err
+    assert not (tmp_path / "dst").exists()
+
+
 @pytest.mark.parametrize("fallback", ["none", "centre"])
 def test_not_a_single_face(tmp_path, fallback):
     write(tmp_path / "src" / "a.jpg", DARK)
@@ -341,18 +364,18 @@ def test_not_a_single_face(tmp_path, fallback):
 
 def test_one_process_at_a_time(src, tmp_path):
     dst = tmp_path / "dst"
-    align(src, dst, detector=Fake(), workers=1)
+    align(src, dst, detector=Fake())
     with (dst / ".align.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(OSError, match=r"dst/\.align\.lock"):
-            align(src, dst, detector=Fake(), workers=1)
-    align(src, dst, detector=Fake(), workers=1)
+            align(src, dst, detector=Fake())
+    align(src, dst, detector=Fake())
 
 
 def test_a_worker_that_is_killed(src, tmp_path):
     for number in range(20):
         write(src / f"{number}.png", DARK)
-    with pytest.raises(OSError, match="a worker process was killed, for want of memory"):
+    with pytest.raises(OSError, match="a worker was killed"):
         align(src, tmp_path / "dst", detector=Deadly(), workers=2)
 
 
@@ -361,11 +384,11 @@ def test_no_space_left(src, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(
-        "dataset.align.align_images.write_file",
+        "dataset.align.align_folder.write_file",
         lambda path, content: full(path) if path.suffix == ".jpg" else write_file(path, content),
     )
     with pytest.raises(OSError, match="No space left"):
-        align(src, tmp_path / "dst", detector=Fake(), workers=1)
+        align(src, tmp_path / "dst", detector=Fake())
     assert failures(tmp_path / "dst") == [UNREADABLE]
 
 
@@ -484,6 +507,6 @@ finally:
 
 
 def test_options_are_stored(src, tmp_path):
-    align(src, tmp_path / "dst", detector=Fake(), workers=1)
-    stored = json.loads((tmp_path / "dst" / OPTIONS_NAME).read_bytes())
+    align(src, tmp_path / "dst", detector=Fake())
+    stored = json.loads((tmp_path / "dst" / SETTINGS_NAME).read_bytes())
     assert (stored["face"], stored["image_size"], stored["detector"]) == ("central", [112, 112], "fake 1")

@@ -6,11 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.align.alignment import FaceAligner, align_face, centre_crop, face_template, similarity_transform
+from dataset.align import FaceOptions, face_template, similarity_transform
+from dataset.align.alignment import FaceAligner, align_face, centre_crop
 from dataset.align.detector import FaceDetector, choose_face
-from dataset.synthetic.draw_set import draw_image
+from dataset.synthetic import draw_image
+from tests.dataset.samples import encoded_image, with_orientation
 
 SIZES = [(112, 112), (112, 96)]
+
+
+def aligner(detector, **options):
+    return FaceAligner(detector, FaceOptions(**options))
 
 
 def drawn_face(identity=0):
@@ -98,14 +104,11 @@ def test_it_is_the_least_squares_solution_without_reflection(seed, mirror):
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        (np.full((5, 2), 30.0), face_template((112, 112)), "expected points that tell rotation and scale"),
+        (np.full((5, 2), 30.0), face_template((112, 112)), "tell rotation and scale"),
         # A square and its mirror image: every rotation is as bad as any other.
         ([(0, 0), (1, 0), (1, 1), (0, 1)], [(0, 0), (0, 1), (1, 1), (1, 0)], "tell rotation and scale"),
         (np.full((5, 2), np.nan), face_template((112, 112)), "expected finite points"),
         (np.zeros((5, 2)), np.full((5, 2), np.inf), "expected finite points"),
-        (np.zeros((4, 2)), face_template((112, 112)), r"received \(4, 2\) and \(5, 2\)"),
-        (np.zeros((5, 3)), np.zeros((5, 3)), r"received \(5, 3\) and \(5, 3\)"),
-        (np.zeros(2), np.zeros(2), r"received \(2,\) and \(2,\)"),
     ],
 )
 def test_points_that_do_not_tell_are_refused(source, target, message):
@@ -122,25 +125,21 @@ def test_templates():
         (70.7299, 92.2041),
     ]
     np.testing.assert_array_equal(face_template((112, 112)), wide)
-    np.testing.assert_array_equal(face_template([112, 96]), np.array(wide) - (8, 0))
+    np.testing.assert_array_equal(face_template((112, 96)), np.array(wide) - (8, 0))
 
 
 @pytest.mark.parametrize("size", [(112, 100), (96, 112), (224, 224)])
 def test_other_sizes_are_refused(size):
-    message = "image_size: expected 112x112 or 112x96, received {}x{}".format(*size)
-    for call in (
-        lambda: face_template(size),
-        lambda: align_face(drawn_face(), face_template((112, 112)), size),
-        lambda: centre_crop(drawn_face(), size),
-        lambda: FaceAligner(FaceDetector(), size),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+    with pytest.raises(ValueError, match="received {}x{}".format(*size)):
+        face_template(size)
+    with pytest.raises(ValueError, match="received {}x{}".format(*size)):
+        align_face(drawn_face(), face_template((112, 112)), size)
+    assert list(FaceOptions(image_size=size).problems())
 
 
 def test_an_aligned_face_stays():
     face = drawn_face()
-    np.testing.assert_array_equal(align_face(face, face_template((112, 112))), face)
+    np.testing.assert_array_equal(align_face(face, face_template((112, 112)), (112, 112)), face)
     np.testing.assert_array_equal(align_face(face, face_template((112, 112)), (112, 96)), face[:, 8:-8])
 
 
@@ -152,14 +151,14 @@ def test_a_moved_face_comes_back(angle, scale):
     there[:, 2] = 200 - there[:, :2] @ (55.5, 55.5)
     picture = cv2.warpAffine(face, there, (401, 401))
     points = moved(there, face_template((112, 112)))
-    assert difference(align_face(picture, points)[3:-3, 3:-3], face[3:-3, 3:-3]) < 0.7
+    assert difference(align_face(picture, points, (112, 112))[3:-3, 3:-3], face[3:-3, 3:-3]) < 0.7
     # A pixel whose place is misunderstood by half is seen.
-    assert difference(align_face(picture, points + scale / 2)[3:-3, 3:-3], face[3:-3, 3:-3]) > 1
+    assert difference(align_face(picture, points + scale / 2, (112, 112))[3:-3, 3:-3], face[3:-3, 3:-3]) > 1
 
 
 def test_outside_of_the_picture_it_is_black():
     white = np.full((112, 112, 3), 255, np.uint8)
-    face = align_face(white, face_template((112, 112)) - (30, 0))
+    face = align_face(white, face_template((112, 112)) - (30, 0), (112, 112))
     assert np.all(face[:, :30] == 0)
     assert np.all(face[:, 30:] == 255)
 
@@ -198,19 +197,19 @@ def test_the_chosen_face_is_cut_out(choice, number):
 
     class TwoFaces:
         def detect(self, received):
-            np.testing.assert_array_equal(received, picture)
+            np.testing.assert_array_equal(received, picture[..., ::-1])
             boxes = np.array([(0, 0, 112, 112), (134, 29, 226, 121)], float)
             return boxes, face_template((112, 112)) + offsets[:, None]
 
-    image, failure = FaceAligner(TwoFaces(), face=choice, quality=100).align(png(picture))
+    image, failure = aligner(TwoFaces(), face=choice, quality=100).align(png(picture))
     assert failure is None
     assert difference(decoded(image), faces[number]) < 3
 
 
 def test_quality():
+    detector = OneFace(face_template((112, 112)))
     sizes = [
-        len(FaceAligner(OneFace(face_template((112, 112))), quality=quality).align(png(drawn_face()))[0])
-        for quality in (1, 50, 95, 100)
+        len(aligner(detector, quality=quality).align(png(drawn_face()))[0]) for quality in (1, 50, 95, 100)
     ]
     assert sizes == sorted(set(sizes))
 
@@ -228,11 +227,13 @@ def test_quality():
 )
 def test_a_picture_without_a_face(detector):
     picture = drawn_face()
-    image, (kind, reason) = FaceAligner(detector).align(png(picture))
+    image, (kind, reason) = aligner(detector).align(png(picture))
     assert (image, kind) == (None, "no face")
     assert reason
 
-    image, failure = FaceAligner(detector, (112, 96), fallback="centre", quality=100).align(png(picture))
+    image, failure = aligner(detector, image_size=(112, 96), fallback="centre", quality=100).align(
+        png(picture)
+    )
     assert failure[0] == "centre crop"
     assert failure[1].partition(" for ")[0] == reason.partition(" for ")[0]  # the template is another
     assert difference(decoded(image), centre_crop(picture, (112, 96))) < 3
@@ -253,8 +254,8 @@ def test_a_picture_without_a_face(detector):
     ids=["empty", "text", "half a JPEG", "damaged JPEG", "half a PNG", "damaged PNG"],
 )
 def test_an_unreadable_picture(data, fallback):
-    aligner = FaceAligner(OneFace(face_template((112, 112))), fallback=fallback)
-    image, (kind, reason) = aligner.align(data)
+    detector = OneFace(face_template((112, 112)))
+    image, (kind, reason) = aligner(detector, fallback=fallback).align(data)
     assert (image, kind) == (None, "unreadable")
     assert reason.startswith("expected a ")
 
@@ -267,7 +268,7 @@ def test_other_kinds_of_png(mode):
         "alpha": np.dstack([face, np.full((112, 112), 7, np.uint8)]),
         "16 bits": face.astype(np.uint16) * 257,
     }[mode]
-    image, failure = FaceAligner(OneFace(face_template((112, 112))), quality=100).align(png(picture))
+    image, failure = aligner(OneFace(face_template((112, 112))), quality=100).align(png(picture))
     assert failure is None
     expected = np.repeat(face[..., :1], 3, axis=-1) if mode == "grey" else face
     assert difference(decoded(image), expected) < 3
@@ -277,23 +278,23 @@ def test_a_picture_that_is_too_large_to_decode():
     data = bytearray(png(drawn_face()))
     data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # width and height, of an IHDR with its CRC
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    image, (kind, reason) = FaceAligner(FaceDetector()).align(bytes(data))
+    image, (kind, reason) = aligner(FaceDetector()).align(bytes(data))
     assert (image, kind) == (None, "unreadable")
     assert "CV_IO_MAX_IMAGE_PIXELS" in reason
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ({"face": "largest"}, "face: expected central or biggest, received largest"),
-        ({"fallback": "center"}, "fallback: expected none or centre, received center"),
-        ({"quality": 0}, "quality: expected 1 to 100, received 0"),
-        ({"quality": 101}, "quality: expected 1 to 100, received 101"),
-    ],
-)
-def test_options_out_of_range(option, message):
-    with pytest.raises(ValueError, match=message):
-        FaceAligner(FaceDetector(), **option)
+def test_a_photograph_is_turned_upright():
+    """The detector sees the picture as a person does, who turns it as its EXIF orientation says."""
+    image = encoded_image(0, 200, 160)
+
+    class Detector:
+        def detect(self, received):
+            self.received = received
+            return np.empty((0, 4)), np.empty((0, 5, 2))
+
+    detector = Detector()
+    aligner(detector).align(with_orientation(image))
+    np.testing.assert_array_equal(detector.received, np.rot90(decoded(image)[..., ::-1], -1))
 
 
 def test_detector_finds_a_drawn_face():
@@ -319,7 +320,7 @@ def test_detector_without_a_face():
 def test_how_the_package_is_used():
     class Package:
         def detect_faces(self, picture):
-            assert picture[0, 0].tolist() == [3, 2, 1]  # RGB
+            assert picture[0, 0].tolist() == [1, 2, 3]  # RGB
             points = {"nose": (5, 6), "left_eye": (1, 2), "mouth_right": (9, 10), "mouth_left": (7, 8)}
             return [
                 {"box": [10, 20, 30, 40], "confidence": 0.9, "keypoints": {"right_eye": (3, 4), **points}}
@@ -338,8 +339,6 @@ def test_min_face_size():
     picture[40:152, 100:212] = drawn_face(4)
     assert len(FaceDetector(12).detect(picture)[0]) == 1
     assert len(FaceDetector(150).detect(picture)[0]) == 0
-    with pytest.raises(ValueError, match="min_face_size: expected at least 12, received 11"):
-        FaceDetector(11)
 
 
 def test_the_detector_names_its_version():

@@ -9,8 +9,8 @@ from dataset.config import read_config
 from dataset.pairs.image_pairs import read_image_pairs, read_pairs
 from dataset.records.recordio import RecordReader, unpack_image
 from dataset.sources.insightface_rec import InsightFaceRec
+from dataset.synthetic import FaceSetOptions, draw_frame, draw_identity, draw_image, write_set
 from dataset.synthetic.__main__ import main
-from dataset.synthetic.draw_set import draw_frame, draw_identity, draw_image, write_set
 from dataset.synthetic.parameters import Capture, Face
 
 SMALL = {"identities": 5, "images": 4, "held_out": 4, "pairs": 20, "videos": 3, "frames": 3, "seed": 3}
@@ -19,7 +19,7 @@ SMALL = {"identities": 5, "images": 4, "held_out": 4, "pairs": 20, "videos": 3, 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory):
     out = tmp_path_factory.mktemp("synthetic") / "set"
-    write_set(out, **SMALL, workers=2)
+    write_set(FaceSetOptions(out=out, **SMALL, workers=2))
     return out
 
 
@@ -28,7 +28,7 @@ def contents(folder):
 
 
 def test_the_set_does_not_depend_on_the_number_of_workers(small_set, tmp_path):
-    write_set(tmp_path / "set", **SMALL, workers=1)
+    write_set(FaceSetOptions(out=tmp_path / "set", **SMALL, workers=1))
     assert contents(tmp_path / "set") == contents(small_set)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
@@ -178,33 +178,35 @@ def test_another_set_is_not_overwritten(small_set, flags):
 def test_other_files_are_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="received other content"):
-        write_set(tmp_path)
+        write_set(FaceSetOptions(out=tmp_path))
     assert contents(tmp_path) == {"notes.txt": b"mine"}
 
 
 def test_nothing_is_left_of_a_set_that_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "dataset.synthetic.draw_set.write_config", lambda path: path.joinpath("none").write_text("")
+        "dataset.synthetic.face_set.write_config", lambda path: path.joinpath("none").write_text("")
     )
     with pytest.raises(OSError):
-        write_set(tmp_path / "set", **SMALL, workers=1)
+        write_set(FaceSetOptions(out=tmp_path / "set", **SMALL, workers=1))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"identities": 1}, "identities: expected at least 2, received 1"),
-        ({"frames": 0}, "frames: expected at least 1, received 0"),
-        ({"pairs": 30}, "pairs: expected a multiple of 20, received 30"),
+        ({"identities": 1}, "--identities: expected at least 2, received 1"),
+        ({"frames": 0}, "--frames: expected at least 1, received 0"),
+        ({"pairs": 30}, "--pairs: expected a multiple of 20, received 30"),
         ({"held_out": 3}, "received 3 identities with 3 videos, which make 9"),
-        ({"workers": 0}, "workers: expected at least 1, received 0"),
-        ({"seed": -1}, "seed: expected at least 0, received -1"),
+        ({"workers": 0}, "--workers: expected at least 1, received 0"),
+        ({"seed": -1}, "--seed: expected at least 0, received -1"),
     ],
 )
-def test_options_out_of_range(tmp_path, option, message):
-    with pytest.raises(ValueError, match=message):
-        write_set(tmp_path / "set", **{**SMALL, **option})
+def test_options_out_of_range(tmp_path, option, message, capsys):
+    flags = [f"--{name}={value}" for name, value in {**SMALL, **option}.items()]
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "set"), *flags])
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs
-from dataset.synthetic.draw_set import draw_frame
-from dataset.synthetic.files import write_videos
+from dataset.synthetic import draw_frame, write_videos
 from eval import test_ytf
 from eval.embedding.engines import Engine
 from eval.embedding.feature_store import FeatureStore

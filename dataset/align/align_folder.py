@@ -1,0 +1,217 @@
+"""Aligns all pictures of a folder in several processes, and resumes after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import cv2
+from tqdm import tqdm
+
+from common.files import FileLock, write_file, write_json
+from common.processes import exit_with_parent, hold_interrupts
+from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, FaceAligner
+from dataset.align.detector import FaceDetector
+from dataset.align.options import AlignOptions
+from dataset.images import SUFFIXES
+from dataset.pairs.image_folders import natural_key
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_NAME = "align.json"
+FAILURES_NAME = "align_failures.txt"
+
+_LOCK_NAME = ".align.lock"
+_VERSION = 1  # increase it when the same options no longer give the same images
+_CHUNK = 8  # pictures that a worker takes at once; Ctrl-C waits for them
+
+
+def align_folder(options: AlignOptions, detector: FaceDetector | None = None) -> dict[str, int]:
+    """Aligns the pictures below `options.src` that earlier calls have not aligned or listed as failures.
+
+    Hidden files and folders are ignored, and links to folders are not followed. To try a picture again,
+    delete its line from the list of failures.
+
+    Args:
+        options: what to align and how.
+        detector: `FaceDetector`, or another picklable object with `name` and `detect`. Defaults to
+            `FaceDetector(options.faces.min_face_size)`.
+
+    Returns:
+        dict from `"aligned"`, `"no face"`, `"centre crop"` and `"unreadable"` to the number of pictures,
+        earlier calls included.
+
+    Raises:
+        ValueError: there are no pictures, two would get the same name, or `dst` was made with other options.
+        OSError: `src` does not exist, another process works in `dst`, the disk is full, or a worker was
+            killed. Finished faces are kept.
+    """
+    detector = detector or FaceDetector(options.faces.min_face_size)
+    src, dst = options.src.resolve(), options.dst.resolve()
+    if src.is_relative_to(dst) or dst.is_relative_to(src):
+        raise ValueError(f"expected two folders, neither of them inside the other, received {src} and {dst}")
+    outputs = _find_pictures(src)
+    faces = dataclasses.asdict(options.faces) | {"image_size": list(options.faces.image_size)}
+    dst.mkdir(parents=True, exist_ok=True)
+    _check_settings(dst, {"version": _VERSION, "src": str(src), **faces, "detector": detector.name})
+    with FileLock(dst / _LOCK_NAME) as lock:
+        lock.acquire()
+        finished, failures = _finished_outputs(dst), _read_failures(dst)
+        _write_failures(dst, failures)  # a kill may have left half a line
+        failed = {source for source, (kind, _) in failures.items() if kind != CENTRE_CROP}
+        jobs = [
+            (source, output)
+            for source, output in outputs.items()
+            if output not in finished and source not in failed
+        ]
+        logger.info("%s: %d pictures, %d of them to be aligned", src, len(outputs), len(jobs))
+        align_picture = functools.partial(_align_picture, FaceAligner(detector, options.faces), src, dst)
+        num_done = len(outputs) - len(jobs)
+        with tqdm(total=len(outputs), initial=num_done, unit=" images", disable=None) as progress:
+            _run_jobs(align_picture, jobs, options.workers or os.cpu_count() or 1, progress)
+        failures = {source: failure for source, failure in _read_failures(dst).items() if source in outputs}
+        _write_failures(dst, failures)
+    kinds = [kind for kind, _ in failures.values()]
+    counts = {kind: kinds.count(kind) for kind in (NO_FACE, CENTRE_CROP, UNREADABLE)}
+    return {"aligned": len(outputs) - len(failures), **counts}
+
+
+def _find_pictures(src):
+    """Returns a dict from the path of a picture below `src` to the path of its face below `dst`."""
+    if not src.is_dir():
+        raise FileNotFoundError(f"src: expected a folder, received {src}")
+    sources = {}
+    for source in _files(src):
+        if not source.lower().endswith(SUFFIXES):
+            continue
+        if "\t" in source or "\n" in source:
+            raise ValueError(f"{src}: expected names without tabs and line breaks, received {source!r}")
+        output = f"{source.rpartition('.')[0]}.jpg"
+        first = sources.setdefault(output, source)
+        if first != source:
+            raise ValueError(
+                f"{src}: expected pictures that differ in more than their suffix, "
+                f"received {first} and {source}, which would both become {output}"
+            )
+    if not sources:
+        raise ValueError(f"{src}: expected {', '.join(SUFFIXES)} pictures, received none")
+    return {source: output for output, source in sources.items()}
+
+
+def _finished_outputs(dst):
+    """Returns the finished faces. Removes temporary files of a killed run."""
+    finished = set()
+    for path in _files(dst):
+        if path.endswith(".tmp"):
+            (dst / path).unlink()
+        else:
+            finished.add(path)
+    return finished
+
+
+def _files(folder):
+    """Yields the relative paths of all files that are not hidden, in natural order."""
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
+        parent = Path(parent).relative_to(folder)
+        for name in sorted(names, key=natural_key):
+            if not name.startswith("."):
+                yield (parent / name).as_posix()
+
+
+def _raise(error):
+    raise error
+
+
+def _check_settings(dst, settings):
+    """Writes the settings into a new folder. Raises an error if an old folder has others."""
+    path = dst / SETTINGS_NAME
+    if not path.is_file():
+        if any(not other.match(f"{SETTINGS_NAME}*.tmp") for other in dst.iterdir()):
+            raise ValueError(f"{dst}: expected an empty folder or aligned faces, received other files")
+        write_json(path, settings)
+        return
+    try:
+        made_with = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: expected the options of these faces, received {error}") from None
+    for name, value in settings.items():
+        if made_with.get(name) != value:
+            raise ValueError(
+                f"{path}: these faces were made with {name} {made_with.get(name)}, received {value}. "
+                "Give another --dst."
+            )
+
+
+def _read_failures(dst):
+    """Returns a dict from the path of a picture to `(kind, reason)`. Incomplete lines are ignored."""
+    path = dst / FAILURES_NAME
+    text = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
+    rows = [line.split("\t") for line in text.split("\n")[:-1]]
+    return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
+
+
+def _write_failures(dst, failures):
+    lines = (f"{source}\t{kind}\t{reason}\n" for source, (kind, reason) in sorted(failures.items()))
+    write_file(dst / FAILURES_NAME, "".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def _align_picture(aligner, src, dst, job):
+    """Writes the face of one picture, or a line in the list of failures, or both: the line first."""
+    source, output = job
+    try:
+        image, failure = aligner.align((src / source).read_bytes())
+    except OSError as error:
+        image, failure = None, (UNREADABLE, str(error))
+    if failure is not None:
+        kind, reason = failure
+        line = f"{source}\t{kind}\t{' '.join(reason.split())}\n"
+        # Each line is one write to the end of the file, so lines of several processes do not mix.
+        with (dst / FAILURES_NAME).open("ab", buffering=0) as file:
+            file.write(line.encode("utf-8", "surrogateescape"))
+            os.fsync(file.fileno())
+    if image is not None:
+        write_file(dst / output, image)
+
+
+def _run_jobs(do_job, jobs, num_workers, progress):
+    """Does the jobs in several processes. Each worker keeps its own copy of `do_job`."""
+    num_workers = min(num_workers, -(-len(jobs) // _CHUNK))
+    if num_workers <= 1:
+        for job in jobs:
+            do_job(job)
+            progress.update()
+        return
+    # Forked processes would share the state of OpenCV's threads.
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker, (do_job,))
+    try:
+        with hold_interrupts():  # starts the workers
+            done = pool.map(_do_job, jobs, chunksize=_CHUNK)
+        for _ in done:
+            progress.update()
+    except BrokenProcessPool:
+        raise OSError("a worker was killed (out of memory?). Run the same command again to resume.") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_job: Any = None  # one per process, set by `_start_worker`
+
+
+def _start_worker(do_job):
+    global _worker_job
+    exit_with_parent()
+    cv2.setNumThreads(1)
+    _worker_job = do_job
+
+
+def _do_job(job):
+    _worker_job(job)

@@ -1,0 +1,138 @@
+"""Writes a complete set of drawn faces, for training, validation and testing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from common.files import atomic_folder
+from common.options import option
+from dataset.synthetic.files import (
+    NUM_FOLDS,
+    write_config,
+    write_pairs,
+    write_sheet,
+    write_source,
+    write_videos,
+)
+from dataset.synthetic.images import PLAN_STREAM, draw_frame, draw_image
+
+logger = logging.getLogger(__name__)
+
+_PARAMETERS_NAME = "synthetic.json"
+_DRAWING = 1  # increase it when the same parameters no longer give the same images
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceSetOptions:
+    """Size and place of a set of drawn faces."""
+
+    out: Path = option(type=Path, metavar="DIR", help="folder to create")
+    identities: int = option(200, "identities to train on", type=int, metavar="N", minimum=2)
+    images: int = option(24, "most images per identity to train on", type=int, metavar="N", minimum=1)
+    held_out: int = option(60, "identities of pairs and videos", type=int, metavar="N", minimum=2)
+    pairs: int = option(
+        600, "pairs of images, a multiple of 20: half genuine, in ten folds", type=int, metavar="N", minimum=1
+    )
+    videos: int = option(3, "videos per identity held out", type=int, metavar="N", minimum=2)
+    frames: int = option(6, "frames per video", type=int, metavar="N", minimum=1)
+    seed: int = option(0, "another seed draws other people", type=int, minimum=0)
+    workers: int | None = option(
+        None,
+        "number of processes, which does not affect the images (default: one per core)",
+        type=int,
+        metavar="N",
+        minimum=1,
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yields a sentence for each value out of range."""
+        if self.pairs % (2 * NUM_FOLDS):
+            yield f"--pairs: expected a multiple of {2 * NUM_FOLDS}, received {self.pairs}."
+        num_genuine = self.held_out * self.videos * (self.videos - 1) // 2
+        if num_genuine < NUM_FOLDS:
+            yield (
+                f"--held_out, --videos: expected {NUM_FOLDS} pairs of videos of one identity, one per split, "
+                f"received {self.held_out} identities with {self.videos} videos, which make {num_genuine}."
+            )
+
+
+def write_set(options: FaceSetOptions) -> None:
+    """Writes the whole set. An existing set with the same parameters is left as it is.
+
+    A third of the identities to train on become the source `vgg`, with `images` images each. The others
+    become `ms1m`, with half to all of that number.
+
+    Raises:
+        ValueError: the folder has other content.
+    """
+    out = options.out.resolve()
+    sizes = dataclasses.asdict(options)
+    del sizes["out"], sizes["workers"]
+    parameters = json.dumps({"drawing": _DRAWING, **sizes}, indent=2)
+    if _exists(out, parameters):
+        logger.info("%s: is there already, with the same parameters", out)
+        return
+    with atomic_folder(out) as partial:
+        _write_content(partial, options)
+        (partial / _PARAMETERS_NAME).write_text(parameters)
+    logger.info("%s: complete; %s shows some of the faces", out, out / "faces.png")
+
+
+def _exists(out, parameters):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    marker = out / _PARAMETERS_NAME
+    if not marker.is_file() or marker.read_text() != parameters:
+        raise ValueError(
+            f"{out}: expected no such folder, or a set of the same parameters, received other content"
+        )
+    return True
+
+
+def _write_content(folder, options):
+    rng = np.random.default_rng((options.seed, PLAN_STREAM))
+    num_vgg = max(1, options.identities // 3)
+    trained = range(options.identities)
+    tested = range(options.identities, options.identities + options.held_out)
+    with _drawing_processes(options.workers or os.cpu_count() or 1) as draw:
+        draw_images = functools.partial(draw, functools.partial(draw_image, options.seed))
+        draw_frames = functools.partial(draw, functools.partial(draw_frame, options.seed))
+        write_source(folder / "vgg", draw_images, trained[:num_vgg], [options.images] * num_vgg)
+        least, num_ms1m = (options.images + 1) // 2, options.identities - num_vgg
+        sizes = rng.integers(least, options.images + 1, num_ms1m).tolist()
+        write_source(folder / "ms1m", draw_images, trained[num_vgg:], sizes)
+        write_pairs(folder, draw_images, tested, options.pairs, rng)
+        write_videos(folder / "ytf", draw_frames, tested, options.videos, options.frames, rng)
+        write_sheet(folder / "faces.png", draw_images, trained, options.images)
+    write_config(folder / "config.ini")
+
+
+@contextlib.contextmanager
+def _drawing_processes(num_workers):
+    """A function like `map` that draws in several processes and shows its progress."""
+    with contextlib.ExitStack() as stack:
+        run = map
+        if num_workers > 1:
+            # Forked processes would share the state of OpenCV's threads.
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(num_workers, context, cv2.setNumThreads, (1,))
+            run = functools.partial(stack.enter_context(pool).map, chunksize=16)
+
+        def draw(draw_one, jobs, name):
+            images = run(draw_one, *zip(*jobs, strict=True))
+            return tqdm(images, desc=name, total=len(jobs), unit=" images", disable=None)
+
+        yield draw
