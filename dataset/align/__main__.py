@@ -12,8 +12,8 @@ import logging
 from collections.abc import Sequence
 
 from common.options import parse_options
-from dataset.align.align_folder import FAILURES_NAME, align_folder
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE
+from dataset.align.folder import FAILURES_NAME, align_folder
 from dataset.align.options import AlignOptions
 
 logger = logging.getLogger(__name__)

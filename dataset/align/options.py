@@ -9,9 +9,6 @@ from pathlib import Path
 from common.options import option
 
 IMAGE_SIZES = ((112, 112), (112, 96))
-FACES = ("central", "biggest")
-FALLBACKS = ("none", "centre")
-MIN_FACE_SIZE = 12  # input size of the detector's first net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,50 +16,39 @@ class FaceOptions:
     """Aligned faces."""
 
     image_size: tuple[int, int] = option(
-        (112, 112), "size of the aligned faces: 112 112 or 112 96", type=int, nargs=2, metavar=("H", "W")
+        (112, 112), "size of the aligned faces: 112 112 or 112 96", nargs=2, metavar=("H", "W")
     )
     face: str = option(
         "central",
         "face to take from a picture with several: nearest to the centre, as in LFW and YouTube Faces, where "
         "larger ones may belong to someone else; or with the largest box",
-        choices=FACES,
+        choices=("central", "biggest"),
     )
     fallback: str = option(
         "none",
         "for pictures without a detected face: leave them out, or take their centre, which suits pictures "
         "that were cropped to a detector's box",
-        choices=FALLBACKS,
+        choices=("none", "centre"),
     )
-    quality: int = option(95, "JPEG quality, up to 100", type=int, minimum=1)
+    quality: int = option(95, "JPEG quality", minimum=1, maximum=100)
+    # The detector's first net sees 12 pixels.
     min_face_size: int = option(
-        20,
-        "smallest face to detect; half the size takes four times as long in the first net",
-        type=int,
-        metavar="PIXELS",
-        minimum=MIN_FACE_SIZE,
+        20, "smallest face to detect, in pixels; half the size takes four times as long", minimum=12
     )
 
     def problems(self) -> Iterator[str]:
         """Yields a sentence for each value out of range."""
         if self.image_size not in IMAGE_SIZES:
-            yield "--image_size: expected 112 112 or 112 96, received {} {}.".format(*self.image_size)
-        if self.quality > 100:
-            yield f"--quality: expected at most 100, received {self.quality}."
+            yield "--image_size is {} {}. Give 112 112 or 112 96.".format(*self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignOptions:
     """Pictures to align and where the faces go."""
 
-    src: Path = option(type=Path, metavar="DIR", help="folder of .jpg, .jpeg and .png pictures, at any depth")
-    dst: Path = option(
-        type=Path, metavar="DIR", help="folder for the faces: a new one, or one made with the same options"
-    )
+    src: Path = option(help="folder of .jpg, .jpeg and .png pictures, at any depth")
+    dst: Path = option(help="folder for the faces: a new one, or one made with the same options")
     faces: FaceOptions = FaceOptions()
     workers: int | None = option(
-        None,
-        "number of processes, which does not affect the faces (default: one per core)",
-        type=int,
-        metavar="N",
-        minimum=1,
+        None, "number of processes, which does not affect the faces (default: one per core)", minimum=1
     )

@@ -9,22 +9,20 @@ from pathlib import Path
 from common.options import option
 from dataset.pairs.pair_files import PAIR_SUFFIXES
 
-FRAMES = ("first", "middle", "random")
-
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Where a command writes."""
 
-    out: Path = option(type=Path, metavar="FILE", help="file to write")
-    overwrite: bool = option(False, "replace an existing file", action="store_true")
+    out: Path = option(help="file to write")
+    overwrite: bool = option(False, "replace an existing file")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePairOptions(OutputOptions):
     """Where a command writes pairs of images."""
 
-    out: Path = option(type=Path, metavar="FILE", help="file to write: .bin, .np or .txt")
+    out: Path = option(help="file to write: .bin, .np or .txt")
 
     def problems(self) -> Iterator[str]:
         """Yields a sentence for each value out of range."""
@@ -37,56 +35,42 @@ class PublishedPairOptions(ImagePairOptions):
     """Published pairs, whose files a config can name."""
 
     config: str = option("./config.ini", "paths that are not given come from this file")
-    allow_missing: bool = option(
-        False, "leave out pairs whose images or frames are missing", action="store_true"
-    )
+    allow_missing: bool = option(False, "leave out pairs whose images or frames are missing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LfwOptions(PublishedPairOptions):
     """Writes the official pairs of LFW, or other pairs in the format of its pairs.txt."""
 
-    images: Path | None = option(
-        None, "folder of Name/Name_0001.jpg, .jpeg or .png (default: [lfw] prefix)", type=Path, metavar="DIR"
-    )
-    pairs: Path | None = option(
-        None, "the official pairs.txt (default: [lfw] pairs)", type=Path, metavar="FILE"
-    )
+    images: Path | None = option(None, "folder of Name/Name_0001.jpg, .jpeg or .png (default: [lfw] prefix)")
+    pairs: Path | None = option(None, "the official pairs.txt (default: [lfw] pairs)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class YtfOptions(PublishedPairOptions):
     """Writes pairs of frames, one frame of each video of the official pairs of YouTube Faces."""
 
-    prefix: Path | None = option(
-        None, "folder of Name/number/frame.jpg (default: [ytf] prefix)", type=Path, metavar="DIR"
-    )
-    splits: Path | None = option(
-        None, "splits_corrected.txt (default: [ytf] splits)", type=Path, metavar="FILE"
-    )
-    frame: str = option("first", "frame of each video", choices=FRAMES)
-    seed: int = option(0, "seed of random frames", type=int)
+    prefix: Path | None = option(None, "folder of Name/number/frame.jpg (default: [ytf] prefix)")
+    splits: Path | None = option(None, "splits_corrected.txt (default: [ytf] splits)")
+    frame: str = option("first", "frame of each video", choices=("first", "middle", "random"))
+    seed: int = option(0, "seed of random frames")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesOptions(ImagePairOptions):
     """Writes pairs of your own images."""
 
-    root: Path = option(type=Path, metavar="DIR", help="folder of identity/image.jpg")
-    folds: int = option(10, "number of folds; the evaluation uses ten", type=int, metavar="N", minimum=2)
-    pairs_per_fold: int = option(
-        300, "most genuine pairs per fold, and most impostor pairs", type=int, metavar="N", minimum=1
-    )
-    seed: int = option(0, "another seed draws other pairs", type=int, minimum=0)
+    root: Path = option(help="folder of identity/image.jpg")
+    folds: int = option(10, "number of folds; the evaluation uses ten", minimum=2)
+    pairs_per_fold: int = option(300, "most genuine pairs per fold, and most impostor pairs", minimum=1)
+    seed: int = option(0, "another seed draws other pairs", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideosOptions(OutputOptions):
     """Writes splits of your own videos."""
 
-    root: Path = option(type=Path, metavar="DIR", help="folder of identity/video/frame.jpg")
-    splits: int = option(10, "number of splits", type=int, metavar="N", minimum=2)
-    pairs_per_split: int = option(
-        250, "most genuine pairs per split, and most impostor pairs", type=int, metavar="N", minimum=1
-    )
-    seed: int = option(0, "another seed draws other pairs", type=int, minimum=0)
+    root: Path = option(help="folder of identity/video/frame.jpg")
+    splits: int = option(10, "number of splits", minimum=2)
+    pairs_per_split: int = option(250, "most genuine pairs per split, and most impostor pairs", minimum=1)
+    seed: int = option(0, "another seed draws other pairs", minimum=0)

@@ -39,28 +39,22 @@ _DRAWING = 1  # increase it when the same parameters no longer give the same ima
 class FaceSetOptions:
     """Size and place of a set of drawn faces."""
 
-    out: Path = option(type=Path, metavar="DIR", help="folder to create")
-    identities: int = option(200, "identities to train on", type=int, metavar="N", minimum=2)
-    images: int = option(24, "most images per identity to train on", type=int, metavar="N", minimum=1)
-    held_out: int = option(60, "identities of pairs and videos", type=int, metavar="N", minimum=2)
-    pairs: int = option(
-        600, "pairs of images, a multiple of 20: half genuine, in ten folds", type=int, metavar="N", minimum=1
-    )
-    videos: int = option(3, "videos per identity held out", type=int, metavar="N", minimum=2)
-    frames: int = option(6, "frames per video", type=int, metavar="N", minimum=1)
-    seed: int = option(0, "another seed draws other people", type=int, minimum=0)
+    out: Path = option(help="folder to create")
+    identities: int = option(200, "identities to train on", minimum=2)
+    images: int = option(24, "most images per identity to train on", minimum=1)
+    held_out: int = option(60, "identities of pairs and videos", minimum=2)
+    pairs: int = option(600, "pairs of images, a multiple of 20: half genuine, in ten folds", minimum=1)
+    videos: int = option(3, "videos per identity held out", minimum=2)
+    frames: int = option(6, "frames per video", minimum=1)
+    seed: int = option(0, "another seed draws other people", minimum=0)
     workers: int | None = option(
-        None,
-        "number of processes, which does not affect the images (default: one per core)",
-        type=int,
-        metavar="N",
-        minimum=1,
+        None, "number of processes, which does not affect the images (default: one per core)", minimum=1
     )
 
     def problems(self) -> Iterator[str]:
         """Yields a sentence for each value out of range."""
         if self.pairs % (2 * NUM_FOLDS):
-            yield f"--pairs: expected a multiple of {2 * NUM_FOLDS}, received {self.pairs}."
+            yield f"--pairs is {self.pairs}. Give a multiple of {2 * NUM_FOLDS}."
         num_genuine = self.held_out * self.videos * (self.videos - 1) // 2
         if num_genuine < NUM_FOLDS:
             yield (

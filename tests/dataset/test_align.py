@@ -14,9 +14,9 @@ import pytest
 from common.files import write_file
 from dataset.align import AlignOptions, FaceOptions, align_folder, face_template
 from dataset.align.__main__ import main
-from dataset.align.align_folder import FAILURES_NAME, SETTINGS_NAME
 from dataset.align.alignment import FaceAligner, centre_crop
 from dataset.align.detector import FaceDetector
+from dataset.align.folder import FAILURES_NAME, SETTINGS_NAME
 from dataset.images import decode_picture
 from dataset.synthetic import draw_image
 
@@ -350,7 +350,9 @@ def test_options_out_of_range(src, tmp_path, flags, capsys):
     with pytest.raises(SystemExit) as error:
         main(["--src", str(src), "--dst", str(tmp_path / "dst"), *flags])
     assert error.value.code == 2
-    assert f"{flags[0]}: " in capsys.readouterr().err
+    assert f"error: {flags[0]} is" in capsys.readouterr().err.replace("argument ", "").replace(
+        ": invalid", " is"
+    )
     assert not (tmp_path / "dst").exists()
 
 
@@ -384,7 +386,7 @@ def test_no_space_left(src, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(
-        "dataset.align.align_folder.write_file",
+        "dataset.align.folder.write_file",
         lambda path, content: full(path) if path.suffix == ".jpg" else write_file(path, content),
     )
     with pytest.raises(OSError, match="No space left"):

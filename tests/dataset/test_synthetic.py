@@ -194,12 +194,12 @@ def test_nothing_is_left_of_a_set_that_failed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"identities": 1}, "--identities: expected at least 2, received 1"),
-        ({"frames": 0}, "--frames: expected at least 1, received 0"),
-        ({"pairs": 30}, "--pairs: expected a multiple of 20, received 30"),
+        ({"identities": 1}, "--identities is 1"),
+        ({"frames": 0}, "--frames is 0"),
+        ({"pairs": 30}, "--pairs is 30"),
         ({"held_out": 3}, "received 3 identities with 3 videos, which make 9"),
-        ({"workers": 0}, "--workers: expected at least 1, received 0"),
-        ({"seed": -1}, "--seed: expected at least 0, received -1"),
+        ({"workers": 0}, "--workers is 0"),
+        ({"seed": -1}, "--seed is -1"),
     ],
 )
 def test_options_out_of_range(tmp_path, option, message, capsys):
