@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from common.files import readable_size
 from losses.build import build_loss
 from losses.centre_layer import CentreLayer
 from nets.importers.tf1_weights import checkpoint_prefix, load_tf1_checkpoint
@@ -48,7 +49,7 @@ def build_centre_head(options: CentreTrainingOptions, session: Session, num_iden
             free,
             num_replicas if options.centres.shard_centres else 1,
         )
-        available = "unknown" if free is None else f"{free / 1e9:.1f} GB"
+        available = "unknown" if free is None else readable_size(free)
         logger.info("%d centres need %s on each device; free: %s", head.num_centres, need, available)
         head.build(session.backbone.output_shape)
     if options.centres.shard_centres:
