@@ -38,11 +38,9 @@ FAITHFUL = {
 class LfwOptions:
     """Data, model and protocol."""
 
-    data: tuple[Path, ...] = option(help="lfw.np, or .bin files of InsightFace", nargs="+", type=Path)
-    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format", type=Path)
-    faithful: bool = option(
-        False, "set the flags marked (row N of docs/fidelity.md) as in the original", action="store_true"
-    )
+    data: tuple[Path, ...] = option(help="lfw.np, or .bin files of InsightFace", nargs="+")
+    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
+    faithful: bool = option(False, "set the flags marked (row N of docs/fidelity.md) as in the original")
     protocol: str = option(
         "folds",
         "insightface: with --flip, squared L2 distance, a sweep of thresholds, VAL at FAR 0.001",
@@ -57,10 +55,10 @@ class LfwOptions:
     )
     folds: str = option("even", "how pairs are divided, in order, into folds (row 19)", choices=tuple(_FOLDS))
     order: str = option("rgb", "order of the channels in a .np file (row 24)", choices=NPDATA_ORDERS)
-    flip: bool = option(False, "add the embedding of each image's mirror image (row 31)", action="store_true")
-    batch_size: int = option(64, "images at a time", metavar="N", type=int, minimum=1)
+    flip: bool = option(False, "add the embedding of each image's mirror image (row 31)")
+    batch_size: int = option(64, "images at a time", minimum=1)
     name: str | None = option(None, "name of the set in the printed line (default: the file's name)")
-    output: Path | None = option(None, "also write the scores to this JSON file", metavar="FILE", type=Path)
+    output: Path | None = option(None, "also write the scores to this JSON file", metavar="FILE")
     engine: EngineOptions
 
     def problems(self) -> Iterator[str]:

@@ -45,15 +45,15 @@ class DataOptions:
     Section [ytf] of the config file gives the paths that are not given as flags.
     """
 
-    config: Path = option(Path("./config.ini"), "config file", metavar="FILE", type=Path)
-    splits: Path | None = option(None, "splits.txt or splits_corrected.txt", metavar="FILE", type=Path)
-    prefix: Path | None = option(None, "folder of Name/number/*.jpg", metavar="DIR", type=Path)
-    ytf_error: Path | None = option(None, "list of videos with wrong identities", metavar="FILE", type=Path)
+    config: Path = option(Path("./config.ini"), "config file", metavar="FILE")
+    splits: Path | None = option(None, "splits.txt or splits_corrected.txt", metavar="FILE")
+    prefix: Path | None = option(None, "folder of Name/number/*.jpg", metavar="DIR")
+    ytf_error: Path | None = option(None, "list of videos with wrong identities", metavar="FILE")
     allow_missing: bool = option(
         False, "score what is there if frames are missing (row 22)", action=argparse.BooleanOptionalAction
     )
     crop: tuple[int, int] | None = option(
-        None, "crop larger frames to their centre", nargs=2, metavar=("H", "W"), type=int
+        None, "crop larger frames to their centre", nargs=2, metavar=("H", "W")
     )
 
     def completed(self) -> Self:
@@ -73,10 +73,10 @@ class DataOptions:
 class FeatureOptions:
     """Features."""
 
-    batch_size: int = option(128, "frames at a time", metavar="N", type=int, minimum=1)
-    flip: bool = option(False, "add the embedding of each frame's mirror image (row 31)", action="store_true")
+    batch_size: int = option(128, "frames at a time", minimum=1)
+    flip: bool = option(False, "add the embedding of each frame's mirror image (row 31)")
     folder: Path = option(
-        Path("output/features"), "folder that keeps them", flags=("--features",), metavar="DIR", type=Path
+        Path("output/features"), "folder that keeps them", flags=("--features",), metavar="DIR"
     )
 
 
@@ -84,12 +84,10 @@ class FeatureOptions:
 class YtfOptions:
     """All flags of the program."""
 
-    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format", type=Path)
-    faithful: bool = option(
-        False, "set the flags marked (row N of docs/fidelity.md) as in the original", action="store_true"
-    )
+    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
+    faithful: bool = option(False, "set the flags marked (row N of docs/fidelity.md) as in the original")
     output: Path | None = option(
-        None, "folder of scores, pictures and report (default: output/ytf/MODEL)", metavar="DIR", type=Path
+        None, "folder of scores, pictures and report (default: output/ytf/MODEL)", metavar="DIR"
     )
     data: DataOptions
     engine: EngineOptions

@@ -28,13 +28,11 @@ _EXPORTERS = {".keras": "export.keras_file"}
 class ExportOptions:
     """Model and output."""
 
-    model_path: Path = option(help="training checkpoint, or a net in any other format", type=Path)
+    model_path: Path = option(help="training checkpoint, or a net in any other format")
     out: Path = option(
-        help=f"folder of the SavedModel to write, or a file that ends in {' or '.join(_EXPORTERS)}", type=Path
+        help=f"folder of the SavedModel to write, or a file that ends in {' or '.join(_EXPORTERS)}"
     )
-    face_size: tuple[int, int] = option(
-        (112, 112), "size of the faces", nargs=2, metavar=("H", "W"), type=int
-    )
+    face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
 
 
 def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int] = (112, 112)) -> None:
