@@ -138,7 +138,7 @@ def measure(args):
             train_centre.main(_flags(Path(folder), args))
         if not taken or len(taken[0].ours) < args.rounds:
             raise RuntimeError("train_centre ended before it was measured; its log says why")
-        return taken[0], input_speed(taken[0].batches, 0, args.batch_size)
+        return taken[0], input_speed(taken[0].batches.start_at(0), args.batch_size)
 
 
 def _flags(folder, args):

@@ -189,7 +189,7 @@ def test_ctrl_c_in_the_program(data):
             break
     printed += process.stderr.readlines()
     assert process.wait() == 130
-    assert "the same command goes on from there" in "".join(printed)
+    assert "Run the same command again to resume." in "".join(printed)
     assert not any("Traceback" in line for line in printed)
     stopped = newest_checkpoint(data / "ckpt")[1]["step"]
     assert stopped >= 3

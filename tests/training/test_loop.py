@@ -78,7 +78,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, caplog):
     assert loop.run() == 128 + number
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert trainer.step == 5  # the step at hand is finished
-    assert "saved step 5" in caplog.text and "the same command goes on from there" in caplog.text
+    assert "Saved step 5 to" in caplog.text and "Run the same command again to resume." in caplog.text
     assert not (tmp_path / "broken" / "models").exists()
 
     loop, resumed = make_loop(tmp_path / "broken", max_steps=7)

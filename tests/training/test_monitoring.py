@@ -230,7 +230,7 @@ def test_time_limit(tmp_path, caplog, monkeypatch):
     loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=batches, monitor=monitor)
     assert loop.run() == 0
     assert trainer.step == 3
-    assert "stopped after 2 minutes; saved step 3" in caplog.text
+    assert "Stopped after 2 minutes." in caplog.text and "Saved step 3 to" in caplog.text
     assert names(tmp_path / "broken" / "ckpt") == ["step_00000003"]
     assert not (tmp_path / "broken" / "models").exists()
 
