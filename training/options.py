@@ -286,7 +286,7 @@ class AugmentationOptions:
     augment_low_resolution: float = option(0.0, "scale down and up again", minimum=0, maximum=1)
     augment_jpeg: float = option(0.0, "compress as JPEG", minimum=0, maximum=1)
 
-    def probabilities(self) -> dict[str, float]:
+    def probabilities(self) -> dict[str, Any]:
         """The arguments of `dataset.augment.Augmentation`."""
         return {name.removeprefix("augment_"): value for name, value in vars(self).items()}
 

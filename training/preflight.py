@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import time
@@ -231,11 +230,11 @@ def _calls_per_second(call, seconds):
     """The first call, which fills buffers or traces a graph, does not count."""
     call()
     start = time.perf_counter()
-    for count in itertools.count(1):
+    count, passed = 0, 0.0
+    while passed < seconds:
         call()
-        passed = time.perf_counter() - start
-        if passed >= seconds:
-            return count / passed
+        count, passed = count + 1, time.perf_counter() - start
+    return count / passed
 
 
 def _missing(wanted, folder, pattern):
