@@ -29,14 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | None = None) -> int:
-    """Trains, and returns the exit code.
+    """Trains and returns the exit code. `strategy` defaults to that of `--strategy`.
 
     References:
         - margin-centre-face, `train_centre.py`
-
-    Args:
-        options: all flags.
-        strategy: Defaults to that of `--strategy`.
     """
     config = read_config(options.data.config)
     # TensorFlow takes seconds to import: --help and a wrong path answer at once.

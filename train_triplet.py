@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | None = None) -> int:
-    """Trains, and returns the exit code.
+    """Trains and returns the exit code. `strategy` defaults to that of `--strategy`.
 
     Row 11 of docs/fidelity.md: the original restores trainable variables only, so that the statistics of
     batch normalisation and the last gamma start fresh. Here the whole net is restored; optimizer and step
@@ -34,10 +34,6 @@ def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | No
 
     References:
         - margin-centre-face, `train_triplet.py`
-
-    Args:
-        options: all flags.
-        strategy: Defaults to that of `--strategy`.
     """
     config = read_config(options.data.config)
     # TensorFlow takes seconds to import: --help and a wrong path answer at once.

@@ -27,8 +27,9 @@ def option(
     """Declares a field of a dataclass that is also a command-line flag.
 
     The flag is called like the field, and the field's annotation gives its type: `int`, `int | None` and
-    `tuple[int, ...]` take integers, `bool` is a switch without a value. A flag that may be left out and has
-    no default of its own has the default `None`, which `--help` does not show.
+    `tuple[int, ...]` take integers, `Literal["a", "b"]` takes one of these values, `bool` is a switch without
+    a value. A flag that may be left out and has no default of its own has the default `None`, which `--help`
+    does not show.
 
     Args:
         default: value of the flag when it is not given. Without a default the flag is required.
@@ -142,9 +143,11 @@ def _groups(options_class):
 
 
 def _value_type(hint):
-    """The type of one value: `int` for `int`, `int | None` and `tuple[int, ...]`."""
+    """The type of one value, such as `int` for `int | None`, and the choices of a `Literal`."""
     parts = [part for part in typing.get_args(hint) if part not in (type(None), Ellipsis)]
-    return _value_type(parts[0]) if parts else hint
+    if typing.get_origin(hint) is typing.Literal:
+        return type(parts[0]), parts
+    return _value_type(parts[0]) if parts else (hint, None)
 
 
 def _add_flags(parser, options_class):
@@ -161,9 +164,10 @@ def _add_flags(parser, options_class):
         if hints[item.name] is bool:
             argument.setdefault("action", "store_true")
         else:
-            value_type = argument.setdefault("type", _value_type(hints[item.name]))
-            if "choices" not in argument and value_type in _METAVARS:
-                argument.setdefault("metavar", _METAVARS[value_type])
+            value_type, choices = _value_type(hints[item.name])
+            argument = {"type": value_type, "choices": choices, **argument}
+            if argument["choices"] is None and argument["type"] in _METAVARS:
+                argument.setdefault("metavar", _METAVARS[argument["type"]])
         if names != (item.name,):  # not positional
             argument |= {"dest": item.name, "required": item.default is dataclasses.MISSING}
         has_default = item.default not in (None, dataclasses.MISSING)

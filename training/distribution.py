@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""How a run uses devices and workers."""
 
 import logging
 import os
@@ -6,47 +6,39 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.options import STRATEGIES, TrainingOptions
+from training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
 
-def worker_rows(strategy, batch_size, parts=1):
-    """Which images of every global batch this process computes.
+def worker_rows(strategy: tf.distribute.Strategy, batch_size: int, parts: int = 1) -> np.ndarray:
+    """Returns which images of every global batch this process computes, in increasing order.
 
-    Every part of a batch is shared out over all replicas in their order, so that each part is made up
-    of the same images whatever the number of replicas and workers.
+    All replicas share every part of a batch in their order, so a part consists of the same images whatever
+    the number of replicas and workers.
 
     Args:
-        strategy: of `training.distribution.make_strategy`.
-        batch_size: int, a multiple of replicas times `parts`.
-        parts: int > 0, of `training.trainer.Trainer`'s `accumulate`. Defaults to `1`.
-
-    Returns:
-        int array, increasing; all of `[0, batch_size)` with one process.
+        strategy: from `make_strategy`.
+        batch_size: a multiple of replicas times `parts`.
+        parts: number of parts that a step computes one after the other.
     """
-    num_workers, worker = _place(strategy)
+    num_workers, worker = _num_workers_and_index(strategy)
     return np.arange(batch_size).reshape(parts, num_workers, -1)[:, worker].ravel()
 
 
 class WorkerAgreement:
-    """Has all workers end a run at the same step.
+    """Makes all workers end a run at the same step.
 
-    A worker that stopped alone would leave the others waiting in their next all-reduce. So the workers'
-    signals are put together after every step: one that is told to stop takes all with it. With one
-    process nothing is exchanged.
-
-    Args:
-        strategy: of `training.distribution.make_strategy`.
+    A worker that stopped alone would leave the others waiting in their next all-reduce. So the workers
+    exchange their signals after every step, and if one has to stop, all stop. A single process exchanges
+    nothing.
 
     Attributes:
-        are_several: bool, whether there is more than one worker.
+        are_several: whether there is more than one worker.
     """
 
-    def __init__(self, strategy):
-        self._strategy = strategy
-        num_workers, _ = _place(strategy)
-        self.are_several = num_workers > 1
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.are_several = _num_workers_and_index(strategy)[0] > 1
 
         @tf.function(input_signature=[tf.TensorSpec((), tf.int32)])
         def gather(value):
@@ -62,51 +54,41 @@ class WorkerAgreement:
 
         self._gather = gather
 
-    def agreed_signal(self, number):
-        """The signal that ends the run: this worker's, or that of another.
+    def agreed_signal(self, number: int | None) -> int | None:
+        """Returns the signal that ends the run, the same on every worker.
 
         Args:
-            number: int, the signal that this worker got; `None` for none.
-
-        Returns:
-            The same on every worker.
+            number: the signal that this worker received, if any.
         """
         if not self.are_several:
             return number
         return int(self._gather(tf.constant(number or 0)).numpy().max()) or None
 
 
-def _place(strategy):
-    """Number of workers, and which one this is."""
+def _num_workers_and_index(strategy):
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.cluster_spec().as_dict():
         return 1, 0
     return resolver.cluster_spec().num_tasks("worker"), resolver.task_id
 
 
-def make_strategy(devices=None, kind="auto"):
-    """The one `tf.distribute.Strategy` of a program.
+def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.distribute.Strategy:
+    """Makes the one distribution strategy of a program.
 
-    Call it once, and before anything else of TensorFlow: two strategies in one process clash in their
-    all-reduce, and workers have to meet before their first operation.
+    Call it once, before any other TensorFlow operation: the all-reduces of two strategies in one process
+    clash, and workers have to meet before their first operation.
 
     Row 17 of docs/fidelity.md: the original is bound to GPU 3.
 
     Args:
-        devices: list of device names, such as `["GPU:0", "GPU:1"]`. Defaults to all GPUs.
-        kind: `"auto"`, a `MirroredStrategy` over the devices, or the default strategy if there are
-            fewer than two, on the GPU if there is one; `"one"`, the default strategy; `"mirrored"`, which
-            refuses fewer than two devices; `"multiworker"`, a `MultiWorkerMirroredStrategy` of the workers
-            in `TF_CONFIG`, which waits until all of them are there.
-
-    Returns:
-        A `tf.distribute.Strategy`.
+        devices: device names such as `["GPU:0", "GPU:1"]`. Defaults to all GPUs.
+        kind: `"auto"` mirrors over the devices if there are at least two, and else uses the one there is;
+            `"one"` uses one device; `"mirrored"` refuses fewer than two; `"multiworker"` waits for all
+            workers in `TF_CONFIG`.
 
     Raises:
-        ValueError: an unknown kind, or fewer than two devices for `"mirrored"`.
+        ValueError: `"mirrored"` with fewer than two devices.
     """
-    if kind not in STRATEGIES:
-        raise ValueError(f"--strategy: expected one of {', '.join(STRATEGIES)}, received {kind}")
     if kind == "multiworker":
         return tf.distribute.MultiWorkerMirroredStrategy()
     if "TF_CONFIG" in os.environ:

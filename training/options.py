@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.options import option, parse_options
 from eval.scoring.verification import RULES
@@ -13,7 +13,6 @@ from losses.variants import ARGUMENTS, LOSSES, MININGS
 from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
 
 NO_END = 100_000  # the original's default of --epoch
-STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 # What `--faithful` sets. The rows are those of docs/fidelity.md.
 FAITHFUL = {
@@ -67,21 +66,13 @@ class DataOptions:
     """Data."""
 
     config: Path = option(Path("./config.ini"), "config file that says where the data is")
-    source: tuple[str, ...] = option(
-        ("vgg", "ms1m"), "sections of the config to train on", nargs="+", metavar="NAME"
-    )
-    source_weights: tuple[float, ...] | None = option(
-        None, "probability of each source (default: by size)", nargs="+"
-    )
-    read: str = option(
-        "random", "how to read the records, see docs/data.md", choices=("random", "sequential")
-    )
+    source: tuple[str, ...] = option(("vgg", "ms1m"), "config sections to train on", nargs="+")
+    source_weights: tuple[float, ...] | None = option(None, "probabilities (default: by size)", nargs="+")
+    read: Literal["random", "sequential"] = option("random", "how to read the records, see docs/data.md")
     mirror: bool = _switch(True, "mirror images at random (row 3)")
-    list_order: str = option("bgr", "channel order of image lists (row 25)", choices=("bgr", "rgb"))
+    list_order: Literal["bgr", "rgb"] = option("bgr", "channel order of image lists (row 25)")
     batch_size: int = option(64, "images per step, over all devices", minimum=1)
-    max_bad_images: int = option(
-        100, "stop when more than N different images cannot be used; 0 stops at the first (row 27)", minimum=0
-    )
+    max_bad_images: int = option(100, "stop when more than N images are unusable (row 27)", minimum=0)
     seed: int = option(0, "seed of weights, order, mirroring and dropout", minimum=0)
 
     def problems(self) -> Iterator[str]:
@@ -98,7 +89,7 @@ class LengthOptions:
     epoch: int = option(NO_END, "stop after N epochs", minimum=0)
     max_steps: int | None = option(None, "stop after N steps", minimum=0)
     max_minutes: float | None = option(
-        None, "stop after X minutes as after SIGTERM: save, and resume with the same command", above=0
+        None, "save and stop after X minutes; the same command resumes", above=0
     )
 
     def num_steps(self, steps_per_epoch: float) -> int:
@@ -109,19 +100,14 @@ class LengthOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class NetOptions:
-    """Net.
+    """Net (default: that of the model to start from, or else ir50 at 112 96)."""
 
-    The defaults of most are those of the model to start from, or else ir50 at 112 96.
-    """
-
-    net_depth: int | None = option(None, "depth of the original's net", choices=(32, 50, 100, 152))
+    net_depth: Literal[32, 50, 100, 152] | None = option(None, "depth of the original's net")
     net_type: str | None = option(None, "kind of its residual units", choices=UNIT_TYPES)
     backbone: str | None = option(
         None, f"any net by its name: {', '.join(VARIANTS)}", choices=VARIANTS, metavar="NAME"
     )
-    image_size: tuple[int, ...] | None = option(
-        None, "size of the centre crop that the net sees", nargs=2, metavar=("H", "W")
-    )
+    image_size: tuple[int, ...] | None = option(None, "centre crop to feed", nargs=2, metavar=("H", "W"))
     keep_prob: float | None = option(
         None, f"share of the values that dropout keeps ({KEEP_PROB}; iresnets 1)"
     )
@@ -143,11 +129,8 @@ class NetOptions:
         net = {"architecture": "ir50", "image_size": (112, 96), **(base or {}), "seed": seed}
         if self.net_depth is not None or self.net_type is not None:
             net["architecture"] = f"{self.net_type or 'ir'}{self.net_depth or 50}"
-        given = {
-            "architecture": self.backbone,
-            "image_size": None if self.image_size is None else list(self.image_size),
-            "keep_prob": self.keep_prob,
-        }
+        size = None if self.image_size is None else list(self.image_size)
+        given = {"architecture": self.backbone, "image_size": size, "keep_prob": self.keep_prob}
         net |= {name: value for name, value in given.items() if value is not None}
         if self.random_final_gamma and find_variant(net["architecture"]).builder == "resnet_ir":
             net["random_final_gamma"] = True
@@ -156,36 +139,25 @@ class NetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """Devices.
+    """Devices (see docs/devices.md)."""
 
-    See docs/devices.md.
-    """
-
-    strategy: str = option(
-        "auto",
-        "train on one device, on all GPUs of this machine, or on several machines; auto uses all GPUs",
-        choices=STRATEGIES,
+    strategy: Literal["auto", "one", "mirrored", "multiworker"] = option(
+        "auto", "use one device, all GPUs of this machine (auto: if it has several), or several machines"
     )
-    workers: str | None = option(
-        None, "addresses of all workers, the same on each (default: TF_CONFIG)", metavar="HOST:PORT,..."
-    )
+    workers: str | None = option(None, "all workers (default: TF_CONFIG)", metavar="HOST:PORT,...")
     worker_index: int | None = option(None, "place of this worker in --workers; 0 is the chief")
-    precision: str = option(
-        "float32",
-        "precision of the net's computations",
-        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
+        "float32", "precision of the net's computations"
     )
     sync_bn: bool = option(False, "compute batch norm over the global batch instead of each device's share")
     xla: bool = option(False, "compile the net with XLA; one device only")
-    accumulate: int = option(
-        1, "compute each batch in N parts, one after the other, for the same update in less memory", minimum=1
-    )
+    accumulate: int = option(1, "compute each batch in N parts, to save memory", minimum=1)
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
-        if self.strategy != "multiworker":
-            if self.workers is not None or self.worker_index is not None:
-                yield f"--workers and --worker_index need --strategy multiworker, not {self.strategy}."
+        is_given = self.workers is not None or self.worker_index is not None
+        if self.strategy != "multiworker" and is_given:
+            yield f"--workers and --worker_index need --strategy multiworker, not {self.strategy}."
         elif self.workers is not None:
             addresses = self.workers.split(",")
             if not all(":" in address for address in addresses) or len(set(addresses)) < len(addresses):
@@ -198,20 +170,15 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
-    """Optimizer.
+    """Optimizer (see docs/recipes.md)."""
 
-    See docs/recipes.md.
-    """
-
-    optimizer: str = option(
-        "sgd", "sgd decays in the loss, adamw and lamb in the update", choices=("sgd", "adamw", "lamb")
-    )
+    optimizer: Literal["sgd", "adamw", "lamb"] = option("sgd", "adamw and lamb decay in the update")
     momentum: float = option(0.9, "momentum of SGD, or beta_1 of AdamW and LAMB", above=0, maximum=1)
     weight_decay: float = option(
         1e-4, "weight of the decay", flags=("--weight_decay", "--weight_deacy"), minimum=0
     )
-    dense_decay: str = option(
-        "every_depth", "where to decay the dense kernel (row 5)", choices=("every_depth", "depth_50")
+    dense_decay: Literal["every_depth", "depth_50"] = option(
+        "every_depth", "decay of the dense kernel (row 5)"
     )
     clip_norm: float | None = option(None, "largest global norm of the gradient", above=0)
     ema: float | None = option(
@@ -221,28 +188,19 @@ class OptimizerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleOptions:
-    """Learning rate.
+    """Learning rate (see docs/recipes.md)."""
 
-    See docs/recipes.md.
-    """
-
-    schedule: str = option(
-        "steps",
-        "steps follows --lr_values; the others fall from --lr",
-        choices=("steps", "cosine", "polynomial"),
+    schedule: Literal["steps", "cosine", "polynomial"] = option(
+        "steps", "follow --lr_values, or fall from --lr to --lr_end"
     )
-    lr_values: tuple[float, ...] = option(
-        (0.001, 0.0005, 0.0003, 0.0001), "rates, one more than --lr_steps", nargs="+", metavar="RATE"
-    )
+    lr_values: tuple[float, ...] = option((0.001, 0.0005, 0.0003, 0.0001), "rates", nargs="+", metavar="RATE")
     lr_steps: tuple[int, ...] = option(
         (40_000, 60_000, 80_000),
         "steps at which the rate changes, for a batch of 512",
         nargs="*",
         metavar="STEP",
     )
-    lr_counts_per_step: int = option(
-        1, "how far the counter of --lr_steps moves per step (row 1)", choices=(1, 2)
-    )
+    lr_counts_per_step: Literal[1, 2] = option(1, "counts of --lr_steps per step (row 1)")
     lr: float | None = option(
         None, "peak of cosine and polynomial, for a batch of 512", metavar="RATE", above=0
     )
@@ -275,10 +233,7 @@ class ScheduleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationOptions:
-    """Augmentation.
-
-    Each flag is a probability per image. See docs/recipes.md.
-    """
+    """Augmentation: probabilities per image (see docs/recipes.md)."""
 
     augment_crop: float = option(0.0, "shift and zoom", minimum=0, maximum=1)
     augment_occlusion: float = option(0.0, "black out all but a box", minimum=0, maximum=1)
@@ -299,15 +254,11 @@ class OutputOptions:
     ckpt_path: Path = option(Path("./output/ckpt"), "folder for training checkpoints")
     saved_model_path: Path = option(Path("./output/models"), "folder for SavedModels")
     log_file_path: Path = option(Path("./output/logs"), "folder for log files")
-    saver_maxkeep: int = option(
-        100, "keep the newest N SavedModels, and the best of each validation set", minimum=1
-    )
+    saver_maxkeep: int = option(100, "keep N SavedModels, and the best of each validation set", minimum=1)
     show_info_interval: int = option(20, "log progress every N steps", minimum=1)
     summary_interval: int = option(300, "write TensorBoard scalars every N steps", minimum=1)
     validate_interval: int = option(2000, "validate every N steps", minimum=1)
-    save_interval: int = option(
-        1000, "save a training checkpoint every N steps; the newest 3 and the best are kept", minimum=1
-    )
+    save_interval: int = option(1000, "save a checkpoint every N steps; keep 3 and the best", minimum=1)
     ckpt_interval: int = option(20_000, "write a SavedModel every N steps, whatever its score", minimum=1)
     profile: bool = option(False, "write a TensorBoard profile of steps 10 to 20 of this run")
     worker_folder: Path | None = None  # temporary folder of a worker that is not the chief
@@ -337,10 +288,7 @@ class ValidationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StartOptions:
-    """Start.
-
-    They matter only while --ckpt_path holds no checkpoint.
-    """
+    """Start of a run that has no checkpoint in --ckpt_path yet."""
 
     model_path: Path | None = option(
         None, "resume from another run's checkpoint, or take net and centres from a TensorFlow 1 checkpoint"
@@ -357,10 +305,7 @@ class StartOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """Loss.
-
-    Each loss has its own defaults.
-    """
+    """Loss (each has its own defaults)."""
 
     loss: str = option("angular_centre", "name of the loss", choices=LOSSES)
     margin: float | None = option(None, "margin in radians; of the cosine for cosface and adaface")
@@ -394,10 +339,7 @@ class LossOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CentresOptions:
-    """Many identities.
-
-    See docs/many_identities.md.
-    """
+    """Many identities (see docs/many_identities.md)."""
 
     sample_rate: float = option(
         1.0,
@@ -493,36 +435,24 @@ class TripletTrainingOptions(TrainingOptions):
 
 def parse_centre_options(argv: Sequence[str] | None = None) -> CentreTrainingOptions:
     """Parses the command line of train_centre; exits with code 2 after a usage error."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train_centre", description="Train a net with a margin loss."
-    )
-    return parse_options(
-        parser,
-        CentreTrainingOptions,
-        argv,
-        faithful={**FAITHFUL, "reshuffle": False},
-        presets=PRESETS,
-    )
+    parser = argparse.ArgumentParser("python -m train_centre", description="Train a net with a margin loss.")
+    faithful = {**FAITHFUL, "reshuffle": False}
+    return parse_options(parser, CentreTrainingOptions, argv, faithful=faithful, presets=PRESETS)
 
 
 def parse_triplet_options(argv: Sequence[str] | None = None) -> TripletTrainingOptions:
     """Parses the command line of train_triplet; exits with code 2 after a usage error."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train_triplet", description="Fine-tune a net with the triplet loss."
-    )
-    folder = Path("./output/vgg-triplet")
+    parser = argparse.ArgumentParser("python -m train_triplet", description="Fine-tune a net on triplets.")
+    folders = {
+        "summary_path": "summary",
+        "ckpt_path": "ckpt",
+        "saved_model_path": "models",
+        "log_file_path": "logs",
+    }
+    defaults = {flag: Path("./output/vgg-triplet", name) for flag, name in folders.items()}
+    faithful = {**FAITHFUL, "with_replacement": True}
     return parse_options(
-        parser,
-        TripletTrainingOptions,
-        argv,
-        defaults={
-            "source": ["vgg"],
-            "summary_path": folder / "summary",
-            "ckpt_path": folder / "ckpt",
-            "saved_model_path": folder / "models",
-            "log_file_path": folder / "logs",
-        },
-        faithful={**FAITHFUL, "with_replacement": True},
+        parser, TripletTrainingOptions, argv, defaults={"source": ["vgg"], **defaults}, faithful=faithful
     )
 
 

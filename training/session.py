@@ -124,7 +124,7 @@ class Session:
             head: built loss layer; its trainable variables decay.
             loss: name of the loss. A checkpoint of another loss is refused.
             export_model: `export.saved_model.export_saved_model`.
-            schedules: see `training.trainer.Trainer`.
+            schedules: see `training.trainer.StepOptions`.
 
         Returns:
             The exit code.
@@ -139,27 +139,13 @@ class Session:
             export_model(self._scored, path, face_size=sources.image_size)
 
         models = SavedModels(output.saved_model_path, export, output.saver_maxkeep, MODEL_NAME_SETS)
-        loop = TrainingLoop(
-            trainer,
-            batches,
-            checkpoints,
-            models,
-            self._validators,
-            output,
-            max_steps,
-            self._monitor,
-            WorkerAgreement(self.strategy),
-        )
-        logger.info(
-            "%d images of %d identities; %s, %.1f M parameters; %d device(s), %s; seed %d",
-            sources.num_images,
-            sources.num_identities,
-            self.backbone.architecture,
-            self.backbone.count_params() / 1e6,
-            self.strategy.num_replicas_in_sync,
-            options.device.precision,
-            options.data.seed,
-        )
+        state = (trainer, batches, checkpoints, models, self._validators)
+        workers = WorkerAgreement(self.strategy)
+        loop = TrainingLoop(*state, output, max_steps, self._monitor, workers)
+        net = f"{self.backbone.architecture}, {self.backbone.count_params() / 1e6:.1f} M parameters"
+        devices = f"{self.strategy.num_replicas_in_sync} device(s), {options.device.precision}"
+        images = f"{sources.num_images} images of {sources.num_identities} identities"
+        logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
         preflight = Preflight(trainer, batches, checkpoints, output, self._first_step, max_steps)
         # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
