@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from common.files import readable_size, write_file
 from dataset.pipeline import TrainingBatches
-from training.checkpoints import NUM_KEPT, Checkpoints
+from training.checkpoints import NUM_KEPT
 from training.memory import check_disk, num_bytes, num_exports, step_memory
 from training.options import OutputOptions
 from training.trainer import Trainer
@@ -31,121 +31,107 @@ _AMPLE = 0.8
 _GRAPH_BYTES = 12_000_000
 
 
-class Preflight:
-    """Checks data, labels, colours, memory and disk of a run that is about to start.
+def check_run(
+    trainer: Trainer,
+    batches: TrainingBatches,
+    output: OutputOptions,
+    first_step: int,
+    max_steps: int,
+) -> None:
+    """Checks and logs data, memory and disk of a run that is about to start. Takes a second or two.
 
     Args:
         trainer: trains one step.
         batches: images of the run.
-        checkpoints: checkpoints of the trainer's state.
         output: folders, and how many SavedModels there will be.
         first_step: steps done so far.
         max_steps: step to stop after.
+
+    Raises:
+        ValueError: the disk is too full.
     """
+    for line in (*_data(batches), _memory(trainer, batches), *_disk(trainer, output, first_step, max_steps)):
+        logger.info("%s", line)
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        batches: TrainingBatches,
-        checkpoints: Checkpoints,
-        output: OutputOptions,
-        first_step: int,
-        max_steps: int,
-    ):
-        self.trainer = trainer
-        self.batches = batches
-        self.checkpoints = checkpoints
-        self.output = output
-        self.first_step = first_step
-        self.max_steps = max_steps
 
-    def run(self, draw: bool = True) -> None:
-        """Does the checks that take a second or two. Every run begins with them.
+def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None:
+    """Checks the labels of the batch of a step, and draws it to `first_batch.png` in a folder.
 
-        Args:
-            draw: also check the first batch and draw it to `first_batch.png`.
+    Raises:
+        ValueError: labels are out of range, or the batch cannot be read.
+        OSError: the picture cannot be written.
+    """
+    sources = batches.sources
+    stream = batches.start_at(step)
+    images, identities = (part.numpy() for part in next(stream))
+    stream.close()
+    check_labels(identities, sources.num_identities)
+    numbers = np.searchsorted(sources.label_offsets, identities, side="right") - 1
+    labels = [
+        f"{sources.manifests[number].source} {identity - sources.label_offsets[number]}"
+        for number, identity in zip(numbers, identities, strict=True)
+    ]
+    path = folder / "first_batch.png"
+    write_batch_picture(path, images, labels, getattr(batches.sampler, "images_per_identity", 1))
+    counts = len(images), len(np.unique(identities))
+    logger.info("first batch: %d images of %d identities, drawn to %s", *counts, path)
 
-        Raises:
-            ValueError: labels are out of range, the disk is too full, or a batch cannot be read.
-            OSError: a file cannot be read or written.
-        """
-        for line in (*self._data(), self._memory(), *self._disk()):
-            logger.info("%s", line)
-        if draw:
-            self._draw()
 
-    def measure(self, seconds: float = 5.0) -> None:
-        """Measures input and step, `seconds` each. This changes the weights: do not train afterwards."""
-        stream = self.batches.start_at(self.first_step)
-        images, identities = next(stream)
-        input_rate = input_speed(stream, images.shape[0], seconds)
-        stream.close()
-        step_rate = step_speed(self.trainer.train_step, images, identities, seconds)
-        is_on_processor = not tf.config.list_logical_devices("GPU")
-        logger.info("speed: %s", verdict(input_rate, step_rate, is_on_processor))
+def measure_speed(trainer: Trainer, batches: TrainingBatches, step: int, seconds: float = 5.0) -> None:
+    """Measures and logs the speed of input and step, `seconds` each. This changes the weights."""
+    stream = batches.start_at(step)
+    images, identities = next(stream)
+    input_rate = input_speed(stream, images.shape[0], seconds)
+    stream.close()
+    step_rate = step_speed(trainer.train_step, images, identities, seconds)
+    is_on_processor = not tf.config.list_logical_devices("GPU")
+    logger.info("speed: %s", verdict(input_rate, step_rate, is_on_processor))
 
-    def _data(self) -> Iterator[str]:
-        for number, manifest in enumerate(self.batches.sources.manifests):
-            order = "RGB" if number in self.batches.rgb_sources else "BGR"
-            mirrored = "mirrored at random" if self.batches.mirror else "not mirrored"
-            (height, width), (input_height, input_width) = manifest.image_size, self.batches.image_size
-            yield (
-                f"data: {manifest.source}: {manifest.num_images} images of {manifest.num_identities} "
-                f"identities, {height}x{width}, in {len(manifest.shards)} shard(s) of "
-                f"{readable_size(manifest.num_bytes)}; the net gets {order} of {input_height}x{input_width}, "
-                f"{mirrored}"
-            )
 
-    def _memory(self) -> str:
-        trainer = self.trainer
-        num_replicas = trainer.strategy.num_replicas_in_sync
-        size = self.batches.sampler.batch_size // num_replicas
-        needs = step_memory(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
-        if trainer.options.average is not None:
-            needs["average"] = num_bytes(trainer.options.average.net.variables)
-        parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
-        return (
-            f"memory: at least {readable_size(sum(needs.values()))} for a step of {size} images on each of "
-            f"{num_replicas} device(s): {parts}"
+def _data(batches):
+    for number, manifest in enumerate(batches.sources.manifests):
+        order = "RGB" if number in batches.rgb_sources else "BGR"
+        mirrored = "mirrored at random" if batches.mirror else "not mirrored"
+        (height, width), (input_height, input_width) = manifest.image_size, batches.image_size
+        yield (
+            f"data: {manifest.source}: {manifest.num_images} images of {manifest.num_identities} identities, "
+            f"{height}x{width}, in {len(manifest.shards)} shard(s) of {readable_size(manifest.num_bytes)}; "
+            f"the net gets {order} of {input_height}x{input_width}, {mirrored}"
         )
 
-    def _disk(self) -> list[str]:
-        trainer, output = self.trainer, self.output
-        weights = num_bytes(trainer.backbone.variables)
-        averaged = weights if trainer.options.average is not None else 0
-        size = weights + averaged + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
-        # One more than are kept, while it is being written.
-        num_checkpoints = _missing(NUM_KEPT + 1, self.checkpoints.folder, "step_*")
-        exports = num_exports(self.first_step, self.max_steps, output.ckpt_interval)
-        num_models = min(exports, _missing(output.saver_maxkeep + 1, output.saved_model_path, "iter_*"))
-        # A SavedModel holds the weights, and once more the kernels of convolutions with norms folded in.
-        kernels = num_bytes(variable for variable in trainer.backbone.variables if len(variable.shape) == 4)
-        model_size = weights + kernels + _GRAPH_BYTES
-        checkpoints = f"{num_checkpoints} more checkpoint(s) of {readable_size(size)}"
-        models = f"{num_models} more SavedModel(s) of {readable_size(model_size)}"
-        return check_disk(
-            [
-                (self.checkpoints.folder, num_checkpoints * size, checkpoints),
-                (output.saved_model_path, num_models * model_size, models),
-            ]
-        )
 
-    def _draw(self) -> None:
-        sources = self.batches.sources
-        stream = self.batches.start_at(self.first_step)
-        images, identities = (part.numpy() for part in next(stream))
-        stream.close()
-        check_labels(identities, sources.num_identities)
-        numbers = np.searchsorted(sources.label_offsets, identities, side="right") - 1
-        labels = [
-            f"{sources.manifests[number].source} {identity - sources.label_offsets[number]}"
-            for number, identity in zip(numbers, identities, strict=True)
+def _memory(trainer, batches):
+    num_replicas = trainer.strategy.num_replicas_in_sync
+    size = batches.sampler.batch_size // num_replicas
+    needs = step_memory(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
+    if trainer.options.average is not None:
+        needs["average"] = num_bytes(trainer.options.average.net.variables)
+    parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
+    return (
+        f"memory: at least {readable_size(sum(needs.values()))} for a step of {size} images on each of "
+        f"{num_replicas} device(s): {parts}"
+    )
+
+
+def _disk(trainer, output, first_step, max_steps):
+    weights = num_bytes(trainer.backbone.variables)
+    averaged = weights if trainer.options.average is not None else 0
+    size = weights + averaged + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
+    # One more than are kept, while it is being written.
+    num_checkpoints = _missing(NUM_KEPT + 1, output.ckpt_path, "step_*")
+    exports = num_exports(first_step, max_steps, output.ckpt_interval)
+    num_models = min(exports, _missing(output.saver_maxkeep + 1, output.saved_model_path, "iter_*"))
+    # A SavedModel holds the weights, and once more the kernels of convolutions with norms folded in.
+    kernels = num_bytes(variable for variable in trainer.backbone.variables if len(variable.shape) == 4)
+    model_size = weights + kernels + _GRAPH_BYTES
+    checkpoints = f"{num_checkpoints} more checkpoint(s) of {readable_size(size)}"
+    models = f"{num_models} more SavedModel(s) of {readable_size(model_size)}"
+    return check_disk(
+        [
+            (output.ckpt_path, num_checkpoints * size, checkpoints),
+            (output.saved_model_path, num_models * model_size, models),
         ]
-        path = self.output.summary_path / "first_batch.png"
-        group = getattr(self.batches.sampler, "images_per_identity", 1)
-        write_batch_picture(path, images, labels, group)
-        num_identities = len(np.unique(identities))
-        logger.info("first batch: %d images of %d identities, drawn to %s", len(images), num_identities, path)
+    )
 
 
 def check_labels(identities: np.ndarray, num_identities: int) -> None:

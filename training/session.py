@@ -27,7 +27,7 @@ from training.loss_scale import LossScale, check_loss_scale
 from training.monitoring import RunMonitor
 from training.optimizers import decay_in_loss, make_optimizer, state_of_recipe
 from training.options import TrainingOptions
-from training.preflight import Preflight
+from training.preflight import check_first_batch, check_run, measure_speed
 from training.schedules import make_schedule
 from training.trainer import StepOptions, Trainer
 from training.validation import MODEL_NAME_SETS, make_validators
@@ -147,12 +147,13 @@ class Session:
         images = f"{sources.num_images} images of {sources.num_identities} identities"
         logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
-        preflight = Preflight(trainer, batches, checkpoints, output, self._first_step, max_steps)
+        check_run(trainer, batches, output, self._first_step, max_steps)
         # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
-        preflight.run(draw=self.is_new or options.check)
+        if self.is_new or options.check:
+            check_first_batch(batches, self._first_step, output.summary_path)
         if options.check:
             checkpoints.restore(self._resume_from)
-            preflight.measure()
+            measure_speed(trainer, batches, self._first_step)
             logger.info("Check passed. Nothing was trained.")
             return 0
         return loop.run(self._resume_from)

@@ -1,6 +1,7 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -124,3 +125,37 @@ def test_wrong_commands(argv, capsys):
         parse_words(*argv)
     assert error.value.code == 2
     assert ("--most is 0" in capsys.readouterr().err) == ("0" in argv)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypedOptions:
+    """Types of flags come from annotations."""
+
+    kind: Literal["a", "b"] | None = option(None, "one of two")
+    sizes: tuple[int, ...] = option((1, 2), "sizes", nargs="+", minimum=1)
+    share: float = option(0.5, "share", above=0, below=1)
+    check: bool = option(False, "a switch")
+    folder: Path | None = None  # not a flag
+
+
+def test_annotations_give_types_and_choices():
+    parser = argparse.ArgumentParser()
+    options = parse_options(parser, TypedOptions, ["--kind=b", "--sizes", "3", "--share=0.2", "--check"])
+    assert options == TypedOptions(kind="b", sizes=(3,), share=0.2, check=True)
+    for wrong in (["--kind=c"], ["--sizes=1.5"], ["--folder=x"]):
+        with pytest.raises(SystemExit):
+            parse_options(argparse.ArgumentParser(), TypedOptions, wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["--sizes", "1", "0"], "--sizes is 0. Give a number >= 1."),
+        (["--share=1"], "--share is 1.0. Give a number > 0 and < 1."),
+        (["--share=nan"], "--share is nan."),
+    ],
+)
+def test_limits(given, problem, capsys):
+    with pytest.raises(SystemExit):
+        parse_options(argparse.ArgumentParser(), TypedOptions, given)
+    assert problem in capsys.readouterr().err

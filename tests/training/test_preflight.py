@@ -21,7 +21,7 @@ from tests.training.small_trainer import batch, make_trainer
 from training import memory as needs
 from training import preflight as speed_check
 from training.distribution import make_strategy
-from training.preflight import Preflight, check_labels, write_batch_picture
+from training.preflight import check_labels, measure_speed, write_batch_picture
 
 __all__ = ["data"]  # the fixture
 
@@ -170,7 +170,7 @@ def test_verdict(of_input, of_steps, shared, expected):
 
 @pytest.mark.parametrize("program", [train_centre, train_triplet])
 def test_check_trains_nothing(data, program, monkeypatch):
-    monkeypatch.setattr(Preflight.measure, "__defaults__", (0.01,))
+    monkeypatch.setattr(measure_speed, "__defaults__", (0.01,))
     given = ["--check", *(["--sample_per_class=2", "--source=vgg"] if program is train_triplet else [])]
     assert program.main([*flags(data), *given]) == 0
     text = log(data)
