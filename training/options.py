@@ -210,11 +210,9 @@ class ScheduleOptions:
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
-        if len(self.lr_values) != len(self.lr_steps) + 1:
-            yield (
-                f"--lr_values has {len(self.lr_values)} rates and --lr_steps {len(self.lr_steps)} steps. "
-                "Give one rate more than steps."
-            )
+        if self.schedule == "steps" and len(self.lr_values) != len(self.lr_steps) + 1:
+            counts = f"{len(self.lr_values)} rates and --lr_steps {len(self.lr_steps)} steps"
+            yield f"--lr_values has {counts}. Give one rate more than steps."
         if self.schedule == "steps" and self.lr is not None:
             yield "--lr needs --schedule cosine or polynomial. With --schedule steps give --lr_values."
         elif self.schedule != "steps" and self.lr is None:
@@ -394,12 +392,11 @@ class TrainingOptions:
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
-        boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
-        if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
-            yield f"--lr_steps is {self.schedule.lr_steps}. Give increasing steps above 0."
         if self.schedule.schedule == "steps":
-            return
-        if self.length.max_steps is None and self.length.epoch >= NO_END:
+            boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
+            if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
+                yield f"--lr_steps is {self.schedule.lr_steps}. Give increasing steps above 0."
+        elif self.length.max_steps is None and self.length.epoch >= NO_END:
             yield f"--schedule {self.schedule.schedule} needs the run's end. Give --epoch or --max_steps."
         elif self.length.max_steps is not None and self.schedule.warmup_steps >= self.length.max_steps:
             yield f"--warmup_steps is {self.schedule.warmup_steps}. Give fewer than --max_steps."
