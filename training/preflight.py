@@ -62,9 +62,7 @@ def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None
         OSError: the picture cannot be written.
     """
     sources = batches.sources
-    stream = batches.start_at(step)
-    images, identities = (part.numpy() for part in next(stream))
-    stream.close()
+    images, identities = (part.numpy() for part in next(batches.start_at(step)))
     check_labels(identities, sources.num_identities)
     numbers = np.searchsorted(sources.label_offsets, identities, side="right") - 1
     labels = [
@@ -82,7 +80,7 @@ def measure_speed(trainer: Trainer, batches: TrainingBatches, step: int, seconds
     stream = batches.start_at(step)
     images, identities = next(stream)
     input_rate = input_speed(stream, images.shape[0], seconds)
-    stream.close()
+    del stream  # ends its threads
     step_rate = step_speed(trainer.train_step, images, identities, seconds)
     is_on_processor = not tf.config.list_logical_devices("GPU")
     logger.info("speed: %s", verdict(input_rate, step_rate, is_on_processor))
@@ -90,8 +88,8 @@ def measure_speed(trainer: Trainer, batches: TrainingBatches, step: int, seconds
 
 def _data(batches):
     for number, manifest in enumerate(batches.sources.manifests):
-        order = "RGB" if number in batches.rgb_sources else "BGR"
-        mirrored = "mirrored at random" if batches.mirror else "not mirrored"
+        order = "RGB" if number in batches.options.rgb_sources else "BGR"
+        mirrored = "mirrored at random" if batches.options.mirror else "not mirrored"
         (height, width), (input_height, input_width) = manifest.image_size, batches.image_size
         yield (
             f"data: {manifest.source}: {manifest.num_images} images of {manifest.num_identities} identities, "
