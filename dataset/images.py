@@ -82,10 +82,7 @@ def _check_png(image, image_size, verify):
     if not image.rstrip(b"\0").endswith(_PNG_END):
         raise ValueError(f"expected a PNG that ends with its end marker, received {len(image)} bytes without")
     if verify == "full":
-        import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
-
-        if cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED) is None:
-            raise ValueError("expected a PNG, received one that does not decode")
+        decode_picture(image)
     return height, width
 
 
@@ -107,7 +104,7 @@ def decode_picture(encoded: bytes, *, upright: bool = False) -> np.ndarray:
     Raises:
         ValueError: the image cannot be decoded.
     """
-    import cv2  # only now, as above
+    import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
 
     flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
@@ -161,7 +158,7 @@ def _by_simplejpeg(encoded, out, order):
 
 
 def _by_tensorflow(encoded, order):
-    import tensorflow as tf  # only now: checking images does without it
+    import tensorflow as tf
 
     try:
         rgb = decode_tensor(tf.constant(encoded)).numpy()
@@ -181,7 +178,7 @@ def decode_tensor(encoded: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 `(height, width, 3)`, RGB.
     """
-    import tensorflow as tf  # only now, as above
+    import tensorflow as tf  # only now: checking images does without it
 
     # TensorFlow's default, the fast DCT, differs from PIL and OpenCV in three values of four.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")

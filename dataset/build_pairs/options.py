@@ -34,7 +34,7 @@ class ImagePairOptions(OutputOptions):
 class PublishedPairOptions(ImagePairOptions):
     """Published pairs, whose files a config can name."""
 
-    config: str = option("./config.ini", "paths that are not given come from this file")
+    config: Path = option(Path("./config.ini"), "paths that are not given come from this file")
     allow_missing: bool = option(False, "leave out pairs whose images or frames are missing")
 
 

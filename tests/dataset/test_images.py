@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -107,3 +110,11 @@ def test_an_exif_orientation_is_ignored_unless_asked_for():
 def test_a_picture_that_cannot_be_decoded(image):
     with pytest.raises(ValueError, match="cannot be decoded"):
         decode_picture(image)
+
+
+def test_a_png_with_more_pixels_than_can_be_decoded():
+    data = bytearray(encoded_image(0, suffix=".png"))
+    data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # width and height, of an IHDR with its CRC
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(ValueError, match="CV_IO_MAX_IMAGE_PIXELS"):
+        check_image(bytes(data))
