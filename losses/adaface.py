@@ -30,19 +30,14 @@ class AdaFaceLoss(MarginSoftmaxLoss):
     The shifted angle is clipped to `[0.001, pi - 0.001]`. No gradient flows through `z`. In training the
     statistics move to those of the global batch before they are used.
 
-    References:
-        - [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' code, `head.py::AdaFace`
+    References: [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' code, `head.py::AdaFace`
 
     Args:
-        num_identities: number of identities, at least 1.
-        margin: in `[0, pi)`. Defaults to `0.4`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
-        concentration: greater than 0; `h` in the paper. Defaults to `0.333`.
-        momentum: share of the old statistics that is kept, in `[0, 1)`. Defaults to `0.99`.
+        concentration: greater than 0; `h` in the paper.
+        momentum: share of the old statistics that is kept, in `[0, 1)`. Others: see `MarginSoftmaxLoss`.
 
     Call arguments:
-        embeddings: must not be normalised.
-        training: `False` keeps the statistics. Defaults to `True`.
+        training: `False` keeps the statistics. Defaults to `True`. Embeddings must not be normalised.
 
     Returns:
         The terms of `MarginSoftmaxLoss`, and `norm`: the length of the embedding.
@@ -62,19 +57,18 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         require(0 <= momentum < 1, "momentum", "a number in [0, 1)", momentum)
         self.concentration = concentration
         self.momentum = momentum
-        self.norm_mean = self._add_statistic("norm_mean", INITIAL_MEAN)
-        self.norm_std = self._add_statistic("norm_std", INITIAL_STD)
-
-    def _add_statistic(self, name, value):
-        return self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(value),
-            dtype="float32",
-            autocast=False,
-            trainable=False,
-            # All replicas see the global batch, so they write the same value.
-            aggregation="only_first_replica",
-            name=name,
+        self.norm_mean, self.norm_std = (
+            self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(value),
+                dtype="float32",
+                autocast=False,
+                trainable=False,
+                # All replicas see the global batch, so they write the same value.
+                aggregation="only_first_replica",
+                name=name,
+            )
+            for name, value in (("norm_mean", INITIAL_MEAN), ("norm_std", INITIAL_STD))
         )
 
     def call(

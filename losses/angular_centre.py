@@ -17,15 +17,11 @@ class AngularCentreLoss(ArcFaceLoss):
 
         centre_weight * scale * (1 - cos(theta))
 
-    References:
-        - [ArcFace](https://arxiv.org/abs/1801.07698)
-        - margin-centre-face, `losses/face_losses.py::arcface_loss`, and the centre term of `train_centre.py`
+    References: [ArcFace](https://arxiv.org/abs/1801.07698); margin-centre-face, centre term of
+        `train_centre.py`
 
     Args:
-        num_identities: number of identities, at least 1.
-        margin: radians in `[0, pi)`. Defaults to `0.5`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
-        centre_weight: weight of the penalty, at least 0. Defaults to `0.3`.
+        centre_weight: weight of the penalty, at least 0. Others: see `MarginSoftmaxLoss`, also for inputs.
 
     Returns:
         The terms of `MarginSoftmaxLoss`, and `centre`: the penalty.

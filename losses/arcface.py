@@ -20,14 +20,10 @@ class ArcFaceLoss(MarginSoftmaxLoss):
     Where `theta > pi - margin` it continues as `cos(theta) - margin * sin(margin)`, which keeps it monotonic.
     `AngularCentreLoss` with a centre weight of 0 gives the same numbers.
 
-    References:
-        - [ArcFace](https://arxiv.org/abs/1801.07698)
-        - margin-centre-face, `losses/face_losses.py::arcface_loss`
+    References: [ArcFace](https://arxiv.org/abs/1801.07698); margin-centre-face,
+    `losses/face_losses.py::arcface_loss`
 
-    Args:
-        num_identities: number of identities, at least 1.
-        margin: radians in `[0, pi)`. Defaults to `0.5`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
+    Args: see `MarginSoftmaxLoss`, also for inputs and outputs.
     """
 
     can_be_sharded = True

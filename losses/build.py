@@ -7,24 +7,12 @@ from .variants import COMMON_ARGUMENTS, LOSSES
 
 
 def build_loss(name: str, num_identities: int, seed: int = 0, **arguments: Any) -> Any:
-    """Makes the loss layer with centres that has this name on the command line.
+    """Makes the loss layer with centres that has this name on the command line, a key of `LOSSES`.
 
-    Args:
-        name: a key of `LOSSES`.
-        num_identities: number of identities, at least 1.
-        seed: see `CentreLayer`. Defaults to `0`.
-        **arguments: arguments of the loss and of `CentreLayer`. `None` stands for the loss's own default.
-
-    Returns:
-        The `CentreLayer`, not built yet.
+    The arguments are those of the loss and of `CentreLayer`. `None` stands for the loss's own default.
 
     Raises:
         ValueError: no loss has this name, it has no such argument, or an argument is out of range.
-
-    Example:
-
-    >>> build_loss("arcface", 10, margin=0.3, scale=None).scale
-    64.0
     """
     if name not in LOSSES:
         raise ValueError(f"--loss: expected one of {', '.join(LOSSES)}, received {name}")

@@ -18,30 +18,26 @@ class CentreLayer(LossLayer):
     """Base of the losses that own one or several centres per identity.
 
     A subclass defines `call` and gets the centres from `prepare`. Call arguments, outputs and errors: see
-    `LossLayer`; identities are in `[0, num_identities)`.
+    `LossLayer`. An identity outside `[0, num_identities)` raises `tf.errors.InvalidArgumentError`.
 
-    With `sample_rate < 1` the loss runs over the identities of the global batch and random others. To the
-    subclass it looks as if no other identities existed, so accuracies refer to the sample, too. The gradient
-    of the centres is then a `tf.IndexedSlices` that holds each of their rows once.
+    With `sample_rate < 1` the loss runs over the identities of the global batch and random others, and so do
+    the accuracies. The gradient of the centres is then a `tf.IndexedSlices` that holds each row once.
 
-    References:
-        - margin-centre-face, `train_centre.py` (`w_init`), for the initial centres
-        - [Partial FC](https://arxiv.org/abs/2203.15565), for the samples
+    References: [Partial FC](https://arxiv.org/abs/2203.15565), for the samples; margin-centre-face,
+    `train_centre.py` (`w_init`), for the initial centres
 
     Args:
         num_identities: number of identities, at least 1.
         seed: seed of the initial centres and of the samples. Defaults to `0`.
-        label_smoothing: share of each label that is spread over all identities, in `[0, 1)`. Defaults to
-            `0.0`.
+        label_smoothing: share of each label to spread over all identities, in `[0, 1)`. Defaults to `0.0`.
         sample_rate: share of the identities that a step sees, in `(0, 1]`. Defaults to `1.0`.
-        sharded: whether each replica holds a part of the centres, which `shard` creates. It needs a loss that
-            `can_be_sharded`, and neither samples nor smoothed labels. Defaults to `False`.
+        sharded: whether each replica holds a part of the centres, which `shard` creates. Excludes samples and
+            smoothed labels. Defaults to `False`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
-        centres: trainable weight of shape `(dim, num_centres)`; the centres of an identity are adjacent
-            columns. With samples it is the transpose, except in checkpoints. With shards it is a scalar
-            placeholder.
+        centres: trainable weight of shape `(dim, num_centres)`, with the centres of an identity side by side.
+            With samples it is the transpose, except in checkpoints. With shards it is a placeholder.
         centres_shape: `(dim, num_centres)` in all cases.
         shards: `Shards` of the centres, or `None`.
     """
@@ -107,10 +103,9 @@ class CentreLayer(LossLayer):
         return self.num_identities * self.centres_per_identity
 
     def shard(self, devices: list[str]) -> None:
-        """Creates the centres of a built layer that is `sharded`; call it outside the strategy's scope.
+        """Creates the centres of a built layer that is `sharded`, on one device per replica.
 
-        Args:
-            devices: one device per replica.
+        Call it outside the strategy's scope.
         """
         self.shards = Shards(self._initial_centres(), devices)
         save_as(self.centres, self.centres_shape, self.shards.joined, self.shards.assign)
@@ -131,8 +126,8 @@ class CentreLayer(LossLayer):
 
         Returns:
             `(embeddings, identities, centres)`: float32 `(batch, dim)`; int32 `(batch,)`, indices into the
-            identities of this step; and float32 `(dim, num_selected * centres_per_identity)`, or the `Shards`
-            together with embeddings and identities of the global batch.
+            selected identities; and float32 `(dim, num_selected * centres_per_identity)`. With shards: inputs
+            of the global batch, and the `Shards`.
         """
         embeddings = tf.cast(embeddings, tf.float32)
         identities = checked_identities(identities, self.num_identities)

@@ -17,9 +17,9 @@ def save_as(
 ) -> None:
     """Makes `tf.train.Checkpoint` save and restore another tensor in place of a variable's value.
 
-    `_serialize_to_tensors` and `_restore_from_tensors` are private: TensorFlow has no public way to change
-    how a variable of an optimizer or a layer is saved without changing its key in the checkpoint.
-    `tests/losses/test_checkpoint_layout.py` fails if they go away.
+    `_serialize_to_tensors` and `_restore_from_tensors` are private, but TensorFlow has no public way to
+    change how a variable is saved without changing its key. `tests/losses/test_checkpoint_layout.py` fails if
+    they go away.
 
     Args:
         variable: float32, mirrored over replicas or not.
@@ -37,10 +37,8 @@ def save_as(
 
     def restore(tensors):
         value = tensors[_KEY]
-        if tuple(value.shape) != tuple(shape):
-            raise ValueError(
-                f"{variable.path}: expected shape {tuple(shape)}, the checkpoint has {tuple(value.shape)}"
-            )
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{variable.path}: expected shape {shape}, the checkpoint has {value.shape}")
         write(value)
 
     # TensorFlow looks these up on the object before its class, as it does for objects from SavedModels.
@@ -53,9 +51,6 @@ def save_transposed(variable: keras.Variable) -> None:
 
     Sampled centres are rows in memory, because rows are gathered and scattered about five times as fast as
     columns. In checkpoints they stay columns, so runs with and without samples read each other's.
-
-    Args:
-        variable: two-dimensional, mirrored over replicas or not.
     """
     copies = getattr(variable.value, "values", (variable.value,))
 

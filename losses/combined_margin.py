@@ -21,16 +21,12 @@ class CombinedMarginLoss(MarginSoftmaxLoss):
     As in the original the target is not continued past an angle of `pi`, where it rises again. `ArcFaceLoss`
     continues it.
 
-    References:
-        - [ArcFace](https://arxiv.org/abs/1801.07698), also for the defaults (CM1)
-        - margin-centre-face, `losses/face_losses.py::combine_loss_val`
+    References: [ArcFace](https://arxiv.org/abs/1801.07698), also for the defaults (CM1); margin-centre-face,
+    `losses/face_losses.py::combine_loss_val`
 
     Args:
-        num_identities: number of identities, at least 1.
-        margin_a: factor of the angle, greater than 0. Defaults to `1.0`.
-        margin: radians in `[0, pi)`. Defaults to `0.3`.
-        margin_b: a cosine in `[0, 2)`. Defaults to `0.2`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
+        margin_a: factor of the angle, greater than 0.
+        margin_b: a cosine in `[0, 2)`. Others: see `MarginSoftmaxLoss`, also for inputs and outputs.
     """
 
     can_be_sharded = True

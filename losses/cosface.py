@@ -16,14 +16,10 @@ class CosFaceLoss(MarginSoftmaxLoss):
 
         cos(theta) - margin
 
-    References:
-        - [CosFace](https://arxiv.org/abs/1801.09414)
-        - margin-centre-face, `losses/face_losses.py::cosineface_losses`, also for scale and margin
+    References: [CosFace](https://arxiv.org/abs/1801.09414); margin-centre-face,
+    `losses/face_losses.py::cosineface_losses`, also for scale and margin
 
-    Args:
-        num_identities: number of identities, at least 1.
-        margin: a cosine in `[0, 2)`, not an angle. Defaults to `0.4`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `30.0`.
+    Args: see `MarginSoftmaxLoss`, also for inputs and outputs. The margin is a cosine in `[0, 2)`.
     """
 
     can_be_sharded = True

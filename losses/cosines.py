@@ -10,14 +10,9 @@ from .shards import ShardedCosines, Shards
 
 
 def cosines_to(centres: Any, embeddings: tf.Tensor) -> Any:
-    """Cosine of every embedding to every centre.
+    """Cosine of every embedding to every centre, 0 where one of them is 0: float32 `(batch, num_centres)`.
 
-    Args:
-        centres: float32, shape `(dim, num_centres)`, or `Shards`.
-        embeddings: float32, shape `(batch, dim)`.
-
-    Returns:
-        float32 `(batch, num_centres)`, 0 where an embedding or a centre is 0; `ShardedCosines` for shards.
+    For `Shards` instead of centres of shape `(dim, num_centres)` it returns `ShardedCosines`.
     """
     directions = tf.math.l2_normalize(embeddings, axis=1)
     if isinstance(centres, Shards):

@@ -9,10 +9,9 @@ from .replicas import global_batch
 
 
 class DistanceLoss(LossLayer):
-    """Base of the losses that compare the embeddings of a batch. Its call is that of `LossLayer`.
+    """Base of the losses that compare the embeddings of the global batch; see `LossLayer` for their call.
 
-    They see the global batch from every replica, so the number of replicas does not change the loss. Each
-    replica must have the same number of embeddings.
+    Each replica must have the same number of embeddings.
 
     Args:
         margin: margin of the distance, at least 0.
@@ -42,8 +41,7 @@ def pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tenso
     The diagonal is exactly 0. The gradient is 0 where a distance is 0, because the slope of the root is
     infinite there.
 
-    References:
-        - margin-centre-face, `losses/triplet_loss.py::_pairwise_distances`
+    References: margin-centre-face, `losses/triplet_loss.py::_pairwise_distances`
     """
     products = tf.matmul(embeddings, embeddings, transpose_b=True)
     # Taken from the same products, so that an embedding has distance 0 to itself.

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from .distance_loss import DistanceLoss
-from .loss_layer import checked_identities
+from .loss_layer import checked_identities, require_identities
 from .replicas import global_batch, own_share
 
 
@@ -26,13 +26,10 @@ class HardNetLoss(DistanceLoss):
     diagonal), so it mines nothing: it returns the mean of `max(0, margin + d(a_l, p_l) - d(a_k, p_l) * (k !=
     i) * (l != i))` over all `i, k, l`. No script of the original uses it.
 
-    References:
-        - [Working hard to know your neighbor's margins](https://arxiv.org/abs/1705.10872)
-        - margin-centre-face, `losses/hard_loss.py::HardNet_loss`
+    References: [Working hard to know your neighbor's margins](https://arxiv.org/abs/1705.10872);
+    margin-centre-face, `losses/hard_loss.py::HardNet_loss`
 
-    Args:
-        margin: margin of the distance, at least 0. Defaults to `1.0`.
-        normalise: see `DistanceLoss`, as for `**kwargs`. Defaults to `True`.
+    Args: see `DistanceLoss`.
 
     Returns:
         dict of float32 tensors of shape `(batch,)`, the same for both of a pair: `loss`; `positive`, distance
@@ -41,13 +38,6 @@ class HardNetLoss(DistanceLoss):
 
     Raises:
         tf.errors.InvalidArgumentError: the halves of the global batch do not have the same identities.
-
-    Example:
-
-    >>> layer = HardNetLoss()
-    >>> terms = layer(np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0, 1, 0, 1]))
-    >>> terms["accuracy"].numpy().tolist()
-    [1.0, 0.0, 1.0, 0.0]
     """
 
     def __init__(self, margin: float = 1.0, normalise: bool = True, **kwargs: Any) -> None:
@@ -73,18 +63,13 @@ class HardNetLoss(DistanceLoss):
             "accuracy": tf.cast(positive < hardest, tf.float32),
         }
         # The mean over both halves is the mean over the pairs.
-        return self.with_loss({name: own_share(tf.tile(values, [2])) for name, values in terms.items()})
+        return self.with_loss(**{name: own_share(tf.tile(values, [2])) for name, values in terms.items()})
 
 
 def _pair_identities(identities):
     """Identities of the pairs, from those of anchors and positives."""
     half = tf.size(identities) // 2
-    anchors = identities[:half]
-    is_paired = tf.reduce_all(identities[: 2 * half] == tf.tile(anchors, [2]))
-    check = tf.debugging.Assert(
-        is_paired & (tf.size(identities) == 2 * half),
-        ["identities: expected two equal halves, anchors and positives, received", identities],
-        summarize=1024,
-    )
-    with tf.control_dependencies([check]):
-        return tf.identity(anchors)
+    is_paired = tf.reduce_all(identities[: 2 * half] == tf.tile(identities[:half], [2]))
+    is_even = tf.size(identities) == 2 * half
+    expected = "two equal halves, anchors and positives"
+    return require_identities(is_paired & is_even, expected, identities)[:half]

@@ -10,11 +10,9 @@ import tensorflow as tf
 class LossLayer(keras.layers.Layer):
     """Base of all losses, called as `layer(embeddings, identities)`.
 
-    The mean of `loss` is also in `layer.losses`, where `keras.Model.fit` finds it. Everything is computed in
-    float32 under every dtype policy, and gradients are finite for every embedding.
-
-    A subclass returns its terms through `with_loss`, and keeps the arguments of its constructor as attributes
-    of the same names.
+    Everything is computed in float32 under every dtype policy, and gradients are finite for every embedding.
+    The mean of `loss` is also in `layer.losses`, where `keras.Model.fit` finds it: a subclass returns its
+    terms through `with_loss`. It keeps the arguments of its constructor as attributes of the same names.
 
     Args:
         **kwargs: arguments of `keras.layers.Layer`.
@@ -26,37 +24,31 @@ class LossLayer(keras.layers.Layer):
             margin do not take it.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`. `loss` is the value to minimise; each class lists the
-        others.
+        dict of float32 tensors of shape `(batch,)`: `loss`, the value to minimise, and others that each class
+        lists.
 
     Raises:
         ValueError: an argument is out of range, or the identities are not integers.
 
     Example:
 
-    >>> layer = ArcFaceLoss(num_identities=10)
-    >>> terms = layer(np.ones((4, 8), "float32"), np.array([0, 1, 2, 9]))
+    >>> terms = ArcFaceLoss(num_identities=10)(np.ones((4, 8), "float32"), np.array([0, 1, 2, 9]))
     >>> terms["loss"].shape
     TensorShape([4])
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        # Keras would cast the embeddings to the policy's compute dtype. Eight bits of mantissa cannot tell
-        # angles near a centre apart.
+        # Keras would cast embeddings to the compute dtype, too coarse to tell angles near a centre apart.
         super().__init__(**{**kwargs, "autocast": False})
 
-    def with_loss(self, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def with_loss(self, **terms: tf.Tensor) -> dict[str, tf.Tensor]:
         """Adds the mean loss to `layer.losses` and returns the terms."""
         self.add_loss(tf.reduce_mean(terms["loss"]))
         return terms
 
     def get_config(self) -> dict[str, Any]:
-        classes = type(self).__mro__
-        names = {
-            name
-            for base in classes[: classes.index(LossLayer)]
-            for name in inspect.signature(base.__init__).parameters
-        }
+        classes = type(self).__mro__[: type(self).__mro__.index(LossLayer)]
+        names = {name for base in classes for name in inspect.signature(base.__init__).parameters}
         own = {name: getattr(self, name) for name in sorted(names - {"self", "kwargs"})}
         return {**super().get_config(), **own}
 
@@ -68,11 +60,7 @@ def require(condition: bool, name: str, expected: str, received: Any) -> None:
 
 
 def checked_identities(identities: Any, num_identities: int | None = None) -> tf.Tensor:
-    """Identities as an int32 tensor.
-
-    Args:
-        identities: int, shape `(batch,)`.
-        num_identities: upper limit of the identities, at least 1. Without it their range is not checked.
+    """Returns identities as int32. Checks their type and, if `num_identities` is given, their range.
 
     Raises:
         ValueError: the identities are not integers. tf.errors.InvalidArgumentError: an identity is outside
@@ -83,12 +71,14 @@ def checked_identities(identities: Any, num_identities: int | None = None) -> tf
         raise ValueError(f"identities: expected integers, received {identities.dtype.name}")
     if num_identities is None:
         return tf.cast(identities, tf.int32)
-    in_range = tf.reduce_all((identities >= 0) & (identities < num_identities))
     # Some devices read zeros out of range, and the loss would silently be wrong.
-    check = tf.debugging.Assert(
-        in_range,
-        [f"identities: expected values in [0, {num_identities}), received", identities],
-        summarize=1024,
-    )
+    in_range = tf.reduce_all((identities >= 0) & (identities < num_identities))
+    return require_identities(in_range, f"values in [0, {num_identities})", tf.cast(identities, tf.int32))
+
+
+def require_identities(condition: tf.Tensor, expected: str, identities: tf.Tensor) -> tf.Tensor:
+    """Returns the identities; raises `tf.errors.InvalidArgumentError` unless the condition holds."""
+    message = f"identities: expected {expected}, received"
+    check = tf.debugging.Assert(condition, [message, identities], summarize=1024)
     with tf.control_dependencies([check]):  # check before anything is looked up
-        return tf.identity(tf.cast(identities, tf.int32))
+        return tf.identity(identities)

@@ -15,8 +15,8 @@ from .margin_softmax import MarginSoftmaxLoss
 class MagFaceLoss(MarginSoftmaxLoss):
     """Separates identities by an angular margin and teaches embeddings a length that tells their quality.
 
-    With `a = clip(|x|, lower_norm, upper_norm)` the clipped length of an embedding `x`, target and penalty
-    are
+    Embeddings must not be normalised. With `a = clip(|x|, lower_norm, upper_norm)` the clipped length of an
+    embedding `x`, target and penalty are
 
         cos(theta + margin + (upper_margin - margin) * (a - lower_norm) / (upper_norm - lower_norm))
         norm_weight * (a / upper_norm^2 + 1 / a)
@@ -24,22 +24,14 @@ class MagFaceLoss(MarginSoftmaxLoss):
     The target is continued as in `ArcFaceLoss`. By default the authors' code leaves out the margin where
     `theta > pi / 2` instead.
 
-    References:
-        - [MagFace](https://arxiv.org/abs/2103.06627), and the authors' code: `models/magface.py` for the
-          formula, `run/run.sh` for the defaults
+    References: [MagFace](https://arxiv.org/abs/2103.06627), and the authors' code: `models/magface.py` for
+    the formula, `run/run.sh` for the defaults
 
     Args:
-        num_identities: number of identities, at least 1.
-        margin: margin at `lower_norm`, radians in `(0, pi)`. Defaults to `0.45`. A margin at the call changes
-            `upper_margin` in proportion.
-        upper_margin: margin at `upper_norm`, radians in `[margin, pi)`. Defaults to `0.8`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
-        lower_norm: greater than 0. Defaults to `10.0`.
-        upper_norm: greater than `lower_norm`. Defaults to `110.0`.
-        norm_weight: weight of the penalty, at least 0; `lambda_g` in the paper. Defaults to `35.0`.
-
-    Call arguments:
-        embeddings: must not be normalised.
+        margin: at `lower_norm`, radians in `(0, pi)`. A margin at the call scales `upper_margin`, too.
+        upper_margin: at `upper_norm`, radians in `[margin, pi)`. lower_norm, upper_norm: range of the length;
+        `0 < lower_norm < upper_norm`.
+        norm_weight: weight of the penalty, at least 0; `lambda_g` in the paper.
 
     Returns:
         The terms of `MarginSoftmaxLoss`, `norm_penalty` and `norm`: `a` above.

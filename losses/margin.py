@@ -6,13 +6,7 @@ import keras
 import tensorflow as tf
 
 from .centre_layer import CentreLayer
-from .cosines import (
-    cosines_to,
-    is_highest,
-    own_entries,
-    replace_own_entries,
-    softmax_cross_entropy,
-)
+from .cosines import cosines_to, is_highest, own_entries, replace_own_entries, softmax_cross_entropy
 from .loss_layer import require
 
 
@@ -28,12 +22,9 @@ class MarginLoss(CentreLayer):
     The 0 in the maximum comes from the original, which multiplies the own entry by 0 instead of leaving it
     out: a centre that is more than 90 degrees away does not push.
 
-    References:
-        - margin-centre-face, `losses/face_losses.py::margin_loss`
+    References: margin-centre-face, `losses/face_losses.py::margin_loss`
 
-    Args:
-        num_identities: number of identities, at least 1.
-        **kwargs: arguments of `CentreLayer`, without `label_smoothing`, and of `keras.layers.Layer`.
+    Args: see `CentreLayer`, without `label_smoothing`.
 
     Returns:
         dict of float32 tensors of shape `(batch,)`: `loss`, in `[1, 4]`; `cross_entropy` of the softmax of
@@ -52,10 +43,8 @@ class MarginLoss(CentreLayer):
         cosine = own_entries(cosines, identities)
         others = replace_own_entries(cosines, identities, tf.zeros_like(cosine))
         return self.with_loss(
-            {
-                "loss": 2.0 - (cosine - tf.reduce_max(others, axis=1)),
-                "cross_entropy": softmax_cross_entropy(identities, cosines),
-                "cosine": cosine,
-                "accuracy": is_highest(cosines, identities),
-            }
+            loss=2.0 - (cosine - tf.reduce_max(others, axis=1)),
+            cross_entropy=softmax_cross_entropy(identities, cosines),
+            cosine=cosine,
+            accuracy=is_highest(cosines, identities),
         )

@@ -6,13 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from .centre_layer import CentreLayer
-from .cosines import (
-    cosines_to,
-    is_highest,
-    own_entries,
-    replace_own_entries,
-    softmax_cross_entropy,
-)
+from .cosines import cosines_to, is_highest, own_entries, replace_own_entries, softmax_cross_entropy
 from .loss_layer import require
 from .shards import ShardedCosines
 
@@ -25,13 +19,12 @@ class MarginSoftmaxLoss(CentreLayer):
 
         softmax_cross_entropy(scale * target(cos(theta_y)), scale * cos(theta_j) for j != y) + penalties
 
-    Call arguments and errors: see `LossLayer`. The embeddings need not have unit length.
+    Call arguments and errors: see `LossLayer`.
 
     Args:
-        num_identities: number of identities, at least 1.
-        margin: size of the margin, in the class's `margin_range`.
+        margin: size of the margin, in radians in `[0, pi)` unless the class says otherwise.
         scale: factor of the cosines before the softmax, greater than 0: the radius of the hypersphere.
-        **kwargs: arguments of `CentreLayer` and `keras.layers.Layer`.
+        num_identities, **kwargs: see `CentreLayer`.
 
     Returns:
         dict of float32 tensors of shape `(batch,)`: `loss`; `cross_entropy`; the penalties; `cosine` to the
@@ -50,13 +43,7 @@ class MarginSoftmaxLoss(CentreLayer):
         self.scale = scale
 
     def target(self, cosine: tf.Tensor, margin: tf.Tensor, norm: Any) -> tf.Tensor:
-        """Returns the value that replaces the cosine to the own centre in the logits: float32 `(batch,)`.
-
-        Args:
-            cosine: float32 `(batch,)`, to the own centre.
-            margin: float32 scalar.
-            norm: result of `norm`.
-        """
+        """Returns the value that replaces `cosine`, to the own centre, in the logits: float32 `(batch,)`."""
         raise NotImplementedError
 
     def penalties(self, cosine: tf.Tensor, norm: Any) -> dict[str, tf.Tensor]:
@@ -79,21 +66,20 @@ class MarginSoftmaxLoss(CentreLayer):
         cosine = own_entries(cosines, identities)
         target = self.target(cosine, margin, norm)
         if isinstance(cosines, ShardedCosines):
-            entropy, accuracy, margin_accuracy = cosines.margin_softmax(
-                cosine, target, identities, self.scale
-            )
+            results = cosines.margin_softmax(cosine, target, identities, self.scale)
+            entropy, accuracy, margin_accuracy = results
         else:
             # Scaling makes the only copy; its entries are then replaced in place.
             logits = replace_own_entries(self.scale * cosines, identities, self.scale * target)
             entropy = softmax_cross_entropy(identities, logits, self.label_smoothing)
             accuracy, margin_accuracy = is_highest(cosines, identities), is_highest(logits, identities)
         penalties = self.penalties(cosine, norm)
-        terms = {
-            "loss": sum(penalties.values(), entropy),
-            "cross_entropy": entropy,
+        return self.with_loss(
+            loss=sum(penalties.values(), entropy),
+            cross_entropy=entropy,
             **penalties,
-            "cosine": cosine,
-            "accuracy": accuracy,
-            "margin_accuracy": margin_accuracy,
-        }
-        return self.with_loss(terms if norm is None else {**terms, "norm": norm})
+            cosine=cosine,
+            accuracy=accuracy,
+            margin_accuracy=margin_accuracy,
+            **({} if norm is None else {"norm": norm}),
+        )

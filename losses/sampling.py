@@ -19,16 +19,8 @@ def sample_identities(
     more. The others are drawn without replacement and depend only on `seed` and `step`: a resumed run repeats
     its draws, and all replicas draw the same.
 
-    References:
-        - An et al., [Partial FC](https://arxiv.org/abs/2203.15565), and the authors' code,
-          `arcface_torch/partial_fc_v2.py::PartialFC_V2.sample`
-
-    Args:
-        identities: int32, shape `(global_batch,)`.
-        num_identities: number of identities, at least 1.
-        sample_rate: share of the identities to sample, in `(0, 1]`.
-        seed: seed of the draws.
-        step: int or integer tensor, the training step.
+    References: [Partial FC](https://arxiv.org/abs/2203.15565), and the authors' code,
+    `arcface_torch/partial_fc_v2.py::PartialFC_V2.sample`
 
     Returns:
         `(sample, places)`: int32 `(num_sampled,)`, distinct identities, the batch's first; and int32

@@ -8,14 +8,10 @@ from .replicas import global_batch
 
 
 class Shards:
-    """A matrix whose columns are split evenly between devices; the last shard is padded with 0.
+    """A float32 matrix whose columns are split evenly between devices; the last shard is padded with 0.
 
     Each device has a plain variable, because a strategy would mirror its own. So create shards outside the
-    strategy's scope.
-
-    Args:
-        columns: float32, shape `(dim, num_columns)`.
-        devices: one device per replica.
+    strategy's scope, with one device per replica.
     """
 
     def __init__(self, columns: tf.Tensor, devices: list[str]) -> None:
@@ -45,12 +41,7 @@ class Shards:
 
 
 class ShardedCosines:
-    """Cosines of the global batch to the centres of this replica.
-
-    Args:
-        cosines: float32, shape `(global_batch, width)`.
-        shards: the centres.
-    """
+    """Cosines of the global batch to the centres of this replica: float32 `(global_batch, width)`."""
 
     def __init__(self, cosines: tf.Tensor, shards: Shards) -> None:
         self._cosines = cosines
@@ -68,9 +59,8 @@ class ShardedCosines:
         is_own = self._is_own(identities)
         # The exponentials of the padding are 0, and so are their gradients.
         cosines = tf.where(self._is_centre, self._cosines, tf.float32.min)
-        logits = tf.where(
-            self._is_centre, scale * tf.where(is_own, target[:, None], self._cosines), tf.float32.min
-        )
+        logits = scale * tf.where(is_own, target[:, None], self._cosines)
+        logits = tf.where(self._is_centre, logits, tf.float32.min)
         highest = self._highest(logits)
         exponentials = tf.reduce_sum(tf.exp(logits - highest[:, None]), axis=1)
         own = scale * target

@@ -20,13 +20,10 @@ class SoftmaxLoss(CentreLayer):
 
     where the centres have unit length if `normalise_centres` is set.
 
-    References:
-        - margin-centre-face, `losses/face_losses.py::softmax_loss`; `w_norm` is `normalise_centres`
+    References: margin-centre-face, `losses/face_losses.py::softmax_loss`; its `w_norm` is `normalise_centres`
 
     Args:
-        num_identities: number of identities, at least 1.
-        normalise_centres: whether centres are divided by their lengths first. Defaults to `False`.
-        **kwargs: arguments of `CentreLayer` and `keras.layers.Layer`.
+        normalise_centres: whether centres are divided by their lengths first. Others: see `CentreLayer`.
 
     Returns:
         dict of float32 tensors of shape `(batch,)`: `loss` and `cross_entropy`, which are the same; `cosine`
@@ -45,11 +42,9 @@ class SoftmaxLoss(CentreLayer):
         if not self.normalise_centres:
             lengths *= tf.norm(tf.gather(centres, identities, axis=1), axis=0)
         return self.with_loss(
-            {
-                "loss": cross_entropy,
-                "cross_entropy": cross_entropy,
-                # Only for the log: the lengths have no gradient at 0.
-                "cosine": tf.stop_gradient(tf.math.divide_no_nan(own_entries(logits, identities), lengths)),
-                "accuracy": is_highest(logits, identities),
-            }
+            loss=cross_entropy,
+            cross_entropy=cross_entropy,
+            # Only for the log: the lengths have no gradient at 0.
+            cosine=tf.stop_gradient(tf.math.divide_no_nan(own_entries(logits, identities), lengths)),
+            accuracy=is_highest(logits, identities),
         )

@@ -18,14 +18,10 @@ class SubCentreLoss(ArcFaceLoss):
 
         cos(theta_j) = max over k of cos(theta_jk)
 
-    References:
-        - [Sub-center ArcFace](https://ibug.doc.ic.ac.uk/media/uploads/documents/eccv_1445.pdf)
+    References: [Sub-center ArcFace](https://ibug.doc.ic.ac.uk/media/uploads/documents/eccv_1445.pdf)
 
     Args:
-        num_identities: number of identities, at least 1.
-        num_sub_centres: sub-centres per identity, at least 1. Defaults to `3`, as in the paper.
-        margin: radians in `[0, pi)`. Defaults to `0.5`.
-        scale: see `MarginSoftmaxLoss`, as for all other arguments, inputs and outputs. Defaults to `64.0`.
+        num_sub_centres: centres per identity, at least 1. Others: see `MarginSoftmaxLoss`, also for inputs.
     """
 
     can_be_sharded = False

@@ -28,31 +28,20 @@ class TripletLoss(DistanceLoss):
     an active triplet. In the original's `batch_hard` an anchor without a positive pushes negatives away, and
     one without a negative costs at least the margin.
 
-    References:
-        - [FaceNet](https://arxiv.org/abs/1503.03832)
-        - [In Defense of the Triplet Loss](https://arxiv.org/abs/1703.07737)
-        - margin-centre-face, `losses/triplet_loss.py::batch_hard_triplet_loss` and
-          `::batch_all_triplet_loss`; `train_triplet.py` for the defaults, and for normalising first
+    References: [FaceNet](https://arxiv.org/abs/1503.03832), [In Defense](https://arxiv.org/abs/1703.07737);
+    margin-centre-face, `losses/triplet_loss.py::batch_hard_triplet_loss` and `::batch_all_triplet_loss`, and
+    `train_triplet.py` for the defaults
 
     Args:
-        mining: `"batch_hard"` or `"batch_all"`. Defaults to `"batch_hard"`.
-        margin: margin of the distance, at least 0. Defaults to `0.3`.
-        weight: factor of the loss, at least 0. Defaults to `10.0`.
-        squared: whether distances are squared. Defaults to `False`.
-        normalise: see `DistanceLoss`, as for `**kwargs`. Defaults to `True`.
+        mining: `"batch_hard"` or `"batch_all"`.
+        weight: factor of the loss, at least 0.
+        squared: whether distances are squared. Others: see `DistanceLoss`.
 
     Returns:
         dict of float32 tensors of shape `(batch,)`, one entry per anchor: `loss`, `weight` times `triplet`;
         `triplet`, whose mean over the global batch is the formula above; `hardest_positive` and
         `hardest_negative`, distances, 0 where there is none; `active`, whose mean over the global batch is
         the share of triplets with a loss > 0 (of anchors for `batch_hard`).
-
-    Example:
-
-    >>> layer = TripletLoss(margin=0.5, weight=1.0)
-    >>> terms = layer(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), np.array([0, 0, 1]))
-    >>> terms["triplet"].numpy().tolist()
-    [0.0, 0.5, 0.0]
     """
 
     def __init__(
@@ -94,13 +83,11 @@ class TripletLoss(DistanceLoss):
             triplet *= _mean_factor(active)
             candidates = num_triplets
         return self.with_loss(
-            {
-                "loss": self.weight * triplet,
-                "triplet": triplet,
-                "hardest_positive": hardest_positive,
-                "hardest_negative": tf.where(tf.reduce_any(negatives, axis=1), hardest_negative, 0.0),
-                "active": active * _mean_factor(candidates),
-            }
+            loss=self.weight * triplet,
+            triplet=triplet,
+            hardest_positive=hardest_positive,
+            hardest_negative=tf.where(tf.reduce_any(negatives, axis=1), hardest_negative, 0.0),
+            active=active * _mean_factor(candidates),
         )
 
 

@@ -5,6 +5,8 @@ import pytest
 from losses.build import build_loss
 from losses.variants import LOSSES, num_sampled
 
+pytestmark = pytest.mark.tensorflow
+
 GIVEN = {
     "margin": 0.25,
     "scale": 12.0,
