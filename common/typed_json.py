@@ -23,15 +23,6 @@ def from_json(kind: type[T], value: object, path: Path) -> T:
 
     Raises:
         ValueError: a key is missing, a value has another type or length, or `__post_init__` refuses it.
-
-    Example:
-
-    >>> @dataclasses.dataclass
-    ... class Interval:
-    ...     name: str
-    ...     bounds: tuple[float, float]
-    >>> from_json(Interval, {"name": "eer", "bounds": [0.1, 0.2]}, Path("scores.json"))
-    Interval(name='eer', bounds=(0.1, 0.2))
     """
     return _convert(kind, value, path, "")
 

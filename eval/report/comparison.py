@@ -93,15 +93,12 @@ def _notes(compared: Sequence[ComparedRun]) -> Iterator[str]:
             reason = "in other folds than A"
             if not _same_pairs(first, one.run):
                 shared = _num_shared(first, one.run)
-                reason = (
-                    f"on other pairs than A: {shared:,} of its {len(one.run.pairs):,} are among the "
-                    f"{len(first.pairs):,} of A"
-                )
-            yield f"{one.letter} was scored {reason}. So there is no difference to show."
+                reason = f"on other pairs than A: A has {shared:,} of its {len(one.run.pairs):,} pairs"
+            yield f"No difference is shown for {one.letter}. It was scored {reason}."
     for name, text in (
         ("set", "The sets have different names."),
         ("rule", "Thresholds were found by different rules."),
-        ("error_filter", "EER, AUC and TAR are of different lines."),
+        ("error_filter", "EER, AUC and TAR are for different lines of pairs."),
     ):
         if len({getattr(one.run.scores, name) for one in compared}) > 1:
             yield f"{text} See the settings below."
@@ -141,7 +138,7 @@ def _same_pairs(first: EvaluationRun, other: EvaluationRun) -> bool:
 
 
 def _num_shared(first: EvaluationRun, other: EvaluationRun) -> int:
-    """Returns how many pairs of the other run the first one has, too."""
+    """Returns how many pairs of the other run the first one also has."""
     ours, theirs = (
         list(zip(run.pairs.first.tolist(), run.pairs.second.tolist(), strict=True)) for run in (first, other)
     )

@@ -6,30 +6,18 @@ NO_VALUE = "–"
 
 METHODS = {  # -> a short name, and a sentence
     "mean": ("mean", "A video is the mean of its frames’ embeddings."),
-    "normalised_mean": (
-        "normalised mean",
-        "A video is the mean of its frames’ embeddings, each of unit length: the original’s templates.",
-    ),
-    "norm_weighted": (
-        "norm-weighted mean",
-        "A video is the mean of its frames’ embeddings of unit length, weighted by what their length was.",
-    ),
-    "geometric_median": (
-        "geometric median",
-        "A video is the geometric median of its frames’ embeddings, which a few odd frames do not move.",
-    ),
-    "best_frames": ("best frames", "The distance of two videos is that of their nearest frames."),
-    "mean_frames": ("mean of frames", "The distance of two videos is the mean over all pairs of frames."),
-    "median_frames": (
-        "median of frames",
-        "The distance of two videos is the median over all pairs of frames.",
-    ),
+    "normalised_mean": ("normalised mean", "A video is the mean of its unit embeddings, as in the original."),
+    "norm_weighted": ("norm-weighted mean", "A video is the mean of its embeddings, weighted by length."),
+    "geometric_median": ("geometric median", "A video is the geometric median of its unit embeddings."),
+    "best_frames": ("best frames", "The distance of two videos is the distance of their nearest frames."),
+    "mean_frames": ("mean of frames", "The distance of two videos is the mean over pairs of frames."),
+    "median_frames": ("median of frames", "The distance of two videos is the median over pairs of frames."),
 }
 RULES = {
     "best": "the best accuracy on the other folds",
-    "crossing": "the original’s: where the sorted distances of the other folds cross",
+    "crossing": "where the sorted distances of the other folds cross, as in the original",
 }
-FOLDS = {"official": "the official splits", "position": "the original’s: by position in the file"}
+FOLDS = {"official": "the official splits", "position": "by position in the file, as in the original"}
 ERROR_FILTERS = {
     "none": "all pairs count",
     "both": "pairs with a wrong video are left out",

@@ -158,7 +158,7 @@ class TestRun:
                     "by position in the file",
                     "genuine pairs with a wrong video are left",
                 ]
-                + ["names match as parts of others", "faithful: as the original scored"],
+                + ["also matches as a part of another name", "faithful: scores as the original does"],
             ),
             ({"error_filter": "both"}, ["YTF-corrected (both): pairs with a wrong video are left out"]),
         ],
@@ -189,9 +189,9 @@ class TestRun:
         ):
             assert part in text
         for part in (
-            "fewest48",
-            "median181",
-            "most6,070",
+            "fewest per video48",
+            "median per video181",
+            "most per video6,070",
             "A/1/1.3.jpg: expected <112x112>",
             "listed as wrong2",
         ):

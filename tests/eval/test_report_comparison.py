@@ -99,7 +99,7 @@ class TestComparison:
         other = changed(runs[2], lines=lines)
         page = parse(comparison_page([first, other]))
         [notes] = page.find("ul", class_="notes")
-        assert notes.text == "EER, AUC and TAR are of different lines. See the settings below."
+        assert notes.text == "EER, AUC and TAR are for different lines of pairs. See the settings below."
         cells = list(rows_of(page, "Scores of all runs").values())[1]
         interval = other.method.intervals["accuracy"]
         assert cells[:3] == [shown(0.15, interval), shown(0.25), shown(0.35)]
@@ -148,8 +148,7 @@ class TestComparison:
         page = parse(comparison_page([run, other]))
         [notes] = page.find("ul", class_="notes")
         assert notes.text == (
-            "B was scored on other pairs than A: 150 of its 150 are among the 400 of A. "
-            "So there is no difference to show."
+            "No difference is shown for B. It was scored on other pairs than A: A has 150 of its 150 pairs."
         )
         assert list(rows_of(page, "Scores of all runs").values())[1][3] == "–"
 
@@ -157,7 +156,7 @@ class TestComparison:
         folds = ByErrorFilter(*np.roll(run.pairs.folds, 1, axis=1))
         page = parse(comparison_page([run, changed(run, {"folds": folds})]))
         assert page.find("ul", class_="notes")[0].text == (
-            "B was scored in other folds than A. So there is no difference to show."
+            "No difference is shown for B. It was scored in other folds than A."
         )
 
     @pytest.mark.parametrize("name", ["is_same", "second"])
