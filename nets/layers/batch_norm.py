@@ -33,12 +33,8 @@ class BatchNorm(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. Every replica must
-            get the same number of images.
-        training: bool.
-
-    Returns:
-        The same shape and dtype.
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. The
+            output has the same shape and dtype. Every replica must get the same number of images.
 
     Attributes:
         synchronised: bool, whether the statistics are those of the global batch. It is a property of the

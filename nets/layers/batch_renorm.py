@@ -33,11 +33,8 @@ class BatchRenorm(BatchNorm):
         **kwargs: arguments of `BatchNorm`.
 
     Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`.
-        training: bool.
-
-    Returns:
-        The same shape and dtype.
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. The
+            output has the same shape and dtype.
     """
 
     def __init__(

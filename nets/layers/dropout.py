@@ -24,11 +24,8 @@ class Dropout(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, ...)`, the same size on every replica.
+        inputs: float, shape `(batch, ...)`, the same on every replica and that of the output.
         training: bool; `False` returns the inputs.
-
-    Returns:
-        The same shape and dtype.
 
     Raises:
         ValueError: `keep_prob` is out of range.

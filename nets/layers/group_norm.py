@@ -28,10 +28,7 @@ class GroupNorm(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, height, width, channels)`.
-
-    Returns:
-        The same shape and dtype.
+        inputs: float, shape `(batch, height, width, channels)`. The output has the same shape and dtype.
 
     Raises:
         ValueError: the channels cannot be divided into groups.

@@ -23,11 +23,8 @@ class PReLU(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(..., channels)`.
+        inputs: float, shape `(..., channels)`. The output has the same shape and dtype.
         training: bool, selects how the gradient is computed.
-
-    Returns:
-        The same shape and dtype.
 
     Example:
 
