@@ -7,7 +7,7 @@ from .variants import COMMON_ARGUMENTS, LOSSES
 
 
 def build_loss(name: str, num_identities: int, seed: int = 0, **arguments: Any) -> Any:
-    """Makes the loss layer with centres that has this name on the command line, a key of `LOSSES`.
+    """Makes the loss layer with centres of this name, a key of `LOSSES`.
 
     The arguments are those of the loss and of `CentreLayer`. `None` stands for the loss's own default.
 

@@ -23,9 +23,7 @@ def save_as(
 
     Args:
         variable: float32, mirrored over replicas or not.
-        shape: shape of the saved tensor.
-        read: returns the tensor to save.
-        write: takes the restored tensor.
+        shape: shape of the tensor that `read` returns for saving and `write` takes when restoring.
     """
     stored = variable.value
     first = getattr(stored, "values", (stored,))[0]  # a mirrored variable has one copy per replica

@@ -20,11 +20,8 @@ class HardNetLoss(DistanceLoss):
 
         max(0, margin + d(a_i, p_i) - min(d(a_i, p_j), d(a_j, p_i) for j != i))
 
-    where `j` are pairs of other identities. A pair without such `j` has a loss of 0.
-
-    The original builds a diagonal matrix with four axes instead of two (`tf.diag` of a matrix instead of its
-    diagonal), so it mines nothing: it returns the mean of `max(0, margin + d(a_l, p_l) - d(a_k, p_l) * (k !=
-    i) * (l != i))` over all `i, k, l`. No script of the original uses it.
+    where `j` are pairs of other identities. A pair without such `j` has a loss of 0. The original has a bug
+    and mines nothing (row 36 of docs/fidelity.md).
 
     References: [Working hard to know your neighbor's margins](https://arxiv.org/abs/1705.10872);
     margin-centre-face, `losses/hard_loss.py::HardNet_loss`

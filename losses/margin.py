@@ -14,13 +14,12 @@ from .loss_layer import require
 class MarginLoss(CentreLayer):
     """Pulls an embedding to its own centre and away from the nearest other one.
 
-    With `theta_j` the angle between an embedding and centre `j`, and `y` its identity, the loss of one sample
-    is
+    With `theta_j` the angle between an embedding and centre `j`, and `y` its identity, the loss is
 
         2 - (cos(theta_y) - max(0, cos(theta_j) for j != y))
 
-    The 0 in the maximum comes from the original, which multiplies the own entry by 0 instead of leaving it
-    out: a centre that is more than 90 degrees away does not push.
+    The 0 comes from the original, which multiplies the own entry by 0 instead of leaving it out: a centre
+    that is more than 90 degrees away does not push.
 
     References: margin-centre-face, `losses/face_losses.py::margin_loss`
 

@@ -6,8 +6,7 @@ import tensorflow as tf
 def global_batch(values: tf.Tensor) -> tf.Tensor:
     """The values of all replicas, in order: `(batch, ...)` to `(global_batch, ...)`.
 
-    The gradient of a row is the sum of its gradients on all replicas. Outside a strategy, and with one
-    replica, the function returns the values.
+    The gradient of a row is the sum of its gradients on all replicas. With one replica it returns the values.
     """
     context = _context()
     return values if context is None else context.all_gather(values, axis=0)

@@ -24,9 +24,8 @@ class TripletLoss(DistanceLoss):
 
     times `weight`. Memory grows with the square of the batch size, also for `batch_all`.
 
-    An anchor without a positive or without a negative has no triplet and a loss of 0; so has a batch without
-    an active triplet. In the original's `batch_hard` an anchor without a positive pushes negatives away, and
-    one without a negative costs at least the margin.
+    An anchor without a positive or without a negative has no triplet and a loss of 0 (row 35 of
+    docs/fidelity.md); so has a batch without an active triplet.
 
     References: [FaceNet](https://arxiv.org/abs/1503.03832), [In Defense](https://arxiv.org/abs/1703.07737);
     margin-centre-face, `losses/triplet_loss.py::batch_hard_triplet_loss` and `::batch_all_triplet_loss`, and
