@@ -92,17 +92,10 @@ def _check_size(expected, received):
 
 
 def decode_picture(encoded: bytes, *, upright: bool = False) -> np.ndarray:
-    """Decodes one image of any size with OpenCV.
+    """Decodes an image file of any size with OpenCV to uint8 `(height, width, 3)`, RGB.
 
-    Args:
-        encoded: content of an image file.
-        upright: turn the picture as its EXIF orientation says.
-
-    Returns:
-        uint8 `(height, width, 3)`, RGB.
-
-    Raises:
-        ValueError: the image cannot be decoded.
+    With `upright`, the picture is turned as its EXIF orientation says. Raises `ValueError` for an image that
+    cannot be decoded.
     """
     import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
 
@@ -170,13 +163,9 @@ def _by_tensorflow(encoded, order):
 
 
 def decode_tensor(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes one JPEG or PNG in a TensorFlow graph, to the pixels that PIL and OpenCV give.
+    """Decodes a JPEG or PNG, a scalar string tensor, in a graph. Returns uint8 `(height, width, 3)`, RGB.
 
-    Args:
-        encoded: scalar string tensor.
-
-    Returns:
-        uint8 `(height, width, 3)`, RGB.
+    The pixels are those of PIL and OpenCV.
     """
     import tensorflow as tf  # only now: checking images does without it
 

@@ -31,12 +31,7 @@ _MIN_SCALE = 1e-6  # the best fit to a mirror image shrinks it to a point
 
 
 class FaceAligner:
-    """Turns an encoded picture into an aligned face. It can be pickled if its detector can.
-
-    Args:
-        detector: `FaceDetector`, or an object with the same `detect`.
-        options: how faces are chosen and cropped.
-    """
+    """Turns an encoded picture into an aligned face. It can be pickled if its detector can."""
 
     def __init__(self, detector: FaceDetector, options: FaceOptions):
         self.detector = detector
@@ -146,12 +141,7 @@ def centre_crop(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     Photographs of LFW and the frames of YouTube Faces' `aligned_images_DB` are such pictures. The square's
     centre is a little above the picture's, so that the eyes are at the template's height.
 
-    Args:
-        image: uint8 `(rows, columns, 3)`.
-        image_size: `(height, width)` of the crop.
-
-    Returns:
-        uint8 `(*image_size, 3)`.
+    Images are uint8 `(rows, columns, 3)`.
     """
     rows, columns = image.shape[:2]
     height, width = image_size

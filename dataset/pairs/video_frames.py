@@ -100,15 +100,7 @@ class VideoFrames:
 
 
 def evenly_spaced(num_frames: int, limit: int | None) -> np.ndarray:
-    """Chooses at most `limit` of a video's frames: the middles of `limit` equal parts.
-
-    Args:
-        num_frames: at least 0.
-        limit: at least 1, or `None` for all frames.
-
-    Returns:
-        int array of frame numbers, ascending.
-    """
+    """Chooses the numbers of `limit` frames of a video, the middles of equal parts, or all of them."""
     if limit is None or num_frames <= limit:
         return np.arange(num_frames)
     return (2 * np.arange(limit) + 1) * num_frames // (2 * limit)

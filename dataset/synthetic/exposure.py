@@ -15,17 +15,12 @@ def expose(
     capture: Capture,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Lights an evenly lit image, then blurs it and adds noise.
+    """Lights an evenly lit image, then blurs it and adds noise that `rng` draws. Returns uint8.
 
     Args:
         image: float32 `(height, width, 3)`, RGB from 0 to 255.
-        centre: `(x, y)` of the head in the image.
-        radii: `(x, y)` of the head in the image, pixels.
+        centre, radii: `(x, y)` of the head in the image, pixels.
         capture: the circumstances.
-        rng: draws the sensor's noise.
-
-    Returns:
-        uint8, of the same shape.
     """
     size = image.shape[1::-1]
     image = image * _illumination(size, centre, radii, capture)

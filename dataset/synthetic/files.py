@@ -54,11 +54,7 @@ ytf_error = ./ytf/ytf-error.txt
 def write_source(folder: Path, draw: Draw, identities: Sequence[int], sizes: Sequence[int]) -> None:
     """Writes a training source in the InsightFace layout: `train.rec`, `train.idx` and `property`.
 
-    Args:
-        folder: new folder.
-        draw: see the module.
-        identities: their positions become the labels.
-        sizes: number of images of each identity.
+    `sizes` holds the number of images of each identity. Positions in `identities` become the labels.
     """
     folder.mkdir()
     labels = np.repeat(np.arange(len(sizes)), sizes).tolist()
@@ -82,12 +78,7 @@ def write_pairs(
 ) -> None:
     """Writes the same pairs as `lfw.np` and `lfw.bin`. Half are genuine, and no image occurs twice.
 
-    Args:
-        folder: existing folder.
-        draw: see the module.
-        identities: at least 2.
-        num_pairs: a multiple of 20.
-        rng: draws the impostor pairs.
+    `num_pairs` is a multiple of 20, and there are at least 2 identities.
     """
     half = num_pairs // 2
     pairs = [(identities[i % len(identities)],) * 2 for i in range(half)]
@@ -114,13 +105,7 @@ def write_videos(
 ) -> None:
     """Writes videos as folders of frames, splits for testing, and image pairs for validation.
 
-    Args:
-        folder: new folder.
-        draw: see the module.
-        identities: at least 2.
-        num_videos: of each identity, at least 2.
-        num_frames: of each video.
-        rng: draws the pairs.
+    There are at least 2 identities, each with `num_videos` >= 2 videos of `num_frames` frames.
     """
     jobs = list(itertools.product(identities, range(num_videos), range(num_frames), [num_frames]))
     for (identity, video, frame, _), image in zip(jobs, draw(jobs, folder.name), strict=True):

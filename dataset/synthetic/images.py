@@ -23,17 +23,9 @@ def draw_image(seed: int, identity: int, number: int) -> bytes:
 
 
 def draw_frame(seed: int, identity: int, video: int, frame: int, num_frames: int) -> bytes:
-    """Draws one frame of a video, in which pose, light and expression change smoothly.
+    """Draws frame `frame` of a video with `num_frames`, in which pose, light and expression change smoothly.
 
-    Args:
-        seed: at least 0.
-        identity: at least 0.
-        video: at least 0.
-        frame: in `[0, num_frames)`.
-        num_frames: number of frames of the video.
-
-    Returns:
-        A JPEG of 112x112.
+    Returns a JPEG of 112x112.
     """
     rng = np.random.default_rng((seed, VIDEO_STREAM, identity, video))
     first, last = Capture.sample(rng), Capture.sample(rng)
