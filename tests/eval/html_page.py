@@ -1,9 +1,9 @@
-"""A page of HTML as a tree, for tests; anything unbalanced is an error."""
+"""HTML pages as trees, for tests. An unbalanced tag is an error."""
 
 import re
 from html.parser import HTMLParser
 
-# What a text may try to get into a page.
+# A text that tries to break out of every place in a page.
 HOSTILE = "\"><script>alert(1)</script> ' & <b> $x_1$ </style> ]]> --> \u9762"
 
 _VOID = {"meta", "img", "br", "wbr"}
@@ -18,7 +18,7 @@ class Element:
         self.children = []
 
     def __iter__(self):
-        """All elements inside, in the order of the page."""
+        """Yields all elements inside, in the order of the page."""
         for child in self.children:
             if isinstance(child, Element):
                 yield child
@@ -26,12 +26,12 @@ class Element:
 
     @property
     def text(self):
-        """The text inside, its white space as shown."""
+        """The text inside, with white space as a browser shows it."""
         parts = [child.text if isinstance(child, Element) else child for child in self.children]
         return " ".join("".join(parts).split())
 
     def find(self, tag, **attributes):
-        """All elements inside of a tag, with these attributes; `class_` is one of the classes."""
+        """Returns all elements inside with this tag and these attributes. `class_` is one class."""
         wanted_class = attributes.pop("class_", None)
         return [
             element
@@ -66,7 +66,7 @@ class _Parser(HTMLParser):
 
 
 def parse(text):
-    """The page as an `Element`."""
+    """Returns the page as an `Element`."""
     parser = _Parser()
     parser.feed(text)
     parser.close()
@@ -75,14 +75,14 @@ def parse(text):
 
 
 def rows_of(page, label):
-    """The table of a label: a dict from the first cell of a row to the texts of the others."""
+    """Returns the rows of the table with a label: the text of the first cell -> texts of the others."""
     [table] = page.find("div", **{"aria-label": label})
     rows = [[cell for cell in row if cell.tag in ("th", "td")] for row in table.find("tbody")[0].find("tr")]
     return {row[0].text: [cell.text for cell in row[1:]] for row in rows}
 
 
 def shown(value, interval=None):
-    """A number as the tables show it; `small` below it has no space before it in the text."""
+    """Returns a number as the tables show it. No space separates it from the interval below it."""
     if value is None:
         return "–"
     return f"{value:.4f}" + (f"{interval[0]:.4f}–{interval[1]:.4f}" if interval else "")
