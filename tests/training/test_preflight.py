@@ -193,8 +193,8 @@ def test_a_full_disk_is_found_before_the_first_step(data, monkeypatch, caplog):
     # In this module alone: the converter looks, too.
     monkeypatch.setattr(needs, "shutil", SimpleNamespace(disk_usage=lambda folder: usage(3_000_000)))
     assert train_centre.main(flags(data)) == 1
-    assert "free for 4 more checkpoint(s) of 11.2 MB and 1 more SavedModel(s)" in caplog.text
-    assert "received 3 MB free" in caplog.text
+    assert "4 more checkpoint(s) of 11.2 MB and 1 more SavedModel(s)" in caplog.text
+    assert "3 MB free at" in caplog.text
     assert not (data / "ckpt").exists()
 
 
