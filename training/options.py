@@ -93,7 +93,7 @@ class LengthOptions:
     )
 
     def num_steps(self, steps_per_epoch: float) -> int:
-        """The step to stop after: the sooner of `epoch` and `max_steps`."""
+        """Returns the step to stop after: the sooner of `epoch` and `max_steps`."""
         steps = math.ceil(self.epoch * steps_per_epoch)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
@@ -221,7 +221,7 @@ class ScheduleOptions:
             yield f"--lr_end is {self.lr_end}. Give at most --lr, {self.lr}."
 
     def boundaries(self, batch_size: int) -> list[int]:
-        """Steps at which the learning rate changes, for this batch size.
+        """Returns the steps at which the learning rate changes, for this batch size.
 
         References:
             - margin-centre-face, `train_centre.py`: `int(512 / batch_size) * lr_steps`
@@ -262,7 +262,7 @@ class OutputOptions:
     worker_folder: Path | None = None  # temporary folder of a worker that is not the chief
 
     def due(self, step: int) -> set[str]:
-        """Which of `show_info`, `summary`, `validate`, `save` and `ckpt` are due after `step` steps."""
+        """Returns which of `show_info`, `summary`, `validate`, `save`, `ckpt` are due after `step` steps."""
         intervals = {name: value for name, value in vars(self).items() if name.endswith("_interval")}
         return {name.removesuffix("_interval") for name, value in intervals.items() if step % value == 0}
 

@@ -131,12 +131,7 @@ def make_validators(
 ) -> list[Validator]:
     """Opens and checks the validation sets that config and flags ask for.
 
-    Args:
-        backbone: the net to score, with dropout off.
-        config: where the sets are.
-        options: flags of the validation.
-        batch_size: images per call of the net.
-        monitor: measures all embeddings.
+    The validators score `backbone` with dropout off, and `monitor` measures all embeddings.
 
     Raises:
         FileNotFoundError: a set is missing.
