@@ -33,7 +33,7 @@ ERRORS = {
     "no pairs": ("[ytf]\nenable = true\nprefix = x", "[ytf] is enabled: expected key 'pairs'"),
     "no prefix": ("[ytf]\nenable = true\npairs = x", "[ytf] is enabled: expected key 'prefix'"),
     "switch": ("[lfw]\nenable = maybe", "[lfw]: key 'enable': expected one of 1, yes", "'maybe'"),
-    "order": ("[lfw]\nnpdata_order = rbg", "key 'npdata_order': expected rgb or bgr, received 'rbg'"),
+    "order": ("[lfw]\nnpdata_order = rbg", "key 'npdata_order': expected one of rgb, bgr, received 'rbg'"),
     "empty": ("[a]\nmxrec =", "[a]: key 'mxrec': expected a value, received none"),
     "empty switch": ("[lfw]\nenable = ;true", "[lfw]: key 'enable': expected a value, received none"),
     "no value": ("[a]\nmxrec", "not a readable configuration", "mxrec"),

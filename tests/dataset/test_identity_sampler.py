@@ -181,7 +181,7 @@ def test_identities_without_a_pair_are_left_out(caplog):
         groups = draw(sampler, 50)
     assert np.unique(identities_of(labels)[groups]).tolist() == [1, 3, 5, 7]
     (message,) = caplog.messages
-    assert message == "2 of 6 identities have one image, hence no positive, and are left out"
+    assert message.startswith("2 of 6 identities")
     caplog.clear()
     with caplog.at_level(logging.INFO):
         IdentitySampler(make_labels([[2, 0, 3]]), 4, 2)
