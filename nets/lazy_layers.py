@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
@@ -11,9 +10,9 @@ from types import ModuleType, SimpleNamespace
 def register_layers(package: str, modules: dict[str, str]) -> None:
     """Registers layers with Keras at once, or as soon as something imports Keras.
 
-    Keras looks up the class of a saved layer by its registered name and imports nothing to find it.
-    Importing the classes here would import TensorFlow, which takes seconds. So the registry gets an object
-    that imports the class when Keras restores a layer. Once a class is imported, it takes that place.
+    Keras finds a saved layer by its registered name and imports nothing for it. Importing the classes here
+    would load TensorFlow, which takes seconds. So this registers objects that import a class when Keras
+    restores a layer of it. An imported class takes the place of its object.
 
     Args:
         package: name of the package that holds the modules.
@@ -29,32 +28,27 @@ def register_layers(package: str, modules: dict[str, str]) -> None:
             stand_in = SimpleNamespace(from_config=from_config)
             keras.saving.get_custom_objects().setdefault(f"margin_centre_face>{name}", stand_in)
 
+    class KerasImportHook:
+        is_searching = False
+
+        def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+            if name != "keras" or self.is_searching:
+                return None
+            self.is_searching = True
+            spec = importlib.util.find_spec(name)  # asks the other finders
+            self.is_searching = False
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def exec_module(module: ModuleType) -> None:
+                    execute(module)
+                    sys.meta_path.remove(self)
+                    register(module)
+
+                spec.loader.exec_module = exec_module
+            return spec
+
     if "keras" in sys.modules:
         register(sys.modules["keras"])
     else:
-        sys.meta_path.insert(0, _KerasImportHook(register))
-
-
-class _KerasImportHook:
-    """Calls a function with the module `keras` after its first import."""
-
-    def __init__(self, function: Callable[[ModuleType], None]) -> None:
-        self._function = function
-        self._is_searching = False
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        if name != "keras" or self._is_searching:
-            return None
-        self._is_searching = True
-        spec = importlib.util.find_spec(name)  # asks the other finders
-        self._is_searching = False
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                sys.meta_path.remove(self)
-                self._function(module)
-
-            spec.loader.exec_module = exec_module
-        return spec
+        sys.meta_path.insert(0, KerasImportHook())
