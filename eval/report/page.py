@@ -12,6 +12,7 @@ from eval.report.charts import AccuracyBar, Curve, draw_charts
 from eval.report.comparison import compare
 from eval.scoring.evaluation_run import EvaluationRun, PairPicture
 from eval.scoring.metrics import FARS, tar_name
+from eval.scoring.verification import is_right
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),
@@ -114,8 +115,5 @@ def _verdict(run: EvaluationRun, pair: int) -> str:
     if fold < 0:
         return "not scored"
     threshold = run.line.fold_thresholds[run.line.folds.index(fold)]
-    distance = run.distances[pair]
-    right = (distance < threshold) == run.pairs.is_same[pair]
-    # By the original's rule a distance equal to the threshold is always wrong.
-    is_tie = run.scores.rule == "crossing" and distance == threshold
-    return "right" if right and not is_tie else "wrong"
+    right = is_right(run.distances[pair], run.pairs.is_same[pair], threshold, run.scores.rule)
+    return "right" if right else "wrong"

@@ -1,6 +1,7 @@
 """Verification: from the distances of pairs to accuracy, deviation and threshold."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -130,9 +131,6 @@ def evaluate_pairs(
 ) -> VerificationResult:
     """Scores every fold with the threshold found on the other folds.
 
-    A pair is called same if `distance < threshold`, and different otherwise. By the rule `"crossing"`, a
-    distance equal to the threshold is always wrong, as in the original.
-
     Args:
         distances: float, finite, shape `(pairs,)`.
         is_same: bool, shape `(pairs,)`.
@@ -175,9 +173,7 @@ def evaluate_pairs(
                 f"received {num_positive} and {num_others - num_positive}"
             )
         threshold = _THRESHOLDS[rule](distances[others], is_same[others])
-        right = (distances[scored] < threshold) == is_same[scored]
-        if rule == "crossing":
-            right &= distances[scored] != threshold
+        right = is_right(distances[scored], is_same[scored], threshold, rule)
         accuracies.append(float(np.count_nonzero(right) / right.size))
         thresholds.append(threshold)
     return VerificationResult(
@@ -187,6 +183,16 @@ def evaluate_pairs(
         fold_accuracies=tuple(accuracies),
         fold_thresholds=tuple(thresholds),
     )
+
+
+def is_right(distances: Any, is_same: Any, thresholds: Any, rule: str) -> Any:
+    """Returns whether each threshold puts its pair on the right side: bool, of the shape of the arguments.
+
+    A pair is called same if `distance < threshold`, and different otherwise. By the rule `"crossing"`, a
+    distance equal to the threshold is always wrong, as in the original.
+    """
+    right = (distances < thresholds) == is_same
+    return right & (distances != thresholds) if rule == "crossing" else right
 
 
 def _check_counts(is_same, num_folds):

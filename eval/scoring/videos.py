@@ -160,7 +160,7 @@ def evaluate_videos(
             folds=ByErrorFilter(*(line.folds for line in lines)),
             distances=distances,
         ),
-        errors=np.flatnonzero(chosen.is_misclassified(chosen_distances, is_same)),
+        errors=np.flatnonzero(chosen.is_misclassified(chosen_distances, is_same, protocol.rule)),
     )
 
 

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.scoring.verification import VerificationResult, evaluate_pairs, even_folds, original_folds
+from eval.scoring.verification import (
+    VerificationResult,
+    evaluate_pairs,
+    even_folds,
+    is_right,
+    original_folds,
+)
 
 ERROR_FILTERS = {  # row 21 of docs/fidelity.md; the values are the names of the scores
     "none": "YTF",
@@ -32,16 +38,16 @@ class YtfLine:
     folds: np.ndarray
     result: VerificationResult
 
-    def is_misclassified(self, distances: np.ndarray, is_same: np.ndarray) -> np.ndarray:
-        """Returns which pairs the threshold of their own fold puts on the wrong side.
+    def is_misclassified(self, distances: np.ndarray, is_same: np.ndarray, rule: str) -> np.ndarray:
+        """Returns which pairs the threshold of their own fold puts on the wrong side; see `is_right`.
 
         All arrays have the shape `(num_pairs,)`. A pair that no fold scores is never misclassified.
         """
         scored = self.folds >= 0
-        numbers = np.unique(self.folds[scored])
-        thresholds = np.array(self.result.fold_thresholds)[np.searchsorted(numbers, self.folds[scored])]
+        _, places = np.unique(self.folds[scored], return_inverse=True)
+        thresholds = np.array(self.result.fold_thresholds)[places]
         wrong = np.zeros(len(distances), bool)
-        wrong[scored] = (distances[scored] < thresholds) != is_same[scored]
+        wrong[scored] = ~is_right(distances[scored], is_same[scored], thresholds, rule)
         return wrong
 
 

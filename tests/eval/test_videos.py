@@ -55,7 +55,7 @@ def made_up(seed=0):
         VideoProtocol(method="mean", error_filter="positives", error_match="substring"),
     ],
 )
-def test_all_of_a_evaluation_follows_from_the_parts(protocol):
+def test_every_score_follows_from_the_parts(protocol):
     pairs, frames, features = made_up()
     evaluation = evaluate_videos(pairs, frames, features, WRONG, protocol)
 
@@ -75,11 +75,13 @@ def test_all_of_a_evaluation_follows_from_the_parts(protocol):
     for method, scores in evaluation.methods.items():
         lines = lines_of(distances[method])
         result = lines[protocol.error_filter].result
-        of_used = distances[method][used], is_same[used]
+        used_pairs = distances[method][used], is_same[used]
         assert scores.lines == tuple(line.result.accuracy for line in lines.values())
         assert (scores.std, scores.threshold) == (result.std, result.threshold)
-        assert scores.metrics == {"accuracy": result.accuracy, **verification_metrics(*of_used)}
-        intervals = bootstrap_intervals(*of_used, fold_accuracies=result.fold_accuracies, identities=people)
+        assert scores.metrics == {"accuracy": result.accuracy, **verification_metrics(*used_pairs)}
+        intervals = bootstrap_intervals(
+            *used_pairs, fold_accuracies=result.fold_accuracies, identities=people
+        )
         assert scores.intervals == intervals
         np.testing.assert_array_equal(evaluation.pairs.distances[method], distances[method])
 
@@ -92,11 +94,11 @@ def test_all_of_a_evaluation_follows_from_the_parts(protocol):
 
     assert [point.num_frames for point in evaluation.frames_curve] == [1, 2, 4, 5]
     for point in evaluation.frames_curve:
-        of_fewer = video_distances(
-            features, frames.offsets, first, second, [protocol.method], point.num_frames
-        )[protocol.method]
-        assert point.accuracy == lines_of(of_fewer)[protocol.error_filter].result.accuracy
-        assert point.eer == verification_metrics(of_fewer[used], is_same[used])["eer"]
+        fewer = video_distances(features, frames.offsets, first, second, [protocol.method], point.num_frames)[
+            protocol.method
+        ]
+        assert point.accuracy == lines_of(fewer)[protocol.error_filter].result.accuracy
+        assert point.eer == verification_metrics(fewer[used], is_same[used])["eer"]
 
     chosen = distances[protocol.method]
     genuine, impostor = np.flatnonzero(used & is_same), np.flatnonzero(used & ~is_same)
@@ -106,7 +108,7 @@ def test_all_of_a_evaluation_follows_from_the_parts(protocol):
     assert hardest["genuine"] == genuine[np.argsort(-chosen[genuine])][:12].tolist()
     assert hardest["impostor"] == impostor[np.argsort(chosen[impostor])][:12].tolist()
     assert evaluation.hardest.impostor[1].picture == "hardest/impostor-02.jpg"
-    wrong = lines[protocol.error_filter].is_misclassified(chosen, is_same)
+    wrong = lines[protocol.error_filter].is_misclassified(chosen, is_same, protocol.rule)
     np.testing.assert_array_equal(evaluation.errors, np.flatnonzero(wrong))
     assert len(evaluation.errors) > 0
 
