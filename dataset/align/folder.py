@@ -6,19 +6,14 @@ import dataclasses
 import functools
 import json
 import logging
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
-import cv2
 from tqdm import tqdm
 
 from common.files import FileLock, write_file, write_json
-from common.processes import exit_with_parent, hold_interrupts
-from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, FaceAligner
+from common.processes import worker_map
+from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, align_picture
 from dataset.align.detector import FaceDetector
 from dataset.align.options import AlignOptions
 from dataset.images import SUFFIXES
@@ -31,7 +26,7 @@ FAILURES_NAME = "align_failures.txt"
 
 _LOCK_NAME = ".align.lock"
 _VERSION = 1  # increase it when the same options no longer give the same images
-_CHUNK = 8  # pictures that a worker takes at once; Ctrl-C waits for them
+_CHUNK = 8  # pictures that a worker takes at once
 
 
 def align_folder(options: AlignOptions, detector: FaceDetector | None = None) -> dict[str, int]:
@@ -73,10 +68,13 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
             if output not in finished and source not in failed
         ]
         logger.info("%s: %d pictures, %d of them to be aligned", src, len(outputs), len(jobs))
-        align_picture = functools.partial(_align_picture, FaceAligner(detector, options.faces), src, dst)
+        align = functools.partial(_align_file, detector, options.faces, src, dst)
+        num_workers = min(options.workers or os.cpu_count() or 1, -(-len(jobs) // _CHUNK))
         num_done = len(outputs) - len(jobs)
-        with tqdm(total=len(outputs), initial=num_done, unit=" images", disable=None) as progress:
-            _run_jobs(align_picture, jobs, options.workers or os.cpu_count() or 1, progress)
+        with worker_map(num_workers, _CHUNK) as run:
+            done = run(align, jobs)
+            for _ in tqdm(done, total=len(outputs), initial=num_done, unit=" images", disable=None):
+                pass
         failures = {source: failure for source, failure in _read_failures(dst).items() if source in outputs}
         _write_failures(dst, failures)
     kinds = [kind for kind, _ in failures.values()]
@@ -108,12 +106,10 @@ def _find_pictures(src):
 
 def _finished_outputs(dst):
     """Returns the finished faces. Removes temporary files of a killed run."""
-    finished = set()
-    for path in _files(dst):
+    finished = set(_files(dst))
+    for path in finished:
         if path.endswith(".tmp"):
             (dst / path).unlink()
-        else:
-            finished.add(path)
     return finished
 
 
@@ -164,54 +160,18 @@ def _write_failures(dst, failures):
     write_file(dst / FAILURES_NAME, "".join(lines).encode("utf-8", "surrogateescape"))
 
 
-def _align_picture(aligner, src, dst, job):
+def _align_file(detector, options, src, dst, job):
     """Writes the face of one picture, or a line in the list of failures, or both: the line first."""
     source, output = job
     try:
-        image, failure = aligner.align((src / source).read_bytes())
+        image, failure = align_picture(detector, options, (src / source).read_bytes())
     except OSError as error:
         image, failure = None, (UNREADABLE, str(error))
     if failure is not None:
-        kind, reason = failure
-        line = f"{source}\t{kind}\t{' '.join(reason.split())}\n"
+        line = f"{source}\t{failure[0]}\t{' '.join(failure[1].split())}\n"
         # Each line is one write to the end of the file, so lines of several processes do not mix.
         with (dst / FAILURES_NAME).open("ab", buffering=0) as file:
             file.write(line.encode("utf-8", "surrogateescape"))
             os.fsync(file.fileno())
     if image is not None:
         write_file(dst / output, image)
-
-
-def _run_jobs(do_job, jobs, num_workers, progress):
-    """Does the jobs in several processes. Each worker keeps its own copy of `do_job`."""
-    num_workers = min(num_workers, -(-len(jobs) // _CHUNK))
-    if num_workers <= 1:
-        for job in jobs:
-            do_job(job)
-            progress.update()
-        return
-    # Forked processes would share the state of OpenCV's threads.
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker, (do_job,))
-    try:
-        with hold_interrupts():  # starts the workers
-            done = pool.map(_do_job, jobs, chunksize=_CHUNK)
-        for _ in done:
-            progress.update()
-    except BrokenProcessPool:
-        raise OSError("a worker was killed (out of memory?). Run the same command again to resume.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_worker_job: Any = None  # one per process, set by `_start_worker`
-
-
-def _start_worker(do_job):
-    global _worker_job
-    exit_with_parent()
-    cv2.setNumThreads(1)
-    _worker_job = do_job
-
-
-def _do_job(job):
-    _worker_job(job)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from common.files import atomic_folder
 from common.options import option
-from dataset.synthetic.files import (
-    NUM_FOLDS,
-    write_config,
-    write_pairs,
-    write_sheet,
-    write_source,
-    write_videos,
-)
+from common.processes import worker_map
+from dataset.synthetic.files import CONFIG, NUM_FOLDS, write_pairs, write_sheet, write_source, write_videos
 from dataset.synthetic.images import PLAN_STREAM, draw_frame, draw_image
 
 logger = logging.getLogger(__name__)
@@ -101,9 +91,13 @@ def _write_content(folder, options):
     num_vgg = max(1, options.identities // 3)
     trained = range(options.identities)
     tested = range(options.identities, options.identities + options.held_out)
-    with _drawing_processes(options.workers or os.cpu_count() or 1) as draw:
-        draw_images = functools.partial(draw, functools.partial(draw_image, options.seed))
-        draw_frames = functools.partial(draw, functools.partial(draw_frame, options.seed))
+    with worker_map(options.workers or os.cpu_count() or 1, chunk_size=16) as run:
+
+        def draw(draw_one, jobs, name):
+            images = run(functools.partial(draw_one, options.seed), *zip(*jobs, strict=True))
+            return tqdm(images, desc=name, total=len(jobs), unit=" images", disable=None)
+
+        draw_images, draw_frames = functools.partial(draw, draw_image), functools.partial(draw, draw_frame)
         write_source(folder / "vgg", draw_images, trained[:num_vgg], [options.images] * num_vgg)
         least, num_ms1m = (options.images + 1) // 2, options.identities - num_vgg
         sizes = rng.integers(least, options.images + 1, num_ms1m).tolist()
@@ -111,22 +105,4 @@ def _write_content(folder, options):
         write_pairs(folder, draw_images, tested, options.pairs, rng)
         write_videos(folder / "ytf", draw_frames, tested, options.videos, options.frames, rng)
         write_sheet(folder / "faces.png", draw_images, trained, options.images)
-    write_config(folder / "config.ini")
-
-
-@contextlib.contextmanager
-def _drawing_processes(num_workers):
-    """A function like `map` that draws in several processes and shows its progress."""
-    with contextlib.ExitStack() as stack:
-        run = map
-        if num_workers > 1:
-            # Forked processes would share the state of OpenCV's threads.
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(num_workers, context, cv2.setNumThreads, (1,))
-            run = functools.partial(stack.enter_context(pool).map, chunksize=16)
-
-        def draw(draw_one, jobs, name):
-            images = run(draw_one, *zip(*jobs, strict=True))
-            return tqdm(images, desc=name, total=len(jobs), unit=" images", disable=None)
-
-        yield draw
+    (folder / "config.ini").write_text(CONFIG)

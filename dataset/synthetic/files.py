@@ -25,7 +25,7 @@ _MAX_VIDEO_PAIRS = 2500  # of one kind, as YouTube Faces has
 _SHEET_SIZE = (12, 12)
 _SYLLABLES = ("ra", "lo", "mi", "te", "ku", "so", "da", "vi", "ne", "ba", "po", "ri", "gu", "fe", "zo", "ha")
 
-_CONFIG = """\
+CONFIG = """\
 ; Made by dataset.synthetic. Relative paths start at this file's folder.
 
 [records]
@@ -134,11 +134,6 @@ def write_sheet(path: Path, draw: Draw, identities: Sequence[int], num_images: i
     sheet = images.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     sheet = sheet.reshape(rows * height, columns * width, 3)
     path.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
-
-
-def write_config(path: Path) -> None:
-    """Writes the `config.ini` of a set into the set's folder."""
-    path.write_text(_CONFIG)
 
 
 def _write_pickle(path, content):

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 
 # ruff: noqa: RUF009 -- `_between` makes a `dataclasses.field`
-def _between(low, high, shape=(), steady=False) -> Any:
-    return dataclasses.field(metadata={"low": low, "high": high, "shape": shape, "steady": steady})
-
-
-def _sample(kind, rng):
-    return kind(**{field.name: _sample_field(rng, field.metadata) for field in dataclasses.fields(kind)})
-
-
-def _sample_field(rng, metadata):
-    value = rng.uniform(metadata["low"], metadata["high"], metadata["shape"])
-    return value if metadata["shape"] else float(value)
+def _between(low, high, shape=None, steady=False) -> Any:
+    return dataclasses.field(metadata={"range": (low, high, shape), "steady": steady})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Face:
+class _Parameters:
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Self:
+        """Draws every parameter evenly from its range."""
+        return cls(**{field.name: rng.uniform(*field.metadata["range"]) for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face(_Parameters):
     """Parameters of an identity, the same in all of its pictures.
 
     Lengths are pixels of the aligned 112x112 crop of a frontal view, positions are relative to the head's
@@ -92,14 +91,9 @@ class Face:
     freckle_spots: np.ndarray = _between(-1.0, 1.0, shape=(30, 2))
     scar: np.ndarray = _between(-1.0, 1.0, shape=(5,))  # strength, x, y, angle, length
 
-    @classmethod
-    def sample(cls, rng: np.random.Generator) -> Face:
-        """Draws an identity: every parameter evenly from its range."""
-        return _sample(cls, rng)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Capture:
+class Capture(_Parameters):
     """Parameters that differ between pictures of one identity; steady ones stay the same within a video.
 
     Angles are radians. A negative strength of an expression, accessory, occluder, blur or coarseness means
@@ -142,18 +136,10 @@ class Capture:
     noise: float = _between(0.0, 9.0)
     jpeg_quality: float = _between(30.0, 95.0)
 
-    @classmethod
-    def sample(cls, rng: np.random.Generator) -> Capture:
-        """Draws one picture's parameters, each evenly from its range."""
-        return _sample(cls, rng)
-
     def towards(self, other: Capture, fraction: float) -> Capture:
         """Returns parameters moved a fraction of the way to `other`; steady ones stay the same."""
-        return dataclasses.replace(
-            self,
-            **{
-                field.name: (1 - fraction) * getattr(self, field.name) + fraction * getattr(other, field.name)
-                for field in dataclasses.fields(self)
-                if not field.metadata["steady"]
-            },
-        )
+        moving = [field.name for field in dataclasses.fields(self) if not field.metadata["steady"]]
+        values = {
+            name: (1 - fraction) * getattr(self, name) + fraction * getattr(other, name) for name in moving
+        }
+        return dataclasses.replace(self, **values)

@@ -14,7 +14,7 @@ import pytest
 from common.files import write_file
 from dataset.align import AlignOptions, FaceOptions, align_folder, face_template
 from dataset.align.__main__ import main
-from dataset.align.alignment import FaceAligner, centre_crop
+from dataset.align.alignment import align_picture, centre_crop
 from dataset.align.detector import FaceDetector
 from dataset.align.folder import FAILURES_NAME, SETTINGS_NAME
 from dataset.images import decode_picture
@@ -113,9 +113,9 @@ def test_faces_keep_the_paths_of_their_pictures(src, tmp_path):
     assert counts == {"aligned": 3, "no face": 1, "centre crop": 0, "unreadable": 1}
     received = images(tmp_path / "dst")
     assert list(sorted(received)) == ["Ann/0/0.1.jpg", "Ann/0/0.2.jpg", "Bob/Bob_0001.jpg"]
-    aligner = FaceAligner(Fake(), FaceOptions())
+    options = FaceOptions()
     for output, source in (("Ann/0/0.2.jpg", "Ann/0/0.2.JPEG"), ("Bob/Bob_0001.jpg", "Bob/Bob_0001.png")):
-        assert received[output] == aligner.align((src / source).read_bytes())[0]
+        assert received[output] == align_picture(Fake(), options, (src / source).read_bytes())[0]
     assert failures(tmp_path / "dst") == [NO_FACE, UNREADABLE]
 
 
@@ -123,10 +123,12 @@ def test_options_reach_the_aligner(src, tmp_path):
     options = {"image_size": (112, 96), "face": "biggest", "fallback": "centre", "quality": 70}
     counts = align(src, tmp_path / "dst", detector=Fake(), **options)
     assert counts == {"aligned": 3, "no face": 0, "centre crop": 1, "unreadable": 1}
-    aligner = FaceAligner(Fake(), FaceOptions(**options))
+    options = FaceOptions(**options)
     received = images(tmp_path / "dst")
-    assert received["Bob/dark.jpg"] == aligner.align((src / "Bob/dark.png").read_bytes())[0]
-    assert received["Ann/0/0.1.jpg"] == aligner.align((src / "Ann/0/0.1.jpg").read_bytes())[0]
+    assert received["Bob/dark.jpg"] == align_picture(Fake(), options, (src / "Bob/dark.png").read_bytes())[0]
+    assert (
+        received["Ann/0/0.1.jpg"] == align_picture(Fake(), options, (src / "Ann/0/0.1.jpg").read_bytes())[0]
+    )
     assert failures(tmp_path / "dst") == [(NO_FACE[0], "centre crop", NO_FACE[2]), UNREADABLE]
 
 

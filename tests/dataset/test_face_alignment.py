@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dataset.align import FaceOptions, face_template, similarity_transform
-from dataset.align.alignment import FaceAligner, align_face, centre_crop
+from dataset.align.alignment import align_face, align_picture, centre_crop
 from dataset.align.detector import FaceDetector, choose_face
 from dataset.synthetic import draw_image
 from tests.dataset.samples import encoded_image, with_orientation
@@ -15,8 +15,8 @@ from tests.dataset.samples import encoded_image, with_orientation
 SIZES = [(112, 112), (112, 96)]
 
 
-def aligner(detector, **options):
-    return FaceAligner(detector, FaceOptions(**options))
+def align(data, detector, **options):
+    return align_picture(detector, FaceOptions(**options), data)
 
 
 def drawn_face(identity=0):
@@ -201,16 +201,14 @@ def test_the_chosen_face_is_cut_out(choice, number):
             boxes = np.array([(0, 0, 112, 112), (134, 29, 226, 121)], float)
             return boxes, face_template((112, 112)) + offsets[:, None]
 
-    image, failure = aligner(TwoFaces(), face=choice, quality=100).align(png(picture))
+    image, failure = align(png(picture), TwoFaces(), face=choice, quality=100)
     assert failure is None
     assert difference(decoded(image), faces[number]) < 3
 
 
 def test_quality():
     detector = OneFace(face_template((112, 112)))
-    sizes = [
-        len(aligner(detector, quality=quality).align(png(drawn_face()))[0]) for quality in (1, 50, 95, 100)
-    ]
+    sizes = [len(align(png(drawn_face()), detector, quality=quality)[0]) for quality in (1, 50, 95, 100)]
     assert sizes == sorted(set(sizes))
 
 
@@ -227,13 +225,11 @@ def test_quality():
 )
 def test_a_picture_without_a_face(detector):
     picture = drawn_face()
-    image, (kind, reason) = aligner(detector).align(png(picture))
+    image, (kind, reason) = align(png(picture), detector)
     assert (image, kind) == (None, "no face")
     assert reason
 
-    image, failure = aligner(detector, image_size=(112, 96), fallback="centre", quality=100).align(
-        png(picture)
-    )
+    image, failure = align(png(picture), detector, image_size=(112, 96), fallback="centre", quality=100)
     assert failure[0] == "centre crop"
     assert failure[1].partition(" for ")[0] == reason.partition(" for ")[0]  # the template is another
     assert difference(decoded(image), centre_crop(picture, (112, 96))) < 3
@@ -255,7 +251,7 @@ def test_a_picture_without_a_face(detector):
 )
 def test_an_unreadable_picture(data, fallback):
     detector = OneFace(face_template((112, 112)))
-    image, (kind, reason) = aligner(detector, fallback=fallback).align(data)
+    image, (kind, reason) = align(data, detector, fallback=fallback)
     assert (image, kind) == (None, "unreadable")
     assert reason.startswith("expected a")
 
@@ -268,7 +264,7 @@ def test_other_kinds_of_png(mode):
         "alpha": np.dstack([face, np.full((112, 112), 7, np.uint8)]),
         "16 bits": face.astype(np.uint16) * 257,
     }[mode]
-    image, failure = aligner(OneFace(face_template((112, 112))), quality=100).align(png(picture))
+    image, failure = align(png(picture), OneFace(face_template((112, 112))), quality=100)
     assert failure is None
     expected = np.repeat(face[..., :1], 3, axis=-1) if mode == "grey" else face
     assert difference(decoded(image), expected) < 3
@@ -278,7 +274,7 @@ def test_a_picture_that_is_too_large_to_decode():
     data = bytearray(png(drawn_face()))
     data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # width and height, of an IHDR with its CRC
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    image, (kind, reason) = aligner(FaceDetector()).align(bytes(data))
+    image, (kind, reason) = align(bytes(data), FaceDetector())
     assert (image, kind) == (None, "unreadable")
     assert "CV_IO_MAX_IMAGE_PIXELS" in reason
 
@@ -293,7 +289,7 @@ def test_a_photograph_is_turned_upright():
             return np.empty((0, 4)), np.empty((0, 5, 2))
 
     detector = Detector()
-    aligner(detector).align(with_orientation(image))
+    align(with_orientation(image), detector)
     np.testing.assert_array_equal(detector.received, np.rot90(decoded(image)[..., ::-1], -1))
 
 
@@ -317,7 +313,7 @@ def test_detector_without_a_face():
     assert FaceDetector().detect(np.zeros((1, 1, 3), np.uint8))[0].shape == (0, 4)
 
 
-def test_how_the_package_is_used():
+def test_boxes_and_points_of_the_package(monkeypatch):
     class Package:
         def detect_faces(self, picture):
             assert picture[0, 0].tolist() == [1, 2, 3]  # RGB
@@ -326,9 +322,8 @@ def test_how_the_package_is_used():
                 {"box": [10, 20, 30, 40], "confidence": 0.9, "keypoints": {"right_eye": (3, 4), **points}}
             ]
 
-    detector = FaceDetector()
-    detector.__dict__["_mtcnn"] = Package()
-    boxes, points = detector.detect(np.full((1, 1, 3), (1, 2, 3), np.uint8))
+    monkeypatch.setattr("dataset.align.detector._mtcnn", lambda min_face_size: Package())
+    boxes, points = FaceDetector().detect(np.full((1, 1, 3), (1, 2, 3), np.uint8))
     assert boxes.tolist() == [[10, 20, 40, 60]]
     # The package cuts fractions off; half a pixel makes up for it on average.
     assert points.tolist() == [[[1.5, 2.5], [3.5, 4.5], [5.5, 6.5], [7.5, 8.5], [9.5, 10.5]]]

@@ -184,7 +184,7 @@ def test_other_files_are_not_overwritten(tmp_path):
 
 def test_nothing_is_left_of_a_set_that_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "dataset.synthetic.face_set.write_config", lambda path: path.joinpath("none").write_text("")
+        "dataset.synthetic.face_set.write_sheet", lambda path, *_: path.joinpath("none").write_text("")
     )
     with pytest.raises(OSError):
         write_set(FaceSetOptions(out=tmp_path / "set", **SMALL, workers=1))
