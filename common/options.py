@@ -1,10 +1,11 @@
 """Command-line flags that become frozen, typed dataclasses: past the parser no code sees a namespace."""
 
 import argparse
+import contextlib
 import dataclasses
 import operator
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,17 @@ def option(
     limits = {name: argument.pop(name) for name in _COMPARISONS if name in argument}
     metadata = {_FLAGS: tuple(flags), _LIMITS: limits, "help": help, **argument}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@contextlib.contextmanager
+def exit_on_errors(program: str) -> Iterator[None]:
+    """Turns errors of input and disk in the block into an exit with a message, and Ctrl-C into exit 130."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{program}: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def parse_options(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import file_sha256, write_json
-from common.options import option, parse_options
+from common.options import exit_on_errors, option, parse_options
 from dataset.config import NPDATA_ORDERS
 from dataset.pairs.image_pairs import read_pairs
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
@@ -76,10 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m eval.test_lfw", description=(__doc__ or "").splitlines()[0]
     )
     options = parse_options(parser, LfwOptions, argv, faithful=FAITHFUL)
-    try:
+    with exit_on_errors("eval.test_lfw"):
         _score_sets(options)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"eval.test_lfw: {error}") from None
 
 
 def _score_sets(options):

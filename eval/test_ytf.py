@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from common.files import atomic_folder, file_sha256
-from common.options import option, parse_options
+from common.options import exit_on_errors, option, parse_options
 from dataset.config import read_config
 from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
@@ -101,12 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m eval.test_ytf", description=(__doc__ or "").splitlines()[0]
     )
     options = parse_options(parser, YtfOptions, argv, faithful=FAITHFUL)
-    try:
+    with exit_on_errors("eval.test_ytf"):
         _evaluate(options, shlex.join(sys.argv[1:] if argv is None else argv))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"eval.test_ytf: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 def _evaluate(options, command):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files import atomic_folder
-from common.options import option, parse_options
+from common.options import exit_on_errors, option, parse_options
 
 if TYPE_CHECKING:
     from nets.backbone import Backbone
@@ -100,10 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from nets.backbone import load_backbone
 
-    try:
+    with exit_on_errors("export.saved_model"):
         export(load_backbone(options.model_path), options.out, options.face_size)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"export.saved_model: {error}") from None
     print(options.out)
 
 

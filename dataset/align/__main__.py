@@ -11,7 +11,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from common.options import parse_options
+from common.options import exit_on_errors, parse_options
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE
 from dataset.align.folder import FAILURES_NAME, align_folder
 from dataset.align.options import AlignOptions
@@ -28,12 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run, give the same command again.",
     )
     options = parse_options(parser, AlignOptions, argv)
-    try:
+    with exit_on_errors("dataset.align"):
         counts = align_folder(options)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"dataset.align: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     logger.info(
         "%d pictures aligned, %d without a face (%d of them as a centre crop), %d unreadable; see %s",
         counts["aligned"],

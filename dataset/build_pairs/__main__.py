@@ -13,7 +13,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from common.options import parse_command
+from common.options import exit_on_errors, parse_command
 from dataset.build_pairs.build import build_images, build_lfw, build_videos, build_ytf
 from dataset.build_pairs.options import ImagesOptions, LfwOptions, VideosOptions, YtfOptions
 
@@ -31,15 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser("python -m dataset.build_pairs", description="Writes verification sets.")
     options = parse_command(parser, _COMMANDS, argv)
-    try:
+    with exit_on_errors("dataset.build_pairs"):
         if options.out.exists() and not options.overwrite:
             raise FileExistsError(f"{options.out}: already exists. Give --overwrite to replace it.")
         options.out.parent.mkdir(parents=True, exist_ok=True)
         _BUILD[type(options)](options)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"dataset.build_pairs: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

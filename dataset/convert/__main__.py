@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import readable_size
-from common.options import option, parse_options
+from common.options import exit_on_errors, option, parse_options
 from dataset.config import read_config
 from dataset.convert.options import ConvertOptions
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(parser, ProgramOptions, argv)
     from dataset.convert.sources import convert_sources
 
-    try:
+    with exit_on_errors("dataset.convert"):
         config = read_config(options.config)
         names = options.source or tuple(config.sources)
         if options.check:
@@ -52,10 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 _check_checksums(config.tfrecords / config.source(name).name)
         else:
             convert_sources(config, names, options.conversion)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"dataset.convert: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 def _check_checksums(folder):

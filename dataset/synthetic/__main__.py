@@ -10,7 +10,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from common.options import parse_options
+from common.options import exit_on_errors, parse_options
 from dataset.synthetic.face_set import FaceSetOptions, write_set
 
 
@@ -22,12 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Draws a small set of faces to try training and evaluation with.",
     )
     options = parse_options(parser, FaceSetOptions, argv)
-    try:
+    with exit_on_errors("dataset.synthetic"):
         write_set(options)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"dataset.synthetic: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.options import option, parse_options
+from common.options import exit_on_errors, option, parse_options
 from eval.scoring.evaluation_run import read_run
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     first, *others = options.runs
     path = options.out or (first.parent / "comparison.html" if others else first / "report" / "index.html")
-    try:
+    with exit_on_errors("eval.report"):
         runs = [read_run(folder) for folder in options.runs]
         # Matplotlib takes a second to import. --help and errors in a run do not need it.
         from eval.report.page import write_report
 
         write_report(runs, path)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"eval.report: {error}") from None
     logger.info("Report : %s", path)
 
 
