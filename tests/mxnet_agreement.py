@@ -45,12 +45,12 @@ def main(argv=None):
 def compare_readers(folder):
     """Every record, and what `InsightFaceRec` makes of them, by both readers."""
     path = folder / "train.rec"
-    with RecordReader(path) as ours, MXNetReader(path) as theirs:
-        yield f"{path}: keys", np.array_equal(ours.keys, theirs.keys)
-        for key in ours.keys:
-            expected = theirs.read(key)
-            yield f"{path}: record {key}", ours.read(key) == expected
-            yield f"{path}: head of record {key}", ours.read_head(key, 28) == expected[:28]
+    ours, theirs = RecordReader(path), MXNetReader(path)
+    yield f"{path}: keys", np.array_equal(ours.keys, theirs.keys)
+    for key in ours.keys:
+        expected = theirs.read(key)
+        yield f"{path}: record {key}", ours.read(key) == expected
+        yield f"{path}: head of record {key}", ours.read_head(key, 28) == expected[:28]
     ours, theirs = InsightFaceRec(folder), InsightFaceRec(folder, reader=MXNetReader)
     yield f"{path}: labels", np.array_equal(ours.labels, theirs.labels)
     yield (
@@ -78,14 +78,14 @@ def compare_writers(folder, written):
         yield f"written {suffix}", ours == theirs
     for author, path in paths.items():
         for reader in (RecordReader, MXNetReader):
-            with reader(path) as records:
-                for key, payload in zip(keys, written, strict=True):
-                    name = f"payload {payload[:40].hex()} written by {author}, read by {reader.__name__}"
-                    yield name, records.read(key) == payload
+            records = reader(path)
+            for key, payload in zip(keys, written, strict=True):
+                name = f"payload {payload[:40].hex()} written by {author}, read by {reader.__name__}"
+                yield name, records.read(key) == payload
 
 
 def compare_refusals(folder):
-    """What `MXNetReader` must turn into an error: broken records, unknown keys, a closed reader."""
+    """Checks that `MXNetReader` turns broken records and unknown keys into errors."""
     path = folder / "broken.rec"
     with RecordWriter(path) as writer:
         for key in range(3):
@@ -95,8 +95,6 @@ def compare_refusals(folder):
     yield "a sound record beside broken ones", reader.read(1) == b"12345678"
     for fault, key in (("wrong magic", 0), ("cut short", 2), ("unknown key", 3)):
         yield fault, _refuses(reader, key)
-    reader.close()
-    yield "closed reader", _refuses(reader, 1)
     path.with_suffix(".idx").unlink()
     try:
         MXNetReader(path)

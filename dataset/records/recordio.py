@@ -31,6 +31,7 @@ _CFLAG_BITS = 29
 _MAX_LENGTH = (1 << _CFLAG_BITS) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _IMAGE_HEADER = struct.Struct("<IfQQ")  # number of labels that follow, label, id, id2
+_OWN_LABEL = 4  # byte of the label in the header, which counts if no others follow
 _LABEL = struct.Struct("<f")
 
 
@@ -44,9 +45,6 @@ class RecordReader:
     pickled reader carries its index and maps the file again where it is unpickled, so worker processes
     neither parse nor scan.
 
-    Args:
-        rec_path: the file.
-
     Attributes:
         keys: int64 `(num_records,)`.
         offsets: int64 `(num_records,)`, first byte of each key's record.
@@ -58,8 +56,7 @@ class RecordReader:
 
     Example:
 
-    >>> with RecordReader("tests/golden/rec/rec_small/train.rec") as reader:
-    ...     labels, image = unpack_image(reader.read(7))
+    >>> labels, image = unpack_image(RecordReader("tests/golden/rec/rec_small/train.rec").read(7))
     >>> labels.tolist(), len(image)
     ([1.0], 2567)
     """
@@ -80,9 +77,6 @@ class RecordReader:
         if self._order is None and self.keys[-1] - self.keys[0] == len(self.keys) - 1:
             self._first_key = int(self.keys[0])
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
     def read(self, key: int) -> bytes:
         """Returns the payload of a record; `ValueError` if the record is damaged."""
         offset = self._offset(key)
@@ -100,16 +94,6 @@ class RecordReader:
         if others:
             return self.read(key)[:num_bytes]
         return self._map[start : min(stop, start + num_bytes)]
-
-    def close(self) -> None:
-        """Unmaps the file. Reading afterwards is a `ValueError`."""
-        self._map.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __getstate__(self):
         return {name: value for name, value in self.__dict__.items() if name != "_map"}
@@ -218,25 +202,23 @@ class RecordWriter:
             payload: less than `2**29` bytes.
         """
         key = operator.index(key)
+        place = f"{self.rec_path}: record {key}"
         if key in self._keys:
-            raise ValueError(f"{self.rec_path}: record {key}: expected a new key, received it a second time")
+            raise ValueError(f"{place}: expected a new key, received it a second time")
         if len(payload) > _MAX_LENGTH:
-            raise ValueError(
-                f"{self.rec_path}: record {key}: expected at most {_MAX_LENGTH} bytes, "
-                f"received {len(payload)}"
-            )
+            raise ValueError(f"{place}: expected at most {_MAX_LENGTH} bytes, received {len(payload)}")
         self._keys.add(key)
         self._idx.write(b"%d\t%d\n" % (key, self._rec.tell()))
-        parts = _split(payload)
-        cflags = [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST] if len(parts) > 1 else [_WHOLE]
+        cuts = [found.start() for found in re.finditer(MAGIC, payload) if found.start() % 4 == 0]
+        stops = [*cuts, len(payload)]
+        parts = [
+            payload[start:stop] for start, stop in zip([0, *(cut + 4 for cut in cuts)], stops, strict=True)
+        ]
+        cflags = [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST] if cuts else [_WHOLE]
         for cflag, part in zip(cflags, parts, strict=True):
             self._rec.write(_PART.pack(MAGIC, cflag << _CFLAG_BITS | len(part)))
             self._rec.write(part)
             self._rec.write(bytes(-len(part) % 4))
-
-    def close(self) -> None:
-        """Finishes both files and gives them their names. Closing twice does nothing."""
-        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -261,45 +243,36 @@ def pack_image(labels: float | Sequence[float], key: int, image: bytes) -> bytes
 
 def unpack_image(payload: bytes) -> tuple[np.ndarray, bytes]:
     """Returns `(labels, image)` of an image record: float32 `(num_labels,)`, at least one, and the image."""
-    num_labels, label = _header(payload)
-    if num_labels == 0:
-        return np.array([label], np.float32), payload[_IMAGE_HEADER.size :]
-    start = _IMAGE_HEADER.size + 4 * num_labels
-    _check_length(payload, start)
-    labels = np.frombuffer(payload, "<f4", num_labels, _IMAGE_HEADER.size)
-    return labels.astype(np.float32), payload[start:]
+    num_labels, first, image = _layout(payload)
+    labels = np.frombuffer(payload, "<f4", num_labels, first)
+    return labels.astype(np.float32), payload[image:]
 
 
 def unpack_first_label(payload: bytes) -> tuple[float, bytes]:
     """Returns `(label, image)`, the first label only. Faster than `unpack_image`."""
-    num_labels, label = _header(payload)
-    if num_labels == 0:
-        return label, payload[_IMAGE_HEADER.size :]
-    start = _IMAGE_HEADER.size + 4 * num_labels
-    _check_length(payload, start)
-    return _LABEL.unpack_from(payload, _IMAGE_HEADER.size)[0], payload[start:]
+    _, first, image = _layout(payload)
+    return _LABEL.unpack_from(payload, first)[0], payload[image:]
 
 
 def first_label(head: bytes) -> float:
     """Returns the first label of an image record from its first `FIRST_LABEL_BYTES` bytes."""
-    num_labels, label = _header(head)
-    if num_labels == 0:
-        return label
-    _check_length(head, FIRST_LABEL_BYTES)
-    return _LABEL.unpack_from(head, _IMAGE_HEADER.size)[0]
+    _, first, _ = _layout(head, is_head=True)
+    return _LABEL.unpack_from(head, first)[0]
 
 
-def _header(payload):
-    _check_length(payload, _IMAGE_HEADER.size)
-    num_labels, label, _, _ = _IMAGE_HEADER.unpack_from(payload)
-    return num_labels, label
-
-
-def _check_length(payload, needed):
+def _layout(payload, is_head=False):
+    """Returns `(number of labels, byte of the first one, byte of the image)`, after checks of the length."""
+    num_labels, first, image = 1, _OWN_LABEL, _IMAGE_HEADER.size
+    if len(payload) >= image:
+        stored = _IMAGE_HEADER.unpack_from(payload)[0]
+        if stored:
+            num_labels, first, image = stored, image, image + 4 * stored
+    needed = min(image, FIRST_LABEL_BYTES) if is_head else image
     if len(payload) < needed:
         raise ValueError(
             f"expected an image record: {needed} bytes of header and labels, received {len(payload)} bytes"
         )
+    return num_labels, first, image
 
 
 def _map_file(path):
@@ -327,18 +300,3 @@ def _first_fault(path):
             if not re.fullmatch(rb"(-?\d{1,18}\s+\d{1,18})?\s*", line):
                 return f"line {number}: {expected}, received {line.rstrip()[:80]!r}"
     return f"{expected}, received no lines"
-
-
-def _split(payload):
-    """Cuts a payload at every 4-byte-aligned magic, and leaves the magic out."""
-    parts = []
-    start = 0
-    at = payload.find(MAGIC)
-    while at >= 0:
-        if at % 4:
-            at = payload.find(MAGIC, at + 1)
-        else:
-            parts.append(payload[start:at])
-            start = at + len(MAGIC)
-            at = payload.find(MAGIC, start)
-    return [*parts, payload[start:]]

@@ -2,7 +2,6 @@
 
 import importlib
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -26,43 +25,22 @@ class MXNetReader:
         self.rec_path = Path(rec_path)
         self._open()
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
     def read(self, key: int) -> bytes:
         """Returns the payload of a record; `ValueError` if MXNet cannot read it."""
-        if not self._records.is_open:  # MXNet itself would use the freed handle
-            raise ValueError(f"{self.rec_path}: record {key}: the reader is closed")
+        place = f"{self.rec_path}: record {key}"
         if key not in self._records.idx:
-            raise ValueError(
-                f"{self.rec_path}: record {key}: expected one of its {len(self)} keys, "
-                "received an unknown one"
-            )
+            raise ValueError(f"{place}: expected one of its {len(self.keys)} keys, received an unknown one")
         try:
             payload = self._records.read_idx(key)
         except RuntimeError as error:
-            raise ValueError(
-                f"{self.rec_path}: record {key}: MXNet cannot read it: {_reason(error)}"
-            ) from None
+            raise ValueError(f"{place}: MXNet cannot read it: {_reason(error)}") from None
         if payload is None:
-            raise ValueError(
-                f"{self.rec_path}: record {key}: expected a record, received the end of the file"
-            )
+            raise ValueError(f"{place}: expected a record, received the end of the file")
         return payload
 
     def read_head(self, key: int, num_bytes: int) -> bytes:
         """Returns the first `num_bytes` of a record's payload. MXNet always reads the whole record."""
         return self.read(key)[:num_bytes]
-
-    def close(self) -> None:
-        """Closes both files. Reading afterwards is a `ValueError`."""
-        self._records.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __getstate__(self):
         # MXNet's own pickling would close this reader.

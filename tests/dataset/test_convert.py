@@ -219,8 +219,8 @@ def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
     source = SourceConfig("faces", "mxrec", write_rec(tmp_path / "rec", damaged))
     path = source.path / "train.rec"
     data = bytearray(path.read_bytes())
-    with RecordReader(path) as reader:
-        data[reader.offsets[31]] ^= 1  # the magic of image 30
+    reader = RecordReader(path)
+    data[reader.offsets[31]] ^= 1  # the magic of image 30
     path.write_bytes(data)
     config = write_config(tmp_path, source)
     partial = tmp_path / "records" / "faces.partial"

@@ -364,8 +364,8 @@ def test_record_that_is_no_image(tmp_path):
         InsightFaceRec(tmp_path)
 
     write_identities(tmp_path, [(1, 4), (4, 7)])
-    with RecordReader(tmp_path / "train.rec") as reader:
-        payloads = [reader.read(key) for key in reader.keys]
+    reader = RecordReader(tmp_path / "train.rec")
+    payloads = [reader.read(key) for key in reader.keys]
     payloads[2] = b"too short"
     with RecordWriter(tmp_path / "train.rec") as writer:
         for key, payload in enumerate(payloads):

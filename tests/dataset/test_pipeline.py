@@ -64,10 +64,10 @@ def faces(folder, manifests):
     faces = []
     for manifest, offset in zip(manifests, (0, 4), strict=True):
         labels = {}
-        with RecordReader(folder / manifest.source / "train.rec") as reader:
-            for position in range(1, manifest.num_images + 1):
-                (label,), image = unpack_image(reader.read(position))
-                labels[image] = int(label)
+        reader = RecordReader(folder / manifest.source / "train.rec")
+        for position in range(1, manifest.num_images + 1):
+            (label,), image = unpack_image(reader.read(position))
+            labels[image] = int(label)
         assert len(labels) == manifest.num_images
         for shard in manifest.shards:
             with TFRecordFile(manifest.folder / shard.name) as file:

@@ -55,16 +55,16 @@ def test_sources_are_in_the_insightface_layout(small_set, source, num_identities
 
 
 def test_identity_records_cover_the_images(small_set):
-    with RecordReader(small_set / "ms1m" / "train.rec") as reader:
-        (first, last), image = unpack_image(reader.read(0))
-        assert image == b""
-        assert reader.keys.tolist() == list(range(int(last)))
-        stop = 1
-        for key in range(int(first), int(last)):
-            (a, b), image = unpack_image(reader.read(key))
-            assert (a, image) == (stop, b"")
-            stop = b
-        assert stop == first
+    reader = RecordReader(small_set / "ms1m" / "train.rec")
+    (first, last), image = unpack_image(reader.read(0))
+    assert image == b""
+    assert reader.keys.tolist() == list(range(int(last)))
+    stop = 1
+    for key in range(int(first), int(last)):
+        (a, b), image = unpack_image(reader.read(key))
+        assert (a, image) == (stop, b"")
+        stop = b
+    assert stop == first
 
 
 def test_pairs_are_the_same_in_both_files(small_set):
