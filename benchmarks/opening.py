@@ -25,7 +25,7 @@ from dataset.records.manifest import read_manifest
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
-from dataset.sources.insightface_rec import InsightFaceRec, rec_fingerprint
+from dataset.sources.insightface_rec import InsightFaceRec, fingerprint
 
 _IMAGES_PER_IDENTITY = 60  # as MS1M has them
 _BATCH_SIZE = 128
@@ -51,7 +51,9 @@ def rows(folder, args):
     """Yields the rows: seconds and memory of every way."""
     rec = write_rec(folder / "rec", args.records, _IMAGES_PER_IDENTITY)
     num_identities = -(-args.records // _IMAGES_PER_IDENTITY)
-    write_converted(folder / "faces", args.records, num_identities, rec_fingerprint(rec))
+    write_converted(
+        folder / "faces", args.records, num_identities, fingerprint(SourceConfig("faces", "mxrec", rec))
+    )
     for name in WAYS:
         seconds, size = map(
             statistics.median, zip(*(run(name, folder) for _ in range(args.rounds)), strict=True)

@@ -55,15 +55,18 @@ class Conversion:
     Args:
         name: name of the source.
         source: the images.
+        fingerprint: fingerprint of the source before it was opened, so that the next run notices a change
+            during this one.
         target: folder to write.
         options: `reader` and `overwrite` have no effect here.
     """
 
-    def __init__(self, name: str, source: Source, target: Path, options: ConvertOptions) -> None:
+    def __init__(
+        self, name: str, source: Source, fingerprint: str, target: Path, options: ConvertOptions
+    ) -> None:
         self.name = name
         self.source = source
-        # If the source changes during the conversion, the next run must notice.
-        self.fingerprint = source.fingerprint()
+        self.fingerprint = fingerprint
         self.target = target
         self.options = options
         self.partial = target.with_name(f"{target.name}.partial")

@@ -62,7 +62,7 @@ def convert(
             manifest, reason = _read_if_up_to_date(target, fingerprint, options.overwrite)
             if manifest is None:
                 logger.info("%s: converting to %s: %s", name, target, reason)
-                return Conversion(name, source, target, options).run()
+                return Conversion(name, source, fingerprint, target, options).run()
     remove_work(target)
     logger.info("%s: %s is up to date (seed %d, verify %s)", name, target, manifest.seed, manifest.verify)
     return manifest

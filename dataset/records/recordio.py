@@ -209,11 +209,10 @@ class RecordWriter:
             raise ValueError(f"{place}: expected at most {_MAX_LENGTH} bytes, received {len(payload)}")
         self._keys.add(key)
         self._idx.write(b"%d\t%d\n" % (key, self._rec.tell()))
-        cuts = [found.start() for found in re.finditer(MAGIC, payload) if found.start() % 4 == 0]
-        stops = [*cuts, len(payload)]
-        parts = [
-            payload[start:stop] for start, stop in zip([0, *(cut + 4 for cut in cuts)], stops, strict=True)
-        ]
+        magics = re.finditer(re.escape(MAGIC), payload)
+        cuts = [magic.start() for magic in magics if magic.start() % len(MAGIC) == 0]
+        spans = zip([0, *(cut + len(MAGIC) for cut in cuts)], [*cuts, len(payload)], strict=True)
+        parts = [payload[start:stop] for start, stop in spans]
         cflags = [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST] if cuts else [_WHOLE]
         for cflag, part in zip(cflags, parts, strict=True):
             self._rec.write(_PART.pack(MAGIC, cflag << _CFLAG_BITS | len(part)))

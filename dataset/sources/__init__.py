@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from dataset.config import SourceConfig
 
 # Key of a section in config.ini -> module of this package. The module has two functions:
-# `open_source(config, reader)` returns a `Source`, and `fingerprint(config)` its fingerprint, quickly.
+# `open_source(config, reader)` returns a `Source`, and `fingerprint(config)` quickly returns a text that
+# changes when the source does.
 SOURCE_MODULES = {
     "mxrec": "insightface_rec",
     "train_list": "image_list",
@@ -57,10 +58,6 @@ class Source(Protocol):
 
     def describe(self, index: int) -> str:
         """Names the place of an image, for reports."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Returns a text that changes when the source does."""
         ...
 
 

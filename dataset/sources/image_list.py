@@ -86,10 +86,6 @@ class ImageList:
         """Names the file of an image."""
         return str(self._path(index))
 
-    def fingerprint(self) -> str:
-        """Returns a text that changes when the list or its folder does, but not when an image does."""
-        return f"list sha256 {file_sha256(self.train_list)} below {self.prefix}"
-
     @functools.cached_property
     def _lines(self):
         offsets, labels = array.array("q"), array.array("q")
@@ -149,5 +145,6 @@ def open_source(config: SourceConfig, reader: str) -> ImageList:
 
 
 def fingerprint(config: SourceConfig) -> str:
-    """Returns the fingerprint of a source, see `SOURCE_MODULES`."""
-    return ImageList(config.path, config.prefix).fingerprint()
+    """Returns the fingerprint of a source, see `SOURCE_MODULES`. It does not change when an image does."""
+    images = open_source(config, "")
+    return f"list sha256 {file_sha256(images.train_list)} below {images.prefix}"

@@ -66,7 +66,7 @@ class InsightFaceRec:
         self.num_bytes = self.rec_path.stat().st_size  # upper bound
         num_declared, self.image_size = _read_property(self._property_path)
         self._reader = reader(self.rec_path)
-        if self._has_identity_records():
+        if 0 in self._reader.keys and self._is_identity(0):
             self._read_identity_records(num_declared)
         else:
             self._read_own_labels(num_declared)
@@ -81,23 +81,17 @@ class InsightFaceRec:
         """Names the record of an image, such as `.../train.rec record 17`."""
         return f"{self.rec_path} record {self._keys[index]}"
 
-    def fingerprint(self) -> str:
-        """Returns a text that changes when the files do."""
-        return rec_fingerprint(self.rec_path)
-
     @property
     def _property_path(self):
         return self.rec_path.with_name("property")
 
     def _unpack(self, key, unpack=unpack_image):
-        payload = self._reader.read(key)
+        is_head = unpack is first_label
+        payload = self._reader.read_head(key, FIRST_LABEL_BYTES) if is_head else self._reader.read(key)
         try:
             return unpack(payload)
         except ValueError as error:
             raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
-
-    def _has_identity_records(self):
-        return 0 in self._reader.keys and self._is_identity(0)
 
     def _read_identity_records(self, num_declared):
         is_exact = np.abs(self._unpack(0)[0]).max() < _EXACT
@@ -114,12 +108,19 @@ class InsightFaceRec:
                 f"{self.rec_path} says, received {num_declared}"
             )
         self._check_present(np.arange(first, last))
-        if not is_exact:
-            self._read_rounded_ranges(first)
-            return
-        ranges = np.array([self._read_range(key) for key in range(first, last)])
-        self._keys, self.labels = self._assign(ranges, first)
-        self._check_present(self._keys)
+        if is_exact:
+            ranges = np.array([self._read_range(key) for key in range(first, last)])
+            self._keys, self.labels = self._assign(ranges, first)
+            self._check_present(self._keys)
+        else:
+            self._keys = np.arange(1, first)
+            self.labels = self._own_labels(self._keys)
+            ranges = np.full((last - first, 2), np.nan)
+            for label, key in enumerate(range(first, last)):
+                labels, _ = self._unpack(key)
+                if len(labels) == 2:
+                    ranges[label] = labels
+            _check_ranges(self.rec_path, self.labels, ranges)
 
     def _find_identity_records(self):
         """Returns `(first, last)` if record 0 holds them rounded."""
@@ -131,26 +132,11 @@ class InsightFaceRec:
                 f"of them in the index, in order, about {last:.0f} by record 0, received {len(keys)}, "
                 f"{keys.min()} to {keys.max()}"
             )
-        try:
-            return _first_identity_record(first, len(keys), self._is_identity), len(keys)
-        except ValueError as error:
-            raise ValueError(f"{self.rec_path}: {error}") from None
+        return _first_identity_record(self.rec_path, first, len(keys), self._is_identity), len(keys)
 
     def _is_identity(self, key):
         labels, image = self._unpack(key)
         return len(labels) == 2 and not image
-
-    def _read_rounded_ranges(self, first):
-        self._keys = np.arange(1, first)
-        self.labels = self._own_labels(self._keys)
-        ranges = np.full((self.num_identities, 2), np.nan)
-        for label in range(self.num_identities):
-            labels, _ = self._unpack(first + label)
-            ranges[label] = labels if len(labels) == 2 else np.nan
-        try:
-            _check_ranges(self.labels, ranges)
-        except ValueError as error:
-            raise ValueError(f"{self.rec_path}: {error}") from None
 
     def _read_range(self, key):
         labels = self._unpack(key)[0].tolist()
@@ -209,13 +195,7 @@ class InsightFaceRec:
 
     def _own_labels(self, keys):
         """Returns the first label of every record, int64."""
-        own = np.empty(len(keys), np.float32)
-        for i, key in enumerate(keys):
-            head = self._reader.read_head(key, FIRST_LABEL_BYTES)
-            try:
-                own[i] = first_label(head)
-            except ValueError as error:
-                raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
+        own = np.fromiter((self._unpack(key, first_label) for key in keys), np.float32, len(keys))
         wrong = np.flatnonzero(~((own >= 0) & (own < _EXACT) & (own == np.floor(own))))
         if len(wrong):
             raise ValueError(
@@ -237,28 +217,23 @@ class InsightFaceRec:
             self.num_identities = num_declared
 
 
-def _first_identity_record(rounded, num_records, is_identity):
-    """Finds the first identity record near its rounded number.
-
-    Args:
-        rounded: float, the number as stored.
-        num_records: int, records in the file.
-        is_identity: function from the number of a record to a bool.
-    """
+def _first_identity_record(path, rounded, num_records, is_identity):
+    """Finds the first identity record near its rounded number."""
     if np.isfinite(rounded):
         for key in range(max(2, int(rounded) - _NEAR), min(num_records, int(rounded) + _NEAR)):
             if _STORED(key) == rounded and is_identity(key) and not is_identity(key - 1):
                 return key
     raise ValueError(
-        f"record 0: expected the first record without an image at about {rounded:.0f}, received images or "
-        "none around it"
+        f"{path}: record 0: expected the first record without an image at about {rounded:.0f}, received "
+        "images or none around it"
     )
 
 
-def _check_ranges(own_labels, ranges):
+def _check_ranges(path, own_labels, ranges):
     """Checks that every range, apart from rounding, is the range of the images with its label.
 
     Args:
+        path: the file, for messages.
         own_labels: int64 `(num_images,)`, labels of the records 1, 2, ...
         ranges: float `(num_identities, 2)`, the first record of every identity and the one after its last,
             as stored.
@@ -281,14 +256,14 @@ def _check_ranges(own_labels, ranges):
     if len(wrong):
         label, first = wrong[0], len(own_labels) + 1
         raise ValueError(
-            f"record {first + label}: expected the range {expected[label].tolist()} that its images' own "
-            f"labels give, or what it is rounded to, received {ranges[label].tolist()}"
+            f"{path}: record {first + label}: expected the range {expected[label].tolist()} that its images' "
+            f"own labels give, or what it is rounded to, received {ranges[label].tolist()}"
         )
     # If a label has two rows, `expected` holds only the last.
     if len(starts) != np.count_nonzero(has_images):
         raise ValueError(
-            f"expected the images of every identity in a row, received {len(starts)} rows of the images of "
-            f"{np.count_nonzero(has_images)} identities"
+            f"{path}: expected the images of every identity in a row, received {len(starts)} rows of the "
+            f"images of {np.count_nonzero(has_images)} identities"
         )
 
 
@@ -298,19 +273,8 @@ def open_source(config: SourceConfig, reader: str) -> InsightFaceRec:
 
 
 def fingerprint(config: SourceConfig) -> str:
-    """Returns the fingerprint of a source, see `SOURCE_MODULES`."""
-    return rec_fingerprint(config.path)
-
-
-def rec_fingerprint(folder: Path) -> str:
-    """Returns the fingerprint of an `InsightFaceRec` without opening it, which may take seconds.
-
-    Only the size and the time of the `.rec` count.
-
-    Args:
-        folder: see `InsightFaceRec`.
-    """
-    path = _rec_path(folder)
+    """Returns the fingerprint of a source, see `SOURCE_MODULES`. Only size and time of the `.rec` count."""
+    path = _rec_path(config.path)
     status = path.stat()
     digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
     for beside in (path.with_suffix(".idx"), path.with_name("property")):

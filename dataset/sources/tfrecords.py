@@ -71,11 +71,6 @@ class TFRecordSource:
         """Names the place of an image."""
         return f"{self.path}: record {index} at byte {self._records[0][index]}"
 
-    def fingerprint(self) -> str:
-        """Returns the size of the file and its time of modification."""
-        status = self.path.stat()
-        return f"tfrecord of {status.st_size} bytes modified at {status.st_mtime_ns} ns"
-
     @functools.cached_property
     def _records(self):
         return self._file.scan()
@@ -92,4 +87,5 @@ def open_source(config: SourceConfig, reader: str) -> TFRecordSource:
 
 def fingerprint(config: SourceConfig) -> str:
     """Returns the fingerprint of a source, see `SOURCE_MODULES`."""
-    return TFRecordSource(config.path).fingerprint()
+    status = open_source(config, "").path.stat()
+    return f"tfrecord of {status.st_size} bytes modified at {status.st_mtime_ns} ns"

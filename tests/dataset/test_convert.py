@@ -414,7 +414,7 @@ def test_a_failing_worker_is_an_error(images, tmp_path, kind, message):
     source = kind(list_of(images, tmp_path / "list").path)
     source.image_size = (112, 112)
     options = ConvertOptions(images_per_shard=20, workers=2, max_bad=0.0)
-    conversion = Conversion("listed", source, tmp_path / "listed", options)
+    conversion = Conversion("listed", source, "made up", tmp_path / "listed", options)
     with pytest.raises(OSError, match=f"{message}.*Finished shards are kept"):
         conversion.run()
     assert not list(tmp_path.rglob("*.tfrecord")) and not (tmp_path / "listed").exists()

@@ -4,7 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from dataset.sources.image_list import ImageList
+from dataset.config import SourceConfig
+from dataset.sources.image_list import ImageList, fingerprint
 
 
 @pytest.fixture
@@ -77,11 +78,14 @@ def test_pickle(folder):
 
 
 def test_fingerprint(folder):
+    def one(path, prefix=None):
+        return fingerprint(SourceConfig("list", "train_list", path, prefix))
+
     path = write(folder, "a.jpg 0\n")
-    fingerprint = ImageList(path).fingerprint()
-    assert ImageList(path, folder).fingerprint() == fingerprint
-    assert ImageList(path, folder / "other").fingerprint() != fingerprint
-    assert ImageList(write(folder, "a.jpg 1\n")).fingerprint() != fingerprint
+    first = one(path)
+    assert one(path, folder) == first
+    assert one(path, folder / "other") != first
+    assert one(write(folder, "a.jpg 1\n")) != first
 
 
 def test_size_of_a_long_list_is_estimated_upwards(folder, monkeypatch):

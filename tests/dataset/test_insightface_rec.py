@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataset.config import SourceConfig
 from dataset.records.recordio import MAGIC, RecordReader, RecordWriter, pack_image
-from dataset.sources.insightface_rec import InsightFaceRec, _check_ranges, _first_identity_record
+from dataset.sources.insightface_rec import InsightFaceRec, _check_ranges, _first_identity_record, fingerprint
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
 GOLDEN_SETS = ("rec_small", "rec_vector_labels")
@@ -205,9 +206,9 @@ def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path)
 
 
 def test_images_of_an_identity_in_two_rows():
-    _check_ranges(np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
+    _check_ranges("a.rec", np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
     with pytest.raises(ValueError, match="expected the images of every identity in a row, received 3 rows"):
-        _check_ranges(np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
+        _check_ranges("a.rec", np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
 
 
 def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
@@ -225,13 +226,13 @@ def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
 
 @pytest.mark.parametrize("first", [3998, 4002, 4012, np.inf, np.nan])
 def test_identity_records_that_do_not_begin_where_record_0_says(first, float16_labels):
-    assert _first_identity_record(4000.0, 5000, lambda key: key >= 4001) == 4001
+    assert _first_identity_record("a.rec", 4000.0, 5000, lambda key: key >= 4001) == 4001
     with pytest.raises(ValueError, match="record 0: expected the first record without an image at about"):
-        _first_identity_record(float(first), 5000, lambda key: key >= 4005)
+        _first_identity_record("a.rec", float(first), 5000, lambda key: key >= 4005)
 
 
 def images_in_worker(rec):
-    return [rec.read(i) for i in range(rec.num_images)], rec.labels.tolist(), rec.fingerprint()
+    return [rec.read(i) for i in range(rec.num_images)], rec.labels.tolist()
 
 
 def test_spawned_worker():
@@ -242,21 +243,21 @@ def test_spawned_worker():
 
 def test_fingerprint_follows_every_file(tmp_path):
     folder = shutil.copytree(GOLDEN / "rec_small", tmp_path / "set")
-    seen = [InsightFaceRec(folder).fingerprint()]
-    assert InsightFaceRec(folder / "train.rec").fingerprint() == seen[0]
+    seen = [fingerprint(SourceConfig("set", "mxrec", folder))]
+    assert fingerprint(SourceConfig("set", "mxrec", folder / "train.rec")) == seen[0]
 
     with (folder / "train.rec").open("ab") as file:
         file.write(bytes(8))
-    seen.append(InsightFaceRec(folder).fingerprint())
+    seen.append(fingerprint(SourceConfig("set", "mxrec", folder)))
     os.utime(folder / "train.rec", ns=(0, 1))
-    seen.append(InsightFaceRec(folder).fingerprint())
+    seen.append(fingerprint(SourceConfig("set", "mxrec", folder)))
     (folder / "property").write_text("6,112,96")
-    seen.append(InsightFaceRec(folder).fingerprint())
+    seen.append(fingerprint(SourceConfig("set", "mxrec", folder)))
     (folder / "property").unlink()
-    seen.append(InsightFaceRec(folder).fingerprint())
+    seen.append(fingerprint(SourceConfig("set", "mxrec", folder)))
     index = (folder / "train.idx").read_text()
     (folder / "train.idx").write_text(index + "\n")
-    seen.append(InsightFaceRec(folder).fingerprint())
+    seen.append(fingerprint(SourceConfig("set", "mxrec", folder)))
     assert len(set(seen)) == len(seen)
     assert all(type(one) is str for one in seen)
 

@@ -3,7 +3,8 @@ import pickle
 
 import pytest
 
-from dataset.sources.tfrecords import TFRecordSource
+from dataset.config import SourceConfig
+from dataset.sources.tfrecords import TFRecordSource, fingerprint
 from tests.dataset.samples import encode_example, write_record
 
 RECORDS = [(b"first" * 9, 1), (b"second" * 9, 0), (b"third" * 9, 3)]
@@ -75,7 +76,8 @@ def test_missing_file(tmp_path):
 
 
 def test_fingerprint(path):
-    fingerprint = TFRecordSource(path).fingerprint()
-    assert TFRecordSource(path).fingerprint() == fingerprint
+    config = SourceConfig("old", "tfrecord", path)
+    first = fingerprint(config)
+    assert fingerprint(config) == first
     os.utime(path, (1, 1))
-    assert TFRecordSource(path).fingerprint() != fingerprint
+    assert fingerprint(config) != first
