@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dataset.config import read_config
-from dataset.convert import convert_sources
+from dataset.convert.sources import convert_sources
 from training.options import CentreTrainingOptions, describe_preset, parse_centre_options
 from training.program import run_program
 

@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.comparison import Row, interleaved, report
 from benchmarks.made_up_sets import write_rec
 from dataset.config import SourceConfig
-from dataset.convert import ConvertOptions, convert
+from dataset.convert.options import ConvertOptions
+from dataset.convert.sources import convert
 
 _NUM_FACES = 300  # that are drawn; the images repeat them
 _IMAGES_PER_IDENTITY = 60

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset.config import read_config
-from dataset.convert import convert_sources
+from dataset.convert.sources import convert_sources
 from dataset.pairs.image_pairs import read_pairs
 from dataset.records.tfrecord import decode_example
 from dataset.sampling.combine import CombinedSources

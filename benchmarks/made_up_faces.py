@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from dataset.config import SourceConfig
-from dataset.convert import ConvertOptions, convert
+from dataset.convert.options import ConvertOptions
+from dataset.convert.sources import convert
 from dataset.synthetic import draw_image, write_source
 
 # Drawn skin is smoother than a photograph's. With grain of so many levels, of about a pixel's size, drawn

@@ -20,7 +20,7 @@ from benchmarks.comparison import Row, report
 from benchmarks.made_up_sets import write_converted, write_rec
 from benchmarks.many_identities import peak, resident
 from dataset.config import SourceConfig
-from dataset.convert import convert
+from dataset.convert.sources import convert
 from dataset.records.manifest import read_manifest
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
@@ -51,9 +51,8 @@ def rows(folder, args):
     """Yields the rows: seconds and memory of every way."""
     rec = write_rec(folder / "rec", args.records, _IMAGES_PER_IDENTITY)
     num_identities = -(-args.records // _IMAGES_PER_IDENTITY)
-    write_converted(
-        folder / "faces", args.records, num_identities, fingerprint(SourceConfig("faces", "mxrec", rec))
-    )
+    source = SourceConfig("faces", "mxrec", rec)
+    write_converted(folder / "faces", args.records, num_identities, fingerprint(source))
     for name in WAYS:
         seconds, size = map(
             statistics.median, zip(*(run(name, folder) for _ in range(args.rounds)), strict=True)

@@ -116,7 +116,7 @@ def measure(args):
     """
     import train_centre
     from dataset.config import read_config
-    from dataset.convert import convert_sources
+    from dataset.convert.sources import convert_sources
     from training import preflight
     from training.session import Trainer  # and with it TensorFlow and all else of a run
 

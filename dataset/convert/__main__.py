@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 class ProgramOptions:
     """Options of `python -m dataset.convert`."""
 
-    config: Path = option(Path("config.ini"), "configuration with the paths of the data", type=Path)
+    config: Path = option(Path("config.ini"), "configuration with the paths of the data")
     source: tuple[str, ...] | None = option(
         None, "sections of the configuration to convert (default: all sources)", nargs="+", metavar="NAME"
     )
-    check: bool = option(False, "only verify the checksums of what is converted", action="store_true")
+    check: bool = option(False, "only verify the checksums of what is converted")
     conversion: ConvertOptions
 
 

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import atomic_file, readable_size, remove_leftovers, replace_folder, write_file, write_json
+from common.files import (
+    atomic_file,
+    file_sha256,
+    readable_size,
+    remove_leftovers,
+    replace_folder,
+    write_file,
+    write_json,
+)
 from common.processes import hold_interrupts, one_blas_thread
 from dataset.convert.options import ConvertOptions
 from dataset.images import check_image
@@ -21,7 +29,6 @@ from dataset.records.manifest import INDEX_NAME, RECORD_DTYPE, VERSION, Manifest
 from dataset.records.shard_writer import (
     MAX_LISTED_MISMATCHES,
     WORK_FOLDER,
-    HashedFile,
     ShardReport,
     read_records,
     read_report,
@@ -276,14 +283,13 @@ class Conversion:
         return manifest
 
     def _write_index(self, num_images):
-        descr = np.lib.format.dtype_to_descr(RECORD_DTYPE)
-        header = {"descr": descr, "fortran_order": False, "shape": (num_images,)}
-        with atomic_file(self.partial / INDEX_NAME) as file:
-            hashed = HashedFile(file)
-            np.lib.format.write_array_header_1_0(hashed, header)
+        path, descr = self.partial / INDEX_NAME, np.lib.format.dtype_to_descr(RECORD_DTYPE)
+        with atomic_file(path) as file:
+            header = {"descr": descr, "fortran_order": False, "shape": (num_images,)}
+            np.lib.format.write_array_header_1_0(file, header)
             for name in self.names:
-                hashed.write(read_records(self.partial, name).tobytes())
-        return hashed.sha256.hexdigest()
+                file.write(read_records(self.partial, name).tobytes())
+        return file_sha256(path)
 
     def _write_bad_records(self):
         bad = sorted(entry for report in self.reports.values() for entry in report.bad)

@@ -32,13 +32,10 @@ def convert(
 
     Raises:
         FileNotFoundError: the source does not exist.
-        ValueError: an option is out of range, the source cannot be read, or too many images are bad.
+        ValueError: the source cannot be read, or too many images are bad.
         OSError: the disk is full, or a worker was killed. Finished shards are kept.
     """
     options = options or ConvertOptions()
-    problems = list(options.problems())
-    if problems:
-        raise ValueError(" ".join(problems))
     name, target = source_config.name, Path(tfrecords_folder) / source_config.name
     try:
         fingerprint = source_fingerprint(source_config)

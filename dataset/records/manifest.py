@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import file_sha256, write_json
+from common.typed_json import from_json
 
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -115,13 +116,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"{path}: expected a manifest, received {type(error).__name__}: {error}") from None
     if version != VERSION:
         raise ValueError(f"{path}: expected format version {VERSION}, received {version}")
-    try:
-        values["image_size"] = tuple(values["image_size"])
-        values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
-        manifest = Manifest(folder=folder, **values)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected the fields of format version {VERSION}: {error}") from None
-    _check(manifest, path)
+    manifest = from_json(Manifest, {**values, "folder": folder}, path)
+    counted = sum(shard.num_images for shard in manifest.shards)
+    if counted != manifest.num_images:
+        raise ValueError(f"{path}: expected {manifest.num_images} images in all shards, received {counted}")
+    for shard in manifest.shards:
+        check_size(folder / shard.name, shard.num_bytes)
+    _check_index(manifest)
     return manifest
 
 
@@ -151,12 +152,7 @@ def check_size(path: Path, num_bytes: int) -> None:
         raise ValueError(f"{path}: expected {num_bytes} bytes, received {received}")
 
 
-def _check(manifest, path):
-    counted = sum(shard.num_images for shard in manifest.shards)
-    if counted != manifest.num_images:
-        raise ValueError(f"{path}: expected {manifest.num_images} images in all shards, received {counted}")
-    for shard in manifest.shards:
-        check_size(manifest.folder / shard.name, shard.num_bytes)
+def _check_index(manifest):
     index_path = manifest.folder / INDEX_NAME
     try:
         index = manifest.open_index()

@@ -9,7 +9,7 @@ import mmap
 import os
 import pickle
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -31,10 +31,6 @@ _CHUNK = 64  # images: a steady progress bar, a quick stop, and a size that fits
 _WRITE_BACK = 32 << 20  # bytes after which a shard is sent to the disk
 
 
-class ConversionStopped(Exception):
-    """Raised in a worker that was told to stop. The shard that it was writing is removed."""
-
-
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
     """Result of writing one shard. Lists hold `(index, description, reason)`."""
@@ -45,6 +41,7 @@ class ShardReport:
     label_mismatches: list[tuple[int, str, str]]
 
 
+@dataclasses.dataclass
 class ShardWriter:
     """Writes complete shards, each with its report.
 
@@ -54,24 +51,15 @@ class ShardWriter:
         image_size: `(height, width)` that every image must have.
         verify: `"full"` or `"header"`, see `check_image`.
         done: shared counter of the images that all workers have read.
-        stop: makes writing raise `ConversionStopped`.
+        stop: makes writing raise `CancelledError`.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        folder: Path,
-        image_size: tuple[int, int],
-        verify: str,
-        done: Synchronized,
-        stop: Event,
-    ) -> None:
-        self.source = source
-        self.folder = folder
-        self.image_size = image_size
-        self.verify = verify
-        self.done = done
-        self.stop = stop
+    source: Source
+    folder: Path
+    image_size: tuple[int, int]
+    verify: str
+    done: Synchronized
+    stop: Event
 
     def write(self, name: str, indices: np.ndarray, labels: np.ndarray) -> None:
         """Writes one shard and then its report, which marks the shard as finished.
@@ -82,10 +70,9 @@ class ShardWriter:
             labels: int `(num_images,)`, their identities.
         """
         lengths, stored_labels = array.array("q"), array.array("q")
-        bad, label_mismatches = [], []
-        num_label_mismatches = 0
+        bad, label_mismatches, num_label_mismatches = [], [], 0
+        sha256 = hashlib.sha256()
         with atomic_file(self.folder / name) as file, _WriteBack(file) as write_back:
-            hashed = HashedFile(file)
             for chunk in self._chunks(indices, labels):
                 parts = []
                 for index, label in chunk:
@@ -105,13 +92,15 @@ class ShardWriter:
                     lengths.append(length)
                     stored_labels.append(label)
                 # Single records would double the time of hashing and writing.
-                write_back.after(hashed.write(b"".join(parts)))
+                joined = b"".join(parts)
+                sha256.update(joined)
+                write_back.after(file.write(joined))
         records = np.empty(len(lengths), RECORD_DTYPE)
         records["length"], records["label"] = lengths, stored_labels
         ends = np.cumsum(np.asarray(lengths) + RECORD_OVERHEAD)
         records["offset"] = ends - records["length"] - RECORD_OVERHEAD
         num_bytes = int(ends[-1]) if len(ends) else 0
-        shard = Shard(name, len(records), num_bytes, hashed.sha256.hexdigest())
+        shard = Shard(name, len(records), num_bytes, sha256.hexdigest())
         report = ShardReport(shard, bad, num_label_mismatches, label_mismatches)
         with atomic_file(_report_path(self.folder, name)) as file:
             np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records)
@@ -120,24 +109,11 @@ class ShardWriter:
         """Yields iterators of `(index, label)`. After each it reports progress and checks `stop`."""
         for start in range(0, len(indices), _CHUNK):
             if self.stop.is_set():
-                raise ConversionStopped
+                raise CancelledError
             chunk = indices[start : start + _CHUNK].tolist()
             yield zip(chunk, labels[start : start + _CHUNK].tolist(), strict=True)
             with self.done.get_lock():
                 self.done.value += len(chunk)
-
-
-class HashedFile:
-    """Writes to a binary file and computes the SHA-256 of what it writes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.sha256 = hashlib.sha256()
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        """Writes `data`. Returns its length."""
-        self.sha256.update(data)
-        return self._file.write(data)
 
 
 class _WriteBack:
@@ -146,7 +122,7 @@ class _WriteBack:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._thread = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
+        self._pending = self._thread.submit(lambda: None)
         self._num_bytes = 0
 
     def __enter__(self) -> Self:
@@ -154,16 +130,15 @@ class _WriteBack:
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         self._thread.shutdown()
-        if kind is None and self._pending is not None:
+        if kind is None:
             # The system reports a failure only once, not to the `fsync` that follows.
             self._pending.result()
 
     def after(self, num_bytes: int) -> None:
         """Counts a write. Raises the error of an earlier part."""
         self._num_bytes += num_bytes
-        if self._num_bytes >= _WRITE_BACK and (self._pending is None or self._pending.done()):
-            if self._pending is not None:
-                self._pending.result()
+        if self._num_bytes >= _WRITE_BACK and self._pending.done():
+            self._pending.result()
             self._num_bytes = 0
             self._file.flush()
             self._pending = self._thread.submit(os.fdatasync, self._file.fileno())

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from dataset import convert as conversions
 from dataset.config import SourceConfig
-from dataset.convert import ConvertOptions
+from dataset.convert import sources
 from dataset.convert.__main__ import main
 from dataset.convert.conversion import BAD_RECORDS_NAME, LABEL_MISMATCHES_NAME, Conversion
+from dataset.convert.options import ConvertOptions
 from dataset.records.manifest import MANIFEST_NAME, read_manifest
 from dataset.records.recordio import RecordReader
 from dataset.records.tfrecord import TFRecordFile, decode_example
@@ -30,7 +30,7 @@ OPTIONS = {"images_per_shard": 25, "workers": 1}
 
 
 def convert(source, folder, **options):
-    return conversions.convert(source, folder, ConvertOptions(**options))
+    return sources.convert(source, folder, ConvertOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -378,19 +378,13 @@ def test_foreign_files_are_not_replaced(rec, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        {"seed": -1},
-        {"images_per_shard": 0},
-        {"workers": 0},
-        {"verify": "no"},
-        {"max_bad": 1.5},
-        {"reader": "no"},
-    ],
+    "flag",
+    ["--seed=-1", "--images_per_shard=0", "--workers=0", "--verify=no", "--max_bad=1.5", "--reader=no"],
 )
-def test_wrong_options(rec, tmp_path, option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))}: expected .* received"):
-        convert(rec, tmp_path, **option)
+def test_wrong_options(flag, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([flag])
+    assert caught.value.code == 2 and flag.partition("=")[0] in capsys.readouterr().err
 
 
 class FullDisk(ImageList):

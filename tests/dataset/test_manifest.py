@@ -99,8 +99,8 @@ def test_not_a_manifest(manifest, text):
 
 
 def test_wrong_fields(manifest):
-    edit(manifest, novelty=1)
-    with pytest.raises(ValueError, match="novelty"):
+    edit(manifest, image_size=[112])
+    with pytest.raises(ValueError, match=r"manifest.json, image_size: .* received 1"):
         read_manifest(manifest.folder)
 
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 from dataset import pipeline
 from dataset.augment import Augmentation
 from dataset.config import SourceConfig
-from dataset.convert import ConvertOptions, convert
+from dataset.convert.options import ConvertOptions
+from dataset.convert.sources import convert
 from dataset.pipeline import PipelineOptions, TrainingBatches
 from dataset.preprocess import preprocess
 from dataset.records.recordio import RecordReader, unpack_image

@@ -2,12 +2,12 @@ import errno
 import multiprocessing
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
 
-from dataset.records.shard_writer import ConversionStopped, ShardWriter, share
+from dataset.records.shard_writer import ShardWriter, share
 from dataset.sources.tfrecords import TFRecordSource
 from tests.dataset.samples import encode_example, write_record
 
@@ -27,7 +27,7 @@ def test_a_stopped_writer_leaves_nothing(source, tmp_path):
     stop = context.Event()
     stop.set()
     writer = ShardWriter(source, folder, (112, 112), "full", context.Value("Q"), stop)
-    with pytest.raises(ConversionStopped):
+    with pytest.raises(CancelledError):
         writer.write("shard", np.arange(100), source.labels)
     assert not list(folder.iterdir())
 
