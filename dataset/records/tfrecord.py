@@ -16,7 +16,6 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import google_crc32c
 import numpy as np
@@ -33,7 +32,8 @@ _FEATURE_BYTES, _FEATURE_INTS = 1, 3
 _LIST_VALUE = 1
 
 _LARGEST_VARINT = 10  # bytes of a 64-bit number
-_WIRE_VARINT, _WIRE_64_BIT, _WIRE_BYTES, _WIRE_32_BIT = 0, 1, 2, 5
+_WIRE_VARINT, _WIRE_BYTES = 0, 2
+_WIRE_SIZES = {1: 8, 5: 4}  # bytes of the other wire types
 
 
 def encode_record(image: bytes, label: int) -> tuple[list[bytes], int]:
@@ -65,18 +65,17 @@ def decode_example(data: bytes) -> tuple[bytes, int]:
         label_start -= 1
     head, tail = _around(len(data), len(data) - label_start)
     if head and data.startswith(head) and data.endswith(tail, 0, label_start):
-        return data[len(head) : label_start - len(tail)], _signed(
-            _read_varint(data, label_start, len(data))[0]
-        )
+        return data[len(head) : label_start - len(tail)], _signed(_read_varint(data, label_start)[0])
     images, labels = [], []
-    for start, end in _parts(data, 0, len(data), _EXAMPLE_FEATURES):
-        for entry in _parts(data, start, end, _FEATURES_ENTRY):
-            name = b"".join(data[slice(*key)] for key in _parts(data, *entry, _ENTRY_KEY))
-            for feature in _parts(data, *entry, _ENTRY_VALUE):
+    for features in _parts(data, _EXAMPLE_FEATURES):
+        for entry in _parts(features, _FEATURES_ENTRY):
+            name = b"".join(_parts(entry, _ENTRY_KEY))
+            for feature in _parts(entry, _ENTRY_VALUE):
                 if name == b"image_raw":
-                    images = [data[slice(*value)] for value in _values(data, feature, _FEATURE_BYTES)]
+                    lists = _parts(feature, _FEATURE_BYTES)
+                    images = [image for values in lists for image in _parts(values, _LIST_VALUE)]
                 elif name == b"label":
-                    labels = _ints(data, feature)
+                    labels = _ints(feature)
     for name, values in (("image_raw", images), ("label", labels)):
         if len(values) != 1:
             raise ValueError(f"Example: feature '{name}': expected one value, received {len(values)}")
@@ -98,16 +97,6 @@ class TFRecordFile:
     def __reduce__(self):
         return type(self), (self.path,)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
     def read(self, offset: int, length: int) -> bytes:
         """Returns the data of a record.
 
@@ -118,11 +107,10 @@ class TFRecordFile:
         Raises:
             ValueError: there is no such record, or a checksum is wrong.
         """
-        record = os.pread(self._file.fileno(), length + RECORD_OVERHEAD, offset)
-        if len(record) != length + RECORD_OVERHEAD:
-            raise self._error(
-                offset, f"{length + RECORD_OVERHEAD} bytes", f"{len(record)} until the file's end"
-            )
+        size = length + RECORD_OVERHEAD
+        record = os.pread(self._file.fileno(), size, offset)
+        if len(record) != size:
+            raise self._error(offset, f"{size} bytes", f"{len(record)} until the file's end")
         stored, stored_crc = _HEADER.unpack_from(record)
         if stored != length:
             raise self._error(offset, f"a record of {length} bytes", f"{stored}")
@@ -146,9 +134,7 @@ class TFRecordFile:
         while offset < size:
             header = os.pread(self._file.fileno(), _HEADER.size, offset)
             if len(header) != _HEADER.size:
-                raise self._error(
-                    offset, "the header of a record", f"{len(header)} bytes until the file's end"
-                )
+                raise self._error(offset, f"{_HEADER.size} bytes", f"{len(header)} until the file's end")
             length, stored_crc = _HEADER.unpack(header)
             self._check_crc(offset, "length", header[: _LENGTH.size], stored_crc)
             end = offset + length + RECORD_OVERHEAD
@@ -206,14 +192,9 @@ def _record_head(image_length, tail_length):
 
 @functools.lru_cache(1 << 16)
 def _around(length, label_size):
-    """Returns the bytes before the image and those between image and label.
+    """Returns the bytes before the image and those between image and label, or twice `b""`.
 
-    Args:
-        length: int, bytes of the whole Example.
-        label_size: int, bytes of the label.
-
-    Returns:
-        `(head, tail)`, empty if `encode_record` writes no such Example.
+    `encode_record` writes no Example of `length` bytes with a label of `label_size` bytes in the second case.
     """
     if not 1 <= label_size <= _LARGEST_VARINT:
         return b"", b""
@@ -242,64 +223,57 @@ def _varint(value):
     return bytes(encoded)
 
 
-def _read_varint(data, position, end):
+def _read_varint(data, position):
     value = 0
     for shift in range(0, 70, 7):
-        if position >= end:
+        if position >= len(data):
             break
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value % 2**64, position
-    raise ValueError(f"Example: byte {position}: expected the end of a number, received none")
+    raise ValueError("Example: expected the end of a number, received none")
 
 
-def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """Yields `(number, value)`: an int, or `(start, end)` in `data` of bytes or a message."""
-    while position < end:
-        tag, position = _read_varint(data, position, end)
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yields the number and value of every field of a message."""
+    position = 0
+    while position < len(data):
+        tag, position = _read_varint(data, position)
         number, wire = tag >> 3, tag & 7
         if wire == _WIRE_VARINT:
-            value, position = _read_varint(data, position, end)
-        elif wire in (_WIRE_BYTES, _WIRE_32_BIT, _WIRE_64_BIT):
-            if wire == _WIRE_BYTES:
-                length, position = _read_varint(data, position, end)
-            else:
-                length = 4 if wire == _WIRE_32_BIT else 8
-            value = (position, position + length)
-            position += length
-            if position > end:
-                raise ValueError(
-                    f"Example: field {number}: expected {length} bytes, received a cut-off message"
-                )
+            value, position = _read_varint(data, position)
+            yield number, value
+            continue
+        if wire == _WIRE_BYTES:
+            length, position = _read_varint(data, position)
+        elif wire in _WIRE_SIZES:
+            length = _WIRE_SIZES[wire]
         else:
-            raise ValueError(f"Example: byte {position}: expected wire type 0, 1, 2 or 5, received {wire}")
-        yield number, value
+            raise ValueError(f"Example: field {number}: expected wire type 0, 1, 2 or 5, received {wire}")
+        if position + length > len(data):
+            raise ValueError(f"Example: field {number}: expected {length} bytes, received a cut-off message")
+        yield number, data[position : position + length]
+        position += length
 
 
-def _parts(data: bytes, start: int, end: int, wanted: int) -> list[tuple[int, int]]:
-    return [
-        span for number, span in _fields(data, start, end) if number == wanted and isinstance(span, tuple)
-    ]
+def _parts(data: bytes, wanted: int) -> list[bytes]:
+    return [value for number, value in _fields(data) if number == wanted and isinstance(value, bytes)]
 
 
-def _values(data: bytes, feature: tuple[int, int], kind: int) -> list[tuple[int, int]]:
-    return [value for values in _parts(data, *feature, kind) for value in _parts(data, *values, _LIST_VALUE)]
-
-
-def _ints(data: bytes, feature: tuple[int, int]) -> list[int]:
+def _ints(feature: bytes) -> list[int]:
     numbers = []
-    for values in _parts(data, *feature, _FEATURE_INTS):
-        for number, value in _fields(data, *values):
+    for values in _parts(feature, _FEATURE_INTS):
+        for number, value in _fields(values):
             if number != _LIST_VALUE:
                 continue
             if isinstance(value, int):
                 numbers.append(value)
                 continue
-            position, end = value  # packed numbers
-            while position < end:
-                packed, position = _read_varint(data, position, end)
+            position = 0
+            while position < len(value):  # packed numbers
+                packed, position = _read_varint(value, position)
                 numbers.append(packed)
     return [_signed(number) for number in numbers]
 

@@ -61,12 +61,12 @@ def read_all(manifest):
     index = iter(manifest.open_index().tolist())
     found = []
     for shard in manifest.shards:
-        with TFRecordFile(manifest.folder / shard.name) as file:
-            for _ in range(shard.num_images):
-                offset, length, label = next(index)
-                image, own_label = decode_example(file.read(offset, length))
-                assert own_label == label
-                found.append((image, label))
+        file = TFRecordFile(manifest.folder / shard.name)
+        for _ in range(shard.num_images):
+            offset, length, label = next(index)
+            image, own_label = decode_example(file.read(offset, length))
+            assert own_label == label
+            found.append((image, label))
     assert next(index, None) is None
     return found
 

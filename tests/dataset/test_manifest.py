@@ -69,8 +69,8 @@ def test_every_record_is_found_through_the_index(manifest):
     ends = np.cumsum([shard.num_images for shard in manifest.shards])
     for record, row in enumerate(index):
         shard = manifest.shards[np.searchsorted(ends, record, side="right")]
-        with TFRecordFile(manifest.folder / shard.name) as file:
-            data = file.read(int(row["offset"]), int(row["length"]))
+        file = TFRecordFile(manifest.folder / shard.name)
+        data = file.read(int(row["offset"]), int(row["length"]))
         assert data == encode_example(b"image" * row["label"], int(row["label"]))
 
 

@@ -71,10 +71,10 @@ def faces(folder, manifests):
             labels[image] = int(label)
         assert len(labels) == manifest.num_images
         for shard in manifest.shards:
-            with TFRecordFile(manifest.folder / shard.name) as file:
-                for place in zip(*map(np.ndarray.tolist, file.scan()), strict=True):
-                    image, _ = decode_example(file.read(*place))
-                    faces.append((normalised(image), labels[image] + offset))
+            file = TFRecordFile(manifest.folder / shard.name)
+            for place in zip(*map(np.ndarray.tolist, file.scan()), strict=True):
+                image, _ = decode_example(file.read(*place))
+                faces.append((normalised(image), labels[image] + offset))
     return faces
 
 

@@ -162,23 +162,18 @@ def test_file_of_tensorflow_is_read(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "file")) as writer:
         for record in data:
             writer.write(record)
-    with TFRecordFile(tmp_path / "file") as file:
-        assert [
-            file.read(int(offset), int(length)) for offset, length in zip(*file.scan(), strict=True)
-        ] == data
+    file = TFRecordFile(tmp_path / "file")
+    assert [file.read(int(offset), int(length)) for offset, length in zip(*file.scan(), strict=True)] == data
 
 
 def test_scan_and_read(records):
     path, offsets, data = records
-    with TFRecordFile(path) as file:
-        scanned = file.scan()
-        assert scanned[0].tolist() == offsets
-        assert scanned[1].tolist() == [len(record) for record in data]
-        copy = pickle.loads(pickle.dumps(file))
+    file = TFRecordFile(path)
+    scanned = file.scan()
+    assert scanned[0].tolist() == offsets
+    assert scanned[1].tolist() == [len(record) for record in data]
+    copy = pickle.loads(pickle.dumps(file))
     assert [copy.read(offset, len(record)) for offset, record in zip(offsets, data, strict=True)] == data
-    copy.close()
-    with pytest.raises(ValueError):
-        copy.read(0, 0)
 
 
 def test_every_flipped_bit_is_found(records):
@@ -189,39 +184,36 @@ def test_every_flipped_bit_is_found(records):
         damaged = bytearray(sound)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
-        with TFRecordFile(path) as file:
-            with pytest.raises(
-                ValueError, match=f"records.tfrecord: record at byte {offset}: expected .* received"
-            ):
-                file.read(offset, length)
-            assert file.read(offsets[4], len(data[4])) == data[4]
+        file = TFRecordFile(path)
+        with pytest.raises(
+            ValueError, match=f"records.tfrecord: record at byte {offset}: expected .* received"
+        ):
+            file.read(offset, length)
+        assert file.read(offsets[4], len(data[4])) == data[4]
 
 
 def test_wrong_offset_or_length_is_an_error(records):
     path, offsets, data = records
-    with TFRecordFile(path) as file:
-        with pytest.raises(ValueError, match="expected a record of 4999 bytes, received 5000"):
-            file.read(offsets[2], 4999)
-        with pytest.raises(ValueError, match="record at byte 1"):
-            file.read(1, 0)
-        with pytest.raises(ValueError, match="until the file's end"):
-            file.read(offsets[4], len(data[4]) + 1)
-        with pytest.raises(ValueError, match="received 0 until the file's end"):
-            file.read(10**6, 10)
+    file = TFRecordFile(path)
+    with pytest.raises(ValueError, match="expected a record of 4999 bytes, received 5000"):
+        file.read(offsets[2], 4999)
+    with pytest.raises(ValueError, match="record at byte 1"):
+        file.read(1, 0)
+    with pytest.raises(ValueError, match="until the file's end"):
+        file.read(offsets[4], len(data[4]) + 1)
+    with pytest.raises(ValueError, match="received 0 until the file's end"):
+        file.read(10**6, 10)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 100, 300 + 5, 300 + 15])
 def test_scan_of_a_cut_file_names_the_place(records, cut):
     path, offsets, _ = records
     path.write_bytes(path.read_bytes()[:-cut])
-    with (
-        TFRecordFile(path) as file,
-        pytest.raises(ValueError, match=f"record at byte {offsets[-1]}: expected"),
-    ):
-        file.scan()
+    with pytest.raises(ValueError, match=f"record at byte {offsets[-1]}: expected"):
+        TFRecordFile(path).scan()
 
 
 def test_empty_file_has_no_records(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with TFRecordFile(tmp_path / "file") as file:
-        assert [part.tolist() for part in file.scan()] == [[], []]
+    file = TFRecordFile(tmp_path / "file")
+    assert [part.tolist() for part in file.scan()] == [[], []]
