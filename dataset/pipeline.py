@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,6 @@ from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources, RecordPlace
 from dataset.sampling.shuffled import ShuffledSampler
 
-READ_MODES = ("random", "sequential")
 _NO_AUGMENTATION = Augmentation()
 # Sequential reading: shards open at once, and records in the shuffle buffer.
 _CYCLE_LENGTH = 16
@@ -61,9 +60,9 @@ class PipelineOptions:
     Args:
         mirror: mirror images at random.
         seed: seed of mirroring and augmentation, at least 0.
-        read: `"random"` or `"sequential"`.
+        read: see `TrainingBatches`. Sequential reading needs a `ShuffledSampler`.
         rgb_sources: numbers of the sources whose images the network gets as RGB: row 25 of docs/fidelity.md.
-        max_bad_images: largest number of different images that may be bad.
+        max_bad_images: largest number of different images that may be bad, at least 0.
         augmentation: defaults to none.
         rows: int `(num_rows,)`, images of every batch to return, in increasing order. Others are read only
             if one of these is bad. A worker sets it to its share of the batches. Defaults to all.
@@ -71,7 +70,7 @@ class PipelineOptions:
 
     mirror: bool = True
     seed: int = 0
-    read: str = "random"
+    read: Literal["random", "sequential"] = "random"
     rgb_sources: tuple[int, ...] = ()
     max_bad_images: int = 0
     augmentation: Augmentation = _NO_AUGMENTATION
@@ -94,7 +93,7 @@ class TrainingBatches:
 
     Args:
         sources: the records.
-        sampler: draws the records of a batch. Sequential reading needs a `ShuffledSampler`.
+        sampler: draws the records of a batch.
         image_size: `(height, width)` of the network's input.
         options: defaults to `PipelineOptions()`.
 
@@ -111,19 +110,6 @@ class TrainingBatches:
         options: PipelineOptions | None = None,
     ) -> None:
         options = options or PipelineOptions()
-        if options.max_bad_images < 0:
-            raise ValueError(f"max_bad_images: expected at least 0, received {options.max_bad_images}")
-        if options.read not in READ_MODES:
-            raise ValueError(f"read: expected one of {READ_MODES}, received {options.read!r}")
-        if options.read == "sequential" and not isinstance(sampler, ShuffledSampler):
-            raise ValueError(
-                f"read: expected 'random' with {type(sampler).__name__}, received {options.read!r}"
-            )
-        if not set(options.rgb_sources) <= set(range(len(sources.sizes))):
-            raise ValueError(
-                f"rgb_sources: expected numbers in [0, {len(sources.sizes)}), "
-                f"received {list(options.rgb_sources)}"
-            )
         if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
             raise ValueError(
                 f"{sources.manifests[0].folder}: images are {sources.image_size}, "
@@ -134,10 +120,6 @@ class TrainingBatches:
         self.image_size = (image_size[0], image_size[1])
         self.options = options
         self.rows = np.arange(sampler.batch_size) if options.rows is None else np.asarray(options.rows)
-        if not len(self.rows) or min(self.rows) < 0 or max(self.rows) >= sampler.batch_size:
-            raise ValueError(
-                f"rows: expected some of [0, {sampler.batch_size}), received {self.rows.tolist()}"
-            )
         self.bad_images: dict[int, str] = {}
         self._is_augmented = options.augmentation != _NO_AUGMENTATION
         # Images are augmented in RGB.
@@ -224,21 +206,17 @@ class TrainingBatches:
             self._stream(sampler, pool, used)
             for pool, used in zip(sampler.pools, sampler.used_before(first), strict=True)
         ]
+        samples = streams[0]
         if len(streams) > 1:
             samples = tf.data.Dataset.choose_from_datasets(streams, self._choices(sampler, first))
-        else:
-            samples = streams[0]
         examples = samples.batch(size, drop_remainder=True)
         return examples.enumerate(step).map(lambda k, pair: (k, *pair))
 
     def _stream(self, sampler, pool, position):
         """Streams the records of a pool's sources, epoch after epoch, from a position on."""
         seed = self.options.seed
-        paths, sources = [], []
-        for source in pool:
-            shards = self.sources.shards_of(source)
-            paths += shards
-            sources += [source] * len(shards)
+        shards = [(path, source) for source in pool for path in self.sources.shards_of(source)]
+        paths, sources = zip(*shards, strict=True)
         num_records = sum(self.sources.sizes[source] for source in pool)
 
         def records(path, source):

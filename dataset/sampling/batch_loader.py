@@ -1,6 +1,5 @@
 """Reads and decodes the images of a batch, and replaces bad records."""
 
-import dataclasses
 import math
 from collections.abc import Collection, Sequence
 
@@ -53,7 +52,7 @@ class BatchLoader:
         try:
             return *self._decode(*self.sources.read(records[self.rows])), []
         except ValueError:
-            return self._load_around_bad(_Batch(*self._read(records), records.tolist()))
+            return self._load_around_bad(*self._read(records), records.tolist())
 
     def load_examples(self, examples: Sequence[bytes], sources: np.ndarray) -> Batch:
         """Loads a batch that was read sequentially. Returns the same as `load`.
@@ -68,7 +67,7 @@ class BatchLoader:
         try:
             return *self._decode([examples[row] for row in self.rows], sources[self.rows]), []
         except ValueError:
-            return self._load_around_bad(_Batch(list(examples), sources, [None] * len(examples)))
+            return self._load_around_bad(list(examples), sources, [None] * len(examples))
 
     def _decode(self, examples, sources):
         # One pass decodes a record while it is still in the processor's cache.
@@ -79,13 +78,23 @@ class BatchLoader:
             decode_image(image, images[row], self._orders[source])
         return images, (labels + self.sources.label_offsets[sources]).astype(np.int32), sources
 
-    def _load_around_bad(self, batch):
+    def _load_around_bad(self, examples: list, sources: np.ndarray, records: list) -> Batch:
         # The whole batch is decoded, because a replacement must not depend on the rows.
-        self._remove_undecodable(batch)
-        is_bad = np.array([example is None for example in batch.examples])
-        bad = [batch.records[place] for place in np.flatnonzero(is_bad)]
-        places = self._replacements(batch, is_bad, bad)[self.rows]
-        return *self._decode([batch.examples[place] for place in places], batch.sources[places]), bad
+        self._remove_undecodable(examples, sources, records)
+        is_bad = np.array([example is None for example in examples])
+        bad = [records[place] for place in np.flatnonzero(is_bad)]
+        if is_bad.all():
+            raise ValueError(
+                f"{self.reasons[bad[0]]}; expected a batch of {len(is_bad)} with a good image, received none"
+            )
+        identities = [
+            self.sources.place_of(record).identity
+            if example is None
+            else decode_example(example)[1] + int(self.sources.label_offsets[source])
+            for example, source, record in zip(examples, sources, records, strict=True)
+        ]
+        places = replacements(np.array(identities), is_bad)[self.rows]
+        return *self._decode([examples[place] for place in places], sources[places]), bad
 
     def _read(self, records):
         examples: list[bytes | None] = [None] * len(records)
@@ -99,36 +108,22 @@ class BatchLoader:
                 self._add(record, str(error))
         return examples, sources
 
-    def _remove_undecodable(self, batch):
-        """Removes the examples whose images cannot be decoded."""
+    def _remove_undecodable(self, examples, sources, records):
+        """Replaces the examples whose images cannot be decoded by `None`, and finds their record numbers."""
         out = np.empty((*self.sources.image_size, 3), np.uint8)
-        for place, example in enumerate(batch.examples):
+        for place, (example, source) in enumerate(zip(examples, sources.tolist(), strict=True)):
             if example is None:
                 continue
             try:
                 decode_image(decode_example(example)[0], out, "RGB")
             except ValueError as error:
-                source = int(batch.sources[place])
-                if batch.records[place] is None:
-                    batch.records[place] = self.sources.find(example, source)
-                if batch.records[place] is None:
+                if records[place] is None:
+                    records[place] = self.sources.find(example, source)
+                if records[place] is None:
                     folder = self.sources.manifests[source].folder
                     raise ValueError(f"{folder}: a record that is not in its index: {error}") from None
-                self._add(batch.records[place], str(error))
-                batch.examples[place] = None
-
-    def _replacements(self, batch, is_bad, bad):
-        if is_bad.all():
-            raise ValueError(
-                f"{self.reasons[bad[0]]}; expected a batch of {len(is_bad)} with a good image, received none"
-            )
-        identities = [
-            self.sources.place_of(record).identity
-            if example is None
-            else decode_example(example)[1] + int(self.sources.label_offsets[source])
-            for example, source, record in zip(batch.examples, batch.sources, batch.records, strict=True)
-        ]
-        return replacements(np.array(identities), is_bad)
+                self._add(records[place], str(error))
+                examples[place] = None
 
     def _add(self, record, reason):
         place = self.sources.place_of(record)
@@ -142,13 +137,6 @@ def _aligned(shape):
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
     return buffer[start : start + size].reshape(shape)
-
-
-@dataclasses.dataclass
-class _Batch:
-    examples: list  # of bytes, `None` for a bad one
-    sources: np.ndarray
-    records: list  # of int, `None` if the number is not known yet
 
 
 def replacements(identities: np.ndarray, is_bad: np.ndarray) -> np.ndarray:

@@ -60,13 +60,6 @@ class IdentitySampler:
         weights: Sequence[float] | None = None,
         with_replacement: bool = False,
     ) -> None:
-        if images_per_identity < 2:
-            raise ValueError(f"images_per_identity: expected at least 2, received {images_per_identity}")
-        if batch_size < 1 or batch_size % images_per_identity:
-            raise ValueError(
-                f"batch_size: expected a multiple of images_per_identity, {images_per_identity}, "
-                f"received {batch_size}"
-            )
         self.batch_size = batch_size
         self.images_per_identity = images_per_identity
         self.seed = seed
@@ -89,8 +82,7 @@ class IdentitySampler:
             sizes, self._bounds = [sum(sizes)], self._bounds[[0, -1]]
         num_drawn = batch_size // images_per_identity
         shares = [1.0] if weights is None else weights
-        # Not strict, because `ShuffledSampler` checks the weights.
-        for source, (size, share) in enumerate(zip(sizes, shares, strict=False)):
+        for source, (size, share) in enumerate(zip(sizes, shares, strict=True)):
             expected = num_drawn if share > 0 and not with_replacement else 1
             if size < expected:
                 where = "sources" if weights is None else f"source {source}"

@@ -22,7 +22,6 @@ class RecordPlace:
         identity: its identity in the combined set.
         shard: the TFRecord file.
         offset: bytes from the start of the shard to the record.
-        length: bytes of its data.
     """
 
     source: str
@@ -31,7 +30,6 @@ class RecordPlace:
     identity: int
     shard: Path
     offset: int
-    length: int
 
     def __str__(self) -> str:
         which = f"record {self.record} of {self.source}, label {self.label}"
@@ -55,8 +53,6 @@ class CombinedSources:
     """
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
-        if not manifests:
-            raise ValueError("expected at least one source, received none")
         first = manifests[0]
         for manifest in manifests:
             if manifest.image_size != first.image_size:
@@ -109,7 +105,6 @@ class CombinedSources:
     def place_of(self, record: int) -> RecordPlace:
         """Returns the place of a record."""
         source = self.source_of(record)
-        shard = int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
         within = int(record - self._first_record[source])
         entry = self._indices[source][within]
         return RecordPlace(
@@ -117,9 +112,8 @@ class CombinedSources:
             record=within,
             label=int(entry["label"]),
             identity=int(entry["label"]) + int(self.label_offsets[source]),
-            shard=self.shards[shard],
+            shard=self.shards[self._shard_of(record)],
             offset=int(entry["offset"]),
-            length=int(entry["length"]),
         )
 
     def source_of(self, record: int) -> int:
@@ -128,8 +122,11 @@ class CombinedSources:
 
     def check_shard(self, record: int) -> None:
         """Raises `ValueError` if the shard of a record is missing or has changed its size."""
-        shard = int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
+        shard = self._shard_of(record)
         check_size(self.shards[shard], self._shard_bytes[shard])
+
+    def _shard_of(self, record):
+        return int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
 
     def find(self, example: bytes, source: int) -> int | None:
         """Returns the number of the first record with this content, or `None`.

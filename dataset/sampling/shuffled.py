@@ -52,12 +52,6 @@ class ShuffledSampler:
         weights: Sequence[float] | None = None,
         reshuffle: bool = True,
     ) -> None:
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"sizes: expected at least one record in every source, received {list(sizes)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, received {batch_size}")
-        if seed < 0:
-            raise ValueError(f"seed: expected at least 0, received {seed}")
         self.sizes = list(sizes)
         self.batch_size = batch_size
         self.seed = seed
@@ -66,7 +60,7 @@ class ShuffledSampler:
         self.pools = [tuple(everything)] if weights is None else [(source,) for source in everything]
         self._pool_sizes = [sum(self.sizes[source] for source in pool) for pool in self.pools]
         self._first = np.cumsum([0, *self._pool_sizes])
-        self._quotas = None if weights is None else _quotas(_checked_weights(weights, len(self.sizes)))
+        self._quotas = None if weights is None else _quotas(_checked_weights(weights))
         # Half an epoch ahead, because a permutation of 42 million records takes seconds.
         self._prepare_from = [size // 2 if size >= _LARGE else size for size in self._pool_sizes]
         self._orders: dict[tuple[str | int, int], Future[np.ndarray]] = {}
@@ -93,7 +87,8 @@ class ShuffledSampler:
             epochs, places = np.divmod(positions, self._pool_sizes[pool])
             for epoch in np.unique(epochs[pools == pool]):
                 chosen = (pools == pool) & (epochs == epoch)
-                records[chosen] = self._first[pool] + self._order(pool, epoch)[places[chosen]]
+                order = self._shuffled(pool, epoch if self.reshuffle else 0, self._pool_sizes[pool])
+                records[chosen] = self._first[pool] + order[places[chosen]]
                 if self.reshuffle and places[chosen].max() >= self._prepare_from[pool]:
                     self._permutation(pool, epoch + 1, self._pool_sizes[pool], ahead=True)
         return records
@@ -132,9 +127,6 @@ class ShuffledSampler:
         pools, _ = self.positions(np.arange(sample - slot, sample))
         return plans * self._quotas + np.bincount(pools, minlength=len(self.pools))
 
-    def _order(self, pool, epoch):
-        return self._shuffled(pool, epoch if self.reshuffle else 0, self._pool_sizes[pool])
-
     def _shuffled(self, kind, number, size):
         """Returns a permutation of `range(size)`. The two newest of each kind are kept."""
         return self._permutation(kind, number, size).result()
@@ -169,10 +161,8 @@ def _permute(future, seed, size):
     future.set_result(order)
 
 
-def _checked_weights(weights, num_sources):
+def _checked_weights(weights):
     weights = np.asarray(weights, np.float64)
-    if len(weights) != num_sources:
-        raise ValueError(f"weights: expected {num_sources}, one per source, received {len(weights)}")
     # Row 28 of docs/fidelity.md: weights are probabilities, never mixed with image counts.
     if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
         raise ValueError(f"weights: expected numbers >= 0 that sum to 1, received {weights.tolist()}")

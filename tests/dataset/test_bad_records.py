@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dataset.pipeline import READ_MODES, PipelineOptions, TrainingBatches
+from dataset.pipeline import PipelineOptions, TrainingBatches
 from dataset.sampling.batch_loader import BatchLoader, replacements
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
@@ -13,6 +13,7 @@ from dataset.sampling.shuffled import ShuffledSampler
 from tests.dataset.samples import flip_bit, make_images, write_converted
 
 IMAGE_SIZE = (112, 96)
+READ_MODES = ("random", "sequential")
 DAMAGED, CUT_OFF, NO_IMAGE = 7, 20, 31
 NUM_BATCHES = 14
 

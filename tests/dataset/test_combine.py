@@ -77,11 +77,6 @@ def test_shards_of_a_source(manifests):
     ]
 
 
-def test_no_source():
-    with pytest.raises(ValueError, match="expected at least one source, received none"):
-        CombinedSources([])
-
-
 def test_different_image_sizes(manifests):
     other = dataclasses.replace(manifests[1], image_size=(112, 96))
     with pytest.raises(ValueError) as error:
