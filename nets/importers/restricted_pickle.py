@@ -20,7 +20,7 @@ class RefusedPickle(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """Stands for a function or class that a file names, such as `"numpy dtype"`. It cannot be called."""
+    """A function or class that a file names, such as `"numpy dtype"`. It cannot be called."""
 
     name: str
 
@@ -40,17 +40,12 @@ class RestrictedUnpickler:
     such as NEWOBJ, and names outside of the allow-list are refused.
 
     Args:
-        file: binary file with `read` and `readline`. A read of more bytes than there are must return what
-            is there, as `io.BytesIO` and `mmap.mmap` do.
-
-    Attributes:
-        expected: str, what the file may hold, for error messages.
-        names: the allow-list, of names such as `"numpy dtype"`.
-        allows_dicts: bool, whether the file may hold dicts.
+        file: a read of more bytes than there are must return what is there, as `io.BytesIO` and `mmap.mmap`
+            do.
     """
 
-    expected = "expected only lists, tuples, strings, bytes and numbers"
-    names: frozenset[str] = frozenset()
+    expected = "expected only lists, tuples, strings, bytes and numbers"  # for error messages
+    names: frozenset[str] = frozenset()  # the allow-list
     allows_dicts = False
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -72,14 +67,11 @@ class RestrictedUnpickler:
         raise self.refusal("the pickle instruction BINPERSID, which refers to other files")
 
     def refusal(self, received: str) -> RefusedPickle:
-        """An error that says what the file may hold and what it holds instead."""
+        """Returns an error that says what the file may hold and what it holds instead."""
         return RefusedPickle(f"{self.expected}, received {received}")
 
     def load(self) -> Any:
-        """Reads the file.
-
-        Returns:
-            The object that was pickled.
+        """Reads the file and returns the object that was pickled.
 
         Raises:
             RefusedPickle: the file asks for more than is allowed.
@@ -102,8 +94,9 @@ class RestrictedUnpickler:
             if code not in _OPCODES:
                 raise ValueError(f"expected a pickle instruction, received {code!r}")
             opcode = _OPCODES[code]
-            if opcode.name == "STRING":
-                yield "STRING", _unquote(self._file.readline())  # pickletools knows only ASCII here
+            if opcode.name == "STRING":  # pickletools would decode it as ASCII
+                text = pickletools.read_stringnl(self._file, decode=False)
+                yield "STRING", codecs.escape_decode(text)[0]
             else:
                 yield opcode.name, opcode.arg and opcode.arg.reader(self._file)
 
@@ -137,7 +130,7 @@ class RestrictedUnpickler:
                 push({})
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 push(tuple(self._pop(int(name[-1]))))
-            case "TUPLE" | "LIST":
+            case "LIST" | "TUPLE":
                 items = self._pop_to_mark()  # replaces the stack
                 self._stack.append(items if name == "LIST" else tuple(items))
             case "APPEND" | "APPENDS":
@@ -155,9 +148,6 @@ class RestrictedUnpickler:
                 if not isinstance(module, str) or not isinstance(attribute, str):
                     raise self.refusal("a global whose name is not a string")
                 push(self._find_global(f"{module} {attribute}"))
-            case "INST":
-                self._find_global(argument)
-                raise self.refusal("the pickle instruction INST, which makes other objects")
             case "BINPERSID":
                 push(self.find_persistent(*self._pop(1)))
             case "REDUCE":
@@ -167,16 +157,17 @@ class RestrictedUnpickler:
                 push(self.call(function.name, arguments))
             case "BUILD":
                 target, state = self._pop(2)
-                value = self.build(target, state)
+                push(self.build(target, state))
                 if isinstance(target, Unfinished):
-                    target.value = value  # the memo holds `target`
-                push(value)
+                    target.value = self._stack[-1]  # the memo holds `target`
             case "PROTO":
                 if argument > 5:
                     raise ValueError(f"expected a pickle protocol of 0 to 5, received {argument}")
             case "FRAME":
                 pass  # a hint to read ahead
             case _:
+                if name == "INST":
+                    self._find_global(argument)  # whose error names the global
                 raise self.refusal(f"the pickle instruction {name}, which makes other objects")
 
     def _pop(self, count):
@@ -197,8 +188,9 @@ class RestrictedUnpickler:
 
     def _find_global(self, name):
         if name not in self.names:
-            shown = name.replace(" ", ".")
-            raise RefusedPickle(f"this file would run code when opened: it asks for {shown}; {self.expected}")
+            raise RefusedPickle(
+                f"this file would run code when opened: it asks for {name.replace(' ', '.')}; {self.expected}"
+            )
         return Global(name)
 
     def _check_finished(self, value):
@@ -211,10 +203,3 @@ class RestrictedUnpickler:
             if isinstance(item, list | tuple | dict) and id(item) not in seen:
                 seen.add(id(item))
                 remaining.extend(item.values() if isinstance(item, dict) else item)
-
-
-def _unquote(line):
-    text = line[:-1]
-    if not line.endswith(b"\n") or len(text) < 2 or text[:1] not in (b"'", b'"') or text[:1] != text[-1:]:
-        raise ValueError("a string without its quotes")
-    return codecs.escape_decode(text[1:-1])[0]

@@ -3,6 +3,7 @@
 `torch.save` writes a zip: a pickle of the objects, and an entry with the bytes of every storage.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -43,7 +44,7 @@ class TorchTensor:
     strides: tuple[int, ...]
 
 
-class TorchFile:
+class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
     """A file of `torch.save`, PyTorch 1.6 or newer, as plain tensors. A context manager.
 
     Opening checks sizes, offsets and strides. Reading a tensor compares its bytes with their checksum.
@@ -52,13 +53,12 @@ class TorchFile:
     - PyTorch, `torch/serialization.py::_save` and `torch/_utils.py::_rebuild_tensor_v2`: the format
 
     Attributes:
-        contents: the saved object, with a `TorchTensor` for each tensor or parameter, and
-            dicts without the attributes that PyTorch adds to them (`_metadata`).
+        contents: the saved object, with a `TorchTensor` for each tensor or parameter.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file has another format, is damaged, or holds anything other than
-            tensors, dicts, lists, tuples, numbers and strings.
+        ValueError: the file has another format, is damaged, or holds anything other than tensors, dicts,
+            lists, tuples, numbers and strings.
 
     Example:
 
@@ -81,15 +81,11 @@ class TorchFile:
         try:
             self._folder = self._find_folder()
             self._order = self._byte_order()
-            start = f"{self._folder}data/"
-            sizes = {
-                entry.filename.removeprefix(start): entry.file_size
-                for entry in self._zip.infolist()
-                if entry.filename.startswith(start)
-            }
-            self.contents = _TensorUnpickler(io.BytesIO(self._entry("data.pkl")), sizes).load()
+            sizes = {entry.filename: entry.file_size for entry in self._zip.infolist()}
+            program = io.BytesIO(self._entry("data.pkl"))
+            self.contents = _TensorUnpickler(program, f"{self._folder}data/", sizes).load()
         except (ValueError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
-            self.close()
+            self._zip.close()
             raise ValueError(f"{path}: {error}") from None
 
     def read(self, tensor: TorchTensor) -> np.ndarray:
@@ -112,30 +108,22 @@ class TorchFile:
         native = np.float32 if dtype.str[1:] == "f2" else dtype.newbyteorder("=")
         return values.astype(native, copy=False)
 
-    def close(self) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Closes the file. Arrays that were read stay valid."""
         self._zip.close()
-
-    def __enter__(self) -> "TorchFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _describe_other_format(self):
         with self._path.open("rb") as file:
             start = file.read(len(_OLDER_START))
-        received = (
-            "the older one" if start == _OLDER_START else f"half a file, or one that begins with {start}"
-        )
+        is_older = start == _OLDER_START
+        received = "the older one" if is_older else f"half a file, or one that begins with {start}"
         return (
             f"expected PyTorch's zip format (of 1.6 and newer), received {received}. Convert an older file "
             "with PyTorch: torch.save(torch.load(old, 'cpu', weights_only=True), new)"
         )
 
     def _find_folder(self):
-        entries = self._zip.infolist()
-        names = [entry.filename for entry in entries]
+        entries, names = self._zip.infolist(), self._zip.namelist()
         folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if len(folders) != 1:
             raise ValueError(f"expected one data.pkl, as torch.save writes it, received {len(folders)}")
@@ -147,7 +135,7 @@ class TorchFile:
         return folders[0]
 
     def _byte_order(self):
-        if f"{self._folder}byteorder" not in self._zip.NameToInfo:
+        if f"{self._folder}byteorder" not in self._zip.namelist():
             return "<"  # PyTorch before 2.1 does not write the entry
         order = self._entry("byteorder")
         if order not in (b"little", b"big"):
@@ -169,23 +157,24 @@ class _TensorUnpickler(RestrictedUnpickler):
     """Imitates what PyTorch calls to restore tensors.
 
     Args:
-        file: binary file with the pickle.
-        sizes: dict from the names of the storages to their bytes.
+        file: the pickle.
+        folder: start of the names of all storages.
+        sizes: numbers of bytes of the zip's entries, by name.
     """
 
     expected = "expected only tensors, dicts, lists, tuples, numbers and strings"
     allows_dicts = True
     names = frozenset((_ORDERED_DICT, _TENSOR, _PARAMETER, *_DTYPES))
 
-    def __init__(self, file: IO[bytes], sizes: dict[str, int]) -> None:
+    def __init__(self, file: IO[bytes], folder: str, sizes: dict[str, int]) -> None:
         super().__init__(file)
-        self._sizes = sizes
+        self._folder, self._sizes = folder, sizes
 
     def find_persistent(self, identity: Any) -> _Storage:
         match identity:
             case ("storage", Global(dtype), str() as key, str(), int() as size) if dtype in _DTYPES:
                 expected = size * np.dtype(_DTYPES[dtype]).itemsize
-                received = self._sizes.get(key, "no such storage")
+                received = self._sizes.get(self._folder + key, "no such storage")
                 if received != expected:
                     raise RefusedPickle(f"storage {key!r}: expected {expected} bytes, received {received}")
                 return _Storage(key, dtype, size)
@@ -193,9 +182,9 @@ class _TensorUnpickler(RestrictedUnpickler):
                 raise self.refusal("a reference to another object")
 
     def call(self, name: str, arguments: Any) -> Any:
-        if name == _ORDERED_DICT and arguments == ():
-            return {}
         match arguments:
+            case () if name == _ORDERED_DICT:
+                return {}
             case (_Storage() as storage, offset, tuple() as shape, tuple() as strides, *_) if name == _TENSOR:
                 return _tensor(storage, offset, shape, strides)
             case (TorchTensor() as tensor, *_) if name == _PARAMETER:
