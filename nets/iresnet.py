@@ -53,17 +53,14 @@ def iresnet(
         embedding_size, seed, dtype: see `nets.backbone.Backbone`.
 
     Raises:
-        ValueError: the depth is unknown, or the image is too small.
+        ValueError: the image is too small.
     """
-    if depth not in UNITS:
-        raise ValueError(f"depth: expected one of {tuple(UNITS)}, received {depth}")
     if min(image_size) < 16:
         raise ValueError(f"image_size: expected at least (16, 16), received {tuple(image_size)}")
 
     net = _Builder(seed, dtype)
     images = keras.Input((*image_size, 3), name="images")
-    x = net.conv(images, "conv1", WIDTHS[0], 3)
-    x = net.norm(x, "bn1")
+    x = net.norm(net.conv(images, "conv1", WIDTHS[0], 3), "bn1")
     x = net.prelu(x, "prelu")
     for stage, (filters, num_units) in enumerate(zip(WIDTHS, UNITS[depth], strict=True), start=1):
         for unit in range(num_units):
@@ -78,9 +75,8 @@ def iresnet(
 
 def _unit(net, x, scope, filters, first):
     stride = 2 if first else 1
-    shortcut = x
+    shortcut = net.conv(x, f"{scope}.downsample.0", filters, 1, stride) if first else x
     if first:
-        shortcut = net.conv(x, f"{scope}.downsample.0", filters, 1, stride)
         shortcut = net.norm(shortcut, f"{scope}.downsample.1")
     x = net.norm(x, f"{scope}.bn1")
     x = net.conv(x, f"{scope}.conv1", filters, 3)

@@ -1,6 +1,5 @@
 """LResNet-E-IR: the residual net that the original trains."""
 
-import math
 from typing import Any
 
 import keras
@@ -12,11 +11,10 @@ from .layers.batch_renorm import BatchRenorm
 from .layers.dropout import Dropout
 from .layers.group_norm import GroupNorm
 from .layers.prelu import PReLU
-from .variants import KEEP_PROB, NORMS, STAGES, UNIT_TYPES
+from .variants import KEEP_PROB, STAGES
 
 # Keras divides by the standard deviation of a truncated normal; tf.contrib multiplied the variance by 1.3.
-_KERAS_TRUNCATION = 0.87962566103423978
-_CONTRIB_TRUNCATION = 1.3
+_XAVIER_SCALE = 1.3 * 0.87962566103423978**2
 
 
 def resnet_ir(
@@ -53,18 +51,13 @@ def resnet_ir(
         random_final_gamma: freeze `E_BN2`'s gamma at a draw from N(1, 0.002) as the original does, not at 1.
 
     Raises:
-        ValueError: the depth, unit type or norm is unknown, or the image is too small.
+        ValueError: the image is too small.
     """
-    if depth not in STAGES:
-        raise ValueError(f"depth: expected one of {tuple(STAGES)}, received {depth}")
-    if unit_type not in UNIT_TYPES:
-        raise ValueError(f"unit_type: expected one of {UNIT_TYPES}, received {unit_type!r}")
-    if norm not in NORMS:
-        raise ValueError(f"norm: expected one of {NORMS}, received {norm!r}")
     if min(image_size) < 16:
         raise ValueError(f"image_size: expected at least (16, 16), received {tuple(image_size)}")
 
     net = _Builder(seed, dtype, norm)
+    is_squeezed = unit_type == "se_ir"
     images = keras.Input((*image_size, 3), name="images")
     x = net.conv(images, "conv1", 64, 3)
     x = net.norm(x, "bn0", group_name="group_norm_0")
@@ -72,9 +65,7 @@ def resnet_ir(
     for block, (filters, num_units) in enumerate(STAGES[depth], start=1):
         for unit in range(1, num_units + 1):
             scope = f"block{block}.unit_{unit}.bottleneck_v1"
-            stride = 2 if unit == 1 else 1
-            x = _unit(net, x, scope, filters, filters * expansion, stride, squeeze=unit_type == "se_ir")
-
+            x = _unit(net, x, scope, filters, filters * expansion, 2 if unit == 1 else 1, is_squeezed)
     x = net.norm(x, "E_BN1", group_name="E_GN_0")
     x = Dropout(keep_prob, seed=seed, dtype=dtype, name="E_Dropout")(x)
     x = keras.layers.Flatten(dtype=dtype, name="E_Flatten")(x)
@@ -82,11 +73,12 @@ def resnet_ir(
     if norm == "group":
         embedding = keras.layers.Activation("linear", dtype="float32", name="E_Float32")(embedding)
     else:
-        embedding = net.final_norm(embedding, "E_BN2", random_final_gamma)
+        gamma = {} if random_final_gamma else {"gamma_initializer": "ones"}
+        embedding = net.norm(embedding, "E_BN2", train_gamma=False, dtype="float32", **gamma)
     return keras.Model(images, embedding, name=f"resnet_v1_{depth}")
 
 
-def _unit(net, x, scope, filters, filters_out, stride, squeeze):
+def _unit(net, x, scope, filters, filters_out, stride, is_squeezed):
     if x.shape[-1] != filters_out:
         shortcut = net.conv(x, f"{scope}.shortcut_conv", filters_out, 1, stride)
         shortcut = net.norm(shortcut, f"{scope}.shortcut_bn.BatchNorm")
@@ -101,7 +93,7 @@ def _unit(net, x, scope, filters, filters_out, stride, squeeze):
     x = net.prelu(x, f"{scope}.prelu_layer")
     x = net.conv(x, f"{scope}.conv2", filters_out, 3, stride)
     x = net.norm(x, f"{scope}.conv2_bn.BatchNorm", group_name=f"{scope}.conv2_bn.GroupNorm")
-    if not squeeze:
+    if not is_squeezed:
         return keras.layers.Add(dtype=net.dtype, name=f"{scope}.add")([shortcut, x])
 
     weights = keras.layers.GlobalAveragePooling2D(keepdims=True, dtype=net.dtype, name=f"{scope}.squeeze")(x)
@@ -123,34 +115,21 @@ class _Builder:
     def conv(self, x: tf.Tensor, name: str, filters: int, kernel_size: int, stride: int = 1) -> tf.Tensor:
         return padded_conv(x, name, filters, kernel_size, stride, self.xavier(name), self.dtype)
 
-    def norm(self, x: tf.Tensor, name: str, group_name: str | None = None) -> tf.Tensor:
+    def norm(self, x: tf.Tensor, name: str, group_name: str | None = None, **arguments: Any) -> tf.Tensor:
         if self._norm == "group":
             return GroupNorm(dtype=self.dtype, name=group_name or name)(x)
         layer = BatchRenorm if self._norm == "renorm" else BatchNorm
-        return layer(gamma_initializer=self._around_one(name), dtype=self.dtype, name=name)(x)
-
-    def final_norm(self, x: tf.Tensor, name: str, random_gamma: bool) -> tf.Tensor:
-        layer = BatchRenorm if self._norm == "renorm" else BatchNorm
-        gamma = self._around_one(name) if random_gamma else "ones"
-        return layer(gamma_initializer=gamma, train_gamma=False, dtype="float32", name=name)(x)
+        gamma = keras.initializers.RandomNormal(1.0, 0.002, seed=named_seed(name, self.seed))
+        return layer(name=name, **{"gamma_initializer": gamma, "dtype": self.dtype, **arguments})(x)
 
     def prelu(self, x: tf.Tensor, name: str) -> tf.Tensor:
         return PReLU(dtype=self.dtype, name=name)(x)
 
     def dense(self, x: tf.Tensor, name: str, units: int, activation: str | None = None) -> tf.Tensor:
-        kernel: Any = self.xavier(name)
-        return keras.layers.Dense(units, activation, kernel_initializer=kernel, dtype=self.dtype, name=name)(
-            x
-        )
+        arguments: dict[str, Any] = {"kernel_initializer": self.xavier(name), "dtype": self.dtype}
+        return keras.layers.Dense(units, activation, name=name, **arguments)(x)
 
     def xavier(self, name: str) -> keras.initializers.Initializer:
         """`tf.contrib.layers.xavier_initializer(uniform=False)`."""
-        return keras.initializers.VarianceScaling(
-            scale=_CONTRIB_TRUNCATION * math.pow(_KERAS_TRUNCATION, 2),
-            mode="fan_avg",
-            distribution="truncated_normal",
-            seed=named_seed(name, self.seed),
-        )
-
-    def _around_one(self, name):
-        return keras.initializers.RandomNormal(1.0, 0.002, seed=named_seed(name, self.seed))
+        seed = named_seed(name, self.seed)
+        return keras.initializers.VarianceScaling(_XAVIER_SCALE, "fan_avg", "truncated_normal", seed)

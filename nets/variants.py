@@ -13,10 +13,7 @@ STAGES = {
     152: ((64, 3), (128, 8), (256, 36), (512, 3)),
 }
 UNIT_TYPES = ("ir", "se_ir")
-NORMS = ("batch", "group", "renorm")
-
-# The share that dropout keeps before the dense layer in the original. arcface_torch has no dropout.
-KEEP_PROB = 0.4
+KEEP_PROB = 0.4  # the share that dropout keeps before the dense layer in the original
 
 
 class Variant(NamedTuple):
@@ -37,6 +34,7 @@ def _variants():
                 arguments = {"depth": depth, "unit_type": unit_type, "expansion": 4, "norm": norm}
                 variants[f"{prefix}_{unit_type}{depth}"] = Variant("resnet_ir", arguments)
     for depth in (18, 34, 50, 100, 200):
+        # arcface_torch has no dropout.
         variants[f"iresnet{depth}"] = Variant("iresnet", {"depth": depth}, keep_prob=1.0)
     for name in ("vgg16", "vgg19", "resnet50", "resnet101", "resnet152"):
         variants[name] = Variant("imagenet_net", {"name": name})

@@ -14,6 +14,7 @@ import numpy as np
 from ..backbone import Backbone
 from ..iresnet import UNITS, WIDTHS
 from .onnx_iresnet import read_onnx_iresnet
+from .shapes import STRIDE, Shapes, check_shapes, some
 from .torch_file import TorchFile, TorchTensor
 
 SUFFIXES = (".pth", ".pt", ".onnx")
@@ -27,9 +28,7 @@ _LEAVES = {
     "moving_variance": "running_var",
     "alphas": "weight",
 }
-_IGNORED = "num_batches_tracked"  # a counter of every batch norm, which has no effect at this momentum
-_STRIDE = 16  # pixels of the image per pixel of the last feature map
-_SHOWN_NAMES = 5
+_IGNORED = "num_batches_tracked"  # a counter of each batch norm, which has no effect at this momentum
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ def torch_variables(backbone: keras.Model) -> dict[str, Mapping]:
         for variable in layer.variables:
             if variable.name == "draws":  # dropout's counter, which PyTorch does not have
                 continue
-            shape, transform = tuple(variable.shape), _unchanged
+            shape, transform = tuple(variable.shape), np.asarray
             if len(shape) == 4:
                 shape = (*shape[:1:-1], *shape[:2])
                 transform = _stem_kernel if layer.name == "conv1" else _conv_kernel
@@ -69,10 +68,10 @@ def torch_variables(backbone: keras.Model) -> dict[str, Mapping]:
 
 
 def load_insightface(path: str | Path) -> Backbone:
-    """Loads the weights of an iresnet; the names and shapes of the tensors tell which one it is.
+    """Loads an iresnet, float32; the names and shapes of the tensors tell which one it is.
 
     Runs no code from the file. The backbone takes the same input as all backbones here (BGR,
-    `(pixel - 127.5) / 128`). The log tells which tensors were mapped and which were ignored.
+    `(pixel - 127.5) / 128`). The log tells how many tensors were mapped and how many were ignored.
 
     References:
     - InsightFace, `recognition/arcface_torch`: `train_v2.py` (the saved objects), `torch2onnx.py`
@@ -80,9 +79,6 @@ def load_insightface(path: str | Path) -> Backbone:
     Args:
         path: a `.onnx` file, or any other file with PyTorch's `state_dict`. That may be inside a dict with
             other objects, and its names may begin with `module.`.
-
-    Returns:
-        The backbone, float32.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -103,10 +99,9 @@ def _build(path, shapes, read):
     try:
         backbone = Backbone(**identify_net(shapes))
         mappings = torch_variables(backbone)
-        _check_complete(shapes.keys() - ignored, mappings.keys(), backbone.architecture)
-        for name, mapping in mappings.items():
-            if shapes[name] != mapping.shape:
-                raise ValueError(f"{name}: expected shape {mapping.shape}, received {shapes[name]}")
+        check_shapes(shapes, {name: mapping.shape for name, mapping in mappings.items()})
+        if unknown := sorted(shapes.keys() - ignored - mappings.keys()):
+            raise ValueError(f"{backbone.architecture} has no {some(unknown)}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     # One tensor at a time: a hostile file may name the same bytes many times.
@@ -118,7 +113,7 @@ def _build(path, shapes, read):
     return backbone
 
 
-def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
+def identify_net(shapes: Shapes) -> dict:
     """Infers the arguments of `Backbone` from the names and shapes of an iresnet's tensors.
 
     The image is assumed to be square. The inputs of the dense layer give its size: 112 for 512 x 7 x 7.
@@ -134,18 +129,16 @@ def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
     if depth is None:
         expected = ", ".join(f"{counts} ({depth})" for depth, counts in UNITS.items())
         raise ValueError(f"expected an iresnet, of units {expected}; received units {tuple(units)}")
-    if len(shapes.get("fc.weight", ())) != 2:
-        raise ValueError(
-            "fc.weight: expected shape (embedding_size, inputs), received "
-            f"{shapes.get('fc.weight', 'no such tensor')}"
-        )
-    embedding_size, inputs = shapes["fc.weight"]
+    shape = shapes.get("fc.weight", ())
+    if len(shape) != 2:
+        raise ValueError(f"fc.weight: expected shape (embedding_size, inputs), received {shape}")
+    embedding_size, inputs = shape
     side = math.isqrt(inputs // WIDTHS[-1])
     if inputs == 0 or inputs != WIDTHS[-1] * side * side:
         raise ValueError(f"fc.weight: expected {WIDTHS[-1]} x n x n inputs, received {inputs}")
     return {
         "architecture": f"iresnet{depth}",
-        "image_size": (_STRIDE * side, _STRIDE * side),
+        "image_size": (STRIDE * side, STRIDE * side),
         "embedding_size": embedding_size,
     }
 
@@ -155,9 +148,9 @@ def _find_state_dict(path, contents):
     dicts = [contents, *(value for value in contents.values() if isinstance(value, dict))]
     found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
     if len(found) != 1:
-        received = ", ".join(map(str, list(contents)[:_SHOWN_NAMES])) or "no dict"
+        received = some([str(name) for name in contents]) or "no dict"
         raise ValueError(
-            f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received} ..."
+            f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received}"
         )
     return found[0]
 
@@ -168,20 +161,6 @@ def _tensors(state):
         for name, tensor in state.items()
         if isinstance(tensor, TorchTensor)
     }
-
-
-def _check_complete(received, expected, architecture):
-    for names, verb in ((expected - received, "lacks"), (received - expected, "has besides")):
-        if names:
-            shown = ", ".join(sorted(names)[:_SHOWN_NAMES])
-            raise ValueError(
-                f"expected the {len(expected)} tensors of {architecture}, received a file that {verb} "
-                f"{len(names)}: {shown}{' ...' if len(names) > _SHOWN_NAMES else ''}"
-            )
-
-
-def _unchanged(tensor):
-    return tensor
 
 
 def _conv_kernel(tensor):

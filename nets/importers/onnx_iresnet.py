@@ -9,6 +9,7 @@ from ..iresnet import EPSILON
 from .model_files import import_onnx
 
 _CENTRE = 127.5  # InsightFace's nets take (pixel - 127.5) / 127.5
+_NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_onnx_iresnet(path: str | Path) -> dict[str, np.ndarray]:
@@ -25,8 +26,7 @@ def read_onnx_iresnet(path: str | Path) -> dict[str, np.ndarray]:
         ValueError: the file is damaged, or its graph is not an iresnet.
     """
     onnx = import_onnx(path)
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         onnx.checker.check_model(str(path))
@@ -49,8 +49,7 @@ class _Node(NamedTuple):
 # The values that ONNX defines for missing attributes.
 _DEFAULTS = {
     **{"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET"},
-    **{"epsilon": 1e-5, "training_mode": 0},
-    **{"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
+    **{"epsilon": 1e-5, "training_mode": 0, "alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
 }
 
 
@@ -86,9 +85,7 @@ class _Walk:
         x, scale = self._pixels(self._inputs[0])
         x = self._conv(x, "conv1", "bn1", 3)
         self._state["conv1.weight"] = self._state["conv1.weight"] * scale
-        x = self._prelu(x, "prelu")
-        x = self._stages(x)
-        x = self._norm(x, "bn2")
+        x = self._norm(self._stages(self._prelu(x, "prelu")), "bn2")
         x = self._take(x, "flatten", "Flatten", "Reshape").output
         x = self._dense(x, "fc")
         x = self._norm_or_bias(x, "features", num_channels=len(self._state["fc.weight"]))
@@ -99,14 +96,13 @@ class _Walk:
 
     def _pixels(self, x):
         """Skips nodes that normalise pixels. Returns their scale too, relative to InsightFace's."""
-        scale, offset = 1.0, 0.0
-        first = x
+        first, scale, offset = x, 1.0, 0.0
         while self._kinds(x) in (["Add"], ["Sub"], ["Mul"], ["Div"]):
             node = self._take(x, "the input", "Add", "Sub", "Mul", "Div")
-            number = self._constant(node.inputs[1], "the input").astype(np.float64)
-            if number.size != 1:
-                raise ValueError(f"the input: expected one number to {node.kind}, received {number.shape}")
-            number = number.item()
+            numbers = self._constant(node.inputs[1], "the input").astype(np.float64)
+            if numbers.size != 1:
+                raise ValueError(f"the input: expected one number to {node.kind}, received {numbers.shape}")
+            number = numbers.item()
             if node.kind in ("Add", "Sub"):
                 offset += number if node.kind == "Add" else -number
             else:
@@ -163,19 +159,14 @@ class _Walk:
             self._state[f"{name}.running_mean"] = self._state[f"{name}.running_mean"] - bias
             return x
         ones = np.ones(num_channels, np.float32)
-        self._state |= {
-            f"{name}.weight": ones,
-            f"{name}.bias": ones * bias,
-            f"{name}.running_mean": ones * 0,
-            f"{name}.running_var": ones * (1 - EPSILON),
-        }
+        values = (ones, ones * bias, ones * 0, ones * (1 - EPSILON))
+        self._state |= {f"{name}.{leaf}": value for leaf, value in zip(_NORM_LEAVES, values, strict=True)}
         return x
 
     def _norm(self, x, name):
         node = self._take(x, name, "BatchNormalization")
         _check(node, name, epsilon=EPSILON, training_mode=0)
-        leaves = ("weight", "bias", "running_mean", "running_var")
-        for leaf, tensor in zip(leaves, node.inputs[1:], strict=True):
+        for leaf, tensor in zip(_NORM_LEAVES, node.inputs[1:], strict=True):
             self._state[f"{name}.{leaf}"] = self._constant(tensor, name)
         return node.output
 

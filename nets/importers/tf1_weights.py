@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..variants import STAGES
+from .shapes import STRIDE, Shapes, check_shapes, some
 
 if TYPE_CHECKING:
     import keras
@@ -19,8 +20,6 @@ _LEAVES = {"kernel": "W", "bias": "b"}
 _CENTRES = ("arc_loss/embedding_weights", "arcface_loss/embedding_weights")
 _SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
 _FILE_ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-_STRIDE = 16  # pixels of the image per pixel of the last feature map
-_SHOWN_NAMES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +27,9 @@ class Import:
     """The backbone and the centres of a checkpoint, and the names of the other variables.
 
     Attributes:
-        backbone: float32, with the checkpoint's weights.
-        centres: float32 `(embedding_size, num_identities)`, or `None` if the checkpoint holds none.
+        centres: float32 `(embedding_size, num_identities)`, if the checkpoint holds any.
         num_mapped: number of variables of the backbone.
-        ignored: dict from kind (`"optimizer slots"`, `"others"`) to names.
+        ignored: names by kind (`"optimizer slots"`, `"others"`).
     """
 
     backbone: "Backbone"
@@ -49,7 +47,7 @@ class Import:
         ]
         if self.centres is not None:
             lines.append(f"centres: {self.centres.shape[1]} identities")
-        lines += [f"ignored {kind}: {len(names)} ({_some(names)})" for kind, names in self.ignored.items()]
+        lines += [f"ignored {kind}: {len(names)} ({some(names)})" for kind, names in self.ignored.items()]
         return "\n".join(lines)
 
 
@@ -60,7 +58,7 @@ def tf1_variables(backbone: "keras.Model") -> "dict[str, keras.Variable]":
     counterpart of the dropout counter.
 
     References:
-    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py`: the variable scopes.
+    - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py`: the variable scopes
     """
     variables = {}
     for layer in backbone.layers:
@@ -112,7 +110,7 @@ def load_tf1_checkpoint(path: str | Path) -> Import:
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         backbone = Backbone(**identify_net(shapes))
         variables = tf1_variables(backbone)
-        _check_complete(shapes, variables)
+        check_shapes(shapes, {name: tuple(variable.shape) for name, variable in variables.items()})
         for name, variable in variables.items():
             variable.assign(reader.get_tensor(name))
         centres = next((reader.get_tensor(name) for name in _CENTRES if name in shapes), None)
@@ -127,7 +125,7 @@ def load_tf1_checkpoint(path: str | Path) -> Import:
     return Import(backbone, centres, len(variables), dict(ignored))
 
 
-def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
+def identify_net(shapes: Shapes) -> dict:
     """Infers the arguments of `Backbone` from the names and shapes of a checkpoint's variables.
 
     Raises:
@@ -137,9 +135,10 @@ def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
     if len(depths) != 1 or not depths <= STAGES.keys():
         raise ValueError(
             f"expected variables below one resnet_v1_DEPTH/ with a depth of {tuple(STAGES)}, "
-            f"received {_some(sorted(shapes))}"
+            f"received {some(sorted(shapes)) or 'nothing'}"
         )
-    scope = f"resnet_v1_{depths.pop()}/"
+    depth = depths.pop()
+    scope = f"resnet_v1_{depth}/"
     unit = f"{scope}block1/unit_1/bottleneck_v1/"
 
     def shape(name):
@@ -156,25 +155,7 @@ def identify_net(shapes: dict[str, tuple[int, ...]]) -> dict:
     # The faces are upright or square: of 42 pixels the map is 7 x 6, of 49 it is 7 x 7.
     width = max(w for w in range(1, pixels + 1) if pixels % w == 0 and w * w <= pixels)
     return {
-        "architecture": f"{norm}{unit_type}{scope.split('_')[-1][:-1]}",
-        "image_size": (pixels // width * _STRIDE, width * _STRIDE),
+        "architecture": f"{norm}{unit_type}{depth}",
+        "image_size": (pixels // width * STRIDE, width * STRIDE),
         "embedding_size": embedding_size,
     }
-
-
-def _check_complete(shapes, variables):
-    missing = [name for name in variables if name not in shapes]
-    if missing:
-        raise ValueError(
-            f"expected {len(variables)} variables of the net, received {len(variables) - len(missing)}; "
-            f"missing: {_some(missing)}"
-        )
-    for name, variable in variables.items():
-        if shapes[name] != tuple(variable.shape):
-            raise ValueError(f"{name}: expected shape {tuple(variable.shape)}, received {shapes[name]}")
-
-
-def _some(names):
-    if len(names) <= _SHOWN_NAMES:
-        return ", ".join(names) or "nothing"
-    return f"{', '.join(names[:_SHOWN_NAMES])} and {len(names) - _SHOWN_NAMES} more"

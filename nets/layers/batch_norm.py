@@ -25,20 +25,16 @@ class BatchNorm(keras.layers.Layer):
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (TensorLayer's `BatchNormLayer`)
 
     Args:
-        momentum: in `[0, 1)`, the share of the old moving statistics that is kept. Defaults to `0.9`.
-        epsilon: greater than 0, added to the variance. Defaults to `2e-5`.
-        gamma_initializer: Keras initializer. Defaults to `"ones"`.
-        train_gamma: `False` keeps `gamma` as it is initialised or loaded. Defaults to `True`.
-        unbiased: whether the moving variance follows the unbiased batch variance. Defaults to `False`.
+        momentum: in `[0, 1)`, the share of the old moving statistics that is kept.
+        epsilon: greater than 0, added to the variance.
+        gamma_initializer: Keras initializer.
+        train_gamma: `False` keeps `gamma` as it is initialised or loaded.
+        unbiased: whether the moving variance follows the unbiased batch variance.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. The
-            output has the same shape and dtype. Every replica must get the same number of images.
-
-    Attributes:
-        synchronised: bool, whether the statistics are those of the global batch. It is a property of the
-            training, so it is not part of the configuration. `False` at first.
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`, like the output. Every
+            replica must get the same number of images.
 
     Example:
 
@@ -62,21 +58,15 @@ class BatchNorm(keras.layers.Layer):
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.train_gamma = train_gamma
         self.unbiased = unbiased
-        self.synchronised = False
+        self.synchronised = False  # a property of the training, so it is not part of the configuration
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) not in (2, 4):
             raise ValueError(f"{self.name}: expected 2 or 4 axes, received shape {tuple(input_shape)}")
 
         def variable(name, initializer, **kwargs):
-            return keras.Variable(
-                keras.initializers.get(initializer),
-                shape=(input_shape[-1],),
-                dtype="float32",
-                autocast=False,
-                name=name,
-                **kwargs,
-            )
+            kwargs |= {"dtype": "float32", "autocast": False, "name": name}
+            return keras.Variable(keras.initializers.get(initializer), (input_shape[-1],), **kwargs)
 
         # Every step writes them and few read them, so each replica keeps its own until somebody reads.
         moving = {"trainable": False, "aggregation": "mean", "synchronization": "on_read"}
@@ -90,16 +80,18 @@ class BatchNorm(keras.layers.Layer):
         images = inputs[:, None, None, :] if flat else inputs
         # A frozen layer keeps its statistics, like other layers of Keras.
         use_batch = bool(training) and self.trainable
-        if use_batch and self.synchronised and num_replicas() > 1:
-            outputs = self._normalise_by_global_batch(images)
-            return outputs[:, 0, 0, :] if flat else outputs
+        is_global = use_batch and self.synchronised and num_replicas() > 1
+        outputs = self._normalise_by_global_batch(images) if is_global else self._normalise(images, use_batch)
+        return outputs[:, 0, 0, :] if flat else outputs
+
+    def _normalise(self, images, use_batch):
         scale, offset = self._scale_and_offset(images, use_batch)
         normalised = tf.raw_ops.FusedBatchNormV3(
             x=images,
             scale=scale,
             offset=offset,
-            mean=tf.constant([], tf.float32) if use_batch else tf.convert_to_tensor(self.moving_mean),
-            variance=tf.constant([], tf.float32) if use_batch else tf.convert_to_tensor(self.moving_variance),
+            mean=[] if use_batch else tf.convert_to_tensor(self.moving_mean),
+            variance=[] if use_batch else tf.convert_to_tensor(self.moving_variance),
             epsilon=self.epsilon,
             is_training=use_batch,
         )
@@ -110,7 +102,7 @@ class BatchNorm(keras.layers.Layer):
                 count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]), tf.float32)
                 variance = variance * ((count - 1.0) / count)
             self._move(self.moving_variance, variance)
-        return normalised.y[:, 0, 0, :] if flat else normalised.y
+        return normalised.y
 
     def _normalise_by_global_batch(self, images):
         # The fused kernel has no gradient with respect to given statistics. This form has one, also through
@@ -146,11 +138,7 @@ class BatchNorm(keras.layers.Layer):
 
 
 def synchronise_batch_norm(model: keras.Model) -> int:
-    """Makes all batch normalisation of a model use the statistics of the global batch.
-
-    Returns:
-        The number of layers that were changed.
-    """
+    """Makes all batch normalisation of a model use the global batch. Returns the number of such layers."""
     layers = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
     for layer in layers:
         layer.synchronised = True
@@ -158,7 +146,7 @@ def synchronise_batch_norm(model: keras.Model) -> int:
 
 
 def global_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns mean and biased variance of every channel over the images of all replicas.
+    """Returns mean and biased variance, both `(channels,)`, over the images of all replicas.
 
     One all-reduce, through which gradients flow, exchanges the mean and variance of each replica. They are
     combined by `variance = mean(variances + (means - mean)^2)`, which cancels no digits, unlike
@@ -169,9 +157,6 @@ def global_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         images: float32 `(batch, height, width, channels)`, the same number on every replica.
-
-    Returns:
-        Two float32 tensors of shape `(channels,)`, the same on every replica.
     """
     moments = tf.stack(tf.nn.moments(images, (0, 1, 2)))
     if num_replicas() > 1:

@@ -171,18 +171,11 @@ def test_round_trip_of_a_keras_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        ({"depth": 101}, r"depth: expected one of \(18, 34, 50, 100, 200\), received 101"),
-        (
-            {"depth": 18, "image_size": (8, 96)},
-            r"image_size: expected at least \(16, 16\), received \(8, 96\)",
-        ),
-        ({"depth": 18, "keep_prob": 0}, "keep_prob: expected a number in"),
-    ],
+    [({"image_size": (8, 96)}, r"image_size: .*\(16, 16\), .*\(8, 96\)"), ({"keep_prob": 0}, "keep_prob")],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        iresnet(**arguments)
+        iresnet(18, **arguments)
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3, 7), (6, 7)])

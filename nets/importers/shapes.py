@@ -1,0 +1,26 @@
+"""Compares the shapes of a file's tensors with those of a net."""
+
+from collections.abc import Sequence
+
+STRIDE = 16  # pixels of the image per pixel of the last feature map of all nets that are imported
+_NUM_SHOWN = 5
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_shapes(received: Shapes, expected: Shapes) -> None:
+    """Raises a `ValueError` if a file lacks tensors of a net or has them in other shapes."""
+    missing = [name for name in expected if name not in received]
+    if missing:
+        raise ValueError(
+            f"expected {len(expected)} tensors of the net, {len(missing)} missing: {some(missing)}"
+        )
+    for name, shape in expected.items():
+        if received[name] != shape:
+            raise ValueError(f"{name}: expected shape {shape}, received {received[name]}")
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns the first names for a message, and the number of the others."""
+    num_others = len(names) - _NUM_SHOWN
+    return ", ".join(names[:_NUM_SHOWN]) + (f" and {num_others} more" if num_others > 0 else "")
