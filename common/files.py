@@ -44,15 +44,9 @@ def write_file(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, values: Any, **options: Any) -> None:
-    """Writes values as indented JSON with `atomic_file`.
-
-    Args:
-        path: an existing file is replaced.
-        values: anything that JSON can hold.
-        **options: arguments of `json.dumps`.
-    """
-    write_file(path, json.dumps(values, indent=1, **options) + "\n")
+def write_json(path: Path, values: Any) -> None:
+    """Writes values as indented JSON with `atomic_file`."""
+    write_file(path, json.dumps(values, indent=1) + "\n")
 
 
 def sync(path: Path) -> None:

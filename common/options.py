@@ -111,17 +111,8 @@ def parse_command(
 ) -> Any:
     """Parses a command line that starts with the name of a command, such as `lfw --out lfw.np`.
 
-    Args:
-        parser: has the program's name and description.
-        commands: options classes as for `parse_options`, by command. The first line of a class's docstring
-            describes its command.
-        argv: Defaults to the arguments of the process.
-
-    Returns:
-        An instance of the options class of the command.
-
-    Raises:
-        SystemExit: with code 2 after a usage error, with code 0 after `--help`.
+    The first line of the docstring of an options class describes its command. The rest is as in
+    `parse_options`.
     """
     subparsers = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     parsers = {}

@@ -70,7 +70,10 @@ NPDATA_ORDERS = ("rgb", "bgr")
 _SOURCE_KINDS = tuple(SOURCE_MODULES)
 _SOURCE_KEYS = (*_SOURCE_KINDS, "prefix")
 _BENCHMARKS = {"lfw": LfwConfig, "ytf": YtfConfig}
-_FIXED_SECTIONS = ("records", *_BENCHMARKS)
+_FIXED_SECTIONS = {  # name -> its keys
+    "records": ("tfrecords",),
+    **{name: [field.name for field in dataclasses.fields(kind)] for name, kind in _BENCHMARKS.items()},
+}
 _CHOICES = {
     "enable": configparser.ConfigParser.BOOLEAN_STATES,
     "npdata_order": {order: order for order in NPDATA_ORDERS},
@@ -100,11 +103,8 @@ def read_config(path: Path) -> Config:
 
     sources = {}
     for section in parser.sections():
-        if section == "records":
-            _check_keys(path, parser, section, ("tfrecords",))
-        elif section in _BENCHMARKS:
-            known = [field.name for field in dataclasses.fields(_BENCHMARKS[section])]
-            _check_keys(path, parser, section, known)
+        if section in _FIXED_SECTIONS:
+            _check_keys(path, parser, section, _FIXED_SECTIONS[section])
         else:
             sources[section] = _source(path, parser, section)
     if not parser.has_option("records", "tfrecords"):
@@ -119,7 +119,8 @@ def read_config(path: Path) -> Config:
 
 
 def _source(path, parser, section):
-    if not any(parser.has_option(section, kind) for kind in _SOURCE_KINDS):
+    given = [kind for kind in _SOURCE_KINDS if parser.has_option(section, kind)]
+    if not given:
         unknown = [key for key in parser[section] if key not in _SOURCE_KEYS]
         near = _nearest(section, _FIXED_SECTIONS) or _nearest(next(iter(unknown), ""), _SOURCE_KEYS)
         raise ValueError(
@@ -130,8 +131,7 @@ def _source(path, parser, section):
         # The section becomes the name of a folder that a new conversion replaces.
         raise ValueError(f"{path}: section [{section}]: expected a name of letters, digits, '_', '-' and '.'")
     _check_keys(path, parser, section, _SOURCE_KEYS)
-    given = [kind for kind in _SOURCE_KINDS if parser.has_option(section, kind)]
-    if len(given) != 1:
+    if len(given) > 1:
         raise ValueError(
             f"{path}: section [{section}]: expected one of {', '.join(_SOURCE_KINDS)}, "
             f"received {', '.join(given)}"

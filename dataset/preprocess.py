@@ -42,12 +42,7 @@ def normalise(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def mirror(images: tf.Tensor, is_mirrored: tf.Tensor) -> tf.Tensor:
-    """Mirrors some images of a batch, left to right.
-
-    Args:
-        images: `(batch, height, width, channels)`.
-        is_mirrored: bool `(batch,)`.
-    """
+    """Mirrors the marked images, left to right: `(batch, height, width, channels)`, and bool `(batch,)`."""
     return tf.where(is_mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -56,11 +51,7 @@ def draw_mirrors(batch_size: int, seed: tf.Tensor) -> tf.Tensor:
 
     Row 3 of docs/fidelity.md: the original defines a mirror and never calls it.
 
-    Args:
-        batch_size: at least 1.
-        seed: int32 or int64 `(2,)`.
-
     Returns:
-        bool `(batch_size,)`, a pure function of the seed.
+        bool `(batch_size,)`, a pure function of the seed, which is int32 or int64 `(2,)`.
     """
     return tf.random.stateless_uniform((batch_size,), seed) < 0.5

@@ -17,8 +17,8 @@ class AngularCentreLoss(ArcFaceLoss):
 
         centre_weight * scale * (1 - cos(theta))
 
-    References: [ArcFace](https://arxiv.org/abs/1801.07698); margin-centre-face, centre term of
-        `train_centre.py`
+    References: [ArcFace](https://arxiv.org/abs/1801.07698); margin-centre-face,
+        `losses/face_losses.py::arcface_loss`, and the centre term of `train_centre.py`
 
     Args:
         centre_weight: weight of the penalty, at least 0. Others: see `MarginSoftmaxLoss`, also for inputs.

@@ -41,9 +41,7 @@ class Manifest:
 
     Args:
         folder: folder of the shards. It is not written, so a folder can be moved.
-        source: name of the source.
-        num_identities: at least 1. Labels are in `[0, num_identities)`.
-        num_images: at least 1.
+        num_identities: labels are in `[0, num_identities)`.
         image_size: `(height, width)` of every image.
         colour: describes the bytes of an image in words.
         seed: seed of the order of the images.
@@ -51,8 +49,6 @@ class Manifest:
         fingerprint: fingerprint of the source.
         num_bad: number of images left out.
         num_label_mismatches: number of images with a label of their own that differs from their identity.
-        index_sha256: checksum of the index.
-        shards: the files, in their order.
         version: version of the format.
     """
 

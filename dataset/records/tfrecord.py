@@ -98,11 +98,7 @@ class TFRecordFile:
         return type(self), (self.path,)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Returns the data of a record.
-
-        Args:
-            offset: bytes from the start of the file to the record.
-            length: bytes of its data.
+        """Returns the `length` bytes of data of the record that starts at byte `offset`.
 
         Raises:
             ValueError: there is no such record, or a checksum is wrong.

@@ -129,12 +129,7 @@ class CombinedSources:
         return int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
 
     def find(self, example: bytes, source: int) -> int | None:
-        """Returns the number of the first record with this content, or `None`.
-
-        Args:
-            example: serialised `tf.train.Example`.
-            source: number of its source.
-        """
+        """Returns the number of a source's first record whose data is `example`, or `None`."""
         index = self._indices[source]
         for within in np.flatnonzero(index["length"] == len(example)):
             record = int(within + self._first_record[source])

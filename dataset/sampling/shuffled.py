@@ -60,7 +60,7 @@ class ShuffledSampler:
         self.pools = [tuple(everything)] if weights is None else [(source,) for source in everything]
         self._pool_sizes = [sum(self.sizes[source] for source in pool) for pool in self.pools]
         self._first = np.cumsum([0, *self._pool_sizes])
-        self._quotas = None if weights is None else _quotas(_checked_weights(weights))
+        self._quotas = None if weights is None else _quotas(weights)
         # Half an epoch ahead, because a permutation of 42 million records takes seconds.
         self._prepare_from = [size // 2 if size >= _LARGE else size for size in self._pool_sizes]
         self._orders: dict[tuple[str | int, int], Future[np.ndarray]] = {}
@@ -161,16 +161,12 @@ def _permute(future, seed, size):
     future.set_result(order)
 
 
-def _checked_weights(weights):
+def _quotas(weights):
+    """Returns the number of samples of each source in a plan, by largest remainder."""
     weights = np.asarray(weights, np.float64)
     # Row 28 of docs/fidelity.md: weights are probabilities, never mixed with image counts.
     if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
         raise ValueError(f"weights: expected numbers >= 0 that sum to 1, received {weights.tolist()}")
-    return weights
-
-
-def _quotas(weights):
-    """Returns the number of samples of each source in a plan, by largest remainder."""
     exact = weights * _PLAN_SIZE
     quotas = np.floor(exact).astype(np.int64)
     short = _PLAN_SIZE - quotas.sum()

@@ -43,8 +43,6 @@ class InsightFaceRec:
     Any other file is flat: every record is an image, and its own first label counts. The number of
     identities is the one in `property`, or else the largest label + 1.
 
-    An instance can be pickled. Each process opens the file for itself.
-
     Args:
         folder: folder with `train.rec`, or path of a `.rec` file. The `.idx` and a file `property`
             (`identities,height,width`) beside it are optional.
@@ -64,6 +62,7 @@ class InsightFaceRec:
     def __init__(self, folder: Path, reader: type[RecordReader] | type[MXNetReader] = RecordReader) -> None:
         self.rec_path = _rec_path(folder)
         self.num_bytes = self.rec_path.stat().st_size  # upper bound
+        self._property_path = self.rec_path.with_name("property")
         num_declared, self.image_size = _read_property(self._property_path)
         self._reader = reader(self.rec_path)
         if 0 in self._reader.keys and self._is_identity(0):
@@ -80,10 +79,6 @@ class InsightFaceRec:
     def describe(self, index: int) -> str:
         """Names the record of an image, such as `.../train.rec record 17`."""
         return f"{self.rec_path} record {self._keys[index]}"
-
-    @property
-    def _property_path(self):
-        return self.rec_path.with_name("property")
 
     def _unpack(self, key, unpack=unpack_image):
         is_head = unpack is first_label

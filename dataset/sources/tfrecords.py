@@ -36,6 +36,7 @@ class TFRecordSource:
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such TFRecord file")
         self._file = TFRecordFile(self.path)
+        self.num_bytes = self.path.stat().st_size
 
     @property
     def num_images(self) -> int:
@@ -57,11 +58,6 @@ class TFRecordSource:
             except ValueError:
                 labels.append(0)
         return np.frombuffer(labels, np.int64)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the file."""
-        return self.path.stat().st_size
 
     def read(self, index: int) -> tuple[bytes, None]:
         """Returns `(image, None)`, as in `Source`."""
