@@ -1,4 +1,4 @@
-"""The canvas that a face is drawn on."""
+"""The canvas that a face is drawn on, and the camera that photographs it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from dataset.align import similarity_transform
+from dataset.synthetic.parameters import Capture
 
 _OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
@@ -31,10 +32,6 @@ class FaceCanvas:
         pitch: radians. The face turns down.
         landmarks: float `(num_landmarks, 3)`: x, y and the height above the ellipsoid.
         targets: float `(num_landmarks, 2)`: their positions in the finished image.
-
-    Attributes:
-        centre: float `(2,)`: the head's centre in the finished image.
-        scale: pixels of the finished image per unit of length on the head.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class FaceCanvas:
         landmarks: np.ndarray,
         targets: np.ndarray,
     ):
-        self._image_size = image_size
+        self._size = image_size[::-1]  # (width, height), as OpenCV has it
         self._radii = np.asarray(radii, float)
         # With positions as complex numbers, a similarity and so the whole projection is linear.
         self._across = np.array([np.cos(yaw) - 1j * np.sin(yaw) * np.sin(pitch), 1j * np.cos(pitch)])
@@ -58,14 +55,9 @@ class FaceCanvas:
         factor, self._offset = transform[0, [0, 2]] + 1j * transform[1, [0, 2]]
         self._across *= factor
         self._outwards *= factor
-        self.centre = np.array([self._offset.real, self._offset.imag])
-        self.scale = abs(factor)
-        height, width = image_size
-        self._pixels = cv2.resize(
-            background.astype(np.uint8),
-            (width * _OVERSAMPLING, height * _OVERSAMPLING),
-            interpolation=cv2.INTER_CUBIC,
-        )
+        self._scale = abs(factor)  # pixels of the finished image per unit of length on the head
+        large = [side * _OVERSAMPLING for side in self._size]
+        self._pixels = cv2.resize(background.astype(np.uint8), large, interpolation=cv2.INTER_CUBIC)
 
     def fill(self, points: np.ndarray, colour: np.ndarray, opacity: float = 1.0, **place: Any) -> None:
         """Fills a polygon.
@@ -114,10 +106,36 @@ class FaceCanvas:
         weight = mask[box][..., None] / 255
         self._pixels[box] = np.rint((1 - weight) * self._pixels[box] + weight * drawn[box])
 
-    def image(self) -> np.ndarray:
-        """Returns the finished image: float32 `(height, width, 3)`, RGB from 0 to 255."""
-        size = self._image_size[::-1]
-        return cv2.resize(self._pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    def photograph(self, capture: Capture, rng: np.random.Generator) -> np.ndarray:
+        """Lights the drawing, blurs it and adds noise that `rng` draws.
+
+        Returns:
+            uint8 `(height, width, 3)`, RGB.
+        """
+        image = cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        image *= self._illumination(capture)
+        image = 255 * np.power(np.clip(image / 255, 0, 1), np.float32(2**capture.gamma))
+        if capture.coarseness > 0:
+            small = [round(side / (1 + 2 * capture.coarseness)) for side in self._size]
+            image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), self._size)
+        if capture.blur > 0.2:
+            image = cv2.GaussianBlur(image, (0, 0), capture.blur)
+        image += np.float32(capture.noise) * rng.standard_normal(image.shape, dtype=np.float32)
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+    def _illumination(self, capture):
+        """Lambert's law on the head's ellipsoid. The background is lit as its rim."""
+        radii = self._scale * self._radii
+        x = ((np.arange(self._size[0]) - self._offset.real) / radii[0]).astype(np.float32)
+        y = ((np.arange(self._size[1]) - self._offset.imag) / radii[1]).astype(np.float32)[:, None]
+        light = np.array([capture.light_side, capture.light_height, 0.8], np.float32)
+        light /= np.linalg.norm(light)
+        facing = np.sqrt(np.maximum(1 - x**2 - y**2, np.float32(0.02)))
+        lambert = np.clip(x * light[0] + y * light[1] + facing * light[2], 0.0, 1.2)
+        contrast = np.float32(capture.light_contrast)
+        warmth = 0.18 * capture.temperature
+        colour = 2**capture.exposure * np.array([1 + warmth, 1 + 0.05 * capture.tint, 1 - warmth])
+        return (1 - contrast + 1.25 * contrast * lambert)[..., None] * colour.astype(np.float32)
 
     def _project(self, points, lift: Any = 0.0, depth=None):
         """Returns positions in the finished image, complex `(num_points,)`."""

@@ -6,7 +6,6 @@ import numpy as np
 
 from dataset.align import face_template
 from dataset.synthetic.canvas import FaceCanvas
-from dataset.synthetic.exposure import expose
 from dataset.synthetic.parameters import Capture, Face
 
 IMAGE_SIZE = (112, 112)
@@ -49,8 +48,7 @@ def draw_face(face: Face, capture: Capture, rng: np.random.Generator) -> np.ndar
     _draw_mouth(canvas, face, capture)
     _draw_front_hair(canvas, face)
     _draw_accessories(canvas, face, capture)
-    radii = canvas.scale * np.array(_head_radii(face)[:2])
-    return expose(canvas.image(), canvas.centre, radii, capture, rng)
+    return canvas.photograph(capture, rng)
 
 
 def _aligned_canvas(face, capture):
@@ -70,16 +68,12 @@ def _aligned_canvas(face, capture):
     return FaceCanvas(
         grey + 0.35 * (capture.background - grey),
         IMAGE_SIZE,
-        _head_radii(face),
+        (face.head_width + 3.0, 0.5 * (face.head_top + face.chin) + 5.0, 42.0),
         capture.yaw,
         capture.pitch,
         landmarks,
         targets + capture.landmark_error,
     )
-
-
-def _head_radii(face):
-    return face.head_width + 3.0, 0.5 * (face.head_top + face.chin) + 5.0, 42.0
 
 
 def _mouth_corner(face, capture):
@@ -148,7 +142,7 @@ def _draw_behind(canvas, face, capture):
     shoulders = np.array([(-110.0, 84.0), (-110.0, 140.0), (110.0, 140.0), (110.0, 84.0)])
     canvas.fill(_band(collar, shoulders), capture.clothes, depth=-6.0)
     for side in (-1, 1):
-        middle = np.array([side * (width + 1.0), 0.5 * face.eye_level + 2.0])
+        middle = (side * (width + 1.0), 0.5 * face.eye_level + 2.0)
         ear = _CIRCLE * (0.45 * face.ear_size, face.ear_size)
         canvas.fill(middle + ear, 0.9 * skin, depth=2.0)
         canvas.fill(middle + 0.55 * ear, 0.72 * skin, depth=4.0)
@@ -162,11 +156,8 @@ def _draw_head(canvas, face):
     for side in (-1, 1):
         hollow = _rotate(_CIRCLE * (4.5, 13.0), side * 0.34) + (side * 0.66 * face.head_width, 18.0)
         canvas.fill(hollow, 0.8 * skin, opacity=0.5 * face.cheek_shadow)
-        fold = [
-            (side * (face.nose_width + 2.0), face.nose_level),
-            (side * (face.mouth_width + 3.0), face.mouth_level - 2.0),
-        ]
-        canvas.line(np.array(fold), 0.7 * skin, 0.8, opacity=0.75 * face.wrinkles)
+        fold = [(face.nose_width + 2.0, face.nose_level), (face.mouth_width + 3.0, face.mouth_level - 2.0)]
+        canvas.line(np.array(fold) * (side, 1), 0.7 * skin, 0.8, opacity=0.75 * face.wrinkles)
 
 
 def _draw_marks(canvas, face):
@@ -176,7 +167,7 @@ def _draw_marks(canvas, face):
             canvas.fill(spot + 0.7 * _CIRCLE, 0.72 * skin, opacity=0.85 * face.freckles)
     for x, y, size in face.moles:
         if size > 0:
-            middle = np.array([27.0 * x, 8.0 + 34.0 * y])
+            middle = (27.0 * x, 8.0 + 34.0 * y)
             canvas.fill(middle + (0.7 + 1.2 * size) * _CIRCLE, 0.35 * skin)
     strength, x, y, angle, length = face.scar
     if strength > 0.5:
@@ -226,15 +217,10 @@ def _draw_nose(canvas, face, capture):
     width, bridge, height = face.nose_width, face.nose_bridge, face.nose_height
     root, level = face.eye_level - 1.0, face.nose_level
     for side in (-1, 1):
-        flank = [
-            (side * bridge, root),
-            (side * 0.8 * bridge, level - 3.0),
-            (side * width, level + 2.0),
-            (side * (bridge + 3.0), level - 8.0),
-            (side * (bridge + 2.2), root),
-        ]
+        flank = [(bridge, root), (0.8 * bridge, level - 3.0), (width, level + 2.0)]
+        flank += [(bridge + 3.0, level - 8.0), (bridge + 2.2, root)]
         shadow = 0.25 if side * capture.light_side > 0 else 0.75
-        canvas.fill(np.array(flank), 0.74 * skin, opacity=shadow * face.nose_shadow, lift=2.0)
+        canvas.fill(np.array(flank) * (side, 1), 0.74 * skin, opacity=shadow * face.nose_shadow, lift=2.0)
     ridge = [(-0.6 * bridge, root), (0.6 * bridge, root), (0.8 * bridge, level), (-0.8 * bridge, level)]
     lift = height * np.array([1.0, 1.0, 0.5, 0.5])
     canvas.fill(np.array(ridge), _lighten(skin, 1.13), opacity=0.5, lift=lift)
@@ -257,10 +243,8 @@ def _draw_beard(canvas, face):
         shape = _band(jaw[jaw[:, 1] > top], inner)
         canvas.fill(shape, colour, opacity=0.35 + 0.6 * face.beard, depth=8.0)
     if face.moustache > 0:
-        level = 0.5 * (face.nose_level + 4.0 + face.mouth_level)
-        shape = _band(
-            _bow(face.mouth_width + 1.0, 2.0, level), _bow(face.mouth_width + 2.0, -1.0, level + 2.0)
-        )
+        level, width = 0.5 * (face.nose_level + 4.0 + face.mouth_level), face.mouth_width
+        shape = _band(_bow(width + 1.0, 2.0, level), _bow(width + 2.0, -1.0, level + 2.0))
         canvas.fill(shape, colour, opacity=0.4 + 0.6 * face.moustache, lift=2.0)
 
 
