@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from pathlib import Path
 
-from dataset.build_pairs.options import (
-    ImagesOptions,
-    LfwOptions,
-    PublishedPairOptions,
-    VideosOptions,
-    YtfOptions,
-)
+from dataset.build_pairs.options import ImagesOptions, LfwOptions, VideosOptions, YtfOptions
 from dataset.config import read_config
 from dataset.images import SUFFIXES
 from dataset.pairs.disjoint_pairs import make_disjoint_pairs
@@ -43,10 +36,8 @@ def build_ytf(options: YtfOptions) -> None:
     prefix, splits = _paths(options, "ytf", prefix="prefix", splits="splits")
     pairs = read_video_pairs(splits)
     frames = {video: list_images(prefix / video) for video in pairs.videos}
-    rows = [
-        (pairs.videos[first], pairs.videos[second], bool(is_same))
-        for first, second, is_same in zip(pairs.first, pairs.second, pairs.is_same, strict=True)
-    ]
+    first, second = ([pairs.videos[number] for number in side] for side in (pairs.first, pairs.second))
+    rows = list(zip(first, second, pairs.is_same.tolist(), strict=True))
     rows = _available(rows, frames, options.allow_missing, f"{prefix}: {{}} of {{}} videos have no frames")
 
     def choose(video, *key):
@@ -77,11 +68,12 @@ def build_videos(options: VideosOptions) -> None:
     _log_counts(options.out, rows, "videos")
 
 
-def _paths(options: PublishedPairOptions, section: str, **keys: str) -> list[Path]:
+def _paths(options, section, **keys):
     """Returns the paths of the flags in `keys`. The config's `[section] key` stands for a missing flag."""
-    missing = [flag for flag in keys if getattr(options, flag) is None]
+    given = {flag: getattr(options, flag) for flag in keys}
+    missing = [flag for flag, path in given.items() if path is None]
     if not missing:
-        return [getattr(options, flag) for flag in keys]
+        return list(given.values())
     try:
         config = getattr(read_config(options.config), section)
     except FileNotFoundError as error:
@@ -92,7 +84,7 @@ def _paths(options: PublishedPairOptions, section: str, **keys: str) -> list[Pat
             raise ValueError(
                 f"{options.config}: section [{section}]: expected key '{keys[flag]}', or --{flag}"
             )
-    return [getattr(options, flag) or getattr(config, key) for flag, key in keys.items()]
+    return [given[flag] or getattr(config, key) for flag, key in keys.items()]
 
 
 def _find_image(root, stem):
@@ -108,12 +100,8 @@ def _available(rows, found, allow_missing, message):
     if not allow_missing:
         raise FileNotFoundError(f"{message}; --allow_missing leaves out their pairs")
     kept = [row for row in rows if found[row[0]] and found[row[1]]]
-    logger.warning("%s", message)
-    logger.warning(
-        "%d of %d pairs are left out: the folds are no longer the official ones",
-        len(rows) - len(kept),
-        len(rows),
-    )
+    left_out = f"{len(rows) - len(kept)} of {len(rows)} pairs are left out"
+    logger.warning(f"{message}; {left_out}: the folds are no longer the official ones")
     return kept
 
 
@@ -139,12 +127,5 @@ def _write_images(out, root, pairs):
 
 
 def _log_counts(out, rows, items):
-    num_genuine = sum(is_same for *_, is_same in rows)
-    logger.info(
-        "%s: %d pairs of %s, %d genuine and %d impostor",
-        out,
-        len(rows),
-        items,
-        num_genuine,
-        len(rows) - num_genuine,
-    )
+    genuine = sum(is_same for *_, is_same in rows)
+    logger.info(f"{out}: {len(rows)} pairs of {items}, {genuine} genuine and {len(rows) - genuine} impostor")

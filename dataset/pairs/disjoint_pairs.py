@@ -72,9 +72,7 @@ def _deal(sizes, num_folds, pairs_per_fold, rng):
     num_identities, num_items, num_genuine = np.zeros((3, num_folds), np.int64)
     for identity in order.tolist():
         size = sizes[identity]
-        num_pairs = np.minimum(_num_pairs(num_items, num_genuine), pairs_per_fold)
-        if size == 1:
-            num_pairs = np.zeros_like(num_pairs)
+        num_pairs = np.minimum(_num_pairs(num_items, num_genuine), pairs_per_fold) * (size > 1)
         fold = np.lexsort((num_genuine, num_identities, num_pairs))[0]  # the last key counts most
         folds[fold].append(identity)
         num_identities[fold] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,32 @@ import numpy as np
 
 from dataset.images import decode_picture
 from dataset.pairs.safe_pickle import load_plain
+from dataset.pairs.text_lines import read_lines
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class PairSet:
     """Pairs of aligned faces, in the order of the file: pair `i` is images `2i` and `2i + 1`.
 
-    Attributes:
-        images: uint8 RGB arrays, all of one shape `(height, width, 3)`. Encoded images stay encoded in
-            memory and are decoded on access.
+    Encoded images stay encoded in memory and are decoded on access.
+
+    Args:
+        path: file of the pairs, for errors.
+        stored: the images in any form.
+        to_rgb: function from a stored image to a uint8 array `(height, width, 3)`, RGB.
         is_same: bool array `(num_pairs,)`.
+
+    Raises:
+        ValueError: the first image cannot be decoded.
     """
 
-    images: Sequence[np.ndarray]
-    is_same: np.ndarray
+    def __init__(
+        self, path: Path, stored: Sequence, to_rgb: Callable[[Any], np.ndarray], is_same: np.ndarray
+    ) -> None:
+        self.is_same = is_same
+        self._path = path
+        self._stored = stored
+        self._to_rgb = to_rgb
+        self._shape = self._decode(0).shape
 
     def __len__(self) -> int:
         return len(self.is_same)
@@ -32,7 +43,7 @@ class PairSet:
     @property
     def image_size(self) -> tuple[int, int]:
         """`(height, width)` of every image."""
-        return self.images[0].shape[:2]
+        return self._shape[:2]
 
     def batch(self, start: int, stop: int) -> np.ndarray:
         """Decodes images `start` to `stop` (exclusive). The last batch may be shorter.
@@ -44,10 +55,19 @@ class PairSet:
             ValueError: the range holds no image, or an image cannot be decoded or has another size than
                 the first one.
         """
-        numbers = range(len(self.images))[start:stop]
+        numbers = range(len(self._stored))[start:stop]
         if not numbers:
-            raise ValueError(f"expected some of {len(self.images)} images, received {start} to {stop}")
-        return np.stack([self.images[number] for number in numbers])
+            raise ValueError(f"expected some of {len(self._stored)} images, received {start} to {stop}")
+        images = [self._decode(number) for number in numbers]
+        for number, image in zip(numbers, images, strict=True):
+            _check_size(self._path, number, image.shape, self._shape)
+        return np.stack(images)
+
+    def _decode(self, number):
+        try:
+            return self._to_rgb(self._stored[number])
+        except ValueError as error:
+            raise ValueError(f"{self._path}: image {number}: {error}") from None
 
 
 _LAYOUTS = "expected a pickle of (images, is_same) or of (positives, negatives)"
@@ -70,8 +90,6 @@ def read_pairs(path: str | Path, order: str = "rgb") -> PairSet:
         FileNotFoundError: the file does not exist.
         ValueError: the file has another layout, or asks to run code. The message names the file.
     """
-    if order not in _CONVERSIONS:
-        raise ValueError(f"{path}: expected channel order {' or '.join(_CONVERSIONS)}, received '{order}'")
     path = Path(path)
     content = load_plain(path)
     if not isinstance(content, list | tuple) or len(content) != 2:
@@ -97,14 +115,10 @@ def read_image_pairs(path: Path, prefix: Path) -> PairSet:
         ValueError: a line cannot be read, there are no pairs, or the first image cannot be decoded.
     """
     images, is_same = [], []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
+    for place, line in read_lines(path):
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 3 or fields[0] not in ("0", "1"):
-            raise ValueError(
-                f"{path}: line {number}: expected same,first_image,second_image, received {line!r}"
-            )
+            raise ValueError(f"{place}: expected same,first_image,second_image, received {line!r}")
         is_same.append(fields[0] == "1")
         images += [prefix / field for field in fields[1:]]
     if not images:
@@ -114,31 +128,7 @@ def read_image_pairs(path: Path, prefix: Path) -> PairSet:
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(images)} images are missing, first {missing[0]}"
         )
-    return PairSet(_Images(path, images, lambda image: decode_picture(image.read_bytes())), np.array(is_same))
-
-
-class _Images(Sequence):
-    """Stored images, converted to RGB one at a time."""
-
-    def __init__(self, path: Path, stored: Sequence, to_rgb: Callable[[Any], np.ndarray]):
-        self._path = path
-        self._stored = stored
-        self._to_rgb = to_rgb
-        self._shape = self._convert(0).shape
-
-    def __len__(self):
-        return len(self._stored)
-
-    def __getitem__(self, number):
-        image = self._convert(number)
-        _check_size(self._path, number, image.shape, self._shape)
-        return image
-
-    def _convert(self, number):
-        try:
-            return self._to_rgb(self._stored[number])
-        except ValueError as error:
-            raise ValueError(f"{self._path}: image {number}: {error}") from None
+    return PairSet(path, images, lambda image: decode_picture(image.read_bytes()), np.array(is_same))
 
 
 def _encoded_pairs(path, stored, is_same):
@@ -152,7 +142,7 @@ def _encoded_pairs(path, stored, is_same):
     for number, item in enumerate(stored):
         if not isinstance(item, bytes):
             raise ValueError(f"{path}: image {number}: expected bytes, received {_describe(item)}")
-    return PairSet(_Images(path, stored, decode_picture), np.array(is_same, bool))
+    return PairSet(path, stored, decode_picture, np.array(is_same, bool))
 
 
 def _array_pairs(path, positives, negatives, order):
@@ -173,8 +163,8 @@ def _array_pairs(path, positives, negatives, order):
                 f"received {_describe(item)}"
             )
         _check_size(path, number, item.shape, stored[0].shape)
-    images = _Images(path, stored, _CONVERSIONS[order])
-    return PairSet(images, np.repeat([True, False], [len(positives), len(negatives)]))
+    is_same = np.repeat([True, False], [len(positives), len(negatives)])
+    return PairSet(path, stored, _CONVERSIONS[order], is_same)
 
 
 def _check_size(path, number, shape, expected):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from dataset.pairs.text_lines import read_lines
+
 _LINE = "Name, number, number or Name, number, Name, number"
 
 
@@ -24,14 +26,9 @@ def read_lfw_pairs(path: Path) -> list[tuple[str, str, bool]]:
         ValueError: a line cannot be read, or the pairs are not those that the first line states. The message
             names the file, and the line if there is one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such list of pairs")
     counts, pairs, places = None, [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        fields = [field.strip() for field in line.split("\t" if "\t" in line.strip() else None)]
-        if not any(fields):
-            continue
-        place = f"{path}: line {number}"
+    for place, line in read_lines(path):
+        fields = [field.strip() for field in line.split("\t" if "\t" in line else None)]
         if counts is None and not pairs and len(fields) <= 2 and all(map(str.isdecimal, fields)):
             counts = [1, *map(int, fields)][-2:]
             continue

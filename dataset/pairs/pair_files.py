@@ -22,7 +22,7 @@ def write_image_pairs(path: Path, root: Path, pairs: Sequence[tuple[str, str, bo
     each kind. All images are read and checked before anything is written.
 
     Args:
-        path: an existing file is replaced.
+        path: its suffix is one of `PAIR_SUFFIXES`; an existing file is replaced.
         root: folder that contains the images.
         pairs: `(first image, second image, is same)`, with paths relative to `root`.
 
@@ -31,11 +31,8 @@ def write_image_pairs(path: Path, root: Path, pairs: Sequence[tuple[str, str, bo
 
     Raises:
         FileNotFoundError: an image does not exist.
-        ValueError: the suffix is unknown, there are no pairs, images are damaged or differ in size, or a
-            `.txt` cannot hold a path.
+        ValueError: there are no pairs, images are damaged or differ in size, or a `.txt` cannot hold a path.
     """
-    if path.suffix not in PAIR_SUFFIXES:
-        raise ValueError(f"{path}: expected an ending {', '.join(PAIR_SUFFIXES)}, received '{path.suffix}'")
     if not pairs:
         raise ValueError(f"{path}: expected at least one pair of images, received none")
     images = _read_images(root, pairs)

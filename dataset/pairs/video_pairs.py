@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from common.files import write_file
+from dataset.pairs.text_lines import read_lines
 
 _COLUMNS = "split, pair number, first video, second video, is same (0 or 1)"
 _LARGEST_SPLIT = 2**31 - 1
@@ -57,7 +58,7 @@ def read_video_pairs(path: str | Path) -> VideoPairs:
     """
     path = Path(path)
     numbers, rows = {}, []
-    for position, (place, line) in enumerate(_lines(path)):
+    for position, (place, line) in enumerate(read_lines(path)):
         fields = [field.strip() for field in line.split(",")]
         if len(fields) < 5:
             raise ValueError(f"{place}: expected {_COLUMNS}, received {line!r}")
@@ -85,7 +86,7 @@ def write_video_pairs(path: Path, pairs: Iterable[tuple[int, str, str, bool]]) -
             Pair numbers are counted from 1 within a split.
 
     Raises:
-        ValueError: there are no pairs, or the format cannot hold a name.
+        ValueError: the format cannot hold a name.
     """
     counts = collections.Counter()
     lines = []
@@ -93,8 +94,6 @@ def write_video_pairs(path: Path, pairs: Iterable[tuple[int, str, str, bool]]) -
         counts[split] += 1
         first, second = (_video(path, name) for name in names)
         lines.append(f"{split}, {counts[split]}, {first}, {second}, {int(is_same)}\n")
-    if not lines:
-        raise ValueError(f"{path}: expected at least one pair of videos, received none")
     write_file(path, "".join(lines))
 
 
@@ -112,20 +111,7 @@ def read_wrong_videos(path: str | Path) -> tuple[str, ...]:
         FileNotFoundError: the file does not exist.
         ValueError: a line cannot be the name of a video. The message names file and line.
     """
-    return tuple(dict.fromkeys(_video(place, line) for place, line in _lines(Path(path))))
-
-
-def _lines(path):
-    """Yields `(place for messages, line)` for each line that is not empty."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8, received {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{path}: line {number}", line.strip()
+    return tuple(dict.fromkeys(_video(place, line) for place, line in read_lines(Path(path))))
 
 
 def _video(place, name):

@@ -10,6 +10,9 @@ import numpy as np
 from dataset.align import similarity_transform
 from dataset.synthetic.parameters import Capture
 
+IMAGE_SIZE = (112, 112)
+
+_SIZE = IMAGE_SIZE[::-1]  # as OpenCV has it
 _OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
 
@@ -25,27 +28,18 @@ class FaceCanvas:
     Shapes are drawn anti-aliased, at twice the size of the finished image.
 
     Args:
-        background: float `(rows, columns, 3)`, RGB from 0 to 255; enlarged smoothly.
-        image_size: `(height, width)` of the finished image.
         radii: `(x, y, depth)` of the ellipsoid.
-        yaw: radians. The face turns to the right.
-        pitch: radians. The face turns down.
+        capture: pose, background, light and camera.
         landmarks: float `(num_landmarks, 3)`: x, y and the height above the ellipsoid.
         targets: float `(num_landmarks, 2)`: their positions in the finished image.
     """
 
     def __init__(
-        self,
-        background: np.ndarray,
-        image_size: tuple[int, int],
-        radii: tuple[float, float, float],
-        yaw: float,
-        pitch: float,
-        landmarks: np.ndarray,
-        targets: np.ndarray,
+        self, radii: tuple[float, float, float], capture: Capture, landmarks: np.ndarray, targets: np.ndarray
     ):
-        self._size = image_size[::-1]  # (width, height), as OpenCV has it
+        self._capture = capture
         self._radii = np.asarray(radii, float)
+        yaw, pitch = capture.yaw, capture.pitch
         # With positions as complex numbers, a similarity and so the whole projection is linear.
         self._across = np.array([np.cos(yaw) - 1j * np.sin(yaw) * np.sin(pitch), 1j * np.cos(pitch)])
         self._outwards = np.sin(yaw) + 1j * np.cos(yaw) * np.sin(pitch)
@@ -56,8 +50,10 @@ class FaceCanvas:
         self._across *= factor
         self._outwards *= factor
         self._scale = abs(factor)  # pixels of the finished image per unit of length on the head
-        large = [side * _OVERSAMPLING for side in self._size]
-        self._pixels = cv2.resize(background.astype(np.uint8), large, interpolation=cv2.INTER_CUBIC)
+        grey = capture.background.mean(axis=-1, keepdims=True)
+        background = (grey + 0.35 * (capture.background - grey)).astype(np.uint8)
+        large = [side * _OVERSAMPLING for side in _SIZE]
+        self._pixels = cv2.resize(background, large, interpolation=cv2.INTER_CUBIC)
 
     def fill(self, points: np.ndarray, colour: np.ndarray, opacity: float = 1.0, **place: Any) -> None:
         """Fills a polygon.
@@ -106,18 +102,15 @@ class FaceCanvas:
         weight = mask[box][..., None] / 255
         self._pixels[box] = np.rint((1 - weight) * self._pixels[box] + weight * drawn[box])
 
-    def photograph(self, capture: Capture, rng: np.random.Generator) -> np.ndarray:
-        """Lights the drawing, blurs it and adds noise that `rng` draws.
-
-        Returns:
-            uint8 `(height, width, 3)`, RGB.
-        """
-        image = cv2.resize(self._pixels, self._size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    def photograph(self, rng: np.random.Generator) -> np.ndarray:
+        """Lights the drawing, blurs it and adds noise from `rng`. Returns uint8 `(112, 112, 3)`, RGB."""
+        capture = self._capture
+        image = cv2.resize(self._pixels, _SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
         image *= self._illumination(capture)
         image = 255 * np.power(np.clip(image / 255, 0, 1), np.float32(2**capture.gamma))
         if capture.coarseness > 0:
-            small = [round(side / (1 + 2 * capture.coarseness)) for side in self._size]
-            image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), self._size)
+            small = [round(side / (1 + 2 * capture.coarseness)) for side in _SIZE]
+            image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), _SIZE)
         if capture.blur > 0.2:
             image = cv2.GaussianBlur(image, (0, 0), capture.blur)
         image += np.float32(capture.noise) * rng.standard_normal(image.shape, dtype=np.float32)
@@ -126,8 +119,8 @@ class FaceCanvas:
     def _illumination(self, capture):
         """Lambert's law on the head's ellipsoid. The background is lit as its rim."""
         radii = self._scale * self._radii
-        x = ((np.arange(self._size[0]) - self._offset.real) / radii[0]).astype(np.float32)
-        y = ((np.arange(self._size[1]) - self._offset.imag) / radii[1]).astype(np.float32)[:, None]
+        x = ((np.arange(_SIZE[0]) - self._offset.real) / radii[0]).astype(np.float32)
+        y = ((np.arange(_SIZE[1]) - self._offset.imag) / radii[1]).astype(np.float32)[:, None]
         light = np.array([capture.light_side, capture.light_height, 0.8], np.float32)
         light /= np.linalg.norm(light)
         facing = np.sqrt(np.maximum(1 - x**2 - y**2, np.float32(0.02)))

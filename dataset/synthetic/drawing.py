@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dataset.align import face_template
-from dataset.synthetic.canvas import FaceCanvas
+from dataset.synthetic.canvas import IMAGE_SIZE, FaceCanvas
 from dataset.synthetic.parameters import Capture, Face
-
-IMAGE_SIZE = (112, 112)
 
 _TEMPLATE = face_template(IMAGE_SIZE)
 
@@ -48,7 +46,7 @@ def draw_face(face: Face, capture: Capture, rng: np.random.Generator) -> np.ndar
     _draw_mouth(canvas, face, capture)
     _draw_front_hair(canvas, face)
     _draw_accessories(canvas, face, capture)
-    return canvas.photograph(capture, rng)
+    return canvas.photograph(rng)
 
 
 def _aligned_canvas(face, capture):
@@ -64,16 +62,8 @@ def _aligned_canvas(face, capture):
     )
     middle = _TEMPLATE.mean(axis=0)
     targets = (1 + capture.zoom) * _rotate(_TEMPLATE - middle, capture.roll) + middle + capture.shift
-    grey = capture.background.mean(axis=-1, keepdims=True)
-    return FaceCanvas(
-        grey + 0.35 * (capture.background - grey),
-        IMAGE_SIZE,
-        (face.head_width + 3.0, 0.5 * (face.head_top + face.chin) + 5.0, 42.0),
-        capture.yaw,
-        capture.pitch,
-        landmarks,
-        targets + capture.landmark_error,
-    )
+    radii = (face.head_width + 3.0, 0.5 * (face.head_top + face.chin) + 5.0, 42.0)
+    return FaceCanvas(radii, capture, landmarks, targets + capture.landmark_error)
 
 
 def _mouth_corner(face, capture):

@@ -15,7 +15,7 @@ import numpy as np
 from dataset.images import decode_picture
 from dataset.pairs.video_pairs import write_video_pairs
 from dataset.records.recordio import RecordWriter, pack_image
-from dataset.synthetic.drawing import IMAGE_SIZE
+from dataset.synthetic.canvas import IMAGE_SIZE
 
 Draw = Callable[[list[tuple], str], Iterable[bytes]]
 

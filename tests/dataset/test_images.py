@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from dataset.images import LEVELS, check_image, decode_picture
+from dataset.images import check_image, decode_picture
 from tests.dataset.samples import encoded_image, noise, with_orientation
 
 
-@pytest.mark.parametrize("verify", LEVELS)
+@pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_sound_image(suffix, verify):
     image = encoded_image(0, 112, 96, suffix)
@@ -19,14 +19,14 @@ def test_sound_image(suffix, verify):
     assert check_image(image + bytes(3), (112, 96), verify) == (112, 96)
 
 
-@pytest.mark.parametrize("verify", LEVELS)
+@pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_wrong_size(suffix, verify):
     with pytest.raises(ValueError, match="expected 112x112, received 111x112"):
         check_image(encoded_image(0, 111, 112, suffix), (112, 112), verify)
 
 
-@pytest.mark.parametrize("verify", LEVELS)
+@pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_cut_image(suffix, verify):
     image = encoded_image(0, suffix=suffix)

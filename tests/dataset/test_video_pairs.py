@@ -153,11 +153,6 @@ class TestWriteVideoPairs:
             write_video_pairs(tmp_path / "splits.txt", [(1, "A/0", "A/1", True), (1, "A/0", name, True)])
         assert list(tmp_path.iterdir()) == []
 
-    def test_nothing_to_write(self, tmp_path):
-        with pytest.raises(ValueError, match="expected at least one pair of videos, received none"):
-            write_video_pairs(tmp_path / "splits.txt", [])
-        assert list(tmp_path.iterdir()) == []
-
 
 class TestReadWrongVideos:
     @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def model_path(net, tmp_path_factory):
 
 def expected_result(net, distance, rule):
     pairs = read_pairs(PAIRS / "pairs_py3.bin")
-    cropped = pairs.batch(0, len(pairs.images))[:, :, 8:104, ::-1].astype(np.float32)
+    cropped = pairs.batch(0, 2 * len(pairs))[:, :, 8:104, ::-1].astype(np.float32)
     embeddings = net((cropped - 127.5) / 128, training=False).numpy()
     return evaluate_pairs(pair_distances(embeddings[0::2], embeddings[1::2], distance), pairs.is_same, rule)
 
@@ -120,7 +120,7 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
     images = [image for pair in order for image in images[2 * pair : 2 * pair + 2]]
     (tmp_path / "mixed.bin").write_bytes(pickle.dumps((images, [is_same[pair] for pair in order])))
     pairs = read_pairs(tmp_path / "mixed.bin")
-    faces = pairs.batch(0, len(pairs.images))
+    faces = pairs.batch(0, 2 * len(pairs))
     model = FaceModel.from_backbone(net, pairs.image_size)
     embeddings = model.embed(faces) + model.embed(faces[:, :, ::-1])
     output = tmp_path / "scores.json"
