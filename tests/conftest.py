@@ -20,8 +20,8 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
-def pytest_pycollect_makemodule(module_path):
-    if loads_tensorflow(module_path):
+def pytest_collectstart(collector):
+    if isinstance(collector, pytest.Module) and loads_tensorflow(collector.path):
         _configure_devices()  # before the import, which may already create tensors
 
 
