@@ -160,9 +160,7 @@ def test_bad_images_are_named_when_their_batch_is_given(manifest):
 def test_past_a_limit_it_is_an_error(manifest, limit):
     batches = make(manifest, max_bad_images=limit)
     given = 0
-    with pytest.raises(
-        ValueError, match=rf"at most {limit} bad images \(--max_bad_images\), received"
-    ) as error:
+    with pytest.raises(ValueError, match=rf" {limit} .*--max_bad_images") as error:
         for _ in batches.start_at(0):
             given += 1
     assert str(error.value).startswith(str(manifest.folder))
@@ -173,7 +171,7 @@ def test_past_a_limit_it_is_an_error(manifest, limit):
 
 def test_a_batch_without_one_that_can_be_used(tmp_path):
     manifest = write_converted(tmp_path / "none", [(b"no image", i % 2) for i in range(12)])
-    with pytest.raises(ValueError, match="expected a batch of 6 with a good image, received none"):
+    with pytest.raises(ValueError, match="a batch of 6 "):
         take(make(manifest, max_bad_images=99))
 
 
@@ -190,7 +188,7 @@ def test_a_lost_shard_is_named_and_not_skipped(good):
             pass
     shard.unlink()
     batches.sources.check_shard(0)
-    with pytest.raises(ValueError, match=r"expected [0-9]+ bytes, received no such file"):
+    with pytest.raises(ValueError, match="no such file"):
         batches.sources.check_shard(35)
 
 

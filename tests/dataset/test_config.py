@@ -131,31 +131,31 @@ def test_errors(write, case):
 
 @pytest.mark.parametrize("records", ["", "[records]\n", "[a]\nmxrec = x\n"])
 def test_records_are_needed(write, records):
-    with pytest.raises(ValueError, match=r"expected key 'tfrecords' in section \[records\]"):
+    with pytest.raises(ValueError, match=r"'tfrecords'.*\[records\]"):
         read_config(write("", records))
 
 
 def test_misspelt_records(write):
-    with pytest.raises(ValueError, match=r"section \[record\] is neither .* did you mean 'records'\?"):
+    with pytest.raises(ValueError, match=r"\[record\] .*'records'"):
         read_config(write("", "[record]\ntfrecords = x\n"))
 
 
 def test_not_a_config(write):
-    with pytest.raises(ValueError, match="not a readable configuration"):
+    with pytest.raises(ValueError, match=r"config.ini: "):
         read_config(write("", "tfrecords = x\n"))
     path = write("")
     path.write_bytes(RECORDS.encode() + b"[lfw]\nnpdata = \xff\xfe\n")
-    with pytest.raises(ValueError, match="not a readable configuration"):
+    with pytest.raises(ValueError, match=r"config.ini: "):
         read_config(path)
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.ini: no such file; copy config\.ini\.example"):
+    with pytest.raises(FileNotFoundError, match=r"config\.ini: .*config\.ini\.example"):
         read_config(tmp_path / "config.ini")
 
 
 def test_unknown_source(write):
-    with pytest.raises(ValueError, match=r"expected a source section \[c\]; sources there: a, b"):
+    with pytest.raises(ValueError, match=r"\[c\].*: a, b"):
         read_config(write("[a]\nmxrec = x\n[b]\nmxrec = x\n")).source("c")
-    with pytest.raises(ValueError, match="sources there: none"):
+    with pytest.raises(ValueError, match=": none"):
         read_config(write("")).source("c")

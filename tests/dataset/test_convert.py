@@ -256,9 +256,7 @@ def test_image_size_is_that_of_the_first_sound_image(images, tmp_path):
     source = list_of([(b"no image", 0), (encoded_image(1, 64, 48), 0), images[0]], tmp_path / "list")
     manifest = convert(source, tmp_path, max_bad=0.7, **OPTIONS)
     assert manifest.image_size == (64, 48) and manifest.num_bad == 2
-    with pytest.raises(
-        ValueError, match=r"expected a sound image, received none in 1; .*0.jpg: expected a JPEG"
-    ):
+    with pytest.raises(ValueError, match=r"0\.jpg: "):
         convert(source, tmp_path / "strict", **OPTIONS)
 
 
@@ -281,7 +279,7 @@ def test_other_labels_of_their_own_are_reported(images, tmp_path, caplog):
 def test_a_full_disk_is_refused(rec, tmp_path, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=300_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(OSError, match=r"faces.partial: expected [\d.]+ [kMG]B of free disk space, received "):
+    with pytest.raises(OSError, match=r"faces\.partial: .* [kMG]B "):
         convert(rec, tmp_path, **OPTIONS)
     assert not list(tmp_path.rglob("*.tfrecord"))
 
@@ -341,7 +339,7 @@ def test_leftovers_of_a_finished_run_are_removed(rec, converted, tmp_path):
 def test_a_changed_source_replaces_its_conversion_once_complete(images, own_rec, converted, tmp_path):
     shutil.copytree(converted.folder, tmp_path / "faces")
     write_rec(own_rec.path, [*images[:-1], (b"no image", 3)])
-    with pytest.raises(ValueError, match="expected at most 0 bad"):
+    with pytest.raises(ValueError, match="--max_bad 0"):
         convert(own_rec, tmp_path, **OPTIONS)
     assert files(tmp_path / "faces") == files(converted.folder)
     changed = convert(own_rec, tmp_path, max_bad=0.1, **OPTIONS)
@@ -363,16 +361,14 @@ def test_a_conversion_serves_without_its_source(own_rec, tmp_path, converted, ca
     shutil.rmtree(own_rec.path)
     assert convert(own_rec, tmp_path) == dataclasses.replace(converted, folder=tmp_path / "faces")
     assert "is used as it is" in caplog.text
-    with pytest.raises(FileNotFoundError, match=r"source \[faces\]: .*no such file"):
+    with pytest.raises(FileNotFoundError, match=r"\[faces\]: "):
         convert(own_rec, tmp_path / "elsewhere")
 
 
 def test_foreign_files_are_not_replaced(rec, tmp_path):
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "thesis.txt").write_text("42")
-    with pytest.raises(
-        ValueError, match="expected a converted source or an empty folder, received other files"
-    ):
+    with pytest.raises(ValueError, match=str(tmp_path / "faces")):
         convert(rec, tmp_path, **OPTIONS)
     assert files(tmp_path / "faces") == {"thesis.txt": b"42"}
 
@@ -409,7 +405,7 @@ def test_a_failing_worker_is_an_error(images, tmp_path, kind, message):
     source.image_size = (112, 112)
     options = ConvertOptions(images_per_shard=20, workers=2, max_bad=0.0)
     conversion = Conversion("listed", source, "made up", tmp_path / "listed", options)
-    with pytest.raises(OSError, match=f"{message}.*Finished shards are kept"):
+    with pytest.raises(OSError, match=message):
         conversion.run()
     assert not list(tmp_path.rglob("*.tfrecord")) and not (tmp_path / "listed").exists()
 
@@ -437,19 +433,17 @@ def test_program_checks_what_is_converted(rec, converted, tmp_path, caplog):
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.write_bytes(data)
-    with pytest.raises(SystemExit, match=f"{path.name}: expected SHA-256"):
+    with pytest.raises(SystemExit, match=f"{path.name}: "):
         main(["--config", config, "--source", "faces", "--check"])
 
 
 def test_program_names_what_is_missing(rec, tmp_path):
     missing = SourceConfig("nothing", "mxrec", tmp_path / "nowhere")
     config = write_config(tmp_path, rec, missing)
-    with pytest.raises(
-        SystemExit, match=r"config.ini: section \[nothing\]: no such file or folder: .*nowhere"
-    ):
+    with pytest.raises(SystemExit, match=r"config.ini: section \[nothing\]: .*nowhere"):
         main(["--config", config])
     assert not (tmp_path / "records").exists()
-    with pytest.raises(SystemExit, match=r"expected a source section \[nobody\]"):
+    with pytest.raises(SystemExit, match=r"\[nobody\]"):
         main(["--config", config, "--source", "nobody"])
 
 

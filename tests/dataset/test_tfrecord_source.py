@@ -52,26 +52,26 @@ def test_damaged_record(path):
     path.write_bytes(data)
     source = TFRecordSource(path)
     assert source.labels.tolist() == [0, 0, 3]
-    with pytest.raises(ValueError, match="record at byte 0: expected data with checksum"):
+    with pytest.raises(ValueError, match="record at byte 0: "):
         source.read(0)
     assert source.read(2) == (RECORDS[2][0], None)
 
 
 def test_cut_file(path):
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="expected a record that ends at byte"):
+    with pytest.raises(ValueError, match="record at byte "):
         TFRecordSource(path).num_images  # noqa: B018
 
 
 def test_negative_label(path):
     with path.open("ab") as file:
         write_record(file, encode_example(b"", -1))
-    with pytest.raises(ValueError, match=r"expected labels in .* received -1"):
+    with pytest.raises(ValueError, match="received -1"):
         TFRecordSource(path).num_identities  # noqa: B018
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such TFRecord file"):
+    with pytest.raises(FileNotFoundError, match="nowhere: "):
         TFRecordSource(tmp_path / "nowhere")
 
 
