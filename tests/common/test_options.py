@@ -65,7 +65,7 @@ def test_flags_reach_their_group_with_their_types():
         options.batch.batch_size = 9
 
 
-def test_flags_win_over_faithful_and_that_over_the_programs_defaults():
+def test_flags_win_over_faithful_and_faithful_over_defaults():
     sets = {"defaults": {"batch_size": 2, "max_steps": 5}, "faithful": {"batch_size": 3, "mirror": False}}
     sets["presets"] = {"fast": {"lr_values": [1.0]}}
     assert parse(**sets).batch == BatchOptions(batch_size=2, max_steps=5)

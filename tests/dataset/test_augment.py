@@ -53,7 +53,7 @@ def test_form_and_reproducibility(faces, kind, probability, compiled):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_image_by_a_draw_of_its_own(kind):
+def test_each_image_has_its_own_draw(kind):
     image = cv2.imdecode(np.frombuffer(encoded_image(1), np.uint8), cv2.IMREAD_COLOR)[:32, :32]
     same = np.stack([image] * 16)
     assert len(np.unique(change(same, **{kind: 1.0}), axis=0)) >= 14
@@ -68,7 +68,7 @@ def test_probability(kind):
     assert 0.235 - 0.02 < share < 0.365
 
 
-def test_one_kind_leaves_the_draws_of_the_others(faces):
+def test_kinds_have_independent_draws(faces):
     """Images that only one of two kinds chose are as with that kind alone."""
     jpeg, colour = (is_changed(change(faces, **{kind: 0.5}), faces) for kind in ("jpeg", "colour"))
     only_jpeg = jpeg & ~colour

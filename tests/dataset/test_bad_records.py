@@ -71,7 +71,7 @@ def test_replacements(identities, bad, expected):
 
 
 @pytest.mark.parametrize("sampler", ["images", "identities"])
-def test_batches_with_others_in_their_place(manifest, good, sampler):
+def test_bad_records_are_replaced(manifest, good, sampler):
     batches = make(manifest, sampler, mirror=False)
     images, identities = take(batches)
     whole, labels = take(make(good, sampler, mirror=False))
@@ -110,7 +110,7 @@ def test_a_worker_gets_its_rows_of_the_same_batches(manifest, sampler, rows):
     np.testing.assert_array_equal(own_identities, identities[:, rows])
 
 
-def test_a_worker_whose_neighbours_are_bad(tmp_path):
+def test_bad_records_of_other_workers(tmp_path):
     """The first is damaged, the second, which is another worker's, does not decode."""
     images = make_images(1, 6)
     images[1] = b"no image", 0
@@ -157,7 +157,7 @@ def test_bad_images_are_named_when_their_batch_is_given(manifest):
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
-def test_past_a_limit_it_is_an_error(manifest, limit):
+def test_too_many_bad_images(manifest, limit):
     batches = make(manifest, max_bad_images=limit)
     given = 0
     with pytest.raises(ValueError, match=rf" {limit} .*--max_bad_images") as error:
@@ -169,7 +169,7 @@ def test_past_a_limit_it_is_an_error(manifest, limit):
     assert given == next(k for k, count in enumerate(counts) if count > limit)
 
 
-def test_a_batch_without_one_that_can_be_used(tmp_path):
+def test_batch_without_a_good_image(tmp_path):
     manifest = write_converted(tmp_path / "none", [(b"no image", i % 2) for i in range(12)])
     with pytest.raises(ValueError, match="a batch of 6 "):
         take(make(manifest, max_bad_images=99))

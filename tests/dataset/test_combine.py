@@ -39,7 +39,7 @@ def test_one_source(manifests):
     assert numbers.tolist() == [0, 0]
 
 
-def test_records_are_numbered_through(manifests):
+def test_records_have_consecutive_numbers(manifests):
     """Across the borders of shards and sources, and past an empty shard."""
     sources = CombinedSources(manifests)
     assert sources.sizes == [7, 5, 3]

@@ -54,7 +54,7 @@ def write(tmp_path):
     return write
 
 
-def test_the_example_has_all_that_the_original_has():
+def test_example_has_all_keys_of_the_original():
     parser = configparser.ConfigParser()
     parser.optionxform = str
     parser.read(EXAMPLE)
@@ -62,7 +62,7 @@ def test_the_example_has_all_that_the_original_has():
         assert set(keys) <= set(parser[section]), section
 
 
-def test_the_example_reads():
+def test_example_is_valid():
     config = read_config(EXAMPLE)
     here = EXAMPLE.parent
     assert config.path == EXAMPLE

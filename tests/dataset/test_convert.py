@@ -91,7 +91,7 @@ def list_of(images, folder):
     return SourceConfig("listed", "train_list", folder / "list.txt")
 
 
-def test_every_image_is_there_unchanged(images, converted):
+def test_images_are_unchanged(images, converted):
     assert converted == read_manifest(converted.folder)
     assert converted.num_images == 60 and converted.num_identities == 4 and converted.num_bad == 0
     assert converted.image_size == (112, 112)
@@ -107,7 +107,7 @@ def test_every_image_is_there_unchanged(images, converted):
     }
 
 
-def test_files_stay_what_they_were(tmp_path):
+def test_bytes_of_a_conversion_are_stable(tmp_path):
     """A conversion that began under another version goes on as one."""
     source = SourceConfig("small", "mxrec", PROJECT / "tests/golden/rec/rec_small")
     manifest = convert(source, tmp_path, images_per_shard=12, workers=1)
@@ -115,7 +115,7 @@ def test_files_stay_what_they_were(tmp_path):
     assert checksums == ["e72ae35cefdcce6e", "e515f731fd60e046", "2ff80fad2d22949a", "693a5573764bf206"]
 
 
-def test_records_that_mxnet_wrote_and_split_are_there_unchanged(tmp_path):
+def test_split_records_of_mxnet_are_unchanged(tmp_path):
     folder = PROJECT / "tests/golden/rec/rec_small"
     manifest = convert(SourceConfig("small", "mxrec", folder), tmp_path, **OPTIONS)
     found = [[label, len(image), hashlib.sha256(image).hexdigest()] for image, label in read_all(manifest)]
@@ -284,7 +284,7 @@ def test_a_full_disk_is_refused(rec, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tfrecord"))
 
 
-def test_the_space_asked_for_is_enough_and_little_more(rec, converted, tmp_path, monkeypatch):
+def test_required_disk_space_is_just_enough(rec, converted, tmp_path, monkeypatch):
     used = sum(map(len, files(converted.folder).values()))
     asked = []
     disk_usage = shutil.disk_usage(tmp_path)
@@ -356,7 +356,7 @@ def test_overwrite_and_repair(own_rec, tmp_path, caplog):
     assert "the existing conversion cannot be used" in caplog.text
 
 
-def test_a_conversion_serves_without_its_source(own_rec, tmp_path, converted, caplog):
+def test_conversion_without_its_source_is_used(own_rec, tmp_path, converted, caplog):
     shutil.copytree(converted.folder, tmp_path / "faces")
     shutil.rmtree(own_rec.path)
     assert convert(own_rec, tmp_path) == dataclasses.replace(converted, folder=tmp_path / "faces")
@@ -410,7 +410,7 @@ def test_a_failing_worker_is_an_error(images, tmp_path, kind, message):
     assert not list(tmp_path.rglob("*.tfrecord")) and not (tmp_path / "listed").exists()
 
 
-def test_of_two_processes_one_converts(rec, converted, tmp_path):
+def test_only_one_of_two_processes_converts(rec, converted, tmp_path):
     command = [sys.executable, "-m", "dataset.convert", "--config", write_config(tmp_path, rec)]
     options = ["--images_per_shard", "25", "--workers", "1"]
     processes = [

@@ -66,7 +66,7 @@ def test_each_identity_comes_once_per_pass(num):
 
 
 @pytest.mark.parametrize("num", [4, 7, 11, 14])
-def test_identities_come_evenly_where_passes_end_within_a_batch(num):
+def test_identities_are_even_when_passes_end_within_a_batch(num):
     """Row 13 of docs/fidelity.md: only what would come twice in a batch is another one."""
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 2 * num, 2, 5), 1500)[..., 0]]
@@ -113,7 +113,7 @@ def test_records_are_grouped_as_a_stable_argsort_orders_them(monkeypatch):
     assert [c.tolist() for c in counts] == [np.bincount(own).tolist() for own in labels]
 
 
-def test_the_order_stays_what_it_was():
+def test_order_is_stable():
     """A run that resumes under another version must go on in the order in which it began."""
     labels = make_labels([[3, 4, 2], [4, 5, 3]])
     assert IdentitySampler(labels, 8, 2, seed=1).batch(4).tolist() == [19, 13, 14, 9, 5, 6, 4, 3]
@@ -145,7 +145,7 @@ def test_each_identity_has_an_image_order_of_its_own_for_each_seed():
     assert np.unique(orders, axis=0).shape == (15, 40)
 
 
-def test_all_orders_are_as_likely():
+def test_all_orders_are_equally_likely():
     sampler = IdentitySampler([np.repeat(np.arange(2000), 4)], 8, 4)
     orders = np.concatenate([sampler.batch(k).reshape(2, 4) for k in range(6000)]) % 4
     _, counts = np.unique(orders, axis=0, return_counts=True)

@@ -58,7 +58,7 @@ def test_no_images(folder):
         ImageList(folder / "nowhere.txt")
 
 
-def test_missing_identities_are_told(folder, caplog):
+def test_missing_identities_are_logged(folder, caplog):
     assert ImageList(write(folder, "a.jpg 1\nb.jpg 4\n")).num_identities == 5
     assert "3 of 5 identities have no image" in caplog.text
     caplog.clear()

@@ -89,7 +89,7 @@ def test_image_records_are_not_read_for_the_labels(tmp_path):
     assert set(rec._reader.read_keys) == {0, 7, 8}
 
 
-def test_label_is_the_position_of_the_identity_not_the_own_one(tmp_path):
+def test_label_is_the_position_of_the_identity_record(tmp_path):
     write_identities(tmp_path, [(3, 7), (2, 2), (1, 3)])
     rec = InsightFaceRec(tmp_path)
     assert rec.labels.tolist() == [2, 2, 0, 0, 0, 0]
@@ -97,7 +97,7 @@ def test_label_is_the_position_of_the_identity_not_the_own_one(tmp_path):
     assert rec.read(0) == (b"image 1", 0.0)
 
 
-def test_image_of_no_identity_is_left_out_and_said(tmp_path, caplog):
+def test_image_of_no_identity_is_left_out_and_logged(tmp_path, caplog):
     write_identities(tmp_path, [(1, 3), (4, 6)])
     with caplog.at_level(logging.WARNING):
         rec = InsightFaceRec(tmp_path)
@@ -117,7 +117,7 @@ def test_flat(tmp_path):
     assert (rec.num_identities, rec.image_size) == (9, (112, 96))
 
 
-def test_flat_labels_by_heads_alone(tmp_path):
+def test_flat_labels_need_only_the_heads(tmp_path):
     write_flat(tmp_path, [0, 1, [1.0, 2.0]])
     rec = InsightFaceRec(tmp_path, reader=CountingReader)
     assert rec._reader.read_keys == [0]  # whether it is an image
@@ -185,7 +185,7 @@ def shift_one(ranges):
         (shift_one, r"record 5201: expected the range "),
     ],
 )
-def test_rounded_ranges_that_are_others_than_the_own_labels_say(change, fault, float16_labels, tmp_path):
+def test_rounded_ranges_must_match_own_labels(change, fault, float16_labels, tmp_path):
     write_rounded(tmp_path, [20] * 250, change=change)
     with pytest.raises(ValueError, match=fault):
         InsightFaceRec(tmp_path)
@@ -223,7 +223,7 @@ def test_rounded_record_0_needs_the_whole_index(float16_labels, tmp_path):
 
 
 @pytest.mark.parametrize("first", [3998, 4002, 4012, np.inf, np.nan])
-def test_identity_records_that_do_not_begin_where_record_0_says(first, float16_labels):
+def test_identity_records_must_begin_where_record_0_says(first, float16_labels):
     assert _first_identity_record("a.rec", 4000.0, 5000, lambda key: key >= 4001) == 4001
     with pytest.raises(ValueError, match="record 0: "):
         _first_identity_record("a.rec", float(first), 5000, lambda key: key >= 4005)

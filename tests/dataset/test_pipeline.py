@@ -199,7 +199,7 @@ def test_sequential_batches_with_weights(make, faces, monkeypatch):
 
 
 @every_mode
-def test_a_resumed_run_gets_the_batches_of_one_that_never_stopped(make, read, weights, monkeypatch):
+def test_resumed_run_gets_the_same_batches(make, read, weights, monkeypatch):
     """Mirrors as well; within an epoch, and past the ends of epochs and of the sampler's plans."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
@@ -435,7 +435,7 @@ def test_a_shard_that_cannot_be_read(small):
     assert str(shard) in error_of(one_by_one(small, "sequential"))
 
 
-def test_an_error_is_not_that_of_an_earlier_run(tmp_path):
+def test_errors_of_an_earlier_run_are_forgotten(tmp_path):
     images = make_images(3, 3)
     images[8] = b"no image", 2
     manifest = write_converted(tmp_path / "bad", images)

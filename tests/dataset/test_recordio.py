@@ -380,7 +380,7 @@ def test_payload_too_long(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_mxnet_its_reader_says_what_it_needs(monkeypatch):
+def test_reader_without_mxnet_names_its_requirements(monkeypatch):
     monkeypatch.setitem(sys.modules, "mxnet", None)
     monkeypatch.delitem(sys.modules, "mxnet.recordio", raising=False)
     with pytest.raises(ImportError, match=r"requirements-mxnet\.txt"):

@@ -72,7 +72,7 @@ def test_seeds_differ(weights):
     assert len(np.unique(batches, axis=0)) == 5
 
 
-def test_the_order_stays_what_it_was():
+def test_order_is_stable():
     """A run that resumes under another version must go on in the order in which it began."""
     assert ShuffledSampler([10], 10, seed=1).batch(3).tolist() == [4, 7, 1, 2, 5, 6, 3, 9, 0, 8]
     weighted = ShuffledSampler([10, 10], 8, seed=1, weights=[0.25, 0.75])
@@ -152,7 +152,7 @@ def test_when_the_next_order_is_made(monkeypatch):
     assert list(sampler._orders) == [(0, 0)]
 
 
-def test_no_memory_for_the_next_order_is_told_to_whoever_draws(monkeypatch):
+def test_memory_error_of_the_next_order_is_raised_when_drawing(monkeypatch):
     arange = np.arange
 
     def scarce(*args, **options):
@@ -169,7 +169,7 @@ def test_no_memory_for_the_next_order_is_told_to_whoever_draws(monkeypatch):
         sampler.batch(10)
 
 
-def test_one_order_for_all_epochs_needs_no_other(monkeypatch):
+def test_fixed_order_is_drawn_once(monkeypatch):
     monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 5)
     sampler = ShuffledSampler([7, 17], 10, reshuffle=False)
     draw(sampler, 240)

@@ -33,7 +33,7 @@ def test_a_stopped_writer_leaves_nothing(source, tmp_path):
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_disk_that_fails_meanwhile_is_an_error(failing, source, tmp_path, monkeypatch):
+def test_disk_failure_during_writing(failing, source, tmp_path, monkeypatch):
     """Also where it is the last part that it fails at: the system reports a failed write only once."""
     calls = []
 

@@ -43,7 +43,7 @@ def test_example_is_what_tensorflow_reads(image, label):
     assert list(example.features.feature["label"].int64_list.value) == [label]
 
 
-def test_bytes_of_an_example_stay_what_they_were():
+def test_bytes_of_an_example_are_stable():
     """Lengths around those at which one more byte tells the length of a field."""
     digest = hashlib.sha256()
     for length in (
@@ -72,7 +72,7 @@ def test_bytes_of_an_example_stay_what_they_were():
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("length", [0, 1, 95, 200, 5000, 16_400])
-def test_a_record_at_once(label, length):
+def test_encode_record(label, length):
     image = np.random.default_rng(length).bytes(length)
     example = encode_example(image, label)
     expected = io.BytesIO()
@@ -112,7 +112,7 @@ def test_example_of_every_size(size, label):
         assert decode_example(encode_example(image, label)) == (image, label)
 
 
-def test_examples_are_read_in_one_way_only():
+def test_changed_examples_are_read_as_by_tensorflow_or_refused():
     """What is not quite as `encode_example` writes it is read as TensorFlow does, or not at all."""
     import tensorflow as tf
 
