@@ -21,7 +21,6 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xae\x42\x60\x82"
 _PNG_HEADER = struct.Struct(">4x4s2I")  # the first chunk: length (skipped), type, width, height
-_FOUR_CHANNELS = ("CMYK", "YCCK")  # names that simplejpeg uses
 
 
 def check_image(
@@ -140,7 +139,7 @@ def decode_image(encoded: bytes, out: np.ndarray, order: str) -> None:
 def _by_simplejpeg(encoded, out, order):
     """Returns the image, which is in `out` if it fits, or `None` if TensorFlow has to decode it."""
     try:
-        if simplejpeg.decode_jpeg_header(encoded)[2] in _FOUR_CHANNELS:
+        if simplejpeg.decode_jpeg_header(encoded)[2] in ("CMYK", "YCCK"):
             return None
         return simplejpeg.decode_jpeg(encoded, order, buffer=out)
     except ValueError:

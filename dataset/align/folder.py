@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import os
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -62,11 +61,7 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
         finished, failures = _finished_outputs(dst), _read_failures(dst)
         _write_failures(dst, failures)  # a kill may have left half a line
         failed = {source for source, (kind, _) in failures.items() if kind != CENTRE_CROP}
-        jobs = [
-            (source, output)
-            for source, output in outputs.items()
-            if output not in finished and source not in failed
-        ]
+        jobs = [job for job in outputs.items() if job[0] not in failed and job[1] not in finished]
         logger.info("%s: %d pictures, %d of them to be aligned", src, len(outputs), len(jobs))
         align = functools.partial(_align_file, detector, options.faces, src, dst)
         num_workers = min(options.workers or os.cpu_count() or 1, -(-len(jobs) // _CHUNK))
@@ -113,18 +108,17 @@ def _finished_outputs(dst):
     return finished
 
 
-def _files(folder):
-    """Yields the relative paths of all files that are not hidden, in natural order."""
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=natural_key)
-        parent = Path(parent).relative_to(folder)
-        for name in sorted(names, key=natural_key):
-            if not name.startswith("."):
-                yield (parent / name).as_posix()
-
-
-def _raise(error):
-    raise error
+def _files(root, folder=""):
+    """Yields the paths below `root` of all files that are not hidden, in natural order, subfolders last."""
+    for entry in sorted(
+        os.scandir(root / folder), key=lambda entry: (entry.is_dir(), natural_key(entry.name))
+    ):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(root, f"{folder}{entry.name}/")
+        elif not entry.is_dir():
+            yield folder + entry.name
 
 
 def _check_settings(dst, settings):

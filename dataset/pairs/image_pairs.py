@@ -74,7 +74,7 @@ _LAYOUTS = "expected a pickle of (images, is_same) or of (positives, negatives)"
 _CONVERSIONS = {"rgb": lambda image: image, "bgr": lambda image: image[..., ::-1]}
 
 
-def read_pairs(path: str | Path, order: str = "rgb") -> PairSet:
+def read_pairs(path: Path, order: str = "rgb") -> PairSet:
     """Reads a verification set in one of the two published layouts, which the content tells apart.
 
     InsightFace's `.bin` is a pickle of `(images, is_same)`: encoded images, two per pair. The original's
@@ -90,7 +90,6 @@ def read_pairs(path: str | Path, order: str = "rgb") -> PairSet:
         FileNotFoundError: the file does not exist.
         ValueError: the file has another layout, or asks to run code. The message names the file.
     """
-    path = Path(path)
     content = load_plain(path)
     if not isinstance(content, list | tuple) or len(content) != 2:
         raise ValueError(f"{path}: {_LAYOUTS}, received {_describe(content)}")

@@ -14,7 +14,7 @@ _DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2",
 _BYTE_ORDERS = frozenset("|<>=")
 
 
-def load_plain(path: str | Path) -> Any:
+def load_plain(path: Path) -> Any:
     """Reads a pickle of lists, tuples, strings, bytes, numbers, None and NumPy arrays.
 
     Protocols 0 to 5, of Python 2 and 3. Strings of Python 2 and bytearrays become bytes. Arrays are
@@ -27,7 +27,6 @@ def load_plain(path: str | Path) -> Any:
         FileNotFoundError: the file does not exist.
         ValueError: the file asks for anything else, is damaged or is no pickle.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.stat().st_size:

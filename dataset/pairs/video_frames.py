@@ -107,11 +107,7 @@ def evenly_spaced(num_frames: int, limit: int | None) -> np.ndarray:
 
 
 def find_frames(
-    prefix: Path,
-    videos: Iterable[str],
-    *,
-    max_frames: int | None = None,
-    memo: Path | None = None,
+    prefix: Path, videos: Iterable[str], *, max_frames: int | None = None, memo: Path | None = None
 ) -> VideoFrames:
     """Finds the frames of videos, and reads each frame to check that it can be used.
 
@@ -136,18 +132,18 @@ def find_frames(
         ValueError: no frame is usable.
         OSError: a file cannot be read.
     """
-    prefix, videos = Path(prefix), tuple(videos)
+    videos = tuple(videos)
     if not prefix.is_dir():
         raise FileNotFoundError(f"{prefix}: no such folder; expected the frames of the videos in it")
     files, fingerprint = _list_files(prefix, videos, max_frames)
     paths = list(itertools.chain.from_iterable(files.values()))
 
-    kept = None if memo is None else Path(memo) / f"frames-{fingerprint[:16]}.json"
+    kept = None if memo is None else memo / f"frames-{fingerprint[:16]}.json"
     scan = kept and _read_memo(kept, fingerprint)
     if scan is None:
         with _progress(desc="checking", total=len(paths), unit=" frames") as progress:
             scan = _scan(prefix, paths, progress)
-        if kept is not None:
+        if kept:
             _write_memo(kept, fingerprint, scan)
     image_size, unusable, sha256 = scan
     if image_size is None:
@@ -241,9 +237,8 @@ def _read_memo(path, fingerprint):
 
 
 def _write_memo(path, fingerprint, scan):
-    kept = {"version": _VERSION, "fingerprint": fingerprint}
-    kept |= dict(zip(("image_size", "unusable", "sha256"), scan, strict=True))
+    scan = dict(zip(("image_size", "unusable", "sha256"), scan, strict=True))
     try:
-        write_json(path, kept)
+        write_json(path, {"version": _VERSION, "fingerprint": fingerprint, **scan})
     except OSError as error:
         logger.warning("%s: the next scan reads all frames again: %s", path, error)

@@ -39,7 +39,7 @@ class VideoPairs:
         return len(self.is_same)
 
 
-def read_video_pairs(path: str | Path) -> VideoPairs:
+def read_video_pairs(path: Path) -> VideoPairs:
     """Reads `splits.txt` or `splits_corrected.txt`, with or without a header line.
 
     Lines are `split, pair number, first video, second video, is same`. Spaces around commas, empty lines,
@@ -56,7 +56,6 @@ def read_video_pairs(path: str | Path) -> VideoPairs:
         FileNotFoundError: the file does not exist.
         ValueError: a line cannot be read, or there are no pairs. The message names file and line.
     """
-    path = Path(path)
     numbers, rows = {}, []
     for position, (place, line) in enumerate(read_lines(path)):
         fields = [field.strip() for field in line.split(",")]
@@ -97,7 +96,7 @@ def write_video_pairs(path: Path, pairs: Iterable[tuple[int, str, str, bool]]) -
     write_file(path, "".join(lines))
 
 
-def read_wrong_videos(path: str | Path) -> tuple[str, ...]:
+def read_wrong_videos(path: Path) -> tuple[str, ...]:
     """Reads a list of videos with a wrong identity, such as the original's `ytf-error.txt`.
 
     Args:
@@ -111,7 +110,7 @@ def read_wrong_videos(path: str | Path) -> tuple[str, ...]:
         FileNotFoundError: the file does not exist.
         ValueError: a line cannot be the name of a video. The message names file and line.
     """
-    return tuple(dict.fromkeys(_video(place, line) for place, line in read_lines(Path(path))))
+    return tuple(dict.fromkeys(_video(place, line) for place, line in read_lines(path)))
 
 
 def _video(place, name):

@@ -66,24 +66,18 @@ def write_set(options: FaceSetOptions) -> None:
     sizes = dataclasses.asdict(options)
     del sizes["out"], sizes["workers"]
     parameters = json.dumps({"drawing": _DRAWING, **sizes}, indent=2)
-    if _exists(out, parameters):
+    marker = out / _PARAMETERS_NAME
+    if marker.is_file() and marker.read_text() == parameters:
         logger.info("%s: is there already, with the same parameters", out)
         return
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(
+            f"{out}: expected no such folder or a set of the same parameters, received other content"
+        )
     with atomic_folder(out) as partial:
         _write_content(partial, options)
         (partial / _PARAMETERS_NAME).write_text(parameters)
     logger.info("%s: complete; %s shows some of the faces", out, out / "faces.png")
-
-
-def _exists(out, parameters):
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    marker = out / _PARAMETERS_NAME
-    if not marker.is_file() or marker.read_text() != parameters:
-        raise ValueError(
-            f"{out}: expected no such folder, or a set of the same parameters, received other content"
-        )
-    return True
 
 
 def _write_content(folder, options):

@@ -88,11 +88,11 @@ def write_pairs(
     images = list(zip(images[::2], images[1::2], strict=True))
 
     decoded = [[decode_picture(first), decode_picture(second)] for first, second in images]
-    _write_pickle(folder / "lfw.np", (decoded[:half], decoded[half:]))
+    (folder / "lfw.np").write_bytes(pickle.dumps((decoded[:half], decoded[half:])))
     # InsightFace's sets are ordered by fold, with the genuine pairs of each fold first.
     order = np.arange(num_pairs).reshape(2, NUM_FOLDS, -1).swapaxes(0, 1).ravel()
     bins = [image for pair in order for image in images[pair]]
-    _write_pickle(folder / "lfw.bin", (bins, (order < half).tolist()))
+    (folder / "lfw.bin").write_bytes(pickle.dumps((bins, (order < half).tolist())))
 
 
 def write_videos(
@@ -134,11 +134,6 @@ def write_sheet(path: Path, draw: Draw, identities: Sequence[int], num_images: i
     sheet = images.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     sheet = sheet.reshape(rows * height, columns * width, 3)
     path.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
-
-
-def _write_pickle(path, content):
-    with path.open("wb") as file:
-        pickle.dump(content, file)
 
 
 def _video_pairs(identities, num_videos, rng):
