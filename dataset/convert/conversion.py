@@ -82,10 +82,8 @@ class Conversion:
         self.reports: dict[str, ShardReport] = {}
 
     def run(self) -> Manifest:
-        """Converts the source. Errors are those of `dataset.convert.convert`."""
+        """Converts the source. Errors are those of `dataset.convert.sources.convert`."""
         started = time.monotonic()
-        if not self.source.num_images:
-            raise ValueError(f"{self.name}: expected at least one image, received none")
         num_identities = self.source.num_identities
         image_size = self.source.image_size or self._first_image_size()
         self._resume(image_size)

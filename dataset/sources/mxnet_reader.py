@@ -23,7 +23,20 @@ class MXNetReader:
 
     def __init__(self, rec_path: Path) -> None:
         self.rec_path = Path(rec_path)
-        self._open()
+        recordio = _import_mxnet_recordio()
+        idx_path = self.rec_path.with_suffix(".idx")
+        for path in (self.rec_path, idx_path):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such file; MXNet needs the .rec and its .idx")
+        try:
+            self._records = recordio.MXIndexedRecordIO(str(idx_path), str(self.rec_path), "r")
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{self.rec_path}: MXNet cannot open it: {_reason(error)}") from None
+        self.keys = np.array(self._records.keys, np.int64)
+
+    def __reduce__(self):
+        # MXNet's own pickling would close this reader.
+        return type(self), (self.rec_path,)
 
     def read(self, key: int) -> bytes:
         """Returns the payload of a record; `ValueError` if MXNet cannot read it."""
@@ -41,26 +54,6 @@ class MXNetReader:
     def read_head(self, key: int, num_bytes: int) -> bytes:
         """Returns the first `num_bytes` of a record's payload. MXNet always reads the whole record."""
         return self.read(key)[:num_bytes]
-
-    def __getstate__(self):
-        # MXNet's own pickling would close this reader.
-        return {"rec_path": self.rec_path}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._open()
-
-    def _open(self):
-        recordio = _import_mxnet_recordio()
-        idx_path = self.rec_path.with_suffix(".idx")
-        for path in (self.rec_path, idx_path):
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such file; MXNet needs the .rec and its .idx")
-        try:
-            self._records = recordio.MXIndexedRecordIO(str(idx_path), str(self.rec_path), "r")
-        except (ValueError, IndexError, RuntimeError) as error:
-            raise ValueError(f"{self.rec_path}: MXNet cannot open it: {_reason(error)}") from None
-        self.keys = np.array(self._records.keys, np.int64)
 
 
 def _reason(error):
