@@ -10,7 +10,14 @@ from dataset.pipeline import TrainingBatches
 from eval.embedding.extractor import NotFiniteError
 from training.checkpoints import Checkpoints, SavedModels
 from training.distribution import WorkerAgreement
-from training.monitoring import RunMonitor, StopSignals, first_non_finite
+from training.monitoring import (
+    RunMonitor,
+    StopSignals,
+    check_embeddings,
+    first_non_finite,
+    profiled,
+    write_bad_step,
+)
 from training.options import OutputOptions
 from training.progress import Progress, StepClock, Summaries, format_duration, log_first_step
 from training.trainer import Trainer
@@ -38,14 +45,14 @@ class TrainingLoop:
 
     Args:
         trainer: trains one step.
-        batches: has `start_at(step)` and `sampler`, such as `dataset.pipeline.TrainingBatches`.
+        batches: what to train on.
         checkpoints: checkpoints of `trainer.state`.
         models: writes SavedModels.
         validators: scored in this order.
-        output: intervals and the folder for TensorBoard.
+        output: intervals and folders.
         max_steps: stop after this step.
-        monitor: Defaults to one without reports and limits.
-        workers: `None` for one process.
+        monitor: has the time limit.
+        workers: the processes that train together.
     """
 
     def __init__(
@@ -57,8 +64,8 @@ class TrainingLoop:
         validators: list[Validator],
         output: OutputOptions,
         max_steps: int,
-        monitor: RunMonitor | None = None,
-        workers: WorkerAgreement | None = None,
+        monitor: RunMonitor,
+        workers: WorkerAgreement,
     ):
         self.trainer = trainer
         self.batches = batches
@@ -67,7 +74,7 @@ class TrainingLoop:
         self.validators = validators
         self.output = output
         self.max_steps = max_steps
-        self.monitor = monitor or RunMonitor()
+        self.monitor = monitor
         self.workers = workers
         self._batch_size = batches.sampler.batch_size
         self._summaries = Summaries(output.summary_path)
@@ -110,21 +117,19 @@ class TrainingLoop:
                 return 0
             self._clock = StepClock(self._step)
             try:
-                self._train()
+                with profiled(self.trainer.train_step, self.output.profile_path) as train_step:
+                    self._train(log_first_step(train_step))
             except (ValueError, OSError):
                 # The data or the disk failed and the weights are good, so they are saved. With several
                 # workers that needs the others, which know of no error.
-                if not self._has_workers:
+                if not self.workers.are_several:
                     self._try_save(self._save)
                 raise
-            finally:
-                self.monitor.close()
             return self._finish()
 
-    def _train(self):
+    def _train(self, train_step):
         if self._should_stop():
             return
-        train_step = log_first_step(self.monitor.profile(self.trainer.train_step))
         for images, identities in self.batches.start_at(self._step):
             self._progress.add(train_step(images, identities))
             self._step += 1
@@ -135,14 +140,10 @@ class TrainingLoop:
     def _should_stop(self):
         """Tells whether a signal or the clock ends the run here: on all workers at once, or on none."""
         reason = self._signals.received or (_TIME_IS_UP if self.monitor.is_time_up() else None)
-        reason = self.workers.agreed_signal(reason) if self.workers else reason
+        reason = self.workers.agreed_signal(reason)
         self._time_is_up = reason == _TIME_IS_UP
         self._signal = None if self._time_is_up else reason
         return reason is not None
-
-    @property
-    def _has_workers(self):
-        return self.workers is not None and self.workers.are_several
 
     def _restore(self, resume_from):
         manifest = self.checkpoints.restore(resume_from)
@@ -180,7 +181,7 @@ class TrainingLoop:
             if self._pending or is_best or self.checkpoints.saved_step == self._step:
                 self._try_save(self._save, required)
         # Several workers only stop when they agree.
-        is_stopping = self._signal if self._has_workers else self._signals.received
+        is_stopping = self._signal if self.workers.are_several else self._signals.received
         if "export" in self._pending and is_stopping is None:
             self._try_save(self._export, required)
 
@@ -188,7 +189,7 @@ class TrainingLoop:
         try:
             write()
         except OSError as error:
-            if required or self._has_workers:  # perhaps only one of them failed
+            if required or self.workers.are_several:  # perhaps only one of them failed
                 raise
             logger.error(
                 "step %d: %s. Training continues; older checkpoints and models are kept.", self._step, error
@@ -217,10 +218,10 @@ class TrainingLoop:
         bad = self._progress.fetch(self._step)
         if bad is not None:
             step, terms, name = bad
-            report = self.monitor.report_bad_step(step, terms, self.batches)
+            report = write_bad_step(self.output.log_file_path, step, terms, self.batches)
             raise FloatingPointError(
                 f"step {step}: expected a finite {name}, received {terms[name]}. "
-                f"The checkpoints in {self.checkpoints.folder} are from earlier steps.{report} {_ADVICE}"
+                f"The checkpoints in {self.checkpoints.folder} are from earlier steps. {report} {_ADVICE}"
             )
 
     def _show(self):
@@ -241,7 +242,8 @@ class TrainingLoop:
         self._check_finite()
         scalars = {f"train/{name}": value for name, value in self._progress.means_to_summarise().items()}
         scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self._batch_size
-        self._summaries.write(self._step, scalars | self.monitor.scalars(self.batches))
+        scalars["data/bad_images"] = len(self.batches.bad_images)
+        self._summaries.write(self._step, scalars)
 
     def _validate(self):
         """Scores all sets; returns whether one reached a new best above its threshold."""
@@ -249,7 +251,7 @@ class TrainingLoop:
         for validator in self.validators:
             name = validator.name
             try:
-                result = validator.score()
+                result, embeddings = validator.score()
             except NotFiniteError as error:
                 self.checkpoints.discard(self._step)  # perhaps it was saved before the validation
                 raise self._not_finite(f"validation on {name}: {error}") from None
@@ -258,9 +260,11 @@ class TrainingLoop:
                     raise
                 self._summaries.write(self._step, self.monitor.log_failed_validation(self._step, name, error))
                 continue
-            self._summaries.write(self._step, self.monitor.log_embeddings(self._step, name))
+            scalars, warnings = check_embeddings(name, embeddings)
+            for warning in warnings:
+                logger.warning("step %d  %s", self._step, warning)
             logger.info("step %d  %s  threshold %.5f", self._step, result.summary(name), result.threshold)
-            self._summaries.write(self._step, {f"validation/{name}": result.accuracy})
+            self._summaries.write(self._step, {**scalars, f"validation/{name}": result.accuracy})
             self._scores[name] = result.accuracy
             if result.accuracy > self._best.get(name, 0.0):
                 self._best[name] = result.accuracy

@@ -261,6 +261,11 @@ class OutputOptions:
     profile: bool = option(False, "write a TensorBoard profile of steps 10 to 20 of this run")
     worker_folder: Path | None = None  # temporary folder of a worker that is not the chief
 
+    @property
+    def profile_path(self) -> Path | None:
+        """Folder for the profile, if one is asked for."""
+        return self.summary_path if self.profile else None
+
     def due(self, step: int) -> set[str]:
         """Returns which of `show_info`, `summary`, `validate`, `save`, `ckpt` are due after `step` steps."""
         intervals = {name: value for name, value in vars(self).items() if name.endswith("_interval")}

@@ -74,8 +74,7 @@ class Session:
         self._config = config
         self._resume_from = resume_from
         output, device = options.output, options.device
-        profile_path = output.summary_path if output.profile else None
-        self._monitor = RunMonitor(output.log_file_path, options.length.max_minutes, profile_path)
+        self._monitor = RunMonitor(options.length.max_minutes)
         self.strategy = strategy or make_strategy(kind=device.strategy)
         num_replicas, batch_size = self.strategy.num_replicas_in_sync, options.data.batch_size
         if batch_size % (num_replicas * device.accumulate):
@@ -103,9 +102,7 @@ class Session:
         ema = options.optimizer.ema
         self._average = WeightAverage(self.backbone, ema) if ema else None
         self._scored = self._average.net if self._average else self.backbone
-        self._validators = make_validators(
-            self._scored, config, options.validation, batch_size, self._monitor.embeddings
-        )
+        self._validators = make_validators(self._scored, config, options.validation, batch_size)
 
     def run(
         self,

@@ -22,7 +22,6 @@ from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.distances import pair_distances
 from eval.scoring.verification import VerificationResult, evaluate_pairs, original_folds
 from eval.scoring.video_distances import DEFAULT_METHOD, video_distances
-from training.monitoring import EmbeddingMonitor
 from training.options import ValidationOptions
 
 
@@ -33,12 +32,12 @@ class Validator:
     Attributes:
         name: name in the log, in TensorBoard and in checkpoints.
         threshold: a new best above this accuracy is exported.
-        score: scores the net as it is when this is called.
+        score: scores the net as it is when this is called; also returns the embeddings, `(num_images, dim)`.
     """
 
     name: str
     threshold: float
-    score: Callable[[], VerificationResult]
+    score: Callable[[], tuple[VerificationResult, np.ndarray]]
 
 
 class OpenSet(NamedTuple):
@@ -123,15 +122,9 @@ MODEL_NAME_SETS = tuple(entry.name for entry in VALIDATION_SETS if entry.in_mode
 
 
 def make_validators(
-    backbone: keras.Model,
-    config: Config,
-    options: ValidationOptions,
-    batch_size: int,
-    monitor: EmbeddingMonitor,
+    backbone: keras.Model, config: Config, options: ValidationOptions, batch_size: int
 ) -> list[Validator]:
-    """Opens and checks the validation sets that config and flags ask for.
-
-    The validators score `backbone` with dropout off, and `monitor` measures all embeddings.
+    """Opens and checks the validation sets that config and flags ask for, to score a net without dropout.
 
     Raises:
         FileNotFoundError: a set is missing.
@@ -141,14 +134,13 @@ def make_validators(
     def make(entry: ValidationSet, opened: OpenSet) -> Validator:
         model = FaceModel.from_backbone(backbone, opened.image_size)
 
-        def score() -> VerificationResult:
+        def score():
             embeddings = opened.embed(model, batch_size)
-            monitor.measure(entry.name, embeddings)
             # Rows 18 and 19 of docs/fidelity.md: the original's rule comes with its folds.
             folds = original_folds(opened.is_same) if options.threshold == "crossing" else opened.folds
-            return evaluate_pairs(
-                opened.distances(embeddings), opened.is_same, options.threshold, folds=folds
-            )
+            distances = opened.distances(embeddings)
+            result = evaluate_pairs(distances, opened.is_same, options.threshold, folds=folds)
+            return result, embeddings
 
         return Validator(entry.name, getattr(options, entry.threshold), score)
 

@@ -2,19 +2,23 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
 
 from eval.scoring.verification import VerificationResult
 from tests.training.small_trainer import batch, make_checkpoints, make_trainer
 from training.checkpoints import SavedModels
-from training.distribution import make_strategy
+from training.distribution import WorkerAgreement, make_strategy
 from training.loop import TrainingLoop
+from training.monitoring import RunMonitor
 from training.options import OutputOptions
 from training.validation import Validator
 
 
 def result(accuracy=0.5):
-    """A score."""
-    return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,))
+    """A score and the embeddings of two images."""
+    return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,)), np.eye(2)
 
 
 def intervals(show_info, summary, validate, save, export):
@@ -32,6 +36,7 @@ class Batches:
     """Batch `k` follows from `k`; at some of them something happens."""
 
     sampler = SimpleNamespace(batch_size=8, batches_per_epoch=4.0)
+    bad_images: ClassVar = {}
 
     def __init__(self, at=None):
         self.at = at or {}
@@ -44,16 +49,29 @@ class Batches:
             yield images, identities
             step += 1
 
+    def records_of(self, step):
+        return []
+
 
 def make_loop(
-    folder, max_steps=6, batches=None, accuracies=None, scored="lfw", monitor=None, max_models=100, every=None
+    folder,
+    max_steps=6,
+    batches=None,
+    accuracies=None,
+    scored="lfw",
+    max_minutes=None,
+    max_models=100,
+    every=None,
+    **output,
 ):
     """A loop and its trainer.
 
     Args:
         every: `intervals`.
+        **output: more arguments of `OutputOptions`.
     """
-    trainer = make_trainer(make_strategy())
+    strategy = make_strategy()
+    trainer = make_trainer(strategy)
     accuracies = iter(accuracies or [])
 
     def export(path):
@@ -67,9 +85,10 @@ def make_loop(
         make_checkpoints(folder / "ckpt", trainer),
         SavedModels(folder / "models", export, max_models, ("lfw", "ytf")),
         [Validator(scored, 0.8, lambda: result(next(accuracies, 0.5)))],
-        OutputOptions(summary_path=folder / "summary", **every),
+        OutputOptions(summary_path=folder / "summary", log_file_path=folder / "logs", **every, **output),
         max_steps,
-        monitor,
+        RunMonitor(max_minutes),
+        WorkerAgreement(strategy),
     )
     return loop, trainer
 

@@ -15,7 +15,7 @@ from tests.training.small_loop import Batches, intervals, make_loop, names, resu
 from tests.training.small_trainer import batch, make_trainer, weights
 from training import monitoring
 from training.distribution import make_strategy
-from training.monitoring import EmbeddingMonitor, RunMonitor, first_non_finite
+from training.monitoring import check_embeddings, first_non_finite
 
 
 class RecordBatches(TrainingBatches):
@@ -42,8 +42,7 @@ def nan(images):
 
 def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
     batches = RecordBatches(manifest, {4: nan})
-    monitor = RunMonitor(tmp_path / "logs")
-    loop, _ = make_loop(tmp_path, batches=batches, monitor=monitor)
+    loop, _ = make_loop(tmp_path, batches=batches)
     path = tmp_path / "logs" / "nan_step_00000005.txt"
     with pytest.raises(FloatingPointError, match=rf"step 5: expected a finite total.*listed in {path}\."):
         loop.run()
@@ -58,7 +57,7 @@ def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
         assert line == [str(position), f"{place}{record // 6}), identity {record // 6}"]
     # A run that resumes from step 3 writes the same report.
     path.unlink()
-    again = make_loop(tmp_path, batches=RecordBatches(manifest, {4: nan}), monitor=monitor)[0]
+    again = make_loop(tmp_path, batches=RecordBatches(manifest, {4: nan}))[0]
     with pytest.raises(FloatingPointError):
         again.run()
     assert path.read_text() == text
@@ -180,35 +179,23 @@ def reference(values):
     [(0, False, 1), (0.05, False, 1), (0.05, True, 1), (0.5, False, 0), (9, False, 0)],
 )
 def test_collapse(spread, signs, collapsed):
-    monitor = EmbeddingMonitor()
     values = embeddings(spread, signs=signs)
-    monitor.measure("lfw", values)
-    scalars = monitor.scalars("lfw")
+    scalars, warnings = check_embeddings("lfw", values)
     assert scalars["validation/lfw_rms_cosine"] == pytest.approx(reference(values), rel=1e-5)
-    assert len(monitor.warnings("lfw")) == collapsed
-    if collapsed:
-        assert "lfw: all embeddings are nearly equal" in monitor.warnings("lfw")[0]
+    assert [warning.startswith("lfw: all embeddings") for warning in warnings] == collapsed * [True]
 
 
 def test_zero_embeddings():
     values = embeddings(9)
     values[[3, 9]] = 0
-    monitor = EmbeddingMonitor()
-    monitor.measure("ytf", values)
-    assert monitor.scalars("ytf")["validation/ytf_zero_embeddings"] == 2
-    assert monitor.warnings("ytf")[0].startswith("ytf: 2 of 400 embeddings are zero")
-    assert monitor.warnings("lfw") == [] and monitor.scalars("lfw") == {}
+    scalars, warnings = check_embeddings("ytf", values)
+    assert scalars["validation/ytf_zero_embeddings"] == 2
+    assert [warning.startswith("ytf: 2 of 400 embeddings are zero") for warning in warnings] == [True]
 
 
 def test_collapse_is_logged_at_the_validation(tmp_path, caplog):
-    monitor = RunMonitor()
-
-    def validator():
-        monitor.embeddings.measure("lfw", embeddings(0))
-        return result()
-
-    loop, _ = make_loop(tmp_path, max_steps=2, monitor=monitor)
-    with_validator(loop, validator).run()
+    loop, _ = make_loop(tmp_path, max_steps=2)
+    with_validator(loop, lambda: (result()[0], embeddings(0))).run()
     logged = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [line.split(":")[0] for line in logged] == ["step 0  lfw", "step 2  lfw"]
 
@@ -225,16 +212,15 @@ def test_time_limit(tmp_path, caplog, monkeypatch):
         now[0] += 40
         return images
 
-    monitor = RunMonitor(max_minutes=2)
     batches = Batches(dict.fromkeys(range(9), pass_time))
-    loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=batches, monitor=monitor)
+    loop, trainer = make_loop(tmp_path / "broken", max_steps=7, batches=batches, max_minutes=2)
     assert loop.run() == 0
     assert trainer.step == 3
     assert "Stopped after 2 minutes." in caplog.text and "Saved step 3 to" in caplog.text
     assert names(tmp_path / "broken" / "ckpt") == ["step_00000003"]
     assert not (tmp_path / "broken" / "models").exists()
 
-    loop, resumed = make_loop(tmp_path / "broken", max_steps=7, monitor=RunMonitor(max_minutes=2))
+    loop, resumed = make_loop(tmp_path / "broken", max_steps=7, max_minutes=2)
     assert loop.run() == 0
     for one, two in zip(weights(expected), weights(resumed), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -247,8 +233,7 @@ def test_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
     monkeypatch.setattr(monitoring, "LAST_PROFILED", 5)
     plain, expected = make_loop(tmp_path / "plain", max_steps=num_steps)
     plain.run()
-    monitor = RunMonitor(profile_path=tmp_path / "profiled" / "summary")
-    loop, trainer = make_loop(tmp_path / "profiled", max_steps=num_steps, monitor=monitor)
+    loop, trainer = make_loop(tmp_path / "profiled", max_steps=num_steps, profile=True)
     assert loop.run() == 0
     for one, two in zip(weights(expected), weights(trainer), strict=True):
         np.testing.assert_array_equal(one, two)

@@ -7,7 +7,6 @@ from dataset.pairs.video_pairs import write_video_pairs
 from eval.scoring.templates import pool
 from eval.scoring.verification import evaluate_pairs, original_folds
 from nets.backbone import Backbone
-from training.monitoring import EmbeddingMonitor
 from training.options import ValidationOptions
 from training.validation import make_validators
 
@@ -43,7 +42,7 @@ def config(tmp_path):
 
 def open_validators(net, config, **given):
     options = ValidationOptions(**{"validate_videos": 2, **given})
-    return make_validators(net, config, options, 7, EmbeddingMonitor())
+    return make_validators(net, config, options, 7)
 
 
 def expected_distances(net, folder, numbers):
@@ -66,7 +65,8 @@ def test_videos(net, config, num_frames, numbers, rule):
     is_same = np.tile([True, False], NUM_PEOPLE)
     folds = original_folds(is_same) if rule == "crossing" else np.repeat(np.arange(NUM_PEOPLE) % 4, 2)
     expected = evaluate_pairs(expected_distances(net, config.ytf.prefix, numbers), is_same, rule, folds=folds)
-    result = validator.score()
+    result, embeddings = validator.score()
+    assert len(embeddings) == NUM_PEOPLE * NUM_VIDEOS * len(numbers)
     assert result.fold_accuracies == expected.fold_accuracies
     np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
 
