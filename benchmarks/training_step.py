@@ -48,7 +48,7 @@ class Turns:
     def __init__(self, batches, reference, steps, rounds, clock=time.perf_counter):
         self.batches = batches
         self.sampler = batches.sampler
-        self.bad_images = batches.bad_images
+        self.bad_images = {}
         self.reference = reference
         self.steps = steps
         self.rounds = rounds

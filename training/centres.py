@@ -31,13 +31,10 @@ def make_centres(
 
     Args:
         head: built loss layer, with shards if it is `sharded`.
-        optimizer: built optimizer.
+        optimizer: built optimizer; samples and shards need momentum SGD.
         variables: what a step trains, the head's variables among them.
         decayed_variables: those of `variables` that decay.
         weight_decay: at least 0.
-
-    Raises:
-        ValueError: centres in samples or shards without momentum SGD.
     """
     if getattr(head, "sharded", False):
         return ShardedCentres(head, optimizer, variables, decayed_variables, weight_decay)
@@ -65,7 +62,7 @@ class WholeCentres:
 
     def to_dense(self, gradients: Gradients) -> tuple[Gradients, Extra]:
         """Returns the gradients as dense tensors, and the extra."""
-        return list(gradients), {}
+        return gradients, {}
 
     def add_decay(self, gradients: Gradients, extra: Extra) -> tuple[Gradients, Extra, tf.Tensor | float]:
         """Adds the decay of the centres to gradients that are summed over the replicas.
@@ -80,75 +77,71 @@ class WholeCentres:
         return gradients
 
 
-class SampledCentres(WholeCentres):
+class _PartialCentres(WholeCentres):
+    """Centres that a step trains apart from the other weights."""
+
+    is_whole = False
+
+    def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
+        if not isinstance(optimizer, MomentumSGD):
+            flag = "--shard_centres" if head.sharded else "--sample_rate"
+            raise ValueError(f"{flag}: expected momentum SGD, received {type(optimizer).__name__}")
+        others = [variable for variable in decayed_variables if variable is not head.centres]
+        super().__init__(variables, others)
+        self._decay = weight_decay if len(others) < len(decayed_variables) else 0.0
+        self._place = [variable is head.centres for variable in variables].index(True)
+        self._velocity: Any = optimizer.momentums[self._place]
+
+    def _replaced(self, gradients, gradient):
+        """Returns the list with another gradient in the place of the centres."""
+        return [*gradients[: self._place], gradient, *gradients[self._place + 1 :]]
+
+
+class SampledCentres(_PartialCentres):
     """Centres of which a step sees, decays and changes some rows only.
 
     A gradient of rows stands in the list by its values. All replicas have the same rows in the same order, so
     their values can be summed, clipped and scaled like any other gradient.
     """
 
-    is_whole = False
-
     def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
-        if not isinstance(optimizer, MomentumSGD):
-            raise ValueError(
-                f"--sample_rate: expected momentum SGD, which leaves the other centres alone, received "
-                f"{type(optimizer).__name__}"
-            )
-        self._place, self._decay, whole = _find_centres(head, variables, decayed_variables, weight_decay)
-        super().__init__(variables, whole)
+        super().__init__(head, optimizer, variables, decayed_variables, weight_decay)
         head.set_sampling_step(lambda: tf.convert_to_tensor(optimizer.iterations))
-        velocities: Any = optimizer.momentums[self._place]
-        save_transposed(velocities)
+        save_transposed(self._velocity)
 
     def to_dense(self, gradients):
-        gradients = list(gradients)
         slices = gradients[self._place]
-        gradients[self._place] = slices.values
-        return gradients, {"rows": slices.indices}
+        return self._replaced(gradients, slices.values), {"rows": slices.indices}
 
     def add_decay(self, gradients, extra):
-        gradients = list(gradients)
         centres = tf.gather(self._variables[self._place].value, extra["rows"])
-        gradients[self._place] += self._decay * centres
-        return gradients, extra, self._decay * tf.nn.l2_loss(centres)
+        gradient = gradients[self._place] + self._decay * centres
+        return self._replaced(gradients, gradient), extra, self._decay * tf.nn.l2_loss(centres)
 
     def for_optimizer(self, gradients, extra):
-        gradients = list(gradients)
-        gradients[self._place] = tf.IndexedSlices(gradients[self._place], extra["rows"])
-        return gradients
+        return self._replaced(gradients, tf.IndexedSlices(gradients[self._place], extra["rows"]))
 
 
-class ShardedCentres(WholeCentres):
+class ShardedCentres(_PartialCentres):
     """Centres of which every replica holds, decays and changes a part of its own.
 
     The gradient of a shard stays on its replica, in the extra. In the list of gradients stands the length of
     all shards' gradients: clipping scales it, and the shards' gradients are scaled by the same factor.
     """
 
-    is_whole = False
-
     def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
-        if not isinstance(optimizer, MomentumSGD):
-            raise ValueError(f"--shard_centres: expected momentum SGD, received {type(optimizer).__name__}")
-        self._place, self._decay, whole = _find_centres(head, variables, decayed_variables, weight_decay)
-        super().__init__(variables, whole)
+        super().__init__(head, optimizer, variables, decayed_variables, weight_decay)
         self._optimizer = optimizer
         self._shards = head.shards
         devices = [shard.device for shard in head.shards.variables]
         self.velocities = Shards(tf.zeros(head.centres_shape), devices)
-        slot: Any = optimizer.momentums[self._place]
-        save_as(slot, head.centres_shape, self.velocities.joined, self.velocities.assign)
+        save_as(self._velocity, head.centres_shape, self.velocities.joined, self.velocities.assign)
 
     def sources(self):
-        sources = super().sources()
-        sources[self._place] = self._shards.own()
-        return sources
+        return self._replaced(super().sources(), self._shards.own())
 
     def to_dense(self, gradients):
-        gradients = list(gradients)
-        gradient, gradients[self._place] = gradients[self._place], tf.zeros([])
-        return gradients, {"gradient": gradient}
+        return self._replaced(gradients, tf.zeros([])), {"gradient": gradients[self._place]}
 
     def add_decay(self, gradients, extra):
         centres = self._shards.own()
@@ -156,13 +149,11 @@ class ShardedCentres(WholeCentres):
             gradient = extra["gradient"] + self._decay * tf.convert_to_tensor(centres)
         sums = [2.0 * tf.nn.l2_loss(gradient), self._decay * tf.nn.l2_loss(centres)]
         squares, decay = tf.distribute.get_replica_context().all_reduce("SUM", sums)
-        gradients = list(gradients)
-        gradients[self._place] = length = tf.sqrt(squares)
-        return gradients, {"gradient": gradient, "length": length}, decay
+        length = tf.sqrt(squares)
+        return self._replaced(gradients, length), {"gradient": gradient, "length": length}, decay
 
     def for_optimizer(self, gradients, extra):
         """Updates the shard; its place in the list gets a 0."""
-        gradients = list(gradients)
         factor = tf.math.divide_no_nan(gradients[self._place], extra["length"])
         apply_momentum(
             self._shards.own(),
@@ -171,16 +162,14 @@ class ShardedCentres(WholeCentres):
             self._optimizer.learning_rate,
             self._optimizer.momentum,
         )
-        gradients[self._place] = tf.zeros([])
-        return gradients
+        return self._replaced(gradients, tf.zeros([]))
 
 
 def shard_devices(strategy: tf.distribute.Strategy) -> list[str]:
     """Returns the devices that share the centres, one per replica.
 
     Raises:
-        ValueError: there is only one, or some belong to other processes, whose shards a checkpoint would
-            not hold.
+        ValueError: there is one, or some belong to other processes, whose shards no checkpoint would hold.
     """
     num_replicas = strategy.num_replicas_in_sync
     devices = list(strategy.extended.worker_devices) if num_replicas > 1 else []
@@ -190,10 +179,3 @@ def shard_devices(strategy: tf.distribute.Strategy) -> list[str]:
             f"{max(len(devices), 1)} of {num_replicas}"
         )
     return devices
-
-
-def _find_centres(head, variables, decayed_variables, weight_decay):
-    """Returns the place of the centres in `variables`, their decay, and the other decayed variables."""
-    place = [variable is head.centres for variable in variables].index(True)
-    others = [variable for variable in decayed_variables if variable is not head.centres]
-    return place, weight_decay if len(others) < len(decayed_variables) else 0.0, others

@@ -13,13 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from common.files import atomic_folder, file_sha256, remove_folder, write_json
-from nets.importers.training_checkpoint import (
-    MANIFEST_NAME,
-    STATE_NAME,
-    VERSION,
-    checkpoint_folders,
-    newest_checkpoint,
-)
+from nets.importers import training_checkpoint as files
+from nets.importers.training_checkpoint import checkpoint_folders, newest_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -76,25 +71,22 @@ class Checkpoints:
         Args:
             step: number of steps done.
             best_steps: step of the best score of each validator; checkpoints of these steps stay beside the
-                newest. Defaults to none.
+                newest.
             **scores: what else to store, as JSON.
-
-        Returns:
-            Path of the checkpoint.
 
         Raises:
             OSError: it could not be written, for instance on a full disk. The older ones stay.
         """
         best_steps = best_steps or {}
         target = self.folder / _name(step)
-        manifest = {"version": VERSION, "step": step, **self._run, "best_steps": best_steps, **scores}
+        manifest = {"version": files.VERSION, "step": step, **self._run, "best_steps": best_steps, **scores}
         if self._scratch is not None:
             if step != self.saved_step:
                 self._write(self._scratch / target.name, manifest)
                 shutil.rmtree(self._scratch / target.name)
             return target
-        if step == self.saved_step and (target / MANIFEST_NAME).is_file():
-            write_json(target / MANIFEST_NAME, {**manifest, "sha256": self._checksums})
+        if step == self.saved_step and (target / files.MANIFEST_NAME).is_file():
+            write_json(target / files.MANIFEST_NAME, {**manifest, "sha256": self._checksums})
         else:
             self._write(target, manifest)
         # Later checkpoints are damaged, or this run would have started there. They do not count.
@@ -112,13 +104,10 @@ class Checkpoints:
             remove_folder(self.folder / _name(step))
 
     def restore(self, path: Path | None = None) -> dict[str, Any] | None:
-        """Loads the newest checkpoint that can be read.
+        """Loads the newest checkpoint that can be read, and returns its manifest, or `None` if there is none.
 
         Args:
             path: a checkpoint, or a folder of checkpoints, to start from while this run has none of its own.
-
-        Returns:
-            The checkpoint's manifest, or `None` if there is no checkpoint.
 
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
@@ -133,9 +122,7 @@ class Checkpoints:
         if newest is None:
             if path is None:
                 return None
-            raise FileNotFoundError(
-                f"{path}: expected a checkpoint or a folder of checkpoints, received none"
-            )
+            raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints")
         folder, manifest = newest
         for key, expected in {"recipe": None, **self._run}.items():
             if manifest.get(key) != expected:
@@ -143,7 +130,7 @@ class Checkpoints:
                     f"{folder}: this run needs {key} = {expected}, the checkpoint has {manifest.get(key)}. "
                     "Give the flags of that run, or another --ckpt_path."
                 )
-        self.state.read(str(folder / STATE_NAME)).assert_consumed()
+        self.state.read(str(folder / files.STATE_NAME)).assert_consumed()
         if own:
             self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
         seconds = time.perf_counter() - start
@@ -153,11 +140,11 @@ class Checkpoints:
     def _write(self, target, manifest):
         with atomic_folder(target) as folder:
             try:
-                self.state.write(str(folder / STATE_NAME))
+                self.state.write(str(folder / files.STATE_NAME))
             except tf.errors.OpError as error:
                 raise OSError(f"{target}: cannot write the checkpoint: {error.message}") from None
             checksums = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
-            write_json(folder / MANIFEST_NAME, {**manifest, "sha256": checksums})
+            write_json(folder / files.MANIFEST_NAME, {**manifest, "sha256": checksums})
         self.saved_step, self._checksums = manifest["step"], checksums
 
 
@@ -189,12 +176,6 @@ class SavedModels:
             step: number of steps done.
             scores: accuracy of each validator.
             best_steps: step of the best score of each validator.
-
-        Returns:
-            Path of the model.
-
-        Raises:
-            OSError: it could not be written.
         """
         pattern = "".join(f"_{name}_*" for name in self._in_names)
         # A run that was killed after this step may have left one. On several devices its score may differ.

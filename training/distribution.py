@@ -18,7 +18,6 @@ def worker_rows(strategy: tf.distribute.Strategy, batch_size: int, parts: int = 
     the number of replicas and workers.
 
     Args:
-        strategy: from `make_strategy`.
         batch_size: a multiple of replicas times `parts`.
         parts: number of parts that a step computes one after the other.
     """
@@ -55,11 +54,7 @@ class WorkerAgreement:
         self._gather = gather
 
     def agreed_signal(self, number: int | None) -> int | None:
-        """Returns the signal that ends the run, the same on every worker.
-
-        Args:
-            number: the signal that this worker received, if any.
-        """
+        """Returns the signal that ends the run on all workers; `number` is this worker's, if any."""
         if not self.are_several:
             return number
         return int(self._gather(tf.constant(number or 0)).numpy().max()) or None

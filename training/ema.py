@@ -42,11 +42,7 @@ class WeightAverage:
         self._update = tf.function(self._move)
 
     def update(self, step: int | keras.Variable) -> None:
-        """Moves the average towards the weights.
-
-        Args:
-            step: number of steps done, this one included.
-        """
+        """Moves the average towards the weights after `step` steps, the newest included."""
         self._update(tf.cast(tf.convert_to_tensor(step), tf.float32))
 
     def _move(self, step):

@@ -44,15 +44,10 @@ class TrainingLoop:
         - margin-centre-face, `train_centre.py` (intervals, names, when to save)
 
     Args:
-        trainer: trains one step.
-        batches: what to train on.
         checkpoints: checkpoints of `trainer.state`.
-        models: writes SavedModels.
         validators: scored in this order.
         output: intervals and folders.
         max_steps: stop after this step.
-        monitor: has the time limit.
-        workers: the processes that train together.
     """
 
     def __init__(
@@ -85,7 +80,6 @@ class TrainingLoop:
         self._best_steps = {}
         self._pending: list[str] = []  # "validate" and "export" that are still to do at this step
         self._progress = Progress()
-        self._clock = StepClock(0)
         self._signals = StopSignals()  # received by this process
         self._signal: int | None = None  # ends the run
         self._time_is_up = False
@@ -101,8 +95,7 @@ class TrainingLoop:
             the run.
 
         Raises:
-            FloatingPointError: loss, gradient, weights or embeddings of a validation are not finite; names
-                the step and the checkpoints.
+            FloatingPointError: loss, gradient, weights or embeddings of a validation are not finite.
             ValueError: a batch cannot be read; the weights up to there are saved.
             OSError: the last checkpoint or model cannot be written; the older ones stay.
         """
@@ -232,7 +225,7 @@ class TrainingLoop:
             self._step,
             self.max_steps,
             self._step / self.batches.sampler.batches_per_epoch,
-            "  ".join(f"{name} {value:.4g}" for name, value in self._progress.means_to_show().items()),
+            "  ".join(f"{name} {value:.4g}" for name, value in self._progress.means("show").items()),
             rate * self._batch_size,
             format_duration((self.max_steps - self._step) / rate),
         )
@@ -240,7 +233,7 @@ class TrainingLoop:
 
     def _summarise(self):
         self._check_finite()
-        scalars = {f"train/{name}": value for name, value in self._progress.means_to_summarise().items()}
+        scalars = {f"train/{name}": value for name, value in self._progress.means("summarise").items()}
         scalars["speed/images_per_second"] = self._clock.steps_per_second(self._step) * self._batch_size
         scalars["data/bad_images"] = len(self.batches.bad_images)
         self._summaries.write(self._step, scalars)

@@ -38,10 +38,9 @@ class LossScale(tf.Module):
         self.growth_steps = growth_steps
 
     def update(self, is_finite: tf.Tensor) -> None:
-        """Changes the scale after a step; call it outside of replicas.
+        """Changes the scale after a step whose gradients were finite on all replicas, or not.
 
-        Args:
-            is_finite: bool, tells whether all gradients of all replicas were finite.
+        Call it outside of replicas.
         """
         scale, good_steps = tf.identity(self.scale), tf.identity(self.good_steps) + 1
         grows = is_finite & (good_steps >= self.growth_steps)
@@ -53,15 +52,7 @@ class LossScale(tf.Module):
 
 
 def check_loss_scale(folder: Path, precision: str) -> None:
-    """Refuses to resume with a loss scale from a checkpoint without one, and the other way round.
-
-    Args:
-        folder: the checkpoint.
-        precision: `--precision` of the run.
-
-    Raises:
-        ValueError: they do not fit.
-    """
+    """Raises `ValueError` if only one of checkpoint and `--precision` needs a loss scale."""
     names = [name for name, _ in tf.train.list_variables(str(folder / STATE_NAME))]
     has_scale = any(name.startswith("loss_scale/") for name in names)
     if has_scale != (precision == "mixed_float16"):

@@ -16,17 +16,16 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from training.trainer import Trainer
+
 _FLOAT = 4  # bytes; centres are float32 whatever the precision of the net
 
 # Copies of the sampled centres, their gradient among them, when a step uses most memory. Measured by
 # benchmarks.many_identities on a CPU, with an angular margin and momentum.
 _STEP_COPIES = 4
-# The same while the logits use most memory, and the arrays of logits.
-_COPIES_BESIDE_LOGITS, _LOGIT_COPIES = 3, 5
-# Copies of all centres while a checkpoint is restored: two as on disk, one transposed.
-_RESTORE_COPIES = 3
-# Arrays of logits that `step_memory` counts: products with the centres, probabilities, and their gradient.
-_LOGITS_OF_STEP = 3
+_COPIES_BESIDE_LOGITS, _LOGIT_COPIES = 3, 5  # the same while the logits use most memory, and arrays of logits
+_RESTORE_COPIES = 3  # of all centres while a checkpoint is restored: two as on disk, one transposed
+_LOGITS_OF_STEP = 3  # arrays: products with the centres, probabilities, and their gradient
 
 _RATES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # values of --sample_rate that an error may suggest
 
@@ -36,13 +35,10 @@ _KEEP_INPUTS = ("BatchNorm", "Conv2D", "Dense", "PReLU")
 
 
 def host_memory(root: Path = Path("/")) -> int | None:
-    """Returns the bytes that this process can still take, according to the system and its container.
+    """Returns the bytes that this process can still take, or `None` where they are not known: not on Linux.
 
     Args:
         root: folder that holds `proc` and `sys`.
-
-    Returns:
-        `None` where it is not known, which means not on Linux.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -115,14 +111,9 @@ class CentreMemory:
         return 2 * self.centres + 2 * self.logits + self.copies
 
     def __str__(self) -> str:
-        parts = {
-            "centres": self.centres,
-            "velocities": self.centres,
-            "logits": 2 * self.logits,
-            "copies": self.copies,
-        }
-        text = ", ".join(f"{name} {readable_size(size)}" for name, size in parts.items())
-        return f"{readable_size(self.total)} ({text})"
+        centres, logits, copies = map(readable_size, (self.centres, 2 * self.logits, self.copies))
+        parts = f"centres {centres}, velocities {centres}, logits {logits}, copies {copies}"
+        return f"{readable_size(self.total)} ({parts})"
 
 
 def centre_memory(
@@ -146,14 +137,9 @@ def centre_memory(
 def require_memory(
     num_centres: int, dim: int, batch_size: int, sample_rate: float, free: int | None, num_shards: int = 1
 ) -> CentreMemory:
-    """Refuses centres that do not fit.
+    """Raises `ValueError` if the centres need more than `free` bytes, if these are known, on each device.
 
-    Args:
-        num_centres, dim, batch_size, sample_rate, num_shards: see `centre_memory`.
-        free: bytes that are free on each device, or `None` where it is not known.
-
-    Raises:
-        ValueError: they do not fit; says how much they need, and what would fit.
+    The other arguments and the result are those of `centre_memory`.
     """
     memory = centre_memory(num_centres, dim, batch_size, sample_rate, num_shards)
     if free is None or memory.total <= free:
@@ -174,43 +160,33 @@ def require_memory(
     )
 
 
-def step_memory(
-    backbone: keras.Model,
-    head: keras.layers.Layer,
-    optimizer: keras.optimizers.Optimizer,
-    batch_size: int,
-    num_replicas: int = 1,
-) -> dict[str, int]:
-    """Estimates the memory of a training step on one device.
+def step_memory(trainer: Trainer, batch_size: int) -> dict[str, int]:
+    """Estimates the memory of a training step on one device, in bytes, by what it is for.
 
     All activations, see `activation_bytes`, are in memory when the gradient begins. The working memory of
     convolutions and of the head comes on top, and what an allocator leaves unused between arrays. So the sum
     is a lower bound; docs/many_identities.md says by how much.
 
     Args:
-        backbone: the net.
-        head: loss layer.
-        optimizer: built optimizer.
+        trainer: has net, head and optimizer.
         batch_size: images of one device.
-        num_replicas: number of devices, each of which holds a part of a head that is `sharded`.
-
-    Returns:
-        Bytes, by what they are for.
     """
+    backbone, head = trainer.backbone, trainer.head
     weights = num_bytes([*backbone.variables, *head.variables])
     gradients = num_bytes([*backbone.trainable_variables, *head.trainable_variables])
-    velocities = num_bytes(optimizer.variables)
+    velocities = num_bytes(trainer.optimizer.variables)
     logits = 0
     if hasattr(head, "num_centres"):
-        num_shards = num_replicas if head.sharded else 1
+        num_shards = trainer.strategy.num_replicas_in_sync if head.sharded else 1
         dim = head.centres_shape[0]
         centres = centre_memory(head.num_centres, dim, batch_size, head.sample_rate, num_shards)
         logits = _LOGITS_OF_STEP * centres.logits
         gradients -= centres.centres - centres.sampled
         if head.sharded:  # In the lists of variables a scalar stands for the shards.
-            weights, gradients, velocities = (
-                size + centres.centres for size in (weights, gradients, velocities)
-            )
+            weights += centres.centres
+            gradients += centres.centres
+            velocities += centres.centres
+    average = trainer.options.average
     return {
         "weights": weights,
         "gradients": gradients,
@@ -218,6 +194,7 @@ def step_memory(
         "batch": _FLOAT * batch_size * math.prod(backbone.input_shape[1:]),
         "activations": batch_size * activation_bytes(backbone),
         "logits": logits,
+        "average": 0 if average is None else num_bytes(average.net.variables),
     }
 
 
@@ -250,28 +227,18 @@ def num_bytes(variables: Iterable[keras.Variable]) -> int:
 
 
 def num_exports(first_step: int, max_steps: int, interval: int) -> int:
-    """Returns how many SavedModels a run writes whatever its scores: one per interval, and one at its end.
-
-    Args:
-        first_step: steps that are done.
-        max_steps: more than `first_step`.
-        interval: steps between two SavedModels.
-    """
-    num_due = max_steps // interval - first_step // interval
-    return num_due + (max_steps % interval > 0)
+    """Returns how many SavedModels a run writes whatever its scores: one per interval, and one at its end."""
+    return max_steps // interval - first_step // interval + (max_steps % interval > 0)
 
 
 def check_disk(planned: list[tuple[Path, int, str]]) -> list[str]:
-    """Checks that the files that a run will write fit on their disks.
+    """Raises `ValueError` if files that a run will write do not fit on their disks.
 
     Args:
         planned: `(folder, bytes, what)` for each; the folder need not exist, `what` is for the messages.
 
     Returns:
         One line per file system, for the log.
-
-    Raises:
-        ValueError: a file system has too little space.
     """
     by_device = {}
     for folder, size, what in planned:

@@ -88,9 +88,7 @@ class LengthOptions:
 
     epoch: int = option(NO_END, "stop after N epochs", minimum=0)
     max_steps: int | None = option(None, "stop after N steps", minimum=0)
-    max_minutes: float | None = option(
-        None, "save and stop after X minutes; the same command resumes", above=0
-    )
+    max_minutes: float | None = option(None, "stop after X minutes; the same command resumes", above=0)
 
     def num_steps(self, steps_per_epoch: float) -> int:
         """Returns the step to stop after: the sooner of `epoch` and `max_steps`."""
@@ -104,13 +102,9 @@ class NetOptions:
 
     net_depth: Literal[32, 50, 100, 152] | None = option(None, "depth of the original's net")
     net_type: str | None = option(None, "kind of its residual units", choices=UNIT_TYPES)
-    backbone: str | None = option(
-        None, f"any net by its name: {', '.join(VARIANTS)}", choices=VARIANTS, metavar="NAME"
-    )
+    backbone: str | None = option(None, f"any net: {', '.join(VARIANTS)}", choices=VARIANTS, metavar="NAME")
     image_size: tuple[int, ...] | None = option(None, "centre crop to feed", nargs=2, metavar=("H", "W"))
-    keep_prob: float | None = option(
-        None, f"share of the values that dropout keeps ({KEEP_PROB}; iresnets 1)"
-    )
+    keep_prob: float | None = option(None, f"share that dropout keeps ({KEEP_PROB}; iresnets 1)")
     random_final_gamma: bool = _switch(False, "freeze the last gamma at a random draw (row 7)")
 
     def problems(self) -> Iterator[str]:
@@ -123,8 +117,7 @@ class NetOptions:
 
         Args:
             seed: of the weights.
-            base: arguments to use where no flag is given: those of the model to start from. Defaults to the
-                original's ir50 at 112x96.
+            base: used where no flag is given: the model to start from, by default ir50 at 112x96.
         """
         net = {"architecture": "ir50", "image_size": (112, 96), **(base or {}), "seed": seed}
         if self.net_depth is not None or self.net_type is not None:
@@ -178,12 +171,10 @@ class OptimizerOptions:
         1e-4, "weight of the decay", flags=("--weight_decay", "--weight_deacy"), minimum=0
     )
     dense_decay: Literal["every_depth", "depth_50"] = option(
-        "every_depth", "decay of the dense kernel (row 5)"
+        "every_depth", "nets whose dense kernel decays (row 5)"
     )
     clip_norm: float | None = option(None, "largest global norm of the gradient", above=0)
-    ema: float | None = option(
-        None, "validate and export a moving average of the weights with decay X", above=0, below=1
-    )
+    ema: float | None = option(None, "score and export a moving average with decay X", above=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,18 +184,13 @@ class ScheduleOptions:
     schedule: Literal["steps", "cosine", "polynomial"] = option(
         "steps", "follow --lr_values, or fall from --lr to --lr_end"
     )
-    lr_values: tuple[float, ...] = option((0.001, 0.0005, 0.0003, 0.0001), "rates", nargs="+", metavar="RATE")
+    lr_values: tuple[float, ...] = option((0.001, 0.0005, 0.0003, 0.0001), "rates", nargs="+")
     lr_steps: tuple[int, ...] = option(
-        (40_000, 60_000, 80_000),
-        "steps at which the rate changes, for a batch of 512",
-        nargs="*",
-        metavar="STEP",
+        (40_000, 60_000, 80_000), "steps at which the rate changes, for a batch of 512", nargs="*"
     )
     lr_counts_per_step: Literal[1, 2] = option(1, "counts of --lr_steps per step (row 1)")
-    lr: float | None = option(
-        None, "peak of cosine and polynomial, for a batch of 512", metavar="RATE", above=0
-    )
-    lr_end: float = option(0.0, "end of cosine and polynomial, for a batch of 512", metavar="RATE", minimum=0)
+    lr: float | None = option(None, "peak of cosine and polynomial, for a batch of 512", above=0)
+    lr_end: float = option(0.0, "end of cosine and polynomial, for a batch of 512", minimum=0)
     lr_power: float = option(2.0, "power of polynomial", above=0)
     warmup_steps: int = option(0, "steps over which the rate rises from 0", minimum=0)
 
@@ -278,13 +264,9 @@ class ValidationOptions:
 
     lfw_threshold: float = option(0.99, "write a SavedModel when LFW reaches a new best above this accuracy")
     ytf_threshold: float = option(0.94, "the same for YTF, images and videos")
-    validate_videos: int | None = option(
-        None, "also score the videos of [ytf] splits, with at most N frames per template", minimum=1
-    )
+    validate_videos: int | None = option(None, "also score YTF videos, N frames per template", minimum=1)
     threshold: str = option(
-        "best",
-        "how to find a fold's threshold; crossing also uses the original's folds (rows 18 and 19)",
-        choices=RULES,
+        "best", "rule for a fold's threshold; crossing uses the original's folds (rows 18, 19)", choices=RULES
     )
     lfw_as_stored: bool = _switch(False, "feed a .np file to the net in its own channel order (row 24)")
 
@@ -296,9 +278,7 @@ class StartOptions:
     model_path: Path | None = option(
         None, "resume from another run's checkpoint, or take net and centres from a TensorFlow 1 checkpoint"
     )
-    init_from: Path | None = option(
-        None, "take the net from any model; centres, optimizer and step start fresh"
-    )
+    init_from: Path | None = option(None, "take the net from any model; everything else starts fresh")
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -317,9 +297,7 @@ class LossOptions:
     margin_a: float | None = option(None, "factor of the angle, for combined")
     margin_b: float | None = option(None, "subtracted from the cosine, for combined")
     num_sub_centres: int | None = option(None, "centres per identity, for sub_centre")
-    label_smoothing: float = option(
-        0.0, "share of each label to spread over all identities", minimum=0, below=1
-    )
+    label_smoothing: float = option(0.0, "share of the label spread over all identities", minimum=0, below=1)
     margin_warmup_steps: int = option(0, "steps over which the margin rises from 0", minimum=0)
 
     def problems(self) -> Iterator[str]:
@@ -345,10 +323,7 @@ class CentresOptions:
     """Many identities (see docs/many_identities.md)."""
 
     sample_rate: float = option(
-        1.0,
-        "share of the identities in each step: those of the batch, and others at random",
-        above=0,
-        maximum=1,
+        1.0, "share of the identities in a step: the batch's, and others at random", above=0, maximum=1
     )
     shard_centres: bool = option(False, "split the centres over the devices")
 
@@ -357,17 +332,13 @@ class CentresOptions:
 class TripletOptions:
     """Triplets."""
 
-    model_path: Path | None = option(
-        None, "model to fine-tune, in any format; used while --ckpt_path holds no checkpoint"
-    )
+    model_path: Path | None = option(None, "model to fine-tune; used while --ckpt_path has no checkpoint")
     triplet_margin: float = option(0.3, "margin between the distances", minimum=0)
     triplet_weight: float = option(10.0, "weight of the triplet loss beside the decay", above=0)
     sample_per_class: int = option(4, "images of each identity in a batch", minimum=2)
     mining: str = option("batch_hard", "which triplets of a batch to use", choices=MININGS)
     squared: bool = _switch(False, "square the distances")
-    with_replacement: bool = _switch(
-        False, "draw identities by their number of images, and both with replacement (row 13)"
-    )
+    with_replacement: bool = _switch(False, "draw with replacement, identities by their size (row 13)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,12 +350,8 @@ class TrainingOptions:
           docs/fidelity.md: its flags have no types.
     """
 
-    check: bool = option(
-        False, "check data, memory, disk and speed without training; exit code 0 if all is well"
-    )
-    faithful: bool = option(
-        False, "train as the published models: sets the flags marked (row N of docs/fidelity.md)"
-    )
+    check: bool = option(False, "only check data, memory, disk and speed; exit code 0 if all is well")
+    faithful: bool = option(False, "train as the published models: set the flags marked (row N)")
     data: DataOptions
     length: LengthOptions
     net: NetOptions
@@ -445,17 +412,11 @@ def parse_centre_options(argv: Sequence[str] | None = None) -> CentreTrainingOpt
 def parse_triplet_options(argv: Sequence[str] | None = None) -> TripletTrainingOptions:
     """Parses the command line of train_triplet; exits with code 2 after a usage error."""
     parser = argparse.ArgumentParser("python -m train_triplet", description="Fine-tune a net on triplets.")
-    folders = {
-        "summary_path": "summary",
-        "ckpt_path": "ckpt",
-        "saved_model_path": "models",
-        "log_file_path": "logs",
-    }
-    defaults = {flag: Path("./output/vgg-triplet", name) for flag, name in folders.items()}
-    faithful = {**FAITHFUL, "with_replacement": True}
-    return parse_options(
-        parser, TripletTrainingOptions, argv, defaults={"source": ["vgg"], **defaults}, faithful=faithful
-    )
+    flags = ("summary_path", "ckpt_path", "saved_model_path", "log_file_path")
+    names = ("summary", "ckpt", "models", "logs")
+    folders = {flag: Path("./output/vgg-triplet", name) for flag, name in zip(flags, names, strict=True)}
+    defaults, faithful = {"source": ["vgg"], **folders}, {**FAITHFUL, "with_replacement": True}
+    return parse_options(parser, TripletTrainingOptions, argv, defaults=defaults, faithful=faithful)
 
 
 def describe_preset(name: str) -> str:

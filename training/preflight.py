@@ -21,34 +21,19 @@ from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-_MOST_IMAGES = 64
-_MOST_COLUMNS = 8
+_MOST_IMAGES, _MOST_COLUMNS = 64, 8
 _SMALLEST_CELL = 96  # pixels wide; smaller images are enlarged
 _STRIP = 16  # pixels for the label below each image
-# A device that takes more than this share of what the input provides will wait for it now and then.
-_AMPLE = 0.8
-# The graph in a SavedModel: up to 12 MB with the nets of this project.
-_GRAPH_BYTES = 12_000_000
+_AMPLE = 0.8  # a device that takes a larger share of the input will wait for it now and then
+_GRAPH_BYTES = 12_000_000  # of a SavedModel: up to 12 MB with the nets of this project
 
 
 def check_run(
-    trainer: Trainer,
-    batches: TrainingBatches,
-    output: OutputOptions,
-    first_step: int,
-    max_steps: int,
+    trainer: Trainer, batches: TrainingBatches, output: OutputOptions, first_step: int, max_steps: int
 ) -> None:
-    """Checks and logs data, memory and disk of a run that is about to start. Takes a second or two.
+    """Logs data, memory and disk of a run that is about to start; raises `ValueError` if a disk is too full.
 
-    Args:
-        trainer: trains one step.
-        batches: images of the run.
-        output: folders, and how many SavedModels there will be.
-        first_step: steps done so far.
-        max_steps: step to stop after.
-
-    Raises:
-        ValueError: the disk is too full.
+    It takes a second or two. `first_step` steps are done, and the run stops after `max_steps`.
     """
     for line in (*_data(batches), _memory(trainer, batches), *_disk(trainer, output, first_step, max_steps)):
         logger.info("%s", line)
@@ -59,7 +44,6 @@ def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None
 
     Raises:
         ValueError: labels are out of range, or the batch cannot be read.
-        OSError: the picture cannot be written.
     """
     sources = batches.sources
     images, identities = (part.numpy() for part in next(batches.start_at(step)))
@@ -101,9 +85,7 @@ def _data(batches):
 def _memory(trainer, batches):
     num_replicas = trainer.strategy.num_replicas_in_sync
     size = batches.sampler.batch_size // num_replicas
-    needs = step_memory(trainer.backbone, trainer.head, trainer.optimizer, size, num_replicas)
-    if trainer.options.average is not None:
-        needs["average"] = num_bytes(trainer.options.average.net.variables)
+    needs = step_memory(trainer, size)
     parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
     return (
         f"memory: at least {readable_size(sum(needs.values()))} for a step of {size} images on each of "
@@ -113,8 +95,9 @@ def _memory(trainer, batches):
 
 def _disk(trainer, output, first_step, max_steps):
     weights = num_bytes(trainer.backbone.variables)
-    averaged = weights if trainer.options.average is not None else 0
-    size = weights + averaged + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
+    size = weights + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
+    if trainer.options.average is not None:
+        size += weights
     # One more than are kept, while it is being written.
     num_checkpoints = _missing(NUM_KEPT + 1, output.ckpt_path, "step_*")
     exports = num_exports(first_step, max_steps, output.ckpt_interval)
@@ -124,12 +107,8 @@ def _disk(trainer, output, first_step, max_steps):
     model_size = weights + kernels + _GRAPH_BYTES
     checkpoints = f"{num_checkpoints} more checkpoint(s) of {readable_size(size)}"
     models = f"{num_models} more SavedModel(s) of {readable_size(model_size)}"
-    return check_disk(
-        [
-            (output.ckpt_path, num_checkpoints * size, checkpoints),
-            (output.saved_model_path, num_models * model_size, models),
-        ]
-    )
+    planned_models = (output.saved_model_path, num_models * model_size, models)
+    return check_disk([(output.ckpt_path, num_checkpoints * size, checkpoints), planned_models])
 
 
 def check_labels(identities: np.ndarray, num_identities: int) -> None:
@@ -167,7 +146,6 @@ def write_batch_picture(path: Path, images: np.ndarray, labels: Sequence[str], g
         picture[top : top + height, left : left + width] = enlarged
         cell = picture[top + height : top + height + _STRIP, left : left + width]
         cv2.putText(cell, label, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, cv2.imencode(".png", picture)[1].tobytes())
 
 
@@ -187,27 +165,24 @@ def step_speed(train_step: Callable, images: tf.Tensor, identities: tf.Tensor, s
 
 
 def verdict(input_rate: float, step_rate: float, share_processor: bool) -> str:
-    """Explains the two speeds, both in images per second.
+    """Explains the speeds of input and step, both in images per second.
 
     Args:
-        input_rate: from `input_speed`.
-        step_rate: from `step_speed`.
         share_processor: whether the net computes on the processor that also decodes.
     """
     speeds = f"the input gives {input_rate:.0f} images/s, a step takes {step_rate:.0f} images/s: "
     share = step_rate / input_rate
     if share_processor:
-        return (
-            f"{speeds}both use the same processor, and the input needs {share / (1 + share):.0%} of its time"
-        )
+        needed = share / (1 + share)
+        return f"{speeds}both use the same processor, and the input needs {needed:.0%} of its time"
     if share > 1:
-        return speeds + (
-            f"the input starves the device, which will wait {1 - 1 / share:.0%} of the time. Use more cores, "
-            "put the data on a local disk, or try --read sequential if random reads are slow."
+        return (
+            f"{speeds}the input starves the device, which will wait {1 - 1 / share:.0%} of the time. Use "
+            "more cores, put the data on a local disk, or try --read sequential if random reads are slow."
         )
     if share > _AMPLE:
-        return speeds + "the input only just keeps up with the device"
-    return speeds + f"the input is {1 / share:.1f} times as fast as the device"
+        return f"{speeds}the input only just keeps up with the device"
+    return f"{speeds}the input is {1 / share:.1f} times as fast as the device"
 
 
 def _calls_per_second(call, seconds):

@@ -42,7 +42,6 @@ def _run_logged(name, work, options):
     file = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
     # A program that is run by `python -m` is called __main__.
     for package in ("dataset", "nets", "eval", "training", "export", name, "__main__"):

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
@@ -16,11 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class StepClock:
-    """Measures steps per second, without validations and savings.
-
-    Args:
-        step: number of steps done so far.
-    """
+    """Measures steps per second, without validations and savings, after `step` steps."""
 
     def __init__(self, step: int):
         self._step = step
@@ -48,8 +45,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._pending: list[dict[str, tf.Tensor]] = []  # terms still on the device
-        self._to_show: list[dict[str, float]] = []
-        self._to_summarise: list[dict[str, float]] = []
+        self._fetched: dict[str, list[dict[str, float]]] = {"show": [], "summarise": []}  # by purpose
 
     def add(self, terms: dict[str, tf.Tensor]) -> None:
         """Takes the scalar tensors of one step without waiting for them."""
@@ -62,8 +58,7 @@ class Progress:
             step: number of the step that was added last.
 
         Returns:
-            `(step, terms, name)` of the first step whose loss or gradient, called `name`, is not finite;
-            `None` if all are finite.
+            `(step, terms, name)` of the first step whose loss or gradient, called `name`, is not finite.
         """
         first = step - len(self._pending) + 1
         fetched = [{name: float(value) for name, value in terms.items()} for terms in self._pending]
@@ -72,19 +67,14 @@ class Progress:
             for name in ("total", "gradient_norm"):
                 if not math.isfinite(terms[name]):
                     return number, terms, name
-        self._to_show += fetched
-        self._to_summarise += fetched
+        for purpose in self._fetched:
+            self._fetched[purpose] += fetched
         return None
 
-    def means_to_show(self) -> dict[str, float]:
-        """Returns the means of the steps fetched since the last call, for the progress line."""
-        steps, self._to_show = self._to_show, []
-        return _means(steps)
-
-    def means_to_summarise(self) -> dict[str, float]:
-        """Returns the means of the steps fetched since the last call, for TensorBoard."""
-        steps, self._to_summarise = self._to_summarise, []
-        return _means(steps)
+    def means(self, purpose: Literal["show", "summarise"]) -> dict[str, float]:
+        """Returns the means of the steps fetched since the last call for the same purpose."""
+        steps, self._fetched[purpose] = self._fetched[purpose], []
+        return {name: float(np.mean([terms[name] for terms in steps])) for name in steps[0]} if steps else {}
 
 
 class Summaries:
@@ -121,13 +111,12 @@ def log_first_step(train_step: Callable) -> Callable:
 
     def step(images, identities):
         nonlocal is_first
-        if not is_first:
-            return train_step(images, identities)
-        is_first = False
         start = time.perf_counter()
         terms = train_step(images, identities)
-        float(terms["total"])  # waits for the device
-        logger.info("First step: %.1f s (includes graph tracing)", time.perf_counter() - start)
+        if is_first:
+            is_first = False
+            float(terms["total"])  # waits for the device
+            logger.info("First step: %.1f s (includes graph tracing)", time.perf_counter() - start)
         return terms
 
     return step
@@ -137,7 +126,3 @@ def format_duration(seconds: float) -> str:
     """Formats seconds as `hours:minutes:seconds`."""
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-def _means(steps: list[dict[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([terms[name] for terms in steps])) for name in steps[0]} if steps else {}

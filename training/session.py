@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -45,8 +46,6 @@ class Session:
     `resume_from` and `start_from`, so the same command resumes after a stop.
 
     Args:
-        options: flags of both programs.
-        config: where the data is.
         strategy: Defaults to that of the flags.
         resume_from: a training checkpoint, or a folder of them, for net, loss layer, optimizer and step.
         start_from: a model that gives the net and nothing else (row 11 of docs/fidelity.md), in any format
@@ -79,9 +78,8 @@ class Session:
         num_replicas, batch_size = self.strategy.num_replicas_in_sync, options.data.batch_size
         if batch_size % (num_replicas * device.accumulate):
             parts = f" times --accumulate {device.accumulate}" if device.accumulate > 1 else ""
-            raise ValueError(
-                f"--batch_size is {batch_size}. Give a multiple of {num_replicas} devices{parts}."
-            )
+            expected = f"a multiple of {num_replicas} devices{parts}"
+            raise ValueError(f"--batch_size is {batch_size}. Give {expected}.")
         checkpoint = newest_checkpoint(output.ckpt_path) or (resume_from and newest_checkpoint(resume_from))
         self.is_new = checkpoint is None
         self._first_step = checkpoint[1]["step"] if checkpoint else 0
@@ -93,8 +91,8 @@ class Session:
         with self.strategy.scope():
             net = options.net.arguments(options.data.seed, base)
             self.backbone = Backbone(**net, dtype=device.precision)
-        seconds = time.perf_counter() - start_time
-        logger.info("net: %s, built in %.1f s", self.backbone.architecture, seconds)
+        duration = time.perf_counter() - start_time
+        logger.info("net: %s, built in %.1f s", self.backbone.architecture, duration)
         if device.sync_bn:
             synchronise_batch_norm(self.backbone)
         if start:
@@ -116,7 +114,7 @@ class Session:
         """Trains to the end, or only checks the run if the flags say so.
 
         Args:
-            sources: converted sources.
+            sources: the converted sources.
             sampler: draws the batches.
             head: built loss layer; its trainable variables decay.
             loss: name of the loss. A checkpoint of another loss is refused.
@@ -130,15 +128,23 @@ class Session:
         batches = self._make_batches(sources, sampler)
         max_steps = options.length.num_steps(sampler.batches_per_epoch)
         trainer = self._make_trainer(head, max_steps, schedules)
-        checkpoints = self._make_checkpoints(trainer.state, sources.num_identities, loss)
+        checkpoints = Checkpoints(
+            output.ckpt_path,
+            trainer.state,
+            self.backbone.net,
+            sources.num_identities,
+            loss,
+            recipe=state_of_recipe(options.optimizer),
+            scratch=output.worker_folder,
+        )
 
         def export(path: Path) -> None:
             export_model(self._scored, path, face_size=sources.image_size)
 
         models = SavedModels(output.saved_model_path, export, output.saver_maxkeep, MODEL_NAME_SETS)
-        state = (trainer, batches, checkpoints, models, self._validators)
+        parts = (trainer, batches, checkpoints, models, self._validators)
         workers = WorkerAgreement(self.strategy)
-        loop = TrainingLoop(*state, output, max_steps, self._monitor, workers)
+        loop = TrainingLoop(*parts, output, max_steps, self._monitor, workers)
         net = f"{self.backbone.architecture}, {self.backbone.count_params() / 1e6:.1f} M parameters"
         devices = f"{self.strategy.num_replicas_in_sync} device(s), {options.device.precision}"
         images = f"{sources.num_images} images of {sources.num_identities} identities"
@@ -156,28 +162,20 @@ class Session:
         return loop.run(self._resume_from)
 
     def _make_batches(self, sources, sampler):
-        options = self.options.data
-        return TrainingBatches(
-            sources,
-            sampler,
-            self.backbone.net["image_size"],
-            PipelineOptions(
-                mirror=options.mirror,
-                seed=options.seed,
-                read=options.read,
-                rgb_sources=self._rgb_sources(),
-                max_bad_images=options.max_bad_images,
-                augmentation=Augmentation(**self.options.augmentation.probabilities()),
-                rows=worker_rows(self.strategy, options.batch_size, self.options.device.accumulate),
-            ),
-        )
-
-    def _rgb_sources(self):
+        data = self.options.data
+        kinds = [self._config.source(name).kind for name in data.source]
         # Row 25 of docs/fidelity.md: the original's reader of image lists returns RGB.
-        if self.options.data.list_order == "bgr":
-            return ()
-        sources = [self._config.source(name) for name in self.options.data.source]
-        return tuple(number for number, source in enumerate(sources) if source.kind == "train_list")
+        is_rgb = [kind == "train_list" and data.list_order == "rgb" for kind in kinds]
+        options = PipelineOptions(
+            mirror=data.mirror,
+            seed=data.seed,
+            read=data.read,
+            rgb_sources=tuple(itertools.compress(itertools.count(), is_rgb)),
+            max_bad_images=data.max_bad_images,
+            augmentation=Augmentation(**self.options.augmentation.probabilities()),
+            rows=worker_rows(self.strategy, data.batch_size, self.options.device.accumulate),
+        )
+        return TrainingBatches(sources, sampler, self.backbone.net["image_size"], options)
 
     def _make_trainer(self, head, max_steps, schedules):
         options, device = self.options.optimizer, self.options.device
@@ -189,27 +187,16 @@ class Session:
         decays_dense = options.dense_decay == "every_depth" or self.backbone.name == "resnet_v1_50"
         decayed = decayed_variables(self.backbone, decays_dense) + head.trainable_variables
         trained = self.backbone.trainable_variables + head.trainable_variables
-        return Trainer(
-            self.strategy,
-            self.backbone,
-            head,
-            optimizer,
-            decayed,
-            StepOptions(
-                weight_decay=decay_in_loss(optimizer, options.weight_decay, trained, decayed),
-                clip_norm=options.clip_norm,
-                accumulate=device.accumulate,
-                xla=device.xla,
-                schedules=schedules or {},
-                average=self._average,
-                loss_scale=loss_scale,
-            ),
+        step_options = StepOptions(
+            weight_decay=decay_in_loss(optimizer, options.weight_decay, trained, decayed),
+            clip_norm=options.clip_norm,
+            accumulate=device.accumulate,
+            xla=device.xla,
+            schedules=schedules or {},
+            average=self._average,
+            loss_scale=loss_scale,
         )
-
-    def _make_checkpoints(self, state, num_identities, loss):
-        output = self.options.output
-        recipe, scratch = state_of_recipe(self.options.optimizer), output.worker_folder
-        return Checkpoints(output.ckpt_path, state, self.backbone.net, num_identities, loss, recipe, scratch)
+        return Trainer(self.strategy, self.backbone, head, optimizer, decayed, step_options)
 
     def _take_weights(self, start, path):
         for name in ("architecture", "image_size", "embedding_size"):

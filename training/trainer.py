@@ -59,13 +59,12 @@ class Trainer:
         - margin-centre-face, `train_centre.py` (objective, decay), row 6 of docs/fidelity.md
 
     Args:
-        strategy: from `training.distribution.make_strategy`; the other objects are made in its scope.
+        strategy: the other objects are made in its scope.
         backbone: model from images to embeddings.
         head: built loss layer: `head(embeddings, identities, **scheduled)` returns float32 `(batch,)` tensors
             by name, `loss` among them.
-        optimizer: Keras optimizer.
         decayed_variables: the trainable variables that decay.
-        options: defaults to `StepOptions()`.
+        options: Defaults to `StepOptions()`.
 
     Raises:
         ValueError: the options do not fit the head or the strategy.
@@ -145,16 +144,8 @@ class Trainer:
             Scalars from before the update: the means of the head's terms, `weight_decay`, `total`,
             `gradient_norm`, `learning_rate`, the scheduled values, and with a loss scale `loss_scale` and
             `skipped`.
-
-        Raises:
-            ValueError: the batch cannot be split evenly into parts and replicas.
         """
-        num_replicas, num_parts = self._num_local_replicas, self.options.accumulate
-        if images.shape[0] % (num_replicas * num_parts):
-            parts = f" times {num_parts} parts" if num_parts > 1 else ""
-            raise ValueError(
-                f"batch: expected a multiple of {num_replicas} replicas{parts}, received {images.shape[0]}"
-            )
+        num_parts = self.options.accumulate
         if num_parts == 1:
             terms = self._step_of_batch(self._split(images), self._split(identities))
         else:

@@ -11,6 +11,8 @@ from training.distribution import make_strategy
 
 
 class Batches:
+    sampler = None
+
     def start_at(self, step):
         return itertools.count(step)
 

@@ -66,7 +66,7 @@ def test_number_of_models():
 
 def test_memory_of_the_small_net():
     trainer = make_trainer(make_strategy())
-    received = needs.step_memory(trainer.backbone, trainer.head, trainer.optimizer, batch_size=8)
+    received = needs.step_memory(trainer, batch_size=8)
     conv, norm, dense, last = 27 * 8, 4 * 8, 7 * 7 * 8 * 32 + 32, 4 * 32
     assert sum(v.numpy().size for v in trainer.backbone.variables) == conv + norm + 8 + dense + last
     centres = 6 * 32
@@ -107,9 +107,7 @@ def test_activations_of_a_real_net():
 
 def test_memory_of_sampled_and_sharded_centres(two_replicas):
     def needed(strategy, **arguments):
-        trainer = make_sharded_trainer(strategy, **arguments)
-        replicas = strategy.num_replicas_in_sync
-        return needs.step_memory(trainer.backbone, trainer.head, trainer.optimizer, 4, replicas)
+        return needs.step_memory(make_sharded_trainer(strategy, **arguments), batch_size=4)
 
     dense = needed(two_replicas)
     sampled = needed(two_replicas, sample_rate=0.5)

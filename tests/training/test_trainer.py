@@ -79,11 +79,6 @@ def test_replicas_share_the_mean_over_the_global_batch(two_replicas):
     np.testing.assert_allclose(received["loss"], np.mean(expected), rtol=1e-5)
 
 
-def test_batch_that_replicas_cannot_share(two_replicas):
-    with pytest.raises(ValueError, match="expected a multiple of 2 replicas, received 7"):
-        make_trainer(two_replicas).train_step(*batch(0, 7))
-
-
 def test_objective_and_decay():
     trainer = make_trainer(make_strategy(), weight_decay=0.02)
     terms = trainer.train_step(*batch(0, 8))
