@@ -31,11 +31,8 @@ class Checkpoints:
     Row 15 of docs/fidelity.md: step and best scores are stored in the checkpoint, not in its name.
 
     Args:
-        folder: created if it is missing.
         state: everything that training changes.
         net: arguments of `nets.backbone.Backbone`.
-        num_identities: number of identities of the run.
-        loss: name of the loss.
         recipe: what else decides which variables there are. A checkpoint with `"ema"` in it holds the
             moving average of the net as `average`.
         scratch: temporary folder of a worker that is not the chief. TensorFlow reads the variables of all
@@ -157,7 +154,6 @@ class SavedModels:
         - margin-centre-face, `train_centre.py` (names, which models are kept)
 
     Args:
-        folder: created by the first export.
         export: writes a model to the path that it gets, completely or not at all.
         keep: how many of the newest stay, at least 1. The best of each validator always stays.
         in_names: validators whose accuracy is part of the names; it is 0 before their first validation.

@@ -81,8 +81,7 @@ class TrainingLoop:
         self._pending: list[str] = []  # "validate" and "export" that are still to do at this step
         self._progress = Progress()
         self._signals = StopSignals()  # received by this process
-        self._signal: int | None = None  # ends the run
-        self._time_is_up = False
+        self._reason: int | None = None  # to end the run: a signal, or `_TIME_IS_UP`
 
     def run(self, resume_from: Path | None = None) -> int:
         """Resumes from the newest checkpoint, or starts.
@@ -133,10 +132,8 @@ class TrainingLoop:
     def _should_stop(self):
         """Tells whether a signal or the clock ends the run here: on all workers at once, or on none."""
         reason = self._signals.received or (_TIME_IS_UP if self.monitor.is_time_up() else None)
-        reason = self.workers.agreed_signal(reason)
-        self._time_is_up = reason == _TIME_IS_UP
-        self._signal = None if self._time_is_up else reason
-        return reason is not None
+        self._reason = self.workers.agreed_signal(reason)
+        return self._reason is not None
 
     def _restore(self, resume_from):
         manifest = self.checkpoints.restore(resume_from)
@@ -174,7 +171,7 @@ class TrainingLoop:
             if self._pending or is_best or self.checkpoints.saved_step == self._step:
                 self._try_save(self._save, required)
         # Several workers only stop when they agree.
-        is_stopping = self._signal if self.workers.are_several else self._signals.received
+        is_stopping = self._reason if self.workers.are_several else self._signals.received
         if "export" in self._pending and is_stopping is None:
             self._try_save(self._export, required)
 
@@ -190,22 +187,20 @@ class TrainingLoop:
 
     def _finish(self):
         self._summarise()
-        if self._signal is not None:
-            logger.info("Stopped by %s.", signal.Signals(self._signal).name)
-            self._save_to_resume()
-            return 128 + self._signal
-        if self._time_is_up and self._step < self.max_steps:
-            logger.info("Stopped after %g minutes.", self.monitor.max_minutes)
-            self._save_to_resume()
+        is_time_up = self._reason == _TIME_IS_UP
+        if self._reason is None or (is_time_up and self._step >= self.max_steps):
+            self._reason = None
+            self._pending = ["export"] if self._validated_at == self._step else ["validate", "export"]
+            self._save()
+            self._run_pending(required=True)
             return 0
-        self._pending = ["export"] if self._validated_at == self._step else ["validate", "export"]
-        self._save()
-        self._run_pending(required=True)
-        return 0
-
-    def _save_to_resume(self):
+        if is_time_up:
+            logger.info("Stopped after %g minutes.", self.monitor.max_minutes)
+        else:
+            logger.info("Stopped by %s.", signal.Signals(self._reason).name)
         folder = self._save()
         logger.info("Saved step %d to %s. Run the same command again to resume.", self._step, folder)
+        return 0 if is_time_up else 128 + self._reason
 
     def _check_finite(self):
         bad = self._progress.fetch(self._step)

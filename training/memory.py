@@ -60,8 +60,7 @@ def device_memory(strategy: tf.distribute.Strategy) -> int | None:
     """Returns the bytes that each replica's device has free, or `None` where it is not known.
 
     Devices of the host share its memory. The memory of a GPU is known only if a limit was set
-    (`tf.config.set_logical_device_configuration`). Without a limit TensorFlow takes all memory and does not
-    say how much.
+    (`tf.config.set_logical_device_configuration`): without one TensorFlow does not say how much it takes.
     """
     import tensorflow as tf
 

@@ -76,7 +76,6 @@ def check_embeddings(name: str, embeddings: np.ndarray) -> tuple[dict[str, float
     embeddings are equal, also if only their signs differ, which the mean of the cosines would not show.
 
     Args:
-        name: name of the set.
         embeddings: float `(num_images, dim)`, finite, not normalised; at least two images.
 
     Returns:
@@ -168,13 +167,10 @@ class StopSignals:
 
 
 def first_non_finite(variables: Iterable[keras.Variable]) -> str | None:
-    """Finds NaN and infinity in weights.
+    """Returns the path of the first variable that holds NaN or infinity, or `None`.
 
     The loss can be finite while weights are not: training does not use the moving statistics of batch
     normalisation.
-
-    Returns:
-        Path of the first variable that holds NaN or infinity, or `None`.
     """
     for variable in variables:
         value = tf.convert_to_tensor(variable)
@@ -189,10 +185,8 @@ def write_bad_step(folder: Path, step: int, terms: dict[str, float], batches: Tr
     They follow from the data, the seed and the step: nothing was stored for this report.
 
     Args:
-        folder: created if it is missing.
         step: number of the step as in the log, counted from 1; its batch is `step - 1`.
         terms: the terms that the step returned.
-        batches: the batches of the run.
 
     Returns:
         A sentence for the error that ends the run.

@@ -41,8 +41,7 @@ def decay_in_loss(
     """Makes the optimizer decay the weights if it can, and returns the weight of the decay in the loss.
 
     Args:
-        optimizer: from `make_optimizer`, not built yet.
-        weight_decay: at least 0.
+        optimizer: not built yet.
         variables: everything that is trained.
         decayed_variables: those of them that decay.
     """
@@ -80,12 +79,9 @@ class MomentumSGD(keras.optimizers.SGD):
         - `arcface_torch/partial_fc_v2.py::PartialFC_V2`, for the rows
 
     Args:
-        learning_rate: a number or a schedule. Defaults to `0.001`.
-        momentum: in `(0, 1]`. Defaults to `0.9`.
-        **kwargs: arguments of `keras.optimizers.SGD`.
-
-    Raises:
-        ValueError: `momentum` is 0, or Nesterov momentum, which the original does not have.
+        learning_rate: a number or a schedule.
+        momentum: in `(0, 1]`.
+        **kwargs: arguments of `keras.optimizers.SGD`, except Nesterov momentum: the original has none.
     """
 
     def __init__(self, learning_rate: Any = 0.001, momentum: float = 0.9, **kwargs: Any):

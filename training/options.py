@@ -35,13 +35,7 @@ _LARGE_RATE = {
 }
 # What `--preset` of train_centre sets. A preset says how to train a net, not which one.
 PRESETS = {
-    "arcface": {
-        "loss": "arcface",
-        **_LARGE_RATE,
-        "schedule": "polynomial",
-        "lr_power": 1.0,
-        "warmup_steps": 0,
-    },
+    "arcface": dict(loss="arcface", **_LARGE_RATE, schedule="polynomial", lr_power=1.0, warmup_steps=0),
     "video": {
         "loss": "angular_centre",
         **_LARGE_RATE,

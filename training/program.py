@@ -41,7 +41,7 @@ def _run_logged(name, work, options):
     folder.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    console = logging.StreamHandler()
+    handlers = (logging.StreamHandler(), file)
     root = logging.getLogger()
     # A program that is run by `python -m` is called __main__.
     for package in ("dataset", "nets", "eval", "training", "export", name, "__main__"):
@@ -49,7 +49,7 @@ def _run_logged(name, work, options):
     # TensorFlow warns of every name that it changes in a SavedModel.
     for library in ("tensorflow", "absl"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    for handler in (console, file):
+    for handler in handlers:
         root.addHandler(handler)
     try:
         return work(options)
@@ -60,6 +60,6 @@ def _run_logged(name, work, options):
         logger.error("%s: interrupted", name)
         return 130
     finally:
-        for handler in (console, file):
+        for handler in handlers:
             root.removeHandler(handler)
             handler.close()

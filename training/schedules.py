@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import keras
 import tensorflow as tf
-from keras.optimizers.schedules import (
-    CosineDecay,
-    LearningRateSchedule,
-    PiecewiseConstantDecay,
-    PolynomialDecay,
-)
+from keras.optimizers import schedules
 
 from training.options import ScheduleOptions
 
 
-def make_schedule(options: ScheduleOptions, batch_size: int, num_steps: int) -> LearningRateSchedule:
-    """Makes the learning rate schedule.
+def make_schedule(
+    options: ScheduleOptions, batch_size: int, num_steps: int
+) -> schedules.LearningRateSchedule:
+    """Makes the learning rate schedule of a run of `num_steps` steps.
 
     `lr` and `lr_end` are for 512 images a step and grow with the batch, as `lr_steps` shrink with it. The
     rates of cosine and polynomial fall from the end of the warm-up to `num_steps`.
@@ -27,11 +24,6 @@ def make_schedule(options: ScheduleOptions, batch_size: int, num_steps: int) -> 
         - [SGDR](https://arxiv.org/abs/1608.03983), for the cosine, without restarts
         - arcface_torch, `lr_scheduler.py::PolynomialLRWarmup`, with `power` 1
 
-    Args:
-        options: flags of the schedule.
-        batch_size: images per step.
-        num_steps: steps of the whole run.
-
     Raises:
         ValueError: the warm-up is as long as the run.
     """
@@ -39,7 +31,7 @@ def make_schedule(options: ScheduleOptions, batch_size: int, num_steps: int) -> 
         # Keras needs a boundary.
         boundaries = options.boundaries(batch_size) or [1]
         values = options.lr_values if options.lr_steps else 2 * options.lr_values
-        return Warmup(PiecewiseConstantDecay(boundaries, list(values)), options.warmup_steps)
+        return Warmup(schedules.PiecewiseConstantDecay(boundaries, list(values)), options.warmup_steps)
     length = num_steps - options.warmup_steps
     if length < 1:
         raise ValueError(
@@ -48,14 +40,14 @@ def make_schedule(options: ScheduleOptions, batch_size: int, num_steps: int) -> 
     scale = batch_size / 512
     peak, end = options.lr * scale, options.lr_end * scale
     if options.schedule == "cosine":
-        fall = CosineDecay(peak, length, end / peak)
+        fall = schedules.CosineDecay(peak, length, end / peak)
     else:
-        fall = PolynomialDecay(peak, length, end, options.lr_power)
+        fall = schedules.PolynomialDecay(peak, length, end, options.lr_power)
     return Warmup(fall, options.warmup_steps, delay=options.warmup_steps)
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
-class Warmup(LearningRateSchedule):
+class Warmup(schedules.LearningRateSchedule):
     """Multiplies another schedule by `min(1, (step + 1) / warmup_steps)`.
 
     References:
@@ -67,7 +59,7 @@ class Warmup(LearningRateSchedule):
         delay: the other schedule starts after so many steps. Defaults to `0`.
     """
 
-    def __init__(self, schedule: LearningRateSchedule, warmup_steps: int, delay: int = 0):
+    def __init__(self, schedule: schedules.LearningRateSchedule, warmup_steps: int, delay: int = 0):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
         self.delay = delay

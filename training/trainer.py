@@ -120,9 +120,8 @@ class Trainer:
         optional = {} if options.average is None else {"average": options.average.net}
         optional |= {} if options.loss_scale is None else {"loss_scale": options.loss_scale}
         self.state = tf.train.Checkpoint(backbone=backbone, head=head, optimizer=optimizer, **optional)
-        self._compute = (
-            tf.function(self._replica_gradients, jit_compile=True) if options.xla else self._replica_gradients
-        )
+        compute = self._replica_gradients
+        self._compute = tf.function(compute, jit_compile=True) if options.xla else compute
         self._step_of_batch = tf.function(self._compute_and_update)
         self._gradients_of_part = tf.function(self._gradients)
         self._sum_of_parts = tf.function(self._add)

@@ -45,10 +45,7 @@ def own_folders(device: DeviceOptions, output: OutputOptions) -> Iterator[Output
     """Yields where this process writes: a worker that is not the chief gets a temporary folder.
 
     Such a worker has to write what the chief writes, because all workers read variables together. All of them
-    read checkpoints from `ckpt_path`.
-
-    Raises:
-        ValueError: as `set_workers`.
+    read checkpoints from `ckpt_path`. Raises like `set_workers`.
     """
     index = set_workers(device) if device.strategy == "multiworker" else 0
     if index == 0:
