@@ -171,7 +171,7 @@ class SavedModels:
         Args:
             step: number of steps done.
             scores: accuracy of each validator.
-            best_steps: step of the best score of each validator.
+            best_steps: step of the best score of each; these models stay.
         """
         pattern = "".join(f"_{name}_*" for name in self._in_names)
         # A run that was killed after this step may have left one. On several devices its score may differ.

@@ -40,11 +40,7 @@ def check_run(
 
 
 def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None:
-    """Checks the labels of the batch of a step, and draws it to `first_batch.png` in a folder.
-
-    Raises:
-        ValueError: labels are out of range, or the batch cannot be read.
-    """
+    """Checks the labels of the batch of a step, and draws it to `first_batch.png` in a folder."""
     sources = batches.sources
     images, identities = (part.numpy() for part in next(batches.start_at(step)))
     check_labels(identities, sources.num_identities)

@@ -21,7 +21,6 @@ def run_program(name: str, work: Callable[[Options], int], options: Options) -> 
     Args:
         name: name of the program; the log file is `{log_file_path}/{name}_{time}.log`.
         work: trains and returns an exit code.
-        options: flags of the program.
 
     Returns:
         The exit code: that of `work`; 1 after bad input, a full disk or a loss that is not finite, with a

@@ -111,18 +111,13 @@ class Session:
         export_model: Callable,
         schedules: dict[str, Callable] | None = None,
     ) -> int:
-        """Trains to the end, or only checks the run if the flags say so.
+        """Trains to the end, or only checks the run if the flags say so; returns the exit code.
 
         Args:
-            sources: the converted sources.
-            sampler: draws the batches.
             head: built loss layer; its trainable variables decay.
             loss: name of the loss. A checkpoint of another loss is refused.
             export_model: `export.saved_model.export_saved_model`.
             schedules: see `training.trainer.StepOptions`.
-
-        Returns:
-            The exit code.
         """
         options, output = self.options, self.options.output
         batches = self._make_batches(sources, sampler)
