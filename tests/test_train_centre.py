@@ -51,7 +51,7 @@ def test_missing_validation_set_is_found_before_the_conversion(data, caplog):
     assert not (data / "tfrecords").exists()
 
 
-def test_a_killed_run_goes_on_bit_for_bit(data):
+def test_killed_run_resumes_bit_for_bit(data):
     assert train_centre.main(flags(data)) == 0
     unbroken = state(data / "ckpt")
     shutil.rmtree(data / "ckpt" / "step_00000004")  # as if the run had been killed before it
@@ -61,7 +61,7 @@ def test_a_killed_run_goes_on_bit_for_bit(data):
     assert are_equal(state(data / "ckpt"), unbroken)
 
 
-def test_all_of_the_original_s_flags():
+def test_flags_of_the_original():
     options = parse_centre_options([])
     defaults = {
         "data": {"config": Path("config.ini"), "batch_size": 64},
@@ -162,7 +162,7 @@ def test_flipped_bit_in_a_shard(data, caplog):
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on_bit_for_bit_around_bad_images(data):
+def test_killed_run_with_bad_images_resumes_bit_for_bit(data):
     """Row 27 of docs/fidelity.md."""
     assert train_centre.main(flags(data, max_steps=1, ckpt_path=data / "first")) == 0
     (shard,) = (data / "tfrecords" / "vgg").glob("*.tfrecord")

@@ -51,7 +51,7 @@ def trained(trained_once, tmp_path):
     return shutil.copytree(trained_once, tmp_path / "data")
 
 
-def test_the_whole_net_is_restored(trained):
+def test_whole_net_is_restored(trained):
     """Row 11 of docs/fidelity.md."""
     (model,) = (trained / "models").iterdir()
     start = load_backbone(model)
@@ -86,7 +86,7 @@ def test_from_records_to_a_scored_model(trained):
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on_bit_for_bit_without_the_model_it_started_from(trained):
+def test_killed_run_resumes_bit_for_bit_without_its_start_model(trained):
     arguments = triplet_flags(trained, model_path=trained / "ckpt")
     assert train_triplet.main(arguments) == 0
     checkpoints = trained / "triplet" / "ckpt_path"
@@ -124,7 +124,7 @@ def test_from_a_tensorflow_1_checkpoint(data):
     assert np.abs(centres - expected).max() < 0.1 * np.abs(expected).max()
 
 
-def test_init_from_takes_the_net_and_says_that_the_centres_start_fresh(trained):
+def test_init_from_takes_only_the_net(trained):
     arguments = flags(trained, source="vgg", ckpt_path=trained / "other", max_steps=1)
     assert train_centre.main([*arguments, f"--init_from={trained / 'ckpt'}"]) == 0
     assert "The centres of 4 identities start fresh." in log(trained)
@@ -170,12 +170,12 @@ def test_bad_flags(data, given, flag, capsys):
     assert flag in capsys.readouterr().err
 
 
-def test_a_missing_model(data, caplog):
+def test_missing_model(data, caplog):
     assert train_triplet.main(triplet_flags(data, model_path="nowhere")) == 1
     assert "nowhere: no such model" in caplog.records[-1].getMessage()
 
 
-def test_all_of_the_original_s_flags():
+def test_flags_of_the_original():
     options = parse_triplet_options([])
     triplet = options.triplet
     assert (triplet.triplet_margin, triplet.triplet_weight, triplet.sample_per_class) == (0.3, 10.0, 4)

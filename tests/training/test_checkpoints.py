@@ -126,7 +126,7 @@ def test_unreadable_checkpoints_are_an_error(trained):
     _trainer, checkpoints = trained
     for folder in checkpoints.folder.iterdir():
         damage(folder / "state.index")
-    with pytest.raises(ValueError, match=r"none can be read: .*state.index: expected SHA-256 .*, received"):
+    with pytest.raises(ValueError, match=r"state\.index"):
         checkpoints.restore()
     shutil.rmtree(checkpoints.folder)
     assert checkpoints.restore() is None
@@ -160,7 +160,7 @@ def test_weights_of_another_net_than_the_manifest_says(resnet_checkpoints, tmp_p
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["net"] |= other
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=rf"step_00000002: expected the weights of .*{next(iter(other))}"):
+    with pytest.raises(ValueError, match=rf"step_00000002.*{next(iter(other))}"):
         load_backbone_of_checkpoint(folder)
 
 
@@ -171,7 +171,7 @@ def test_failed_save_keeps_older_checkpoints(trained, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(checkpoints.state, "write", full)
-    with pytest.raises(OSError, match="cannot write the checkpoint: No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         checkpoints.save(3)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_00000001", "step_00000002"]
 
@@ -214,17 +214,17 @@ def test_leftovers_of_a_kill_are_removed(trained):
 
 
 def test_missing_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a checkpoint or a folder of checkpoints"):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         load_backbone_of_checkpoint(tmp_path)
     (tmp_path / "step_00000001").mkdir()
-    with pytest.raises(ValueError, match="expected a checkpoint's manifest, received FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"checkpoint\.json"):
         read_checkpoint(tmp_path / "step_00000001")
 
 
 def test_own_checkpoints_win_over_the_start_model(trained, tmp_path):
     trainer, checkpoints = trained
     other = make_checkpoints(tmp_path / "other", trainer)
-    with pytest.raises(FileNotFoundError, match="nowhere: expected a checkpoint or a folder of checkpoints"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         other.restore(tmp_path / "nowhere")
     assert other.restore(checkpoints.folder / "step_00000001")["step"] == trainer.step == 1
     for step in (2, 3):

@@ -102,10 +102,10 @@ def test_resume_bit_for_bit(tmp_path):
 
 def test_resume_with_and_without_average_is_refused(tmp_path):
     make_checkpoints(tmp_path, make_averaging(make_strategy()), recipe={"ema": True}).save(0)
-    with pytest.raises(ValueError, match=r"this run needs recipe = None, the checkpoint has {'ema': True}"):
+    with pytest.raises(ValueError, match=r"recipe = None.*{'ema': True}"):
         make_checkpoints(tmp_path, make_trainer(make_strategy())).restore()
     make_checkpoints(tmp_path / "plain", make_trainer(make_strategy())).save(0)
-    with pytest.raises(ValueError, match=r"this run needs recipe = {'ema': True}, the checkpoint has None"):
+    with pytest.raises(ValueError, match=r"recipe = {'ema': True}.*None"):
         make_checkpoints(tmp_path / "plain", make_averaging(make_strategy()), recipe={"ema": True}).restore()
 
 

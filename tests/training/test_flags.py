@@ -47,7 +47,7 @@ def test_faithful_sets_every_flag_of_the_ledger(parse):
         assert plain.get(name, default) == default
 
 
-def test_a_flag_that_is_given_wins():
+def test_given_flag_wins_over_faithful():
     options = parse_triplet_options(["--mirror", "--faithful", "--threshold=best", "--no-squared"])
     data = options.data
     assert (data.mirror, options.validation.threshold, options.triplet.squared) == (True, "best", False)
@@ -105,7 +105,7 @@ def run_of(data, monkeypatch):
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_what_the_flags_do_to_a_run(run_of, faithful):
+def test_effect_of_the_flags_on_a_run(run_of, faithful):
     rates = ["--lr_steps", "40", "--lr_values", "1e-4", "1e-5"]
     seen = run_of(train_centre, *rates, *(["--faithful"] if faithful else []))
     names = {id(v): name for name, v in tf1_variables(seen["Trainer"]["backbone"]).items()}
@@ -126,14 +126,14 @@ def test_what_the_flags_do_to_a_run(run_of, faithful):
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_what_the_flags_do_to_a_triplet_run(run_of, faithful):
+def test_effect_of_the_flags_on_a_triplet_run(run_of, faithful):
     seen = run_of(train_triplet, *(["--faithful"] if faithful else []), sample_per_class=2)
     assert seen["IdentitySampler"]["with_replacement"] is faithful
     assert seen["IdentitySampler"]["images_per_identity"] == 2
     assert tuple(seen["TrainingBatches"]["options"].rgb_sources) == ((1,) if faithful else ())
 
 
-def test_row_5_is_about_depth_50(run_of):
+def test_dense_decay_depends_on_depth_50_only(run_of):
     seen = run_of(train_centre, "--faithful", net_depth=50)
     dense = seen["Trainer"]["backbone"].get_layer("E_DenseLayer").kernel
     assert any(variable is dense for variable in seen["Trainer"]["decayed_variables"])
@@ -144,7 +144,7 @@ def net_of(*given, base=None):
     return options.net.arguments(options.data.seed, base)
 
 
-def test_the_net_that_the_flags_ask_for():
+def test_net_of_the_flags():
     assert net_of() == {"architecture": "ir50", "image_size": (112, 96), "seed": 0}
     assert net_of("--net_type=se_ir")["architecture"] == "se_ir50"
     assert net_of("--net_depth=100")["architecture"] == "ir100"
@@ -153,7 +153,7 @@ def test_the_net_that_the_flags_ask_for():
     assert net_of("--faithful")["random_final_gamma"] is True
 
 
-def test_the_net_of_a_model_comes_before_defaults_and_after_flags():
+def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
     base = {"architecture": "gn_ir50", "image_size": [64, 64], "keep_prob": 0.5, "seed": 3}
     assert net_of("--seed=7", base=base) == {**base, "seed": 7}
     changed = net_of("--net_depth=32", "--keep_prob=1", base=base)

@@ -11,7 +11,7 @@ from tests.training.small_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
 
 
-def test_a_whole_run(tmp_path, caplog):
+def test_run_from_start_to_end(tmp_path, caplog):
     caplog.set_level("INFO")
     loop, trainer = make_loop(tmp_path, accuracies=[0.6, 0.85, 0.7, 0.9])
     assert loop.run() == 0
@@ -53,7 +53,7 @@ def test_a_whole_run(tmp_path, caplog):
     assert scores == [(0, 0.6), (2, 0.85), (4, 0.7), (6, 0.9)]
 
 
-def test_losses_that_are_logged_are_means_of_the_steps(tmp_path, caplog):
+def test_logged_losses_are_means_of_the_steps(tmp_path, caplog):
     caplog.set_level("INFO")
     reference = make_trainer(make_strategy())
     totals = [float(reference.train_step(*batch(step, 8))["total"]) for step in range(4)]
@@ -64,7 +64,7 @@ def test_losses_that_are_logged_are_means_of_the_steps(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, caplog):
+def test_signal_saves_and_the_same_command_resumes(tmp_path, number, caplog):
     caplog.set_level("INFO")
     unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
     assert unbroken.run() == 0
@@ -77,7 +77,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, caplog):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert loop.run() == 128 + number
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert trainer.step == 5  # the step at hand is finished
+    assert trainer.step == 5  # the current step is finished
     assert "Saved step 5 to" in caplog.text and "Run the same command again to resume." in caplog.text
     assert not (tmp_path / "broken" / "models").exists()
 
@@ -87,7 +87,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, caplog):
         np.testing.assert_array_equal(one, two)
 
 
-def test_best_scores_outlive_a_stop(tmp_path):
+def test_best_scores_survive_a_stop(tmp_path):
     make_loop(tmp_path, max_steps=2, accuracies=[0.9, 0.7])[0].run()
     make_loop(tmp_path, max_steps=4, accuracies=[0.85])[0].run()
     # 0.85 is over the threshold and no improvement on 0.9: only the end is exported.
@@ -95,7 +95,7 @@ def test_best_scores_outlive_a_stop(tmp_path):
     assert make_loop(tmp_path)[0].checkpoints.restore()["best"] == {"lfw": 0.9}
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path, caplog):
+def test_finished_run_is_not_trained_again(tmp_path, caplog):
     caplog.set_level("INFO")
     make_loop(tmp_path, max_steps=2)[0].run()
     assert make_loop(tmp_path, max_steps=2)[0].run() == 0
@@ -105,14 +105,14 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path, caplog):
 def test_loss_that_is_not_finite(tmp_path):
     batches = Batches({4: lambda images: images * np.nan})
     loop, _ = make_loop(tmp_path, batches=batches)
-    with pytest.raises(FloatingPointError, match="step 5: expected a finite total, received nan"):
+    with pytest.raises(FloatingPointError, match=r"step 5: .* total.* nan"):
         loop.run()
     # Not even the step that was due to be saved with such weights.
     assert names(tmp_path / "ckpt") == ["step_00000003"]
     assert not (tmp_path / "models").exists()
 
 
-def test_what_was_learned_is_saved_when_a_batch_cannot_be_read(tmp_path):
+def test_weights_are_saved_when_a_batch_cannot_be_read(tmp_path):
     def unreadable(_):
         raise ValueError("shard: record at byte 12: expected")
 
@@ -122,7 +122,7 @@ def test_what_was_learned_is_saved_when_a_batch_cannot_be_read(tmp_path):
     assert names(tmp_path / "ckpt")[-1] == "step_00000005"
 
 
-def test_old_models_go_and_the_best_stays(tmp_path):
+def test_old_models_are_removed_except_the_best(tmp_path):
     every = intervals(show_info=10, summary=10, validate=1, save=10, export=1)
     accuracies = [0.5, 0.6, 0.9, 0.7, 0.6, 0.5]
     loop, _ = make_loop(tmp_path, max_steps=5, accuracies=accuracies, every=every, max_models=1)
@@ -130,7 +130,7 @@ def test_old_models_go_and_the_best_stays(tmp_path):
     assert names(tmp_path / "models") == ["iter_2_lfw_0.90000_ytf_0.00000", "iter_5_lfw_0.50000_ytf_0.00000"]
 
 
-def test_the_best_stays_whatever_its_name_says(tmp_path):
+def test_best_model_stays_when_its_name_has_another_score(tmp_path):
     arguments = {
         "every": intervals(show_info=10, summary=10, validate=1, save=10, export=1),
         "max_models": 1,

@@ -35,7 +35,7 @@ def test_sharded():
     memory = centre_memory(1000, 512, 64, num_shards=3)
     assert memory == CentreMemory(684_032, 684_032, 256_512)
     assert memory.copies == 3 * 684_032 + 5 * 256_512 - 513_024
-    with pytest.raises(ValueError, match=r"on each device.*more devices, a smaller --batch_size"):
+    with pytest.raises(ValueError, match=r"--batch_size"):
         require_memory(1000, 512, 64, 1.0, memory.total - 1, num_shards=3)
 
 
@@ -53,13 +53,13 @@ def test_centres_that_do_not_fit():
     memory = centre_memory(1000, 512, 64)
     assert require_memory(1000, 512, 64, 1.0, memory.total) == memory
     assert require_memory(1000, 512, 64, 1.0, None) == memory
-    with pytest.raises(ValueError, match=r"^1000 centres need 12\.3 MB .*, but 12\.3 MB are free"):
+    with pytest.raises(ValueError, match=r"^1000 .*12\.3 MB .* 12\.3 MB "):
         require_memory(1000, 512, 64, 1.0, memory.total - 1)
-    with pytest.raises(ValueError, match=r"--sample_rate 0\.5 would fit"):
+    with pytest.raises(ValueError, match=r"--sample_rate 0\.5 "):
         require_memory(1000, 512, 64, 1.0, 5 * 2_048_000)
-    with pytest.raises(ValueError, match="No --sample_rate would fit"):  # to read a checkpoint
+    with pytest.raises(ValueError, match="No --sample_rate"):  # to read a checkpoint
         require_memory(1000, 512, 64, 1.0, 5 * 2_048_000 - 1)
-    with pytest.raises(ValueError, match="No --sample_rate would fit"):
+    with pytest.raises(ValueError, match="No --sample_rate"):
         require_memory(1000, 512, 64, 0.1, 4 * 2_048_000)
 
 

@@ -44,7 +44,7 @@ def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
     batches = RecordBatches(manifest, {4: nan})
     loop, _ = make_loop(tmp_path, batches=batches)
     path = tmp_path / "logs" / "nan_step_00000005.txt"
-    with pytest.raises(FloatingPointError, match=rf"step 5: expected a finite total.*listed in {path}\."):
+    with pytest.raises(FloatingPointError, match=rf"step 5: .* total.*{path}"):
         loop.run()
     text = path.read_text()
     assert "Step 5 (batch 4," in text and "total nan" in text
@@ -76,7 +76,7 @@ def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
     assert f"{shard}: record at byte" in logged[0] and logged[1] == "step 4  1 bad image(s) so far"
 
     loop, trainer = make_loop(tmp_path / "strict", batches=RecordBatches(manifest, max_bad_images=0))
-    with pytest.raises(ValueError, match="expected at most 0 bad images"):
+    with pytest.raises(ValueError, match="0 bad images"):
         loop.run()
     assert trainer.step == 2 and names(tmp_path / "strict" / "ckpt")[-1] == "step_00000002"
 
@@ -93,7 +93,7 @@ def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
 
     every = intervals(show_info=2, summary=2, validate=2, save=1, export=100)
     loop, trainer = make_loop(tmp_path, max_steps=9, every=every)
-    with pytest.raises(FloatingPointError, match=r"step 4: validation on lfw: image 7: .*"):
+    with pytest.raises(FloatingPointError, match=r"step 4: .* lfw: image 7"):
         with_validator(loop, validator).run()
     assert trainer.step == 4
     # The checkpoint of step 4 was written before the validation, and the oldest one removed.
@@ -112,7 +112,7 @@ def test_non_finite_moving_statistics_are_not_saved(tmp_path, value):
         return images
 
     loop.batches = Batches({4: spoil})
-    with pytest.raises(FloatingPointError, match=rf"step 6: {statistics.path}: expected finite weights"):
+    with pytest.raises(FloatingPointError, match=rf"step 6: {statistics.path}"):
         loop.run()
     assert names(tmp_path / "ckpt") == ["step_00000003"]
 

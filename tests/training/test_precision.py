@@ -69,7 +69,7 @@ def test_sixteen_bits_follow_float32(dtype, tolerance):
         assert float(two["gradient_norm"]) == pytest.approx(float(one["gradient_norm"]), rel=5 * tolerance)
 
 
-def test_what_stays_float32():
+def test_values_that_stay_float32():
     net = Backbone("ir32", image_size=(16, 16), dtype="mixed_float16", keep_prob=1.0)
     assert {variable.dtype for variable in net.variables} <= {"float32", "int32"}
     embeddings = net(tf.zeros((2, 16, 16, 3)), training=True)

@@ -28,7 +28,7 @@ def parse(*given):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_sets_flags_that_exist(name):
+def test_preset_sets_existing_flags(name):
     plain, preset = parse(), parse("--preset", name)
     assert preset.keys() == plain.keys() >= PRESETS[name].keys()
     assert {flag: preset[flag] for flag in PRESETS[name]} == PRESETS[name]
@@ -37,26 +37,26 @@ def test_a_preset_sets_flags_that_exist(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_log_line_of_a_preset_can_be_given_as_flags(name):
+def test_log_line_of_a_preset_parses_as_flags(name):
     spelt, preset = (parse(*given) for given in (describe_preset(name).split(), ["--preset", name]))
     assert {**spelt, "preset": name} == preset
 
 
-def test_a_flag_that_is_given_wins():
+def test_given_flag_wins_over_the_preset():
     values = parse("--lr=0.02", "--preset=video", "--augment_jpeg", "0", "--no-mirror")
     expected = {"lr": 0.02, "augment_jpeg": 0.0, "mirror": False, "augment_crop": 0.2}
     assert expected.items() <= values.items()
     assert parse()["augment_crop"] == 0
 
 
-def test_not_beside_faithful(capsys):
+def test_preset_with_faithful_is_refused(capsys):
     with pytest.raises(SystemExit):
         parse("--faithful", "--preset=video")
     assert "--preset and --faithful" in capsys.readouterr().err
 
 
 @pytest.mark.long
-def test_a_run_with_everything(data, monkeypatch, caplog):
+def test_run_with_all_recipe_flags(data, monkeypatch, caplog):
     """Killed after step 2 of 4, as far as its checkpoints can tell, it goes on bit for bit."""
     scored = []
     make = session.make_validators

@@ -169,7 +169,7 @@ def test_rows_of_workers_make_up_every_part():
 
 
 def test_losses_that_need_the_whole_batch_refuse_parts():
-    with pytest.raises(ValueError, match=r"--accumulate: expected 1 with TripletLoss, .* received 2"):
+    with pytest.raises(ValueError, match=r"--accumulate: .*TripletLoss, .* 2"):
         make_trainer(make_strategy(), make_head=TripletLoss, accumulate=2)
 
 
@@ -179,7 +179,7 @@ def test_one_process_computes_every_row():
 
 def test_strategies_by_name(monkeypatch, caplog):
     assert make_strategy(kind="one").num_replicas_in_sync == 1
-    with pytest.raises(ValueError, match="--strategy mirrored: expected at least 2 GPUs, received 0"):
+    with pytest.raises(ValueError, match=r"--strategy mirrored: .* 2 GPUs, .* 0"):
         make_strategy(kind="mirrored")
     monkeypatch.setenv("TF_CONFIG", "{}")
     make_strategy()

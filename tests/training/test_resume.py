@@ -197,7 +197,7 @@ def test_full_disk_does_not_hide_a_data_error(tmp_path, caplog):
 
 def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"file: cannot write TensorBoard logs: "):
+    with pytest.raises(OSError, match="file: "):
         Summaries(tmp_path / "file")
     summaries = Summaries(tmp_path / "summary")
 

@@ -67,7 +67,7 @@ def test_shard_holds_only_its_columns(two_replicas):
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(SHARDED)))
 def test_losses_that_cannot_be_sharded(loss):
-    with pytest.raises(ValueError, match="--shard_centres: expected a loss that can be sharded, received"):
+    with pytest.raises(ValueError, match="--shard_centres: "):
         build_loss(loss, IDENTITIES, sharded=True)
 
 
@@ -78,12 +78,10 @@ def test_sampling_shards_is_refused():
 
 def test_shard_devices(two_replicas):
     assert [name[-5:] for name in shard_devices(two_replicas)] == ["CPU:0", "CPU:1"]
-    with pytest.raises(
-        ValueError, match="--shard_centres: expected several devices of one process, received 1"
-    ):
+    with pytest.raises(ValueError, match=r"--shard_centres: .* 1"):
         shard_devices(make_strategy())
 
 
 def test_other_optimizers_are_refused(two_replicas):
-    with pytest.raises(ValueError, match="--shard_centres: expected momentum SGD, received Adam"):
+    with pytest.raises(ValueError, match=r"--shard_centres: .* Adam"):
         make_trainer(two_replicas, True, optimizer=keras.optimizers.Adam)

@@ -16,7 +16,7 @@ from training.options import parse_centre_options
         (["--schedule=cosine", "--lr=0.1", "--max_steps=9"], "--lr x 0.125 (it is for a batch of 512)"),
     ],
 )
-def test_what_a_run_says_of_its_batch(given, expected):
+def test_description_of_the_batch(given, expected):
     assert expected in describe_strategy(make_strategy(), parse_centre_options(given))
 
 

@@ -71,7 +71,7 @@ def test_videos(net, config, num_frames, numbers, rule):
     np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
 
 
-def test_not_asked_for(net, config):
+def test_videos_are_off_by_default(net, config):
     assert open_validators(net, config, validate_videos=None) == []
 
 
@@ -83,8 +83,8 @@ def test_missing_keys(net, config, key):
         open_validators(net, read_config(config.path))
 
 
-def test_a_missing_video_is_named(net, config):
+def test_error_names_a_missing_video(net, config):
     for path in sorted((config.ytf.prefix / "P3" / "1").iterdir()):
         path.unlink()
-    with pytest.raises(ValueError, match=r"(?s)all frames of all videos.*empty: P3/1"):
+    with pytest.raises(ValueError, match=r"(?s)--validate_videos.* P3/1"):
         open_validators(net, config)

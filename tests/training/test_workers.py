@@ -77,7 +77,7 @@ def names(folder):
 
 
 @pytest.mark.long
-def test_two_workers_train_as_one_device_stop_together_and_go_on(tmp_path):
+def test_two_workers_train_as_one_device_stop_together_and_resume(tmp_path):
     alone = run_alone(tmp_path / "one", 6, "--accumulate=2")
     # Where the statistics are those of a part over both workers, the parts are those of one device.
     flags = ("--sync_bn", "--accumulate=2")

@@ -27,5 +27,5 @@ def test_losses_compile(name):
 
 
 def test_several_replicas_are_refused(two_replicas):
-    with pytest.raises(ValueError, match="--xla: expected one device, received 2"):
+    with pytest.raises(ValueError, match=r"--xla: .* 2"):
         make_trainer(two_replicas, xla=True)
