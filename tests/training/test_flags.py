@@ -82,7 +82,7 @@ def run_of(data, monkeypatch):
 
     for name in ("TrainingBatches", "Trainer"):
         watch(session, name)
-    watch(schedules, "PiecewiseConstantDecay")
+    watch(schedules.schedules, "PiecewiseConstantDecay")  # of Keras
     for name in ("evaluate_pairs", "read_pairs"):
         watch(validation, name)
     # The programs import these when they run; the second one uses the first.
