@@ -88,14 +88,14 @@ class InsightFaceRec:
         except ValueError as error:
             raise ValueError(f"{self.rec_path}: record {key}: {error}") from None
 
+    def _error(self, key, expected, received):
+        return ValueError(f"{self.rec_path}: record {key}: expected {expected}, received {received}")
+
     def _read_identity_records(self, num_declared):
         is_exact = np.abs(self._unpack(0)[0]).max() < _EXACT
         first, last = self._read_range(0) if is_exact else self._find_identity_records()
         if not 1 < first < last:
-            raise ValueError(
-                f"{self.rec_path}: record 0: expected 1 < first < last for its identity records, "
-                f"received ({first}, {last})"
-            )
+            raise self._error(0, "1 < first < last for its identity records", f"({first}, {last})")
         self.num_identities = last - first
         if num_declared not in (None, self.num_identities):
             raise ValueError(
@@ -122,11 +122,8 @@ class InsightFaceRec:
         first, last = self._unpack(0)[0].tolist()
         keys = self._reader.keys
         if keys[0] != 0 or (np.diff(keys) != 1).any() or _STORED(len(keys)) != last:
-            raise ValueError(
-                f"{self.rec_path}: record 0: expected, of more than {_EXACT} records, all "
-                f"of them in the index, in order, about {last:.0f} by record 0, received {len(keys)}, "
-                f"{keys.min()} to {keys.max()}"
-            )
+            expected = f"more than {_EXACT} records, about {last:.0f}, all of them in the index, in order"
+            raise self._error(0, expected, f"{len(keys)}, {keys.min()} to {keys.max()}")
         return _first_identity_record(self.rec_path, first, len(keys), self._is_identity), len(keys)
 
     def _is_identity(self, key):
@@ -136,15 +133,10 @@ class InsightFaceRec:
     def _read_range(self, key):
         labels = self._unpack(key)[0].tolist()
         if len(labels) != 2 or not all(label.is_integer() or math.isinf(label) for label in labels):
-            raise ValueError(
-                f"{self.rec_path}: record {key}: expected two integer labels, begin and end of a range of "
-                f"records, received {labels[:8]}"
-            )
+            raise self._error(key, "two integer labels, begin and end of a range of records", labels[:8])
         if max(map(abs, labels)) >= _EXACT:
-            raise ValueError(
-                f"{self.rec_path}: record {key}: expected record numbers below {_EXACT}, up to "
-                f"which float32 labels are exact, received {labels}"
-            )
+            expected = f"record numbers below {_EXACT}, up to which float32 labels are exact"
+            raise self._error(key, expected, labels)
         return int(labels[0]), int(labels[1])
 
     def _assign(self, ranges, first):
@@ -153,10 +145,8 @@ class InsightFaceRec:
         wrong = np.flatnonzero((begin > end) | ((begin < end) & ((begin < 1) | (end > first))))
         if len(wrong):
             label = wrong[0]
-            raise ValueError(
-                f"{self.rec_path}: record {first + label}: expected a range within the images [1, {first}), "
-                f"received [{begin[label]}, {end[label]})"
-            )
+            expected = f"a range within the images [1, {first})"
+            raise self._error(first + label, expected, f"[{begin[label]}, {end[label]})")
         order = np.argsort(begin, kind="stable")
         order = order[begin[order] < end[order]]  # An identity may have no images.
         begin, end = begin[order], end[order]
@@ -183,20 +173,15 @@ class InsightFaceRec:
     def _check_present(self, keys):
         missing = np.setdiff1d(keys, self._reader.keys, assume_unique=True)
         if len(missing):
-            raise ValueError(
-                f"{self.rec_path}: record {missing[0]}: expected records {keys[0]} to {keys[-1]}, "
-                f"received an index without {len(missing)} of them"
-            )
+            expected = f"records {keys[0]} to {keys[-1]}"
+            raise self._error(missing[0], expected, f"an index without {len(missing)} of them")
 
     def _own_labels(self, keys):
         """Returns the first label of every record, int64."""
         own = np.fromiter((self._unpack(key, first_label) for key in keys), np.float32, len(keys))
         wrong = np.flatnonzero(~((own >= 0) & (own < _EXACT) & (own == np.floor(own))))
         if len(wrong):
-            raise ValueError(
-                f"{self.rec_path}: record {keys[wrong[0]]}: expected an integer label in "
-                f"[0, {_EXACT}), received {own[wrong[0]]}"
-            )
+            raise self._error(keys[wrong[0]], f"an integer label in [0, {_EXACT})", own[wrong[0]])
         return own.astype(np.int64)
 
     def _read_own_labels(self, num_declared):
