@@ -66,8 +66,7 @@ def face_template(image_size: tuple[int, int]) -> np.ndarray:
         ValueError: `image_size` is not one of `IMAGE_SIZES`; no net is trained for it.
     """
     if image_size not in IMAGE_SIZES:
-        expected = " or ".join("{}x{}".format(*size) for size in IMAGE_SIZES)
-        raise ValueError("image_size: expected {}, received {}x{}".format(expected, *image_size))
+        raise ValueError("image_size: expected 112x112 or 112x96, received {}x{}".format(*image_size))
     return _TEMPLATE - (_NARROW_OFFSET * (image_size == (112, 96)), 0)
 
 

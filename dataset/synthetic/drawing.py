@@ -26,14 +26,7 @@ _GREY = np.array([176.0, 174.0, 172.0])
 
 
 def draw_face(face: Face, capture: Capture, rng: np.random.Generator) -> np.ndarray:
-    """Draws one picture: uint8 `(112, 112, 3)`, RGB. `rng` draws the sensor's noise.
-
-    Example:
-
-    >>> rng = np.random.default_rng(0)
-    >>> draw_face(Face.sample(rng), Capture.sample(rng), rng).shape
-    (112, 112, 3)
-    """
+    """Draws one picture: uint8 `(112, 112, 3)`, RGB. `rng` draws the sensor's noise."""
     canvas = _aligned_canvas(face, capture)
     _draw_behind(canvas, face, capture)
     _draw_head(canvas, face)

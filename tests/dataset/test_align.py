@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def test_end_to_end_in_two_processes(src, tmp_path, caplog):
     assert visible(one) == visible(dst)
 
 
-def test_what_is_done_stays(src, tmp_path):
+def test_finished_faces_are_not_aligned_again(src, tmp_path):
     dst = tmp_path / "dst"
     counts = align(src, dst, detector=Fake())
     before = {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")}
@@ -171,7 +172,7 @@ def test_what_is_done_stays(src, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")} == before
 
 
-def test_only_what_is_missing_is_done(src, tmp_path):
+def test_only_missing_faces_are_aligned(src, tmp_path):
     dst = tmp_path / "dst"
     counts = align(src, dst, detector=Fake())
     expected = visible(dst)
@@ -183,7 +184,7 @@ def test_only_what_is_missing_is_done(src, tmp_path):
     assert visible(dst) == expected
 
 
-def test_pictures_may_come_and_go(src, tmp_path):
+def test_added_and_removed_pictures(src, tmp_path):
     dst = tmp_path / "dst"
     align(src, dst, detector=Fake())
     (src / "bad.jpg").unlink()
@@ -195,7 +196,7 @@ def test_pictures_may_come_and_go(src, tmp_path):
     assert failures(dst) == [NO_FACE]
 
 
-def test_what_a_kill_leaves(src, tmp_path):
+def test_resuming_after_a_kill(src, tmp_path):
     dst = tmp_path / "dst"
     align(src, dst, detector=Fake(), fallback="centre")
     expected = visible(dst)
@@ -212,7 +213,7 @@ def test_what_a_kill_leaves(src, tmp_path):
 
 
 @pytest.mark.parametrize("left", [[], [f"{SETTINGS_NAME}.7.tmp"]])
-def test_a_folder_without_anything_is_a_new_one(src, tmp_path, left):
+def test_an_empty_folder_counts_as_new(src, tmp_path, left):
     dst = tmp_path / "dst"
     dst.mkdir()
     for name in left:
@@ -251,14 +252,14 @@ def test_other_pictures_need_another_folder(src, tmp_path):
 def test_damaged_options(src, tmp_path, text):
     (tmp_path / "dst").mkdir()
     (tmp_path / "dst" / SETTINGS_NAME).write_text(text)
-    with pytest.raises(ValueError, match=f"{SETTINGS_NAME}: expected the options of these faces, received"):
+    with pytest.raises(ValueError, match=SETTINGS_NAME):
         align(src, tmp_path / "dst", detector=Fake())
 
 
-def test_other_files_stay_alone(src, tmp_path):
+def test_a_folder_with_other_files_is_refused(src, tmp_path):
     dst = tmp_path / "dst"
     write(dst / "mine.jpg", DARK)
-    with pytest.raises(ValueError, match="dst: expected an empty folder or aligned faces, received other"):
+    with pytest.raises(ValueError, match="dst: "):
         align(src, dst, detector=Fake())
     assert [path.name for path in dst.iterdir()] == ["mine.jpg"]
 
@@ -268,15 +269,15 @@ def test_two_pictures_of_one_name(tmp_path, first, second):
     for name in (first, second):
         write(tmp_path / "src" / name, drawn_picture(4))
     output = Path(first).with_suffix(".jpg").as_posix()
-    with pytest.raises(ValueError, match=f"received {first} and {second}, which would both become {output}"):
+    with pytest.raises(ValueError, match=f"{first} and {second}.* {output}"):
         align(tmp_path / "src", tmp_path / "dst", detector=Fake())
     assert not (tmp_path / "dst").exists()
 
 
-def test_a_name_that_breaks_the_list(tmp_path):
+def test_names_with_tabs_and_line_breaks(tmp_path):
     for name in ("a\tb.jpg", "a\nb.jpg"):
         write(tmp_path / "src" / name, drawn_picture(4))
-        with pytest.raises(ValueError, match="expected names without tabs and line breaks"):
+        with pytest.raises(ValueError, match=re.escape(repr(name))):
             align(tmp_path / "src", tmp_path / "dst", detector=Fake())
         (tmp_path / "src" / name).unlink()
     for number, name in enumerate(("a\rb\u2028c.png", os.fsdecode(b"\xff.png"))):
@@ -288,7 +289,7 @@ def test_a_name_that_breaks_the_list(tmp_path):
         (tmp_path / "src" / name).unlink()
 
 
-def test_what_is_no_picture_is_left_out(src, tmp_path):
+def test_other_files_and_hidden_files_are_ignored(src, tmp_path):
     (src / "Ann" / "notes.txt").write_text("")
     (src / "jpg").write_text("")
     (src / "Ann" / "._0.jpg").write_text("")
@@ -319,11 +320,11 @@ def test_a_folder_that_cannot_be_listed(src, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--src", "none", "--dst", "dst"], r"dataset.align: src: expected a folder, received .*none"),
-        (["--src", "empty", "--dst", "dst"], r"empty: expected .jpg, .jpeg, .png pictures, received none"),
-        (["--src", "src", "--dst", "src"], "expected two folders, neither of them inside the other"),
-        (["--src", "src", "--dst", "src/out"], "expected two folders, neither of them inside the other"),
-        (["--src", "src", "--dst", "."], "expected two folders, neither of them inside the other"),
+        (["--src", "none", "--dst", "dst"], r"^dataset.align: .*none"),
+        (["--src", "empty", "--dst", "dst"], "empty: "),
+        (["--src", "src", "--dst", "src"], "src and .*src"),
+        (["--src", "src", "--dst", "src/out"], "src and .*src/out"),
+        (["--src", "src", "--dst", "."], "src and "),
     ],
 )
 def test_bad_input(src, tmp_path, monkeypatch, arguments, message):
@@ -359,9 +360,9 @@ def test_options_out_of_range(src, tmp_path, flags, capsys):
 
 
 @pytest.mark.parametrize("fallback", ["none", "centre"])
-def test_not_a_single_face(tmp_path, fallback):
+def test_no_face_in_any_picture(tmp_path, fallback):
     write(tmp_path / "src" / "a.jpg", DARK)
-    with pytest.raises(SystemExit, match="dst: expected at least one face, received none"):
+    with pytest.raises(SystemExit, match="dst: "):
         main(["--src", str(tmp_path / "src"), "--dst", str(tmp_path / "dst"), "--fallback", fallback])
     assert [failure[0] for failure in failures(tmp_path / "dst")] == ["a.jpg"]
 
@@ -431,7 +432,7 @@ def wait_until(condition, seconds=15):
         time.sleep(0.005)
 
 
-def test_a_kill_changes_nothing(many, tmp_path):
+def test_a_killed_run_resumes_to_the_same_faces(many, tmp_path):
     dst = tmp_path / "dst"
     run = start(many / "src", dst)
     wait_until(lambda: len(list(dst.rglob("*.jpg"))) >= 20)

@@ -1,4 +1,5 @@
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,21 +106,21 @@ class TestReadLfwPairs:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("", "expected lines Name, number, number or .* received none"),
-            ("10\t300\n", "expected lines Name, number, number or .* received none"),
-            ("A\t1\n", "line 1: expected Name, number, .* received 'A.t1'"),
-            ("A\t1\t2\nA\t1\tx\n", "line 2: expected Name, number"),
-            ("A\t1\t2\nA\t1\tB\t2\t3\n", "line 2: expected Name, number"),
-            ("A\t1\tA\t2\n", "line 1: expected Name, number"),
-            ("A\t1\t2\n2\t2\n", "line 2: expected Name, number"),
-            (PAIRS.replace("2\t2", "3\t2", 1), "expected 12 pairs, as .* 3 folds of 2 x 2, received 8"),
-            (PAIRS.replace("2\t2", "4", 1), "line 4: expected a pair of one person, received one of two"),
-            (PAIRS.replace("2\t2", "1\t2", 1), "expected 4 pairs, .* received 8"),
-            (PAIRS + "A\t1\t2\n", "expected 8 pairs, .* received 9"),
-            ("1\t1\nA\t1\t2\nA\t2\t3\n", "line 3: expected a pair of two people, received one of one person"),
+            ("", "received none"),
+            ("10\t300\n", "received none"),
+            ("A\t1\n", "line 1: .*'A.t1'"),
+            ("A\t1\t2\nA\t1\tx\n", "line 2: "),
+            ("A\t1\t2\nA\t1\tB\t2\t3\n", "line 2: "),
+            ("A\t1\tA\t2\n", "line 1: "),
+            ("A\t1\t2\n2\t2\n", "line 2: "),
+            (PAIRS.replace("2\t2", "3\t2", 1), "12 pairs.* 8"),
+            (PAIRS.replace("2\t2", "4", 1), "line 4: "),
+            (PAIRS.replace("2\t2", "1\t2", 1), "4 pairs.* 8"),
+            (PAIRS + "A\t1\t2\n", "8 pairs.* 9"),
+            ("1\t1\nA\t1\t2\nA\t2\t3\n", "line 3: "),
         ],
     )
-    def test_what_cannot_be_read(self, tmp_path, content, message):
+    def test_unreadable_lists(self, tmp_path, content, message):
         path = tmp_path / "pairs.txt"
         path.write_text(content)
         with pytest.raises(ValueError, match=message) as error:
@@ -128,7 +129,7 @@ class TestReadLfwPairs:
 
 
 class TestLfw:
-    def test_bin_is_the_official_order_and_the_files_as_they_are(self, lfw, caplog):
+    def test_bin_keeps_the_order_and_the_encoded_images(self, lfw, caplog):
         with caplog.at_level("INFO"):
             run("lfw", "--images", lfw / "images", "--pairs", lfw / "pairs.txt", "--out", lfw / "lfw.bin")
         assert "8 pairs of 14x12 images, 4 genuine and 4 impostor" in caplog.text
@@ -142,7 +143,7 @@ class TestLfw:
         )
         assert even_folds(pairs.is_same, 2).tolist() == [0] * 4 + [1] * 4
 
-    def test_np_is_positives_and_negatives_in_order(self, lfw):
+    def test_np_holds_positives_and_negatives_in_order(self, lfw):
         run("lfw", "--images", lfw / "images", "--pairs", lfw / "pairs.txt", "--out", lfw / "lfw.np")
         pairs = read_pairs(lfw / "lfw.np")
         assert pairs.is_same.tolist() == [True] * 4 + [False] * 4
@@ -182,21 +183,18 @@ class TestLfw:
         message = failure(*arguments)
         assert "7 of 7 images are missing, first Ann_A/Ann_A_0001, " in message
         assert message.count("/Cy_") + message.count("/Ann_A_") + message.count("/Bob_") == 5
-        assert "expected at least one pair of images, received none" in failure(*arguments, "--allow_missing")
+        assert "lfw.bin: expected at least one pair" in failure(*arguments, "--allow_missing")
 
     @pytest.mark.parametrize("ending", ["bin", "np", "txt"])
-    def test_damaged_images_and_others_sizes(self, lfw, ending):
+    def test_damaged_images_and_other_sizes(self, lfw, ending):
         path = lfw_image(lfw, "Bob/Bob_0001")
         path.write_bytes(path.read_bytes()[:-20])
         draw(lfw_image(lfw, "Bob/Bob_0003"), 0, (14, 13))
         message = failure(
             *("lfw", "--images", lfw / "images", "--pairs", lfw / "pairs.txt", "--out", lfw / f"a.{ending}")
         )
-        assert (
-            "expected 7 sound images, all of one size, 14x12 as Ann_A/Ann_A_0001.jpg has; 2 are not"
-            in message
-        )
-        assert "Bob/Bob_0001.jpg: expected a JPEG that ends with its end marker" in message
+        assert "14x12 as Ann_A/Ann_A_0001.jpg has; 2 are not" in message
+        assert "Bob/Bob_0001.jpg: expected a JPEG" in message
         assert "Bob/Bob_0003.jpg: expected 14x12, received 14x13" in message
         assert not list(lfw.glob("a.*"))
 
@@ -206,9 +204,9 @@ class TestLfw:
         message = failure(
             *("lfw", "--images", lfw / "images", "--pairs", lfw / "pairs.txt", "--out", lfw / "a.np")
         )
-        assert "expected 7 sound images; 7 are not: " in message
+        assert "7 are not: " in message
         assert message.endswith(" (and 2 more)")
-        assert message.count("expected a JPEG or PNG") == 5
+        assert message.count("JPEG or PNG") == 5
 
     def test_paths_from_the_config(self, lfw):
         config = lfw / "config.ini"
@@ -221,10 +219,10 @@ class TestLfw:
     def test_neither_paths_nor_config(self, lfw):
         config = lfw / "config.ini"
         message = failure("lfw", "--images", lfw, "--config", config, "--out", lfw / "a.bin")
-        assert f"expected --pairs, or a config: {config}: no such file" in message
+        assert "--pairs" in message and f"{config}: " in message
         config.write_text("[records]\ntfrecords = t\n[lfw]\nprefix = images\n")
         message = failure("lfw", "--config", config, "--out", lfw / "a.bin")
-        assert "config.ini: section [lfw]: expected key 'pairs', or --pairs" in message
+        assert "config.ini: section [lfw]: " in message and "--pairs" in message
 
 
 @pytest.fixture
@@ -274,7 +272,7 @@ class TestYtf:
             "0,B/0/0.2.jpg,A/1/1.3.jpg",
         ]
 
-    def test_random_frames_follow_from_seed_pair_and_side(self, ytf):
+    def test_random_frames_depend_on_seed_pair_and_side_only(self, ytf):
         lines = ytf_lines(ytf, "--frame", "random")
         # Golden: the same on every machine.
         assert lines == [
@@ -335,7 +333,7 @@ def own(tmp_path_factory):
 
 
 class TestImages:
-    def test_the_three_forms_hold_the_same_pairs(self, own, tmp_path, caplog):
+    def test_the_three_formats_hold_the_same_pairs(self, own, tmp_path, caplog):
         for ending in ("bin", "np", "txt"):
             with caplog.at_level("INFO"):
                 run("images", "--root", own, "--folds", "3", "--out", tmp_path / f"own.{ending}")
@@ -343,7 +341,7 @@ class TestImages:
         is_same = np.array([row[0] == "1" for row in rows])
         num_pairs = len(rows) // 6
         assert is_same.tolist() == ([True] * num_pairs + [False] * num_pairs) * 3
-        assert f"expected 300 pairs of each kind per fold, the data has {num_pairs}" in caplog.text
+        assert f"the data has {num_pairs}" in caplog.text
         assert f"own.np: {len(rows)} pairs of 14x12 images, {3 * num_pairs} genuine" in caplog.text
 
         folds = even_folds(is_same, 3)
@@ -382,8 +380,7 @@ class TestImages:
 
     def test_too_few_people(self, own, tmp_path):
         message = failure("images", "--root", own, "--out", tmp_path / "own.bin")
-        assert f"{own}: expected at least 10 identities with two images or videos" in message
-        assert "received 7 of 8 identities" in message
+        assert message.startswith(f"dataset.build_pairs: {own}: ") and "7 of 8 identities" in message
         assert "no such folder" in failure("images", "--root", own / "x", "--out", tmp_path / "own.bin")
         assert list(tmp_path.iterdir()) == []
 
@@ -403,7 +400,7 @@ class TestVideos:
         num_pairs = len(pairs) // 4
         assert pairs.splits.tolist() == [1] * (2 * num_pairs) + [2] * (2 * num_pairs)
         assert pairs.is_same.tolist() == ([True] * num_pairs + [False] * num_pairs) * 2
-        assert f"expected 250 pairs of each kind per fold, the data has {num_pairs}" in caplog.text
+        assert f"the data has {num_pairs}" in caplog.text
         assert f"{len(pairs)} pairs of videos, {2 * num_pairs} genuine and" in caplog.text
         assert all(list_images(root / video) for video in pairs.videos)
         people = [video.split("/")[0] for video in pairs.videos]
@@ -419,8 +416,7 @@ class TestVideos:
     def test_too_few(self, tmp_path):
         (tmp_path / "somebody" / "empty").mkdir(parents=True)
         message = failure("videos", "--root", tmp_path, "--out", tmp_path / "splits.txt")
-        assert f"{tmp_path}: expected at least 10 identities" in message
-        assert "received 0 of 0 identities" in message
+        assert f"{tmp_path}: " in message and "0 of 0 identities" in message
 
 
 @pytest.mark.parametrize("command", ["lfw", "ytf", "images"])
@@ -428,7 +424,7 @@ def test_unknown_ending(tmp_path, command, capsys):
     arguments = {"images": ("--root", tmp_path)}.get(command, ())
     with pytest.raises(SystemExit):
         run(command, *arguments, "--out", tmp_path / "pairs.pkl")
-    assert "pairs.pkl: expected an ending .bin, .np, .txt" in capsys.readouterr().err
+    assert "pairs.pkl: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -442,7 +438,7 @@ def test_values_out_of_range(tmp_path, arguments, capsys):
 
 
 @pytest.mark.parametrize("command", ["images", "videos"])
-def test_a_file_that_is_there_stays(own, tmp_path, command):
+def test_an_existing_file_is_not_replaced(own, tmp_path, command):
     out = tmp_path / "own.txt"
     out.write_text("mine")
     message = failure(command, "--root", own, "--out", out)
@@ -459,17 +455,16 @@ def test_overwrite(own, tmp_path):
 
 class TestWriteImagePairs:
     @pytest.mark.parametrize("name", ["a,b.png", "a\nb.png", " a.png"])
-    def test_paths_that_a_list_cannot_hold(self, tmp_path, name):
+    def test_paths_that_do_not_fit_into_a_list(self, tmp_path, name):
         for image in ("a.png", name):
             draw(tmp_path / "images" / image, 0)
         pairs = [("a.png", "a.png", True), ("a.png", name, False)]
-        with pytest.raises(ValueError, match="expected paths without commas and line breaks") as error:
+        with pytest.raises(ValueError, match=re.escape(repr(name))):
             write_image_pairs(tmp_path / "pairs.txt", tmp_path / "images", pairs)
-        assert repr(name) in str(error.value)
         write_image_pairs(tmp_path / "pairs.np", tmp_path / "images", pairs)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "pairs.np"]
 
-    def test_plain_booleans(self, tmp_path):
+    def test_answers_are_stored_as_python_booleans(self, tmp_path):
         draw(tmp_path / "a.png", 0)
         write_image_pairs(tmp_path / "pairs.bin", tmp_path, [("a.png", "a.png", np.True_)])
         with (tmp_path / "pairs.bin").open("rb") as file:
@@ -482,7 +477,7 @@ class TestWriteImagePairs:
         assert write_image_pairs(tmp_path / "p.np", tmp_path, [("a.jpg", "b.jpg", True)]) == (24, 20)
         np.testing.assert_array_equal(*read_pairs(tmp_path / "p.np").batch(0, 2))
 
-    def test_an_image_that_is_gone(self, tmp_path):
+    def test_a_missing_image(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"a\.jpg"):
             write_image_pairs(tmp_path / "pairs.bin", tmp_path, [("a.jpg", "b.jpg", True)])
         assert list(tmp_path.iterdir()) == []

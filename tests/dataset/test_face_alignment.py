@@ -90,7 +90,7 @@ def test_a_known_similarity_is_recovered(angle, scale):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("mirror", [1, -1])
-def test_it_is_the_least_squares_solution_without_reflection(seed, mirror):
+def test_similarity_transform_is_the_least_squares_solution_without_reflection(seed, mirror):
     rng = np.random.default_rng(seed)
     template = face_template((112, 112))
     points = template * (mirror, 1) * 1.7 + rng.normal(0, 8, (5, 2)) + 40
@@ -111,7 +111,7 @@ def test_it_is_the_least_squares_solution_without_reflection(seed, mirror):
         (np.zeros((5, 2)), np.full((5, 2), np.inf), "expected finite points"),
     ],
 )
-def test_points_that_do_not_tell_are_refused(source, target, message):
+def test_points_without_a_unique_transform_are_refused(source, target, message):
     with pytest.raises(ValueError, match=message):
         similarity_transform(source, target)
 
@@ -137,14 +137,14 @@ def test_other_sizes_are_refused(size):
     assert list(FaceOptions(image_size=size).problems())
 
 
-def test_an_aligned_face_stays():
+def test_an_aligned_face_is_unchanged():
     face = drawn_face()
     np.testing.assert_array_equal(align_face(face, face_template((112, 112)), (112, 112)), face)
     np.testing.assert_array_equal(align_face(face, face_template((112, 112)), (112, 96)), face[:, 8:-8])
 
 
 @pytest.mark.parametrize(("angle", "scale"), [(0.4, 1.5), (-0.7, 2.0), (np.pi, 1.2)])
-def test_a_moved_face_comes_back(angle, scale):
+def test_aligning_undoes_a_similarity(angle, scale):
     # Smooth, so that two interpolations change little.
     face = cv2.GaussianBlur(drawn_face(), (0, 0), 2)
     there = similarity(angle, scale, (0, 0))
@@ -156,7 +156,7 @@ def test_a_moved_face_comes_back(angle, scale):
     assert difference(align_face(picture, points + scale / 2, (112, 112))[3:-3, 3:-3], face[3:-3, 3:-3]) > 1
 
 
-def test_outside_of_the_picture_it_is_black():
+def test_pixels_outside_the_picture_are_black():
     white = np.full((112, 112, 3), 255, np.uint8)
     face = align_face(white, face_template((112, 112)) - (30, 0), (112, 112))
     assert np.all(face[:, :30] == 0)

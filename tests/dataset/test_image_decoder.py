@@ -53,7 +53,7 @@ def test_decodes_png_and_grey(suffix):
 
 
 @pytest.mark.parametrize("encoded", [b"", b"no image", encoded_image(0)[:-200]])
-def test_what_cannot_be_decoded(encoded):
+def test_undecodable_images(encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_tensor(tf.constant(encoded))
 
@@ -114,11 +114,11 @@ OTHERS = {
 
 @pytest.mark.parametrize("encoded", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
-def test_all_else_is_what_tensorflow_says(encoded, order):
+def test_other_images_decode_or_fail_as_in_tensorflow(encoded, order):
     try:
         expected = decode_tensor(tf.constant(encoded)).numpy()
     except tf.errors.InvalidArgumentError as error:
-        with pytest.raises(ValueError, match=r"^expected an image, received one that") as raised:
+        with pytest.raises(ValueError, match=r"^expected an image") as raised:
             decoded(encoded, order=order)
         assert error.message.splitlines()[0] in str(raised.value) and "\n" not in str(raised.value)
     else:
@@ -130,7 +130,7 @@ def test_all_else_is_what_tensorflow_says(encoded, order):
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("size", [(96, 112), (112, 113), (224, 56)])
 def test_another_size(suffix, size):
-    message = "expected an image of 112x112, received {}x{}".format(*size)
+    message = "112x112.*{}x{}".format(*size)
     with pytest.raises(ValueError, match=message):
         decoded(encoded_image(0, *size, suffix))
 

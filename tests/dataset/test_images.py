@@ -22,7 +22,7 @@ def test_sound_image(suffix, verify):
 @pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_wrong_size(suffix, verify):
-    with pytest.raises(ValueError, match="expected 112x112, received 111x112"):
+    with pytest.raises(ValueError, match=r"112x112.*111x112"):
         check_image(encoded_image(0, 111, 112, suffix), (112, 112), verify)
 
 
@@ -46,7 +46,7 @@ def test_data_missing_before_the_end_marker_needs_a_full_check(suffix):
 
 @pytest.mark.parametrize("image", [b"", b"GIF89a" + bytes(100), b"<html>404</html>"])
 def test_other_files(image):
-    with pytest.raises(ValueError, match="expected a JPEG or PNG"):
+    with pytest.raises(ValueError, match="JPEG or PNG"):
         check_image(image)
 
 
@@ -67,7 +67,7 @@ def damaged(image, rng):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=["baseline", "progressive", "restart markers"])
-def test_a_full_check_finds_what_decoding_all_pixels_finds(encoding):
+def test_a_full_check_finds_the_same_damage_as_decoding_all_pixels(encoding):
     pixels = cv2.imdecode(np.frombuffer(encoded_image(3, 112, 96), np.uint8), cv2.IMREAD_COLOR)
     image = cv2.imencode(".jpg", pixels, encoding)[1].tobytes()
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_a_picture_decodes_to_rgb(suffix):
     np.testing.assert_array_equal(decode_picture(image), expected)
 
 
-def test_an_exif_orientation_is_ignored_unless_asked_for():
+def test_exif_orientation_is_ignored_by_default():
     image = encoded_image(0, 30, 20)
     stored = decode_picture(image)
     np.testing.assert_array_equal(decode_picture(with_orientation(image)), stored)

@@ -35,7 +35,7 @@ def write(tmp_path):
 
 class TestGolden:
     @pytest.mark.parametrize("name", FILES)
-    def test_the_same_pairs_in_every_form(self, name):
+    def test_the_same_pairs_in_every_format(self, name):
         expected = json.loads((GOLDEN / "pairs.json").read_text())
         pair_set = read_pairs(GOLDEN / name)
         assert len(pair_set) == expected["pairs"]
@@ -79,11 +79,11 @@ class TestArrays:
         ("content", "message"),
         [
             (([], []), "received no pairs"),
-            (([[picture(0)]], []), "pair 0: expected .image1, image2., received list of length 1"),
-            (([[picture(0), picture(1)]], [None]), "pair 1: .* received None"),
-            (([[picture(0), picture(1).astype(float)]], []), "image 1: .* received an array of float64"),
+            (([[picture(0)]], []), "pair 0: .*length 1"),
+            (([[picture(0), picture(1)]], [None]), "pair 1: .*None"),
+            (([[picture(0), picture(1).astype(float)]], []), "image 1: .*float64"),
             (([[picture(0), picture(1)[..., 0]]], []), r"image 1: .* shape \(12, 10\)"),
-            (([[picture(0), picture(1, 9, 10)]], []), "image 1: expected 12x10 .* received 9x10"),
+            (([[picture(0), picture(1, 9, 10)]], []), "image 1: .*12x10.*9x10"),
         ],
     )
     def test_bad_content(self, write, content, message):
@@ -94,7 +94,7 @@ class TestArrays:
 
 
 class TestEncoded:
-    def test_decoded_to_rgb_whatever_the_order(self, write):
+    def test_encoded_images_ignore_the_order(self, write):
         images = [picture(seed) for seed in range(4)]
         path = write(([encoded(image) for image in images], [False, True]))
         for order in ("rgb", "bgr"):
@@ -110,7 +110,7 @@ class TestEncoded:
         assert pair_set.is_same.dtype == bool
         assert pair_set.is_same.tolist() == [True, False]
 
-    def test_decodes_only_what_is_asked_for(self, write, monkeypatch):
+    def test_only_requested_images_are_decoded(self, write, monkeypatch):
         pair_set = read_pairs(write(([encoded(picture(seed)) for seed in range(6)], [True] * 3)))
         calls, decode = [], cv2.imdecode
         monkeypatch.setattr(cv2, "imdecode", lambda *args: calls.append(args) or decode(*args))
@@ -144,16 +144,16 @@ class TestEncoded:
 
     def test_another_size(self, write):
         pair_set = read_pairs(write(([encoded(picture(0)), encoded(picture(1, 9, 10))], [True])))
-        with pytest.raises(ValueError, match="image 1: expected 12x10 as image 0 has, received 9x10"):
+        with pytest.raises(ValueError, match=r"image 1: .*12x10.*9x10"):
             pair_set.batch(0, 2)
 
     @pytest.mark.parametrize(
         ("images", "is_same", "message"),
         [
-            (3, [True, False], "expected 4 images for 2 pairs, received 3"),
-            (4, [True, 2], "pair 1: expected a boolean, received 2"),
-            (4, [True, b"1"], "pair 1: expected a boolean, received bytes of length 1"),
-            (4, [[True], [False]], "pair 0: expected a boolean, received list of length 1"),
+            (3, [True, False], "4 images for 2 pairs.* 3"),
+            (4, [True, 2], "pair 1: .* 2"),
+            (4, [True, b"1"], "pair 1: .*bytes"),
+            (4, [[True], [False]], "pair 0: .*list"),
         ],
     )
     def test_bad_answers(self, write, images, is_same, message):
@@ -161,7 +161,7 @@ class TestEncoded:
             read_pairs(write(([encoded(picture(0))] * images, is_same)))
 
     def test_mixed_kinds_of_images(self, write):
-        with pytest.raises(ValueError, match="image 1: expected bytes, received an array"):
+        with pytest.raises(ValueError, match=r"image 1: .*array"):
             read_pairs(write(([encoded(picture(0)), picture(1)], [True])))
 
 
@@ -169,16 +169,16 @@ class TestBatch:
     def test_ends_with_the_images(self, write):
         pair_set = read_pairs(write(([[picture(0), picture(1)]], [])))
         assert pair_set.batch(1, 65).shape == (1, 12, 10, 3)
-        with pytest.raises(ValueError, match="expected some of 2 images, received 2 to 66"):
+        with pytest.raises(ValueError, match="2 to 66"):
             pair_set.batch(2, 66)
 
 
 @pytest.mark.parametrize("content", [7, [1, 2, 3], (1, 2), ([1], 2), (np.array(1), [True]), ("ab", "cd")])
 def test_another_layout(write, content):
-    with pytest.raises(ValueError, match=r"expected a pickle of \(images, is_same\) or of"):
+    with pytest.raises(ValueError, match=r"\(images, is_same\)"):
         read_pairs(write(content))
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"lfw\.bin"):
         read_pairs(tmp_path / "lfw.bin")

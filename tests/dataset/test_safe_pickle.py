@@ -162,7 +162,7 @@ class TestAttacks:
         assert str(tmp_path / "file.pkl") in str(error.value)
         assert not target.exists()
 
-    def test_is_one(self, tmp_path, name):
+    def test_the_standard_unpickler_runs_it(self, tmp_path, name):
         target = tmp_path / "target"
         with contextlib.suppress(Exception):
             pickle.loads(attacks(target)[name])
@@ -230,7 +230,7 @@ def array(shape="(I3\nt", dtype=UINT8, data="S'abc'\n"):
 class TestStandIns:
     """The few names that are accepted, put to other uses."""
 
-    def test_the_parts_below_are_right(self, load):
+    def test_the_hand_written_pickle_is_valid(self, load):
         assert_same(load(f"{array()}.".encode()), np.frombuffer(b"abc", np.uint8))
 
     @pytest.mark.parametrize(
@@ -324,5 +324,5 @@ class TestDamaged:
                 load(changed.tobytes())
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="no such file"):
+        with pytest.raises(FileNotFoundError, match=r"file\.pkl"):
             load_plain(tmp_path / "file.pkl")

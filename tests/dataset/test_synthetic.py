@@ -33,7 +33,7 @@ def test_the_set_does_not_depend_on_the_number_of_workers(small_set, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_an_image_follows_from_seed_identity_and_number():
+def test_an_image_depends_on_seed_identity_and_number_only():
     image = draw_image(0, 1, 2)
     assert image == draw_image(0, 1, 2)
     others = [draw_image(1, 1, 2), draw_image(0, 2, 2), draw_image(0, 1, 3), draw_image(0, 2, 1)]
@@ -114,7 +114,7 @@ def test_videos_and_their_pairs(small_set):
     assert (small_set / "ytf" / "ytf-error.txt").read_text() == ""
 
 
-def test_config_names_what_is_there(small_set):
+def test_config_names_existing_files(small_set):
     config = read_config(small_set / "config.ini")
     assert set(config.sources) == {"vgg", "ms1m"}
     assert config.lfw.enable and config.ytf.enable
@@ -160,7 +160,7 @@ def test_identities_differ():
     assert isinstance(faces[0], Face)
 
 
-def test_a_set_that_is_there_stays(small_set):
+def test_an_existing_set_is_not_drawn_again(small_set):
     before = {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
     flags = [f"--{name}={value}" for name, value in SMALL.items()]
     main(["--out", str(small_set), *flags])
@@ -182,7 +182,7 @@ def test_other_files_are_not_overwritten(tmp_path):
     assert contents(tmp_path) == {"notes.txt": b"mine"}
 
 
-def test_nothing_is_left_of_a_set_that_failed(tmp_path, monkeypatch):
+def test_a_failed_set_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "dataset.synthetic.face_set.write_sheet", lambda path, *_: path.joinpath("none").write_text("")
     )

@@ -73,7 +73,7 @@ class TestFindFrames:
         assert some.offsets.tolist() == [0, 2, 4, 5]
         assert len(find_frames(prefix, ["A/10", "B/1", "A/2"], memo=tmp_path)) == 16
 
-    def test_what_is_a_frame(self, prefix):
+    def test_which_files_are_frames(self, prefix):
         folder = prefix / "A/2"
         (folder / "x.PNG").write_bytes(picture(50, ending=".png"))
         (folder / "x.jpeg").write_bytes(picture(51))
@@ -87,7 +87,7 @@ class TestFindFrames:
         assert not frames.unusable
         np.testing.assert_array_equal(frames.decode(1, 2)[0], decoded(picture(50, ending=".png")))
 
-    def test_what_is_not_there(self, prefix):
+    def test_missing_and_empty_videos(self, prefix):
         (prefix / "A/3").mkdir()
         (prefix / "A/4").mkdir()
         (prefix / "A/4" / "0.jpg").write_bytes(b"")
@@ -98,7 +98,7 @@ class TestFindFrames:
         assert frames.offsets.tolist() == [0, 0, 0, 3, 3, 3, 4]
         assert frames.unusable == {"A/4/0.jpg": "expected a JPEG or PNG, received 0 bytes that start with ''"}
 
-    def test_unusable_frames_are_told_and_left_out(self, prefix):
+    def test_unusable_frames_are_listed_and_left_out(self, prefix):
         whole = picture(0)
         bad = {
             "B/1/0.1.jpg": (whole[:-9], "without"),
@@ -116,7 +116,7 @@ class TestFindFrames:
         assert frames.frames_per_video.tolist() == [2, 9, 1]
         assert not frames.empty
 
-    def test_the_size_that_most_have(self, prefix):
+    def test_the_most_frequent_size_wins(self, prefix):
         for number in range(20):  # more than the others together, and after them
             (prefix / "A/2" / f"3.{number:02}.jpg").write_bytes(picture(number, (16, 16)))
         frames = find_frames(prefix, LENGTHS)
@@ -127,9 +127,9 @@ class TestFindFrames:
 
     def test_nothing_usable(self, prefix):
         (prefix / "A/2" / "2.0.jpg").write_bytes(b"damaged")
-        with pytest.raises(ValueError, match="2 videos, received 1 files and none usable"):
+        with pytest.raises(ValueError, match=f"{prefix}: .* 2 videos"):
             find_frames(prefix, ["A/2", "A/99"])
-        with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
             find_frames(prefix / "nowhere", ["A/2"])
 
     @pytest.mark.parametrize("workers", [1, 3])
@@ -152,7 +152,7 @@ class TestFindFrames:
             find_frames(prefix, LENGTHS)
         assert not decoding_threads()
 
-    def test_interrupted_it_reads_no_more(self, prefix, monkeypatch):
+    def test_an_interrupted_scan_reads_no_more_frames(self, prefix, monkeypatch):
         monkeypatch.setattr(video_frames, "_FRAMES_PER_JOB", 1)
         monkeypatch.setattr(video_frames, "_WORKERS", 1)
         checked, stopping, shutdown = [], threading.Event(), ThreadPoolExecutor.shutdown
@@ -196,7 +196,7 @@ def test_evenly_spaced(num_frames, limit, numbers):
 
 
 class TestSha256:
-    def test_of_names_and_contents_in_order(self, prefix):
+    def test_hash_of_names_and_contents_in_order(self, prefix):
         (prefix / "A/10" / "1.5.jpg").write_bytes(picture(5, (20, 24)))
         frames = find_frames(prefix, LENGTHS)
         expected = hashlib.sha256()
@@ -205,7 +205,7 @@ class TestSha256:
             expected.update(path.encode() + b"\0" + content.digest())
         assert frames.sha256 == expected.hexdigest()
 
-    def test_changes_with_them(self, prefix):
+    def test_hash_changes_with_names_contents_and_order(self, prefix):
         digests = {find_frames(prefix, LENGTHS).sha256}
         digests.add(find_frames(prefix, sorted(LENGTHS)).sha256)
         first, second = prefix / "A/10/1.0.jpg", prefix / "A/10/1.1.jpg"
@@ -219,7 +219,7 @@ class TestSha256:
         digests.add(find_frames(prefix, LENGTHS).sha256)
         assert len(digests) == 5
 
-    def test_not_with_where_they_lie_nor_with_unusable_ones(self, prefix, tmp_path):
+    def test_hash_ignores_the_folder_and_unusable_frames(self, prefix, tmp_path):
         expected = find_frames(prefix, LENGTHS).sha256
         (prefix / "A/10" / "0.jpg").write_bytes(b"damaged")
         shutil.copytree(prefix, tmp_path / "elsewhere")
@@ -249,14 +249,14 @@ class TestMemo:
         np.testing.assert_array_equal(second.offsets, first.offsets)
         assert [file.suffix for file in memo.iterdir()] == [".json"]
 
-    def test_no_memo_keeps_nothing(self, prefix, tmp_path, reads):
+    def test_without_a_memo_nothing_is_kept(self, prefix, tmp_path, reads):
         find_frames(prefix, LENGTHS)
         find_frames(prefix, LENGTHS)
         assert len(reads) == 32
         assert [path.name for path in tmp_path.iterdir()] == ["frames"]
 
     @pytest.mark.parametrize("change", ["time", "size", "name", "new", "gone", "order"])
-    def test_reads_again_what_changed(self, prefix, tmp_path, reads, change):
+    def test_changed_frames_are_read_again(self, prefix, tmp_path, reads, change):
         find_frames(prefix, LENGTHS, memo=tmp_path)
         reads.clear()
         path, videos = prefix / "A/2/2.0.jpg", list(LENGTHS)
@@ -279,7 +279,7 @@ class TestMemo:
         assert len(reads) == 2 * len(fresh)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b"\xff\xfe"])
-    def test_one_that_cannot_be_read_is_ignored(self, prefix, tmp_path, reads, content, caplog):
+    def test_an_unreadable_memo_is_ignored(self, prefix, tmp_path, reads, content, caplog):
         expected = find_frames(prefix, LENGTHS, memo=tmp_path)
         (kept,) = tmp_path.glob("*.json")
         whole = kept.read_bytes()
@@ -289,14 +289,14 @@ class TestMemo:
         assert str(kept) in caplog.text
         assert kept.read_bytes() == whole  # and mended
 
-    def test_one_of_another_set_or_version_is_ignored(self, prefix, tmp_path, reads):
+    def test_a_memo_of_another_set_or_version_is_ignored(self, prefix, tmp_path, reads):
         expected = find_frames(prefix, LENGTHS, memo=tmp_path).sha256
         (kept,) = tmp_path.glob("*.json")
         for changed in ({"version": 0}, {"fingerprint": "f" * 64}):
             kept.write_text(json.dumps(json.loads(kept.read_text()) | changed | {"sha256": "wrong"}))
             assert find_frames(prefix, LENGTHS, memo=tmp_path).sha256 == expected
 
-    def test_one_that_cannot_be_written_costs_only_time(self, prefix, tmp_path, caplog):
+    def test_a_memo_that_cannot_be_written_is_a_warning(self, prefix, tmp_path, caplog):
         (tmp_path / "file").write_bytes(b"")
         with caplog.at_level(logging.WARNING):
             assert len(find_frames(prefix, LENGTHS, memo=tmp_path / "file" / "memo")) == 16
@@ -311,7 +311,7 @@ class TestDecode:
             received = frames.decode(start, stop)
             assert received.dtype == np.uint8
             np.testing.assert_array_equal(received, expected[start:stop])
-        with pytest.raises(ValueError, match="expected some of 16 frames, received 16 to 20"):
+        with pytest.raises(ValueError, match="16 to 20"):
             frames.decode(16, 20)
 
     def test_an_exif_orientation_is_ignored(self, prefix):
@@ -335,7 +335,7 @@ class TestDecode:
         frames = find_frames(prefix, LENGTHS)
         path = prefix / frames.paths[7]
         path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(ValueError, match=f"{frames.paths[7]}: expected the frame of 24x20.*{message}"):
+        with pytest.raises(ValueError, match=f"{frames.paths[7]}: .*24x20.*{message}"):
             frames.decode(0, 16)
         assert frames.decode(0, 7).shape == (7, 24, 20, 3)
         assert not decoding_threads()

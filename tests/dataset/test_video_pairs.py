@@ -34,7 +34,7 @@ ROWS = [(1, "B/3", "A/0", False), (1, "A/0", "A/1", True), (2, "C_D/10", "B/3", 
 
 
 class TestReadVideoPairs:
-    def test_what_is_read(self, write):
+    def test_videos_pairs_and_splits(self, write):
         path = write(LINES)
         pairs = read_video_pairs(path)
         assert (pairs.path, len(pairs)) == (path, 3)
@@ -62,10 +62,10 @@ class TestReadVideoPairs:
             LINES.replace("A/0", "A//0/").replace("B/3", "./B/3"),
         ],
     )
-    def test_the_same_in_other_spellings(self, write, content):
+    def test_other_spellings_of_the_same_pairs(self, write, content):
         assert rows(read_video_pairs(write(content))) == ROWS
 
-    def test_splits_from_any_start_in_the_order_of_the_file(self, write):
+    def test_splits_may_start_anywhere_and_keep_the_order(self, write):
         pairs = read_video_pairs(write("7, 1, A/0, A/1, 1\n0, 1, A/1, A/2, 1\n7, 2, A/0, A/2, 1\n"))
         assert pairs.splits.tolist() == [7, 0, 7]
 
@@ -76,50 +76,50 @@ class TestReadVideoPairs:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("1, 1, A/0, A/1", "expected split, pair number, .* received '1, 1, A/0, A/1'"),
-            ("x, 1, A/0, A/1, 1", "expected a split number from 0, received 'x'"),
-            ("-1, 1, A/0, A/1, 1", "expected a split number from 0, received '-1'"),
-            ("1.0, 1, A/0, A/1, 1", "expected a split number from 0, received '1.0'"),
-            ("99999999999999999999, 1, A/0, A/1, 1", "expected a split number from 0, received '99999"),
-            ("1, 1, A/0, A/1, 2", "expected 0 or 1 in the fifth column, received '2'"),
-            ("1, 1, A/0, A/1, yes", "expected 0 or 1 in the fifth column, received 'yes'"),
-            ("1, 1, A/0, A/1,", "expected 0 or 1 in the fifth column, received ''"),
-            ("1, 1, A/0, /A/1, 1", "expected a video as Name/number, a relative path, received '/A/1'"),
-            ("1, 1, A/../../B, A/1, 1", "expected a video .* received 'A/../../B'"),
-            ("1, 1, , A/1, 1", "expected a video .* received ''"),
-            ("1, 1, ., A/1, 1", r"expected a video .* received '\.'"),
-            ("1, 1, A/\0, A/1, 1", "expected a video .* received"),
-            (HEADER.strip(), "expected a split number from 0, received 'split number'"),
+            ("1, 1, A/0, A/1", "'1, 1, A/0, A/1'"),
+            ("x, 1, A/0, A/1, 1", "'x'"),
+            ("-1, 1, A/0, A/1, 1", "'-1'"),
+            ("1.0, 1, A/0, A/1, 1", "'1.0'"),
+            ("99999999999999999999, 1, A/0, A/1, 1", "'99999"),
+            ("1, 1, A/0, A/1, 2", "'2'"),
+            ("1, 1, A/0, A/1, yes", "'yes'"),
+            ("1, 1, A/0, A/1,", "''"),
+            ("1, 1, A/0, /A/1, 1", "'/A/1'"),
+            ("1, 1, A/../../B, A/1, 1", "'A/../../B'"),
+            ("1, 1, , A/1, 1", "''"),
+            ("1, 1, ., A/1, 1", r"'\.'"),
+            ("1, 1, A/\0, A/1, 1", "A/"),
+            (HEADER.strip(), "'split number'"),
         ],
     )
     def test_bad_line(self, write, line, message):
         path = write(f"{LINES}\n{line}\n{LINES}")
-        with pytest.raises(ValueError, match=f"line 5: {message}") as error:
+        with pytest.raises(ValueError, match=f"line 5: .*{message}") as error:
             read_video_pairs(path)
         assert str(error.value).startswith(f"{path}: line 5: ")
 
-    def test_a_broken_first_line_is_no_header(self, write):
-        with pytest.raises(ValueError, match="line 1: expected a split number"):
+    def test_a_broken_first_line_is_not_a_header(self, write):
+        with pytest.raises(ValueError, match=r"line 1: .*'x'"):
             read_video_pairs(write("x, 1, A/0, A/1, 1\n" + LINES))
-        with pytest.raises(ValueError, match="line 1: expected 0 or 1"):
+        with pytest.raises(ValueError, match=r"line 1: .*'same'"):
             read_video_pairs(write("1, 1, A/0, A/1, same\n" + LINES))
 
     @pytest.mark.parametrize("content", ["", "\n \r\n", HEADER])
     def test_no_pairs(self, write, content):
-        with pytest.raises(ValueError, match=r"splits.txt: expected lines split, .* received none"):
+        with pytest.raises(ValueError, match=r"splits\.txt"):
             read_video_pairs(write(content))
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"none.txt: no such file"):
+        with pytest.raises(FileNotFoundError, match=r"none\.txt"):
             read_video_pairs(tmp_path / "none.txt")
 
     def test_no_text(self, write):
-        with pytest.raises(ValueError, match=r"splits.txt: expected text in UTF-8"):
+        with pytest.raises(ValueError, match=r"splits\.txt: .*UTF-8"):
             read_video_pairs(write(b"\xff\xfe1\x00"))
 
 
 class TestWriteVideoPairs:
-    def test_form(self, tmp_path):
+    def test_format_of_the_lines(self, tmp_path):
         path = tmp_path / "splits.txt"
         path.write_text("before")
         write_video_pairs(
@@ -148,8 +148,8 @@ class TestWriteVideoPairs:
         assert rows(read_video_pairs(tmp_path / "splits.txt")) == written
 
     @pytest.mark.parametrize("name", ["", "/A/0", "../A/0", "A,B/0", "A\n/0", "A\r/0", " A/0", "A/0\r", "."])
-    def test_names_that_could_not_be_read(self, tmp_path, name):
-        with pytest.raises(ValueError, match=r"splits.txt: expected a video as Name/number"):
+    def test_names_that_could_not_be_read_back(self, tmp_path, name):
+        with pytest.raises(ValueError, match=r"splits\.txt: "):
             write_video_pairs(tmp_path / "splits.txt", [(1, "A/0", "A/1", True), (1, "A/0", name, True)])
         assert list(tmp_path.iterdir()) == []
 
@@ -167,7 +167,7 @@ class TestReadWrongVideos:
             "A//0\nB_C/12/\n",
         ],
     )
-    def test_one_to_a_line(self, write, content):
+    def test_one_video_per_line(self, write, content):
         assert read_wrong_videos(write(content)) == ("A/0", "B_C/12")
 
     @pytest.mark.parametrize("content", ["", "\n\n"])
@@ -176,10 +176,10 @@ class TestReadWrongVideos:
 
     @pytest.mark.parametrize("name", ["/A/0", "A/..", "A/0, B/1", "."])
     def test_no_video(self, write, name):
-        with pytest.raises(ValueError, match=r"splits.txt: line 3: expected a video as Name/number") as error:
+        with pytest.raises(ValueError, match=r"splits\.txt: line 3: ") as error:
             read_wrong_videos(write(f"A/0\n\n{name}\n"))
         assert repr(name) in str(error.value)
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"none.txt: no such file"):
+        with pytest.raises(FileNotFoundError, match=r"none\.txt"):
             read_wrong_videos(tmp_path / "none.txt")
