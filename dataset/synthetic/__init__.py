@@ -1,8 +1,8 @@
 """Drawn faces: a small data set with nothing to download."""
 
+from dataset.synthetic.drawing import draw_frame, draw_identity, draw_image
 from dataset.synthetic.face_set import FaceSetOptions, write_set
 from dataset.synthetic.files import write_source, write_videos
-from dataset.synthetic.images import draw_frame, draw_identity, draw_image
 
 __all__ = [
     "FaceSetOptions",

@@ -1,12 +1,17 @@
-"""Draws a stylised, aligned face: a `Face` under the circumstances of a `Capture`."""
+"""Draws stylised, aligned faces. Each image is a pure function of the seed, the identity and its numbers."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from dataset.align import face_template
 from dataset.synthetic.canvas import IMAGE_SIZE, FaceCanvas
 from dataset.synthetic.parameters import Capture, Face
+
+FACE_STREAM, IMAGE_STREAM, VIDEO_STREAM, PLAN_STREAM = range(4)  # independent random numbers of one seed
+
+_VIDEO_MOTION = 0.5  # how far a video moves from one random picture towards another
 
 _TEMPLATE = face_template(IMAGE_SIZE)
 
@@ -25,8 +30,30 @@ _BLACK = np.array([26.0, 18.0, 18.0])
 _GREY = np.array([176.0, 174.0, 172.0])
 
 
-def draw_face(face: Face, capture: Capture, rng: np.random.Generator) -> np.ndarray:
-    """Draws one picture: uint8 `(112, 112, 3)`, RGB. `rng` draws the sensor's noise."""
+def draw_identity(seed: int, identity: int) -> Face:
+    """Draws the parameters of an identity; seed and identity are at least 0."""
+    return Face.sample(np.random.default_rng((seed, FACE_STREAM, identity)))
+
+
+def draw_image(seed: int, identity: int, number: int) -> bytes:
+    """Draws one image of an identity, independently of its other images. Returns a JPEG of 112x112."""
+    rng = np.random.default_rng((seed, IMAGE_STREAM, identity, number))
+    return _draw_face(draw_identity(seed, identity), Capture.sample(rng), rng)
+
+
+def draw_frame(seed: int, identity: int, video: int, frame: int, num_frames: int) -> bytes:
+    """Draws frame `frame` of a video with `num_frames`, in which pose, light and expression change smoothly.
+
+    Returns a JPEG of 112x112.
+    """
+    rng = np.random.default_rng((seed, VIDEO_STREAM, identity, video))
+    first, last = Capture.sample(rng), Capture.sample(rng)
+    capture = first.towards(last, _VIDEO_MOTION * frame / max(1, num_frames - 1))
+    noise = np.random.default_rng((seed, VIDEO_STREAM, identity, video, frame))
+    return _draw_face(draw_identity(seed, identity), capture, noise)
+
+
+def _draw_face(face, capture, rng):
     canvas = _aligned_canvas(face, capture)
     _draw_behind(canvas, face, capture)
     _draw_head(canvas, face)
@@ -39,7 +66,8 @@ def draw_face(face: Face, capture: Capture, rng: np.random.Generator) -> np.ndar
     _draw_mouth(canvas, face, capture)
     _draw_front_hair(canvas, face)
     _draw_accessories(canvas, face, capture)
-    return canvas.photograph(rng)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, round(capture.jpeg_quality)]
+    return cv2.imencode(".jpg", canvas.photograph(rng)[..., ::-1], quality)[1].tobytes()
 
 
 def _aligned_canvas(face, capture):

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from common.files import atomic_folder
 from common.options import option
 from common.processes import worker_map
+from dataset.synthetic.drawing import PLAN_STREAM, draw_frame, draw_image
 from dataset.synthetic.files import CONFIG, NUM_FOLDS, write_pairs, write_sheet, write_source, write_videos
-from dataset.synthetic.images import PLAN_STREAM, draw_frame, draw_image
 
 logger = logging.getLogger(__name__)
 
