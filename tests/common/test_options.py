@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from common.options import option, parse_command, parse_options
+from common.options import exit_on_errors, option, parse_command, parse_options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,3 +159,17 @@ def test_limits(given, problem, capsys):
     with pytest.raises(SystemExit):
         parse_options(argparse.ArgumentParser(), TypedOptions, given)
     assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("a: wrong"), "name: a: wrong"),
+        (OSError("b: full"), "name: b: full"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_and_ctrl_c_end_a_program(error, code):
+    with pytest.raises(SystemExit) as received, exit_on_errors("name"):
+        raise error
+    assert received.value.code == code
