@@ -31,12 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_errors("dataset.align"):
         counts = align_folder(options)
     logger.info(
-        "%d pictures aligned, %d without a face (%d of them as a centre crop), %d unreadable; see %s",
-        counts["aligned"],
-        counts[NO_FACE] + counts[CENTRE_CROP],
-        counts[CENTRE_CROP],
-        counts[UNREADABLE],
-        options.dst / FAILURES_NAME,
+        f"{counts['aligned']} pictures aligned, {counts[NO_FACE] + counts[CENTRE_CROP]} without a face "
+        f"({counts[CENTRE_CROP]} of them as a centre crop), {counts[UNREADABLE]} unreadable; "
+        f"see {options.dst / FAILURES_NAME}"
     )
     if not counts["aligned"]:
         raise SystemExit(f"dataset.align: {options.dst}: expected at least one face, received none")

@@ -186,8 +186,7 @@ def _scan(prefix, paths, progress):
     jobs = [paths[first : first + _FRAMES_PER_JOB] for first in range(0, len(paths), _FRAMES_PER_JOB)]
     pool = ThreadPoolExecutor(_WORKERS)
     try:
-        results = pool.map(functools.partial(_check_some, prefix), jobs)
-        for job, checked in zip(jobs, results, strict=True):
+        for job, checked in zip(jobs, pool.map(functools.partial(_check_some, prefix), jobs), strict=True):
             for path, (size, outcome) in zip(job, checked, strict=True):
                 if size is None:
                     unusable[path] = outcome
