@@ -11,10 +11,9 @@ from .loss_layer import require
 from .margin_softmax import MarginSoftmaxLoss
 from .replicas import global_batch
 
-# From the authors' code, head.py::AdaFace: its `eps`, the range of norms, and the initial statistics.
+# From the authors' code, head.py::AdaFace: its `eps`, and the range of norms.
 EPSILON = 1e-3
 NORM_RANGE = (1e-3, 100.0)
-INITIAL_MEAN, INITIAL_STD = 20.0, 100.0
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -57,19 +56,13 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         require(0 <= momentum < 1, "momentum", "a number in [0, 1)", momentum)
         self.concentration = concentration
         self.momentum = momentum
-        self.norm_mean, self.norm_std = (
-            self.add_weight(
-                shape=(),
-                initializer=keras.initializers.Constant(value),
-                dtype="float32",
-                autocast=False,
-                trainable=False,
-                # All replicas see the global batch, so they write the same value.
-                aggregation="only_first_replica",
-                name=name,
-            )
-            for name, value in (("norm_mean", INITIAL_MEAN), ("norm_std", INITIAL_STD))
-        )
+        # All replicas see the global batch, so they write the same value.
+        statistic: dict[str, Any] = {"trainable": False, "aggregation": "only_first_replica"}
+        statistic |= {"shape": (), "dtype": "float32", "autocast": False}
+        # The initial values are those of the authors' code.
+        mean, std = keras.initializers.Constant(20.0), keras.initializers.Constant(100.0)
+        self.norm_mean = self.add_weight(initializer=mean, name="norm_mean", **statistic)
+        self.norm_std = self.add_weight(initializer=std, name="norm_std", **statistic)
 
     def call(
         self, embeddings: Any, identities: Any, margin: Any = None, training: bool = True

@@ -28,8 +28,5 @@ class ArcFaceLoss(MarginSoftmaxLoss):
 
     can_be_sharded = True
 
-    def __init__(self, num_identities: int, margin: float = 0.5, scale: float = 64.0, **kwargs: Any) -> None:
-        super().__init__(num_identities, margin, scale, **kwargs)
-
     def target(self, cosine: tf.Tensor, margin: tf.Tensor, norm: Any) -> tf.Tensor:
         return cosine_with_margin(cosine, margin)

@@ -27,19 +27,18 @@ class CentreLayer(LossLayer):
     `train_centre.py` (`w_init`), for the initial centres
 
     Args:
-        num_identities: number of identities, at least 1.
-        seed: seed of the initial centres and of the samples. Defaults to `0`.
-        label_smoothing: share of each label to spread over all identities, in `[0, 1)`. Defaults to `0.0`.
-        sample_rate: share of the identities that a step sees, in `(0, 1]`. Defaults to `1.0`.
+        num_identities: at least 1.
+        seed: seed of the initial centres and of the samples.
+        label_smoothing: share of each label to spread over all identities, in `[0, 1)`.
+        sample_rate: share of the identities that a step sees, in `(0, 1]`.
         sharded: whether each replica holds a part of the centres, which `shard` creates. Excludes samples and
-            smoothed labels. Defaults to `False`.
+            smoothed labels.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
         centres: trainable weight of shape `(dim, num_centres)`, with the centres of an identity side by side.
             With samples it is the transpose, except in checkpoints. With shards it is a placeholder.
         centres_shape: `(dim, num_centres)` in all cases.
-        shards: `Shards` of the centres, or `None`.
     """
 
     # True if every term depends only on cosines, target and the embeddings of the global batch.
@@ -66,9 +65,7 @@ class CentreLayer(LossLayer):
             require(label_smoothing == 0, "--shard_centres", "--label_smoothing 0", label_smoothing)
         self.num_identities = num_identities
         self.seed = seed
-        self.label_smoothing = label_smoothing
-        self.sample_rate = sample_rate
-        self.sharded = sharded
+        self.label_smoothing, self.sample_rate, self.sharded = label_smoothing, sample_rate, sharded
         self.shards: Shards | None = None
         self._sampling_step: Callable[[], Any] = lambda: 0
 
@@ -76,26 +73,23 @@ class CentreLayer(LossLayer):
         self.centres_shape = (embeddings_shape[-1], self.num_centres)
         # tf.contrib's xavier initializer multiplied the variance by 1.3 to make up for the truncation.
         stddev = math.sqrt(1.3 * 2 / sum(self.centres_shape))
-        initializer = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
+        initializer: Any = keras.initializers.TruncatedNormal(stddev=stddev, seed=self.seed)
+        settings: dict[str, Any] = {"dtype": "float32", "autocast": False}
         if self.sharded:
             self._initial_centres = lambda: initializer(self.centres_shape, "float32")
             # Optimizer and checkpoints know the shards by this placeholder.
-            self.centres = self.add_weight(shape=(), initializer="zeros", dtype="float32", autocast=False)
+            self.centres = self.add_weight(shape=(), initializer="zeros", **settings)
             return
-        is_sampled = self.sample_rate < 1
+        settings |= {"name": "embedding_weights"}
+        if self.sample_rate == 1:
+            self.centres = self.add_weight(self.centres_shape, initializer, **settings)
+            return
 
         def transposed(shape, dtype):
             return tf.transpose(initializer(shape[::-1], dtype))
 
-        self.centres = self.add_weight(
-            shape=self.centres_shape[::-1] if is_sampled else self.centres_shape,
-            initializer=transposed if is_sampled else initializer,
-            dtype="float32",
-            autocast=False,
-            name="embedding_weights",
-        )
-        if is_sampled:
-            save_transposed(self.centres)
+        self.centres = self.add_weight(self.centres_shape[::-1], transposed, **settings)
+        save_transposed(self.centres)
 
     @property
     def num_centres(self) -> int:
@@ -103,10 +97,7 @@ class CentreLayer(LossLayer):
         return self.num_identities * self.centres_per_identity
 
     def shard(self, devices: list[str]) -> None:
-        """Creates the centres of a built layer that is `sharded`, on one device per replica.
-
-        Call it outside the strategy's scope.
-        """
+        """Creates the centres of a built layer that is `sharded`, outside the scope of the strategy."""
         self.shards = Shards(self._initial_centres(), devices)
         save_as(self.centres, self.centres_shape, self.shards.joined, self.shards.assign)
 

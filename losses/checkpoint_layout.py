@@ -5,8 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-# The name under which `tf.train.Checkpoint` keeps the value of a variable.
-_KEY = "VARIABLE_VALUE"
+_KEY = "VARIABLE_VALUE"  # under which `tf.train.Checkpoint` keeps the value of a variable
 
 
 def save_as(
@@ -22,7 +21,6 @@ def save_as(
     they go away.
 
     Args:
-        variable: float32, mirrored over replicas or not.
         shape: shape of the tensor that `read` returns for saving and `write` takes when restoring.
     """
     stored = variable.value

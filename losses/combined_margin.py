@@ -18,8 +18,7 @@ class CombinedMarginLoss(MarginSoftmaxLoss):
 
         cos(margin_a * theta + margin) - margin_b
 
-    As in the original the target is not continued past an angle of `pi`, where it rises again. `ArcFaceLoss`
-    continues it.
+    As in the original, but not in `ArcFaceLoss`, it rises again past an angle of `pi`.
 
     References: [ArcFace](https://arxiv.org/abs/1801.07698), also for the defaults (CM1); margin-centre-face,
     `losses/face_losses.py::combine_loss_val`

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .custom_gradients import cross_entropy, unit_products
+from .custom_gradients import cross_entropy, places, unit_products
 from .shards import ShardedCosines, Shards
 
 
@@ -24,12 +24,12 @@ def own_entries(similarities: Any, identities: tf.Tensor) -> tf.Tensor:
     """Each sample's similarity to its own identity: `(batch, num_identities)` to `(batch,)`."""
     if isinstance(similarities, ShardedCosines):
         return similarities.own_entries(identities)
-    return tf.gather_nd(similarities, _places(identities))
+    return tf.gather_nd(similarities, places(identities))
 
 
 def replace_own_entries(similarities: tf.Tensor, identities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """Replaces each sample's similarity to its own identity by its value in `values`, `(batch,)`."""
-    return tf.tensor_scatter_nd_update(similarities, _places(identities), values)
+    return tf.tensor_scatter_nd_update(similarities, places(identities), values)
 
 
 def is_highest(similarities: tf.Tensor, identities: tf.Tensor) -> tf.Tensor:
@@ -50,9 +50,8 @@ def cosine_with_margin(cosine: tf.Tensor, margin: tf.Tensor) -> tf.Tensor:
 
     References: margin-centre-face, `losses/face_losses.py::arcface_loss`
     """
-    sine = _sine(cosine)
     inside = cosine > tf.cos(math.pi - margin)
-    shifted = cosine * tf.cos(margin) - sine * tf.sin(margin)
+    shifted = cosine * tf.cos(margin) - _sine(cosine) * tf.sin(margin)
     return tf.where(inside, shifted, cosine - margin * tf.sin(margin))
 
 
@@ -77,7 +76,3 @@ def softmax_cross_entropy(
 def _sine(cosine):
     # Cut off at the poles, where its slope is infinite (row 4 of docs/fidelity.md).
     return tf.sqrt(tf.maximum(1.0 - cosine * cosine, 1e-9))
-
-
-def _places(identities):
-    return tf.stack([tf.range(tf.shape(identities)[0]), identities], axis=1)

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 # As in `tf.math.l2_normalize`: shorter columns are divided by this, and their lengths have no gradient.
 SHORTEST = 1e-6
-# Number of rows to square at a time. Their squares stay in the cache for up to 100,000 columns, and with any
-# number of columns the next slice is aligned, so TensorFlow does not copy it.
+# Rows to square at a time. Their squares stay in the cache for up to 100,000 columns, and the next slice is
+# aligned with any number of columns, so TensorFlow does not copy it.
 _ROWS = 16
 
 
@@ -47,14 +47,19 @@ def unit_products(vectors: tf.Tensor, columns: tf.Tensor):
 @tf.custom_gradient
 def cross_entropy(logits: tf.Tensor, identities: tf.Tensor):
     """Softmax cross-entropy `(batch,)` of `(batch, num_identities)`, with one pass of exponentials."""
-    places = tf.stack([tf.range(tf.shape(identities)[0]), identities], axis=1)
+    own = places(identities)
     probabilities = tf.nn.softmax(logits)
     # Unlike the own probability, the highest is never 0.
-    excess = tf.reduce_max(logits, axis=1) - tf.gather_nd(logits, places)
+    excess = tf.reduce_max(logits, axis=1) - tf.gather_nd(logits, own)
     entropy = excess - tf.math.log(tf.reduce_max(probabilities, axis=1))
 
     def gradient(upstream):
         to_logits = upstream[:, None] * probabilities
-        return tf.tensor_scatter_nd_sub(to_logits, places, upstream), None
+        return tf.tensor_scatter_nd_sub(to_logits, own, upstream), None
 
     return entropy, gradient
+
+
+def places(identities: tf.Tensor) -> tf.Tensor:
+    """Indices of each sample's own identity in a `(batch, num_identities)` matrix: int32 `(batch, 2)`."""
+    return tf.stack([tf.range(tf.shape(identities)[0]), identities], axis=1)

@@ -15,13 +15,13 @@ class DistanceLoss(LossLayer):
 
     Args:
         margin: margin of the distance, at least 0.
-        normalise: whether embeddings are divided by their lengths first. Defaults to `True`.
+        normalise: whether embeddings are divided by their lengths first.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
     needs_whole_batch = True  # a part of a batch lacks the pairs with the other parts
 
-    def __init__(self, margin: float, normalise: bool = True, **kwargs: Any) -> None:
+    def __init__(self, margin: float = 1.0, normalise: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         require(margin >= 0, "margin", "a number >= 0", margin)
         self.margin = margin
@@ -38,8 +38,7 @@ class DistanceLoss(LossLayer):
 def pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
     """Euclidean distance between every two embeddings: `(batch, dim)` to `(batch, batch)`, float32.
 
-    The diagonal is exactly 0. The gradient is 0 where a distance is 0, because the slope of the root is
-    infinite there.
+    The diagonal is exactly 0. Where a distance is 0, so is the gradient: the slope of the root is infinite.
 
     References: margin-centre-face, `losses/triplet_loss.py::_pairwise_distances`
     """

@@ -29,16 +29,13 @@ class HardNetLoss(DistanceLoss):
     Args: see `DistanceLoss`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`, the same for both of a pair: `loss`; `positive`, distance
-        of the two; `hardest_negative`, distance, 0 where there is none; `active`, 1 where the loss is > 0,
-        else 0; `accuracy`, 1 where the positive is nearer than every negative, else 0.
+        float32 terms of shape `(batch,)`, the same for both of a pair: `loss`; `positive`, distance of the
+        two; `hardest_negative`, distance, 0 where there is none; `active`, 1 where the loss is > 0, else 0;
+        `accuracy`, 1 where the positive is nearer than every negative, else 0.
 
     Raises:
         tf.errors.InvalidArgumentError: the halves of the global batch do not have the same identities.
     """
-
-    def __init__(self, margin: float = 1.0, normalise: bool = True, **kwargs: Any) -> None:
-        super().__init__(margin, normalise, **kwargs)
 
     def call(self, embeddings: Any, identities: Any, margin: Any = None) -> dict[str, tf.Tensor]:
         margin = tf.convert_to_tensor(self.margin if margin is None else margin, tf.float32)
@@ -68,5 +65,6 @@ def _pair_identities(identities):
     half = tf.size(identities) // 2
     is_paired = tf.reduce_all(identities[: 2 * half] == tf.tile(identities[:half], [2]))
     is_even = tf.size(identities) == 2 * half
-    expected = "two equal halves, anchors and positives"
-    return require_identities(is_paired & is_even, expected, identities)[:half]
+    return require_identities(is_paired & is_even, "two equal halves, anchors and positives", identities)[
+        :half
+    ]

@@ -15,7 +15,6 @@ def register_layers(package: str, modules: dict[str, str]) -> None:
     restores a layer of it. An imported class takes the place of its object.
 
     Args:
-        package: name of the package that holds the modules.
         modules: module of each class, relative to the package, such as `{"ArcFaceLoss": ".arcface"}`.
     """
 
@@ -37,15 +36,16 @@ def register_layers(package: str, modules: dict[str, str]) -> None:
             self.is_searching = True
             spec = importlib.util.find_spec(name)  # asks the other finders
             self.is_searching = False
-            if spec is not None and spec.loader is not None:
-                execute = spec.loader.exec_module
+            if spec is None or spec.loader is None:
+                return spec
+            execute = spec.loader.exec_module
 
-                def exec_module(module: ModuleType) -> None:
-                    execute(module)
-                    sys.meta_path.remove(self)
-                    register(module)
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                sys.meta_path.remove(self)
+                register(module)
 
-                spec.loader.exec_module = exec_module
+            spec.loader.exec_module = exec_module
             return spec
 
     if "keras" in sys.modules:

@@ -24,8 +24,7 @@ class LossLayer(keras.layers.Layer):
             margin do not take it.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`: `loss`, the value to minimise, and others that each class
-        lists.
+        float32 terms of shape `(batch,)`: `loss`, the value to minimise, and others that each class lists.
 
     Raises:
         ValueError: an argument is out of range, or the identities are not integers.
@@ -63,8 +62,8 @@ def checked_identities(identities: Any, num_identities: int | None = None) -> tf
     """Returns identities as int32. Checks their type and, if `num_identities` is given, their range.
 
     Raises:
-        ValueError: the identities are not integers. tf.errors.InvalidArgumentError: an identity is outside
-        `[0, num_identities)`.
+        ValueError: the identities are not integers.
+        tf.errors.InvalidArgumentError: an identity is outside `[0, num_identities)`.
     """
     identities = tf.convert_to_tensor(identities)
     if not identities.dtype.is_integer:

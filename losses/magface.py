@@ -21,16 +21,15 @@ class MagFaceLoss(MarginSoftmaxLoss):
         cos(theta + margin + (upper_margin - margin) * (a - lower_norm) / (upper_norm - lower_norm))
         norm_weight * (a / upper_norm^2 + 1 / a)
 
-    The target is continued as in `ArcFaceLoss`. By default the authors' code leaves out the margin where
-    `theta > pi / 2` instead.
+    It continues as in `ArcFaceLoss`. The authors' code has no margin where `theta > pi / 2` by default.
 
     References: [MagFace](https://arxiv.org/abs/2103.06627), and the authors' code: `models/magface.py` for
     the formula, `run/run.sh` for the defaults
 
     Args:
         margin: at `lower_norm`, radians in `(0, pi)`. A margin at the call scales `upper_margin`, too.
-        upper_margin: at `upper_norm`, radians in `[margin, pi)`. lower_norm, upper_norm: range of the length;
-        `0 < lower_norm < upper_norm`.
+        upper_margin: at `upper_norm`, radians in `[margin, pi)`.
+        lower_norm, upper_norm: range of the length; `0 < lower_norm < upper_norm`.
         norm_weight: weight of the penalty, at least 0; `lambda_g` in the paper.
 
     Returns:

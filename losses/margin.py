@@ -26,15 +26,15 @@ class MarginLoss(CentreLayer):
     Args: see `CentreLayer`, without `label_smoothing`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`: `loss`, in `[1, 4]`; `cross_entropy` of the softmax of
-        the cosines, which is not part of the loss, to compare with other losses; `cosine` to the own centre;
-        `accuracy`, 1 where the own centre is the nearest, else 0.
+        float32 terms of shape `(batch,)`: `loss`, in `[1, 4]`; `cross_entropy` of the softmax of the cosines,
+        to compare with other losses; `cosine` to the own centre; `accuracy`, 1 where the own centre is the
+        nearest, else 0.
     """
 
     def __init__(self, num_identities: int, **kwargs: Any) -> None:
         super().__init__(num_identities, **kwargs)
-        smoothing = self.label_smoothing
-        require(not smoothing, "label_smoothing", "0, because this loss has no softmax", smoothing)
+        expected = "0, because this loss has no softmax"
+        require(self.label_smoothing == 0, "label_smoothing", expected, self.label_smoothing)
 
     def call(self, embeddings: Any, identities: Any) -> dict[str, tf.Tensor]:
         embeddings, identities, centres = self.prepare(embeddings, identities)

@@ -27,15 +27,15 @@ class MarginSoftmaxLoss(CentreLayer):
         num_identities, **kwargs: see `CentreLayer`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`: `loss`; `cross_entropy`; the penalties; `cosine` to the
-        own centre, in `[-1, 1]`; `accuracy`, 1 where the own centre is the nearest, else 0;
-        `margin_accuracy`, the same from the logits with margin; and `norm` if the class defines it.
+        float32 terms of shape `(batch,)`: `loss`; `cross_entropy`; the penalties; `cosine` to the own centre,
+        in `[-1, 1]`; `accuracy`, 1 where the own centre is the nearest, else 0; `margin_accuracy`, the same
+        from the logits with margin; and `norm` if the class defines it.
     """
 
     margin_range = "radians in [0, pi)"
     margin_limit = math.pi
 
-    def __init__(self, num_identities: int, margin: float, scale: float, **kwargs: Any) -> None:
+    def __init__(self, num_identities: int, margin: float = 0.5, scale: float = 64.0, **kwargs: Any) -> None:
         super().__init__(num_identities, **kwargs)
         require(0 <= margin < self.margin_limit, "margin", self.margin_range, margin)
         require(scale > 0, "scale", "a number > 0", scale)
@@ -66,8 +66,8 @@ class MarginSoftmaxLoss(CentreLayer):
         cosine = own_entries(cosines, identities)
         target = self.target(cosine, margin, norm)
         if isinstance(cosines, ShardedCosines):
-            results = cosines.margin_softmax(cosine, target, identities, self.scale)
-            entropy, accuracy, margin_accuracy = results
+            terms = cosines.margin_softmax(cosine, target, identities, self.scale)
+            entropy, accuracy, margin_accuracy = terms
         else:
             # Scaling makes the only copy; its entries are then replaced in place.
             logits = replace_own_entries(self.scale * cosines, identities, self.scale * target)

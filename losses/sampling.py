@@ -6,8 +6,7 @@ import tensorflow as tf
 
 from .variants import num_sampled
 
-# Separates these draws from others that are made from the same seed and step.
-STREAM = 0x5EED
+STREAM = 0x5EED  # separates these draws from others that are made from the same seed and step
 
 
 def sample_identities(
@@ -29,9 +28,9 @@ def sample_identities(
     own, places = tf.unique(identities)
     num_wanted = num_sampled(num_identities, sample_rate)
     key = tf.stack([tf.constant(seed ^ STREAM, tf.int64), tf.cast(step, tf.int64)])
-    # `num_wanted` distinct identities are enough even after the batch's are removed. Each is computed from
-    # its place, so no array with all identities is shuffled. `index_shuffle` alone prefers some values by up
-    # to a fifth, because its cipher has few rounds. A random rotation makes all identities equally likely.
+    # `num_wanted` distinct identities are enough even after the batch's are removed. No array with all
+    # identities is shuffled. `index_shuffle` alone prefers some values by up to a fifth, because its cipher
+    # has few rounds. A random rotation makes all identities equally likely.
     drawn = tf.random.experimental.index_shuffle(tf.range(num_wanted), key, num_identities - 1)
     turn = tf.random.stateless_uniform([], key, maxval=num_identities, dtype=tf.int32)
     drawn = tf.math.floormod(drawn + turn, num_identities)

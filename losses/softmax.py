@@ -26,8 +26,8 @@ class SoftmaxLoss(CentreLayer):
         normalise_centres: whether centres are divided by their lengths first. Others: see `CentreLayer`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`: `loss` and `cross_entropy`, which are the same; `cosine`
-        to the own centre; `accuracy`, 1 where the own logit is the highest, else 0.
+        float32 terms of shape `(batch,)`: `loss` and `cross_entropy`, which are the same; `cosine` to the own
+        centre; `accuracy`, 1 where the own logit is the highest, else 0.
     """
 
     def __init__(self, num_identities: int, normalise_centres: bool = False, **kwargs: Any) -> None:

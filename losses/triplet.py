@@ -37,10 +37,10 @@ class TripletLoss(DistanceLoss):
         squared: whether distances are squared. Others: see `DistanceLoss`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`, one entry per anchor: `loss`, `weight` times `triplet`;
-        `triplet`, whose mean over the global batch is the formula above; `hardest_positive` and
-        `hardest_negative`, distances, 0 where there is none; `active`, whose mean over the global batch is
-        the share of triplets with a loss > 0 (of anchors for `batch_hard`).
+        float32 terms of shape `(batch,)`, by anchor: `loss`, `weight` times `triplet`; `triplet`, whose mean
+        over the global batch is the formula above; `hardest_positive` and `hardest_negative`, distances, 0
+        where there is none; `active`, whose mean over the global batch is the share of triplets with a
+        loss > 0 (of anchors for `batch_hard`).
     """
 
     def __init__(
@@ -96,9 +96,8 @@ def _all_triplets(distances, positives, negatives, margin):
     # A triplet is active if its negative is nearer than its positive plus the margin.
     reach = tf.where(positives, known + margin, -math.inf)
     nearness = tf.where(negatives, known, math.inf)
-    num_columns = tf.shape(distances)[1]
     num_per_positive = tf.searchsorted(tf.sort(nearness), reach, side="left")
-    num_per_negative = num_columns - tf.searchsorted(tf.sort(reach), nearness, side="right")
+    num_per_negative = tf.shape(distances)[1] - tf.searchsorted(tf.sort(reach), nearness, side="right")
     # The counts are constant wherever the loss has a gradient, so the sum is linear in the distances and
     # needs no (batch, batch, batch).
     active = tf.reduce_sum(tf.cast(num_per_positive, tf.float32), axis=1)

@@ -13,20 +13,18 @@ class LossVariant(NamedTuple):
     fixed: dict[str, Any] = {}  # noqa: RUF012
 
 
+_MARGIN = ("margin", "scale")
+
 # A new loss is a new module and a row here.
 LOSSES = {
-    "angular_centre": LossVariant(
-        ".angular_centre", "AngularCentreLoss", ("margin", "scale", "centre_weight")
-    ),
+    "angular_centre": LossVariant(".angular_centre", "AngularCentreLoss", (*_MARGIN, "centre_weight")),
     "arcface": LossVariant(".arcface", "ArcFaceLoss"),
     "cosface": LossVariant(".cosface", "CosFaceLoss"),
-    "combined": LossVariant(
-        ".combined_margin", "CombinedMarginLoss", ("margin", "scale", "margin_a", "margin_b")
-    ),
+    "combined": LossVariant(".combined_margin", "CombinedMarginLoss", (*_MARGIN, "margin_a", "margin_b")),
     "softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": False}),
     "normalised_softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": True}),
     "margin": LossVariant(".margin", "MarginLoss", ()),
-    "sub_centre": LossVariant(".sub_centre", "SubCentreLoss", ("margin", "scale", "num_sub_centres")),
+    "sub_centre": LossVariant(".sub_centre", "SubCentreLoss", (*_MARGIN, "num_sub_centres")),
     "adaface": LossVariant(".adaface", "AdaFaceLoss"),
     "magface": LossVariant(".magface", "MagFaceLoss"),
 }
