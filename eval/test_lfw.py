@@ -122,17 +122,13 @@ def _score_folds(name, first, second, is_same, options):
     intervals = bootstrap_intervals(distances, is_same, fold_accuracies=result.fold_accuracies)
     print(result.summary(name))
     print(f"Threshold ({options.distance}, {options.threshold}) : {result.threshold:.5f}")
-    print(
-        "  ".join(f"{metric} {'-' if value is None else f'{value:.5f}'}" for metric, value in metrics.items())
-    )
+    shown = {metric: "-" if value is None else f"{value:.5f}" for metric, value in metrics.items()}
+    print("  ".join(f"{metric} {value}" for metric, value in shown.items()))
     return {
         "distance": options.distance,
         "rule": options.threshold,
         "folds": options.folds,
-        "std": result.std,
-        "threshold": result.threshold,
-        "fold_accuracies": result.fold_accuracies,
-        "fold_thresholds": result.fold_thresholds,
+        **_by_fold(result),
         "metrics": metrics,
         "intervals": intervals,
     }
@@ -146,12 +142,14 @@ def _score_insightface(name, first, second, is_same, _options):
     print(f"VAL on {name} : {result.val:.5f}+-{result.val_std:.5f} @ FAR={result.val_far:.5f}")
     return {
         "accuracy": result.accuracy,
-        "std": result.std,
-        "threshold": result.threshold,
-        "fold_accuracies": result.fold_accuracies,
-        "fold_thresholds": result.fold_thresholds,
+        **_by_fold(result),
         "val": {"tar": result.val, "std": result.val_std, "far": result.val_far, "asked_far": VAL_FAR},
     }
+
+
+def _by_fold(result):
+    names = ("std", "threshold", "fold_accuracies", "fold_thresholds")
+    return {name: getattr(result, name) for name in names}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from eval.embedding.feature_store import FeatureStore
 from eval.report.pair_pictures import write_errors, write_hardest
 from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.evaluation_run import InputFile, InputFrames, Inputs, Scores, write_run
-from eval.scoring.videos import VideoProtocol, evaluate_videos
+from eval.scoring.videos import VideoEvaluation, VideoProtocol, evaluate_videos
 from eval.scoring.ytf_protocol import ERROR_FILTERS
 from nets.importers.model_files import find_model, model_sha256
 
@@ -118,7 +118,12 @@ def _evaluate(options, command):
     print("\n".join(describe_coverage(coverage)))
     if not (data.allow_missing or coverage.is_complete):
         raise ValueError(f"{data.prefix}: frames are missing. --allow_missing scores what is there.")
-    face_size = _face_size(frames, data.crop)
+    face_size = data.crop or frames.image_size
+    if any(want > have for want, have in zip(face_size, frames.image_size, strict=True)):
+        height, width = frames.image_size
+        raise ValueError(
+            f"--crop {face_size[0]} {face_size[1]}: the frames have {height}x{width}. Give less."
+        )
     inputs = Inputs(
         model=InputFile(str(model_path), model_sha256(model_path)),
         splits=InputFile(str(data.splits), file_sha256(data.splits)),
@@ -127,7 +132,6 @@ def _evaluate(options, command):
             str(data.prefix), frames.sha256, frames.image_size, data.crop, options.features.flip
         ),
     )
-
     with FeatureStore(options.features.folder, _feature_inputs(inputs, engine), len(frames)) as store:
         if not store.is_complete:
             _extract(store, model_path, engine, frames, face_size, options.features)
@@ -144,11 +148,7 @@ def _evaluate(options, command):
         engine=engine,
         coverage=coverage,
         **dataclasses.asdict(protocol),
-        lines=evaluation.lines,
-        methods=evaluation.methods,
-        frames_curve=evaluation.frames_curve,
-        bootstrap=evaluation.bootstrap,
-        hardest=evaluation.hardest,
+        **{name: getattr(evaluation, name) for name in VideoEvaluation.SCORES},
     )
     _print_scores(scores)
     from eval.report.page import write_report  # Imports matplotlib, which takes a second.
@@ -162,17 +162,9 @@ def _evaluate(options, command):
 
 
 def _feature_inputs(inputs, engine):
-    """Everything that the features follow from; not the paths, which may change."""
-    frames = dataclasses.asdict(inputs.frames)
-    del frames["path"]
+    """Returns everything that the features follow from; not the paths, which may change."""
+    frames = {name: value for name, value in vars(inputs.frames).items() if name != "path"}
     return {"model": inputs.model.sha256, "frames": frames, "engine": dataclasses.asdict(engine)}
-
-
-def _face_size(frames, crop):
-    height, width = frames.image_size
-    if crop and (crop[0] > height or crop[1] > width):
-        raise ValueError(f"--crop {crop[0]} {crop[1]}: the frames have {height}x{width}. Give less.")
-    return tuple(crop or frames.image_size)
 
 
 def _extract(store, model_path, engine, frames, face_size, options):

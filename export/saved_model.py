@@ -30,7 +30,7 @@ class ExportOptions:
 
     model_path: Path = option(help="training checkpoint, or a net in any other format")
     out: Path = option(
-        help=f"folder of the SavedModel to write, or a file that ends in {' or '.join(_EXPORTERS)}"
+        help=f"folder of the SavedModel to write, or a file that ends in {', '.join(_EXPORTERS)}"
     )
     face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
 
@@ -47,9 +47,7 @@ def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int
     variables of the net itself and `net.json`: `nets.load_backbone` rebuilds the net from them to train it
     further.
 
-    Args:
-        path: folder to write. It appears complete or not at all.
-        face_size: `(height, width)` of the faces.
+    The folder appears complete or not at all.
 
     Raises:
         FileExistsError: `path` exists.

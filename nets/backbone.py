@@ -18,8 +18,7 @@ _DENSE_NAMES = ("E_DenseLayer", "fc")  # in the original, in InsightFace's nets
 class Backbone(keras.Model):
     """A network from normalised faces to embeddings that knows how it was built.
 
-    Its configuration is its name and a few numbers, so that a Keras file, a training checkpoint or a
-    SavedModel can describe the architecture in one line of JSON.
+    Its configuration is its name and a few numbers, one line of JSON in files and checkpoints.
 
     | name | architecture |
     |---|---|
@@ -32,11 +31,11 @@ class Backbone(keras.Model):
 
     Args:
         architecture: a name of `nets.variants.VARIANTS`.
-        image_size: `(height, width)`. Defaults to `(112, 112)`.
-        embedding_size: greater than 0. Defaults to `512`.
+        image_size: `(height, width)`.
+        embedding_size: greater than 0.
         keep_prob: in `(0, 1]`, the share that dropout keeps. Defaults to that of the architecture.
         seed: the initial weights and dropout masks follow from it and the names of the layers.
-        dtype: dtype policy of the layers, such as `"mixed_bfloat16"`. Defaults to `"float32"`.
+        dtype: dtype policy of the layers, such as `"mixed_bfloat16"`.
         **options: further arguments of the architecture's function, such as `random_final_gamma`.
 
     Call arguments:
@@ -90,8 +89,8 @@ class Backbone(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        arguments = dict(self._arguments)
-        return {"architecture": self.architecture, **arguments, "image_size": list(arguments["image_size"])}
+        image_size = list(self._arguments["image_size"])
+        return {"architecture": self.architecture, **self._arguments, "image_size": image_size}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
@@ -105,7 +104,7 @@ def build_backbone(name: str, **arguments: Any) -> Backbone:
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """Loads a backbone with its weights. Runs no code from the file.
+    """Loads a backbone with its weights and dtype policy. Runs no code from the file.
 
     Args:
         path: one of these:
@@ -114,9 +113,6 @@ def load_backbone(path: str | Path) -> Backbone:
             a training checkpoint, or a folder of them (the newest is taken);
             a TensorFlow 1 checkpoint of the original (its prefix, or one of its files);
             an iresnet of InsightFace (`.pth`, `.pt` or `.onnx`).
-
-    Returns:
-        The backbone, with the dtype policy that it was saved with.
 
     Raises:
         FileNotFoundError: the path does not exist.

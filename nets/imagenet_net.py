@@ -8,14 +8,6 @@ from .building import named_seed
 from .layers.batch_norm import BatchNorm
 from .layers.dropout import Dropout
 
-_APPLICATIONS = {
-    "vgg16": "VGG16",
-    "vgg19": "VGG19",
-    "resnet50": "ResNet50",
-    "resnet101": "ResNet101",
-    "resnet152": "ResNet152",
-}
-
 
 def imagenet_net(
     name: str,
@@ -44,7 +36,7 @@ def imagenet_net(
     Raises:
         ValueError: the image is too small.
     """
-    application = getattr(keras.applications, _APPLICATIONS[name])
+    application = getattr(keras.applications, name.replace("vgg", "VGG").replace("resnet", "ResNet"))
     features = application(include_top=False, weights=None, input_shape=(*image_size, 3))
 
     def adapted(layer):

@@ -30,7 +30,7 @@ def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model
 
     Args:
         backbone: model that computes in float32. It is not changed. The result shares the other layers.
-        rectified: whether to use the second form of the PReLU. Defaults to `False`.
+        rectified: whether to use the second form of the PReLU.
     """
     convs = {}  # by the identity of the output: conv, input and output (kept, so that the identity is unique)
 

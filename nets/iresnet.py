@@ -49,7 +49,7 @@ def iresnet(
     Args:
         depth: 18, 34, 50, 100 or 200.
         image_size: `(height, width)`, each at least 16.
-        keep_prob: share that dropout keeps before the dense layer. Defaults to `1.0`, as in InsightFace.
+        keep_prob: share that dropout keeps before the dense layer. InsightFace has no dropout.
         embedding_size, seed, dtype: see `nets.backbone.Backbone`.
 
     Raises:

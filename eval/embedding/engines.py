@@ -12,8 +12,7 @@ import numpy as np
 
 from common.options import option
 
-# How many faces of the set to embed for `load_engine`.
-NUM_COMPARED = 16
+NUM_COMPARED = 16  # how many faces of the set to embed for `load_engine`
 
 # Loading and timing another engine takes seconds, and embedding so many images takes minutes.
 _MIN_IMAGES_TO_MEASURE = 10_000
@@ -94,7 +93,7 @@ class EngineOptions:
 def load_engine(
     engine: Engine, path: Path, face_size: tuple[int, int], faces: np.ndarray, num_images: int
 ) -> tuple[EmbeddingModel, str]:
-    """Loads a model and describes the engine that runs it.
+    """Loads a model and describes the engine that runs it, in one or more lines.
 
     Another engine than TensorFlow is compared with TensorFlow first. If TensorFlow embeds many images on a
     CPU, the other installed engines are timed, and the description says how much faster they would be.
@@ -104,9 +103,6 @@ def load_engine(
         path, face_size: see `eval.embedding.face_model.load_face_model`.
         faces: uint8 `(n, *face_size, 3)`, RGB, a few to compare and time engines with.
         num_images: how many images the model will embed.
-
-    Returns:
-        The model, and a description of one or more lines.
 
     Raises:
         FileNotFoundError, ValueError: see `load_face_model`; or the engine disagrees with TensorFlow.

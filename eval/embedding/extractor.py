@@ -76,9 +76,6 @@ def embed_pairs(
 
     Returns:
         `(first, second)`, float32 `(num_pairs, dim)`.
-
-    Raises:
-        ValueError: an image cannot be decoded, or an embedding is not finite.
     """
     unit = "images" if progress else None
     batches = embed_images(model, pairs.batch, 2 * len(pairs), batch_size, flip=flip, progress=unit)
@@ -99,10 +96,6 @@ def embed_into(
 
     It may be killed at any moment, and the next call continues. With the same `batch_size` the features are
     those of an unbroken run, bit for bit; with another one the last bits may differ.
-
-    Raises:
-        ValueError: an image cannot be decoded, or an embedding is not finite.
-        OSError: the disk is full.
     """
     unit = "frames" if progress else None
     batches = embed_images(

@@ -19,7 +19,6 @@ class FaceModel:
     Args:
         function: `tf.function` with an input signature, from uint8 `(batch, *face_size, 3)`, RGB, to float32
             `(batch, dim)`.
-        face_size: `(height, width)` of the faces it takes.
     """
 
     def __init__(self, function: Any, face_size: tuple[int, int]) -> None:
@@ -94,10 +93,8 @@ def _load_saved_model(path, face_size):
     serve = loaded.signatures["serving_default"]
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
     if set(inputs) != {"images"} or not {"embedding", "norm"} <= set(outputs):
-        raise ValueError(
-            f"{path}: expected images -> embedding, norm, "
-            f"received {', '.join(inputs)} -> {', '.join(outputs)}"
-        )
+        received = f"{', '.join(inputs)} -> {', '.join(outputs)}"
+        raise ValueError(f"{path}: expected images -> embedding, norm, received {received}")
     taken = tuple(inputs["images"].shape[1:3])
     if taken != face_size:
         raise ValueError(f"{path}: takes faces of {taken}, received faces of {face_size}")

@@ -50,7 +50,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
 
     Args:
         root: folder for any number of stores. It is created if needed.
-        inputs: all that the features follow from, such as digests of model and images; values for JSON.
+        inputs: everything the features follow from, such as digests of model and images; values for JSON.
         num_rows: number of rows of the complete store.
 
     Raises:
@@ -90,25 +90,20 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         """All rows of the complete store, memory-mapped and read-only: float32 `(num_rows, dim)`."""
         if not self.is_complete:
             raise ValueError(f"{self.folder}: expected {self.num_rows} rows, received {self.num_done} so far")
-        shape = (self.num_rows, self._flushed.dim)
-        return np.memmap(self._features, _DTYPE, "r", shape=shape)
+        return np.memmap(self._features, _DTYPE, "r", shape=(self.num_rows, self._flushed.dim))
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds the next rows. Flushes if they are the last, or five seconds after the last flush.
+        """Adds rows, float32 `(n, dim)`. Flushes after the last one, or five seconds after the last flush.
 
         Only whole appends are flushed: after a kill the store continues where one of them began.
-
-        Args:
-            rows: float32 `(n, dim)`, at most as many as are missing.
 
         Raises:
             ValueError: the array has another shape or type. Nothing is stored.
             OSError: the disk is full. Earlier rows stay, and the same rows may be appended again.
         """
         done, num_missing = self._appended, self.num_rows - self.num_done
-        is_2d = rows.ndim == 2 and rows.shape[1] > 0
-        fits = is_2d and rows.dtype == np.float32 and len(rows) <= num_missing
-        if not fits or done.dim not in (0, rows.shape[1]):
+        fits = rows.ndim == 2 and rows.dtype == np.float32 and len(rows) <= num_missing
+        if not fits or rows.shape[1] == 0 or done.dim not in (0, rows.shape[1]):
             raise ValueError(
                 f"{self.folder}: expected float32 of shape (n, {done.dim or 'dim'}) with n up to "
                 f"{num_missing}, received {rows.dtype} of shape {rows.shape}"
@@ -166,7 +161,6 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         path = self.folder / "store.json"
         if not path.exists():
             write_json(path, expected)
-            return
         try:
             received = json.loads(path.read_bytes())
         except ValueError as error:
@@ -178,26 +172,22 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         """Returns a `_Progress`, or `None` if it cannot be read."""
         try:
             progress = _Progress(**json.loads(self._progress.read_bytes()))
-            are_numbers = all(isinstance(value, int) for value in progress)
-            is_valid = are_numbers and progress.num_done > 0 and progress.dim > 0
         except FileNotFoundError:
             return _Progress()
         except (ValueError, TypeError):
             return None
-        return progress if is_valid else None
+        are_numbers = all(isinstance(value, int) for value in progress)
+        return progress if are_numbers and progress.num_done > 0 and progress.dim > 0 else None
 
     def _is_sound(self, progress):
         """Reads all rows that count and compares their CRC32C."""
-        if not progress.num_done:
-            return True
         crc, num_missing = 0, progress.num_bytes
-        try:
-            with self._features.open("rb") as file:
-                while num_missing and (block := file.read(min(num_missing, _BLOCK))):
-                    crc = google_crc32c.extend(crc, block)
-                    num_missing -= len(block)
-        except FileNotFoundError:
-            return False
+        if not self._features.exists():
+            return num_missing == 0
+        with self._features.open("rb") as file:
+            while num_missing and (block := file.read(min(num_missing, _BLOCK))):
+                crc = google_crc32c.extend(crc, block)
+                num_missing -= len(block)
         return crc == progress.crc32c
 
     def _write(self, content, offset):

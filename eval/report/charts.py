@@ -49,19 +49,15 @@ def draw_charts(
     fold_name: str,
     emphasise_first: bool = False,
 ) -> dict[str, str]:
-    """Draws all charts of a page.
+    """Draws all charts of a page and returns them as SVG elements by name.
 
     Args:
         about: names the models for readers who cannot see the charts.
         curves: at least one has a threshold.
         lines: labels, and accuracies of folds.
-        accuracies: one below the other.
         frames: labels, and scores by the number of frames.
-        fold_name: what a fold is called.
+        fold_name: the word for a fold.
         emphasise_first: draw the first curve thicker than the others.
-
-    Returns:
-        SVG elements by name.
     """
     panels = [curve for curve in curves if curve.threshold is not None]
     panels_height = _HEIGHT if len(panels) == 1 else 0.5 + 1.15 * len(panels)
@@ -115,7 +111,7 @@ def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
         frr = 1 - _tar_at(np.array([_NORMAL.cdf(value) for value in far_deviates]), curve)
         drawn = (frr > one_genuine / 2) & (frr <= 0.5)
         label = curve.label if drawn.any() else f"{curve.label}: no errors"
-        frr_deviates = [_NORMAL.inv_cdf(value) for value in frr[drawn]]
+        frr_deviates = [*map(_NORMAL.inv_cdf, frr[drawn])]
         axes.plot(far_deviates[drawn], frr_deviates, label=label, **line_style(number, emphasise_first))
         lowest = min(lowest, one_genuine, one_impostor)
     limits = _NORMAL.inv_cdf(lowest), 0.0
@@ -128,10 +124,7 @@ def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
 
 
 def draw_histograms(figure: Figure, curves: Sequence[Curve]) -> None:
-    """Draws distances of genuine and impostor pairs and the threshold, one curve below the other.
-
-    The label of a single curve is not shown.
-    """
+    """Draws distances of genuine and impostor pairs and the threshold, one curve below the other."""
     distances = np.concatenate([curve.distances for curve in curves])
     num_bins = min(_MOST_BINS, 5 + round(2 * np.sqrt(distances.size / len(curves))))
     # Distances that are all equal have no range of their own.
@@ -140,10 +133,9 @@ def draw_histograms(figure: Figure, curves: Sequence[Curve]) -> None:
     for axes, curve in zip(rows, curves, strict=True):
         for number, (kind, name) in enumerate(((True, "genuine"), (False, "impostor"))):
             counts, _ = np.histogram(curve.distances[curve.is_same == kind], bins)
-            style = line_style(number)
-            axes.stairs(counts, bins, fill=True, facecolor=style["color"], alpha=0.22)
-            outline = {"edgecolor": style["color"], "linewidth": 1.3, "linestyle": style["linestyle"]}
-            axes.stairs(counts, bins, label=name, **outline)
+            colour, dashes = (line_style(number)[key] for key in ("color", "linestyle"))
+            axes.stairs(counts, bins, fill=True, facecolor=colour, alpha=0.22)
+            axes.stairs(counts, bins, label=name, edgecolor=colour, linewidth=1.3, linestyle=dashes)
         axes.axvline(curve.threshold, label="threshold", color=INK, linewidth=1.2, linestyle=DASHES[2])
         axes.yaxis.set_major_locator(_nice_ticks(4 if len(curves) == 1 else 2, integer=True))
         axes.grid(axis="x", visible=False)
@@ -159,8 +151,8 @@ def draw_folds(figure: Figure, lines: Sequence[tuple[str, LineScores]], fold_nam
     axes = figure.subplots()
     folds = sorted({fold for _, line in lines for fold in line.folds})
     offsets = np.linspace(-0.27, 0.27, len(lines)) if len(lines) > 1 else [0]
-    for number, (label, line) in enumerate(lines):
-        places = [folds.index(fold) + offsets[number] for fold in line.folds]
+    for number, ((label, line), offset) in enumerate(zip(lines, offsets, strict=True)):
+        places = [folds.index(fold) + offset for fold in line.folds]
         axes.plot(places, line.fold_accuracies, label=label, clip_on=False, **marker_style(number))
     axes.set_xticks(range(len(folds)), [str(fold) for fold in folds])
     axes.set_xlim(-0.5, len(folds) - 0.5)

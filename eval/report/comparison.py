@@ -62,8 +62,7 @@ def paired_difference(first: EvaluationRun, other: EvaluationRun) -> tuple[float
 
     Returns:
         The difference of the mean accuracies of the folds, and its interval from resampling the same folds
-        of both runs, as the first run did. `None` if the runs were not scored on the same pairs in the same
-        folds.
+        of both runs, as the first run did. `None` if the pairs or the folds are not the same.
 
     Raises:
         ValueError: they have no pair in common.
@@ -79,11 +78,9 @@ def paired_difference(first: EvaluationRun, other: EvaluationRun) -> tuple[float
     if not (_same_pairs(first, other) and np.array_equal(folds, other_folds)):
         return None
     # An accuracy is a mean over folds, and so is a difference.
-    bootstrap = vars(first.scores.bootstrap)
-    interval = bootstrap_intervals(
-        first.distances, first.pairs.is_same, fold_accuracies=theirs - ours, **bootstrap
-    )["accuracy"]
-    return float((theirs - ours).mean()), interval
+    resampling = {"fold_accuracies": theirs - ours, **vars(first.scores.bootstrap)}
+    intervals = bootstrap_intervals(first.distances, first.pairs.is_same, **resampling)
+    return float((theirs - ours).mean()), intervals["accuracy"]
 
 
 def _notes(compared: Sequence[ComparedRun]) -> Iterator[str]:
@@ -139,8 +136,6 @@ def _same_pairs(first: EvaluationRun, other: EvaluationRun) -> bool:
 
 def _num_shared(first: EvaluationRun, other: EvaluationRun) -> int:
     """Returns how many pairs of the other run the first one also has."""
-    ours, theirs = (
-        list(zip(run.pairs.first.tolist(), run.pairs.second.tolist(), strict=True)) for run in (first, other)
-    )
-    known = set(ours)
+    known = set(zip(first.pairs.first.tolist(), first.pairs.second.tolist(), strict=True))
+    theirs = zip(other.pairs.first.tolist(), other.pairs.second.tolist(), strict=True)
     return sum(pair in known for pair in theirs)

@@ -34,16 +34,11 @@ def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:
 
     The same runs give the same bytes.
 
-    Args:
-        runs: at least one.
-        path: file to write. Its folder is made if it does not exist.
-
     Raises:
         FileNotFoundError: a picture of a run does not exist.
         ValueError: a picture is not a JPEG file, or the runs cannot be compared.
     """
-    page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
-    write_file(path, page)
+    write_file(path, run_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
 
 
 def run_page(run: EvaluationRun) -> str:

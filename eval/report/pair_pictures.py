@@ -18,12 +18,6 @@ _WHITE = (255, 255, 255)
 def write_errors(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation, method: str) -> None:
     """Writes a picture of each misclassified pair into a new folder: the first frames, and the distance.
 
-    Args:
-        folder: folder to make.
-        frames: frames of the videos.
-        evaluation: misclassified pairs.
-        method: method of the distances.
-
     References:
     - margin-centre-face, `eval/test_ytf.py` (pictures of the errors)
     """

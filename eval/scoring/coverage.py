@@ -25,13 +25,11 @@ class Coverage:
     """How many of the named videos, frames and pairs can be used, and the names of the rest.
 
     Attributes:
-        videos: number of named videos.
         missing: videos without a folder.
         empty: videos whose folder has no usable frame.
         frames: number of usable frames.
         unusable: paths of the other frames, with the reason.
         wrong_videos: number of named videos that are listed as wrong.
-        pairs, genuine, impostor: numbers of named pairs.
         pairs_left_out: number of pairs with a video without frames.
     """
 
@@ -59,13 +57,7 @@ class Coverage:
 
 
 def coverage_of(pairs: VideoPairs, frames: VideoFrames, wrong_videos: Sequence[str]) -> Coverage:
-    """Counts what can be used of the videos of `pairs`.
-
-    Args:
-        pairs: the pairs to score.
-        frames: frames of the videos of `pairs`.
-        wrong_videos: names of videos with a wrong identity.
-    """
+    """Counts the videos, frames and pairs that can be used; `frames` are those of the videos of `pairs`."""
     found = frames.frames_per_video[frames.frames_per_video > 0]
     return Coverage(
         videos=len(pairs.videos),

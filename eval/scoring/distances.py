@@ -28,9 +28,8 @@ def pair_distances(first: np.ndarray, second: np.ndarray, distance: str) -> np.n
     # Some pairs at a time: float64 copies of all embeddings would take four times their memory.
     for start in range(0, len(first), PAIRS_AT_ONCE):
         block = slice(start, start + PAIRS_AT_ONCE)
-        distances[block] = _distances(
-            first[block].astype(np.float64), second[block].astype(np.float64), distance
-        )
+        one, other = (embeddings[block].astype(np.float64) for embeddings in (first, second))
+        distances[block] = _distances(one, other, distance)
     return distances
 
 

@@ -6,7 +6,6 @@
 import dataclasses
 import json
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -23,6 +22,7 @@ from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 VERSION = 1
 _KINDS = {"U": "text", "b": "bool", "i": "integer", "f": "float"}  # of a dtype
 _VECTORS = {"first": "U", "second": "U", "is_same": "b", "splits": "i"}
+_BY_LINE = {"used": "b", "folds": "i"}
 
 T = TypeVar("T")
 
@@ -68,10 +68,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LineScores:
-    """One line of scores by the chosen method.
+    """One line of scores by the chosen method. `folds` are the numbers of the folds.
 
-    `std` is the standard deviation over the folds, `threshold` their mean. `folds` are the numbers of the
-    folds, and the fields after it have one value per fold.
+    `std` is the standard deviation over the folds, and `threshold` the mean.
     """
 
     name: str
@@ -89,9 +88,8 @@ class LineScores:
         if len(self.folds) < 2:
             raise ValueError(f"folds: expected at least 2, received {len(self.folds)}")
         for name in ("fold_accuracies", "fold_thresholds", "fold_sizes"):
-            length = len(getattr(self, name))
-            if length != len(self.folds):
-                raise ValueError(f"{name}: expected {len(self.folds)} items, received {length}")
+            if len(getattr(self, name)) != len(self.folds):
+                raise ValueError(f"{name}: expected {len(self.folds)} items")
 
 
 @dataclass(frozen=True)
@@ -152,15 +150,13 @@ class Scores:
     """The content of `scores.json`.
 
     Attributes:
-        name: of the model.
-        set: of the set of videos.
+        name: name of the model.
+        set: name of the set of videos.
         faithful: whether the run scored as the original does.
-        versions: of the installed packages.
+        versions: versions of the installed packages.
         engine: what computed the embeddings. `None` in runs of versions that did not store it.
         method, rule, folds, error_filter, error_match: see `eval.scoring.videos.VideoProtocol`.
         lines: scores of the chosen method.
-        methods: scores of every method.
-        frames_curve: scores by the number of frames.
     """
 
     version: int = VERSION
@@ -184,9 +180,9 @@ class Scores:
     hardest: HardestPairs
 
     def __post_init__(self):
-        choices: tuple[Iterable[str], ...] = (self.methods, RULES, FOLDS, ERROR_FILTERS, MATCHES)
-        names = ("method", "rule", "folds", "error_filter", "error_match")
-        for name, allowed in zip(names, choices, strict=True):
+        choices = {"method": self.methods, "rule": RULES, "folds": FOLDS}
+        choices |= {"error_filter": ERROR_FILTERS, "error_match": MATCHES}
+        for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, received {value!r}")
@@ -196,13 +192,14 @@ class Scores:
 class ScoredPairs:
     """The content of `pairs.npz`: the pairs whose videos both have frames.
 
+    All arrays have the shape `(num_pairs,)`.
+
     Attributes:
-        first, second: names of the videos, shape `(num_pairs,)`.
-        is_same: bool, shape `(num_pairs,)`.
-        splits: int, shape `(num_pairs,)`: the splits that the file names.
-        used: bool, shape `(num_pairs,)`: the pairs that belong to each line.
-        folds: int, shape `(num_pairs,)`: the folds of each line, negative for pairs that are never scored.
-        distances: for each method, float, shape `(num_pairs,)`.
+        first, second: names of the videos.
+        splits: int, the splits that the file names.
+        used: bool, the pairs that belong to each line.
+        folds: int, the folds of each line, negative for pairs that are never scored.
+        distances: float, by method.
     """
 
     first: np.ndarray
@@ -219,7 +216,7 @@ class ScoredPairs:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """What one run of `eval.test_ytf` found, and the folder with its files and pictures."""
+    """The results of one run of `eval.test_ytf`, and the folder with its files and pictures."""
 
     folder: Path
     scores: Scores
@@ -247,9 +244,7 @@ class EvaluationRun:
 
 
 def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun:
-    """Writes `pairs.npz`, then `scores.json`: a folder with scores is complete.
-
-    The scores of an earlier run in the folder are removed first.
+    """Removes earlier scores, writes `pairs.npz`, then `scores.json`: a folder with scores is complete.
 
     Raises:
         ValueError: `read_run` would refuse the scores or the pairs. Nothing is written then.
@@ -262,8 +257,7 @@ def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun
     scores = _scores(scores_path, json.loads(content))
     arrays = {
         **{name: getattr(pairs, name) for name in _VECTORS},
-        "used": np.stack(pairs.used),
-        "folds": np.stack(pairs.folds),
+        **{name: np.stack(getattr(pairs, name)) for name in _BY_LINE},
         **{f"distances/{method}": distances for method, distances in pairs.distances.items()},
     }
     pairs = _scored_pairs(pairs_path, arrays, scores)
@@ -281,8 +275,8 @@ def read_run(folder: Path) -> EvaluationRun:
         FileNotFoundError: the folder has no scores or no pairs.
         ValueError: a file has another version, or its keys, types or arrays are not those of a run.
     """
-    scores_path, pairs_path = folder / "scores.json", folder / "pairs.npz"
-    for path in (scores_path, pairs_path):
+    paths = scores_path, pairs_path = folder / "scores.json", folder / "pairs.npz"
+    for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file. Give a folder that eval.test_ytf wrote.")
     try:
@@ -311,19 +305,13 @@ def _scores(path: Path, content: Any) -> Scores:
 
 def _scored_pairs(path: Path, arrays: dict[str, np.ndarray], scores: Scores) -> ScoredPairs:
     """Checks the arrays of `pairs.npz`, also against the scores, and names them."""
-    expected = {
-        **_VECTORS,
-        "used": "b",
-        "folds": "i",
-        **{f"distances/{method}": "f" for method in scores.methods},
-    }
+    expected = {**_VECTORS, **_BY_LINE, **{f"distances/{method}": "f" for method in scores.methods}}
     if arrays.keys() != expected.keys():
-        raise ValueError(
-            f"{path}: expected arrays {', '.join(expected)}, received {', '.join(arrays) or 'none'}"
-        )
+        received = ", ".join(arrays) or "none"
+        raise ValueError(f"{path}: expected arrays {', '.join(expected)}, received {received}")
     num_pairs = arrays["is_same"].size
     for name, kind in expected.items():
-        array, shape = arrays[name], (3, num_pairs) if name in ("used", "folds") else (num_pairs,)
+        array, shape = arrays[name], (3, num_pairs) if name in _BY_LINE else (num_pairs,)
         if array.dtype.kind != kind or array.shape != shape:
             raise ValueError(
                 f"{path}, {name}: expected {_KINDS[kind]} of shape {shape}, "

@@ -34,9 +34,9 @@ def roc(distances: np.ndarray, is_same: np.ndarray) -> tuple[np.ndarray, np.ndar
     return far, tar
 
 
-def equal_error_rate(distances: np.ndarray, is_same: np.ndarray) -> float:
-    """Returns the rate where `FAR = 1 - TAR`, both linear between the points of the ROC; see `roc`."""
-    return _equal_error_rate(*roc(distances, is_same))
+def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
+    """Returns the rate where `FAR = 1 - TAR`, both linear between the points of an ROC."""
+    return float(np.interp(0, far + tar - 1, far))
 
 
 def verification_metrics(distances: np.ndarray, is_same: np.ndarray) -> dict[str, float | None]:
@@ -129,16 +129,9 @@ def _resample_identities(distances, is_same, identities, num_resamples, rng):
 
 
 def _curve_metrics(far, tar, fars):
-    metrics = {"eer": _equal_error_rate(far, tar), "auc": float(np.trapezoid(tar, far))}
-    return metrics | {tar_name(asked): _tar_at_far(far, tar, asked) for asked in fars}
-
-
-def _equal_error_rate(far, tar):
-    return float(np.interp(0, far + tar - 1, far))
-
-
-def _tar_at_far(far_curve, tar_curve, far):
-    return float(tar_curve[np.searchsorted(far_curve, far, side="right") - 1])
+    metrics = {"eer": equal_error_rate(far, tar), "auc": float(np.trapezoid(tar, far))}
+    places = np.searchsorted(far, fars, side="right") - 1
+    return metrics | {tar_name(asked): float(tar[place]) for asked, place in zip(fars, places, strict=True)}
 
 
 def _measurable_fars(is_same):

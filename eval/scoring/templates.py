@@ -81,9 +81,6 @@ def geometric_median(points: np.ndarray) -> np.ndarray:
 
     Args:
         points: float, finite, shape `(num_points, dim)`, not empty.
-
-    Returns:
-        float64, shape `(dim,)`.
     """
     points = np.asarray(points, np.float64)
     median = points.mean(axis=0)
@@ -140,7 +137,6 @@ def _directions(frames):
     if not np.isfinite(norms).all():
         number = np.flatnonzero(~np.isfinite(norms))[0]
         raise ValueError(f"frame {number}: expected a finite embedding, received NaN or infinity")
-    used = norms > 0
-    if not used.all():
-        frames, norms = frames[used], norms[used]
+    if not norms.all():
+        frames, norms = frames[norms > 0], norms[norms > 0]
     return frames / norms[:, np.newaxis], norms

@@ -17,9 +17,8 @@ class VerificationResult:
     """Accuracy of a set of pairs, as a fraction, and the thresholds behind it.
 
     Attributes:
-        accuracy: mean over the folds.
+        accuracy, threshold: means over the folds.
         std: population standard deviation over the folds.
-        threshold: mean over the folds.
         fold_accuracies, fold_thresholds: one per fold, in the order of their numbers.
     """
 

@@ -35,7 +35,6 @@ def video_distances(
         first, second: int, shape `(num_pairs,)`: numbers of videos that have a frame or more.
         methods: some of `METHODS`.
         max_frames: positive, how many frames of each video to use, evenly spaced. Defaults to all.
-        progress: show a progress bar.
 
     Returns:
         For each method, float64 of shape `(num_pairs,)`, in [0, 2].

@@ -19,7 +19,7 @@ from eval.scoring.evaluation_run import (
     PairPicture,
     ScoredPairs,
 )
-from eval.scoring.metrics import bootstrap_intervals, equal_error_rate, verification_metrics
+from eval.scoring.metrics import bootstrap_intervals, equal_error_rate, roc, verification_metrics
 from eval.scoring.verification import RULES
 from eval.scoring.video_distances import DEFAULT_METHOD, METHODS, video_distances
 from eval.scoring.ytf_protocol import (
@@ -68,10 +68,12 @@ class VideoEvaluation:
     """The parts of a run that follow from the features.
 
     Attributes:
-        lines, methods, frames_curve, bootstrap, hardest: see `eval.scoring.evaluation_run.Scores`.
         pairs: the pairs that have frames on both sides.
         errors: int array, places in `pairs` of the misclassified ones.
     """
+
+    # The fields that are those of `eval.scoring.evaluation_run.Scores`.
+    SCORES = ("lines", "methods", "frames_curve", "bootstrap", "hardest")
 
     lines: ByErrorFilter[LineScores]
     methods: dict[str, MethodScores]
@@ -93,7 +95,6 @@ def evaluate_videos(
     """Scores all methods on all three lines.
 
     Args:
-        pairs: the pairs to score.
         frames: frames of the videos of `pairs`.
         features: float, shape `(len(frames), dim)`.
         wrong_videos: names of videos with a wrong identity.
@@ -109,9 +110,8 @@ def evaluate_videos(
     is_wrong = involves_wrong_video(names[first], names[second], wrong_videos, protocol.error_match)
 
     def score(distances: np.ndarray) -> ByErrorFilter[YtfLine]:
-        return ByErrorFilter(
-            **score_lines(distances, is_same, splits, is_wrong, protocol.rule, protocol.folds)
-        )
+        lines = score_lines(distances, is_same, splits, is_wrong, protocol.rule, protocol.folds)
+        return ByErrorFilter(**lines)
 
     distances = video_distances(features, frames.offsets, first, second, progress=progress)
     scored = {method: score(distances[method]) for method in METHODS}
@@ -143,7 +143,7 @@ def evaluate_videos(
         fewer = video_distances(features, frames.offsets, first, second, [protocol.method], num_frames)
         fewer = fewer[protocol.method]
         accuracy = score(fewer).select(protocol.error_filter).result.accuracy
-        curve.append(FramesPoint(num_frames, accuracy, equal_error_rate(fewer[used], is_same[used])))
+        curve.append(FramesPoint(num_frames, accuracy, equal_error_rate(*roc(fewer[used], is_same[used]))))
 
     return VideoEvaluation(
         lines=ByErrorFilter(*(_line_scores(line, is_same) for line in lines)),

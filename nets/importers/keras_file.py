@@ -9,11 +9,7 @@ from ..backbone import Backbone
 
 
 def save_keras_file(backbone: Backbone, path: str | Path) -> None:
-    """Writes a `.keras` file that is complete or absent after a crash.
-
-    Raises:
-        ValueError: the name does not end in `.keras`.
-    """
+    """Writes a file that ends in `.keras` (else `ValueError`). It is complete or absent after a crash."""
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path}: expected a name that ends in .keras")

@@ -25,7 +25,7 @@ def find_model(path: str | Path) -> Path:
     digest find it once, then load and hash the result.
 
     Args:
-        path: any path that `nets.load_backbone` or `eval.embedding.face_model.load_face_model` takes.
+        path: any path that `nets.load_backbone` takes.
 
     Returns:
         A SavedModel, the prefix of a TensorFlow 1 checkpoint, a training checkpoint (the newest readable
@@ -38,8 +38,7 @@ def find_model(path: str | Path) -> Path:
     path = Path(path)
     if is_saved_model(path):
         return path
-    prefix = checkpoint_prefix(path)
-    if prefix is not None:
+    if prefix := checkpoint_prefix(path):
         return prefix
     if path.is_file():
         return path
@@ -47,10 +46,7 @@ def find_model(path: str | Path) -> Path:
         raise FileNotFoundError(f"{path}: no such model, nor a TensorFlow 1 checkpoint {path.name}.index")
     newest = newest_checkpoint(path)
     if newest is None:
-        raise ValueError(
-            f"{path}: expected a SavedModel, a training checkpoint or a folder of them, "
-            "received a folder without"
-        )
+        raise ValueError(f"{path}: expected a SavedModel, a training checkpoint or a folder of them")
     return newest[0]
 
 

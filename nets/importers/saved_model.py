@@ -32,9 +32,7 @@ def load_backbone_of_saved_model(path: str | Path) -> "Backbone":
 
     path = Path(path)
     if not (path / NET_NAME).is_file():
-        raise ValueError(
-            f"{path}: expected a SavedModel with a {NET_NAME}, as export.saved_model writes it, received none"
-        )
+        raise ValueError(f"{path}: expected a SavedModel with a {NET_NAME}, as export.saved_model writes it")
     try:
         backbone = Backbone(**json.loads((path / NET_NAME).read_text()))
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))

@@ -31,9 +31,6 @@ def checkpoint_folders(path: str | Path) -> list[Path]:
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Compares every file of a checkpoint with its checksum and reads the manifest.
 
-    Returns:
-        `step`, `net` (arguments of `Backbone`), and the entries that the trainer added.
-
     Raises:
         ValueError: the checkpoint is incomplete or damaged.
     """
@@ -55,10 +52,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """Reads the newest readable checkpoint at a path. Skips damaged ones with a warning.
-
-    Returns:
-        `(folder, manifest)`, or `None` if there are no checkpoints.
+    """Reads the newest readable checkpoint at a path, if there is any. Skips damaged ones with a warning.
 
     Raises:
         ValueError: there are checkpoints, but none can be read.

@@ -26,15 +26,9 @@ class BatchRenorm(BatchNorm):
     - margin-centre-face, `nets/L_Resnet_E_IR_RBN.py`
 
     Args:
-        momentum: in `[0, 1)`. Defaults to `0.9`.
-        epsilon: greater than 0. Defaults to `1e-3`.
-        rmin, rmax: `0 <= rmin <= 1 <= rmax`. Default to `0.3333` and `3`.
-        dmax: at least 0. Defaults to `5`.
-        **kwargs: arguments of `BatchNorm`.
-
-    Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. The
-            output has the same shape and dtype.
+        momentum, epsilon, **kwargs: arguments of `BatchNorm`, also for inputs and outputs.
+        rmin, rmax: `0 <= rmin <= 1 <= rmax`.
+        dmax: at least 0.
     """
 
     def __init__(

@@ -19,8 +19,7 @@ class Dropout(keras.layers.Layer):
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (`E_Dropout`, `keep=0.4`)
 
     Args:
-        keep_prob: in `(0, 1]`. Defaults to `0.4`, the original's.
-        seed: defaults to `0`.
+        keep_prob: in `(0, 1]`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -40,12 +39,7 @@ class Dropout(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.draws = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            dtype="int32",
-            trainable=False,
-            aggregation="only_first_replica",
-            name="draws",
+            (), "zeros", "int32", trainable=False, aggregation="only_first_replica", name="draws"
         )
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -24,7 +24,7 @@ class GroupNorm(keras.layers.Layer):
     - margin-centre-face, `nets/L_Resnet_E_IR_GBN.py`
 
     Args:
-        epsilon: greater than 0, added to the variance. Defaults to `1e-5`.
+        epsilon: greater than 0, added to the variance.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -53,9 +53,8 @@ class GroupNorm(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         height, width, channels = inputs.shape[1:]
-        groups = tf.reshape(
-            tf.cast(inputs, tf.float32), (-1, height, width, self.groups, channels // self.groups)
-        )
+        shape = (-1, height, width, self.groups, channels // self.groups)
+        groups = tf.reshape(tf.cast(inputs, tf.float32), shape)
         mean, variance = tf.nn.moments(groups, (1, 2, 4), keepdims=True)
         normalised = (groups - mean) * tf.math.rsqrt(variance + self.epsilon)
         normalised = tf.reshape(normalised, (-1, height, width, channels))

@@ -19,7 +19,7 @@ class PReLU(keras.layers.Layer):
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (TensorLayer's `PReluLayer`)
 
     Args:
-        initializer: Keras initializer of the slopes. Defaults to `"zeros"`.
+        initializer: Keras initializer of the slopes.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:

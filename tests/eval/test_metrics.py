@@ -96,11 +96,13 @@ class TestTarAtFar:
 class TestEqualErrorRate:
     @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
     def test_against_bisection(self, distances, is_same):
-        assert equal_error_rate(distances, is_same) == pytest.approx(crossing(distances, is_same), abs=1e-12)
+        assert equal_error_rate(*roc(distances, is_same)) == pytest.approx(
+            crossing(distances, is_same), abs=1e-12
+        )
 
     def test_a_point_of_the_curve(self):
         is_same = np.array([True, False, True, True, False, True, False, False])  # 1 of 4 each way after 4
-        assert equal_error_rate(np.arange(8), is_same) == 0.25
+        assert equal_error_rate(*roc(np.arange(8), is_same)) == 0.25
 
 
 class TestAreaUnderRoc:

@@ -12,7 +12,7 @@ from eval.report import charts
 from eval.report import svg as report_svg
 from eval.report.charts import AccuracyBar, Curve
 from eval.scoring.evaluation_run import FramesPoint, LineScores
-from eval.scoring.metrics import equal_error_rate
+from eval.scoring.metrics import equal_error_rate, roc
 from tests.eval.html_page import HOSTILE, parse
 
 STYLE = (Path(charts.__file__).parent / "templates" / "report.css").read_text()
@@ -80,7 +80,7 @@ class TestCharts:
             assert height == pytest.approx(min(refused))
         np.testing.assert_array_equal(*diagonal.get_data())
         crossing = far[np.argmin(np.abs(far - frr))]
-        assert crossing == pytest.approx(equal_error_rate(distances, is_same), abs=0.02)
+        assert crossing == pytest.approx(equal_error_rate(*roc(distances, is_same)), abs=0.02)
         ticks = [label.get_text() for label in axes.get_xticklabels()]
         np.testing.assert_allclose(ndtr(axes.get_xticks()), list(map(float, ticks)))
         assert min(map(float, ticks)) >= 0.01
