@@ -65,7 +65,9 @@ class CentreLayer(LossLayer):
             require(label_smoothing == 0, "--shard_centres", "--label_smoothing 0", label_smoothing)
         self.num_identities = num_identities
         self.seed = seed
-        self.label_smoothing, self.sample_rate, self.sharded = label_smoothing, sample_rate, sharded
+        self.label_smoothing = label_smoothing
+        self.sample_rate = sample_rate
+        self.sharded = sharded
         self.shards: Shards | None = None
         self._sampling_step: Callable[[], Any] = lambda: 0
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-_KEY = "VARIABLE_VALUE"  # under which `tf.train.Checkpoint` keeps the value of a variable
+_KEY = "VARIABLE_VALUE"  # the name under which `tf.train.Checkpoint` keeps the value of a variable
 
 
 def save_as(

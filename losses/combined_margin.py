@@ -18,7 +18,7 @@ class CombinedMarginLoss(MarginSoftmaxLoss):
 
         cos(margin_a * theta + margin) - margin_b
 
-    As in the original, but not in `ArcFaceLoss`, it rises again past an angle of `pi`.
+    It rises again past an angle of `pi`, as in the original. That of `ArcFaceLoss` does not.
 
     References: [ArcFace](https://arxiv.org/abs/1801.07698), also for the defaults (CM1); margin-centre-face,
     `losses/face_losses.py::combine_loss_val`

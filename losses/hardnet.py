@@ -65,6 +65,5 @@ def _pair_identities(identities):
     half = tf.size(identities) // 2
     is_paired = tf.reduce_all(identities[: 2 * half] == tf.tile(identities[:half], [2]))
     is_even = tf.size(identities) == 2 * half
-    return require_identities(is_paired & is_even, "two equal halves, anchors and positives", identities)[
-        :half
-    ]
+    halves = "two equal halves, anchors and positives"
+    return require_identities(is_paired & is_even, halves, identities)[:half]

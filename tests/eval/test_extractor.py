@@ -103,7 +103,7 @@ class TestEmbedImages:
         model.embed = broken
         batches = embed_images(model, decode, 23, 5, start=5)
         assert [len(next(batches)) for _ in range(2)] == [5, 5]
-        with pytest.raises(ValueError, match="image 17: expected a finite embedding"):
+        with pytest.raises(ValueError, match="image 17: "):
             next(batches)
 
     @pytest.mark.parametrize("flip", [False, True])

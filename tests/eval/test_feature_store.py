@@ -116,15 +116,15 @@ class TestKey:
             fill(store)
         path = store.folder / "store.json"
         path.write_text(path.read_text().replace("cd34", "ef56"))
-        with pytest.raises(ValueError, match=r"store\.json: expected .*'cd34'.*, received .*'ef56'"):
+        with pytest.raises(ValueError, match=r"store\.json: .*'cd34'.*'ef56'"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS)
         path.write_text("{")
-        with pytest.raises(ValueError, match=r"store\.json: expected .*'cd34'.*, received Expecting"):
+        with pytest.raises(ValueError, match=r"store\.json: .*'cd34'"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS)
 
     def test_another_number_of_rows(self, tmp_path):
         FeatureStore(tmp_path, INPUTS, NUM_ROWS).close()
-        with pytest.raises(ValueError, match=r"expected .*'num_rows': 51.*, received .*'num_rows': 50"):
+        with pytest.raises(ValueError, match=r"'num_rows': 51.*'num_rows': 50"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS + 1)
 
     @pytest.mark.parametrize(("inputs", "error"), [({"a": np.nan}, ValueError), ({"a": Path()}, TypeError)])
@@ -169,7 +169,7 @@ class TestAppend:
     def test_features_of_a_store_that_lacks_rows(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=21)
-            with pytest.raises(ValueError, match="expected 50 rows, received 21 so far"):
+            with pytest.raises(ValueError, match=r"50 .* 21 "):
                 _ = store.features
 
     def test_flushes_by_itself(self, tmp_path, monkeypatch):

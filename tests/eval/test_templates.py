@@ -124,7 +124,7 @@ class TestPool:
         def test_not_finite(self, pooling, value):
             frames = video(12)
             frames[13, 2] = value
-            with pytest.raises(ValueError, match=r"^frame 13: expected a finite"):
+            with pytest.raises(ValueError, match=r"^frame 13: "):
                 pool(frames, pooling)
 
     def test_does_not_change_its_input(self):
@@ -241,7 +241,7 @@ class TestFramePairDistances:
         bad = video(10)
         bad[2, 0] = np.nan
         for pair in ((bad, video(11)), (video(11), bad)):
-            with pytest.raises(ValueError, match=r"^frame 2: expected a finite"):
+            with pytest.raises(ValueError, match=r"^frame 2: "):
                 frame_pair_distances(*pair)
 
 

@@ -157,9 +157,9 @@ def test_crop(videos, tmp_path):
     run, cropped = (read_run(tmp_path / name) for name in ("run", "cropped"))
     np.testing.assert_array_equal(run.pairs.distances["mean"], cropped.pairs.distances["mean"])
     assert cropped.scores.inputs.frames.crop == (112, 112)
-    with pytest.raises(SystemExit, match=r"takes faces of \(112, 112\), received faces of \(120, 124\)"):
+    with pytest.raises(SystemExit, match=r"\(112, 112\).*\(120, 124\)"):
         test_ytf.main(wider)
-    with pytest.raises(SystemExit, match="--crop 121 112: the frames have 120x124"):
+    with pytest.raises(SystemExit, match=r"--crop 121 112: .* 120x124"):
         test_ytf.main([*wider, "--crop", "121", "112"])
 
 
@@ -237,7 +237,7 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
 
 def test_a_folder_with_other_content_is_left_alone(videos, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="not the folder of an earlier run"):
+    with pytest.raises(SystemExit, match="--output"):
         test_ytf.main(flags(videos, output=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 

@@ -70,7 +70,7 @@ def test_keep_prob_is_that_of_the_architecture():
 
 
 def test_a_name_that_is_nearly_one():
-    with pytest.raises(ValueError, match=r"expected one of .*, received 'ires50'; did you mean"):
+    with pytest.raises(ValueError, match=r"iresnet50.*'ires50'"):
         Backbone("ires50")
     with pytest.raises(ValueError, match=r"iresnet18: .*random_final_gamma"):
         Backbone("iresnet18", random_final_gamma=True)

@@ -204,12 +204,12 @@ def test_other_graphs_are_refused(tmp_path, small, change, message):
 
 def test_damaged_onnx_files(tmp_path, small):
     path = tmp_path / "net.onnx"
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"net\.onnx"):
         load_insightface(path)
     whole = OnnxNet(small).save(path).read_bytes()
     for data in (b"", whole[: len(whole) // 2], b"\x89PNG"):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"net\.onnx: expected an ONNX file, received"):
+        with pytest.raises(ValueError, match=r"net\.onnx: "):
             load_insightface(path)
 
 
@@ -250,7 +250,7 @@ def test_a_file_of_two_nets(tmp_path):
     tensors = {"conv1.weight": np.zeros((1, 1), np.float32)}
     write_state_dict(path, tensors, inside="student")
     write_torch_zip(path, plain([1, 2]), {})
-    with pytest.raises(ValueError, match="received 0: no dict"):
+    with pytest.raises(ValueError, match="received 0: "):
         load_insightface(path)
     nets = a_dict({name: a_dict({"conv1.weight": tensor()}) for name in ("student", "teacher")})
     write_torch_zip(path, nets, {"0": bytes(24)})
@@ -295,5 +295,5 @@ def test_it_is_a_model_like_any_other(tmp_path, state, faces, caplog):
     assert caplog.messages[1:] == ["mapped: 156 tensors, none missing", "ignored: 0 num_batches_tracked"]
     images = preprocess(faces, IMAGE_SIZE)
     np.testing.assert_array_equal(load_backbone(out)(images), load_insightface(path)(images))
-    with pytest.raises(FileNotFoundError, match=r"none.onnx: no such"):
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         load_backbone(tmp_path / "none.onnx")

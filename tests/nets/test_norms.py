@@ -27,7 +27,7 @@ def test_group_norm_against_numpy(channels, groups):
 
 
 def test_group_norm_refuses_channels_that_do_not_divide():
-    with pytest.raises(ValueError, match="expected a multiple of 32 channels, received 40"):
+    with pytest.raises(ValueError, match=r"32 .* 40"):
         GroupNorm()(np.zeros((1, 2, 2, 40), np.float32))
 
 

@@ -138,13 +138,11 @@ def test_checkpoint_of_another_net(tmp_path):
 
 
 def test_the_program_in_one_line(tmp_path):
-    with pytest.raises(
-        SystemExit, match=r"nets.tf1_checkpoint: .*nothing: expected a TensorFlow 1 checkpoint"
-    ):
+    with pytest.raises(SystemExit, match=r"nets.tf1_checkpoint: .*nothing: "):
         main([str(tmp_path / "nothing"), str(tmp_path / "model.keras")])
     assert not (tmp_path / "model.keras").exists()
 
 
 def test_the_program_wants_a_keras_file(ir32, tmp_path):
-    with pytest.raises(SystemExit, match=r"expected a name that ends in .keras"):
+    with pytest.raises(SystemExit, match=r"model\.h5"):
         main([str(ir32), str(tmp_path / "model.h5")])
