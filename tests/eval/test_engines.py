@@ -161,7 +161,7 @@ class TestHint:
         assert description == f"Engine : {TENSORFLOW}"
 
     @pytest.mark.parametrize("why_not", ["few images", "a GPU", "not installed"])
-    def test_nothing_is_measured(self, models, monkeypatch, replace_openvino, why_not):
+    def test_other_engines_are_not_timed(self, models, monkeypatch, replace_openvino, why_not):
         replace_openvino(Same)
         monkeypatch.setattr(engines, "_images_per_second", lambda *_: 1 / 0)
         num_images = MANY

@@ -97,7 +97,7 @@ def test_runs_without_an_engine_can_be_read(folder):
     assert read_run(folder).scores.engine is None
 
 
-def test_what_is_returned_is_what_will_be_read(made, folder):
+def test_write_run_returns_what_read_run_returns(made, folder):
     run = write_run(folder, dataclasses.replace(made.scores, frames_curve=[]), made.pairs)
     assert run.scores == read_run(folder).scores
 
@@ -259,7 +259,7 @@ def test_cut_arrays(folder, length):
         ({}, {"first": np.array([None] * 80)}),
     ],
 )
-def test_what_cannot_be_read_is_not_written(made, tmp_path, scores, pairs):
+def test_unreadable_runs_are_not_written(made, tmp_path, scores, pairs):
     run = changed(made, pairs, **scores)
     with pytest.raises(ValueError, match=r"scores.json|pairs.npz"):
         write_run(tmp_path / "new", run.scores, run.pairs)

@@ -85,7 +85,7 @@ class TestEmbedImages:
         list(embed_images(Model(), lambda *span: spans.append(span) or FACES[slice(*span)], 23, 7, start=9))
         assert spans == [(9, 14), (14, 21), (21, 23)]
 
-    def test_nothing_to_do(self):
+    def test_all_images_are_done(self):
         assert list(embed_images(Model(), decode, 0)) == []
         assert list(embed_images(Model(), decode, 23, start=23)) == []
 

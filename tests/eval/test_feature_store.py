@@ -43,7 +43,7 @@ def half(tmp_path, monkeypatch):
 
 class TestRoundTrip:
     @pytest.mark.parametrize("step", [1, 7, NUM_ROWS])
-    def test_features_are_what_was_appended(self, tmp_path, step, flushes):
+    def test_features_equal_the_appended_rows(self, tmp_path, step, flushes):
         with FeatureStore(tmp_path / "made" / "root", INPUTS, NUM_ROWS) as store:
             assert (store.num_done, store.is_complete) == (0, False)
             fill(store, step)
@@ -291,7 +291,7 @@ class TestKilled:
         self.reopened(half, 21)
 
     @pytest.mark.parametrize("names", [["store.json"], ["store.json", "progress.json", "features.f32"]])
-    def test_before_there_was_anything(self, half, names):
+    def test_missing_files(self, half, names):
         for name in names:
             (half / name).unlink()
         self.reopened(half, 21 if names == ["store.json"] else 0)

@@ -98,7 +98,7 @@ class TestRun:
         boxes = page.find("dl", class_="lines")[0].find("div")
         assert [bool(box.attributes) for box in boxes] == [False, False, True]
 
-    def test_what_the_curves_show(self, run, monkeypatch):
+    def test_curves_have_the_values_of_the_run(self, run, monkeypatch):
         drawn = {}
 
         def record(**parts):
@@ -250,7 +250,7 @@ class TestRun:
         with pytest.raises(ValueError, match=r"genuine-01\.jpg: .*3c7376673e"):
             run_page(moved)
 
-    def test_what_may_be_missing(self, without_curves, run):
+    def test_optional_values(self, without_curves, run):
         methods = {
             name: dataclasses.replace(method, metrics={"accuracy": 0.5}, intervals={})
             for name, method in run.scores.methods.items()
@@ -341,7 +341,7 @@ class TestProgram:
         report.main([str(run.folder), "--out", str(tmp_path / "deep" / "page.html")])
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["page.html"]
 
-    def test_bad_input_is_one_line_and_a_failure(self, run, tmp_path):
+    def test_bad_input_ends_with_one_line(self, run, tmp_path):
         for folders, message in (
             ([tmp_path / "nothing"], "eval.report: .*nothing/scores.json: no such file"),
             ([run.folder, tmp_path], "scores.json: no such file"),

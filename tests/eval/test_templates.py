@@ -49,7 +49,7 @@ class TestPool:
         expected = unit(geometric_median(directions))
         np.testing.assert_allclose(pool(frames, "geometric_median"), expected, rtol=1e-12)
 
-    def test_what_the_norm_does(self):
+    def test_effect_of_the_norm(self):
         frames = video(2)
         louder = frames * np.random.default_rng(0).uniform(1, 9, (len(frames), 1))
         for pooling in POOLINGS:

@@ -176,7 +176,7 @@ class Hostile:
         return Path.touch, (self.path,)
 
 
-def test_bad_input_is_one_line_and_a_failure(model_path, tmp_path):
+def test_bad_input_ends_with_one_line(model_path, tmp_path):
     Hostile.path = tmp_path / "was_here"
     (tmp_path / "hostile.np").write_bytes(pickle.dumps((Hostile(), [])))
     (tmp_path / "cut.bin").write_bytes((PAIRS / "pairs_py3.bin").read_bytes()[:5000])

@@ -76,7 +76,7 @@ def test_perfect_separation():
 
 
 class TestOriginalFolds:
-    def test_what_it_leaves(self):
+    def test_pairs_outside_all_folds(self):
         is_same = np.array([True] * 23 + [False] * 27)
         by_rank = [*np.repeat(np.arange(10), 2), *[NEVER_SCORED] * 3]
         np.testing.assert_array_equal(original_folds(is_same), [*by_rank, *by_rank, *[LEFT_OUT] * 4])

@@ -36,7 +36,7 @@ class TestWrongVideos:
 
 
 class TestLines:
-    def test_which_pairs_count(self):
+    def test_pairs_of_each_line(self):
         distances, is_same, splits, is_wrong = pairs()
         lines = score_lines(distances, is_same, splits, is_wrong)
         assert [line.name for line in lines.values()] == [

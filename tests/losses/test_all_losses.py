@@ -19,7 +19,7 @@ def test_cases_are_complete():
 
 @parametrize(CASES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_float32_inside_whatever_the_policy(case, dtype):
+def test_computes_in_float32_under_every_policy(case, dtype):
     embeddings = np.random.default_rng(0).normal(size=(10, 16)).astype(np.float32)
     coarse = tf.cast(embeddings, dtype)
     inputs = [(embeddings, embeddings), (coarse, tf.cast(coarse, tf.float32))]

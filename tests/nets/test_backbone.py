@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float
 
 # One of each builder; tests/nets/test_resnet_ir.py has the further kinds of the first.
 @pytest.mark.parametrize("name", ["se_ir32", "iresnet18", "vgg16", "resnet50"])
-def test_every_kind_trains_embeds_and_comes_back(name, tmp_path):
+def test_train_embed_and_reload(name, tmp_path):
     backbone = nets.build_backbone(name, image_size=(32, 32), embedding_size=48, keep_prob=0.9, seed=3)
     backbone(IMAGES, training=True)  # moves statistics and dropout's counter
     embedding = backbone(IMAGES, training=False)

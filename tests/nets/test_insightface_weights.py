@@ -287,7 +287,7 @@ def test_net_by_its_shapes():
         }
 
 
-def test_it_is_a_model_like_any_other(tmp_path, state, faces, caplog):
+def test_saved_as_a_keras_file_and_loaded_again(tmp_path, state, faces, caplog):
     caplog.set_level("INFO")
     path, out = OnnxNet(state).save(tmp_path / "net.onnx"), tmp_path / "net.keras"
     save_keras_file(load_backbone(path), out)

@@ -69,7 +69,7 @@ class TestOneFile:
         (tmp_path / name).write_bytes(b"weightz")
         assert model_sha256(tmp_path / name) == sha256(b"weightz")
 
-    def test_nothing_there(self, tmp_path):
+    def test_missing_model(self, tmp_path):
         for function in (find_model, model_sha256):
             with pytest.raises(FileNotFoundError, match=r"gone\.keras"):
                 function(tmp_path / "gone.keras")

@@ -66,7 +66,7 @@ def test_golden_embeddings(name, tmp_path):
     np.testing.assert_array_equal(imported.centres, golden_weight("arc_loss/embedding_weights", (512, 10)))
 
 
-def test_the_program_writes_a_keras_file_and_says_what_it_did(ir32, tmp_path, capsys):
+def test_program_writes_a_keras_file_and_a_summary(ir32, tmp_path, capsys):
     out = tmp_path / "new" / "model.keras"
     main([str(ir32), str(out)])
     printed = capsys.readouterr().out
@@ -94,7 +94,7 @@ def error_of(path):
     return str(raised.value)
 
 
-def test_half_a_checkpoint(ir32, tmp_path):
+def test_incomplete_checkpoint(ir32, tmp_path):
     copies = {}
     for file in ir32.parent.glob("iter_9*"):
         copies[file.suffix] = tmp_path / file.name
@@ -137,12 +137,12 @@ def test_checkpoint_of_another_net(tmp_path):
     assert "resnet_v1_32/prelu0/alphas: expected shape (64,), received (32,)" in error_of(prefix)
 
 
-def test_the_program_in_one_line(tmp_path):
+def test_program_reports_an_error_in_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"nets.tf1_checkpoint: .*nothing: "):
         main([str(tmp_path / "nothing"), str(tmp_path / "model.keras")])
     assert not (tmp_path / "model.keras").exists()
 
 
-def test_the_program_wants_a_keras_file(ir32, tmp_path):
+def test_program_refuses_other_suffixes(ir32, tmp_path):
     with pytest.raises(SystemExit, match=r"model\.h5"):
         main([str(ir32), str(tmp_path / "model.h5")])
