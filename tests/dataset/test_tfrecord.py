@@ -81,6 +81,7 @@ def test_encode_record(label, length):
     assert b"".join(parts) == expected.getvalue() and received == len(example)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("label", LABELS)
 def test_example_of_tensorflow_is_read(label):
     import tensorflow as tf

@@ -32,6 +32,7 @@ def test_interface(path, caplog):
     assert [copy.read(i) for i in range(3)] == [(image, None) for image, _ in RECORDS]
 
 
+@pytest.mark.tensorflow
 def test_file_of_tensorflow(tmp_path):
     import tensorflow as tf
 
