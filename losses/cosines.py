@@ -50,8 +50,9 @@ def cosine_with_margin(cosine: tf.Tensor, margin: tf.Tensor) -> tf.Tensor:
 
     References: margin-centre-face, `losses/face_losses.py::arcface_loss`
     """
+    sine = _sine(cosine)  # first: the order of the operations decides how their gradients add up
     inside = cosine > tf.cos(math.pi - margin)
-    shifted = cosine * tf.cos(margin) - _sine(cosine) * tf.sin(margin)
+    shifted = cosine * tf.cos(margin) - sine * tf.sin(margin)
     return tf.where(inside, shifted, cosine - margin * tf.sin(margin))
 
 

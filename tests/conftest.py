@@ -9,6 +9,8 @@ import pytest
 from tests.first_party import loads_tensorflow
 
 WITHOUT = "not tensorflow"
+_FIRST_LIMIT, _GROWTH = 1.4e9, 1.5e8  # bytes
+_limit = _FIRST_LIMIT
 _is_configured = False
 
 
@@ -76,12 +78,14 @@ def two_replicas():
 
 @pytest.fixture(autouse=True)
 def _free_memory():
-    """Frees the nets of a test once the process is large: they refer to themselves, so Python keeps them."""
+    """Frees the nets of earlier tests once a process has grown. Python keeps them, as they form cycles."""
     yield
-    if "tensorflow" in sys.modules and _resident_bytes() > 1.5e9:
+    global _limit
+    if "tensorflow" in sys.modules and _resident_bytes() > _limit:
         gc.collect()
         # The allocator would keep the memory, too.
         ctypes.CDLL(None).malloc_trim(0)
+        _limit = max(_FIRST_LIMIT, _resident_bytes() + _GROWTH)
 
 
 def _resident_bytes():
