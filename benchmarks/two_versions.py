@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.comparison import Row, interleaved, medians, report
 
 HERE = Path(__file__).parents[1]
-_FACES = ("--identities=60", "--images=20", "--held_out=20", "--pairs=300", "--videos=2", "--frames=1")
-_STEPS = 40
+_FACES = ("--identities=60", "--images=20", "--held_out=20", "--pairs=160", "--videos=2", "--frames=1")
+_STEPS = 30
 _SPEED = re.compile(r"([\d.]+) images/s")
 
 
@@ -59,7 +59,7 @@ def rows(other, rounds, folder):
 
     model = sorted((folder / "ours_0" / "models").glob("iter_*"))[-1]
     commands = {
-        "embedding and scoring of 600 images": (
+        "embedding and scoring of 320 images": (
             *("eval.test_lfw", f"--data={folder / 'faces' / 'lfw.np'}"),
             *(f"--model_path={model}", "--engine=tensorflow"),
         ),
