@@ -373,7 +373,7 @@ class CentreTrainingOptions(TrainingOptions):
     """Options of train_centre."""
 
     preset: str | None = option(None, "set all flags of a recipe; flags that you give win", choices=PRESETS)
-    reshuffle: bool = _switch(True, "shuffle the images anew for every epoch (row 12)")
+    reshuffle: bool = _switch(True, "shuffle the images again for every epoch (row 12)")
     start: StartOptions
     loss: LossOptions
     centres: CentresOptions

@@ -194,7 +194,7 @@ class Trainer:
         return {**terms, **scheduled, "learning_rate": learning_rate}
 
     def _apply_if_finite(self, apply: Callable, norm: tf.Tensor, loss_scale: LossScale) -> Terms:
-        # The norm is that of the sum over all replicas, so all of them decide alike.
+        # The norm is that of the sum over all replicas, so all of them decide the same way.
         is_finite = tf.math.is_finite(norm)
         scale = tf.identity(loss_scale.scale)
 
