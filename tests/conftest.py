@@ -9,7 +9,7 @@ import pytest
 from tests.first_party import loads_tensorflow
 
 WITHOUT = "not tensorflow"
-_FIRST_LIMIT, _GROWTH = 1.4e9, 1.5e8  # bytes
+_FIRST_LIMIT, _GROWTH = 1.2e9, 5e7  # bytes
 _limit = _FIRST_LIMIT
 _is_configured = False
 
