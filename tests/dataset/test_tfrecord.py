@@ -113,6 +113,7 @@ def test_example_of_every_size(size, label):
         assert decode_example(encode_example(image, label)) == (image, label)
 
 
+@pytest.mark.tensorflow
 def test_changed_examples_are_read_as_by_tensorflow_or_refused():
     """What is not quite as `encode_example` writes it is read as TensorFlow does, or not at all."""
     import tensorflow as tf
