@@ -6,6 +6,7 @@ import pytest
 from benchmarks import margin_head
 
 
+@pytest.mark.tensorflow
 def test_both_references_compute_the_same():
     embeddings = np.random.default_rng(0).standard_normal((3, margin_head.DIM), np.float32)
     plain, ordered = (

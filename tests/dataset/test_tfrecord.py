@@ -150,6 +150,7 @@ def test_wrong_examples_are_errors():
         decode_example(b"\xff" * 20)
 
 
+@pytest.mark.tensorflow
 def test_tensorflow_reads_the_file(records):
     import tensorflow as tf
 
@@ -157,6 +158,7 @@ def test_tensorflow_reads_the_file(records):
     assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == data
 
 
+@pytest.mark.tensorflow
 def test_file_of_tensorflow_is_read(tmp_path):
     import tensorflow as tf
 
