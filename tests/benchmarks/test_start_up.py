@@ -14,9 +14,11 @@ def test_programs_are_found():
 def test_a_row_for_the_slowest_or_for_each():
     names = ["benchmarks", "dataset.convert"]
     (slowest,) = rows(names, 1, every=False)
-    assert "of 2 programs, `dataset.convert`" in slowest.what
-    assert slowest.ratio == slowest.ours / slowest.reference_value > 1
-    assert len(list(rows(names, 1, every=True))) == 2
+    # Which one is slower depends on what else the machine does.
+    assert any(f"of 2 programs, `{name}`" in slowest.what for name in names)
+    assert slowest.ratio == slowest.ours / slowest.reference_value
+    first, second = rows(names, 1, every=True)
+    assert first.ours >= second.ours
 
 
 def test_a_program_that_fails_is_an_error():
