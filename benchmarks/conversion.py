@@ -83,9 +83,8 @@ def measure(folder, args):
 
 def write_faces(folder, num_images):
     """Writes an InsightFace set of made-up faces; returns the path of its `.rec`."""
-    from dataset.synthetic import (
-        draw_image,  # only now: workers import this program anew, and draw nothing
-    )
+    # Workers import this program again and draw nothing.
+    from dataset.synthetic import draw_image
 
     rng = np.random.default_rng(0)
     faces = [add_noise(draw_image(0, identity, 0), rng) for identity in range(min(_NUM_FACES, num_images))]

@@ -12,7 +12,7 @@ from nets.resnet_ir import resnet_ir
 from training.optimizers import MomentumSGD
 from training.trainer import Trainer
 
-# Of the original's decay, by the last part of a variable's name: see `nets.backbone.decayed_variables`.
+# The original's decay, by the last part of a variable's name. See `nets.backbone.decayed_variables`.
 _DECAYED = ("kernel", "gamma", "alphas", "alpha", "embedding_weights")
 
 

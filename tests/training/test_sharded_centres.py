@@ -23,8 +23,9 @@ SHARDED = ["angular_centre", "arcface", "cosface", "combined", "magface"]
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("loss", SHARDED)
 def test_two_shards_equal_the_dense_layer(two_replicas, loss, clip_norm):
-    # Float32 rounding, which five steps enlarge; how much depends on the processor.
-    assert largest_difference(two_replicas, loss, clip_norm) < 2e-5
+    # Five steps enlarge float32 rounding. For this loss one processor reaches 1.06e-5.
+    limit = 2e-5 if loss == "combined" else 1e-5
+    assert largest_difference(two_replicas, loss, clip_norm) < limit
 
 
 def test_four_shards_equal_the_dense_layer():
