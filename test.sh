@@ -6,7 +6,9 @@ source ./environment.sh requirements-dev.txt
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
-# Two parts, because TensorFlow keeps memory until its process ends.
-training=(tests/training tests/test_train_centre.py tests/test_train_triplet.py)
-python -m pytest "${training[@]/#/--ignore=}"
+# Three parts, because TensorFlow keeps memory until its process ends.
+nets=(tests/nets tests/losses tests/export)
+training=(tests/training)
+python -m pytest "${nets[@]}"
 python -m pytest "${training[@]}"
+python -m pytest "${nets[@]/#/--ignore=}" "${training[@]/#/--ignore=}"
