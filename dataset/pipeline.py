@@ -55,7 +55,7 @@ def _stop_reading():
 
 @dataclasses.dataclass(frozen=True)
 class PipelineOptions:
-    """How `TrainingBatches` reads and changes images.
+    """Options of `TrainingBatches`: how it reads and changes images.
 
     Args:
         mirror: mirror images at random.

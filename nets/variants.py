@@ -17,7 +17,7 @@ KEEP_PROB = 0.4  # the share that dropout keeps before the dense layer in the or
 
 
 class Variant(NamedTuple):
-    """How a backbone is built: a module with a function of the same name, and arguments of that function."""
+    """A recipe for a backbone: a module with a function of the same name, and arguments of that function."""
 
     builder: str
     arguments: dict

@@ -1,4 +1,4 @@
-"""How a training step treats the centres of a head: as a whole, as a sample of rows, or as shards.
+"""Three ways to train the centres of a head: all rows, a sample of rows, or shards.
 
 A step computes gradients (`sources`, `to_dense`), sums them over the replicas, adds the decay (`add_decay`),
 clips them and updates the weights (`for_optimizer`). Between these calls all gradients are dense tensors in a

@@ -1,4 +1,4 @@
-"""How a run uses devices and workers."""
+"""Options for devices and workers."""
 
 import logging
 import os

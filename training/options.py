@@ -328,7 +328,7 @@ class TripletOptions:
 
     model_path: Path | None = option(None, "model to fine-tune; used while --ckpt_path has no checkpoint")
     triplet_margin: float = option(0.3, "margin between the distances", minimum=0)
-    triplet_weight: float = option(10.0, "weight of the triplet loss beside the decay", above=0)
+    triplet_weight: float = option(10.0, "weight of the triplet loss in the total loss", above=0)
     sample_per_class: int = option(4, "images of each identity in a batch", minimum=2)
     mining: str = option("batch_hard", "which triplets of a batch to use", choices=MININGS)
     squared: bool = _switch(False, "square the distances")

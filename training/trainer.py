@@ -19,7 +19,7 @@ Terms = dict[str, tf.Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """How a step computes its update.
+    """Options of one training step.
 
     Attributes:
         weight_decay: weight of the decay in the objective, at least 0.

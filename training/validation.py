@@ -51,7 +51,7 @@ class OpenSet(NamedTuple):
 
 
 class ValidationSet(NamedTuple):
-    """How to open a validation set, and what its score is for."""
+    """A validation set: how to open it and what its score is used for."""
 
     name: str
     open: Callable[[Config, ValidationOptions], OpenSet | None]  # `None` if config and flags do not want it

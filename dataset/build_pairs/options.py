@@ -12,7 +12,7 @@ from dataset.pairs.pair_files import PAIR_SUFFIXES
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where a command writes."""
+    """Output options of every command."""
 
     out: Path = option(help="file to write")
     overwrite: bool = option(False, "replace an existing file")
@@ -20,7 +20,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePairOptions(OutputOptions):
-    """Where a command writes pairs of images."""
+    """Output options of the commands that write pairs of images."""
 
     out: Path = option(help="file to write: .bin, .np or .txt")
 

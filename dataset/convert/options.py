@@ -9,7 +9,7 @@ from common.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """How to convert a source."""
+    """Options of the conversion of a source."""
 
     seed: int = option(0, "seed of the order of the images", minimum=0)
     images_per_shard: int = option(25_000, "largest number of images in a shard", minimum=1)

@@ -82,7 +82,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
 
     @property
     def is_complete(self) -> bool:
-        """Whether all rows are on disk."""
+        """True if all rows are on disk."""
         return self._flushed.num_done == self.num_rows
 
     @property

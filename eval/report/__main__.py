@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What the report shows and where it is written."""
+    """Options of the report."""
 
     runs: tuple[Path, ...] = option(
         help="folder that eval.test_ytf wrote", flags=("runs",), nargs="+", metavar="RUN"

@@ -22,7 +22,7 @@ class FramesPerVideo:
 
 @dataclasses.dataclass(frozen=True)
 class Coverage:
-    """How many of the named videos, frames and pairs can be used, and the names of the rest.
+    """Counts of the named videos, frames and pairs that can be used, and the names of the others.
 
     Attributes:
         missing: videos without a folder.
@@ -52,7 +52,7 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every named video and every frame can be used."""
+        """True if every named video and every frame can be used."""
         return not (self.missing or self.empty or self.unusable)
 
 

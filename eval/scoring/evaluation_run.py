@@ -117,7 +117,7 @@ class FramesPoint:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How the intervals were estimated; see `eval.scoring.metrics.bootstrap_intervals`."""
+    """The method behind the intervals; see `eval.scoring.metrics.bootstrap_intervals`."""
 
     num_resamples: int = 1000
     confidence: float = 0.95

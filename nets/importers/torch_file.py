@@ -35,7 +35,7 @@ _OLDER_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6
 
 @dataclasses.dataclass(frozen=True)
 class TorchTensor:
-    """Where a tensor is stored; `offset` and `strides` count elements of its storage."""
+    """The place of a tensor in its file; `offset` and `strides` count elements of its storage."""
 
     storage: str
     dtype: str
