@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent after a crash, file locks, checksums and readable sizes."""
+"""Files and folders that are complete or absent after a crash, locks, checksums and readable sizes."""
 
 import contextlib
 import fcntl
@@ -6,11 +6,17 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 import shutil
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Self
+
+LOCK_NAME = ".lock"  # in a folder that a process writes
 
 _SYNC_THREADS = 16  # A file system commits concurrent syncs together.
 
@@ -132,7 +138,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +167,89 @@ class FileLock:
     def close(self) -> None:
         """Frees the lock."""
         self._file.close()
+
+    def is_current(self) -> bool:
+        """Tells whether the locked file is still the one at `path`: its last holder may have removed it."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def write(self, content: str) -> None:
+        """Replaces the content of the file by a text for other processes."""
+        self._file.truncate(0)
+        self._file.write(content.encode())
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Holds an output folder for this process: a second process stops before it writes anything there.
+
+    The file `.lock` in the folder says as JSON who holds it. The system frees the lock when the process ends,
+    however it ends, so a file that a killed process left does not count. Taking the lock also shows whether
+    the folder can be written.
+
+    Args:
+        folder: created if needed. At the end the folders that were created here are removed if they are
+            empty.
+
+    Raises:
+        BlockingIOError: another process holds the folder. The message names process, host and start time.
+        OSError: nothing can be written in the folder.
+    """
+    path = folder / LOCK_NAME
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(new_folder(folder))
+            lock = _take(path)
+            stack.enter_context(lock)
+            stack.callback(path.unlink, missing_ok=True)  # before the lock is freed
+            started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+            holder = {"process": os.getpid(), "host": socket.gethostname(), "started": started}
+            lock.write(json.dumps({**holder, "command": shlex.join(sys.orig_argv)}) + "\n")
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            advice = "Give a folder that can be written."
+            raise OSError(f"{folder}: cannot write in this folder: {error.strerror}. {advice}") from None
+        yield
+
+
+def _take(path):
+    while True:
+        lock = FileLock(path)
+        try:
+            lock.acquire()
+        except BlockingIOError:
+            lock.close()
+            raise BlockingIOError(
+                f"{path.parent}: {_holder(path)} writes in this folder. "
+                "Wait until it has finished, or give another folder."
+            ) from None
+        if lock.is_current():
+            return lock
+        lock.close()
+
+
+def _holder(path):
+    try:
+        holder = json.loads(path.read_text())
+        return f"process {holder['process']} on {holder['host']}, started {holder['started']},"
+    except (OSError, ValueError, KeyError, TypeError):  # It has not written the file yet.
+        return "another process"
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Creates a folder and its parents, and at the end removes those that were created here and are empty."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in created:
+            with contextlib.suppress(OSError):  # It holds files.
+                path.rmdir()
 
 
 def file_sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 import train_centre
 from benchmarks.first_step import LINES
+from common.files import folder_lock
 from eval import test_lfw
 from losses.build import build_loss
 from nets.importers.training_checkpoint import newest_checkpoint
@@ -133,6 +134,22 @@ def test_flags_that_do_not_fit(data, given, message, caplog):
     assert caplog.records[-1].levelname == "ERROR"
     assert re.search(message, caplog.records[-1].getMessage())
     assert not (data / "ckpt").exists() and not (data / "models").exists()
+
+
+@pytest.mark.parametrize("flag", ["ckpt_path", "saved_model_path", "summary_path"])
+def test_a_second_run_in_the_same_folder_writes_nothing(data, flag, caplog):
+    used = data / "used"
+    with folder_lock(used):
+        before = sorted(data.rglob("*"))
+        assert train_centre.main(flags(data, **{flag: used})) == 1
+        assert sorted(data.rglob("*")) == before
+    assert f"{used}: process {os.getpid()} on " in caplog.text
+
+
+def test_folders_of_a_run_may_be_one(data):
+    one = dict.fromkeys(("ckpt_path", "saved_model_path", "summary_path"), data / "one")
+    assert train_centre.main(flags(data, max_steps=1, **one)) == 0
+    assert (data / "one" / "step_00000001").is_dir() and not (data / "one" / ".lock").exists()
 
 
 def test_image_size_that_is_too_large(data, caplog):

@@ -1,5 +1,6 @@
 """Logging, error messages and exit codes of the training programs."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -7,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from training.options import TrainingOptions
+from common.files import folder_lock
+from training.options import OutputOptions, TrainingOptions
 from training.workers import own_folders
 
 logger = logging.getLogger(__name__)
@@ -28,11 +30,22 @@ def run_program(name: str, work: Callable[[Options], int], options: Options) -> 
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with own_folders(options.device, options.output) as output:
+        with own_folders(options.device, options.output) as output, _locked(output):
             return _run_logged(name, work, dataclasses.replace(options, output=output))
-    except ValueError as error:  # wrong workers, before there is a log
+    except (ValueError, OSError) as error:  # before there is a log
         logger.error("%s: %s", name, error)
         return 1
+
+
+@contextlib.contextmanager
+def _locked(output: OutputOptions):
+    """Holds the folders of a run. Runs may share a log folder. Only the chief writes where others might."""
+    folders = (output.ckpt_path, output.saved_model_path, output.summary_path)
+    with contextlib.ExitStack() as locks:
+        if output.worker_folder is None:
+            for folder in {path.resolve(): path for path in folders}.values():
+                locks.enter_context(folder_lock(folder))
+        yield
 
 
 def _run_logged(name, work, options):

@@ -1,12 +1,26 @@
 """Atomic files and folders, locks, checksums and sizes."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from common import files
-from common.files import FileLock, atomic_file, atomic_folder, readable_size, remove_leftovers, write_json
+from common.files import (
+    FileLock,
+    atomic_file,
+    atomic_folder,
+    folder_lock,
+    new_folder,
+    readable_size,
+    remove_leftovers,
+    write_json,
+)
+from tests.full_disk import no_file_larger_than
 
 NOT_RUNNING = 1 << 30  # more than the largest process id of Linux
 
@@ -82,6 +96,82 @@ def test_lock(tmp_path):
         assert not waiting.is_alive()
     with FileLock(path) as third:
         third.acquire()
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """A process that holds `tmp_path / "run"`."""
+    code = (
+        "import sys, pathlib, common.files as files\n"
+        "with files.folder_lock(pathlib.Path(sys.argv[1])):\n    print(flush=True), sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()  # It has the lock.
+        yield process
+        process.kill()
+
+
+def test_a_folder_belongs_to_one_process(tmp_path, other_process):
+    folder = tmp_path / "run"
+    holder = json.loads((folder / ".lock").read_text())
+    assert holder["process"] == other_process.pid and "folder_lock" in holder["command"]
+    expected = f"{folder}: process {holder['process']} on {holder['host']}, started {holder['started']},"
+    with pytest.raises(BlockingIOError, match=expected), folder_lock(folder):
+        pass
+    assert json.loads((folder / ".lock").read_text()) == holder
+    # What a killed process leaves does not count.
+    other_process.kill()
+    other_process.wait()
+    assert (folder / ".lock").exists()
+    with folder_lock(folder):
+        assert json.loads((folder / ".lock").read_text())["process"] == os.getpid()
+    assert list(folder.iterdir()) == []
+
+
+def test_the_end_of_a_process_frees_its_folder(tmp_path, other_process):
+    other_process.communicate(b"")
+    with folder_lock(tmp_path / "run" / "inner"):
+        assert (tmp_path / "run" / "inner" / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_on_a_file_that_its_last_holder_removed_does_not_count(tmp_path, monkeypatch):
+    acquire, calls = FileLock.acquire, []
+
+    def removed_before(lock):
+        if not calls:
+            lock.path.unlink()
+        calls.append(lock)
+        acquire(lock)
+
+    monkeypatch.setattr(FileLock, "acquire", removed_before)
+    with folder_lock(tmp_path):
+        assert len(calls) == 2 and calls[1].is_current()
+        with pytest.raises(BlockingIOError), folder_lock(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("problem", ["full disk", "a file"])
+def test_a_folder_that_cannot_be_written(tmp_path, problem):
+    (tmp_path / "file").touch()
+    folder = tmp_path / ("new/run" if problem == "full disk" else "file/run")
+    limit = no_file_larger_than(0 if problem == "full disk" else 10_000)
+    with limit, pytest.raises(OSError, match=f"{folder}: cannot write"), folder_lock(folder):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_new_folders_that_stay_empty_are_removed(tmp_path):
+    (tmp_path / "old").mkdir()
+    with new_folder(tmp_path / "old" / "a" / "b"), new_folder(tmp_path / "old" / "c"):
+        assert (tmp_path / "old" / "a" / "b").is_dir()
+        (tmp_path / "old" / "c" / "file").touch()
+    with new_folder(tmp_path / "old"):
+        pass
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["c"]
 
 
 @pytest.mark.parametrize(

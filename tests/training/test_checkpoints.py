@@ -2,7 +2,6 @@ import contextlib
 import functools
 import json
 import os
-import resource
 import shutil
 
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from nets.backbone import Backbone
 from nets.importers.training_checkpoint import load_backbone_of_checkpoint, newest_checkpoint, read_checkpoint
+from tests.full_disk import no_file_larger_than
 from tests.training.small_trainer import NET, batch, make_checkpoints, make_trainer, weights
 from training.checkpoints import Checkpoints
 from training.distribution import make_strategy
@@ -174,17 +174,6 @@ def test_failed_save_keeps_older_checkpoints(trained, monkeypatch):
     with pytest.raises(OSError, match="No space left on device"):
         checkpoints.save(3)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_00000001", "step_00000002"]
-
-
-@contextlib.contextmanager
-def no_file_larger_than(num_bytes):
-    """Makes writing fail half-way, as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 200, 4096])

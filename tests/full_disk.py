@@ -1,0 +1,15 @@
+"""Disks without space, as far as a test can have them."""
+
+import contextlib
+import resource
+
+
+@contextlib.contextmanager
+def no_file_larger_than(num_bytes):
+    """Makes writing fail half-way, as on a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
