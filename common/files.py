@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -17,22 +18,26 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 LOCK_NAME = ".lock"  # in a folder that a process writes
+MAX_NAME = 255  # bytes of a file name, on every common file system
 
 _SYNC_THREADS = 16  # A file system commits concurrent syncs together.
+_MAX_KEPT = 150  # bytes of a name that stay in the names of its temporary files
+_OLD = 24 * 60 * 60.0  # seconds
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a binary file that gets its name only once it is complete and on disk.
 
-    Until then it is called `{name}.{process id}.tmp`, in the same folder, which is created if needed. An
-    exception removes it. A killed process leaves it: the owner of the folder has to remove it.
+    Until then it is called `{name}.{host}-{process id}.tmp`, in the same folder, which is created if needed.
+    An exception removes it. A killed process leaves it: the owner of the folder has to remove it.
 
     Args:
-        path: an existing file is replaced.
+        path: an existing file is replaced; a link stays, and the file that it points to is replaced.
     """
+    path = follow_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{_kept_name(path)}.{_owner()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -68,12 +73,13 @@ def sync(path: Path) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Creates a folder that gets its name only once it is complete and on disk.
 
-    Until then it is called `.{name}.{process id}.tmp`. An exception removes it, and a folder that was at
-    `path` stays as it was. The next call for the same path removes what a killed process left.
+    Until then it is called `.{name}.{host}-{process id}.tmp`. An exception removes it, and a folder that was
+    at `path` stays as it was. The next call for the same path removes what a killed process left.
 
     Args:
-        path: an existing folder is replaced.
+        path: an existing folder is replaced; a link stays, and the folder that it points to is replaced.
     """
+    path = follow_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     temporary = _hidden(path, "tmp")
@@ -89,9 +95,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Renames a complete folder to `path` and removes the folder that was there."""
+    """Renames a complete folder to `path` and removes the folder that was there. A link at `path` stays."""
+    path = follow_links(path)
     old = _hidden(path, "old")
     if path.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a killed process with the same id
         path.rename(old)
     new.rename(path)
     sync(path.parent)
@@ -99,22 +107,78 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder. A kill on the way leaves nothing half removed under its name."""
+    """Removes a folder. A kill on the way leaves nothing half removed under its name.
+
+    Of a link it removes only the link.
+    """
+    if path.is_symlink():
+        return path.unlink()
     old = _hidden(path, "old")
     path.rename(old)
     shutil.rmtree(old)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left of a folder that they were writing, replacing or removing."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        process, _, kind = leftover.name.removeprefix(f".{path.name}.").partition(".")
-        if kind in ("tmp", "old") and process.isdecimal() and not _is_running(int(process)):
+    """Removes what killed processes left of a folder that they were writing, replacing or removing.
+
+    Whether a process of another host still runs is not known. Its leftovers are removed after a day.
+    """
+    path = follow_links(path)
+    start = f".{_kept_name(path)}."
+    for leftover in path.parent.glob(f"{glob.escape(start)}*"):
+        owner, _, kind = leftover.name.removeprefix(start).partition(".")
+        if kind in ("tmp", "old") and not _is_alive(owner, leftover):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def follow_links(path: Path) -> Path:
+    """Returns the path that a link points to, which may not exist yet. Any other path stays as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def cut_name(name: str, max_bytes: int = MAX_NAME) -> str:
+    """Shortens a file name to a number of bytes, and never within a character."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= max_bytes else encoded[:max_bytes].decode(errors="ignore")
+
+
+def printable(text: str) -> str:
+    """Replaces what UTF-8 cannot encode by U+FFFD. Names of files that are not UTF-8 hold such characters."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def _hidden(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+    return path.with_name(f".{_kept_name(path)}.{_owner()}.{kind}")
+
+
+def _kept_name(path: Path) -> str:
+    """Returns the name, or as much of a long one as leaves space for what is added, with a checksum."""
+    kept = cut_name(path.name, _MAX_KEPT)
+    if kept == path.name:
+        return kept
+    return f"{kept}-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}"
+
+
+def _owner() -> str:
+    """Returns the name of this process: no two that run at the same time have the same."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    return re.sub("[^A-Za-z0-9-]", "_", socket.gethostname())[:60]
+
+
+def _is_alive(owner: str, leftover: Path) -> bool:
+    """True if the owner of a leftover may still run, or if no process has such a name."""
+    host, _, process = owner.rpartition("-")
+    if not process.isdecimal():
+        return True
+    if host not in ("", _host()):  # Earlier versions wrote no host.
+        try:
+            return time.time() - leftover.stat().st_mtime < _OLD
+        except FileNotFoundError:  # Its owner has just finished.
+            return True
+    return _is_running(int(process))
 
 
 def _is_running(process: int) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from common.files import (
     atomic_file,
     file_sha256,
+    follow_links,
     readable_size,
     remove_leftovers,
     replace_folder,
@@ -76,7 +77,8 @@ class Conversion:
         self.fingerprint = fingerprint
         self.target = target
         self.options = options
-        self.partial = target.with_name(f"{target.name}.partial")
+        folder = follow_links(target)
+        self.partial = folder.with_name(f"{folder.name}.partial")
         num_shards = -(-source.num_images // options.images_per_shard)
         self.names = [f"train-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)]
         self.reports: dict[str, ShardReport] = {}

@@ -1,6 +1,7 @@
 """Backbones as `.keras` files."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import keras
@@ -13,15 +14,14 @@ def save_keras_file(backbone: Backbone, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path}: expected a name that ends in .keras")
+    path = Path(os.path.realpath(path))  # A link stays.
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp.keras")
-    try:
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
+        temporary = Path(folder, "model.keras")  # Keras insists on the ending.
         backbone.save(temporary)
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_keras_file(path: Path) -> Backbone:

@@ -14,15 +14,20 @@ from common.files import (
     FileLock,
     atomic_file,
     atomic_folder,
+    cut_name,
     folder_lock,
     new_folder,
+    printable,
     readable_size,
+    remove_folder,
     remove_leftovers,
+    replace_folder,
     write_json,
 )
 from tests.full_disk import no_file_larger_than
 
 NOT_RUNNING = 1 << 30  # more than the largest process id of Linux
+ME = f"{files._host()}-{os.getpid()}"
 
 
 def fails_in(context):
@@ -34,7 +39,7 @@ def test_a_file_has_its_name_once_it_is_complete(tmp_path):
     path = tmp_path / "new" / "file"
     with atomic_file(path) as file:
         file.write(b"one")
-        assert [other.name for other in path.parent.iterdir()] == [f"file.{os.getpid()}.tmp"]
+        assert [other.name for other in path.parent.iterdir()] == [f"file.{ME}.tmp"]
     assert path.read_bytes() == b"one"
     fails_in(atomic_file(path))
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == b"one"
@@ -73,12 +78,103 @@ def test_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 
 def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
-    mine = [f".folder.{os.getpid()}.tmp", f".folder.{os.getppid()}.old"]
-    others = [".folder.old", ".folder.1.2.tmp", f".other.{NOT_RUNNING}.tmp", f".folder.{NOT_RUNNING}.new"]
-    for name in (*mine, *others, f".folder.{NOT_RUNNING}.tmp", f".folder.{NOT_RUNNING}.old"):
+    host = files._host()
+    kept = [
+        f".folder.{ME}.tmp",
+        f".folder.{host}-{os.getppid()}.old",
+        f".folder.{os.getppid()}.old",  # of an earlier version
+        f".folder.elsewhere-{NOT_RUNNING}.tmp",
+        ".folder.old",
+        ".folder.1.2.tmp",
+        f".other.{host}-{NOT_RUNNING}.tmp",
+        f".folder.{host}-{NOT_RUNNING}.new",
+    ]
+    old = f".folder.elsewhere-{NOT_RUNNING}.old"
+    gone = [f".folder.{host}-{NOT_RUNNING}.tmp", f".folder.{host}-{NOT_RUNNING}.old"]
+    gone += [f".folder.{NOT_RUNNING}.tmp", old]
+    for name in (*kept, *gone):
         (tmp_path / name).mkdir()
+    os.utime(tmp_path / old, (0, 0))
     remove_leftovers(tmp_path / "folder")
-    assert {path.name for path in tmp_path.iterdir()} == {*mine, *others}
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
+    """In a container every program may have the same process id."""
+    for kind in ("old", "tmp"):
+        (tmp_path / f".folder.{ME}.{kind}" / "inner").mkdir(parents=True)
+    for content in ("one", "two"):
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "file").write_text(content)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+class TestLinks:
+    """An output that is a link stays a link, and its target is written, also on another disk."""
+
+    @pytest.fixture(params=["exists", "dangles"])
+    def link(self, request, tmp_path):
+        (tmp_path / "disk").mkdir()
+        if request.param == "exists":
+            (tmp_path / "disk" / "target").mkdir()
+            (tmp_path / "disk" / "target" / "file").write_text("zero")
+        (tmp_path / "link").symlink_to("disk/target")
+        return tmp_path / "link"
+
+    def test_folder(self, link, tmp_path):
+        for content in ("one", "two"):
+            with atomic_folder(link) as folder:
+                assert folder.parent == tmp_path / "disk"
+                (folder / "file").write_text(content)
+        assert link.is_symlink() and (tmp_path / "disk" / "target" / "file").read_text() == "two"
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "file", "link", "target"]
+
+    def test_replaced_folder(self, link, tmp_path):
+        (tmp_path / "disk" / "new").mkdir()
+        leftover = tmp_path / "disk" / f".target.{NOT_RUNNING}.tmp"
+        leftover.mkdir()
+        replace_folder(tmp_path / "disk" / "new", link)
+        remove_leftovers(link)
+        assert link.is_symlink() and not list((tmp_path / "disk" / "target").iterdir())
+        assert not leftover.exists()
+
+    def test_removed_folder(self, link, tmp_path):
+        remove_folder(link)
+        assert [path.name for path in tmp_path.iterdir()] == ["disk"]
+
+    def test_file(self, tmp_path):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "link").symlink_to("disk/target")
+        for values in (1, 2):
+            write_json(tmp_path / "link", values)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "target").read_text() == "2\n"
+        assert len(list((tmp_path / "disk").iterdir())) == 1
+
+
+class TestLongNames:
+    @pytest.mark.parametrize("name", ["a" * 255, "語" * 85])
+    def test_as_long_as_the_file_system_allows(self, tmp_path, name):
+        write_json(tmp_path / name, 1)
+        assert (tmp_path / name).read_text() == "1\n"
+        (tmp_path / name).unlink()
+        for _ in range(2):
+            with atomic_folder(tmp_path / name):
+                pass
+        remove_folder(tmp_path / name)
+        assert not list(tmp_path.iterdir())
+
+    def test_names_with_the_same_start_do_not_meet(self, tmp_path):
+        with atomic_folder(tmp_path / ("a" * 250)) as first, atomic_folder(tmp_path / ("a" * 251)) as second:
+            assert first != second
+
+    def test_cut_by_bytes(self):
+        assert cut_name("a語語", 7) == "a語語"
+        assert cut_name("a語語", 6) == cut_name("a語語", 4) == "a語"
+        assert cut_name("a\udcff", 2) == "a\udcff"  # a name that is not UTF-8 and fits stays
+
+
+def test_printable():
+    assert printable("a\udcff語😀\ud800") == "a\ufffd語😀\ufffd"
 
 
 def test_lock(tmp_path):

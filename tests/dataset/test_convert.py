@@ -347,6 +347,18 @@ def test_a_changed_source_replaces_its_conversion_once_complete(images, own_rec,
     assert sorted(path.name for path in tmp_path.iterdir()) == [".faces.lock", "faces", "rec"]
 
 
+def test_a_target_that_is_a_link(rec, converted, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "faces").symlink_to(tmp_path / "disk" / "big")
+    for overwrite in (False, True):
+        convert(rec, tmp_path / "records", overwrite=overwrite, **OPTIONS)
+    assert (tmp_path / "records" / "faces").is_symlink()
+    assert files(tmp_path / "disk") == {
+        f"big/{name}": content for name, content in files(converted.folder).items()
+    }
+
+
 def test_overwrite_and_repair(own_rec, tmp_path, caplog):
     convert(own_rec, tmp_path, **OPTIONS)
     assert convert(own_rec, tmp_path, overwrite=True, seed=9, **OPTIONS).seed == 9

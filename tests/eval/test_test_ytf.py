@@ -220,6 +220,15 @@ def test_faithful_prints_what_the_original_does(tmp_path, capsys, name, num_wron
     assert scores["methods"]["normalised_mean"]["metrics"]["accuracy"] == expected["accuracy"]
 
 
+def test_an_output_that_is_a_link_is_followed(tmp_path):
+    _, arguments = write_golden_set(tmp_path, "verification_unequal")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to("disk")
+    for method in ("normalised_mean", "mean"):
+        test_ytf.main([*arguments, "--faithful", f"--pooling={method}"])
+    assert (tmp_path / "run").is_symlink() and read_run(tmp_path / "disk").scores.method == "mean"
+
+
 def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
     (tmp_path / "wrong.txt").write_text("\n")
     (tmp_path / "config.ini").write_text(
