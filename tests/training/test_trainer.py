@@ -6,6 +6,7 @@ import tensorflow as tf
 from nets.backbone import decayed_variables
 from tests.training.small_trainer import HEADS, IDENTITIES, SIZE, batch, make_trainer, weights
 from training.distribution import make_strategy
+from training.loss_scale import LossScale
 from training.optimizers import MomentumSGD
 from training.schedules import LinearRise
 from training.trainer import Trainer
@@ -88,6 +89,27 @@ def test_objective_and_decay():
     )
     np.testing.assert_allclose(terms["weight_decay"], 0.02 * squares / 2, rtol=1e-5)
     np.testing.assert_allclose(terms["total"], terms["loss"] + terms["weight_decay"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"accumulate": 2}, {"loss_scale": 1024.0}])
+def test_gradient_of_the_decay(arguments):
+    """Row 6 of docs/fidelity.md: decay moves a decayed variable by `rate * alpha * v`, and no other one."""
+    rate, alpha = 0.01, 5.0
+    moved = []
+    for weight_decay in (0.0, alpha):
+        given = dict(arguments)
+        if "loss_scale" in given:
+            given["loss_scale"] = LossScale(given["loss_scale"])
+        trainer = make_trainer(make_strategy(), rate, weight_decay=weight_decay, **given)
+        variables = trainer.backbone.trainable_variables + trainer.head.trainable_variables
+        before = [variable.numpy() for variable in variables]
+        trainer.train_step(*batch(0, 8))
+        moved.append([variable.numpy() for variable in variables])
+    decayed = {id(variable) for variable in trainer.decayed_variables}
+    assert 0 < len(decayed) < len(variables)
+    for variable, start, without, received in zip(variables, before, *moved, strict=True):
+        expected = rate * alpha * start if id(variable) in decayed else np.zeros_like(start)
+        np.testing.assert_allclose(without - received, expected, rtol=1e-3, atol=1e-6, err_msg=variable.path)
 
 
 def test_order_of_gradients():

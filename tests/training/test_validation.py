@@ -1,3 +1,5 @@
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -69,6 +71,23 @@ def test_videos(net, config, num_frames, numbers, rule):
     assert len(embeddings) == NUM_PEOPLE * NUM_VIDEOS * len(numbers)
     assert result.fold_accuracies == expected.fold_accuracies
     np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
+
+
+def test_every_pair_is_scored(net, tmp_path):
+    """Row 10 of docs/fidelity.md: the original scored 64 pairs, with dropout, in one batch of 3000 images."""
+    num_pairs = 70
+    pictures = np.random.default_rng(1).integers(0, 256, (2 * num_pairs, 16, 16, 3), np.uint8)
+    is_same = np.tile([True, False], num_pairs // 2)
+    stored = [cv2.imencode(".png", picture)[1].tobytes() for picture in pictures]
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps((stored, is_same.tolist())))
+    (tmp_path / "config.ini").write_text("[records]\ntfrecords = x\n[lfw]\nenable = true\nnpdata = lfw.bin\n")
+    (validator,) = open_validators(net, read_config(tmp_path / "config.ini"), validate_videos=None)
+    embeddings = net((pictures.astype(np.float32) - 127.5) / 128, training=False).numpy()
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    distances = 1 - (unit[0::2] * unit[1::2]).sum(axis=1)
+    result, received = validator.score()
+    assert sorted(received[:, 0]) == pytest.approx(sorted(embeddings[:, 0]), rel=1e-3, abs=1e-4)
+    assert result.fold_accuracies == evaluate_pairs(distances, is_same, "best").fold_accuracies
 
 
 def test_videos_are_off_by_default(net, config):
