@@ -3,11 +3,12 @@
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import operator
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 # Keys of a field's metadata that are not arguments of `add_argument`.
 _FLAGS, _LIMITS = "flags", "limits"
@@ -18,6 +19,7 @@ _COMPARISONS = {
     "below": ("<", operator.lt),
 }
 _METAVARS = {int: "N", float: "X", Path: "PATH"}
+_TYPE_NAMES = {int: "a whole number", float: "a number"}
 
 Options = TypeVar("Options")
 
@@ -76,6 +78,7 @@ def parse_options(
     defaults: dict[str, Any] | None = None,
     faithful: dict[str, Any] | None = None,
     presets: dict[str, dict[str, Any]] | None = None,
+    find_input_problems: Callable[[Options], Iterable[str]] | None = None,
 ) -> Options:
     """Parses the command line into an options object.
 
@@ -83,7 +86,7 @@ def parse_options(
     of flags in `--help`: the first line of its docstring is the title, the next paragraph the description.
     Other fields keep their defaults.
     A class may have a method `problems` that yields one sentence for each wrong value and names the flag.
-    The problems of all classes are shown together.
+    All problems are shown together, those of the inputs included.
 
     Args:
         parser: has the program's name and description.
@@ -92,18 +95,20 @@ def parse_options(
         defaults: defaults of this program, by flag, in place of the class's.
         faithful: the defaults that `--faithful` sets, by flag.
         presets: the defaults that each name for `--preset` sets, by flag.
+        find_input_problems: yields one sentence for each problem of the files that the options name.
 
     Returns:
         An instance of `options_class`. Lists of values are tuples.
 
     Raises:
-        SystemExit: with code 2 after a usage error, with code 0 after `--help`.
+        SystemExit: with code 2 after a usage error, code 1 if only inputs are wrong, code 0 after `--help`.
     """
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     _add_flags(parser, options_class)
     parser.set_defaults(**(defaults or {}))
     parser.set_defaults(**_chosen_defaults(parser, argv, faithful or {}, presets or {}))
-    return _build_checked(parser, options_class, vars(parser.parse_args(argv)))
+    values, unknown = parser.parse_known_args(argv)
+    return _build_checked(parser, options_class, vars(values), unknown, find_input_problems)
 
 
 def parse_command(
@@ -122,17 +127,91 @@ def parse_command(
             name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         _add_flags(parsers[name], options_class)
-    values = vars(parser.parse_args(argv))
+    given, unknown = parser.parse_known_args(argv)
+    values = vars(given)
     name = values["command"]
-    return _build_checked(parsers[name], commands[name], values)
+    return _build_checked(parsers[name], commands[name], values, unknown)
 
 
-def _build_checked(parser, options_class, values):
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Suggests the known word that is most like this one: ` Did you mean ...?`, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+class _WrongValue(NamedTuple):
+    """A value of a flag that cannot be read. It is kept so that it can be shown with all other problems."""
+
+    text: str
+    advice: str
+
+
+def _reader(value_type, choices):
+    """Returns a function that reads one value of a flag."""
+
+    def read(text):
+        try:
+            value = value_type(text)
+        except ValueError:
+            return _WrongValue(text, f"Give {_TYPE_NAMES[value_type]}.")
+        if choices is None or value in choices:
+            return value
+        names = [str(choice) for choice in choices]
+        return _WrongValue(text, f"Give one of {', '.join(names)}.{nearest(text, names)}")
+
+    return read
+
+
+def _build_checked(parser, options_class, values, unknown, find_input_problems=None):
+    problems, wrong, lacks_required = list(_unknown_flags(options_class, unknown)), [], False
+    for item in _leaves(options_class):
+        value = values.get(item.name)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, _WrongValue):
+                problems.append(f"{_flags_of(item)[0]} is {one.text}. {one.advice}")
+                values.pop(item.name, None)  # Everything else is checked with the default.
+                wrong.append(item)
+                lacks_required |= item.default is dataclasses.MISSING
+    if lacks_required:
+        _end(parser, problems, 2)
     options = _build(options_class, values)
-    problems = list(_problems(options))
-    if problems:
-        parser.error("\n".join(problems))
+    shown = [f"{flag} " for item in wrong for flag in _flags_of(item)]
+    problems += [text for text in _problems(options) if not any(flag in text for flag in shown)]
+    input_problems = list(find_input_problems(options)) if find_input_problems else []
+    if problems or input_problems:
+        _end(parser, [*problems, *input_problems], 2 if problems else 1)
     return options
+
+
+def _end(parser: argparse.ArgumentParser, problems: Sequence[str], code: int) -> NoReturn:
+    lines = problems if len(problems) == 1 else ["", *problems]
+    hint = f"\nRun {parser.prog} --help to see all flags." if code == 2 else ""
+    parser.exit(code, f"{parser.prog}: error: " + "\n  ".join(lines) + hint + "\n")
+
+
+def _unknown_flags(options_class, unknown):
+    known = [flag for item in _leaves(options_class) for flag in _flags_of(item)]
+    is_value = False  # of an unknown flag
+    for text in unknown:
+        if text.startswith("--"):
+            flag = text.partition("=")[0]
+            yield f"{flag}: there is no such flag.{nearest(flag, known)}"
+        elif not is_value:
+            yield f"{text}: expected a flag here."
+        is_value = text.startswith("--")
+
+
+def _leaves(options_class):
+    """Yields the fields that are flags, of all groups."""
+    for item, group_class in _groups(options_class):
+        if group_class is None:
+            yield item
+        else:
+            yield from _leaves(group_class)
+
+
+def _flags_of(item):
+    return item.metadata[_FLAGS] or (f"--{item.name}",)
 
 
 def _groups(options_class):
@@ -162,15 +241,18 @@ def _add_flags(parser, options_class):
             _add_flags(group, group_class)
             continue
         argument = dict(item.metadata)
-        names = argument.pop(_FLAGS) or (f"--{item.name}",)
-        del argument[_LIMITS]
+        names = _flags_of(item)
+        del argument[_FLAGS], argument[_LIMITS]
         if hints[item.name] is bool:
             argument.setdefault("action", "store_true")
         else:
             value_type, choices = _value_type(hints[item.name])
-            argument = {"type": value_type, "choices": choices, **argument}
-            if argument["choices"] is None and argument["type"] in _METAVARS:
-                argument.setdefault("metavar", _METAVARS[argument["type"]])
+            value_type, choices = argument.get("type", value_type), argument.pop("choices", choices)
+            argument["type"] = _reader(value_type, choices)
+            if choices is not None:
+                argument.setdefault("metavar", f"{{{','.join(map(str, choices))}}}")
+            elif value_type in _METAVARS:
+                argument.setdefault("metavar", _METAVARS[value_type])
         if names != (item.name,):  # not positional
             argument |= {"dest": item.name, "required": item.default is dataclasses.MISSING}
         has_default = item.default not in (None, dataclasses.MISSING)
@@ -180,9 +262,9 @@ def _add_flags(parser, options_class):
 
 
 def _chosen_defaults(parser, argv, faithful, presets):
-    early = argparse.ArgumentParser(add_help=False)
+    early = argparse.ArgumentParser(parser.prog, add_help=False)
     early.add_argument("--faithful", action="store_true")
-    early.add_argument("--preset", choices=presets)
+    early.add_argument("--preset")
     known = early.parse_known_args(argv)[0]
     if known.faithful and known.preset:
         parser.error("--preset and --faithful: give only one of them. Each sets its own list of flags.")
@@ -212,4 +294,4 @@ def _problems(options):
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not all(holds(number, limit) for _, holds, limit in comparisons):
                     expected = " and ".join(f"{sign} {limit}" for sign, _, limit in comparisons)
-                    yield f"--{item.name} is {number}. Give a number {expected}."
+                    yield f"{_flags_of(item)[0]} is {number}. Give a number {expected}."

@@ -84,6 +84,46 @@ def test_all_problems_are_shown_together(capsys):
     assert "--batch_size" in shown and "--lr_values" in shown
 
 
+def test_every_problem_is_shown_with_its_flag_and_value(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(
+            "--batch_size", "x", "--lr_values", "0.1", "y", "--preset=fst", "--bach_size", "3", "--mirrored"
+        )
+    assert end.value.code == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.strip() for line in shown] == [
+        "test: error:",
+        "--bach_size: there is no such flag. Did you mean --batch_size?",
+        "--mirrored: there is no such flag. Did you mean --mirror?",
+        "--preset is fst. Give one of fast. Did you mean fast?",
+        "--batch_size is x. Give a whole number.",
+        "--lr_values is y. Give a number.",
+        "Run test --help to see all flags.",
+    ]
+
+
+def test_one_wrong_flag_causes_one_problem(capsys):
+    with pytest.raises(SystemExit):
+        parse("--lr_values", "0", "--batch_size", "a")
+    assert "--lr_values: give rates above 0." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse("--weight_deacy", "a")
+    assert capsys.readouterr().err.startswith("test: error: --weight_decay is a. Give a number.\n")
+
+
+def test_problems_of_inputs_are_shown_with_those_of_flags(capsys):
+    def find(options):
+        yield f"{options.config} does not exist."
+
+    with pytest.raises(SystemExit) as end:
+        parse("--batch_size=0", find_input_problems=find)
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and "--batch_size is 0" in shown and "a.ini does not exist." in shown
+    with pytest.raises(SystemExit) as end:
+        parse(find_input_problems=find)
+    assert end.value.code == 1 and capsys.readouterr().err == "test: error: a.ini does not exist.\n"
+
+
 def test_help_names_groups_and_defaults(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
@@ -117,6 +157,20 @@ def test_a_command_has_options_of_its_own(capsys):
     with pytest.raises(SystemExit):
         parse_words("--help")
     assert "Counts words." in capsys.readouterr().out
+
+
+def test_a_wrong_value_of_a_required_flag(capsys):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Required:
+        """Needs a number."""
+
+        number: int = option(help="a number")
+        most: int = option(1, "another")
+
+    with pytest.raises(SystemExit):
+        parse_options(argparse.ArgumentParser(), Required, ["--number=a", "--most=b"])
+    shown = capsys.readouterr().err
+    assert "--number is a." in shown and "--most is b." in shown
 
 
 @pytest.mark.parametrize("argv", [(), ("sum",), ("count",), ("count", "--out", "a", "--most", "0")])
