@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +16,15 @@ import tensorflow as tf
 
 from common.files import atomic_folder, file_sha256, remove_folder, write_json
 from nets.importers import training_checkpoint as files
-from nets.importers.training_checkpoint import checkpoint_folders, newest_checkpoint
+from nets.importers.training_checkpoint import checkpoint_folders, checkpoint_name, newest_checkpoint
 
 logger = logging.getLogger(__name__)
 
 NUM_KEPT = 3  # newest checkpoints of a run
+
+_MODEL_NAME = re.compile(r"iter_([0-9]+)(?:_[a-z0-9_]+_[01]\.[0-9]{5})*")
+# Folders that were being written, replaced or removed when the process was killed.
+_LEFTOVER_NAME = re.compile(rf"\.(?:{files.NAME.pattern}|{_MODEL_NAME.pattern})(?:\.[0-9]+)?\.(?:tmp|old)")
 
 
 class Checkpoints:
@@ -75,7 +81,7 @@ class Checkpoints:
             OSError: it could not be written, for instance on a full disk. The older ones stay.
         """
         best_steps = best_steps or {}
-        target = self.folder / _name(step)
+        target = self.folder / checkpoint_name(step)
         manifest = {"version": files.VERSION, "step": step, **self._run, "best_steps": best_steps, **scores}
         if self._scratch is not None:
             if step != self.saved_step:
@@ -87,8 +93,10 @@ class Checkpoints:
         else:
             self._write(target, manifest)
         # Later checkpoints are damaged, or this run would have started there. They do not count.
-        until_now = [folder for folder in checkpoint_folders(self.folder) if folder.name <= target.name]
-        best = {_name(best_step) for best_step in best_steps.values()}
+        until_now = list(
+            itertools.dropwhile(lambda folder: folder != target, checkpoint_folders(self.folder))
+        )
+        best = {checkpoint_name(best_step) for best_step in best_steps.values()}
         for old in until_now[NUM_KEPT:]:
             if old.name not in best:
                 remove_folder(old)
@@ -97,8 +105,8 @@ class Checkpoints:
     def discard(self, step: int) -> None:
         """Removes the checkpoint of a step whose weights turned out to be useless."""
         self.saved_step = None
-        if self._scratch is None and (self.folder / _name(step)).is_dir():
-            remove_folder(self.folder / _name(step))
+        if self._scratch is None and (self.folder / checkpoint_name(step)).is_dir():
+            remove_folder(self.folder / checkpoint_name(step))
 
     def restore(self, path: Path | None = None) -> dict[str, Any] | None:
         """Loads the newest checkpoint that can be read, and returns its manifest, or `None` if there is none.
@@ -112,8 +120,8 @@ class Checkpoints:
                 starts from 0 beside checkpoints that it cannot use.
         """
         start = time.perf_counter()
-        for leftover in self.folder.glob(".step_*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # several workers may do it at once
+        if self._scratch is None:
+            _remove_leftovers(self.folder)
         own = newest_checkpoint(self.folder)
         newest = own or (None if path is None else newest_checkpoint(path))
         if newest is None:
@@ -173,24 +181,35 @@ class SavedModels:
             scores: accuracy of each validator.
             best_steps: step of the best score of each; these models stay.
         """
-        pattern = "".join(f"_{name}_*" for name in self._in_names)
         # A run that was killed after this step may have left one. On several devices its score may differ.
-        for old in self.folder.glob(f"iter_{step}{pattern}"):
-            remove_folder(old)
+        for old_step, old in model_folders(self.folder):
+            if old_step == step:
+                remove_folder(old)
         accuracies = "".join(f"_{name}_{scores.get(name, 0.0):.5f}" for name in self._in_names)
         path = self.folder / f"iter_{step}{accuracies}"
         self.export(path)
-        models = {int(model.name.split("_")[1]): model for model in self.folder.glob(f"iter_*{pattern}")}
-        for old_step in sorted(models)[: -self.keep]:
+        for old_step, old in model_folders(self.folder)[: -self.keep]:
             if old_step not in best_steps.values():
-                remove_folder(models[old_step])
+                remove_folder(old)
         return path
 
     def remove_leftovers(self) -> None:
         """Removes what a kill left of models that were being written or removed."""
-        for leftover in self.folder.glob(".iter_*"):
+        _remove_leftovers(self.folder)
+
+
+def model_folders(path: Path) -> list[tuple[int, Path]]:
+    """Lists the SavedModels that runs have written to a folder, with their steps, oldest first.
+
+    A copy with another name, such as `iter_20_lfw_0.99000_keep`, does not count.
+    """
+    named = [
+        (_MODEL_NAME.fullmatch(folder.name), folder) for folder in path.glob("iter_*") if folder.is_dir()
+    ]
+    return sorted((int(match[1]), folder) for match, folder in named if match)
+
+
+def _remove_leftovers(path):
+    for leftover in path.glob(".*"):
+        if _LEFTOVER_NAME.fullmatch(leftover.name):
             shutil.rmtree(leftover)
-
-
-def _name(step):
-    return f"step_{step:08d}"

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from common.files import readable_size, write_file
 from dataset.pipeline import TrainingBatches
-from training.checkpoints import NUM_KEPT
+from nets.importers.training_checkpoint import checkpoint_folders
+from training.checkpoints import NUM_KEPT, model_folders
 from training.memory import check_disk, num_bytes, num_exports, step_memory
 from training.options import OutputOptions
 from training.trainer import Trainer
@@ -95,9 +96,9 @@ def _disk(trainer, output, first_step, max_steps):
     if trainer.options.average is not None:
         size += weights
     # One more than are kept, while it is being written.
-    num_checkpoints = _missing(NUM_KEPT + 1, output.ckpt_path, "step_*")
+    num_checkpoints = max(0, NUM_KEPT + 1 - len(checkpoint_folders(output.ckpt_path)))
     exports = num_exports(first_step, max_steps, output.ckpt_interval)
-    num_models = min(exports, _missing(output.saver_maxkeep + 1, output.saved_model_path, "iter_*"))
+    num_models = min(exports, max(0, output.saver_maxkeep + 1 - len(model_folders(output.saved_model_path))))
     # A SavedModel holds the weights, and once more the kernels of convolutions with norms folded in.
     kernels = num_bytes(variable for variable in trainer.backbone.variables if len(variable.shape) == 4)
     model_size = weights + kernels + _GRAPH_BYTES
@@ -190,7 +191,3 @@ def _calls_per_second(call, seconds):
         call()
         count, passed = count + 1, time.perf_counter() - start
     return count / passed
-
-
-def _missing(wanted, folder, pattern):
-    return max(0, wanted - len(list(folder.glob(pattern))))

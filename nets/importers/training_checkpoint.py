@@ -1,12 +1,14 @@
 """Finds, verifies and reads training checkpoints, newest first.
 
-A checkpoint is a folder `step_{step:08d}` with a `checkpoint.json` (step, arguments of the `Backbone`,
-SHA-256 of the other files) and a `tf.train.Checkpoint` called `state`. `training/checkpoints.py` writes it.
+A checkpoint is a folder called exactly `step_{step:08d}` with a `checkpoint.json` (step, arguments of the
+`Backbone`, SHA-256 of the other files) and a `tf.train.Checkpoint` called `state`. `training/checkpoints.py`
+writes it.
 """
 
 import hashlib
 import json
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +19,28 @@ MANIFEST_NAME = "checkpoint.json"
 STATE_NAME = "state"
 VERSION = 1
 
+NAME = re.compile(r"step_([0-9]{8}|[1-9][0-9]{8,})")
+
 logger = logging.getLogger(__name__)
 
 
 def checkpoint_folders(path: str | Path) -> list[Path]:
-    """Lists the checkpoints at a path, newest first: the folder itself if it is one, else those in it."""
+    """Lists the checkpoints at a path, newest first: the folder itself if it is one, else those in it.
+
+    A copy with another name, such as `step_00000010_keep`, is a checkpoint only if the path names it.
+    """
     path = Path(path)
     if (path / MANIFEST_NAME).is_file():
         return [path]
-    return sorted((folder for folder in path.glob("step_*") if folder.is_dir()), reverse=True)
+    folders = [folder for folder in path.glob("step_*") if folder.is_dir()]
+    named = [(NAME.fullmatch(folder.name), folder) for folder in folders]
+    by_step = {int(match[1]): folder for match, folder in named if match}
+    return [by_step[step] for step in sorted(by_step, reverse=True)]
+
+
+def checkpoint_name(step: int) -> str:
+    """Returns the name of the checkpoint of a step."""
+    return f"step_{step:08d}"
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

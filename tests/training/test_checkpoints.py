@@ -285,6 +285,37 @@ def test_saving_a_step_again_writes_only_the_scores(trained, monkeypatch):
     assert read_checkpoint(other.save(2))["step"] == 2
 
 
+def test_only_exact_names_are_checkpoints(trained):
+    """Copies that somebody keeps are never removed, nor taken for the newest."""
+    _, checkpoints = trained
+    folder = checkpoints.folder
+    copies = [
+        "step_00000001_keep",
+        "step_00000009_old",
+        "step_9",
+        "step_000000009",
+        "step_backup",
+        ".step_mine",
+    ]
+    for name in copies:
+        shutil.copytree(folder / "step_00000001", folder / name)
+    assert checkpoints.restore()["step"] == 2
+    for step in range(3, 9):
+        checkpoints.save(step)
+    own = [f"step_0000000{step}" for step in (6, 7, 8)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*own, *copies])
+    assert newest_checkpoint(folder)[0].name == own[-1]
+    assert newest_checkpoint(folder / copies[0])[1]["step"] == 1  # because it is named
+
+
+def test_steps_of_nine_digits(trained):
+    _, checkpoints = trained
+    for step in (99_999_999, 100_000_000, 100_000_001):
+        checkpoints.save(step)
+    assert step_names(checkpoints) == [99_999_999, 100_000_000, 100_000_001]
+    assert newest_checkpoint(checkpoints.folder)[1]["step"] == 100_000_001
+
+
 @pytest.mark.parametrize("after", ["write", "scores"])
 def test_kill_while_writing_or_removing_leaves_complete_checkpoints(trained, monkeypatch, after):
     """A kill can come before every system call. Whatever has a final name is complete."""

@@ -210,10 +210,20 @@ def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 
 
 def test_leftovers_of_models_are_removed(tmp_path):
-    for name in (".iter_2_lfw_0.1_ytf_0.0.7.tmp", ".iter_1_lfw_0.1_ytf_0.0.7.old", "mine"):
+    left = (".iter_2_lfw_0.10000_ytf_0.00000.7.tmp", ".iter_1_lfw_0.10000_ytf_0.00000.7.old")
+    mine = [".iter_2_mine", ".iter_2_lfw_0.10000_ytf_0.00000.keep", "mine"]
+    for name in (*left, *mine):
         (tmp_path / "models" / name).mkdir(parents=True)
     assert scored_loop(tmp_path).run() == 0
-    assert names(tmp_path / "models") == [*MODELS, "mine"]
+    assert names(tmp_path / "models") == sorted([*MODELS, *mine])
+
+
+def test_copies_of_models_stay(tmp_path):
+    copies = ["iter_1_lfw_0.10000_ytf_0.00000_keep", "iter_2_lfw_0.85000_ytf_0.00000_keep", "iter_old"]
+    for name in copies:
+        (tmp_path / "models" / name).mkdir(parents=True)
+    assert scored_loop(tmp_path, max_models=1).run() == 0
+    assert names(tmp_path / "models") == sorted([MODELS[1], *copies])
 
 
 def test_model_of_the_same_step_is_replaced(tmp_path):
