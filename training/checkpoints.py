@@ -24,7 +24,7 @@ NUM_KEPT = 3  # newest checkpoints of a run
 
 _MODEL_NAME = re.compile(r"iter_([0-9]+)(?:_[a-z0-9_]+_[01]\.[0-9]{5})*")
 # Folders that were being written, replaced or removed when the process was killed.
-_LEFTOVER_NAME = re.compile(rf"\.(?:{files.NAME.pattern}|{_MODEL_NAME.pattern})(?:\.[0-9]+)?\.(?:tmp|old)")
+_LEFTOVER_NAME = re.compile(rf"\.(?:{files.NAME.pattern}|{_MODEL_NAME.pattern})(?:\.[^.]+)?\.(?:tmp|old)")
 
 
 class Checkpoints:

@@ -210,7 +210,7 @@ def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 
 
 def test_leftovers_of_models_are_removed(tmp_path):
-    left = (".iter_2_lfw_0.10000_ytf_0.00000.7.tmp", ".iter_1_lfw_0.10000_ytf_0.00000.7.old")
+    left = (".iter_2_lfw_0.10000_ytf_0.00000.host-7.tmp", ".iter_1_lfw_0.10000_ytf_0.00000.7.old")
     mine = [".iter_2_mine", ".iter_2_lfw_0.10000_ytf_0.00000.keep", "mine"]
     for name in (*left, *mine):
         (tmp_path / "models" / name).mkdir(parents=True)
