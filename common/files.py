@@ -37,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     path = follow_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_kept_name(path)}.{_owner()}.tmp")
+    temporary = path.with_name(f"{_kept_name(path)}.{process_name()}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -147,8 +147,13 @@ def printable(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
+def process_name() -> str:
+    """Returns host and process id: a name that no two processes have at the same time."""
+    return f"{_host()}-{os.getpid()}"
+
+
 def _hidden(path: Path, kind: str) -> Path:
-    return path.with_name(f".{_kept_name(path)}.{_owner()}.{kind}")
+    return path.with_name(f".{_kept_name(path)}.{process_name()}.{kind}")
 
 
 def _kept_name(path: Path) -> str:
@@ -157,11 +162,6 @@ def _kept_name(path: Path) -> str:
     if kept == path.name:
         return kept
     return f"{kept}-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}"
-
-
-def _owner() -> str:
-    """Returns the name of this process: no two that run at the same time have the same."""
-    return f"{_host()}-{os.getpid()}"
 
 
 def _host() -> str:

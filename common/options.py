@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import io
 import operator
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -61,7 +63,13 @@ def option(
 
 @contextlib.contextmanager
 def exit_on_errors(program: str) -> Iterator[None]:
-    """Turns errors of input and disk in the block into an exit with a message, and Ctrl-C into exit 130."""
+    """Turns errors of input and disk in the block into an exit with a message, and Ctrl-C into exit 130.
+
+    From here on `print` writes an escape such as `\\udcff` for what the terminal's encoding lacks, as Python
+    does on standard error.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except (ValueError, OSError) as error:

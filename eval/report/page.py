@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from common.files import write_file
+from common.files import printable, write_file
 from eval.report import words
 from eval.report.charts import AccuracyBar, Curve, draw_charts
 from eval.report.comparison import compare
@@ -38,7 +38,7 @@ def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:
         FileNotFoundError: a picture of a run does not exist.
         ValueError: a picture is not a JPEG file, or the runs cannot be compared.
     """
-    write_file(path, run_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
+    write_file(path, printable(run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)))
 
 
 def run_page(run: EvaluationRun) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from common.files import MAX_NAME, cut_name, printable
 from dataset.pairs.video_frames import VideoFrames
 from eval.scoring.videos import VideoEvaluation
 
@@ -30,7 +31,8 @@ def write_errors(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation,
         picture = _side_by_side([_column(frames, video, 1) for video in videos])
         # The number distinguishes names that differ only in a slash.
         name = f"{kind}_{distance:.4f}_{pair:06d}_{'_'.join(videos)}".replace("/", "-")
-        _write(folder / f"{name[:200]}.jpg", _with_text(picture, f"{distance:.4f}"))
+        name = cut_name(printable(name), MAX_NAME - len(".jpg"))
+        _write(folder / f"{name}.jpg", _with_text(picture, f"{distance:.4f}"))
 
 
 def write_hardest(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation) -> None:

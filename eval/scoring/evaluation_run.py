@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from common.files import atomic_file, write_file
+from common.files import atomic_file, printable, write_file
 from common.typed_json import from_json
 from eval.embedding.engines import Engine
 from eval.scoring.coverage import Coverage
@@ -246,14 +246,17 @@ class EvaluationRun:
 def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun:
     """Removes earlier scores, writes `pairs.npz`, then `scores.json`: a folder with scores is complete.
 
+    Names of files that are not UTF-8 get replacement characters.
+
     Raises:
         ValueError: `read_run` would refuse the scores or the pairs. Nothing is written then.
     """
     scores_path, pairs_path = folder / "scores.json", folder / "pairs.npz"
     try:
-        content = json.dumps(dataclasses.asdict(scores), indent=1, allow_nan=False).encode() + b"\n"
+        content = json.dumps(dataclasses.asdict(scores), indent=1, allow_nan=False, ensure_ascii=False)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{scores_path}: {error}. Give values that JSON can store.") from None
+    content = printable(content) + "\n"
     scores = _scores(scores_path, json.loads(content))
     arrays = {
         **{name: getattr(pairs, name) for name in _VECTORS},

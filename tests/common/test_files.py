@@ -18,6 +18,7 @@ from common.files import (
     folder_lock,
     new_folder,
     printable,
+    process_name,
     readable_size,
     remove_folder,
     remove_leftovers,
@@ -27,7 +28,7 @@ from common.files import (
 from tests.full_disk import no_file_larger_than
 
 NOT_RUNNING = 1 << 30  # more than the largest process id of Linux
-ME = f"{files._host()}-{os.getpid()}"
+ME = process_name()
 
 
 def fails_in(context):
@@ -78,7 +79,7 @@ def test_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 
 def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
-    host = files._host()
+    host = ME.rpartition("-")[0]
     kept = [
         f".folder.{ME}.tmp",
         f".folder.{host}-{os.getppid()}.old",

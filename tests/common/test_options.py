@@ -227,3 +227,9 @@ def test_errors_and_ctrl_c_end_a_program(error, code):
     with pytest.raises(SystemExit) as received, exit_on_errors("name"):
         raise error
     assert received.value.code == code
+
+
+def test_names_that_are_not_utf8_can_be_printed(capsys):
+    with exit_on_errors("program"):
+        print("a\udcff")
+    assert capsys.readouterr().out == "a\\udcff\n"

@@ -12,6 +12,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
+from common.files import process_name
 from eval.embedding import feature_store
 from eval.embedding.feature_store import FeatureStore
 
@@ -298,7 +299,7 @@ class TestKilled:
 
     def test_rows_are_on_disk_before_they_count(self, tmp_path, monkeypatch):
         steps, fsync, replace = [], os.fsync, Path.replace
-        temporary = f"progress.json.{os.getpid()}.tmp"
+        temporary = f"progress.json.{process_name()}.tmp"
 
         def traced_fsync(descriptor):
             steps.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)

@@ -229,6 +229,23 @@ def test_an_output_that_is_a_link_is_followed(tmp_path):
     assert (tmp_path / "run").is_symlink() and read_run(tmp_path / "disk").scores.method == "mean"
 
 
+def test_long_names_and_names_that_are_not_utf8(tmp_path, capsys):
+    """Two names of 80 letters of three bytes each are too long for one file name."""
+    person = "語" * 80
+    _, arguments = write_golden_set(tmp_path, "verification", person=person, model="net\udcff.keras")
+    (tmp_path / "frames" / f"{person}0000" / "a" / "bad\udcfe.jpg").write_bytes(b"no picture")
+    test_ytf.main([*arguments, "--faithful", f"--output={tmp_path / 'run'}\udcff"])
+    folder = Path(f"{tmp_path / 'run'}\udcff")
+    assert "bad\\udcfe.jpg: " in capsys.readouterr().out
+    scores = read_run(folder).scores
+    assert scores.name == "net\ufffd.keras" and scores.command.endswith("run\ufffd'")
+    assert list(scores.coverage.unusable) == [f"{person}0000/a/bad\ufffd.jpg"]
+    page = (folder / "report" / "index.html").read_text("utf-8")
+    assert "net\ufffd.keras" in page and person in page
+    names = [path.name for path in (folder / "errors").iterdir()]
+    assert names and all("_語語語" in name and name.endswith(".jpg") for name in names)
+
+
 def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
     (tmp_path / "wrong.txt").write_text("\n")
     (tmp_path / "config.ini").write_text(

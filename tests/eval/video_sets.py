@@ -30,8 +30,12 @@ def precisions(printed):
     return dict(line.removeprefix("Precision on ").split(" : ") for line in lines)
 
 
-def write_golden_set(tmp_path, name, num_wrong=0):
+def write_golden_set(tmp_path, name, num_wrong=0, *, person="P", model="model.keras"):
     """Writes a set of videos of one frame each whose features are golden embeddings, and wrong positives.
+
+    Args:
+        person: start of the names of people.
+        model: name of the file of the model.
 
     Returns:
         What the original gave, and the flags of `eval.test_ytf`.
@@ -47,24 +51,24 @@ def write_golden_set(tmp_path, name, num_wrong=0):
     frame = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     for pair in range(is_same.size):
         for side in "ab":
-            (tmp_path / "frames" / f"P{pair:04d}" / side).mkdir(parents=True)
-            (tmp_path / "frames" / f"P{pair:04d}" / side / "0.1.jpg").write_bytes(frame)
+            (tmp_path / "frames" / f"{person}{pair:04d}" / side).mkdir(parents=True)
+            (tmp_path / "frames" / f"{person}{pair:04d}" / side / "0.1.jpg").write_bytes(frame)
     write_video_pairs(
         tmp_path / "splits.txt",
-        [(1, f"P{pair:04d}/a", f"P{pair:04d}/b", same) for pair, same in enumerate(is_same)],
+        [(1, f"{person}{pair:04d}/a", f"{person}{pair:04d}/b", same) for pair, same in enumerate(is_same)],
     )
     # In the original negatives with a wrong video count, and a part of a name is enough.
     (tmp_path / "wrong.txt").write_text("".join(f"{pair:04d}/a\n" for pair in [*wrong, is_same.size - 1]))
-    (tmp_path / "model.keras").write_bytes(b"is not loaded")
+    (tmp_path / model).write_bytes(b"is not loaded")
     frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
     of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
     engine = {"name": "tensorflow", "precision": "float32"}
-    inputs = {"model": model_sha256(tmp_path / "model.keras"), "frames": of_frames, "engine": engine}
+    inputs = {"model": model_sha256(tmp_path / model), "frames": of_frames, "engine": engine}
     with FeatureStore(tmp_path / "features", inputs, len(frames)) as store:
         store.append(np.concatenate([positive, negative]).reshape(len(frames), -1))
     return expected, flags(
         tmp_path,
-        model_path=tmp_path / "model.keras",
+        model_path=tmp_path / model,
         splits=tmp_path / "splits.txt",
         prefix=tmp_path / "frames",
         ytf_error=tmp_path / "wrong.txt",
