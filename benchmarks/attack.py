@@ -1,0 +1,248 @@
+"""Reads thousands of malformed files with every reader of the project, and counts how that ends.
+
+    python -m benchmarks.attack --files 1000 --seed 1 torch pairs_bin
+
+Each file is a small good one that was broken at random: flipped bits, cuts, giant lengths, hostile pickles. A
+child process reads it. Expected are only two ends: the file is read, or a `ValueError` or `OSError` names
+it in a short message. Memory may grow by 4 times the size of the files plus 200 MB, and reading may take 5
+seconds of a core. Files that end otherwise are kept, and the program returns 1.
+
+`runs` are not files: a small training run is killed, meets a full disk, and is started twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import ctypes
+import dataclasses
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+READ, ERROR, OTHER, MEMORY, SLOW, KILLED, RAN = (
+    *("read", "clear error", "other exception", "too much memory", "too slow", "killed", "ran code"),
+)
+VERDICTS = (READ, ERROR, OTHER, MEMORY, SLOW, KILLED, RAN)
+RUNS = "runs"
+_BASE = 200_000_000  # bytes, besides 4 times the size of the files
+_MOST = 3_000_000_000  # bytes that a child may allocate at all
+_SECONDS = 5.0  # of a core
+_LONGEST = 60.0  # seconds until a child that does not answer is killed
+_LONGEST_MESSAGE = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One malformed file and its end."""
+
+    parser: str
+    number: int
+    description: str
+    verdict: str
+    message: str
+    kept: Path | None = None
+
+
+def main(argv=None):
+    """The program; returns 1 if a file ended in an unexpected way."""
+    from benchmarks.malformed_files import PARSERS
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attack", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--files", type=int, default=1000, metavar="N", help="for each parser; slow ones get fewer"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    names = (*PARSERS, RUNS)
+    parser.add_argument("parsers", nargs="*", choices=[*names, []], metavar="PARSER", help=", ".join(names))
+    args = parser.parse_args(argv)
+    kept = Path(tempfile.mkdtemp(prefix="attack_"))
+    print("| parser | files | " + " | ".join(VERDICTS) + " | seconds |\n|" + "---|" * (len(VERDICTS) + 3))
+    failed = []
+    chosen = list(args.parsers or names)
+    for name in filter(PARSERS.get, chosen):
+        start, counts = time.monotonic(), collections.Counter()
+        numbers = range(max(1, round(args.files * PARSERS[name].share)))
+        for case in attack([(name, number) for number in numbers], args.seed, kept):
+            counts[case.verdict] += 1
+            if case.verdict not in (READ, ERROR):
+                failed.append(case)
+        cells = [name, len(numbers), *(counts[verdict] for verdict in VERDICTS)]
+        print("| " + " | ".join(map(str, cells)) + f" | {time.monotonic() - start:.0f} |", flush=True)
+    for cases in _alike(failed):
+        first = cases[0]
+        print(f"{first.parser}: {len(cases)} x {first.verdict}, such as {first.description}: {first.message}")
+        print(f"  {first.kept}")
+    if not failed:
+        kept.rmdir()
+    is_well = not failed
+    if RUNS in chosen:
+        from benchmarks.troubled_runs import trouble
+
+        for name, problems in trouble(args.seed):
+            is_well = is_well and not problems
+            print(f"runs: {name}: {'; '.join(problems) or 'as an undisturbed run, bit for bit'}", flush=True)
+    return 0 if is_well else 1
+
+
+def _alike(cases):
+    """Groups cases of one parser with one end and nearly the same message, such as one with other numbers."""
+    groups = collections.defaultdict(list)
+    for case in cases:
+        groups[case.parser, case.verdict, re.sub(r"[^a-zA-Z ]", "", case.message)[:40]].append(case)
+    return groups.values()
+
+
+def attack(
+    cases: Iterable[tuple[str, int]], seed: int, kept: Path | None = None, parsers=None
+) -> Iterator[Case]:
+    """Reads malformed files in a child process, which is started again after it died.
+
+    Args:
+        cases: names of parsers, and numbers of their malformed files.
+        kept: folder for the files that end in an unexpected way.
+        parsers: Defaults to `benchmarks.malformed_files.PARSERS`.
+    """
+    child = None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name, number in cases:
+                if child is None:
+                    child = _Child(Path(folder), seed, parsers)
+                case = child.read(name, number)
+                if case.verdict not in (READ, ERROR) and kept is not None:
+                    place = kept / f"{name}-{number}"
+                    shutil.copytree(Path(folder, "case"), place, dirs_exist_ok=True)
+                    case = dataclasses.replace(case, kept=place)
+                if case.verdict in (KILLED, SLOW, MEMORY):
+                    child.stop()  # It may hold memory that the next case would be blamed for.
+                    child = None
+                yield case
+        finally:
+            if child is not None:
+                child.stop()
+
+
+class _Child:
+    def __init__(self, folder, seed, parsers):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, folder, seed, parsers), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def read(self, name, number):
+        description = "the good files"
+        try:
+            self._connection.send((name, number))
+            description = self._receive(4 * _LONGEST)  # TensorFlow takes long to load.
+            if isinstance(description, RuntimeError):
+                raise description
+            verdict, message = self._receive(_LONGEST)
+        except TimeoutError:
+            verdict, message = SLOW, f"no answer after {_LONGEST:.0f} s"
+        except (EOFError, OSError):
+            self._process.join()
+            verdict, message = KILLED, f"exit code {self._process.exitcode}"
+        return Case(name, number, description, verdict, message)
+
+    def _receive(self, seconds):
+        if not self._connection.poll(seconds):
+            raise TimeoutError
+        return self._connection.recv()
+
+    def stop(self):
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def _serve(connection: Connection, folder: Path, seed: int, parsers) -> None:
+    import resource
+
+    from benchmarks import malformed_files
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    parsers = malformed_files.PARSERS if parsers is None else parsers
+    place, good = folder / "case", {}
+    while True:
+        name, number = connection.recv()
+        try:
+            if name not in good:
+                good[name] = _good_files(parsers[name], place)
+                resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + _MOST, resource.RLIM_INFINITY))
+            description, files = parsers[name].broken(name, good[name], seed, number, place)
+            _write(place, files)
+        except Exception:  # noqa: BLE001 It is a fault of the attack, and `read` raises it.
+            connection.send(RuntimeError(f"{name} {number}: {traceback.format_exc()}"))
+            continue
+        connection.send(description)
+        limit = 4 * sum(map(len, files.values())) + _BASE
+        connection.send(_verdict(parsers[name], place, limit))
+
+
+def _good_files(parser, place):
+    _write(place, {})
+    parser.good(place)
+    files = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    parser.read(place)  # loads the modules
+    return files
+
+
+def _write(place, files):
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for name, data in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+        os.utime(place / name, (0, 0))  # what is kept about a file depends on its time
+
+
+def _verdict(parser, place, limit):
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # The peak starts again from the present size.
+    before, started = _status("VmHWM"), time.process_time()
+    verdict, message = READ, ""
+    try:
+        parser.read(place)
+    except MemoryError:
+        verdict, message = MEMORY, f"more than {_MOST / 1e6:.0f} MB"
+    except Exception as error:  # noqa: BLE001 The verdict is about any of them.
+        message = f"{type(error).__name__}: {error}".replace(f"{place}/", "")
+        verdict, message = _kind(error, place), " ".join(message.split())[:200]
+    grown, seconds = _status("VmHWM") - before, time.process_time() - started
+    if (place / "RAN").exists():
+        return RAN, message
+    if grown > limit:
+        return MEMORY, f"{grown / 1e6:.0f} MB, {limit / 1e6:.0f} MB allowed; {verdict} {message}"
+    if seconds > _SECONDS:
+        return SLOW, f"{seconds:.1f} s; {verdict} {message}"
+    return verdict, message
+
+
+def _kind(error, place):
+    text = str(error)
+    is_ours = isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError)
+    return ERROR if is_ours and str(place) in text and len(text) < _LONGEST_MESSAGE else OTHER
+
+
+def _status(key):
+    """Bytes of a line in the process's status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

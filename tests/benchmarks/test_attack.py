@@ -1,0 +1,76 @@
+"""What the attack calls a bad end. `python -m benchmarks.attack` reads thousands of malformed files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.attack import ERROR, KILLED, MEMORY, OTHER, RAN, READ, attack
+from benchmarks.malformed_files import PARSERS, Parser
+
+
+def write(folder):
+    (folder / "file.txt").write_text("some text\n")
+
+
+class Reader:
+    """Reads the good file, and ends in one way with any other."""
+
+    def __init__(self, name):
+        self.name = name
+        self.is_first = True
+
+    def __call__(self, folder):
+        path = folder / "file.txt"
+        match None if self.is_first else self.name:
+            case "refuse":
+                raise ValueError(f"{path}: expected some text")
+            case "name no file":
+                raise ValueError("expected some text")
+            case "quote everything":
+                raise ValueError(f"{path}: received {'x' * 10_000}")
+            case "fail":
+                raise KeyError(str(path))
+            case "fill the memory":
+                np.ones(40_000_000)
+            case "ask for all memory":
+                np.ones(2**40)
+            case "die":
+                os._exit(3)
+            case "obey":
+                (folder / "RAN").touch()
+        self.is_first = False
+
+
+ENDS = {
+    "read": READ,
+    "refuse": ERROR,
+    "name no file": OTHER,
+    "quote everything": OTHER,
+    "fail": OTHER,
+    "fill the memory": MEMORY,
+    "ask for all memory": MEMORY,
+    "die": KILLED,
+    "obey": RAN,
+}
+
+
+def test_ends(tmp_path):
+    parsers = {name: Parser(write, Reader(name)) for name in ENDS}
+    ends = list(attack([(name, 0) for name in ENDS], seed=0, kept=tmp_path, parsers=parsers))
+    assert {end.parser: end.verdict for end in ends} == ENDS
+    kept = {end.parser: end.kept for end in ends if end.kept}
+    assert kept.keys() == {name for name, verdict in ENDS.items() if verdict not in (READ, ERROR)}
+    assert all((folder / "file.txt").is_file() for folder in kept.values())
+
+
+def test_cases_follow_from_the_seed(tmp_path):
+    parser = PARSERS["pairs_bin"]
+    parser.good(tmp_path)
+    good = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def cases(seed):
+        return [parser.broken("pairs_bin", good, seed, number, Path("case")) for number in range(30)]
+
+    assert cases(1) == cases(1) != cases(2)
+    assert all(files.keys() == good.keys() for _, files in cases(1))
