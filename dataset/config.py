@@ -9,6 +9,9 @@ from pathlib import Path
 from dataset.sources import SOURCE_MODULES
 
 
+WRONG_VIDEOS = Path(__file__).with_name("ytf-error.txt")  # the original's `dataset/ytf-error.txt`
+
+
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
     """One set of training images.
@@ -39,13 +42,13 @@ class LfwConfig:
 
 @dataclasses.dataclass(frozen=True)
 class YtfConfig:
-    """YouTube Faces: image pairs, frames of videos, official splits, videos to leave out."""
+    """YouTube Faces: image pairs, frames of videos, official splits, videos with wrong identities."""
 
     enable: bool = False
     pairs: Path | None = None
     prefix: Path | None = None
     splits: Path | None = None
-    ytf_error: Path | None = None
+    ytf_error: Path = WRONG_VIDEOS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Self
 
 from common.files import atomic_folder, file_sha256
 from common.options import exit_on_errors, option, parse_options
-from dataset.config import read_config
+from dataset.config import YtfConfig, read_config
 from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
@@ -48,7 +48,9 @@ class DataOptions:
     config: Path = option(Path("./config.ini"), "config file", metavar="FILE")
     splits: Path | None = option(None, "splits.txt or splits_corrected.txt", metavar="FILE")
     prefix: Path | None = option(None, "folder of Name/number/*.jpg", metavar="DIR")
-    ytf_error: Path | None = option(None, "list of videos with wrong identities", metavar="FILE")
+    ytf_error: Path | None = option(
+        None, "list of videos with wrong identities (default: dataset/ytf-error.txt)", metavar="FILE"
+    )
     allow_missing: bool = option(
         False, "score what is there if frames are missing (row 22)", action=argparse.BooleanOptionalAction
     )
@@ -58,9 +60,7 @@ class DataOptions:
 
     def completed(self) -> Self:
         """Returns these options with the paths of the config file where none were given."""
-        if self.splits and self.prefix:
-            return self
-        ytf = read_config(self.config).ytf
+        ytf = YtfConfig() if self.splits and self.prefix else read_config(self.config).ytf
         names = ("splits", "prefix", "ytf_error")
         paths = {name: getattr(self, name) or getattr(ytf, name) for name in names}
         for name in ("splits", "prefix"):
@@ -112,7 +112,7 @@ def _evaluate(options, command):
     data, engine, protocol = options.data.completed(), options.engine.chosen, options.protocol
     model_path = find_model(options.model_path)
     pairs = read_video_pairs(data.splits)
-    wrong_videos = read_wrong_videos(data.ytf_error) if data.ytf_error else ()
+    wrong_videos = read_wrong_videos(data.ytf_error)
     frames = find_frames(data.prefix, pairs.videos, memo=options.features.folder)
     coverage = coverage_of(pairs, frames, wrong_videos)
     print("\n".join(describe_coverage(coverage)))
@@ -127,7 +127,7 @@ def _evaluate(options, command):
     inputs = Inputs(
         model=InputFile(str(model_path), model_sha256(model_path)),
         splits=InputFile(str(data.splits), file_sha256(data.splits)),
-        ytf_error=InputFile(str(data.ytf_error), file_sha256(data.ytf_error)) if data.ytf_error else None,
+        ytf_error=InputFile(str(data.ytf_error), file_sha256(data.ytf_error)),
         frames=InputFrames(
             str(data.prefix), frames.sha256, frames.image_size, data.crop, options.features.flip
         ),

@@ -47,7 +47,6 @@ enable = true
 pairs = ./ytf/ytf_img_pair.txt
 prefix = ./ytf/112x112
 splits = ./ytf/splits.txt
-ytf_error = ./ytf/ytf-error.txt
 """
 
 
@@ -122,7 +121,6 @@ def write_videos(
             image_pairs.append(f"{same},{_frame_path(first, frames[0])},{_frame_path(second, frames[1])}\n")
     write_video_pairs(folder / "splits.txt", splits)
     (folder / "ytf_img_pair.txt").write_text("".join(image_pairs))
-    (folder / "ytf-error.txt").write_text("")  # no video here has a wrong identity
 
 
 def write_sheet(path: Path, draw: Draw, identities: Sequence[int], num_images: int) -> None:

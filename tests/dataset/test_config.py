@@ -86,8 +86,9 @@ def test_example_is_valid():
         ytf / "ytf_img_pair.txt",
         ytf / "112x112",
         ytf / "splits_corrected.txt",
-        ytf / "ytf-error.txt",
+        here / "dataset/ytf-error.txt",
     )
+    assert YtfConfig().ytf_error == config.ytf.ytf_error
 
 
 def test_only_the_records_are_needed(write):

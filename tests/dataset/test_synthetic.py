@@ -111,7 +111,6 @@ def test_videos_and_their_pairs(small_set):
         )
     pairs = read_image_pairs(small_set / "ytf" / "ytf_img_pair.txt", small_set / "ytf" / "112x112")
     assert pairs.is_same.tolist() == [row[4] == "1" for row in rows]
-    assert (small_set / "ytf" / "ytf-error.txt").read_text() == ""
 
 
 def test_config_names_existing_files(small_set):

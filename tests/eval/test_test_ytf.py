@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from dataset.config import YtfConfig
 from dataset.pairs.video_frames import find_frames
-from dataset.pairs.video_pairs import read_video_pairs
+from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from dataset.synthetic import draw_frame, write_videos
 from eval import test_ytf
 from eval.embedding.engines import Engine
@@ -259,6 +260,33 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
     # Once more, and the folder is replaced.
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}", "--pooling=mean"])
     assert read_run(tmp_path / "output" / "ytf" / "model").scores.method == "mean"
+
+
+class TestWrongVideos:
+    """The list of the original is the default, and a path replaces it."""
+
+    def test_names(self):
+        names = read_wrong_videos(YtfConfig().ytf_error)
+        assert len(names) == 35 and {"Alma_Powell/2", "JK_Rowling/5", "Paul_Schrader/4"} < set(names)
+
+    @pytest.mark.parametrize("key", ["", "ytf_error = mine.txt"])
+    @pytest.mark.parametrize("given", [{}, {"ytf_error": Path("given.txt")}])
+    def test_path(self, tmp_path, key, given):
+        config = tmp_path / "config.ini"
+        config.write_text(f"[records]\ntfrecords = records\n[ytf]\nprefix = a\nsplits = b\n{key}\n")
+        expected = given.get("ytf_error", tmp_path / "mine.txt" if key else YtfConfig().ytf_error)
+        assert test_ytf.DataOptions(config=config, **given).completed().ytf_error == expected
+        flags = {"splits": Path("a"), "prefix": Path("b"), **given}  # The config file may not exist.
+        expected = given.get("ytf_error", YtfConfig().ytf_error)
+        assert test_ytf.DataOptions(config=Path("nowhere"), **flags).completed().ytf_error == expected
+
+    def test_set_without_these_videos(self, tmp_path, capsys):
+        _, arguments = write_golden_set(tmp_path, "verification")
+        arguments = [argument for argument in arguments if not argument.startswith("--ytf_error")]
+        test_ytf.main([*arguments, "--faithful"])
+        printed = capsys.readouterr().out
+        assert "0 of them listed as wrong" in printed and len(set(precisions(printed).values())) == 1
+        assert read_run(tmp_path / "run").scores.inputs.ytf_error.path.endswith("dataset/ytf-error.txt")
 
 
 def test_a_folder_with_other_content_is_left_alone(videos, tmp_path):
