@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dataset.config import read_config
 from dataset.convert.sources import convert_sources
+from training.input_checks import find_input_problems
 from training.options import CentreTrainingOptions, describe_preset, parse_centre_options
 from training.program import run_program
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return run_program("train_centre", train, parse_centre_options(argv))
+    return run_program("train_centre", train, parse_centre_options(argv, find_input_problems))
 
 
 def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | None = None) -> int:

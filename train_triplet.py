@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dataset.config import read_config
 from dataset.convert.sources import convert_sources
+from training.input_checks import find_input_problems
 from training.options import TripletTrainingOptions, parse_triplet_options
 from training.program import run_program
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code."""
-    return run_program("train_triplet", train, parse_triplet_options(argv))
+    return run_program("train_triplet", train, parse_triplet_options(argv, find_input_problems))
 
 
 def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | None = None) -> int:
@@ -44,7 +45,7 @@ def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | No
     from training.session import Session
 
     data, triplet = options.data, options.triplet
-    session = Session(options, config, strategy, start_from=triplet.model_path)
+    session = Session(options, config, strategy, start_from=options.start.model_path)
     head = TripletLoss(triplet.mining, triplet.triplet_margin, triplet.triplet_weight, triplet.squared)
     sources = CombinedSources(convert_sources(config, data.source))
     sampler = IdentitySampler(

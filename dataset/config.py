@@ -2,10 +2,10 @@
 
 import configparser
 import dataclasses
-import difflib
 import re
 from pathlib import Path
 
+from common.options import nearest
 from dataset.sources import SOURCE_MODULES
 
 
@@ -65,7 +65,10 @@ class Config:
         """Returns the section of one source; `ValueError` with the known names if it does not exist."""
         if name not in self.sources:
             known = ", ".join(self.sources) or "none"
-            raise ValueError(f"{self.path}: expected a source section [{name}]; sources there: {known}")
+            raise ValueError(
+                f"{self.path}: there is no source [{name}]. Sources there: {known}."
+                f"{nearest(name, self.sources)}"
+            )
         return self.sources[name]
 
 
@@ -81,7 +84,7 @@ _CHOICES = {
     "enable": configparser.ConfigParser.BOOLEAN_STATES,
     "npdata_order": {order: order for order in NPDATA_ORDERS},
 }
-_REQUIRED_IF_ENABLED = {"lfw": ("npdata",), "ytf": ("pairs", "prefix")}
+REQUIRED_IF_ENABLED = {"lfw": ("npdata",), "ytf": ("pairs", "prefix")}
 
 
 def read_config(path: Path) -> Config:
@@ -91,96 +94,93 @@ def read_config(path: Path) -> Config:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: a section or key is unknown or missing, or a value is invalid. The message names file,
-            section and key.
+        IsADirectoryError: it is a folder.
+        ValueError: sections or keys are unknown or missing, or values are invalid. The message has a line
+            for each, with file, section and key.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder. Give the file, such as {path / 'config.ini'}.")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; copy config.ini.example to it and edit the paths")
+        raise FileNotFoundError(f"{path}: no such file. Copy config.ini.example to it and edit the paths.")
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     parser.optionxform = lambda optionstr: optionstr  # keys are case-sensitive, as paths are
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable configuration: {error}") from None
-
-    sources = {}
-    for section in parser.sections():
-        if section in _FIXED_SECTIONS:
-            _check_keys(path, parser, section, _FIXED_SECTIONS[section])
-        else:
-            sources[section] = _source(path, parser, section)
-    if not parser.has_option("records", "tfrecords"):
-        raise ValueError(f"{path}: expected key 'tfrecords' in section [records]: where converted sources go")
-    return Config(
-        path=path,
-        tfrecords=_path(path, parser["records"]["tfrecords"]),
-        sources=sources,
-        lfw=_benchmark(path, parser, "lfw"),
-        ytf=_benchmark(path, parser, "ytf"),
-    )
+    return _ConfigReader(path, parser).read()
 
 
-def _source(path, parser, section):
-    given = [kind for kind in _SOURCE_KINDS if parser.has_option(section, kind)]
-    if not given:
-        unknown = [key for key in parser[section] if key not in _SOURCE_KEYS]
-        near = _nearest(section, _FIXED_SECTIONS) or _nearest(next(iter(unknown), ""), _SOURCE_KEYS)
-        raise ValueError(
-            f"{path}: section [{section}] is neither one of {', '.join(_FIXED_SECTIONS)}, nor a source "
-            f"(expected one of the keys {', '.join(_SOURCE_KINDS)}){near}"
-        )
-    if not re.fullmatch(r"\w[\w.-]*", section):
-        # The section becomes the name of a folder that a new conversion replaces.
-        raise ValueError(f"{path}: section [{section}]: expected a name of letters, digits, '_', '-' and '.'")
-    _check_keys(path, parser, section, _SOURCE_KEYS)
-    if len(given) > 1:
-        raise ValueError(
-            f"{path}: section [{section}]: expected one of {', '.join(_SOURCE_KINDS)}, "
-            f"received {', '.join(given)}"
-        )
-    paths = {key: _path(path, value) for key, value in parser[section].items()}
-    return SourceConfig(section, given[0], paths[given[0]], paths.get("prefix"))
+class _ConfigReader:
+    """Turns parsed sections into a `Config` and collects what is wrong with them."""
 
+    def __init__(self, path, parser):
+        self._path = path
+        self._parser = parser
+        self._problems = []
+        self._sources = {}
 
-def _benchmark(path, parser, section):
-    kind = _BENCHMARKS[section]
-    if not parser.has_section(section):
-        return kind()
-    values = {}
-    for key, value in parser[section].items():
-        if key not in _CHOICES:
-            values[key] = _path(path, value)
-        elif value.lower() in _CHOICES[key]:
-            values[key] = _CHOICES[key][value.lower()]
-        else:
-            raise ValueError(
-                f"{path}: section [{section}]: key '{key}': expected one of {', '.join(_CHOICES[key])}, "
-                f"received '{value}'"
+    def read(self):
+        values = {section: dict(self._parser[section]) for section in self._parser.sections()}
+        for name in values:
+            if name not in _FIXED_SECTIONS:
+                self._add_source(name, values[name])
+        tfrecords = self._check_keys("records", values.get("records", {}), _FIXED_SECTIONS["records"])
+        if "tfrecords" not in values.get("records", {}):
+            self._add("records", "tfrecords", "is missing. Set it to the folder for converted sources.")
+        lfw, ytf = (self._benchmark(name, values.get(name, {})) for name in _BENCHMARKS)
+        if self._problems:
+            raise ValueError("\n".join(self._problems))
+        return Config(self._path, tfrecords["tfrecords"], self._sources, lfw, ytf)
+
+    def _add(self, section, key, text):
+        place = f"[{section}] {key}" if key else f"[{section}]"
+        self._problems.append(f"{self._path}, {place}: {text}")
+
+    def _add_source(self, section, values):
+        given = [kind for kind in _SOURCE_KINDS if kind in values]
+        if not given:
+            unknown = [key for key in values if key not in _SOURCE_KEYS]
+            near = nearest(section, _FIXED_SECTIONS) or nearest(next(iter(unknown), ""), _SOURCE_KEYS)
+            self._add(
+                section,
+                "",
+                f"is neither one of {', '.join(_FIXED_SECTIONS)} nor a source. A source needs one of the "
+                f"keys {', '.join(_SOURCE_KINDS)}.{near}",
             )
-    config = kind(**values)
-    if config.enable:
-        for key in _REQUIRED_IF_ENABLED[section]:
-            if getattr(config, key) is None:
-                raise ValueError(f"{path}: section [{section}] is enabled: expected key '{key}'")
-    return config
+            return
+        if not re.fullmatch(r"\w[\w.-]*", section):
+            # The section becomes the name of a folder that a new conversion replaces.
+            self._add(section, "", "use only letters, digits, '_', '-' and '.' in this name.")
+        if len(given) > 1:
+            self._add(section, "", f"has the keys {', '.join(given)}. Keep one of them.")
+        paths = self._check_keys(section, values, _SOURCE_KEYS)
+        path = paths.get(given[0], Path())
+        self._sources[section] = SourceConfig(section, given[0], path, paths.get("prefix"))
 
+    def _benchmark(self, section, values):
+        config = _BENCHMARKS[section](**self._check_keys(section, values, _FIXED_SECTIONS[section]))
+        if config.enable:
+            for key in REQUIRED_IF_ENABLED[section]:
+                if key not in values:
+                    self._add(section, key, "is missing. Set it, or set enable = false.")
+        return config
 
-def _check_keys(path, parser, section, known):
-    for key, value in parser[section].items():
-        if key not in known:
-            raise ValueError(
-                f"{path}: section [{section}]: unknown key '{key}'{_nearest(key, known)}; "
-                f"expected {', '.join(known)}"
-            )
-        if not value:
-            raise ValueError(f"{path}: section [{section}]: key '{key}': expected a value, received none")
-
-
-def _nearest(word, known):
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _path(config_path, value):
-    return config_path.parent / Path(value).expanduser()
+    def _check_keys(self, section, values, known):
+        """Returns the values of the keys that are right."""
+        checked = {}
+        for key, value in values.items():
+            choices = _CHOICES.get(key, {})
+            if key not in known:
+                near = nearest(key, known) or f" Known keys: {', '.join(known)}."
+                self._add(section, key, f"there is no such key.{near}")
+            elif not value:
+                self._add(section, key, "has no value. Give one, or remove the line.")
+            elif not choices:
+                checked[key] = self._path.parent / Path(value).expanduser()
+            elif value.lower() in choices:
+                checked[key] = choices[value.lower()]
+            else:
+                self._add(section, key, f"is {value}. Give one of {', '.join(choices)}.")
+        return checked

@@ -41,6 +41,7 @@ class Checkpoints:
         net: arguments of `nets.backbone.Backbone`.
         recipe: what else decides which variables there are. A checkpoint with `"ema"` in it holds the
             moving average of the net as `average`.
+        started_from: `training.input_checks.start_record`, or `None` where older checkpoints lack it.
         scratch: temporary folder of a worker that is not the chief. TensorFlow reads the variables of all
             workers together, so this worker takes part in writing, but it keeps nothing.
 
@@ -56,6 +57,7 @@ class Checkpoints:
         num_identities: int,
         loss: str,
         recipe: dict[str, Any] | None = None,
+        started_from: dict[str, Any] | None = None,
         scratch: Path | None = None,
     ):
         self.folder = folder
@@ -64,6 +66,7 @@ class Checkpoints:
         self._run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
         if recipe:
             self._run["recipe"] = recipe
+        self._start = {} if started_from is None else {"started_from": started_from}
         self._scratch = scratch
         self.saved_step: int | None = None
         self._checksums: dict[str, str] = {}  # of the files of `saved_step`
@@ -82,7 +85,8 @@ class Checkpoints:
         """
         best_steps = best_steps or {}
         target = self.folder / checkpoint_name(step)
-        manifest = {"version": files.VERSION, "step": step, **self._run, "best_steps": best_steps, **scores}
+        run = {**self._run, **self._start}
+        manifest = {"version": files.VERSION, "step": step, **run, "best_steps": best_steps, **scores}
         if self._scratch is not None:
             if step != self.saved_step:
                 self._write(self._scratch / target.name, manifest)

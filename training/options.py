@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -267,6 +267,15 @@ class ValidationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StartOptions:
+    """Start of a run."""
+
+    def models(self) -> dict[str, Path]:
+        """The models that flags name, by flag without dashes."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentreStartOptions(StartOptions):
     """Start of a run that has no checkpoint in --ckpt_path yet."""
 
     model_path: Path | None = option(
@@ -323,10 +332,22 @@ class CentresOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TripletStartOptions(StartOptions):
+    """Start of a run that has no checkpoint in --ckpt_path yet."""
+
+    model_path: Path | None = option(None, "model to fine-tune")
+    from_scratch: bool = option(False, "train a net with random weights instead")
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if self.model_path and self.from_scratch:
+            yield "--from_scratch and --model_path exclude each other. Give only one of them."
+
+
+@dataclass(frozen=True, kw_only=True)
 class TripletOptions:
     """Triplets."""
 
-    model_path: Path | None = option(None, "model to fine-tune; used while --ckpt_path has no checkpoint")
     triplet_margin: float = option(0.3, "margin between the distances", minimum=0)
     triplet_weight: float = option(10.0, "weight of the triplet loss in the total loss", above=0)
     sample_per_class: int = option(4, "images of each identity in a batch", minimum=2)
@@ -355,6 +376,7 @@ class TrainingOptions:
     augmentation: AugmentationOptions
     output: OutputOptions
     validation: ValidationOptions
+    start: StartOptions
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -374,7 +396,7 @@ class CentreTrainingOptions(TrainingOptions):
 
     preset: str | None = option(None, "set all flags of a recipe; flags that you give win", choices=PRESETS)
     reshuffle: bool = _switch(True, "shuffle the images again for every epoch (row 12)")
-    start: StartOptions
+    start: CentreStartOptions
     loss: LossOptions
     centres: CentresOptions
 
@@ -383,6 +405,7 @@ class CentreTrainingOptions(TrainingOptions):
 class TripletTrainingOptions(TrainingOptions):
     """Options of train_triplet."""
 
+    start: TripletStartOptions
     triplet: TripletOptions
 
     def problems(self) -> Iterator[str]:
@@ -396,21 +419,42 @@ class TripletTrainingOptions(TrainingOptions):
             yield f"--read is {self.data.read}. Triplets need --read random."
 
 
-def parse_centre_options(argv: Sequence[str] | None = None) -> CentreTrainingOptions:
-    """Parses the command line of train_centre; exits with code 2 after a usage error."""
+FindProblems = Callable[[Any], Iterable[str]]
+
+
+def parse_centre_options(
+    argv: Sequence[str] | None = None, find_input_problems: FindProblems | None = None
+) -> CentreTrainingOptions:
+    """Parses the command line of train_centre; see `common.options.parse_options`."""
     parser = argparse.ArgumentParser("python -m train_centre", description="Train a net with a margin loss.")
     faithful = {**FAITHFUL, "reshuffle": False}
-    return parse_options(parser, CentreTrainingOptions, argv, faithful=faithful, presets=PRESETS)
+    return parse_options(
+        parser,
+        CentreTrainingOptions,
+        argv,
+        faithful=faithful,
+        presets=PRESETS,
+        find_input_problems=find_input_problems,
+    )
 
 
-def parse_triplet_options(argv: Sequence[str] | None = None) -> TripletTrainingOptions:
-    """Parses the command line of train_triplet; exits with code 2 after a usage error."""
+def parse_triplet_options(
+    argv: Sequence[str] | None = None, find_input_problems: FindProblems | None = None
+) -> TripletTrainingOptions:
+    """Parses the command line of train_triplet; see `common.options.parse_options`."""
     parser = argparse.ArgumentParser("python -m train_triplet", description="Fine-tune a net on triplets.")
     flags = ("summary_path", "ckpt_path", "saved_model_path", "log_file_path")
     names = ("summary", "ckpt", "models", "logs")
     folders = {flag: Path("./output/vgg-triplet", name) for flag, name in zip(flags, names, strict=True)}
     defaults, faithful = {"source": ["vgg"], **folders}, {**FAITHFUL, "with_replacement": True}
-    return parse_options(parser, TripletTrainingOptions, argv, defaults=defaults, faithful=faithful)
+    return parse_options(
+        parser,
+        TripletTrainingOptions,
+        argv,
+        defaults=defaults,
+        faithful=faithful,
+        find_input_problems=find_input_problems,
+    )
 
 
 def describe_preset(name: str) -> str:

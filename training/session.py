@@ -23,6 +23,7 @@ from nets.layers.batch_norm import synchronise_batch_norm
 from training.checkpoints import Checkpoints, SavedModels
 from training.distribution import WorkerAgreement, describe_strategy, make_strategy, worker_rows
 from training.ema import WeightAverage
+from training.input_checks import log_start_of_resumed_run, start_record
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
 from training.monitoring import RunMonitor
@@ -80,7 +81,11 @@ class Session:
             parts = f" times --accumulate {device.accumulate}" if device.accumulate > 1 else ""
             expected = f"a multiple of {num_replicas} devices{parts}"
             raise ValueError(f"--batch_size is {batch_size}. Give {expected}.")
-        checkpoint = newest_checkpoint(output.ckpt_path) or (resume_from and newest_checkpoint(resume_from))
+        own = newest_checkpoint(output.ckpt_path)
+        self._started_from = own[1].get("started_from") if own else start_record(options)
+        if own:
+            log_start_of_resumed_run(options, *own)
+        checkpoint = own or (resume_from and newest_checkpoint(resume_from))
         self.is_new = checkpoint is None
         self._first_step = checkpoint[1]["step"] if checkpoint else 0
         if checkpoint:
@@ -130,6 +135,7 @@ class Session:
             sources.num_identities,
             loss,
             recipe=state_of_recipe(options.optimizer),
+            started_from=self._started_from,
             scratch=output.worker_folder,
         )
 

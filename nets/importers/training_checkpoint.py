@@ -43,27 +43,37 @@ def checkpoint_name(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads the manifest of a checkpoint, without a look at the other files.
+
+    Raises:
+        ValueError: there is no manifest, or it is damaged.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text())
+        version, _, net = manifest["version"], manifest["sha256"], manifest["net"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a checkpoint's manifest, received {error!r}") from None
+    if version != VERSION:
+        raise ValueError(f"{path}: expected format version {VERSION}, received {version}")
+    # The first checkpoints did not name their loss, because there was only one.
+    return {"loss": "angular_centre", **manifest, "net": _by_name(net)}
+
+
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Compares every file of a checkpoint with its checksum and reads the manifest.
 
     Raises:
         ValueError: the checkpoint is incomplete or damaged.
     """
-    path = folder / MANIFEST_NAME
-    try:
-        manifest = json.loads(path.read_text())
-        version, checksums, net = manifest["version"], manifest["sha256"], manifest["net"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected a checkpoint's manifest, received {error!r}") from None
-    if version != VERSION:
-        raise ValueError(f"{path}: expected format version {VERSION}, received {version}")
-    for name, expected in checksums.items():
+    manifest = read_manifest(folder)
+    for name, expected in manifest["sha256"].items():
         file = folder / name
         received = sha256(file) if file.is_file() else "no such file"
         if received != expected:
             raise ValueError(f"{file}: expected SHA-256 {expected}, received {received}")
-    # The first checkpoints did not name their loss, because there was only one.
-    return {"loss": "angular_centre", **manifest, "net": _by_name(net)}
+    return manifest
 
 
 def newest_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]] | None:

@@ -1,0 +1,132 @@
+"""Checks of the files that flags name: config, data, models, checkpoints. Imports no TensorFlow."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dataset.config import REQUIRED_IF_ENABLED, Config, read_config
+from dataset.records.manifest import MANIFEST_NAME
+from nets.importers.tf1_weights import checkpoint_prefix
+from nets.importers.training_checkpoint import checkpoint_folders, read_manifest
+from training.options import TrainingOptions, TripletStartOptions
+
+logger = logging.getLogger(__name__)
+
+_UNREADABLE = "does not exist or cannot be read"
+
+
+def find_input_problems(options: TrainingOptions) -> Iterator[str]:
+    """Yields one sentence for each file that is missing or contradicts the flags."""
+    try:
+        yield from _missing_data(read_config(options.data.config), options)
+    except (ValueError, OSError) as error:
+        yield from str(error).splitlines()
+    yield from _start_problems(options)
+
+
+def start_record(options: TrainingOptions) -> dict[str, Any]:
+    """What the checkpoints of a new run store about the model that it starts from.
+
+    Empty for random weights, else the flag with its path as given and in full, so that the same command is
+    recognised after a move of all folders, and from another working directory.
+    """
+    models = options.start.models()
+    return {flag: {"given": str(path), "full": str(path.resolve())} for flag, path in models.items()}
+
+
+def log_start_of_resumed_run(options: TrainingOptions, folder: Path, manifest: dict[str, Any]) -> None:
+    """Logs that a model is not read, because the run resumes from the checkpoint `folder`."""
+    for flag, path in options.start.models().items():
+        if "started_from" in manifest:
+            logger.info("--%s %s is not read again: this run resumes from %s", flag, path, folder)
+        else:
+            logger.warning(
+                "--%s %s is not used: this run resumes from %s, which does not say what it started from",
+                *(flag, path, folder),
+            )
+
+
+def _missing_data(config: Config, options: TrainingOptions) -> Iterator[str]:
+    for name in options.data.source:
+        try:
+            source = config.source(name)
+        except ValueError as error:
+            yield str(error)
+            continue
+        is_converted = (config.tfrecords / name / MANIFEST_NAME).is_file()
+        if not (is_converted or _is_readable(source.path)):
+            advice = "Set the path, or choose other sections with --source."
+            yield f"{config.path}, [{name}] {source.kind}: {source.path} {_UNREADABLE}. {advice}"
+    needed = {
+        (section, key): "Set the path, or set enable = false."
+        for section, keys in REQUIRED_IF_ENABLED.items()
+        if getattr(config, section).enable
+        for key in keys
+    }
+    if options.validation.validate_videos is not None:
+        needed |= {
+            ("ytf", key): "Set the path, or leave out --validate_videos." for key in ("splits", "prefix")
+        }
+    for (section, key), advice in needed.items():
+        path = getattr(getattr(config, section), key)
+        if path is None or not _is_readable(path):
+            state = "is missing." if path is None else f"{path} {_UNREADABLE}."
+            yield f"{config.path}, [{section}] {key}: {state} {advice}"
+
+
+def _start_problems(options: TrainingOptions) -> Iterator[str]:
+    start, folder = options.start, options.output.ckpt_path
+    for flag, path in start.models().items():
+        if not (_is_readable(path) or checkpoint_prefix(path)):
+            yield f"--{flag}: {path} {_UNREADABLE}. Nor is it the prefix of a TensorFlow 1 checkpoint."
+    newest = _newest_manifest(folder)
+    if newest is not None:
+        yield from _other_start(options, *newest)
+    elif isinstance(start, TripletStartOptions) and not (start.model_path or start.from_scratch):
+        yield (
+            f"There is no net to fine-tune: --model_path is not given, and --ckpt_path {folder} has no "
+            "checkpoint to resume from. Give --model_path MODEL, or --from_scratch for random weights."
+        )
+
+
+def _other_start(options, newest, manifest):
+    """Yields what is wrong if flags name another model than the one that the run started from."""
+    recorded = manifest.get("started_from")
+    if recorded is None:  # an old checkpoint
+        return
+    started = " ".join(f"--{flag} {paths['given']}" for flag, paths in recorded.items()) or "random weights"
+    given = dict(options.start.models())
+    if getattr(options.start, "from_scratch", False) and recorded:
+        given["from_scratch"] = None
+    for flag, path in given.items():
+        if path and ((flag in recorded and _is_same(path, recorded[flag])) or _is_own(path, newest)):
+            continue
+        name = f"--{flag} {path}" if path else f"--{flag}"
+        yield (
+            f"{name} contradicts the run in {newest.parent}, which started from {started} and is at step "
+            f"{manifest['step']}. Leave out --{flag} to resume that run, or give --output NEW for a new run."
+        )
+
+
+def _is_readable(path):
+    return os.access(path, os.R_OK)
+
+
+def _is_same(path, recorded):
+    return str(path) == recorded["given"] or str(path.resolve()) == recorded["full"]
+
+
+def _is_own(path, newest):
+    return path.resolve() in (newest.resolve(), newest.parent.resolve())
+
+
+def _newest_manifest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Reads the manifest of the newest checkpoint that has a readable one, without checksums."""
+    for checkpoint in checkpoint_folders(folder):
+        try:
+            return checkpoint, read_manifest(checkpoint)
+        except ValueError:
+            pass  # `newest_checkpoint` logs it when the run starts.
+    return None
