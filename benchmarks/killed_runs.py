@@ -74,6 +74,7 @@ def training_command(program, config, output, steps, **given):
     }
     return [
         *(sys.executable, "-m", program, "--image_size", "16", "16"),
+        *(["--from_scratch"] if program == "train_triplet" else []),
         *(f"--{name}={value}" for name, value in flags.items()),
     ]
 

@@ -1,7 +1,6 @@
 """The program as a user runs it, on a small made-up set."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from losses.build import build_loss
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit
 from tests.small_runs import PAIRS, are_equal, data, flags, log, state
-from training.options import ScheduleOptions, parse_centre_options
+from training.options import ScheduleOptions, parse_centre_options, parse_triplet_options
 
 __all__ = ["data"]  # the fixture
 
@@ -44,11 +43,12 @@ def test_on_two_replicas(data, two_replicas):
         train_centre.train(parse_centre_options(flags(data, batch_size=5)), two_replicas)
 
 
-def test_missing_validation_set_is_found_before_the_conversion(data, caplog):
+def test_missing_validation_set_is_found_before_the_conversion(data, capsys):
     config = data / "config.ini"
     config.write_text(config.read_text().replace(str(PAIRS), "nowhere.bin"))
-    assert train_centre.main(flags(data)) == 1
-    assert "nowhere.bin" in caplog.text
+    with pytest.raises(SystemExit):
+        train_centre.main(flags(data))
+    assert "nowhere.bin" in capsys.readouterr().err
     assert not (data / "tfrecords").exists()
 
 
@@ -66,7 +66,6 @@ def test_flags_of_the_original():
     options = parse_centre_options([])
     defaults = {
         "data": {"config": Path("config.ini"), "batch_size": 64},
-        "length": {"epoch": 100000},
         "schedule": {"lr_steps": (40000, 60000, 80000)},
         "optimizer": {"momentum": 0.9, "weight_decay": 1e-4},
         "output": {
@@ -88,6 +87,14 @@ def test_flags_of_the_original():
     assert build_loss(options.loss.loss, 9).centre_weight == 0.3
     assert parse_centre_options(["--weight_deacy", "0.5"]).optimizer.weight_decay == 0.5
     assert parse_centre_options(["--lr_steps", "1", "2", "3"]).schedule.lr_steps == (1, 2, 3)
+
+
+@pytest.mark.parametrize("parse", [parse_centre_options, parse_triplet_options])
+def test_a_run_ends_without_flags(parse):
+    """Row 41 of docs/fidelity.md. InsightFace's arcface_torch also trains for 20 epochs."""
+    assert parse([]).length.num_steps(steps_per_epoch=100.5) == 2010
+    assert parse(["--faithful"]).length.num_steps(100.5) == 10_050_000
+    assert parse(["--schedule=cosine", "--lr=0.1"]).length.num_steps(100.5) == 2010
 
 
 def test_learning_rate_boundaries():
@@ -123,16 +130,22 @@ def test_bad_flags(data, given, flag, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"config": "nowhere.ini"}, "nowhere.ini: no such file; copy config.ini.example"),
-        ({"source": "webface"}, r"expected a source section \[webface\]; sources there: vgg, ms1m"),
-        ({"margin": 4}, r"margin: expected radians in \[0, pi\), received 4.0"),
-        ({"model_path": "nowhere"}, "nowhere: no such model"),
+        ({"config": "nowhere.ini"}, "nowhere.ini: no such file. Copy config.ini.example"),
+        ({"source": "webface"}, "there is no source [webface]. Sources there: vgg, ms1m."),
+        ({"model_path": "nowhere"}, "--model_path: nowhere does not exist"),
     ],
 )
-def test_flags_that_do_not_fit(data, given, message, caplog):
-    assert train_centre.main(flags(data, **given)) == 1
+def test_files_that_are_missing(data, given, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        train_centre.main(flags(data, **given))
+    assert end.value.code == 1 and message in capsys.readouterr().err
+    assert sorted(path.name for path in data.iterdir()) == ["config.ini", "ms1m", "vgg"]
+
+
+def test_flags_that_do_not_fit(data, caplog):
+    assert train_centre.main(flags(data, margin=4)) == 1
     assert caplog.records[-1].levelname == "ERROR"
-    assert re.search(message, caplog.records[-1].getMessage())
+    assert "margin: expected radians in [0, pi), received 4.0" in caplog.records[-1].getMessage()
     assert not (data / "ckpt").exists() and not (data / "models").exists()
 
 

@@ -92,8 +92,8 @@ def test_killed_run_resumes_bit_for_bit_without_its_start_model(trained):
     checkpoints = trained / "triplet" / "ckpt_path"
     unbroken = state(checkpoints)
     shutil.rmtree(checkpoints / "step_00000004")  # as if the kill had come before it
-    (trained / "ckpt").rename(trained / "moved")
-    assert train_triplet.main(arguments) == 0
+    shutil.rmtree(trained / "ckpt")
+    assert train_triplet.main([given for given in arguments if "model_path=" not in given]) == 0
     assert "Resuming from step 2" in log(trained)
     assert are_equal(state(checkpoints), unbroken)
 
@@ -170,9 +170,30 @@ def test_bad_flags(data, given, flag, capsys):
     assert flag in capsys.readouterr().err
 
 
-def test_missing_model(data, caplog):
-    assert train_triplet.main(triplet_flags(data, model_path="nowhere")) == 1
-    assert "nowhere: no such model" in caplog.records[-1].getMessage()
+def test_another_model_on_the_second_run(trained, capsys):
+    """A model is never ignored: README.md starts a run, resumes it, and starts another one."""
+    (model,) = (trained / "models").iterdir()
+    arguments = triplet_flags(trained, model_path=model, max_steps=1)
+    assert train_triplet.main(arguments) == 0
+    assert train_triplet.main(arguments) == 0
+    assert "is not read again: this run resumes from" in log(trained)
+    other = shutil.copytree(model, trained / "other")
+    with pytest.raises(SystemExit) as end:
+        train_triplet.main(triplet_flags(trained, model_path=other, max_steps=1))
+    shown = capsys.readouterr().err
+    assert end.value.code == 1 and str(model) in shown and str(other) in shown
+    # Its checkpoints are as before.
+    assert newest_checkpoint(trained / "triplet" / "ckpt_path")[1]["step"] == 1
+
+
+def test_net_to_start_from_is_needed(data, capsys):
+    for model in ("nowhere", None):
+        given = {"model_path": model} if model else {}
+        with pytest.raises(SystemExit) as end:
+            train_triplet.main(triplet_flags(data, **given))
+        assert end.value.code == 1
+        assert f"--model_path{': nowhere' if model else ' is not given'}" in capsys.readouterr().err
+    assert not (data / "triplet").exists() and not (data / "logs").exists()
 
 
 def test_flags_of_the_original():
@@ -195,7 +216,14 @@ def test_identities_of_a_batch_are_p_times_k(data, monkeypatch):
         return call(self, embeddings, identities, **scheduled)
 
     monkeypatch.setattr(TripletLoss, "call", spy)
-    arguments = [*triplet_flags(data, max_steps=3), "--net_depth=32", "--image_size", "16", "16"]
+    arguments = [
+        *triplet_flags(data, max_steps=3),
+        "--net_depth=32",
+        "--image_size",
+        "16",
+        "16",
+        "--from_scratch",
+    ]
     assert train_triplet.main(arguments) == 0
     assert len(seen) >= 3
     for identities in seen:

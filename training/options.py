@@ -12,8 +12,6 @@ from eval.scoring.verification import RULES
 from losses.variants import ARGUMENTS, LOSSES, MININGS
 from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
 
-NO_END = 100_000  # the original's default of --epoch
-
 # What `--faithful` sets. The rows are those of docs/fidelity.md.
 FAITHFUL = {
     "lr_counts_per_step": 2,  # row 1
@@ -23,6 +21,7 @@ FAITHFUL = {
     "threshold": "crossing",  # rows 18 and 19
     "lfw_as_stored": True,  # row 24
     "list_order": "rgb",  # row 25
+    "epoch": 100_000,  # row 41
 }
 _LARGE_RATE = {
     "optimizer": "sgd",
@@ -80,7 +79,7 @@ class DataOptions:
 class LengthOptions:
     """Length of the run."""
 
-    epoch: int = option(NO_END, "stop after N epochs", minimum=0)
+    epoch: int = option(20, "stop after N epochs (row 41)", minimum=0)
     max_steps: int | None = option(None, "stop after N steps", minimum=0)
     max_minutes: float | None = option(None, "stop after X minutes; the same command resumes", above=0)
 
@@ -384,8 +383,6 @@ class TrainingOptions:
             boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
             if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
                 yield f"--lr_steps is {self.schedule.lr_steps}. Give increasing steps above 0."
-        elif self.length.max_steps is None and self.length.epoch >= NO_END:
-            yield f"--schedule {self.schedule.schedule} needs the run's end. Give --epoch or --max_steps."
         elif self.length.max_steps is not None and self.schedule.warmup_steps >= self.length.max_steps:
             yield f"--warmup_steps is {self.schedule.warmup_steps}. Give fewer than --max_steps."
 

@@ -29,6 +29,7 @@ ROWS = {
     18: ("threshold", "best"),
     24: ("lfw_as_stored", False),
     25: ("list_order", "bgr"),
+    41: ("epoch", 20),
 }
 PROGRAMS = {
     parse_centre_options: {**FAITHFUL, "reshuffle": False},
@@ -98,6 +99,8 @@ def run_of(data, monkeypatch):
 
     def run(program, *given, **values):
         arguments = [*flags(data, max_steps=1, **values), *given, "--source", "vgg", "WebFace"]
+        if program is train_triplet:
+            arguments.append("--from_scratch")
         assert program.main(arguments) == 0
         return seen
 

@@ -118,7 +118,6 @@ def test_defaults_of_the_original():
     [
         (["--lr=0.1"], "--lr needs --schedule"),
         (["--schedule=cosine"], "--schedule cosine needs --lr"),
-        (["--schedule=cosine", "--lr=1"], "Give --epoch or --max_steps"),
         (["--schedule=cosine", "--lr=1", "--max_steps=5", "--warmup_steps=5"], "--warmup_steps is 5"),
         (["--schedule=cosine", "--lr=1", "--epoch=5", "--lr_end=2"], "--lr_end is 2.0"),
         (["--momentum=0"], "--momentum is 0.0"),

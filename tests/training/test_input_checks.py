@@ -1,0 +1,145 @@
+"""What is found before TensorFlow is imported."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from training.input_checks import find_input_problems, log_start_of_resumed_run, start_record
+from training.options import parse_centre_options, parse_triplet_options
+
+NET = {"architecture": "ir50", "image_size": [112, 96], "embedding_size": 512, "keep_prob": 0.4, "seed": 0}
+ROOT = Path(__file__).parents[2]
+PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"
+EXAMPLE = ROOT / "config.ini.example"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with a config, a converted source, and two models."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.ini").write_text(
+        f"[records]\ntfrecords = records\n[vgg]\nmxrec = gone\n[lfw]\nenable = true\nnpdata = {PAIRS}\n"
+    )
+    (tmp_path / "records" / "vgg").mkdir(parents=True)
+    (tmp_path / "records" / "vgg" / "manifest.json").write_text("{}")
+    for name in ("a.keras", "b.keras"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def problems_of(parse, *given):
+    return list(find_input_problems(parse([*given, "--source=vgg"])))
+
+
+def write_checkpoint(folder, started_from, step=5, **changed):
+    """The manifest of a checkpoint of a run that `started_from` options."""
+    record = {} if started_from is None else {"started_from": start_record(started_from)}
+    target = folder / f"step_{step:08d}"
+    target.mkdir(parents=True)
+    manifest = {"version": 1, "step": step, "loss": "triplet", "net": NET, "sha256": {}, **record, **changed}
+    (target / "checkpoint.json").write_text(json.dumps(manifest))
+    return target
+
+
+@pytest.mark.parametrize("flag", ["--model_path", "--init_from"])
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_a_model_has_to_exist(folder, flag, has_checkpoint):
+    if has_checkpoint:
+        write_checkpoint(folder / "output" / "ckpt", None)
+    (problem,) = problems_of(parse_centre_options, f"{flag}=nowhere")
+    assert problem.startswith(f"{flag}: nowhere ")
+    (folder / "nowhere.index").write_text("")
+    (folder / "nowhere.data-00000-of-00001").write_text("")
+    assert problems_of(parse_centre_options, f"{flag}=nowhere") == []
+
+
+def test_the_same_command_resumes(folder, monkeypatch):
+    given = ["--model_path=a.keras"]
+    write_checkpoint(folder / "output/vgg-triplet/ckpt", parse_triplet_options(given))
+    assert problems_of(parse_triplet_options, *given) == []
+    assert problems_of(parse_triplet_options, f"--model_path={folder}/a.keras") == []
+    assert problems_of(parse_triplet_options) == []  # a model is not needed any more
+    # Everything was moved.
+    moved = shutil.copytree(folder, folder.with_name(f"{folder.name}_moved"))
+    monkeypatch.chdir(moved)
+    assert problems_of(parse_triplet_options, *given) == []
+
+
+@pytest.mark.parametrize(
+    ("parse", "first", "second", "names"),
+    [
+        (parse_triplet_options, "--model_path=a.keras", "--model_path=b.keras", ("a.keras", "b.keras")),
+        (parse_triplet_options, "--from_scratch", "--model_path=b.keras", ("random weights", "b.keras")),
+        (parse_triplet_options, "--model_path=a.keras", "--from_scratch", ("a.keras", "--from_scratch")),
+        (parse_centre_options, "--init_from=a.keras", "--init_from=b.keras", ("a.keras", "b.keras")),
+        (parse_centre_options, "--init_from=a.keras", "--model_path=a.keras", ("--init_from a.keras",)),
+        (parse_centre_options, None, "--model_path=b.keras", ("random weights", "b.keras")),
+    ],
+)
+def test_another_model_than_that_of_the_run(folder, parse, first, second, names):
+    ckpt = f"--ckpt_path={folder / 'ckpt'}"
+    write_checkpoint(folder / "ckpt", parse([first] if first else []))
+    (problem,) = problems_of(parse, second, ckpt)
+    for part in (*names, str(folder / "ckpt"), "step 5", "--output NEW", f"Leave out {second.split('=')[0]}"):
+        assert part in problem
+
+
+def test_checkpoints_of_the_run_itself(folder):
+    ckpt = folder / "output" / "ckpt"
+    older, newest = (write_checkpoint(ckpt, parse_centre_options([]), step) for step in (4, 5))
+    assert problems_of(parse_centre_options, f"--model_path={newest}") == []
+    assert problems_of(parse_centre_options, "--model_path=output/ckpt") == []
+    (problem,) = problems_of(parse_centre_options, f"--model_path={older}")
+    assert str(older) in problem and "step 5" in problem
+
+
+def test_an_old_checkpoint_resumes_with_a_warning(folder, caplog):
+    caplog.set_level(logging.INFO)
+    ckpt = folder / "output" / "ckpt"
+    options = parse_centre_options(["--init_from=b.keras"])
+    newest = write_checkpoint(ckpt, None)
+    assert problems_of(parse_centre_options, "--init_from=b.keras") == []
+    log_start_of_resumed_run(options, newest, json.loads((newest / "checkpoint.json").read_text()))
+    log_start_of_resumed_run(options, newest, {"started_from": start_record(options)})
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert all("--init_from b.keras" in message and str(newest) in message for message in caplog.messages)
+
+
+def test_triplets_need_a_net(folder):
+    (problem,) = problems_of(parse_triplet_options)
+    assert "--model_path" in problem and "--from_scratch" in problem
+    assert problems_of(parse_triplet_options, "--from_scratch") == []
+    with pytest.raises(SystemExit) as end:
+        parse_triplet_options(["--from_scratch", "--model_path=a.keras"])
+    assert end.value.code == 2
+
+
+def test_all_files_of_an_unedited_config_are_listed(folder):
+    shutil.copy(EXAMPLE, folder / "config.ini")
+    text = (folder / "config.ini").read_text().replace("enable = false", "enable = true")
+    (folder / "config.ini").write_text(text)
+    options = parse_triplet_options(
+        ["--source", "vgg", "ms2m", "--validate_videos=3", "--model_path=nowhere"]
+    )
+    places = [problem.split(": ")[0] for problem in find_input_problems(options)]
+    assert places == [
+        "config.ini, [vgg] mxrec",
+        "config.ini",
+        "config.ini, [lfw] npdata",
+        "config.ini, [ytf] pairs",
+        "config.ini, [ytf] prefix",
+        "config.ini, [ytf] splits",
+        "--model_path",
+    ]
+    assert "Did you mean ms1m?" in list(find_input_problems(options))[1]
+
+
+def test_a_wrong_config_does_not_hide_other_problems(folder):
+    (folder / "config.ini").write_text("[records]\n[lfw]\nenable = perhaps\n")
+    problems = problems_of(parse_centre_options, "--init_from=nowhere")
+    places = ["config.ini, [records] tfrecords", "config.ini, [lfw] enable", "--init_from"]
+    assert [problem.split(": ")[0] for problem in problems] == places
+    assert "Give the file" in problems_of(parse_centre_options, f"--config={folder}")[0]
