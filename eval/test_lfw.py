@@ -86,7 +86,7 @@ def _score_sets(options):
     sets = {options.name or path.stem: read_pairs(path, options.order) for path in options.data}
     flip = options.flip or options.protocol == "insightface"  # It includes the mirror image.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    engine, models = options.engine.chosen, {}
+    engine, models = options.engine.chosen_for(model_path), {}
     for pairs in sets.values():
         size, faces = pairs.image_size, pairs.batch(0, NUM_COMPARED)
         if size not in models:

@@ -109,8 +109,9 @@ def _evaluate(options, command):
     output = options.output or Path("output/ytf", options.model_path.name + "-faithful" * options.faithful)
     if output.exists() and not (output / "scores.json").is_file() and any(output.iterdir()):
         raise ValueError(f"{output}: not the folder of an earlier run. Empty it, or give another --output.")
-    data, engine, protocol = options.data.completed(), options.engine.chosen, options.protocol
+    data, protocol = options.data.completed(), options.protocol
     model_path = find_model(options.model_path)
+    engine = options.engine.chosen_for(model_path)
     pairs = read_video_pairs(data.splits)
     wrong_videos = read_wrong_videos(data.ytf_error)
     frames = find_frames(data.prefix, pairs.videos, memo=options.features.folder)

@@ -159,7 +159,7 @@ IMPORTED_AS = {
     "standard_imghdr": None,
 }
 # In an environment of its own, or optional.
-OPTIONAL = {"mxnet", "openvino"}
+OPTIONAL = {"mxnet", "onnxruntime", "openvino"}
 
 
 def test_requirements_are_the_direct_imports():

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from common.options import option
+from nets.importers.model_files import input_format_path
 
 NUM_COMPARED = 16  # how many faces of the set to embed for `load_engine`
 
@@ -42,6 +43,9 @@ ENGINES = {
     "tensorflow": _Implementation("eval.embedding.face_model", ("float32",)),
     "openvino": _Implementation("eval.embedding.openvino", ("float32", "bfloat16")),
 }
+
+# Runs the ONNX files whose input is described, and nothing else. See `eval.embedding.onnx_file`.
+ONNX_RUNTIME = "onnxruntime"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +84,21 @@ class EngineOptions:
         able = (name for name, engine in ENGINES.items() if self.precision in engine.precisions)
         return Engine(self.engine or next(able), self.precision)
 
+    def chosen_for(self, path: Path) -> Engine:
+        """The engine for a model: ONNX Runtime for an ONNX file whose input is described, or else `chosen`.
+
+        Raises:
+            ValueError: the flags ask for another engine, or ONNX Runtime is not installed.
+        """
+        if path.suffix != ".onnx" or not input_format_path(path).is_file():
+            return self.chosen
+        if self.chosen != Engine():
+            raise ValueError(f"{path}: ONNX Runtime runs this file. Leave out --engine and --precision.")
+        engine = Engine(ONNX_RUNTIME)
+        if engine.version is None:
+            raise ValueError(f"{path}: ONNX Runtime is not installed. Run: pip install {ONNX_RUNTIME}")
+        return engine
+
     def problems(self) -> Iterator[str]:
         """Yields a sentence if the engine lacks the precision or is not installed."""
         engine = self.chosen
@@ -90,12 +109,18 @@ class EngineOptions:
             yield f"--engine: {engine.name} is not installed. Run `pip install {engine.name}`."
 
 
+def check_faces(faces: np.ndarray, face_size: tuple[int, int]) -> None:
+    """Raises `ValueError` if faces have another size than the model takes."""
+    if faces.shape[1:] != (*face_size, 3):
+        raise ValueError(f"faces: expected shape (batch, *{face_size}, 3), received {faces.shape}")
+
+
 def load_engine(
     engine: Engine, path: Path, face_size: tuple[int, int], faces: np.ndarray, num_images: int
 ) -> tuple[EmbeddingModel, str]:
     """Loads a model and describes the engine that runs it, in one or more lines.
 
-    Another engine than TensorFlow is compared with TensorFlow first. If TensorFlow embeds many images on a
+    OpenVINO is compared with TensorFlow first. If TensorFlow embeds many images on a
     CPU, the other installed engines are timed, and the description says how much faster they would be.
     The timing affects no number.
 
@@ -107,6 +132,10 @@ def load_engine(
     Raises:
         FileNotFoundError, ValueError: see `load_face_model`; or the engine disagrees with TensorFlow.
     """
+    if engine.name == ONNX_RUNTIME:
+        from eval.embedding.onnx_file import OnnxModel
+
+        return OnnxModel(path, face_size), f"Engine : {engine}"
     reference = _load(Engine(), path, face_size)
     lines = [f"Engine : {engine}"]
     if engine != Engine():

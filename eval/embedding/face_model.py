@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
+from eval.embedding.engines import check_faces
 from nets.backbone import load_backbone
 from nets.importers.saved_model import NET_NAME, is_saved_model
 from nets.inference import in_float32, inference_net
@@ -48,12 +49,6 @@ class FaceModel:
         """See `eval.embedding.engines.EmbeddingModel`."""
         check_faces(faces, self.face_size)
         return self.function(tf.constant(faces)).numpy()
-
-
-def check_faces(faces: np.ndarray, face_size: tuple[int, int]) -> None:
-    """Raises `ValueError` if faces have another size than the model takes."""
-    if faces.shape[1:] != (*face_size, 3):
-        raise ValueError(f"faces: expected shape (batch, *{face_size}, 3), received {faces.shape}")
 
 
 def load_model(path: Path, face_size: tuple[int, int], precision: str) -> FaceModel:

@@ -11,7 +11,8 @@ import openvino
 # without the function.
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from eval.embedding.face_model import FaceModel, check_faces, load_face_model
+from eval.embedding.engines import check_faces
+from eval.embedding.face_model import FaceModel, load_face_model
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 

@@ -18,6 +18,11 @@ def import_onnx(path: str | Path) -> ModuleType:
     return onnx
 
 
+def input_format_path(path: Path) -> Path:
+    """Returns the path of the file that describes the input of an ONNX file of another project."""
+    return path.with_name(f"{path.name}.input.json")
+
+
 def find_model(path: str | Path) -> Path:
     """Finds the one model that a path stands for at this moment.
 
@@ -73,6 +78,8 @@ def model_sha256(path: str | Path) -> str:
         files = {file.name.removeprefix(path.name): file for file in beside if file.name.startswith(starts)}
     else:
         outside = _files_of_onnx(path) if path.suffix == ".onnx" else {}
+        if path.suffix == ".onnx" and input_format_path(path).is_file():
+            outside["input format"] = input_format_path(path)
         if not outside:
             return sha256(path)
         files = {"": path, **outside}
