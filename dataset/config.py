@@ -8,7 +8,6 @@ from pathlib import Path
 from common.options import nearest
 from dataset.sources import SOURCE_MODULES
 
-
 WRONG_VIDEOS = Path(__file__).with_name("ytf-error.txt")  # the original's `dataset/ytf-error.txt`
 
 
@@ -102,7 +101,9 @@ def read_config(path: Path) -> Config:
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder. Give the file, such as {path / 'config.ini'}.")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Copy config.ini.example to it and edit the paths.")
+        raise FileNotFoundError(
+            f"{path.absolute()}: no such file. Copy config.ini.example to it and edit the paths."
+        )
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
     parser.optionxform = lambda optionstr: optionstr  # keys are case-sensitive, as paths are
     try:

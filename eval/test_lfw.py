@@ -3,18 +3,22 @@
 python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m eval.test_lfw")
+
 import argparse
 import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from common.files import file_sha256, write_json
 from common.options import exit_on_errors, option, parse_options
-from dataset.config import NPDATA_ORDERS
+from dataset.config import NPDATA_ORDERS, read_config
 from dataset.pairs.image_pairs import read_pairs
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
 from eval.embedding.extractor import embed_pairs
@@ -38,7 +42,10 @@ FAITHFUL = {
 class LfwOptions:
     """Data, model and protocol."""
 
-    data: tuple[Path, ...] = option(help="lfw.np, or .bin files of InsightFace", nargs="+")
+    data: tuple[Path, ...] | None = option(
+        None, "lfw.np, or .bin files of InsightFace (default: [lfw] npdata of the config file)", nargs="+"
+    )
+    config: Path = option(Path("./config.ini"), "config file, read if there is no --data", metavar="FILE")
     model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
     faithful: bool = option(False, "set the flags marked (row N of docs/fidelity.md) as in the original")
     protocol: str = option(
@@ -54,7 +61,11 @@ class LfwOptions:
         choices=RULES,
     )
     folds: str = option("even", "how pairs are divided, in order, into folds (row 19)", choices=tuple(_FOLDS))
-    order: str = option("rgb", "order of the channels in a .np file (row 24)", choices=NPDATA_ORDERS)
+    order: str | None = option(
+        None,
+        "order of the channels in a .np file (row 24; default: [lfw] npdata_order, or rgb with --data)",
+        choices=NPDATA_ORDERS,
+    )
     flip: bool = option(False, "add the embedding of each image's mirror image (row 31)")
     batch_size: int = option(64, "images at a time", minimum=1)
     name: str | None = option(None, "name of the set in the printed line (default: the file's name)")
@@ -63,11 +74,23 @@ class LfwOptions:
 
     def problems(self) -> Iterator[str]:
         """Yields a sentence for each wrong value."""
-        names = [path.stem for path in self.data]
+        names = [path.stem for path in self.data or ()]
         if self.name is not None and len(names) > 1:
             yield "--name: it names one set, and --data gives several. Leave it out."
         elif len(set(names)) < len(names):
             yield f"--data: two sets have the same name: {', '.join(names)}. Rename a file."
+
+    def completed(self) -> Self:
+        """Returns these options with set and order of the config file if no set is given."""
+        if self.data:
+            return dataclasses.replace(self, order=self.order or "rgb")
+        try:
+            lfw = read_config(self.config).lfw
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no --data is given, and {error}") from None
+        if lfw.npdata is None:
+            raise ValueError(f"{self.config}, [lfw]: no key npdata. Add it, or give --data.")
+        return dataclasses.replace(self, data=(lfw.npdata,), order=self.order or lfw.npdata_order)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parse_options(parser, LfwOptions, argv, faithful=FAITHFUL)
     with exit_on_errors("eval.test_lfw"):
-        _score_sets(options)
+        _score_sets(options.completed())
 
 
 def _score_sets(options):

@@ -3,6 +3,9 @@
 python -m eval.test_ytf --model_path=output/models/iter_...
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m eval.test_ytf")
+
 import argparse
 import dataclasses
 import importlib.metadata

@@ -5,6 +5,9 @@ python -m export.saved_model --model_path=output/ckpt --out=model
 
 from __future__ import annotations
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m export.saved_model")
+
 import argparse
 import dataclasses
 import importlib

@@ -3,6 +3,9 @@
 python -m nets.tf1_checkpoint iter_258000_lfw_0.99133_ytf_0.95900.ckpt model.keras
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m nets.tf1_checkpoint")
+
 import argparse
 import os
 from pathlib import Path

@@ -148,6 +148,28 @@ for name in sys.argv[1:]:
     assert run.returncode == 0, run.stderr
 
 
+def test_programs_started_as_files_say_how_to_start_them(tmp_path):
+    """`python eval/test_lfw.py` finds none of the project's modules."""
+    program = """
+import runpy, sys
+for argument in sys.argv[1:]:
+    name, _, path = argument.partition("=")
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        if f"python -m {name}" not in str(end.code):
+            raise SystemExit(f"{name}: {end.code}")
+if set(sys.modules) & {"argparse", "numpy"}:
+    raise SystemExit("too late")
+"""
+    files = [f"{name.removesuffix('.__main__')}={PATHS[name]}" for name in sorted(PROGRAMS) if "." in name]
+    assert len(files) >= 9
+    run = subprocess.run(
+        [sys.executable, "-c", program, *files], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+
+
 # What a package of requirements.txt is imported as, where that is another name.
 IMPORTED_AS = {
     "opencv_python_headless": "cv2",

@@ -7,6 +7,9 @@ and unreadable ones are listed in `align_failures.txt`. If the program is killed
 to resume.
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m dataset.align")
+
 import argparse
 import logging
 from collections.abc import Sequence

@@ -9,6 +9,9 @@ The suffix of `--out` chooses the format of image pairs: `.bin` as InsightFace's
 `lfw.np`, `.txt` as `ytf_img_pair.txt`. Pairs of your own data are drawn in folds that share no identity.
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m dataset.build_pairs")
+
 import argparse
 import logging
 from collections.abc import Sequence

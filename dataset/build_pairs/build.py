@@ -55,14 +55,14 @@ def build_ytf(options: YtfOptions) -> None:
 
 def build_images(options: ImagesOptions) -> None:
     """Writes pairs of the images in `identity/image.jpg`."""
-    identities = list_identities(options.root)
+    identities = _list(list_identities, options.root, list_videos, "videos")
     rows = _disjoint_pairs(options.root, identities, options.folds, options.pairs_per_fold, options.seed)
     _write_images(options.out, options.root, [row for _, *row in rows])
 
 
 def build_videos(options: VideosOptions) -> None:
     """Writes splits of the videos in `identity/video/frame.jpg`."""
-    videos = list_videos(options.root)
+    videos = _list(list_videos, options.root, list_identities, "images")
     rows = _disjoint_pairs(options.root, videos, options.splits, options.pairs_per_split, options.seed)
     write_video_pairs(options.out, rows)
     _log_counts(options.out, rows, "videos")
@@ -85,6 +85,14 @@ def _paths(options, section, **keys):
                 f"{options.config}: section [{section}]: expected key '{keys[flag]}', or --{flag}"
             )
     return [given[flag] or getattr(config, key) for flag, key in keys.items()]
+
+
+def _list(find, root, find_others, others):
+    """Lists the files of a command. If only the other command finds any, the error names it."""
+    found = find(root)
+    if not found and find_others(root):
+        raise ValueError(f"{root}: holds {others}. Use `python -m dataset.build_pairs {others}`.")
+    return found
 
 
 def _find_image(root, stem):

@@ -6,6 +6,9 @@ The bytes of images and the labels stay as they are. Every image is checked. Dam
 listed in `bad_records.txt`. If a conversion is killed, the same command resumes it.
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m dataset.convert")
+
 import argparse
 import functools
 import logging

@@ -6,6 +6,9 @@ The set has the parts and formats of a real one: two training sources, pairs as 
 Faces, and the `config.ini` that names them. Pairs and videos show other identities than the training sources.
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m dataset.synthetic")
+
 import argparse
 import logging
 from collections.abc import Sequence

@@ -3,6 +3,9 @@
 python -m eval.report RUN [RUN ...]
 """
 
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m eval.report")
+
 import argparse
 import logging
 from collections.abc import Sequence

@@ -384,8 +384,18 @@ class TestImages:
         assert "no such folder" in failure("images", "--root", own / "x", "--out", tmp_path / "own.bin")
         assert list(tmp_path.iterdir()) == []
 
+    def test_videos_are_another_command(self, own, tmp_path):
+        (tmp_path / "people").mkdir()
+        (tmp_path / "people" / "own").symlink_to(own)
+        message = failure("images", "--root", tmp_path / "people", "--out", tmp_path / "own.bin")
+        assert f"{tmp_path / 'people'}: " in message and "dataset.build_pairs videos" in message
+
 
 class TestVideos:
+    def test_images_are_another_command(self, own, tmp_path):
+        message = failure("videos", "--root", own, "--out", tmp_path / "splits.txt")
+        assert f"{own}: " in message and "dataset.build_pairs images" in message
+
     def test_splits_of_disjoint_people(self, tmp_path, caplog):
         root = tmp_path / "videos"
         for person, num_videos in enumerate((4, 3, 3, 2, 2, 1)):

@@ -9,6 +9,7 @@ import pytest
 
 from dataset.pairs.image_pairs import read_pairs
 from eval import test_lfw
+from eval.embedding.engines import EngineOptions
 from eval.embedding.extractor import embed_pairs
 from eval.embedding.face_model import FaceModel
 from eval.scoring.distances import pair_distances
@@ -78,6 +79,48 @@ def test_np_files_score_as_bin_files(model_path, capsys):
         test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}"])
         lines.append(capsys.readouterr().out.splitlines()[1])
     assert lines[0] == lines[1]
+
+
+def options(**values):
+    return test_lfw.LfwOptions(model_path=Path("model"), engine=EngineOptions(), **values)
+
+
+class TestConfig:
+    """`[lfw]` names the set where `--data` does not."""
+
+    @pytest.fixture
+    def config(self, tmp_path):
+        def write(lines):
+            (tmp_path / "config.ini").write_text(f"[records]\ntfrecords = records\n[lfw]\n{lines}\n")
+            return tmp_path / "config.ini"
+
+        return write
+
+    def test_set_and_order(self, config, tmp_path):
+        path = config("npdata = a.np\nnpdata_order = bgr")
+        completed = options(config=path).completed()
+        assert (completed.data, completed.order) == ((tmp_path / "a.np",), "bgr")
+        assert options(config=path, order="rgb").completed().order == "rgb"
+
+    def test_flags_win(self, config):
+        completed = options(
+            config=config("npdata = a.np\nnpdata_order = bgr"), data=(Path("b.np"),)
+        ).completed()
+        assert (completed.data, completed.order) == ((Path("b.np"),), "rgb")
+
+    def test_neither(self, config, tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"--data .*{tmp_path}/nowhere.ini"):
+            options(config=tmp_path / "nowhere.ini").completed()
+        with pytest.raises(ValueError, match=r"config.ini, \[lfw\]: .*npdata.* --data"):
+            options(config=config("")).completed()
+
+    def test_program(self, model_path, config, tmp_path, monkeypatch, capsys):
+        config(f"npdata = {PAIRS / 'pairs_py3.np'}")
+        monkeypatch.chdir(tmp_path)
+        for flags in ([], [f"--data={PAIRS / 'pairs_py3.np'}"]):
+            test_lfw.main([f"--model_path={model_path}", *flags])
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[0].startswith("Precision on pairs_py3 : ") and printed[:3] == printed[3:]
 
 
 def test_several_sets(model_path, tmp_path, capsys):
