@@ -14,7 +14,7 @@ from eval.embedding.extractor import embed_pairs
 from eval.embedding.face_model import FaceModel
 from eval.scoring.distances import pair_distances
 from eval.scoring.insightface_protocol import evaluate_insightface
-from eval.scoring.verification import evaluate_pairs, original_folds
+from eval.scoring.verification import evaluate_pairs, even_folds, original_folds
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
 from nets.importers.model_files import model_sha256
@@ -138,22 +138,27 @@ def test_several_sets(model_path, tmp_path, capsys):
     assert "--data: two sets have the same name: pairs_py3, pairs_py3" in capsys.readouterr().err
 
 
-def test_faithful(net, model_path, capsys):
-    pairs = read_pairs(PAIRS / "pairs_py3.np", "bgr")
-    first, second = embed_pairs(FaceModel.from_backbone(net, pairs.image_size), pairs)
-    distances = pair_distances(first, second, "cosine")
-    expected = evaluate_pairs(distances, pairs.is_same, "crossing", folds=original_folds(pairs.is_same))
-    test_lfw.main(
-        [
-            f"--data={PAIRS / 'pairs_py3.np'}",
-            f"--model_path={model_path}",
-            "--faithful",
-        ]
-    )
+def test_faithful(net, model_path, tmp_path, capsys):
+    # Fewer positives than negatives, so that the folds differ, and pairs on the wrong side, so that the
+    # distances cross.
+    positives, negatives = pickle.loads((PAIRS / "pairs_py3.np").read_bytes())
+    path = tmp_path / "uneven.np"
+    path.write_bytes(pickle.dumps((positives[:12] + negatives[:5], negatives[5:] + positives[12:])))
+
+    def expected(order="bgr", rule="crossing", make_folds=original_folds):
+        pairs = read_pairs(path, order)
+        first, second = embed_pairs(FaceModel.from_backbone(net, pairs.image_size), pairs)
+        distances = pair_distances(first, second, "cosine")
+        return evaluate_pairs(distances, pairs.is_same, rule, folds=make_folds(pairs.is_same))
+
+    faithful = expected()
+    others = [expected(order="rgb"), expected(rule="best"), expected(make_folds=even_folds)]
+    assert min(abs(other.threshold - faithful.threshold) for other in others) > 1e-4
+    test_lfw.main([f"--data={path}", f"--model_path={model_path}", "--faithful"])
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == expected.summary("pairs_py3")
+    assert printed[0] == faithful.summary("uneven")
     assert printed[1].startswith("Threshold (cosine, crossing)")
-    assert float(printed[1].split()[-1]) == pytest.approx(expected.threshold, abs=2e-4)
+    assert float(printed[1].split()[-1]) == pytest.approx(faithful.threshold, abs=2e-5)
 
 
 @pytest.mark.parametrize("protocol", ["folds", "insightface"])

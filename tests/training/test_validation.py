@@ -6,6 +6,7 @@ import pytest
 
 from dataset.config import read_config
 from dataset.pairs.video_pairs import write_video_pairs
+from eval.embedding.face_model import FaceModel
 from eval.scoring.templates import pool
 from eval.scoring.verification import evaluate_pairs, original_folds
 from nets.backbone import Backbone
@@ -73,7 +74,7 @@ def test_videos(net, config, num_frames, numbers, rule):
     np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
 
 
-def test_every_pair_is_scored(net, tmp_path):
+def test_every_pair_is_scored(net, tmp_path, monkeypatch):
     """Row 10 of docs/fidelity.md: the original scored 64 pairs, with dropout, in one batch of 3000 images."""
     num_pairs = 70
     pictures = np.random.default_rng(1).integers(0, 256, (2 * num_pairs, 16, 16, 3), np.uint8)
@@ -85,9 +86,27 @@ def test_every_pair_is_scored(net, tmp_path):
     embeddings = net((pictures.astype(np.float32) - 127.5) / 128, training=False).numpy()
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     distances = 1 - (unit[0::2] * unit[1::2]).sum(axis=1)
+    embed, batches = FaceModel.embed, []
+    monkeypatch.setattr(FaceModel, "embed", lambda *call: batches.append(len(call[1])) or embed(*call))
     result, received = validator.score()
+    assert batches == [7] * 20  # the batch size of `open_validators`
     assert sorted(received[:, 0]) == pytest.approx(sorted(embeddings[:, 0]), rel=1e-3, abs=1e-4)
     assert result.fold_accuracies == evaluate_pairs(distances, is_same, "best").fold_accuracies
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_channel_order_of_the_config(net, tmp_path, order):
+    """Row 24 of docs/fidelity.md."""
+    bgr = np.random.default_rng(2).integers(0, 256, (40, 16, 16, 3), np.uint8)
+    stored = (bgr if order == "bgr" else bgr[..., ::-1]).reshape(2, 10, 2, 16, 16, 3)
+    (tmp_path / "lfw.np").write_bytes(pickle.dumps([[list(pair) for pair in kind] for kind in stored]))
+    (tmp_path / "config.ini").write_text(
+        f"[records]\ntfrecords = x\n[lfw]\nenable = true\nnpdata = lfw.np\nnpdata_order = {order}\n"
+    )
+    (validator,) = open_validators(net, read_config(tmp_path / "config.ini"), validate_videos=None)
+    _, received = validator.score()
+    expected = net((bgr.astype(np.float32) - 127.5) / 128, training=False).numpy()
+    np.testing.assert_allclose(received, np.concatenate([expected[0::2], expected[1::2]]), atol=1e-4)
 
 
 def test_videos_are_off_by_default(net, config):
