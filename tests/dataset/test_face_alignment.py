@@ -279,7 +279,7 @@ def test_a_picture_that_is_too_large_to_decode():
     assert "CV_IO_MAX_IMAGE_PIXELS" in reason
 
 
-def test_a_photograph_is_turned_upright():
+def test_a_photograph_is_turned_as_its_exif_orientation_says():
     """The detector sees the picture as a person does, who turns it as its EXIF orientation says."""
     image = encoded_image(0, 200, 160)
 

@@ -1,9 +1,11 @@
+import math
 from types import SimpleNamespace
 
+import pytest
 import tensorflow as tf
 
 from training import progress
-from training.progress import StepClock, log_first_step
+from training.progress import Progress, StepClock, log_first_step
 
 
 def test_pauses_do_not_count(monkeypatch):
@@ -22,3 +24,16 @@ def test_only_the_first_step_is_timed(caplog):
     step = log_first_step(lambda images, identities: {"total": tf.constant(images + identities)})
     assert [float(step(1, number)["total"]) for number in range(3)] == [1.0, 2.0, 3.0]
     assert [message.split(":")[0] for message in caplog.messages] == ["First step"]
+
+
+@pytest.mark.parametrize("name", ["total", "gradient_norm"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_first_step_that_is_not_finite(name, value):
+    """Row 14 of docs/fidelity.md: a gradient can be infinite where the loss is finite."""
+    good = {"total": 1.0, "gradient_norm": 2.0}
+    progress = Progress()
+    for terms in (good, {**good, name: value}, {**good, "total": math.nan}):
+        progress.add({key: tf.constant(term) for key, term in terms.items()})
+    step, terms, received = progress.fetch(9)
+    assert (step, received) == (8, name)
+    assert terms[name] == pytest.approx(value, nan_ok=True)
