@@ -1,5 +1,6 @@
 """The documentation names files and tests that exist."""
 
+import collections
 import re
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from tests.first_party import ROOT
 
 PAGES = [path.name for path in sorted((ROOT / "docs").glob("*.md"))]
-TESTS = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+TESTS = collections.defaultdict(str)  # two folders can have tests of one name
+for path in (ROOT / "tests").rglob("test_*.py"):
+    TESTS[path.name] += path.read_text()
 PROGRAMS = ("test_lfw.py", "test_ytf.py")
 
 
