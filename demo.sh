@@ -15,8 +15,7 @@ echo "== Training"
 # A few minutes instead of days: higher rates, and a margin and scale that 200 identities can follow.
 python -m train_centre --config demo/faces/config.ini --net_depth 32 --precision mixed_bfloat16 \
     --max_steps "$steps" --margin 0.1 --scale 16 --lr_values 0.1 0.02 --lr_steps 25 --warmup_steps 10 \
-    --validate_interval 80 --save_interval 80 --summary_interval 20 \
-    --summary_path demo/summary --ckpt_path demo/ckpt --saved_model_path demo/models --log_file_path demo/logs
+    --validate_interval 80 --save_interval 80 --summary_interval 20 --output demo
 echo "== Scores"
 model=$(ls -d demo/models/iter_* | sort -t_ -k2,2n | tail -n 1)
 python -m eval.test_lfw --data demo/faces/lfw.np --model_path "$model" --output demo/scores.json

@@ -66,10 +66,7 @@ def training_command(program, config, output, steps, **given):
         "ckpt_interval": 80,
         "lfw_threshold": 0.0,  # so that improvements are exported, too
         "saver_maxkeep": 3,
-        "summary_path": output / "summary",
-        "ckpt_path": output / "ckpt",
-        "saved_model_path": output / "models",
-        "log_file_path": output / "logs",
+        "output": output,
         **given,
     }
     return [

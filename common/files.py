@@ -11,6 +11,7 @@ import shlex
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +143,11 @@ def cut_name(name: str, max_bytes: int = MAX_NAME) -> str:
     return name if len(encoded) <= max_bytes else encoded[:max_bytes].decode(errors="ignore")
 
 
+def one_line(message: str) -> str:
+    """Shortens an error message of TensorFlow to one line without kernels and temporary files."""
+    return re.sub(r"\{\{.*?\}\} (/.*; )?| \[Op:\w+\]", "", message.partition("\n")[0])
+
+
 def printable(text: str) -> str:
     """Replaces what UTF-8 cannot encode by U+FFFD. Names of files that are not UTF-8 hold such characters."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
@@ -263,20 +269,32 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK_NAME
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(new_folder(folder))
+        stack.enter_context(new_folder(folder))
+        with _writing_in(folder):
             lock = _take(path)
             stack.enter_context(lock)
             stack.callback(path.unlink, missing_ok=True)  # before the lock is freed
             started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
             holder = {"process": os.getpid(), "host": socket.gethostname(), "started": started}
             lock.write(json.dumps({**holder, "command": shlex.join(sys.orig_argv)}) + "\n")
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            advice = "Give a folder that can be written."
-            raise OSError(f"{folder}: cannot write in this folder: {error.strerror}. {advice}") from None
         yield
+
+
+def check_writable(folder: Path) -> None:
+    """Writes and deletes a small file in an existing folder. Raises `OSError` if that fails."""
+    with _writing_in(folder), tempfile.NamedTemporaryFile(dir=folder, buffering=0) as file:
+        file.write(b"0" * 1000)
+
+
+@contextlib.contextmanager
+def _writing_in(folder):
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        advice = "Give a folder that can be written."
+        raise OSError(f"{folder}: cannot write in this folder: {error.strerror}. {advice}") from None
 
 
 def _take(path):
@@ -308,7 +326,8 @@ def new_folder(folder: Path) -> Iterator[None]:
     """Creates a folder and its parents, and at the end removes those that were created here and are empty."""
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with _writing_in(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         for path in created:

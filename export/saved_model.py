@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.files import atomic_folder
+from common.files import atomic_folder, one_line
 from common.options import exit_on_errors, option, parse_options
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int
         try:
             tf.saved_model.save(module, str(folder), signatures={"serving_default": serve, "raw": raw})
         except tf.errors.OpError as error:
-            raise OSError(f"{path}: cannot write the model: {error.message}") from None
+            raise OSError(f"{path}: cannot write the model: {one_line(error.message)}") from None
         (folder / NET_NAME).write_text(json.dumps(net.net) + "\n")
 
 

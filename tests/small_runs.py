@@ -42,10 +42,7 @@ def flags(data, **given):
         "max_steps": 4,
         "show_info_interval": 1,
         "save_interval": 2,
-        "summary_path": data / "summary",
-        "ckpt_path": data / "ckpt",
-        "saved_model_path": data / "models",
-        "log_file_path": data / "logs",
+        "output": data,
         **given,
     }
     return ["--image_size", "16", "16", *(f"--{name}={value}" for name, value in values.items())]

@@ -159,6 +159,40 @@ def test_a_second_run_in_the_same_folder_writes_nothing(data, flag, caplog):
     assert f"{used}: process {os.getpid()} on " in caplog.text
 
 
+@pytest.mark.parametrize("flag", ["ckpt_path", "saved_model_path", "summary_path", "log_file_path"])
+def test_an_output_folder_that_cannot_be_written_is_found_first(data, flag, caplog, monkeypatch):
+    """Before the log and the conversion, which can take hours; and nothing stays behind."""
+    (data / "file").touch()
+    before = sorted(data.rglob("*"))
+    arguments = flags(data, **{flag: data / "file" / "folder", "config": "not even read"})
+    for given in (arguments, [*arguments, "--check"]):
+        assert train_centre.main(given) == 1
+        (error,) = caplog.messages
+        assert f"--{flag} {data / 'file' / 'folder'}: cannot write in this folder" in error
+        assert sorted(data.rglob("*")) == before
+        caplog.clear()
+
+
+def test_a_start_that_fails_leaves_nothing(data):
+    before = sorted(data.rglob("*"))
+    assert train_centre.main(flags(data, output=data / "new" / "run", source="webface")) == 1
+    assert sorted(data.rglob("*")) == before
+    # It removes nothing that was there.
+    (data / "new" / "logs").mkdir(parents=True)
+    (data / "new" / "logs" / "mine").touch()
+    assert train_centre.main(flags(data, output=data / "new", source="webface")) == 1
+    assert [path.name for path in (data / "new").iterdir()] == ["logs"]
+    assert len(list((data / "new" / "logs").iterdir())) == 2  # and the log of this start
+
+
+def test_a_start_that_resumes_from_another_run_leaves_nothing(data):
+    assert train_centre.main(flags(data, max_steps=1)) == 0
+    before = sorted(data.rglob("*"))
+    start = {"model_path": data / "ckpt", "output": data / "new"}
+    assert train_centre.main(flags(data, source="vgg", **start)) == 1
+    assert sorted(data.rglob("*")) == before
+
+
 def test_folders_of_a_run_may_be_one(data):
     one = dict.fromkeys(("ckpt_path", "saved_model_path", "summary_path"), data / "one")
     assert train_centre.main(flags(data, max_steps=1, **one)) == 0

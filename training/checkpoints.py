@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from common.files import atomic_folder, file_sha256, remove_folder, write_json
+from common.files import atomic_folder, file_sha256, one_line, remove_folder, write_json
 from nets.importers import training_checkpoint as files
 from nets.importers.training_checkpoint import checkpoint_folders, checkpoint_name, newest_checkpoint
 
@@ -151,7 +151,7 @@ class Checkpoints:
             try:
                 self.state.write(str(folder / files.STATE_NAME))
             except tf.errors.OpError as error:
-                raise OSError(f"{target}: cannot write the checkpoint: {error.message}") from None
+                raise OSError(f"{target}: cannot write the checkpoint: {one_line(error.message)}") from None
             checksums = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
             write_json(folder / files.MANIFEST_NAME, {**manifest, "sha256": checksums})
         self.saved_step, self._checksums = manifest["step"], checksums

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from dataset.pipeline import TrainingBatches
@@ -34,7 +35,7 @@ class TrainingLoop:
 
     A checkpoint also records what is pending at its step, a validation or a SavedModel. If a kill interrupts
     that, the next start does it. While training, a full disk costs checkpoints and models but not the run; at
-    the end of the run it is an error.
+    the end of the run it is an error, after both the checkpoint and the model were tried.
 
     The loop writes a SavedModel when a validation reaches a new best above its threshold, at every export
     interval, and at the end. A loss or gradient that is not finite stops the run before such weights are
@@ -72,7 +73,6 @@ class TrainingLoop:
         self.monitor = monitor
         self.workers = workers
         self._batch_size = batches.sampler.batch_size
-        self._summaries = Summaries(output.summary_path)
         self._step = 0
         self._scores = {}  # newest accuracy by validator
         self._validated_at = None  # step of these scores
@@ -82,12 +82,27 @@ class TrainingLoop:
         self._progress = Progress()
         self._signals = StopSignals()  # received by this process
         self._reason: int | None = None  # to end the run: a signal, or `_TIME_IS_UP`
+        self._errors: dict[Callable, OSError] = {}  # of what has to be written at the end
 
-    def run(self, resume_from: Path | None = None) -> int:
-        """Resumes from the newest checkpoint, or starts.
+    def restore(self, resume_from: Path | None = None) -> None:
+        """Loads the newest checkpoint if there is one.
 
         Args:
             resume_from: a checkpoint, or a folder of them, to use while the run has none of its own.
+
+        Raises: like `training.checkpoints.Checkpoints.restore`.
+        """
+        manifest = self.checkpoints.restore(resume_from)
+        self._step = self.trainer.step
+        if manifest is not None:
+            # The first checkpoints lack the keys with a default.
+            self._best = manifest["best"]
+            self._best_steps = manifest.get("best_steps", {})
+            self._scores = manifest["scores"]
+            self._pending = manifest.get("owed", [])
+
+    def run(self) -> int:
+        """Trains from the step that was restored, or from the start.
 
         Returns:
             The exit code: 0 at the end or when the time is up, or 128 + the number of the signal that ended
@@ -98,13 +113,15 @@ class TrainingLoop:
             ValueError: a batch cannot be read; the weights up to there are saved.
             OSError: the last checkpoint or model cannot be written; the older ones stay.
         """
-        self._restore(resume_from)
+        self.models.remove_leftovers()
+        self._summaries = Summaries(self.output.summary_path)
         if not self._step:
             self._validate()
         with self._signals.handled():
             is_done = self._step >= self.max_steps
             self._run_pending(required=is_done)
             if is_done:
+                self._raise_errors()
                 logger.info("step %d of %d: nothing left to train", self._step, self.max_steps)
                 return 0
             self._clock = StepClock(self._step)
@@ -115,7 +132,7 @@ class TrainingLoop:
                 # The data or the disk failed and the weights are good, so they are saved. With several
                 # workers that needs the others, which know of no error.
                 if not self.workers.are_several:
-                    self._try_save(self._save)
+                    self._try_to(self._save)
                 raise
             return self._finish()
 
@@ -135,17 +152,6 @@ class TrainingLoop:
         self._reason = self.workers.agreed_signal(reason)
         return self._reason is not None
 
-    def _restore(self, resume_from):
-        manifest = self.checkpoints.restore(resume_from)
-        self._step = self.trainer.step
-        if manifest is not None:
-            # The first checkpoints lack the keys with a default.
-            self._best = manifest["best"]
-            self._best_steps = manifest.get("best_steps", {})
-            self._scores = manifest["scores"]
-            self._pending = manifest.get("owed", [])
-        self.models.remove_leftovers()
-
     def _after_step(self):
         due = self.output.due(self._step)
         if "show_info" in due:
@@ -159,31 +165,45 @@ class TrainingLoop:
             return
         with self._clock.paused():
             if due & {"save", "ckpt"}:
-                self._try_save(self._save)
+                self._try_to(self._save)
             self._run_pending()
 
     def _run_pending(self, required=False):
-        """Validates and exports as pending; a full disk raises only if `required`."""
+        """Validates and exports as pending. See `_try_to`."""
         if "validate" in self._pending:
             improved = self._validate()
             self._pending = ["export"] if improved or "export" in self._pending else []
             is_best = self._step in self._best_steps.values()
             if self._pending or is_best or self.checkpoints.saved_step == self._step:
-                self._try_save(self._save, required)
+                self._try_to(self._save, required)
         # Several workers only stop when they agree.
         is_stopping = self._reason if self.workers.are_several else self._signals.received
-        if "export" in self._pending and is_stopping is None:
-            self._try_save(self._export, required)
+        if "export" in self._pending and is_stopping is None and self._try_to(self._export, required):
+            self._try_to(self._save, required)
 
-    def _try_save(self, write, required=False):
+    def _try_to(self, write, required=False):
+        """Tells whether a checkpoint or a model was written. `_raise_errors` raises what was required."""
         try:
             write()
         except OSError as error:
-            if required or self.workers.are_several:  # perhaps only one of them failed
+            if self.workers.are_several:  # perhaps only one of them failed
                 raise
-            logger.error(
-                "step %d: %s. Training continues; older checkpoints and models are kept.", self._step, error
-            )
+            if required:
+                self._errors[write] = error
+            else:
+                logger.error(
+                    "step %d: %s. Training continues; older checkpoints and models are kept.",
+                    *(self._step, error),
+                )
+            return False
+        self._errors.pop(write, None)
+        return True
+
+    def _raise_errors(self):
+        if self._errors:
+            problems = "; ".join(str(error) for error in self._errors.values())
+            advice = "Solve this, and run the same command again to finish."
+            raise OSError(f"step {self._step}: {problems}. {advice}")
 
     def _finish(self):
         self._summarise()
@@ -191,8 +211,9 @@ class TrainingLoop:
         if self._reason is None or (is_time_up and self._step >= self.max_steps):
             self._reason = None
             self._pending = ["export"] if self._validated_at == self._step else ["validate", "export"]
-            self._save()
+            self._try_to(self._save, required=True)
             self._run_pending(required=True)
+            self._raise_errors()
             return 0
         if is_time_up:
             logger.info("Stopped after %g minutes.", self.monitor.max_minutes)
@@ -281,4 +302,3 @@ class TrainingLoop:
     def _export(self):
         logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps))
         self._pending = []
-        self._save()

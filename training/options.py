@@ -48,6 +48,13 @@ PRESETS = {
     },
 }
 
+_OUTPUT_FOLDERS = {
+    "summary_path": "summary",
+    "ckpt_path": "ckpt",
+    "saved_model_path": "models",
+    "log_file_path": "logs",
+}
+
 
 def _switch(default: bool, help: str) -> Any:
     """A flag with a negative form, such as `--no-mirror`."""
@@ -227,10 +234,11 @@ class AugmentationOptions:
 class OutputOptions:
     """Output."""
 
-    summary_path: Path = option(Path("./output/summary"), "folder for TensorBoard logs")
-    ckpt_path: Path = option(Path("./output/ckpt"), "folder for training checkpoints")
-    saved_model_path: Path = option(Path("./output/models"), "folder for SavedModels")
-    log_file_path: Path = option(Path("./output/logs"), "folder for log files")
+    output: Path = option(Path("./output"), "folder for the next four, unless they are given")
+    summary_path: Path = option(None, "folder for TensorBoard logs (default: summary in --output)")
+    ckpt_path: Path = option(None, "folder for training checkpoints (default: ckpt in --output)")
+    saved_model_path: Path = option(None, "folder for SavedModels (default: models in --output)")
+    log_file_path: Path = option(None, "folder for log files (default: logs in --output)")
     saver_maxkeep: int = option(100, "keep N SavedModels, and the best of each validation set", minimum=1)
     show_info_interval: int = option(20, "log progress every N steps", minimum=1)
     summary_interval: int = option(300, "write TensorBoard scalars every N steps", minimum=1)
@@ -239,6 +247,11 @@ class OutputOptions:
     ckpt_interval: int = option(20_000, "write a SavedModel every N steps, whatever its score", minimum=1)
     profile: bool = option(False, "write a TensorBoard profile of steps 10 to 20 of this run")
     worker_folder: Path | None = None  # temporary folder of a worker that is not the chief
+
+    def __post_init__(self) -> None:
+        for flag, name in _OUTPUT_FOLDERS.items():
+            if getattr(self, flag) is None:
+                object.__setattr__(self, flag, self.output / name)
 
     @property
     def profile_path(self) -> Path | None:
@@ -440,10 +453,8 @@ def parse_triplet_options(
 ) -> TripletTrainingOptions:
     """Parses the command line of train_triplet; see `common.options.parse_options`."""
     parser = argparse.ArgumentParser("python -m train_triplet", description="Fine-tune a net on triplets.")
-    flags = ("summary_path", "ckpt_path", "saved_model_path", "log_file_path")
-    names = ("summary", "ckpt", "models", "logs")
-    folders = {flag: Path("./output/vgg-triplet", name) for flag, name in zip(flags, names, strict=True)}
-    defaults, faithful = {"source": ["vgg"], **folders}, {**FAITHFUL, "with_replacement": True}
+    defaults = {"source": ["vgg"], "output": Path("./output/vgg-triplet")}
+    faithful = {**FAITHFUL, "with_replacement": True}
     return parse_options(
         parser,
         TripletTrainingOptions,

@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import logging
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from common.files import folder_lock
+from common.files import check_writable, folder_lock, new_folder
 from training.options import OutputOptions, TrainingOptions
 from training.workers import own_folders
 
@@ -16,9 +17,14 @@ logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
+_RUN_FOLDERS = ("ckpt_path", "saved_model_path", "summary_path")  # that a run has for itself
+
 
 def run_program(name: str, work: Callable[[Options], int], options: Options) -> int:
     """Runs `work(options)` with a log on the console and in a file.
+
+    First it checks that every output folder can be written. A start that fails before it has written
+    anything removes the folders that it created.
 
     Args:
         name: name of the program; the log file is `{log_file_path}/{name}_{time}.log`.
@@ -30,7 +36,7 @@ def run_program(name: str, work: Callable[[Options], int], options: Options) -> 
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with own_folders(options.device, options.output) as output, _locked(output):
+        with own_folders(options.device, options.output) as output, _own_output(output):
             return _run_logged(name, work, dataclasses.replace(options, output=output))
     except (ValueError, OSError) as error:  # before there is a log
         logger.error("%s: %s", name, error)
@@ -38,20 +44,53 @@ def run_program(name: str, work: Callable[[Options], int], options: Options) -> 
 
 
 @contextlib.contextmanager
-def _locked(output: OutputOptions):
-    """Holds the folders of a run. Runs may share a log folder. Only the chief writes where others might."""
-    folders = (output.ckpt_path, output.saved_model_path, output.summary_path)
-    with contextlib.ExitStack() as locks:
-        if output.worker_folder is None:
-            for folder in {path.resolve(): path for path in folders}.values():
-                locks.enter_context(folder_lock(folder))
+def _own_output(output: OutputOptions) -> Iterator[None]:
+    """Holds the folders of a run and checks that all can be written. Runs may share a log folder."""
+    with contextlib.ExitStack() as stack:
+        if output.worker_folder is None:  # Another worker than the chief writes where no other run does.
+            for folder, flag in {getattr(output, flag).resolve(): flag for flag in _RUN_FOLDERS}.items():
+                with _naming(flag):
+                    stack.enter_context(folder_lock(folder))
+        with _naming("log_file_path"):
+            stack.enter_context(new_folder(output.log_file_path))
+            check_writable(output.log_file_path)
         yield
+
+
+@contextlib.contextmanager
+def _naming(flag):
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"--{flag} {error}") from None
+
+
+class _LogFile(logging.FileHandler):
+    """A log file. If the disk is full, the console says so once, and shows the rest of the log alone."""
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called in the handler of an exception."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            logger.error("%s: cannot write the log file: %s", self.baseFilename, error.strerror)
+
+    def close(self) -> None:
+        """Closes the file, also on a full disk."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _run_logged(name, work, options):
     folder = options.output.log_file_path
-    folder.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(folder / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log", delay=True)
+    path = folder / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}.log"
+    is_first_log = not any(folder.iterdir())
+    before = _files(options.output)
+    file = _LogFile(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = (logging.StreamHandler(), file)
     root = logging.getLogger()
@@ -63,15 +102,22 @@ def _run_logged(name, work, options):
         logging.getLogger(library).setLevel(logging.ERROR)
     for handler in handlers:
         root.addHandler(handler)
+    code = 1
     try:
-        return work(options)
+        code = work(options)
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("%s: %s", name, error)
-        return 1
     except KeyboardInterrupt:
         logger.error("%s: interrupted", name)
-        return 130
+        code = 130
     finally:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+        if code and is_first_log and _files(options.output) == before | {path}:
+            path.unlink()
+    return code
+
+
+def _files(output):
+    return {path for flag in _RUN_FOLDERS + ("log_file_path",) for path in getattr(output, flag).glob("*")}

@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
+from common.files import one_line
+
 logger = logging.getLogger(__name__)
 
 
@@ -80,6 +82,8 @@ class Progress:
 class Summaries:
     """Writes TensorBoard scalars to disk at once. A full disk costs points, not the run.
 
+    It is logged once, and again when the disk is full again.
+
     Args:
         folder: created if it is missing.
 
@@ -89,10 +93,11 @@ class Summaries:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._has_failed = False
         try:
             self._writer = tf.summary.create_file_writer(str(folder))
         except tf.errors.OpError as error:
-            raise OSError(f"{folder}: cannot write TensorBoard logs: {error.message}") from None
+            raise OSError(f"{folder}: cannot write TensorBoard logs: {one_line(error.message)}") from None
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Writes one point of each scalar."""
@@ -101,8 +106,12 @@ class Summaries:
                 for name, value in scalars.items():
                     tf.summary.scalar(name, value)
             self._writer.flush()
+            self._has_failed = False
         except tf.errors.OpError as error:
-            logger.error("step %d: %s: cannot write TensorBoard logs: %s", step, self.folder, error.message)
+            if not self._has_failed:
+                problem = one_line(error.message)
+                logger.error("step %d: %s: cannot write TensorBoard logs: %s", step, self.folder, problem)
+            self._has_failed = True
 
 
 def log_first_step(train_step: Callable) -> Callable:

@@ -152,15 +152,15 @@ class Session:
         logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
         check_run(trainer, batches, output, self._first_step, max_steps)
+        loop.restore(self._resume_from)
         # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
         if self.is_new or options.check:
             check_first_batch(batches, self._first_step, output.summary_path)
         if options.check:
-            checkpoints.restore(self._resume_from)
             measure_speed(trainer, batches, self._first_step)
             logger.info("Check passed. Nothing was trained.")
             return 0
-        return loop.run(self._resume_from)
+        return loop.run()
 
     def _make_batches(self, sources, sampler):
         data = self.options.data

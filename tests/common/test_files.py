@@ -17,6 +17,7 @@ from common.files import (
     cut_name,
     folder_lock,
     new_folder,
+    one_line,
     printable,
     process_name,
     readable_size,
@@ -259,6 +260,12 @@ def test_a_folder_that_cannot_be_written(tmp_path, problem):
     with limit, pytest.raises(OSError, match=f"{folder}: cannot write"), folder_lock(folder):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_message_of_tensorflow_as_one_line():
+    message = "{{function_node __Save_a/job:b}} /a b/.c.tmp; No space left on device [Op:SaveV2]\n\tFailed"
+    assert one_line(message) == "No space left on device"
+    assert one_line("/a; b: No space") == "/a; b: No space"
 
 
 def test_new_folders_that_stay_empty_are_removed(tmp_path):

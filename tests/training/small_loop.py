@@ -64,7 +64,7 @@ def make_loop(
     every=None,
     **output,
 ):
-    """A loop and its trainer.
+    """A loop, which has resumed if it can, and its trainer.
 
     Args:
         every: `intervals`.
@@ -90,6 +90,7 @@ def make_loop(
         RunMonitor(max_minutes),
         WorkerAgreement(strategy),
     )
+    loop.restore()
     return loop, trainer
 
 

@@ -59,8 +59,8 @@ def terminated(_):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def full(_):
-    raise OSError(28, "No space left on device")
+def full(what):
+    raise OSError(28, "No space left on device", what if isinstance(what, str) else None)
 
 
 @pytest.mark.parametrize("steps", [(2,), (6,), (2, 6)])
@@ -163,19 +163,23 @@ def test_full_disk_during_training(tmp_path, monkeypatch, caplog):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("ended_by", ["end", "signal", "export"])
+@pytest.mark.parametrize("ended_by", ["end", "signal", "export", "both"])
 def test_full_disk_at_the_end(tmp_path, ended_by):
     def stop(images):
         os.kill(os.getpid(), signal.SIGTERM)
         return images
 
     loop = scored_loop(tmp_path, batches=Batches({4: stop} if ended_by == "signal" else {}))
-    if ended_by == "export":
-        interrupt(loop, "export", 6, full)
-    else:
+    if ended_by in ("export", "both"):
+        interrupt(loop, "export", 6, lambda named: full("model"))
+    if ended_by != "export":
         loop.checkpoints.save = at_step(loop, 5 if ended_by == "signal" else 6, full, loop.checkpoints.save)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device") as raised:
         loop.run()
+    # Checkpoint and model are tried, whatever happens to the other.
+    assert ("model" in str(raised.value)) == (ended_by in ("export", "both"))
+    assert str(raised.value).count("No space left") == (2 if ended_by == "both" else 1)
+    assert names(tmp_path / "models") == (MODELS if ended_by == "end" else MODELS[:1])
     newest = newest_checkpoint(tmp_path / "ckpt")[1]["step"]
     assert newest == (6 if ended_by == "export" else 4)
     assert not list(tmp_path.glob("*/.*"))
@@ -202,11 +206,21 @@ def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     summaries = Summaries(tmp_path / "summary")
 
     def fails():
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        message = (
+            "{{function_node __wrapped__WriteSummary}} No space left on device [Op:WriteSummary]\n\tFailed"
+        )
+        raise tf.errors.ResourceExhaustedError(None, None, message)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(summaries._writer, "flush", fails)
+        summaries.write(3, {"train/total": 1.0})
+        summaries.write(4, {"train/total": 1.0})
+    (line,) = caplog.messages
+    assert line == f"step 3: {summaries.folder}: cannot write TensorBoard logs: No space left on device"
+    summaries.write(5, {"train/total": 1.0})
     monkeypatch.setattr(summaries._writer, "flush", fails)
-    summaries.write(3, {"train/total": 1.0})
-    assert "step 3: " in caplog.text and "cannot write TensorBoard logs: No space left" in caplog.text
+    summaries.write(6, {"train/total": 1.0})
+    assert len(caplog.messages) == 2
 
 
 def test_leftovers_of_models_are_removed(tmp_path):

@@ -108,6 +108,7 @@ def run(options, output):
         RunMonitor(max_minutes=None),
         WorkerAgreement(strategy),
     )
+    loop.restore()
     code = loop.run()
     print(json.dumps({"losses": losses, "step": trainer.step, "score": loop._scores}))
     return code

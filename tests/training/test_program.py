@@ -1,0 +1,54 @@
+"""Logs and exit codes of the training programs."""
+
+import logging
+
+import pytest
+
+from training.options import parse_centre_options
+from training.program import run_program
+
+LINE = "a line of the log that is not short"
+
+
+@pytest.fixture
+def logger():
+    logger = logging.getLogger("training")
+    level = logger.level
+    yield logger
+    logger.setLevel(level)
+
+
+def test_a_full_disk_that_holds_the_log(tmp_path, logger, capfd):
+    """The console has every line once, one more that says so, and the message of the exit last."""
+
+    def work(options):
+        logger.info("before")
+        (options.output.summary_path / "events").touch()
+        (handler,) = [one for one in logging.getLogger().handlers if "_LogFile" in str(one)]
+        with open("/dev/full", "w") as handler.stream:
+            for _ in range(100):
+                logger.info(LINE)
+            raise OSError("the checkpoint is not written")
+
+    options = parse_centre_options([f"--output={tmp_path}"])
+    assert run_program("train_centre", work, options) == 1
+    lines = capfd.readouterr().err.splitlines()
+    (log,) = (tmp_path / "logs").iterdir()
+    problem = f"{log}: cannot write the log file: No space left on device"
+    assert sorted(lines) == sorted(["before", *[LINE] * 100, problem, lines[-1]])
+    assert lines[-1] == "train_centre: the checkpoint is not written"
+    assert log.read_text().splitlines()[0].endswith(" INFO before")
+
+
+@pytest.mark.parametrize("has_trained", [False, True])
+def test_the_log_of_a_run_that_has_written_something_stays(tmp_path, has_trained):
+    def work(options):
+        if has_trained:
+            (options.output.summary_path / "events").touch()
+        raise ValueError
+
+    assert run_program("train_centre", work, parse_centre_options([f"--output={tmp_path / 'new'}"])) == 1
+    if has_trained:
+        assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["logs", "summary"]
+    else:
+        assert list(tmp_path.iterdir()) == []
