@@ -1,6 +1,7 @@
 """Logs and exit codes of the training programs."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -25,10 +26,10 @@ def test_a_full_disk_that_holds_the_log(tmp_path, logger, capfd):
         logger.info("before")
         (options.output.summary_path / "events").touch()
         (handler,) = [one for one in logging.getLogger().handlers if "_LogFile" in str(one)]
-        with open("/dev/full", "w") as handler.stream:
-            for _ in range(100):
-                logger.info(LINE)
-            raise OSError("the checkpoint is not written")
+        handler.stream = Path("/dev/full").open("w")  # noqa: SIM115 (the handler closes it)
+        for _ in range(100):
+            logger.info(LINE)
+        raise OSError("the checkpoint is not written")
 
     options = parse_centre_options([f"--output={tmp_path}"])
     assert run_program("train_centre", work, options) == 1
