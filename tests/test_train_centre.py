@@ -164,7 +164,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_first(data, flag, capl
     """Before the log and the conversion, which can take hours; and nothing stays behind."""
     (data / "file").touch()
     before = sorted(data.rglob("*"))
-    arguments = flags(data, **{flag: data / "file" / "folder", "config": "not even read"})
+    arguments = flags(data, **{flag: data / "file" / "folder"})
     for given in (arguments, [*arguments, "--check"]):
         assert train_centre.main(given) == 1
         (error,) = caplog.messages
@@ -175,12 +175,13 @@ def test_an_output_folder_that_cannot_be_written_is_found_first(data, flag, capl
 
 def test_a_start_that_fails_leaves_nothing(data):
     before = sorted(data.rglob("*"))
-    assert train_centre.main(flags(data, output=data / "new" / "run", source="webface")) == 1
+    no_model = data / "vgg"
+    assert train_centre.main(flags(data, output=data / "new" / "run", init_from=no_model)) == 1
     assert sorted(data.rglob("*")) == before
     # It removes nothing that was there.
     (data / "new" / "logs").mkdir(parents=True)
     (data / "new" / "logs" / "mine").touch()
-    assert train_centre.main(flags(data, output=data / "new", source="webface")) == 1
+    assert train_centre.main(flags(data, output=data / "new", init_from=no_model)) == 1
     assert [path.name for path in (data / "new").iterdir()] == ["logs"]
     assert len(list((data / "new" / "logs").iterdir())) == 2  # and the log of this start
 
