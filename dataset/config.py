@@ -83,6 +83,7 @@ _CHOICES = {
     "enable": configparser.ConfigParser.BOOLEAN_STATES,
     "npdata_order": {order: order for order in NPDATA_ORDERS},
 }
+_SHOWN = 20  # problems in an error
 REQUIRED_IF_ENABLED = {"lfw": ("npdata",), "ytf": ("pairs", "prefix")}
 
 
@@ -109,7 +110,9 @@ def read_config(path: Path) -> Config:
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable configuration: {error}") from None
+        # It quotes whole lines, and a file of another kind can be one long line.
+        reason = _short(" ".join(str(error).split()), 300)
+        raise ValueError(f"{path}: not a readable configuration: {reason}") from None
     return _ConfigReader(path, parser).read()
 
 
@@ -132,10 +135,12 @@ class _ConfigReader:
             self._add("records", "tfrecords", "is missing. Set it to the folder for converted sources.")
         lfw, ytf = (self._benchmark(name, values.get(name, {})) for name in _BENCHMARKS)
         if self._problems:
-            raise ValueError("\n".join(self._problems))
+            shown, num_more = self._problems[:_SHOWN], len(self._problems) - _SHOWN
+            raise ValueError("\n".join(shown) + (f"\nand {num_more} more" if num_more > 0 else ""))
         return Config(self._path, tfrecords["tfrecords"], self._sources, lfw, ytf)
 
     def _add(self, section, key, text):
+        section, key = _short(section), _short(key)
         place = f"[{section}] {key}" if key else f"[{section}]"
         self._problems.append(f"{self._path}, {place}: {text}")
 
@@ -183,5 +188,9 @@ class _ConfigReader:
             elif value.lower() in choices:
                 checked[key] = choices[value.lower()]
             else:
-                self._add(section, key, f"is {value}. Give one of {', '.join(choices)}.")
+                self._add(section, key, f"is {_short(value)}. Give one of {', '.join(choices)}.")
         return checked
+
+
+def _short(text, length=80):
+    return text if len(text) <= length else f"{text[:length]}..."

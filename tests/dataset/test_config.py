@@ -164,6 +164,22 @@ def test_not_a_config(write):
         read_config(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 10**6,
+        "[records]\n" + "x\n" * 10**4,
+        f"[{'x' * 10**6}]\n",
+        "[records]\n" + "".join(f"k{i} = 1\n" for i in range(999)),
+    ],
+)
+def test_errors_are_short(write, text):
+    path = write("", text)
+    with pytest.raises(ValueError, match=r"config\.ini") as error:
+        read_config(path)
+    assert len(str(error.value)) < 3000 + 20 * len(str(path))
+
+
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.ini: .*config\.ini\.example"):
         read_config(tmp_path / "config.ini")

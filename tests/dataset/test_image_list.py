@@ -35,6 +35,13 @@ def test_both_forms_of_lines(folder, caplog):
     assert "skipped 3 lines" in caplog.text and "line 6" in caplog.text
 
 
+def test_name_with_a_zero_byte(folder):
+    source = ImageList(write(folder, "a.jpg 0\nb\0.jpg 1\n"))
+    assert source.num_bytes == 10 * len("a.jpg")
+    with pytest.raises(ValueError, match="null byte"):
+        source.read(1)
+
+
 def test_prefix(folder, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("lists"), "a.jpg 0\n")
     assert ImageList(path, str(folder)).read(0)[0] == b"a.jpg" * 10
