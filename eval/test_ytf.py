@@ -8,7 +8,6 @@ if not __package__:
 
 import argparse
 import dataclasses
-import importlib.metadata
 import os
 import shlex
 import sys
@@ -16,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from common.files import atomic_folder, file_sha256
+import numpy as np
+
+from common.files import file_sha256
 from common.options import exit_on_errors, option, parse_options
 from dataset.config import YtfConfig, read_config
 from dataset.pairs.video_frames import find_frames
@@ -24,12 +25,13 @@ from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
 from eval.embedding.extractor import embed_into
 from eval.embedding.feature_store import FeatureStore
-from eval.report.pair_pictures import write_errors, write_hardest
+from eval.report.run_folder import check_output, write_run_folder
 from eval.scoring.coverage import coverage_of, describe_coverage
-from eval.scoring.evaluation_run import InputFile, InputFrames, Inputs, Scores, write_run
-from eval.scoring.videos import VideoEvaluation, VideoProtocol, evaluate_videos
+from eval.scoring.evaluation import Evaluation
+from eval.scoring.evaluation_run import InputFile, InputFrames, Inputs, Scores
+from eval.scoring.videos import VideoProtocol, evaluate_videos
 from eval.scoring.ytf_protocol import ERROR_FILTERS
-from nets.importers.model_files import find_model, model_sha256
+from nets.importers.model_files import describe_model, find_model, model_sha256
 
 # The flags that `--faithful` sets, with their rows in docs/fidelity.md.
 FAITHFUL = {
@@ -110,8 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _evaluate(options, command):
     output = options.output or Path("output/ytf", options.model_path.name + "-faithful" * options.faithful)
-    if output.exists() and not (output / "scores.json").is_file() and any(output.iterdir()):
-        raise ValueError(f"{output}: not the folder of an earlier run. Empty it, or give another --output.")
+    check_output(output)
     data, protocol = options.data.completed(), options.protocol
     model_path = find_model(options.model_path)
     engine = options.engine.chosen_for(model_path)
@@ -141,28 +142,30 @@ def _evaluate(options, command):
             _extract(store, model_path, engine, frames, face_size, options.features)
         print(f"Features : {store.folder}")
         evaluation = evaluate_videos(pairs, frames, store.features, wrong_videos, protocol, progress=True)
-    packages = dict.fromkeys((engine.name, "tensorflow", "numpy", "opencv-python-headless"))
+    model = describe_model(model_path)
     scores = Scores(
-        name=options.model_path.name,
+        name=model.name,
         set="ytf",
         faithful=options.faithful,
         command=f"python -m eval.test_ytf {command}",
-        versions={name: importlib.metadata.version(name) for name in packages},
+        versions=engine.package_versions,
         inputs=inputs,
         engine=engine,
+        model=model,
         coverage=coverage,
         **dataclasses.asdict(protocol),
-        **{name: getattr(evaluation, name) for name in VideoEvaluation.SCORES},
+        **{name: getattr(evaluation, name) for name in Evaluation.SCORES},
     )
     _print_scores(scores)
-    from eval.report.page import write_report  # Imports matplotlib, which takes a second.
 
-    with atomic_folder(output) as folder:
-        write_errors(folder / "errors", frames, evaluation, protocol.method)
-        write_hardest(folder, frames, evaluation)
-        run = write_run(folder, scores, evaluation.pairs)
-        write_report([run], folder / "report" / "index.html")
-    print(f"Report : {output / 'report' / 'index.html'}")
+    def column(video: str, num_faces: int) -> np.ndarray:
+        start, stop = frames.offsets[frames.videos.index(video) :][:2]
+        # The first frame, or the middles of equal parts. A frame of a short video may come more than once.
+        middles = (2 * np.arange(num_faces) + 1) * (stop - start) // (2 * num_faces)
+        places = middles if num_faces > 1 else [0]
+        return np.concatenate([frames.decode(start + place, start + place + 1)[0] for place in places])
+
+    print(f"Report : {write_run_folder(output, scores, evaluation.pairs, column)}")
 
 
 def _feature_inputs(inputs, engine):

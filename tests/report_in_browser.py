@@ -53,12 +53,16 @@ const luminance = colour => {
     .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
+// Translucent backgrounds, such as that of a chosen row, lie over those of their parents.
 const background = element => {
+  const layers = [];
   for (; element; element = element.parentElement) {
-    const colour = getComputedStyle(element).backgroundColor, [, , , alpha = 1] = channels(colour);
-    if (alpha > 0) return colour;
+    const colour = channels(getComputedStyle(element).backgroundColor);
+    layers.unshift(colour.length === 3 ? [...colour, 1] : colour);
   }
-  return "rgb(255, 255, 255)";
+  const mixed = layers.reduce((below, [r, g, b, alpha]) =>
+    [r, g, b].map((value, place) => alpha * value + (1 - alpha) * below[place]), [255, 255, 255]);
+  return `rgb(${mixed.join(", ")})`;
 };
 let texts = 0;
 for (const element of document.body.querySelectorAll("*")) {
@@ -74,6 +78,19 @@ for (const element of document.body.querySelectorAll("*")) {
   if (!(size >= (svg ? 9 : 11))) faults.push(`letters of ${size.toFixed(1)} pixels: ${name(element)}`);
 }
 if (!texts) faults.push("no text");
+
+// A table that does not fit scrolls, with a shadow where there is more. On a desktop every table fits.
+for (const table of document.querySelectorAll(".table")) {
+  const overflows = table.scrollWidth > table.clientWidth + 1;
+  if (overflows && root.clientWidth >= 1265) faults.push(`does not fit: ${table.ariaLabel}`);
+  const layers = getComputedStyle(table).backgroundAttachment.split(", ");
+  if (layers.slice(0, 4).join() !== "local,local,scroll,scroll") faults.push(`no cue: ${table.ariaLabel}`);
+}
+for (const link of document.querySelectorAll("nav a")) {
+  if (!document.querySelector(link.hash)) faults.push(`leads nowhere: ${link.textContent}`);
+}
+if (document.querySelectorAll("nav a").length < 3) faults.push("no table of contents");
+if (document.querySelectorAll(".legend").length !== 1) faults.push("expected one legend");
 
 // Texts of a chart lie inside of it, and not on one another.
 for (const svg of document.querySelectorAll("svg")) {
@@ -124,7 +141,9 @@ def main(argv=None):
 def make_pages(folder):
     """Writes reports of a run, of an awkward run, and of several, as the program does."""
     first = make_run(folder / "first", pairs_per_fold=100)
-    second = make_run(folder / "second", 1, name="vgg-triplet_lfw_0.99467_ytf_0.96040", quality=1.2)
+    second = make_run(
+        folder / "second", 1, pairs_per_fold=100, name="vgg-triplet_lfw_0.99467_ytf_0.96040", quality=1.2
+    )
     third = make_run(folder / "third", 2, name="model-D", method="best_frames", quality=0.8)
     long_name = "a_name_without_end" * 12
     awkward = make_run(
@@ -143,10 +162,12 @@ def make_pages(folder):
     report.main([str(first.folder)])
     report.main([str(awkward.folder)])
     report.main([str(run.folder) for run in (first, second, third)])
+    report.main([str(run.folder) for run in (first, second)] + ["--out", str(folder / "two.html")])
     report.main([str(awkward.folder)] * 9 + ["--out", str(folder / "nine.html")])
     return {
         "run": first.folder / "report" / "index.html",
         "awkward": awkward.folder / "report" / "index.html",
+        "two": folder / "two.html",
         "three": folder / "comparison.html",
         "nine": folder / "nine.html",
     }

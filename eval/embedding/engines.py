@@ -63,6 +63,12 @@ class Engine:
         except importlib.metadata.PackageNotFoundError:
             return None
 
+    @property
+    def package_versions(self) -> dict[str, str]:
+        """Versions of the installed packages that an embedding depends on."""
+        packages = dict.fromkeys((self.name, "tensorflow", "numpy", "opencv-python-headless"))
+        return {name: importlib.metadata.version(name) for name in packages}
+
     def __str__(self) -> str:
         return f"{self.name} {self.version}, {self.precision}"
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eval.report.svg import DASHES, INK, MUTED, line_style, marker_style, render
+from eval.report.svg import DASHES, INK, MUTED, line_style, marker_style, render, render_key
 from eval.scoring.evaluation_run import FramesPoint, LineScores
 from eval.scoring.metrics import roc
 
@@ -39,41 +39,63 @@ class AccuracyBar:
     interval: tuple[float, float] | None
 
 
+@dataclass(frozen=True)
+class Charts:
+    """The charts of a page.
+
+    Attributes:
+        svg: SVG elements by name.
+        legend: pairs of an SVG element and a label, one pair for each curve.
+        without_errors: labels of the curves that the DET chart cannot show, because they have no errors.
+    """
+
+    svg: dict[str, str]
+    legend: list[tuple[str, str]]
+    without_errors: list[str]
+
+
 def draw_charts(
     *,
     about: str,
     curves: Sequence[Curve],
-    lines: Sequence[tuple[str, LineScores]],
+    lines: Sequence[LineScores],
     accuracies: Sequence[AccuracyBar],
-    frames: Sequence[tuple[str, Sequence[FramesPoint]]],
+    frames: Sequence[Sequence[FramesPoint]],
     fold_name: str,
+    distance_name: str,
     emphasise_first: bool = False,
-) -> dict[str, str]:
-    """Draws all charts of a page and returns them as SVG elements by name.
+) -> Charts:
+    """Draws all charts of a page. A number has the same colour, dashes and marker in all of them.
 
     Args:
         about: names the models for readers who cannot see the charts.
         curves: at least one has a threshold.
-        lines: labels, and accuracies of folds.
-        frames: labels, and scores by the number of frames.
+        lines: accuracies of folds, by number.
+        frames: scores by the number of frames, by number. Without points there is no such chart.
         fold_name: the word for a fold.
+        distance_name: the label of an axis.
         emphasise_first: draw the first curve thicker than the others.
     """
-    panels = [curve for curve in curves if curve.threshold is not None]
+    panels = [(number, curve) for number, curve in enumerate(curves) if curve.threshold is not None]
     panels_height = _HEIGHT if len(panels) == 1 else 0.5 + 1.15 * len(panels)
     bars_height = max(1.2, 0.7 + 0.29 * len(accuracies))
     charts: dict[str, tuple[str, float, Callable[..., None], tuple]] = {
         "roc": ("ROC curves", _HEIGHT, draw_roc, (curves, emphasise_first)),
         "det": ("DET curves", _HEIGHT, draw_det, (curves, emphasise_first)),
-        "distances": ("Histograms of distances", panels_height, draw_histograms, (panels,)),
+        "distances": ("Histograms of distances", panels_height, draw_histograms, (panels, distance_name)),
         "splits": ("Accuracies of folds", _HEIGHT, draw_folds, (lines, fold_name)),
         "accuracies": ("Accuracies", bars_height, draw_accuracies, (accuracies,)),
-        "frames": ("Accuracy by number of frames", 3.1, draw_frames, (frames,)),
     }
-    return {
-        name: render(draw, data, height, name, f"{title} of {about}")
-        for name, (title, height, draw, data) in charts.items()
-    }
+    if any(frames):
+        charts["frames"] = ("Accuracy by number of frames", 3.1, draw_frames, (frames,))
+    return Charts(
+        svg={
+            name: render(draw, data, height, name, f"{title} of {about}")
+            for name, (title, height, draw, data) in charts.items()
+        },
+        legend=[(render_key(number, emphasise_first), curve.label) for number, curve in enumerate(curves)],
+        without_errors=[curve.label for curve in curves if not _det_points(curve)[0].size],
+    )
 
 
 def draw_roc(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = False) -> None:
@@ -86,7 +108,7 @@ def draw_roc(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
     for number, curve in enumerate(curves):
         far = np.geomspace(1 / np.count_nonzero(~curve.is_same), 1, _NUM_POINTS)
         tar = _tar_at(far, curve)
-        axes.plot(far, tar, label=curve.label, **line_style(number, emphasise_first))
+        axes.plot(far, tar, **line_style(number, emphasise_first))
         lowest_far, lowest_tar = min(lowest_far, far[0]), min(lowest_tar, tar[0])
     axes.set_xscale("log")
     axes.set(xlim=(lowest_far, 1), ylim=(max(0, lowest_tar - 0.03), 1.004))
@@ -106,14 +128,8 @@ def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
     axes = figure.subplots()
     lowest = 0.1
     for number, curve in enumerate(curves):
-        one_genuine, one_impostor = (1 / np.count_nonzero(curve.is_same == kind) for kind in (True, False))
-        far_deviates = np.linspace(_NORMAL.inv_cdf(min(one_impostor, 0.5)), 0, _NUM_POINTS)
-        frr = 1 - _tar_at(np.array([_NORMAL.cdf(value) for value in far_deviates]), curve)
-        drawn = (frr > one_genuine / 2) & (frr <= 0.5)
-        label = curve.label if drawn.any() else f"{curve.label}: no errors"
-        frr_deviates = [*map(_NORMAL.inv_cdf, frr[drawn])]
-        axes.plot(far_deviates[drawn], frr_deviates, label=label, **line_style(number, emphasise_first))
-        lowest = min(lowest, one_genuine, one_impostor)
+        axes.plot(*_det_points(curve), **line_style(number, emphasise_first))
+        lowest = min(lowest, *_single_pairs(curve))
     limits = _NORMAL.inv_cdf(lowest), 0.0
     axes.plot(limits, limits, color=MUTED, linewidth=0.8, linestyle=DASHES[2])
     ticks = [tick for tick in _RATE_TICKS if tick >= lowest]
@@ -123,37 +139,38 @@ def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
     axes.set(xlabel="FAR: impostor pairs accepted", ylabel="FRR: genuine pairs rejected")
 
 
-def draw_histograms(figure: Figure, curves: Sequence[Curve]) -> None:
-    """Draws distances of genuine and impostor pairs and the threshold, one curve below the other."""
+def draw_histograms(figure: Figure, panels: Sequence[tuple[int, Curve]], distance_name: str) -> None:
+    """Draws distances of genuine and impostor pairs and the threshold, one numbered curve below the other."""
+    curves = [curve for _, curve in panels]
     distances = np.concatenate([curve.distances for curve in curves])
     num_bins = min(_MOST_BINS, 5 + round(2 * np.sqrt(distances.size / len(curves))))
     # Distances that are all equal have no range of their own.
     bins = np.linspace(distances.min(), max(distances.max(), distances.min() + 0.01), num_bins + 1)
     rows = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
-    for axes, curve in zip(rows, curves, strict=True):
-        for number, (kind, name) in enumerate(((True, "genuine"), (False, "impostor"))):
-            counts, _ = np.histogram(curve.distances[curve.is_same == kind], bins)
-            colour, dashes = (line_style(number)[key] for key in ("color", "linestyle"))
-            axes.stairs(counts, bins, fill=True, facecolor=colour, alpha=0.22)
-            axes.stairs(counts, bins, label=name, edgecolor=colour, linewidth=1.3, linestyle=dashes)
-        axes.axvline(curve.threshold, label="threshold", color=INK, linewidth=1.2, linestyle=DASHES[2])
+    for axes, (number, curve) in zip(rows, panels, strict=True):
+        genuine, impostor = (np.histogram(curve.distances[curve.is_same == kind], bins)[0] for kind in (1, 0))
+        colour = line_style(number)["color"]
+        axes.stairs(genuine, bins, fill=True, facecolor=colour, alpha=0.3)
+        axes.stairs(genuine, bins, edgecolor=colour, linewidth=1.3)
+        axes.stairs(impostor, bins, edgecolor=MUTED, linewidth=1.3, linestyle=DASHES[1])
+        axes.axvline(curve.threshold, color=INK, linewidth=1.2, linestyle=DASHES[2])
         axes.yaxis.set_major_locator(_nice_ticks(4 if len(curves) == 1 else 2, integer=True))
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.01)
         axes.set_ylabel("pairs")
         if len(curves) > 1:
             axes.set_title(curve.label)
-    rows[-1].set_xlabel("cosine distance")
+    rows[-1].set_xlabel(distance_name)
 
 
-def draw_folds(figure: Figure, lines: Sequence[tuple[str, LineScores]], fold_name: str) -> None:
+def draw_folds(figure: Figure, lines: Sequence[LineScores], fold_name: str) -> None:
     """Draws the accuracies of all folds."""
     axes = figure.subplots()
-    folds = sorted({fold for _, line in lines for fold in line.folds})
+    folds = sorted({fold for line in lines for fold in line.folds})
     offsets = np.linspace(-0.27, 0.27, len(lines)) if len(lines) > 1 else [0]
-    for number, ((label, line), offset) in enumerate(zip(lines, offsets, strict=True)):
+    for number, (line, offset) in enumerate(zip(lines, offsets, strict=True)):
         places = [folds.index(fold) + offset for fold in line.folds]
-        axes.plot(places, line.fold_accuracies, label=label, clip_on=False, **marker_style(number))
+        axes.plot(places, line.fold_accuracies, clip_on=False, **marker_style(number))
     axes.set_xticks(range(len(folds)), [str(fold) for fold in folds])
     axes.set_xlim(-0.5, len(folds) - 0.5)
     axes.xaxis.grid(visible=False)
@@ -177,20 +194,20 @@ def draw_accuracies(figure: Figure, bars: Sequence[AccuracyBar]) -> None:
     axes.set_xlabel("accuracy")
 
 
-def draw_frames(figure: Figure, series: Sequence[tuple[str, Sequence[FramesPoint]]]) -> None:
+def draw_frames(figure: Figure, series: Sequence[Sequence[FramesPoint]]) -> None:
     """Draws accuracy and equal error rate over the number of frames per video."""
     rows = figure.subplots(2, sharex=True)
     for axes, key, name in zip(rows, ("accuracy", "eer"), ("accuracy", "EER"), strict=True):
-        for number, (label, points) in enumerate(series):
+        for number, points in enumerate(series):
             counts = [point.num_frames for point in points]
             values = [getattr(point, key) for point in points]
             style = marker_style(number) | line_style(number)
-            axes.plot(counts, values, label=label, clip_on=False, **style)
+            axes.plot(counts, values, clip_on=False, **style)
         axes.yaxis.set_major_locator(_nice_ticks(4))
         axes.set_ylabel(name)
     rows[0].set_ylim(top=min(rows[0].get_ylim()[1], 1.0))
     rows[1].set_ylim(bottom=max(rows[1].get_ylim()[0], 0.0))
-    ticks = _spaced_ticks({point.num_frames for _, points in series for point in points})
+    ticks = _spaced_ticks({point.num_frames for points in series for point in points})
     rows[1].set_xscale("log", base=2)
     rows[1].set_xticks(ticks, ticks)
     rows[1].set_xlabel("frames per video, at most")
@@ -201,6 +218,21 @@ def _tar_at(rates: np.ndarray, curve: Curve) -> np.ndarray:
     far, tar = roc(curve.distances, curve.is_same)
     # Rates of a whole number of pairs come from a formula, and may be slightly too low.
     return tar[np.searchsorted(far, rates * (1 + 1e-9), side="right") - 1]
+
+
+def _single_pairs(curve: Curve) -> tuple[float, float]:
+    """Returns the rates that a single genuine and a single impostor pair make."""
+    num_genuine = np.count_nonzero(curve.is_same)
+    return 1 / num_genuine, 1 / (curve.is_same.size - num_genuine)
+
+
+def _det_points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the normal deviates of FAR and FRR where at least one pair is wrong, up to a half."""
+    one_genuine, one_impostor = _single_pairs(curve)
+    far = np.linspace(_NORMAL.inv_cdf(min(one_impostor, 0.5)), 0, _NUM_POINTS)
+    frr = 1 - _tar_at(np.array([_NORMAL.cdf(value) for value in far]), curve)
+    drawn = (frr > one_genuine / 2) & (frr <= 0.5)
+    return far[drawn], np.array([*map(_NORMAL.inv_cdf, frr[drawn])])
 
 
 def _nice_ticks(most: int, integer: bool = False) -> MaxNLocator:

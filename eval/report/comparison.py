@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from eval.report import words
-from eval.report.charts import AccuracyBar, Curve, draw_charts
+from eval.report.charts import AccuracyBar, Charts, Curve, draw_charts
+from eval.report.shown_pairs import ShownPairs, disagreed_pairs
 from eval.report.svg import NUM_COLOURS
-from eval.scoring.evaluation_run import EvaluationRun, LineScores
+from eval.scoring.evaluation_run import EvaluationRun, LineScores, Scores
 from eval.scoring.metrics import bootstrap_intervals
+from eval.scoring.people import spread_over_people
 
 _LETTERS = string.ascii_uppercase
 _LABEL_LENGTH = 44  # of a run in a legend
+_NUM_DISAGREED = 12  # pairs of each kind to show
 
 Interval = tuple[float, float]
 
@@ -30,11 +33,22 @@ class ComparedRun:
     difference: tuple[float, Interval] | None
 
 
+@dataclass(frozen=True)
+class Disagreement:
+    """Numbers of pairs by the verdicts on A and B, and those pairs that only one of them gets right."""
+
+    both_right: int
+    only_a_right: int
+    only_b_right: int
+    both_wrong: int
+    shown: list[ShownPairs]
+
+
 def compare(runs: Sequence[EvaluationRun]) -> dict[str, Any]:
     """Returns the values of the template.
 
-    Each run is shown by its own method. The difference, the threshold and the charts are those of the line
-    that the first run shows.
+    Each run is shown by its own method. The difference, the threshold, the charts and the pairs on which two
+    runs disagree are those of the line that the first run shows.
 
     Args:
         runs: 2 to 26 runs.
@@ -50,10 +64,21 @@ def compare(runs: Sequence[EvaluationRun]) -> dict[str, Any]:
         line = run.scores.lines.select(error_filter)
         difference = paired_difference(runs[0], run)
         compared.append(ComparedRun(run, letter, place % NUM_COLOURS + 1, line, difference))
+    settings = [_settings(run.scores) for run in runs]
+    names = dict.fromkeys(name for one in settings for name in one)
+    texts = {name: [one.get(name, words.NO_VALUE) for one in settings] for name in names}
     return {
         "compared": compared,
+        "lines": {
+            key: line.name
+            for key, line in runs[0].scores.lines._asdict().items()
+            if any(key in run.named_lines for run in runs)
+        },
         "notes": list(_notes(compared)),
         "charts": _charts(compared, error_filter),
+        "disagreement": _disagreement(*runs) if len(runs) == 2 and _same_pairs(*runs) else None,
+        "common": [(name, one[0]) for name, one in texts.items() if len(set(one)) == 1],
+        "differing": {name: one for name, one in texts.items() if len(set(one)) > 1},
     }
 
 
@@ -101,25 +126,68 @@ def _notes(compared: Sequence[ComparedRun]) -> Iterator[str]:
             yield f"{text} See the settings below."
 
 
-def _charts(compared: Sequence[ComparedRun], error_filter: str) -> dict[str, str]:
+def _settings(scores: Scores) -> dict[str, str]:
+    """Returns settings and inputs by name, in the order of the page."""
+    inputs, covered = scores.inputs, {}
+    if coverage := scores.coverage:
+        covered = {
+            "Videos found": f"{words.count(coverage.videos_found)} of {words.count(coverage.videos)}",
+            "Frames used": words.count(coverage.frames),
+            "Pairs left out": f"{words.count(coverage.pairs_left_out)} of {words.count(coverage.pairs)}",
+        }
+    return {
+        "Model": ", ".join(words.model_facts(scores)) or words.NO_VALUE,
+        "Set": scores.set,
+        "Distances by": words.method_name(scores.method),
+        "Threshold of a fold": words.RULES[scores.rule],
+        "Folds": words.FOLDS[scores.folds],
+        "EER, AUC, TAR": words.ERROR_FILTERS[scores.error_filter],
+        "Mode": "faithful" if scores.faithful else "default",
+        "Frames": words.describe_frames(inputs.frames),
+        **covered,
+        "SHA-256 of the model": inputs.model.sha256[:16],
+        "SHA-256 of the splits": inputs.splits.sha256[:16] if inputs.splits else words.NO_VALUE,
+        "SHA-256 of the frames": inputs.frames.sha256[:16],
+    }
+
+
+def _disagreement(first: EvaluationRun, other: EvaluationRun) -> Disagreement:
+    error_filter = first.scores.error_filter
+    ours, theirs = (run.verdicts(error_filter) for run in (first, other))
+    gaps = np.sum([np.abs(run.distances - run.thresholds(error_filter)) for run in (first, other)], axis=0)
+    counts, shown = {}, []
+    for a, b in (("right", "right"), ("right", "wrong"), ("wrong", "right"), ("wrong", "wrong")):
+        places = np.flatnonzero((ours == a) & (theirs == b))
+        counts[a, b] = places.size
+        if a != b:
+            clearest = places[np.argsort(-gaps[places], kind="stable")].tolist()
+            names = first.pairs.first, first.pairs.second
+            chosen = spread_over_people(clearest, *names, _NUM_DISAGREED)
+            title = f"Only {'A' if a == 'right' else 'B'} is right: {words.count(places.size)} pairs"
+            shown.append(disagreed_pairs((first, other), error_filter, title, chosen))
+    return Disagreement(*counts.values(), shown=shown)
+
+
+def _charts(compared: Sequence[ComparedRun], error_filter: str) -> Charts:
     curves, lines, accuracies, frames = [], [], [], []
     for number, one in enumerate(compared):
         scores, pairs = one.run.scores, one.run.pairs
         label = f"{one.letter}: {_shortened(scores.name)}"
         used = pairs.used.select(error_filter)
         curves.append(Curve(label, one.run.distances[used], pairs.is_same[used], one.line.threshold))
-        lines.append((label, one.line))
+        lines.append(one.line)
         has_interval = scores.error_filter == error_filter
         interval = one.run.method.intervals.get("accuracy") if has_interval else None
         accuracies.append(AccuracyBar(number, one.letter, one.line.accuracy, interval))
-        frames.append((label, scores.frames_curve))
+        frames.append(scores.frames_curve)
     return draw_charts(
-        about=", ".join(label for label, _ in lines),
+        about=", ".join(curve.label for curve in curves),
         curves=curves,
         lines=lines,
         accuracies=accuracies,
         frames=frames,
         fold_name=words.fold_name(compared[0].run.scores),
+        distance_name=words.distance_name([one.run.scores.method for one in compared]),
     )
 
 

@@ -1,18 +1,16 @@
 """The report as one HTML page: of one run, or of several side by side."""
 
-import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 
 from common.files import printable, write_file
 from eval.report import words
-from eval.report.charts import AccuracyBar, Curve, draw_charts
+from eval.report.charts import AccuracyBar, Charts, Curve, draw_charts
 from eval.report.comparison import compare
-from eval.scoring.evaluation_run import EvaluationRun, PairPicture
-from eval.scoring.metrics import FARS, tar_name
-from eval.scoring.verification import is_right
+from eval.report.shown_pairs import hardest_pairs
+from eval.scoring.evaluation_run import EvaluationRun
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),
@@ -22,11 +20,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(rate=words.rate, count=words.count, signed=words.signed)
-_TEMPLATES.globals.update(
-    words=words,
-    metric_names=["eer", "auc", *map(tar_name, FARS)],
-    metric_heads=[("EER", []), ("AUC", []), ("TAR at FAR", [f"{far:g}" for far in FARS])],
-)
+_TEMPLATES.globals.update(words=words)
 
 
 def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:
@@ -47,9 +41,9 @@ def run_page(run: EvaluationRun) -> str:
     return _TEMPLATES.get_template("run.html").render(
         run=run,
         charts=_charts(run),
-        pictures=[
-            ("Hardest genuine pairs: one person, far apart", list(_pictures(run, hardest.genuine))),
-            ("Hardest impostor pairs: two people, close together", list(_pictures(run, hardest.impostor))),
+        hardest=[
+            hardest_pairs(run, "Hardest genuine pairs: one person, far apart", hardest.genuine),
+            hardest_pairs(run, "Hardest impostor pairs: two people, close together", hardest.impostor),
         ],
     )
 
@@ -59,13 +53,12 @@ def comparison_page(runs: Sequence[EvaluationRun]) -> str:
     return _TEMPLATES.get_template("comparison.html").render(compare(runs))
 
 
-def _charts(run: EvaluationRun) -> dict[str, str]:
+def _charts(run: EvaluationRun) -> Charts:
     scores, pairs = run.scores, run.pairs
     used = pairs.used.select(scores.error_filter)
     methods = sorted(scores.methods, key=lambda method: method != scores.method)  # the chosen one first
-    label = words.method_name(scores.method)
     return draw_charts(
-        about=f"{scores.name}, {label}",
+        about=f"{scores.name}, {words.method_name(scores.method)}",
         curves=[
             Curve(
                 words.method_name(method),
@@ -75,7 +68,7 @@ def _charts(run: EvaluationRun) -> dict[str, str]:
             )
             for method in methods
         ],
-        lines=[(line.name, line) for line in scores.lines],
+        lines=[run.line],
         accuracies=[
             AccuracyBar(
                 methods.index(method),
@@ -85,30 +78,8 @@ def _charts(run: EvaluationRun) -> dict[str, str]:
             )
             for method, method_scores in scores.methods.items()
         ],
-        frames=[(label, scores.frames_curve)],
+        frames=[scores.frames_curve],
         fold_name=words.fold_name(scores),
+        distance_name=words.distance_name([scores.method]),
         emphasise_first=True,
     )
-
-
-def _pictures(
-    run: EvaluationRun, entries: Sequence[PairPicture]
-) -> Iterator[tuple[str, str, str, float, str]]:
-    """Yields the base64 text of each picture, the names of its videos, their distance, and the verdict."""
-    for entry in entries:
-        path = run.folder / entry.picture
-        jpeg = path.read_bytes()
-        if not jpeg.startswith(b"\xff\xd8"):
-            raise ValueError(f"{path}: not a JPEG file: it starts with {jpeg[:8].hex() or 'nothing'}")
-        first, second = (str(names[entry.pair]) for names in (run.pairs.first, run.pairs.second))
-        distance, verdict = run.distances[entry.pair], _verdict(run, entry.pair)
-        yield base64.b64encode(jpeg).decode(), first, second, distance, verdict
-
-
-def _verdict(run: EvaluationRun, pair: int) -> str:
-    fold = run.pairs.folds.select(run.scores.error_filter)[pair]
-    if fold < 0:
-        return "not scored"
-    threshold = run.line.fold_thresholds[run.line.folds.index(fold)]
-    right = is_right(run.distances[pair], run.pairs.is_same[pair], threshold, run.scores.rule)
-    return "right" if right else "wrong"

@@ -1,56 +1,52 @@
-"""Pictures of misclassified and of difficult pairs of videos."""
+"""Pictures of misclassified and of difficult pairs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from common.files import MAX_NAME, cut_name, printable
-from dataset.pairs.video_frames import VideoFrames
-from eval.scoring.videos import VideoEvaluation
+from eval.scoring.evaluation_run import EvaluationRun, ScoredPairs
 
-_GAP = 4  # pixels between two videos
+_GAP = 4  # pixels between two sides
 _TEXT_HEIGHT = 24  # pixels
-_HARDEST_FRAMES = 3  # of each video
+_HARDEST_FACES = 3  # of each video
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 _WHITE = (255, 255, 255)
 
 
-def write_errors(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation, method: str) -> None:
-    """Writes a picture of each misclassified pair into a new folder: the first frames, and the distance.
+def write_pictures(run: EvaluationRun, pairs: ScoredPairs, column: Callable[[str, int], np.ndarray]) -> None:
+    """Writes pictures of the misclassified and of the hardest pairs into the folder of a run.
+
+    `errors/` has the first face of each side and the distance, `hardest/` more faces of a video.
 
     References:
     - margin-centre-face, `eval/test_ytf.py` (pictures of the errors)
+
+    Args:
+        pairs: those of the run, with the names that `column` knows.
+        column: takes a name and a number to so many faces of a video, one below the other.
     """
+
+    def picture(pair: int, num_faces: int) -> np.ndarray:
+        return _side_by_side([column(str(names[pair]), num_faces) for names in (pairs.first, pairs.second)])
+
+    folder = run.folder / "errors"
     folder.mkdir()
-    pairs = evaluation.pairs
-    for pair in evaluation.errors:
-        videos = str(pairs.first[pair]), str(pairs.second[pair])
-        distance = pairs.distances[method][pair]
+    for pair in np.flatnonzero(run.verdicts(run.scores.error_filter) == "wrong").tolist():
+        names = f"{pairs.first[pair]}_{pairs.second[pair]}"
+        distance = run.distances[pair]
         kind = "genuine" if pairs.is_same[pair] else "impostor"
-        picture = _side_by_side([_column(frames, video, 1) for video in videos])
         # The number distinguishes names that differ only in a slash.
-        name = f"{kind}_{distance:.4f}_{pair:06d}_{'_'.join(videos)}".replace("/", "-")
+        name = f"{kind}_{distance:.4f}_{pair:06d}_{names}".replace("/", "-")
         name = cut_name(printable(name), MAX_NAME - len(".jpg"))
-        _write(folder / f"{name}.jpg", _with_text(picture, f"{distance:.4f}"))
-
-
-def write_hardest(folder: Path, frames: VideoFrames, evaluation: VideoEvaluation) -> None:
-    """Writes the pictures of the hardest pairs into the folder of a run, with a column for each video."""
-    pairs, hardest = evaluation.pairs, evaluation.hardest
+        _write(folder / f"{name}.jpg", _with_text(picture(pair, 1), f"{distance:.4f}"))
+    hardest = run.scores.hardest
     for entry in (*hardest.genuine, *hardest.impostor):
-        videos = str(pairs.first[entry.pair]), str(pairs.second[entry.pair])
-        path = folder / entry.picture
+        path = run.folder / entry.picture
         path.parent.mkdir(exist_ok=True)
-        _write(path, _side_by_side([_column(frames, video, _HARDEST_FRAMES) for video in videos]))
-
-
-def _column(frames: VideoFrames, video: str, num_frames: int) -> np.ndarray:
-    """Returns frames of a video, one below the other: the first, or the middles of equal parts."""
-    start, stop = frames.offsets[frames.videos.index(video) :][:2]
-    # A frame of a short video may come more than once.
-    places = (2 * np.arange(num_frames) + 1) * (stop - start) // (2 * num_frames) if num_frames > 1 else [0]
-    return np.concatenate([frames.decode(start + place, start + place + 1)[0] for place in places])
+        _write(path, picture(entry.pair, _HARDEST_FACES))
 
 
 def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:

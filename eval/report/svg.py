@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 
-NUM_COLOURS = 6  # --series-1 and so on
+NUM_COLOURS = 8  # --series-1 and so on
 
 # Matplotlib knows no CSS variables. Colours that nothing else has stand for them.
 INK, MUTED, _GRID = "#00fe01", "#00fe02", "#00fe03"
@@ -20,7 +20,7 @@ _VARIABLES = {
     **{colour: f"--series-{number}" for number, colour in enumerate(_SERIES, start=1)},
 }
 DASHES = ("-", (0, (5, 1.5)), (0, (1.3, 1.3)), (0, (6, 1.5, 1.3, 1.5)))
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX*"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -38,9 +38,6 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "grid.color": _GRID,
     "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "legend.columnspacing": 1.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.major.size": 3,
@@ -48,8 +45,7 @@ _STYLE: dict[Any, Any] = {
     "xtick.minor.size": 0,
 }
 _WIDTH = 4.6  # inches; as wide as a phone's screen, where the text has its nominal size
-_LEGEND_ROW = 0.19
-_LEGEND_LENGTH = 62  # letters in a row; a line takes as much as 6 of them
+_KEY_SIZE = (0.5, 0.16)  # inches, of an entry of the legend
 
 
 def line_style(number: int, emphasise_first: bool = False) -> dict[str, Any]:
@@ -59,7 +55,7 @@ def line_style(number: int, emphasise_first: bool = False) -> dict[str, Any]:
     """
     return {
         "color": _SERIES[number % NUM_COLOURS],
-        "linestyle": DASHES[(number + number // 12) % len(DASHES)],
+        "linestyle": DASHES[(number + number // NUM_COLOURS) % len(DASHES)],
         "linewidth": (2.2 if number == 0 else 1.0) if emphasise_first else 1.6,
     }
 
@@ -68,38 +64,50 @@ def marker_style(number: int) -> dict[str, Any]:
     """Returns the style of markers. Colour and shape both differ."""
     return {
         "color": _SERIES[number % NUM_COLOURS],
-        "marker": _MARKERS[(number + number // 6) % len(_MARKERS)],
+        "marker": _MARKERS[(number + number // NUM_COLOURS) % len(_MARKERS)],
         "markersize": 4.5,
         "linestyle": "none",
     }
 
 
 def render(draw: Callable[..., None], data: tuple, height: float, ident: str, title: str) -> str:
-    """Draws a chart and its legend as an `svg` element of a page.
+    """Draws a chart as an `svg` element of a page.
 
     Args:
         draw: called with a figure and `data`.
-        height: height of the figure without the legend, in inches.
+        height: height of the figure, in inches.
         ident: letters that no other chart of the page has. They start the ids inside the element.
         title: describes the chart to readers who cannot see it.
     """
+    return _render(draw, data, (_WIDTH, height), ident, {"role": "img", "aria-label": title})
+
+
+def render_key(number: int, emphasise_first: bool = False) -> str:
+    """Draws the line and the marker of a number as an `svg` element for the legend of a page."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_axis_off()
+        style = marker_style(number) | line_style(number, emphasise_first)
+        axes.plot([0, 0.5, 1], [0, 0, 0], markevery=[1], clip_on=False, **style)
+        axes.set(xlim=(-0.05, 1.05), ylim=(-1, 1))
+
+    return _render(draw, (), _KEY_SIZE, f"key{number}", {"aria-hidden": "true"})
+
+
+def _render(draw, data, size, ident, attributes):
     # The page's fonts have letters that Matplotlib's lacks. Matplotlib uses its own only to measure texts.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure((_WIDTH, height), layout="constrained")
+        figure = Figure(size, layout="constrained")
         draw(figure, *data)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        if len(labels) > 1:
-            num_columns = max(1, min(len(labels), _LEGEND_LENGTH // (max(map(len, labels)) + 6)))
-            figure.set_figheight(height + _LEGEND_ROW * -(-len(labels) // num_columns))
-            figure.legend(handles, labels, loc="outside lower center", ncols=num_columns)
         written = io.StringIO()
         none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=none)
-    return _inline(written.getvalue(), ident, title)
+    return _inline(written.getvalue(), ident, attributes)
 
 
-def _inline(written: str, ident: str, title: str) -> str:
+def _inline(written: str, ident: str, attributes: dict[str, str]) -> str:
     """Makes an SVG file a part of a page: with ids of its own, and the page's fonts and colours."""
     root = ElementTree.fromstring(written)
     for parent in list(root.iter()):
@@ -110,10 +118,10 @@ def _inline(written: str, ident: str, title: str) -> str:
         # HTML names the elements of SVG without their namespaces.
         element.tag = element.tag.rpartition("}")[2]
         element.tail = None
-        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        own = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
         if element.tag == "g":
-            attributes.pop("id", None)  # nothing refers to groups
-        for name, value in attributes.items():
+            own.pop("id", None)  # nothing refers to groups
+        for name, value in own.items():
             if name == "id":
                 value = f"{ident}-{value}"
             elif name in ("href", "clip-path"):
@@ -124,10 +132,10 @@ def _inline(written: str, ident: str, title: str) -> str:
             elif name in ("d", "x", "y", "transform"):
                 value = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}", value)
                 value = " ".join(value.split())
-            attributes[name] = value
+            own[name] = value
         element.attrib.clear()
-        element.attrib.update(attributes)
+        element.attrib.update(own)
         if element.text and not element.text.strip():
             element.text = None
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": title}
+    root.attrib = {"viewBox": root.attrib["viewBox"], **attributes}
     return ElementTree.tostring(root, encoding="unicode")

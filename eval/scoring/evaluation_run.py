@@ -1,4 +1,4 @@
-"""One run of the video evaluation: its dataclasses, and the folder that stores them.
+"""One run of an evaluation: its dataclasses, and the folder that stores them.
 
 `scores.json` holds `Scores`, and `pairs.npz` holds `ScoredPairs`.
 """
@@ -16,10 +16,17 @@ from common.files import atomic_file, printable, write_file
 from common.typed_json import from_json
 from eval.embedding.engines import Engine
 from eval.scoring.coverage import Coverage
-from eval.scoring.verification import RULES
+from eval.scoring.verification import IMAGE_FOLDS, RULES, is_right
 from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
+from nets.importers.model_files import ModelDescription
 
 VERSION = 1
+_CHOICES = {
+    "rule": (*RULES, "insightface"),
+    "folds": (*FOLDS, *IMAGE_FOLDS, "insightface"),
+    "error_filter": tuple(ERROR_FILTERS),
+    "error_match": MATCHES,
+}
 _KINDS = {"U": "text", "b": "bool", "i": "integer", "f": "float"}  # of a dtype
 _VECTORS = {"first": "U", "second": "U", "is_same": "b", "splits": "i"}
 _BY_LINE = {"used": "b", "folds": "i"}
@@ -58,10 +65,10 @@ class InputFrames(InputFile):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that the run read."""
+    """Everything that the run read. A set of image pairs is one file, `frames`."""
 
     model: InputFile
-    splits: InputFile
+    splits: InputFile | None
     ytf_error: InputFile | None
     frames: InputFrames
 
@@ -151,12 +158,17 @@ class Scores:
 
     Attributes:
         name: name of the model.
-        set: name of the set of videos.
+        set: name of the set of videos or images.
         faithful: whether the run scored as the original does.
         versions: versions of the installed packages.
         engine: what computed the embeddings. `None` in runs of versions that did not store it.
-        method, rule, folds, error_filter, error_match: see `eval.scoring.videos.VideoProtocol`.
-        lines: scores of the chosen method.
+        model: net, steps and date. `None` in runs of versions that did not store it.
+        coverage: `None` for image pairs, which are always complete.
+        method, rule, folds, error_filter, error_match: see `eval.scoring.videos.VideoProtocol`. For image
+            pairs, the method is the distance.
+        lines: scores of the chosen method. For image pairs, which have no list of wrong ones, all are the
+            same.
+        frames_curve: empty for image pairs.
     """
 
     version: int = VERSION
@@ -167,7 +179,8 @@ class Scores:
     versions: dict[str, str]
     inputs: Inputs
     engine: Engine | None = None
-    coverage: Coverage
+    model: ModelDescription | None = None
+    coverage: Coverage | None
     method: str
     rule: str
     folds: str
@@ -180,9 +193,7 @@ class Scores:
     hardest: HardestPairs
 
     def __post_init__(self):
-        choices = {"method": self.methods, "rule": RULES, "folds": FOLDS}
-        choices |= {"error_filter": ERROR_FILTERS, "error_match": MATCHES}
-        for name, allowed in choices.items():
+        for name, allowed in {"method": self.methods, **_CHOICES}.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, received {value!r}")
@@ -190,13 +201,13 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class ScoredPairs:
-    """The content of `pairs.npz`: the pairs whose videos both have frames.
+    """The content of `pairs.npz`: the pairs whose videos both have frames, or all pairs of images.
 
     All arrays have the shape `(num_pairs,)`.
 
     Attributes:
-        first, second: names of the videos.
-        splits: int, the splits that the file names.
+        first, second: names of the videos or images.
+        splits: int, the splits that the file names; of image pairs the folds.
         used: bool, the pairs that belong to each line.
         folds: int, the folds of each line, negative for pairs that are never scored.
         distances: float, by method.
@@ -216,7 +227,7 @@ class ScoredPairs:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRun:
-    """The results of one run of `eval.test_ytf`, and the folder with its files and pictures."""
+    """The results of one run of an evaluation, and the folder with its files and pictures."""
 
     folder: Path
     scores: Scores
@@ -233,14 +244,32 @@ class EvaluationRun:
         return self.pairs.distances[self.scores.method]
 
     @property
-    def named_lines(self) -> list[tuple[str, LineScores]]:
-        """All lines with their error filters."""
-        return list(zip(ERROR_FILTERS, self.scores.lines, strict=True))
+    def named_lines(self) -> dict[str, LineScores]:
+        """The lines by error filter. A line with the same scores as another one is left out."""
+        lines, kept = self.scores.lines._asdict(), {}
+        for key in (self.scores.error_filter, *lines):
+            scores = dataclasses.replace(lines[key], name="")
+            if scores not in kept.values():
+                kept[key] = scores
+        return {key: line for key, line in lines.items() if key in kept}
 
     @property
     def line(self) -> LineScores:
         """Scores of the chosen line."""
         return self.scores.lines.select(self.scores.error_filter)
+
+    def thresholds(self, error_filter: str) -> np.ndarray:
+        """Returns the threshold of each pair's fold on a line, NaN for pairs that are never scored."""
+        line = self.scores.lines.select(error_filter)
+        by_fold = dict(zip(line.folds, line.fold_thresholds, strict=True))
+        folds = self.pairs.folds.select(error_filter)
+        return np.array([by_fold.get(fold, np.nan) for fold in folds.tolist()])
+
+    def verdicts(self, error_filter: str) -> np.ndarray:
+        """Returns `"right"`, `"wrong"` or `"not scored"` for each pair of a line, by the chosen method."""
+        thresholds = self.thresholds(error_filter)
+        right = is_right(self.distances, self.pairs.is_same, thresholds, self.scores.rule)
+        return np.select([np.isnan(thresholds), right], ["not scored", "right"], "wrong")
 
 
 def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun:
@@ -281,7 +310,7 @@ def read_run(folder: Path) -> EvaluationRun:
     paths = scores_path, pairs_path = folder / "scores.json", folder / "pairs.npz"
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file. Give a folder that eval.test_ytf wrote.")
+            raise FileNotFoundError(f"{path}: no such file. Give a folder of eval.test_ytf or eval.test_lfw.")
     try:
         content = json.loads(scores_path.read_bytes(), parse_constant=_refuse_constant)
     except ValueError as error:  # of JSON or of UTF-8

@@ -8,6 +8,7 @@ from eval.scoring.distances import PAIRS_AT_ONCE
 from eval.scoring.verification import NUM_FOLDS, VerificationResult
 
 VAL_FAR = 1e-3
+VAL_NAME = "val"  # of the metric in a run
 
 # InsightFace_TF, `verification.py::evaluate`.
 _THRESHOLDS = np.arange(0, 4, 0.01)
@@ -19,11 +20,15 @@ class InsightFaceResult(VerificationResult):
     """Accuracy of a set of pairs, and rates as fractions.
 
     Attributes:
+        distances: float64, shape `(num_pairs,)`: squared L2.
+        folds: int, shape `(num_pairs,)`.
         tar, far: float64, shape `(400,)`, at the thresholds 0, 0.01 ... 3.99: means over the folds.
         val, val_std, val_far: over the folds: mean and deviation of TAR, and mean of FAR, at the thresholds
             where the other folds have FAR 1e-3.
     """
 
+    distances: np.ndarray
+    folds: np.ndarray
     tar: np.ndarray
     far: np.ndarray
     val: float
@@ -91,6 +96,8 @@ def evaluate_insightface(embeddings: np.ndarray, is_same: np.ndarray) -> Insight
         threshold=float(_THRESHOLDS[best].mean()),
         fold_accuracies=tuple(accuracies.tolist()),
         fold_thresholds=tuple(_THRESHOLDS[best].tolist()),
+        distances=distances,
+        folds=folds,
         tar=(genuine / num_genuine[:, np.newaxis]).mean(axis=0),
         far=(impostor / num_impostor[:, np.newaxis]).mean(axis=0),
         val=float(val.mean()),

@@ -33,6 +33,23 @@ class VerificationResult:
         return f"Precision on {name} : {self.accuracy:.5f}+-{self.std:.5f}"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoredLine:
+    """One line of scores.
+
+    Attributes:
+        name: its name in the printed line.
+        used: bool, shape `(num_pairs,)`: the pairs that count.
+        folds: int, shape `(num_pairs,)`: the fold of each pair, negative if no fold scores it.
+        result: accuracy and thresholds.
+    """
+
+    name: str
+    used: np.ndarray
+    folds: np.ndarray
+    result: VerificationResult
+
+
 def best_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
     """Returns the threshold that puts the most pairs on the right side.
 
@@ -123,6 +140,10 @@ def original_folds(is_same: np.ndarray) -> np.ndarray:
     folds[positives] = by_rank
     folds[negatives[: positives.size]] = by_rank
     return folds
+
+
+# For pairs of images; the order of the pairs decides.
+IMAGE_FOLDS = {"even": even_folds, "original": original_folds}
 
 
 def evaluate_pairs(

@@ -1,17 +1,10 @@
 """The protocol of YouTube Faces: the pairs that count, their folds, and the three lines of scores."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from eval.scoring.verification import (
-    VerificationResult,
-    evaluate_pairs,
-    even_folds,
-    is_right,
-    original_folds,
-)
+from eval.scoring.verification import ScoredLine, evaluate_pairs, even_folds, original_folds
 
 ERROR_FILTERS = {  # row 21 of docs/fidelity.md; the values are the names of the scores
     "none": "YTF",
@@ -20,35 +13,6 @@ ERROR_FILTERS = {  # row 21 of docs/fidelity.md; the values are the names of the
 }
 MATCHES = ("exact", "substring")
 FOLDS = ("official", "position")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class YtfLine:
-    """One of the three lines of scores.
-
-    Attributes:
-        name: its name in the printed line.
-        used: bool, shape `(num_pairs,)`: the pairs that the wrong videos leave.
-        folds: int, shape `(num_pairs,)`: the fold of each pair, negative if no fold scores it.
-        result: accuracy and thresholds.
-    """
-
-    name: str
-    used: np.ndarray
-    folds: np.ndarray
-    result: VerificationResult
-
-    def is_misclassified(self, distances: np.ndarray, is_same: np.ndarray, rule: str) -> np.ndarray:
-        """Returns which pairs the threshold of their own fold puts on the wrong side; see `is_right`.
-
-        All arrays have the shape `(num_pairs,)`. A pair that no fold scores is never misclassified.
-        """
-        scored = self.folds >= 0
-        _, places = np.unique(self.folds[scored], return_inverse=True)
-        thresholds = np.array(self.result.fold_thresholds)[places]
-        wrong = np.zeros(len(distances), bool)
-        wrong[scored] = ~is_right(distances[scored], is_same[scored], thresholds, rule)
-        return wrong
 
 
 def involves_wrong_video(
@@ -78,7 +42,7 @@ def score_lines(
     is_wrong: np.ndarray,
     rule: str = "best",
     folds: str = "official",
-) -> dict[str, YtfLine]:
+) -> dict[str, ScoredLine]:
     """Scores the same pairs three times: all of them, and without the wrong videos in two ways.
 
     All arrays have the shape `(num_pairs,)`.
@@ -114,5 +78,5 @@ def score_lines(
             raise ValueError(f"{name}: {error}") from None
         all_folds = np.full(len(is_same), -1)
         all_folds[used] = line_folds
-        lines[error_filter] = YtfLine(name, used, all_folds, result)
+        lines[error_filter] = ScoredLine(name, used, all_folds, result)
     return lines

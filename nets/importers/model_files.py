@@ -1,12 +1,16 @@
-"""Finds the files of a model and hashes them, without reading a weight."""
+"""Finds the files of a model, hashes and describes them, without reading a weight."""
 
 import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
-from .saved_model import is_saved_model
+from .saved_model import NET_NAME, is_saved_model
 from .tf1_weights import checkpoint_prefix
-from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, sha256
+from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, read_manifest, sha256
 
 
 def import_onnx(path: str | Path) -> ModuleType:
@@ -53,6 +57,51 @@ def find_model(path: str | Path) -> Path:
     if newest is None:
         raise ValueError(f"{path}: expected a SavedModel, a training checkpoint or a folder of them")
     return newest[0]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model in words.
+
+    Attributes:
+        name: the model's own name, not that of a folder of checkpoints.
+        net: name of the architecture, if the files tell it.
+        steps: number of training steps, if the files or the name tell it.
+        date: day on which the files were written, in UTC, such as `2026-11-27`.
+    """
+
+    name: str
+    net: str | None
+    steps: int | None
+    date: str
+
+    def __post_init__(self):
+        datetime.fromisoformat(self.date)
+
+
+def describe_model(path: Path) -> ModelDescription:
+    """Describes a model.
+
+    Args:
+        path: what `find_model` returned.
+
+    Returns:
+        A training checkpoint is called by its net and step, any other model by its file or SavedModel.
+    """
+    main, name, net = path, path.name, None
+    named = re.match(r"iter_(\d+)", name)
+    steps = int(named[1]) if named else None
+    if is_saved_model(path):
+        main = path / "saved_model.pb"
+        if (path / NET_NAME).is_file():
+            net = json.loads((path / NET_NAME).read_text())["architecture"]
+    elif path.is_dir():
+        main, manifest = path / MANIFEST_NAME, read_manifest(path)
+        net, steps = manifest["net"]["architecture"], manifest["step"]
+        name = f"{net}, step {steps}"
+    elif not path.is_file():
+        main = path.with_name(f"{name}.index")
+    return ModelDescription(name, net, steps, f"{datetime.fromtimestamp(main.stat().st_mtime, UTC):%Y-%m-%d}")
 
 
 def model_sha256(path: str | Path) -> str:

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 
 from eval.embedding.engines import Engine
+from eval.report.pair_pictures import write_pictures
 from eval.scoring.coverage import Coverage, FramesPerVideo
+from eval.scoring.evaluation import Evaluation, evaluate_distances
 from eval.scoring.evaluation_run import (
-    Bootstrap,
     ByErrorFilter,
     EvaluationRun,
     FramesPoint,
@@ -16,16 +17,13 @@ from eval.scoring.evaluation_run import (
     InputFile,
     InputFrames,
     Inputs,
-    LineScores,
-    MethodScores,
-    PairPicture,
-    ScoredPairs,
     Scores,
     write_run,
 )
-from eval.scoring.metrics import bootstrap_intervals, verification_metrics
+from eval.scoring.people import identity_of
 from eval.scoring.video_distances import METHODS
 from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
+from nets.importers.model_files import ModelDescription
 
 FACE_SIZE = (112, 112)
 
@@ -48,6 +46,7 @@ def make_run(
         folder: Path.
         seed: decides the distances, but not the pairs.
         quality: how far genuine and impostor distances lie apart.
+        num_hardest: number of the hardest pairs of each kind, at most.
         changes: fields of the scores to replace.
     """
     first, second, is_same, splits = _pairs(num_people, 10, pairs_per_fold)
@@ -55,23 +54,26 @@ def make_run(
     is_wrong = involves_wrong_video(first, second, wrong)
     rng = np.random.default_rng(seed)
     common = rng.normal(0, 1, len(first))
-    bootstrap = Bootstrap(num_resamples=100)
-    distances, lines, methods = {}, {}, {}
+    distances = {}
     for number, one in enumerate(METHODS):
         noise = 0.75 * common + 0.25 * rng.normal(0, 1, len(first))
         mean = np.where(is_same, 0.95 - (0.36 - 0.01 * number) * quality, 0.95)
         distances[one] = np.clip(mean + 0.12 * noise, 0, 2)
-        lines[one] = ByErrorFilter(**score_lines(distances[one], is_same, splits, is_wrong))
-        methods[one] = _method_scores(distances[one], is_same, (first, second), lines[one], bootstrap)
 
-    order = np.argsort(distances[method])
-    hardest = HardestPairs(
-        genuine=_hardest("genuine", [pair for pair in order[::-1] if is_same[pair]][:num_hardest]),
-        impostor=_hardest("impostor", [pair for pair in order if not is_same[pair]][:num_hardest]),
+    def score(values):
+        return ByErrorFilter(**score_lines(values, is_same, splits, is_wrong))
+
+    names = {"first": first, "second": second}
+    evaluation = evaluate_distances(
+        distances, score, **names, is_same=is_same, splits=splits, method=method, num_resamples=100
     )
-    for entry in (*hardest.genuine, *hardest.impostor):
-        _draw_pair(folder / entry.picture, first[entry.pair], second[entry.pair])
-    accuracy, eer = (methods[method].metrics[metric] for metric in ("accuracy", "eer"))
+    accuracy, eer = (evaluation.methods[method].metrics[metric] for metric in ("accuracy", "eer"))
+    curve = tuple(
+        FramesPoint(count, accuracy - 0.05 / count, eer + 0.05 / count)
+        for count in (1, 2, 4, 8, 16, 32, 64, 128, 181)
+    )
+    hardest = evaluation.hardest
+    hardest = HardestPairs(hardest.genuine[:num_hardest], hardest.impostor[:num_hardest])
     scores = Scores(
         name=name,
         set="ytf",
@@ -80,31 +82,19 @@ def make_run(
         versions={"margin-centre-face": "0.1.0", "tensorflow": "2.21.0", "numpy": np.__version__},
         inputs=_inputs(seed),
         engine=Engine("tensorflow"),
+        model=ModelDescription(name, "ir50", 258_000, "2026-11-27"),
         coverage=_coverage(first, second, is_same, wrong),
         method=method,
         rule="best",
         folds="official",
         error_filter="none",
         error_match="exact",
-        lines=ByErrorFilter(*(_line_scores(line, is_same) for line in lines[method])),
-        methods=methods,
-        frames_curve=tuple(
-            FramesPoint(count, accuracy - 0.05 / count, eer + 0.05 / count)
-            for count in (1, 2, 4, 8, 16, 32, 64, 128, 181)
-        ),
-        bootstrap=bootstrap,
-        hardest=hardest,
+        **{part: getattr(evaluation, part) for part in Evaluation.SCORES}
+        | {"frames_curve": curve, "hardest": hardest},
     )
-    pairs = ScoredPairs(
-        first=first,
-        second=second,
-        is_same=is_same,
-        splits=splits,
-        used=ByErrorFilter(*(line.used for line in lines[method])),
-        folds=ByErrorFilter(*(line.folds for line in lines[method])),
-        distances=distances,
-    )
-    return write_run(folder, _replaced(scores, changes), pairs)
+    run = write_run(folder, _replaced(scores, changes), evaluation.pairs)
+    write_pictures(run, run.pairs, _faces)
+    return run
 
 
 def changed(run, pairs=None, **changes):
@@ -138,39 +128,6 @@ def _pairs(num_people, num_folds, pairs_per_fold):
     return np.array(first), np.array(second), np.array(is_same), splits
 
 
-def _method_scores(distances, is_same, names, lines, bootstrap):
-    result = lines.none.result
-    return MethodScores(
-        lines=ByErrorFilter(*(line.result.accuracy for line in lines)),
-        std=result.std,
-        threshold=result.threshold,
-        metrics={"accuracy": result.accuracy, **verification_metrics(distances, is_same)},
-        intervals=bootstrap_intervals(
-            distances,
-            is_same,
-            fold_accuracies=result.fold_accuracies,
-            identities=[[name.split("/")[0] for name in side] for side in names],
-            **vars(bootstrap),
-        ),
-    )
-
-
-def _line_scores(line, is_same):
-    folds = sorted({int(fold) for fold in line.folds if fold >= 0})
-    return LineScores(
-        name=line.name,
-        num_pairs=int(line.used.sum()),
-        num_genuine=int((line.used & is_same).sum()),
-        accuracy=line.result.accuracy,
-        std=line.result.std,
-        threshold=line.result.threshold,
-        folds=tuple(folds),
-        fold_accuracies=line.result.fold_accuracies,
-        fold_thresholds=line.result.fold_thresholds,
-        fold_sizes=tuple(int((line.folds == fold).sum()) for fold in folds),
-    )
-
-
 def _inputs(seed):
     hashes = [f"{number:02x}" * 32 for number in range(16 * seed + 1, 16 * seed + 5)]
     return Inputs(
@@ -198,25 +155,13 @@ def _coverage(first, second, is_same, wrong):
     )
 
 
-def _hardest(kind, pairs):
-    return tuple(
-        PairPicture(int(pair), f"hardest/{kind}-{number:02d}.jpg")
-        for number, pair in enumerate(pairs, start=1)
-    )
-
-
-def _draw_pair(path, first, second):
-    """Draws three frames of each video, one video to a column."""
-    columns = [np.concatenate([_draw_face(name, frame) for frame in range(3)]) for name in (first, second)]
-    gap = np.full((len(columns[0]), 4, 3), 255, np.uint8)
-    picture = np.concatenate([columns[0], gap, columns[1]], axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+def _faces(name, count):
+    return np.concatenate([_draw_face(name, frame) for frame in range(count)])
 
 
 def _draw_face(name, frame):
     """A face in a colour of the person that moves from frame to frame."""
-    rng = np.random.default_rng(list(name.split("/")[0].encode()))
+    rng = np.random.default_rng(list(identity_of(name).encode()))
     background, skin = rng.integers(40, 220, (2, 3)).tolist()
     face = np.full((*FACE_SIZE, 3), background, np.uint8)
     middle = (52 + 4 * frame, 58)

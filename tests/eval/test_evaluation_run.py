@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.report import words
 from eval.scoring.evaluation_run import ByErrorFilter, read_run, write_run
 from eval.scoring.ytf_protocol import ERROR_FILTERS
 from tests.eval.fake_run import changed, make_run
@@ -74,8 +75,8 @@ def test_the_format_of_version_1(made):
     """Other versions of the program read these keys, in this order, and these arrays."""
     scores = json.loads((made.folder / "scores.json").read_text())
     assert " ".join(scores) == (
-        "version name set faithful command versions inputs engine coverage method rule folds error_filter "
-        "error_match lines methods frames_curve bootstrap hardest"
+        "version name set faithful command versions inputs engine model coverage method rule folds "
+        "error_filter error_match lines methods frames_curve bootstrap hardest"
     )
     assert scores["version"] == 1
     assert [line["name"] for line in scores["lines"]] == list(ERROR_FILTERS.values())
@@ -92,9 +93,11 @@ def test_the_format_of_version_1(made):
         np.testing.assert_array_equal(file["used"][2], made.pairs.used.positives)
 
 
-def test_runs_without_an_engine_can_be_read(folder):
-    change_scores(folder, lambda scores: scores.pop("engine"))
-    assert read_run(folder).scores.engine is None
+def test_runs_of_earlier_versions_can_be_read(folder):
+    change_scores(folder, lambda scores: [scores.pop(name) for name in ("engine", "model")])
+    run = read_run(folder)
+    assert run.scores.engine is run.scores.model is None
+    assert words.title(run.scores) == f"{run.scores.name}: ytf"
 
 
 def test_write_run_returns_what_read_run_returns(made, folder):
@@ -110,7 +113,37 @@ def test_the_chosen_line(made):
     for error_filter in ERROR_FILTERS:
         run = changed(made, error_filter=error_filter)
         assert run.line.name == ERROR_FILTERS[error_filter]
-        assert (error_filter, run.line) in run.named_lines
+        assert run.named_lines[error_filter] == run.line
+
+
+def test_a_line_with_the_scores_of_another_one_is_left_out(made):
+    lines = {name: dataclasses.asdict(made.scores.lines.both) | {"name": name} for name in ERROR_FILTERS}
+    lines["none"] |= {"accuracy": 0.5}
+    for error_filter, expected in (
+        ("none", ["none", "both"]),
+        ("both", ["none", "both"]),
+        ("positives", ["none", "positives"]),
+    ):
+        assert list(changed(made, error_filter=error_filter, lines=lines).named_lines) == expected
+
+
+def test_verdicts_are_those_of_the_accuracies(made):
+    for error_filter in ERROR_FILTERS:
+        verdicts, line = made.verdicts(error_filter), made.scores.lines.select(error_filter)
+        folds = made.pairs.folds.select(error_filter)
+        accuracies = [np.mean(verdicts[folds == fold] == "right") for fold in line.folds]
+        assert accuracies == pytest.approx(line.fold_accuracies)
+        np.testing.assert_array_equal(verdicts == "not scored", ~made.pairs.used.select(error_filter))
+        assert "wrong" in verdicts
+
+
+@pytest.mark.parametrize(("rule", "verdicts"), [("best", ["wrong", "right"]), ("crossing", ["wrong"] * 2)])
+def test_verdicts_of_ties_with_the_threshold(made, rule, verdicts):
+    pairs = [np.flatnonzero(made.pairs.is_same == kind)[0] for kind in (True, False)]
+    distances = made.distances.copy()
+    distances[pairs] = made.thresholds("none")[pairs]
+    run = changed(made, {"distances": {made.scores.method: distances}}, rule=rule)
+    assert run.verdicts("none")[pairs].tolist() == verdicts
 
 
 def test_scores_come_last(made, folder, monkeypatch):
@@ -150,6 +183,7 @@ def test_missing_file(folder, name):
         (lambda s: s["inputs"].update(ytf_error={}), ", inputs.ytf_error: expected key 'path'"),
         (lambda s: s["inputs"]["frames"].update(crop=[1]), ", inputs.frames.crop: expected 2 items"),
         (lambda s: s["coverage"]["missing"].append(1), ", coverage.missing[0]: expected str"),
+        (lambda s: s["model"].update(date="yesterday"), ", model: "),
         (lambda s: s["lines"].pop(), ", lines: expected 3 items, received 2"),
         (lambda s: s["lines"][1].update(accuracy="1"), ", lines[1].accuracy: expected float"),
         (lambda s: s["lines"][2]["fold_sizes"].pop(), ", lines[2]: fold_sizes: "),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from scipy.special import ndtr
 
@@ -13,6 +14,7 @@ from eval.report import svg as report_svg
 from eval.report.charts import AccuracyBar, Curve
 from eval.scoring.evaluation_run import FramesPoint, LineScores
 from eval.scoring.metrics import equal_error_rate, roc
+from eval.scoring.video_distances import METHODS
 from tests.eval.html_page import HOSTILE, parse
 
 STYLE = (Path(charts.__file__).parent / "templates" / "report.css").read_text()
@@ -45,7 +47,6 @@ class TestCharts:
         curves = [Curve("one", distances, is_same), Curve("two", distances + 0.2 * is_same, is_same)]
         [axes] = draw(charts.draw_roc, curves, True)
         first, second = axes.get_lines()
-        assert [line.get_label() for line in (first, second)] == ["one", "two"]
         assert first.get_linewidth() > second.get_linewidth()
         assert first.get_zorder() <= second.get_zorder()
         far, tar = first.get_data()
@@ -88,40 +89,37 @@ class TestCharts:
     def test_det_without_errors(self):
         distances, is_same = np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False])
         axes = draw(charts.draw_det, [Curve("one", distances, is_same)])[0]
-        assert axes.get_lines()[0].get_label() == "one: no errors"
         assert axes.get_lines()[0].get_xdata().size == 0
 
     def test_histograms(self, pairs):
         distances, is_same = pairs
         curves = [Curve("one", distances, is_same, 0.7), Curve("two", distances + 0.5, is_same, 1.2)]
-        rows = draw(charts.draw_histograms, curves)
+        rows = draw(charts.draw_histograms, list(enumerate(curves)), "L2 distance")
         assert [axes.get_title(loc="left") or axes.get_title() for axes in rows] == ["one", "two"]
-        for axes, curve in zip(rows, curves, strict=True):
-            outlines = [patch for patch in axes.patches if not patch.get_fill()]
-            assert [outline.get_label() for outline in outlines] == ["genuine", "impostor"]
-            for outline, kind in zip(outlines, (is_same, ~is_same), strict=True):
+        for number, (axes, curve) in enumerate(zip(rows, curves, strict=True)):
+            genuine, impostor = [patch for patch in axes.patches if not patch.get_fill()]
+            assert genuine.get_edgecolor() == to_rgba(report_svg.line_style(number)["color"])
+            assert impostor.get_edgecolor() == to_rgba(report_svg.MUTED)
+            for outline, kind in ((genuine, is_same), (impostor, ~is_same)):
                 counts, edges, _ = outline.get_data()
                 np.testing.assert_array_equal(counts, np.histogram(curve.distances[kind], edges)[0])
                 assert counts.sum() == kind.sum()
             assert [line.get_xdata()[0] for line in axes.get_lines()] == [curve.threshold]
-        [axes] = draw(charts.draw_histograms, curves[:1])
+        assert rows[-1].get_xlabel() == "L2 distance"
+        [axes] = draw(charts.draw_histograms, [(0, curves[0])], "")
         assert axes.get_title(loc="left") == axes.get_title() == ""
 
     def test_equal_distances_have_a_histogram(self):
         curve = Curve("one", np.full(4, 1.0), np.array([True, False, True, False]), 1.0)
-        [axes] = draw(charts.draw_histograms, [curve])
+        [axes] = draw(charts.draw_histograms, [(0, curve)], "")
         assert sum(patch.get_data()[0].sum() for patch in axes.patches if not patch.get_fill()) == 4
 
     def test_folds(self):
-        lines = [
-            ("one", line_of([1, 2, 5], [0.9, 1.0, 0.8])),
-            ("two", line_of([2, 5, 7], [0.7, 0.95, 1.0])),
-        ]
+        lines = [line_of([1, 2, 5], [0.9, 1.0, 0.8]), line_of([2, 5, 7], [0.7, 0.95, 1.0])]
         [axes] = draw(charts.draw_folds, lines, "fold")
         labels = [label.get_text() for label in axes.get_xticklabels()]
         assert labels == ["1", "2", "5", "7"]
-        for line, (label, scores) in zip(axes.get_lines(), lines, strict=True):
-            assert line.get_label() == label
+        for line, scores in zip(axes.get_lines(), lines, strict=True):
             places = np.round(line.get_xdata()).astype(int)
             assert [labels[place] for place in places] == list(map(str, scores.folds))
             np.testing.assert_array_equal(line.get_ydata(), scores.fold_accuracies)
@@ -143,7 +141,7 @@ class TestCharts:
     def test_frames(self):
         counts, accuracies = [1, 2, 4, 8, 16, 17], [0.8, 0.9, 0.93, 0.95, 0.96, 1.0]
         points = [FramesPoint(*point, 1 / point[0]) for point in zip(counts, accuracies, strict=True)]
-        above, below = draw(charts.draw_frames, [("one", points)])
+        above, below = draw(charts.draw_frames, [points])
         np.testing.assert_array_equal(above.get_lines()[0].get_xdata(), counts)
         np.testing.assert_array_equal(above.get_lines()[0].get_ydata(), accuracies)
         np.testing.assert_array_equal(below.get_lines()[0].get_ydata(), [1 / count for count in counts])
@@ -154,18 +152,51 @@ class TestCharts:
         assert (above.get_xscale(), below.get_xscale()) == ("log", "log")
 
     def test_looks_differ(self):
-        """Of 24 runs no two have the same line."""
-        looks = [report_svg.line_style(number) for number in range(24)]
-        assert len({(look["color"], str(look["linestyle"])) for look in looks}) == 24
-        markers = [report_svg.marker_style(number) for number in range(24)]
-        assert len({(look["color"], look["marker"]) for look in markers}) == 24
+        """Eight colours, and of 32 runs no two have the same line or marker."""
+        looks = [report_svg.line_style(number) for number in range(32)]
+        assert len({look["color"] for look in looks[: report_svg.NUM_COLOURS]}) == report_svg.NUM_COLOURS == 8
+        assert len({(look["color"], str(look["linestyle"])) for look in looks}) == 32
+        markers = [report_svg.marker_style(number) for number in range(32)]
+        assert len({(look["color"], look["marker"]) for look in markers}) == 32
+
+    def test_every_method_has_a_colour_of_its_own(self):
+        assert len(METHODS) <= report_svg.NUM_COLOURS
+        for scheme in re.split("prefers-color-scheme: dark", STYLE):
+            colours = re.findall(r"--series-\d: (#\w{6});", scheme) + re.findall(
+                r"--muted: (#\w{6});", scheme
+            )
+            assert len(colours) == report_svg.NUM_COLOURS + 1
+            lab = np.array([_oklab(colour) for colour in colours])
+            distances = np.linalg.norm(lab[:, None] - lab[None], axis=2) + np.eye(len(lab))
+            assert distances.min() > 0.1, colours
+
+
+def _oklab(colour):
+    """OKLab (Björn Ottosson, 2020), in which equal distances look about equal."""
+    encoded = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    axes = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ]
+    )
+    return axes @ np.cbrt(cones @ linear)
 
 
 class TestSvg:
-    LINES = (("one", line_of([1, 2], [0.5, 0.6])), ("two", line_of([1, 2], [0.6, 0.7])))
+    LINES = (line_of([1, 2], [0.5, 0.6]), line_of([1, 2], [0.6, 0.7]))
 
-    def render(self, lines=LINES, ident="s", title="t"):
-        return parse(report_svg.render(charts.draw_folds, (lines, "split"), 2.75, ident, title))
+    def render(self, fold_name="split", ident="s", title="t"):
+        return parse(report_svg.render(charts.draw_folds, (self.LINES, fold_name), 2.75, ident, title))
 
     def test_colours_are_those_of_the_page(self):
         chart = self.render()
@@ -180,8 +211,7 @@ class TestSvg:
         assert chart.find("style") == []
 
     def test_text_stays_text(self):
-        lines = [("a $x_1$ _b_ & <b> \u9762", line_of([1, 2], [0.5, 0.6])), self.LINES[1]]
-        texts = [element.text for element in self.render(lines).find("text")]
+        texts = [element.text for element in self.render("a $x_1$ _b_ & <b> \u9762").find("text")]
         assert "a $x_1$ _b_ & <b> \u9762" in texts
 
     def test_ids_are_the_chart_s(self):
@@ -199,11 +229,9 @@ class TestSvg:
         assert svg.attributes["role"] == "img"
         assert svg.attributes["aria-label"] == HOSTILE
 
-    def test_a_legend_only_of_several(self):
-        heights, legends = [], []
-        for lines in (self.LINES[:1], self.LINES):
-            chart = self.render(lines)
-            heights.append(float(chart.find("svg")[0].attributes["viewbox"].split()[3]))
-            legends.append([text.text for text in chart.find("text") if text.text in ("one", "two")])
-        assert legends == [[], ["one", "two"]]
-        assert heights[0] < heights[1]
+    def test_key_of_a_legend(self):
+        svg = parse(report_svg.render_key(9)).find("svg")[0]
+        assert svg.attributes["aria-hidden"] == "true"
+        drawn = "".join(element.attributes.get("style", "") for element in svg)
+        assert set(re.findall(r"var\((--[\w-]+)\)", drawn)) == {"--series-2"}
+        assert "stroke-dasharray" in drawn

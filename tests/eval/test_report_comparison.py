@@ -1,11 +1,15 @@
+import base64
+
 import numpy as np
 import pytest
 
 from eval.report import __main__ as report
 from eval.report import comparison as report_comparison
+from eval.report import words
+from eval.report.charts import Charts
 from eval.report.comparison import paired_difference
 from eval.report.page import comparison_page
-from eval.scoring.evaluation_run import ByErrorFilter
+from eval.scoring.evaluation_run import ByErrorFilter, EvaluationRun
 from eval.scoring.metrics import FARS, tar_name
 from tests.eval.fake_run import changed, make_run
 from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
@@ -13,16 +17,14 @@ from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, sh
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "first", num_hardest=0, quality=0.8)
+    return make_run(tmp_path_factory.mktemp("runs") / "first", quality=0.8)
 
 
 @pytest.fixture(scope="module")
 def runs(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    second = make_run(folder / "second", seed=1, name="second & best", num_hardest=0, quality=1.1)
-    third = make_run(
-        folder / "third", seed=2, name="x" * 90, method="best_frames", num_hardest=0, faithful=True
-    )
+    second = make_run(folder / "second", seed=1, name="second & best", quality=1.1)
+    third = make_run(folder / "third", seed=2, name="x" * 90, method="best_frames", faithful=True)
     return [run, second, third]
 
 
@@ -40,7 +42,7 @@ class TestComparison:
     def test_stands_alone(self, comparison, comparison_text):
         check_stands_alone(comparison, comparison_text)
         assert comparison.find("h1")[0].text == "3 runs compared"
-        assert len(comparison.find("svg")) == 6
+        assert len([chart for chart in comparison.find("svg") if "aria-label" in chart.attributes]) == 6
         assert comparison.find("ul", class_="notes") == []
 
     def test_table_of_scores(self, runs, comparison):
@@ -52,14 +54,16 @@ class TestComparison:
         ]
         for (_, cells), run in zip(rows, runs, strict=True):
             metrics, intervals, lines = run.method.metrics, run.method.intervals, run.scores.lines
+            digits = words.digits(intervals["accuracy"])
             assert cells[:3] == [
                 shown(lines.none.accuracy, intervals["accuracy"]),
-                shown(lines.both.accuracy),
-                shown(lines.positives.accuracy),
+                shown(lines.both.accuracy, digits=digits),
+                shown(lines.positives.accuracy, digits=digits),
             ]
             assert cells[4:] == [
                 shown(lines.none.threshold),
-                *(shown(metrics[key], intervals.get(key)) for key in ("eer", "auc", *map(tar_name, FARS))),
+                # The last FAR cannot be measured in any run, so it has no column.
+                *(shown(metrics[key], intervals[key]) for key in ("eer", "auc", *map(tar_name, FARS[:2]))),
             ]
         assert rows[0][1][3] == ""
 
@@ -69,7 +73,9 @@ class TestComparison:
             one, two = (np.array(other.line.fold_accuracies) for other in (runs[0], run))
             difference, (low, high) = paired_difference(runs[0], run)
             assert difference == pytest.approx(np.mean(two - one))
-            assert cells[3] == f"{difference:+.4f}{low:+.4f} to {high:+.4f}".replace("-", "−")
+            digits = words.digits((low, high))
+            text = f"{difference:+.{digits}f}{low:+.{digits}f} to {high:+.{digits}f}"
+            assert cells[3] == text.replace("-", "−")
         assert rows[1][3].startswith("+")
         assert rows[2][3] != rows[1][3]
 
@@ -90,7 +96,7 @@ class TestComparison:
 
         def record(**parts):
             drawn.update(parts)
-            return dict.fromkeys(("roc", "det", "distances", "splits", "accuracies", "frames"), "")
+            return Charts({}, [], [])
 
         monkeypatch.setattr(report_comparison, "draw_charts", record)
         first = changed(runs[0], error_filter="both")
@@ -102,7 +108,8 @@ class TestComparison:
         assert notes.text == "EER, AUC and TAR are for different lines of pairs. See the settings below."
         cells = list(rows_of(page, "Scores of all runs").values())[1]
         interval = other.method.intervals["accuracy"]
-        assert cells[:3] == [shown(0.15, interval), shown(0.25), shown(0.35)]
+        digits = words.digits(interval)
+        assert cells[:3] == [shown(0.15, interval), shown(0.25, digits=digits), shown(0.35, digits=digits)]
         assert cells[4] == shown(0.2)
         one, two = (np.mean(run.scores.lines.both.fold_accuracies) for run in (first, other))
         assert paired_difference(first, other)[0] == pytest.approx(two - one)
@@ -113,28 +120,40 @@ class TestComparison:
         np.testing.assert_array_equal(curve.distances, other.pairs.distances["best_frames"][used])
         np.testing.assert_array_equal(curve.is_same, other.pairs.is_same[used])
         assert curve.threshold == 0.2
-        assert drawn["lines"][1][1] == other.scores.lines.both
+        assert drawn["lines"][1] == other.scores.lines.both
         # The interval of the other run belongs to another line.
         assert [(bar.accuracy, bar.interval) for bar in drawn["accuracies"]] == [
             (first.scores.lines.both.accuracy, first.method.intervals["accuracy"]),
             (0.25, None),
         ]
 
-    def test_settings_that_differ_are_marked(self, comparison):
-        [table] = comparison.find("div", **{"aria-label": "Settings and inputs of all runs"})
-        marked = [row.find("th")[0].text for row in table.find("tr", class_="chosen")]
-        assert marked == [
+    def test_settings_that_differ(self, comparison):
+        rows = rows_of(comparison, "Settings and inputs that differ")
+        assert [name[0] for name in rows] == ["A", "B", "C"]
+        [table] = comparison.find("div", **{"aria-label": "Settings and inputs that differ"})
+        heads = [head.text for head in table.find("thead")[0].find("th")]
+        assert heads == [
+            "Run",
             "Distances by",
             "Mode",
             *(f"SHA-256 of the {name}" for name in ("model", "splits", "frames")),
         ]
-        rows = rows_of(comparison, "Settings and inputs of all runs")
-        assert rows["Distances by"] == ["normalised mean", "normalised mean", "best frames"]
-        assert rows["Mode"] == ["default", "default", "faithful"]
-        assert rows["Frames"] == ["112 × 112, no crop, no mirror images"] * 3
+        assert [cells[0] for cells in rows.values()] == ["normalised mean", "normalised mean", "best frames"]
+        assert [cells[1] for cells in rows.values()] == ["default", "default", "faithful"]
+
+    def test_settings_that_are_the_same(self, comparison):
+        text = comparison.find("dl", class_="facts")[0].text
+        for part in ("Modelir50, 258,000 steps", "Frames112 × 112, no crop, no mirror images", "Setytf"):
+            assert part in text
+        assert "SHA-256" not in text
+
+    def test_without_differences(self, run):
+        page = parse(comparison_page([run, run]))
+        assert not page.find("div", **{"aria-label": "Settings and inputs that differ"})
 
     def test_legends_have_short_labels(self, comparison):
-        texts = [element.text for element in comparison.find("svg")[0].find("text")]
+        [legend] = comparison.find("ul", class_="legend")
+        texts = [item.text for item in legend.find("li")]
         assert "B: second & best" in texts
         assert f"C: {'x' * 21}…{'x' * 21}" in texts
 
@@ -150,7 +169,8 @@ class TestComparison:
         assert notes.text == (
             "No difference is shown for B. It was scored on other pairs than A: A has 150 of its 150 pairs."
         )
-        assert list(rows_of(page, "Scores of all runs").values())[1][3] == "–"
+        # A column of dashes would say nothing.
+        assert "Difference" not in page.find("table")[0].text
 
     def test_other_folds(self, run):
         folds = ByErrorFilter(*np.roll(run.pairs.folds, 1, axis=1))
@@ -188,8 +208,66 @@ class TestComparison:
         assert "alert" not in page.find("style")[0].text
         assert page.find("title")[0].text == f"Comparison: {HOSTILE}, {HOSTILE}"
         assert list(rows_of(page, "Scores of all runs"))[1] == f"B{HOSTILE}normalised mean"
-        assert rows_of(page, "Settings and inputs of all runs")["Set"] == [HOSTILE, HOSTILE]
+        assert f"Set{HOSTILE}" in page.find("dl", class_="facts")[0].text
 
+
+class TestDisagreement:
+    @pytest.fixture
+    def page(self, runs):
+        return parse(comparison_page(runs[:2]))
+
+    def test_numbers(self, runs, page):
+        right = [run.verdicts("none") == "right" for run in runs[:2]]
+        one, two = right
+        assert rows_of(page, "Numbers of pairs by both verdicts") == {
+            "A right": [str((one & two).sum()), str((one & ~two).sum())],
+            "A wrong": [str((~one & two).sum()), str((~one & ~two).sum())],
+        }
+        titles = [heading.text for heading in page.find("h3")][:2]
+        assert titles == [
+            f"Only A is right: {(one & ~two).sum()} pairs",
+            f"Only B is right: {(~one & two).sum()} pairs",
+        ]
+        assert "Pairs on which they disagree" in page.find("nav")[0].text
+
+    def test_pictures(self, runs, page):
+        first, second = runs[:2]
+        one, two = (run.verdicts("none") == "right" for run in (first, second))
+        gaps = sum(np.abs(run.distances - run.thresholds("none")) for run in (first, second))
+        names = list(zip(first.pairs.first.tolist(), first.pairs.second.tolist(), strict=True))
+        lists = page.find("div", class_="pairs")
+        for figures, places, wrong in ((lists[0], one & ~two, second), (lists[1], ~one & two, first)):
+            clearest = max(np.flatnonzero(places), key=lambda pair: gaps[pair])
+            figure = figures.find("figure")[0]
+            distances = [
+                f"{letter} {run.distances[clearest]:.4f} "
+                + ("<" if run.distances[clearest] < run.thresholds("none")[clearest] else "≥")
+                + f" {run.thresholds('none')[clearest]:.4f}"
+                for letter, run in (("A", first), ("B", second))
+            ]
+            assert figure.text == "".join([*distances, *names[clearest]])
+            [picture] = wrong.folder.glob(f"errors/*_{clearest:06d}_*.jpg")
+            image = figure.find("img")[0].attributes["src"].removeprefix("data:image/jpeg;base64,")
+            assert base64.b64decode(image) == picture.read_bytes()
+            assert 0 < len(figures.find("figure")) <= 12
+
+    def test_without_pictures(self, runs, tmp_path):
+        moved = [EvaluationRun(tmp_path, run.scores, run.pairs) for run in runs[:2]]
+        figures = parse(comparison_page(moved)).find("div", class_="pairs")[0].find("figure")
+        assert figures and not figures[0].find("img")
+
+    def test_only_of_two_runs_on_the_same_pairs(self, run, runs, comparison):
+        assert "disagree" not in comparison.text
+        other = changed(run, {"is_same": run.pairs.is_same[::-1]})
+        assert "disagree" not in parse(comparison_page([run, other])).text
+
+    def test_one_run_twice(self, run):
+        page = parse(comparison_page([run, run]))
+        assert rows_of(page, "Numbers of pairs by both verdicts")["A right"][1] == "0"
+        assert page.find("div", class_="pairs") == []
+
+
+class TestProgram:
     def test_program(self, runs, comparison_text):
         report.main([str(run.folder) for run in runs])
         path = runs[0].folder.parent / "comparison.html"

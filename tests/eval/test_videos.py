@@ -105,12 +105,24 @@ def test_every_score_follows_from_the_parts(protocol):
     hardest = {
         kind: [entry.pair for entry in getattr(evaluation.hardest, kind)] for kind in ("genuine", "impostor")
     }
-    assert hardest["genuine"] == genuine[np.argsort(-chosen[genuine])][:12].tolist()
-    assert hardest["impostor"] == impostor[np.argsort(chosen[impostor])][:12].tolist()
+    for kind, order in (
+        ("genuine", np.argsort(-chosen[genuine])),
+        ("impostor", np.argsort(chosen[impostor])),
+    ):
+        places = {"genuine": genuine, "impostor": impostor}[kind][order]
+        assert hardest[kind] == at_most_twice(names[first], names[second], places)[:12]
     assert evaluation.hardest.impostor[1].picture == "hardest/impostor-02.jpg"
-    wrong = lines[protocol.error_filter].is_misclassified(chosen, is_same, protocol.rule)
-    np.testing.assert_array_equal(evaluation.errors, np.flatnonzero(wrong))
-    assert len(evaluation.errors) > 0
+
+
+def at_most_twice(first, second, places):
+    """Goes through pairs and leaves out those of a person who was there twice."""
+    chosen, seen = [], []
+    for place in places:
+        people = {name.split("/")[0] for name in (first[place], second[place])}
+        if all(seen.count(person) < 2 for person in people):
+            chosen.append(place)
+            seen += people
+    return chosen
 
 
 def test_longest_video_of_a_power_of_two():

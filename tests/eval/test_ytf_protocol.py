@@ -74,25 +74,6 @@ class TestLines:
         np.testing.assert_array_equal(lines["both"].folds[~is_wrong], even_folds(is_same[~is_wrong]) + 1)
         np.testing.assert_array_equal(lines["positives"].folds, original_folds(is_same) + 1)
 
-    def test_misclassified_by_their_own_fold(self):
-        distances, is_same, splits, is_wrong = pairs()
-        for line in score_lines(distances, is_same, splits, is_wrong).values():
-            wrong = line.is_misclassified(distances, is_same, "best")
-            accuracies = [1 - wrong[line.folds == fold].mean() for fold in np.unique(splits)]
-            assert accuracies == pytest.approx(line.result.fold_accuracies)
-            assert not wrong[~line.used].any()
-
-    @pytest.mark.parametrize("rule", ["best", "crossing"])
-    def test_ties_with_the_threshold_count_as_in_the_accuracy(self, rule):
-        # The impostor pair at 0.4 is a tie with the threshold 0.4 that the crossing rule finds elsewhere.
-        distances = np.tile([0.1, 0.4, 0.5, 0.9, 0.4, 0.3], 4)
-        is_same = np.tile([True, True, True, False, False, False], 4)
-        splits, nothing = np.repeat([1, 2, 3, 4], 6), np.zeros(24, bool)
-        line = score_lines(distances, is_same, splits, nothing, rule)["none"]
-        assert rule == "best" or set(line.result.fold_thresholds) == {0.4}
-        wrong = line.is_misclassified(distances, is_same, rule)
-        assert tuple(1 - wrong.reshape(4, 6).mean(axis=1)) == pytest.approx(line.result.fold_accuracies)
-
     def test_a_line_that_cannot_be_scored_is_named(self):
         distances, is_same, splits, _ = pairs()
         with pytest.raises(ValueError, match=r"YTF-corrected \(both\): "):
