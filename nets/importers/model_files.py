@@ -87,6 +87,9 @@ def describe_model(path: Path) -> ModelDescription:
 
     Returns:
         A training checkpoint is called by its net and step, any other model by its file or SavedModel.
+
+    Raises:
+        ValueError: the file that names the net is damaged.
     """
     main, name, net = path, path.name, None
     named = re.match(r"iter_(\d+)", name)
@@ -94,7 +97,7 @@ def describe_model(path: Path) -> ModelDescription:
     if is_saved_model(path):
         main = path / "saved_model.pb"
         if (path / NET_NAME).is_file():
-            net = json.loads((path / NET_NAME).read_text())["architecture"]
+            net = _architecture(path / NET_NAME)
     elif path.is_dir():
         main, manifest = path / MANIFEST_NAME, read_manifest(path)
         net, steps = manifest["net"]["architecture"], manifest["step"]
@@ -134,6 +137,13 @@ def model_sha256(path: str | Path) -> str:
         files = {"": path, **outside}
     lines = [f"{name}\0{sha256(file)}\n" for name, file in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _architecture(path):
+    try:
+        return str(json.loads(path.read_text())["architecture"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the architecture of a net, received {error!r}") from None
 
 
 def _files_of_onnx(path):

@@ -21,6 +21,7 @@ from eval.scoring.video_distances import METHODS, video_distances
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
 from nets.importers.model_files import model_sha256
+from tests.eval.html_page import parse
 from tests.eval.video_sets import flags, precisions, write_golden_set
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,10 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
         assert np.abs(column.astype(int) - shown).mean() < 3
     genuine = np.where(pairs.is_same, run.pairs.distances["normalised_mean"], -1)
     assert hardest[0].pair == genuine.argmax()
-    assert "YTF-corrected (positives)" in (tmp_path / "run" / "report" / "index.html").read_text()
+    page = parse((tmp_path / "run" / "report" / "index.html").read_text())
+    assert page.find("p", class_="model")[0].text.startswith("ir32 · ")
+    # None of the wrong videos is in this set, so the three lines are the same.
+    assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["YTF"]
 
 
 def test_the_second_run_needs_no_tensorflow(videos, tmp_path):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from nets.importers.model_files import find_model, model_sha256
+from nets.importers.model_files import ModelDescription, describe_model, find_model, model_sha256
 
 
 def sha256(content):
@@ -193,3 +194,32 @@ def test_reads_no_weights_with_tensorflow():
         "sys.exit(bool({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+class TestDescription:
+    def described(self, path, *made):
+        for file in made:
+            os.utime(file, (0, 24 * 3600 * 365))
+        return describe_model(find_model(path))
+
+    def test_checkpoint_in_a_folder(self, tmp_path):
+        step = write_checkpoint(tmp_path / "ckpt" / "step_00000003", b"weights")
+        described = self.described(tmp_path / "ckpt", step / "checkpoint.json")
+        assert described == ModelDescription("ir32, step 3", "ir32", 3, "1971-01-01")
+
+    def test_saved_model(self, tmp_path):
+        path = write_saved_model(tmp_path / "iter_258000_lfw_0.99133")
+        (path / "net.json").write_text('{"architecture": "ir50"}')
+        described = self.described(path, path / "saved_model.pb")
+        assert described == ModelDescription("iter_258000_lfw_0.99133", "ir50", 258_000, "1971-01-01")
+        (path / "net.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"net\.json"):
+            describe_model(path)
+
+    def test_tf1_checkpoint_and_file(self, tmp_path):
+        prefix = write_tf1_checkpoint(tmp_path / "tf1")
+        described = self.described(prefix.parent, f"{prefix}.index")
+        assert described == ModelDescription("iter_9.ckpt", None, 9, "1971-01-01")
+        (tmp_path / "face.pth").write_bytes(b"weights")
+        described = self.described(tmp_path / "face.pth", tmp_path / "face.pth")
+        assert described == ModelDescription("face.pth", None, None, "1971-01-01")
