@@ -112,11 +112,12 @@ class Checkpoints:
         if self._scratch is None and (self.folder / checkpoint_name(step)).is_dir():
             remove_folder(self.folder / checkpoint_name(step))
 
-    def restore(self, path: Path | None = None) -> dict[str, Any] | None:
+    def restore(self, path: Path | None = None, own: Path | None = None) -> dict[str, Any] | None:
         """Loads the newest checkpoint that can be read, and returns its manifest, or `None` if there is none.
 
         Args:
             path: a checkpoint, or a folder of checkpoints, to start from while this run has none of its own.
+            own: a checkpoint of this run to take in place of its newest.
 
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
@@ -126,8 +127,8 @@ class Checkpoints:
         start = time.perf_counter()
         if self._scratch is None:
             _remove_leftovers(self.folder)
-        own = newest_checkpoint(self.folder)
-        newest = own or (None if path is None else newest_checkpoint(path))
+        newest_own = newest_checkpoint(own or self.folder)
+        newest = newest_own or (None if path is None else newest_checkpoint(path))
         if newest is None:
             if path is None:
                 return None
@@ -140,7 +141,7 @@ class Checkpoints:
                     "Give the flags of that run, or another --ckpt_path."
                 )
         self.state.read(str(folder / files.STATE_NAME)).assert_consumed()
-        if own:
+        if newest_own:
             self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
         seconds = time.perf_counter() - start
         logger.info("Resuming from step %d of %s, read in %.1f s", manifest["step"], folder, seconds)

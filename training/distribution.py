@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from common.files import one_line
 from training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
@@ -82,10 +83,14 @@ def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.di
             workers in `TF_CONFIG`.
 
     Raises:
+        OSError: the workers cannot connect.
         ValueError: `"mirrored"` with fewer than two devices.
     """
     if kind == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:  # A port is in use, or a worker has ended.
+            raise OSError(f"the workers cannot connect: {one_line(error.message)}") from None
     if "TF_CONFIG" in os.environ:
         logger.warning("TF_CONFIG is set, and --strategy is %s: this process trains alone", kind)
     if devices is None:

@@ -84,15 +84,16 @@ class TrainingLoop:
         self._reason: int | None = None  # to end the run: a signal, or `_TIME_IS_UP`
         self._errors: dict[Callable, OSError] = {}  # of what has to be written at the end
 
-    def restore(self, resume_from: Path | None = None) -> None:
+    def restore(self, resume_from: Path | None = None, own: Path | None = None) -> None:
         """Loads the newest checkpoint if there is one.
 
         Args:
             resume_from: a checkpoint, or a folder of them, to use while the run has none of its own.
+            own: the run's checkpoint that all workers agreed on. Defaults to the newest.
 
         Raises: like `training.checkpoints.Checkpoints.restore`.
         """
-        manifest = self.checkpoints.restore(resume_from)
+        manifest = self.checkpoints.restore(resume_from, own)
         self._step = self.trainer.step
         if manifest is not None:
             # The first checkpoints lack the keys with a default.

@@ -18,6 +18,7 @@ from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
 from nets.backbone import Backbone, decayed_variables, load_backbone
+from nets.importers.model_files import find_model, model_sha256
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.layers.batch_norm import synchronise_batch_norm
 from training.checkpoints import Checkpoints, SavedModels
@@ -26,6 +27,7 @@ from training.ema import WeightAverage
 from training.input_checks import log_start_of_resumed_run, start_record
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
+from training.meeting import Exchange, agreed_checkpoint, check_same_start, exchange
 from training.monitoring import RunMonitor
 from training.optimizers import decay_in_loss, make_optimizer, state_of_recipe
 from training.options import TrainingOptions
@@ -33,6 +35,7 @@ from training.preflight import check_first_batch, check_run, measure_speed
 from training.schedules import make_schedule
 from training.trainer import StepOptions, Trainer
 from training.validation import MODEL_NAME_SETS, make_validators
+from training.workers import cluster
 
 logger = logging.getLogger(__name__)
 
@@ -75,18 +78,22 @@ class Session:
         self._resume_from = resume_from
         output, device = options.output, options.device
         self._monitor = RunMonitor(options.length.max_minutes)
+        meet = _meeting() if strategy is None and device.strategy == "multiworker" else None
+        own = agreed_checkpoint(output.ckpt_path, meet) if meet else newest_checkpoint(output.ckpt_path)
+        if meet and not own:
+            check_same_start(lambda: _digest(resume_from or start_from), meet)
+        checkpoint = own or (resume_from and newest_checkpoint(resume_from))
+        self._own_checkpoint = own and own[0]
+        self.is_new = checkpoint is None
         self.strategy = strategy or make_strategy(kind=device.strategy)
         num_replicas, batch_size = self.strategy.num_replicas_in_sync, options.data.batch_size
         if batch_size % (num_replicas * device.accumulate):
             parts = f" times --accumulate {device.accumulate}" if device.accumulate > 1 else ""
             expected = f"a multiple of {num_replicas} devices{parts}"
             raise ValueError(f"--batch_size is {batch_size}. Give {expected}.")
-        own = newest_checkpoint(output.ckpt_path)
         self._started_from = own[1].get("started_from") if own else start_record(options)
         if own:
             log_start_of_resumed_run(options, *own)
-        checkpoint = own or (resume_from and newest_checkpoint(resume_from))
-        self.is_new = checkpoint is None
         self._first_step = checkpoint[1]["step"] if checkpoint else 0
         if checkpoint:
             check_loss_scale(checkpoint[0], device.precision)
@@ -152,7 +159,7 @@ class Session:
         logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
         check_run(trainer, batches, output, self._first_step, max_steps)
-        loop.restore(self._resume_from)
+        loop.restore(self._resume_from, self._own_checkpoint)
         # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
         if self.is_new or options.check:
             check_first_batch(batches, self._first_step, output.summary_path)
@@ -206,3 +213,14 @@ class Session:
                 raise ValueError(f"{path}: the flags ask for {name} = {expected}, the model has {received}")
         self.backbone.set_weights(start.get_weights())
         logger.info("Loaded the net of %s: %s. Optimizer and step start fresh.", path, start.architecture)
+
+
+def _meeting() -> Exchange | None:
+    """Returns a function that exchanges messages with the other workers, if there are any."""
+    addresses, index = cluster()
+    return (lambda message: exchange(addresses, index, message)) if len(addresses) > 1 else None
+
+
+def _digest(model: Path | None) -> str:
+    """Returns the SHA-256 of a model, or nothing if there is none."""
+    return "" if model is None else model_sha256(find_model(model))

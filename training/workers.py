@@ -22,8 +22,16 @@ def set_workers(options: DeviceOptions) -> int:
     """
     if options.workers is not None:
         task = {"type": "worker", "index": options.worker_index}
-        cluster = {"worker": options.workers.split(",")}
-        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+        jobs = {"worker": options.workers.split(",")}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": jobs, "task": task})
+    return cluster()[1]
+
+
+def cluster() -> tuple[list[str], int]:
+    """Returns the addresses of all workers and the index of this one, from `TF_CONFIG`.
+
+    Raises: like `set_workers`.
+    """
     text = os.environ.get("TF_CONFIG")
     if not text:
         raise ValueError(
@@ -31,13 +39,13 @@ def set_workers(options: DeviceOptions) -> int:
         )
     try:
         config = json.loads(text)
-        cluster, index = config["cluster"], int(config["task"]["index"])
-        num_workers = len(cluster["worker"])
+        jobs, index = config["cluster"], int(config["task"]["index"])
+        addresses = list(jobs["worker"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"TF_CONFIG: expected cluster.worker and task.index, received {text}") from error
-    if set(cluster) != {"worker"} or not 0 <= index < num_workers:
+    if set(jobs) != {"worker"} or not 0 <= index < len(addresses):
         raise ValueError(f"TF_CONFIG: expected workers only, and one of them as task.index, received {text}")
-    return index
+    return addresses, index
 
 
 @contextlib.contextmanager

@@ -222,6 +222,12 @@ def test_own_checkpoints_win_over_the_start_model(trained, tmp_path):
     assert other.restore(checkpoints.folder / "step_00000001")["step"] == trainer.step == 3
 
 
+def test_an_older_checkpoint_that_workers_agreed_on(trained):
+    trainer, checkpoints = trained
+    older = checkpoints.folder / "step_00000001"
+    assert checkpoints.restore(own=older)["step"] == trainer.step == checkpoints.saved_step == 1
+
+
 def test_damaged_later_checkpoints_do_not_count(trained):
     _, checkpoints = trained
     for step in (7, 8, 9):

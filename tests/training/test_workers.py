@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.small_runs import flags, make_data
+from tests.training.test_meeting import free_addresses, write_checkpoint
 from training.options import DeviceOptions, OutputOptions
 from training.workers import own_folders, set_workers
 
@@ -24,19 +25,9 @@ def environment(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def free_addresses(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    addresses = ",".join(f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets)
-    for opened in sockets:
-        opened.close()
-    return addresses
-
-
 def run_workers(folders, max_steps, *flags):
     """Exit codes and what each worker prints; `folders` has one for each worker."""
-    workers = free_addresses(len(folders))
+    workers = ",".join(free_addresses(len(folders)))
     started = []
     for index, folder in enumerate(folders):
         command = [sys.executable, "-m", "tests.training.worker_program", *flags]
@@ -95,6 +86,29 @@ def test_two_workers_train_as_one_device_stop_together_and_resume(tmp_path):
     assert names(tmp_path / "two" / "models") == names(tmp_path / "one" / "models")
     assert names(tmp_path / "two") == ["ckpt", "models", "summary"]
     assert len(names(tmp_path / "two" / "summary")) == 2  # of the two runs
+
+
+@pytest.mark.long
+def test_workers_with_different_checkpoints_stop_before_they_train(tmp_path):
+    make_data(tmp_path)
+    addresses = ",".join(free_addresses(2))
+    started = []
+    for index, step in enumerate((40, 24)):
+        write_checkpoint(tmp_path / f"ckpt{index}", step)
+        arguments = flags(
+            tmp_path, ckpt_path=tmp_path / f"ckpt{index}", workers=addresses, worker_index=index
+        )
+        command = [sys.executable, "-m", "train_centre", *arguments, "--strategy=multiworker"]
+        started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in started:
+            errors = process.communicate(timeout=TIMEOUT)[1]
+            assert process.returncode == 1
+            assert "worker 0: step 40, SHA-256 " in errors and "worker 1: step 24, SHA-256 " in errors
+    finally:
+        for process in started:
+            process.kill()
+    assert names(tmp_path / "ckpt0") == ["step_00000040"]
 
 
 def device_options(workers=None, worker_index=None, strategy="multiworker"):
