@@ -9,26 +9,28 @@ if not __package__:
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from common.files import file_sha256, write_json
 from common.options import exit_on_errors, option, parse_options
 from dataset.config import NPDATA_ORDERS, read_config
-from dataset.pairs.image_pairs import read_pairs
+from dataset.pairs.image_pairs import PairSet, read_pairs
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
 from eval.embedding.extractor import embed_pairs
+from eval.report.run_folder import check_output, write_run_folder
 from eval.scoring.distances import DISTANCES, pair_distances
-from eval.scoring.insightface_protocol import VAL_FAR, evaluate_insightface
-from eval.scoring.metrics import bootstrap_intervals, verification_metrics
-from eval.scoring.verification import RULES, evaluate_pairs, even_folds, original_folds
-from nets.importers.model_files import find_model, model_sha256
-
-_FOLDS = {"even": even_folds, "original": original_folds}
+from eval.scoring.evaluation import Evaluation, evaluate_distances
+from eval.scoring.evaluation_run import ByErrorFilter, InputFile, InputFrames, Inputs, Scores
+from eval.scoring.insightface_protocol import VAL_FAR, VAL_NAME, evaluate_insightface
+from eval.scoring.people import name_images
+from eval.scoring.verification import IMAGE_FOLDS, RULES, ScoredLine, VerificationResult, evaluate_pairs
+from nets.importers.model_files import describe_model, find_model, model_sha256
 
 # The flags that `--faithful` sets, with their rows in docs/fidelity.md.
 FAITHFUL = {
@@ -60,7 +62,9 @@ class LfwOptions:
         "of sorted distances (row 18)",
         choices=RULES,
     )
-    folds: str = option("even", "how pairs are divided, in order, into folds (row 19)", choices=tuple(_FOLDS))
+    folds: str = option(
+        "even", "how pairs are divided, in order, into folds (row 19)", choices=tuple(IMAGE_FOLDS)
+    )
     order: str | None = option(
         None,
         "order of the channels in a .np file (row 24; default: [lfw] npdata_order, or rgb with --data)",
@@ -69,7 +73,12 @@ class LfwOptions:
     flip: bool = option(False, "add the embedding of each image's mirror image (row 31)")
     batch_size: int = option(64, "images at a time", minimum=1)
     name: str | None = option(None, "name of the set in the printed line (default: the file's name)")
-    output: Path | None = option(None, "also write the scores to this JSON file", metavar="FILE")
+    output: Path | None = option(
+        None,
+        "folder of scores, pictures and report, or of one such folder for each of several sets; or a file "
+        "that ends in .json for the scores alone (default: output/SET/MODEL)",
+        metavar="PATH",
+    )
     engine: EngineOptions
 
     def problems(self) -> Iterator[str]:
@@ -79,6 +88,17 @@ class LfwOptions:
             yield "--name: it names one set, and --data gives several. Leave it out."
         elif len(set(names)) < len(names):
             yield f"--data: two sets have the same name: {', '.join(names)}. Rename a file."
+
+    @property
+    def writes_json(self) -> bool:
+        """True if the output is a file with the scores alone."""
+        return self.output is not None and self.output.suffix == ".json"
+
+    def run_folder(self, name: str) -> Path:
+        """Returns the folder of the run of a set."""
+        if self.output is None:
+            return Path("output", name, self.model_path.name + "-faithful" * self.faithful)
+        return self.output if len(self.data or ()) == 1 else self.output / name
 
     def completed(self) -> Self:
         """Returns these options with set and order of the config file if no set is given."""
@@ -100,13 +120,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parse_options(parser, LfwOptions, argv, faithful=FAITHFUL)
     with exit_on_errors("eval.test_lfw"):
-        _score_sets(options.completed())
+        _score_sets(options.completed(), shlex.join(sys.argv[1:] if argv is None else argv))
 
 
-def _score_sets(options):
-    # The model and all sets are checked before the first set is scored.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _SetScores:
+    """The scores of a set: for the JSON file, and for a run."""
+
+    json: dict[str, Any]
+    protocol: dict[str, str]
+    evaluation: Evaluation
+
+
+def _score_sets(options, command):
+    # The model, all sets and outputs are checked before the first set is scored.
     model_path = find_model(options.model_path)
     sets = {options.name or path.stem: read_pairs(path, options.order) for path in options.data}
+    for name in sets:
+        if not options.writes_json:
+            check_output(options.run_folder(name))
     flip = options.flip or options.protocol == "insightface"  # It includes the mirror image.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     engine, models = options.engine.chosen_for(model_path), {}
@@ -116,58 +148,121 @@ def _score_sets(options):
             models[size], description = load_engine(engine, model_path, size, faces, 2 * len(pairs))
             print(description, file=sys.stderr)  # Standard output has only the scores.
     score = {"folds": _score_folds, "insightface": _score_insightface}[options.protocol]
-    scores = {}
+    model = InputFile(str(model_path), model_sha256(model_path))
+    json_sets = {}
     for path, (name, pairs) in zip(options.data, sets.items(), strict=True):
-        model = models[pairs.image_size]
-        embeddings = embed_pairs(model, pairs, options.batch_size, progress=True, flip=flip)
-        scores[name] = {
-            "data": {"path": str(path), "sha256": file_sha256(path)},
+        net = models[pairs.image_size]
+        embeddings = embed_pairs(net, pairs, options.batch_size, progress=True, flip=flip)
+        images = InputFrames(str(path), file_sha256(path), pairs.image_size, crop=None, flip=flip)
+        scored = score(name, *embeddings, pairs, options)
+        json_sets[name] = {
+            "data": {"path": images.path, "sha256": images.sha256},
             "engine": {**dataclasses.asdict(engine), "version": engine.version},
             "num_pairs": len(pairs),
-            **score(name, *embeddings, pairs.is_same, options),
+            **scored.json,
         }
-    if options.output:
+        if not options.writes_json:
+            description = describe_model(model_path)
+            scores = Scores(
+                name=description.name,
+                set=name,
+                faithful=options.faithful,
+                command=f"python -m eval.test_lfw {command}",
+                versions=engine.package_versions,
+                inputs=Inputs(model, splits=None, ytf_error=None, frames=images),
+                engine=engine,
+                model=description,
+                coverage=None,
+                error_filter="none",
+                error_match="exact",
+                **scored.protocol,
+                **{part: getattr(scored.evaluation, part) for part in Evaluation.SCORES},
+            )
+            report = _write_run(options.run_folder(name), scores, scored.evaluation, pairs)
+            print(f"Report : {report}")
+    if options.writes_json:
         content = {
-            "model": {"path": str(model_path), "sha256": model_sha256(model_path)},
+            "model": dataclasses.asdict(model),
             "protocol": options.protocol,
             "flip": flip,
             "faithful": options.faithful,
-            "sets": scores,
+            "sets": json_sets,
         }
         write_json(options.output, content)
 
 
-def _score_folds(name, first, second, is_same, options):
+def _write_run(folder: Path, scores: Scores, evaluation: Evaluation, pairs: PairSet) -> Path:
+    names = np.stack([evaluation.pairs.first, evaluation.pairs.second], axis=1).ravel().tolist()
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def column(name: str, _num_faces: int) -> np.ndarray:
+        return pairs.batch(numbers[name], numbers[name] + 1)[0]
+
+    return write_run_folder(folder, scores, evaluation.pairs, column)
+
+
+def _score_folds(name, first, second, pairs, options):
     distances = pair_distances(first, second, options.distance)
-    result = evaluate_pairs(distances, is_same, options.threshold, folds=_FOLDS[options.folds](is_same))
-    metrics = {"accuracy": result.accuracy, **verification_metrics(distances, is_same)}
-    # The file does not say whose images they are, so only the accuracy gets an interval.
-    intervals = bootstrap_intervals(distances, is_same, fold_accuracies=result.fold_accuracies)
+    folds = IMAGE_FOLDS[options.folds](pairs.is_same)
+    result = evaluate_pairs(distances, pairs.is_same, options.threshold, folds=folds)
+    protocol = {"method": options.distance, "rule": options.threshold, "folds": options.folds}
+    evaluation = _evaluation(name, options.distance, distances, pairs, folds, result)
+    scores = evaluation.methods[options.distance]
     print(result.summary(name))
     print(f"Threshold ({options.distance}, {options.threshold}) : {result.threshold:.5f}")
-    shown = {metric: "-" if value is None else f"{value:.5f}" for metric, value in metrics.items()}
+    shown = {metric: "-" if value is None else f"{value:.5f}" for metric, value in scores.metrics.items()}
     print("  ".join(f"{metric} {value}" for metric, value in shown.items()))
-    return {
+    json = {
         "distance": options.distance,
         "rule": options.threshold,
         "folds": options.folds,
         **_by_fold(result),
-        "metrics": metrics,
-        "intervals": intervals,
+        "metrics": scores.metrics,
+        "intervals": scores.intervals,
     }
+    return _SetScores(json, protocol, evaluation)
 
 
-def _score_insightface(name, first, second, is_same, _options):
+def _score_insightface(name, first, second, pairs, _options):
     embeddings = np.stack([first, second], axis=1).reshape(-1, first.shape[1])
-    result = evaluate_insightface(embeddings, is_same)
+    result = evaluate_insightface(embeddings, pairs.is_same)
+    method, val = "squared L2", {VAL_NAME: result.val}
+    evaluation = _evaluation(name, method, result.distances, pairs, result.folds, result, val)
     print(result.summary(name))
     print(f"Threshold (squared L2, insightface) : {result.threshold:.5f}")
     print(f"VAL on {name} : {result.val:.5f}+-{result.val_std:.5f} @ FAR={result.val_far:.5f}")
-    return {
+    json = {
         "accuracy": result.accuracy,
         **_by_fold(result),
         "val": {"tar": result.val, "std": result.val_std, "far": result.val_far, "asked_far": VAL_FAR},
     }
+    return _SetScores(json, {"method": method, "rule": "insightface", "folds": "insightface"}, evaluation)
+
+
+def _evaluation(
+    name: str,
+    method: str,
+    distances: np.ndarray,
+    pairs: PairSet,
+    folds: np.ndarray,
+    result: VerificationResult,
+    more_metrics: dict[str, float] | None = None,
+) -> Evaluation:
+    """Returns the parts of a run. Its only line is there three times, as no pair is known to be wrong."""
+    folds = np.where(folds >= 0, folds + 1, folds)  # counted from 1, like the official splits
+    line = ScoredLine(name, np.ones(len(pairs), bool), folds, result)
+    first, second = name_images(pairs.digests(), pairs.is_same).T
+    return evaluate_distances(
+        {method: distances},
+        lambda _distances: ByErrorFilter(line, line, line),
+        first=first,
+        second=second,
+        is_same=pairs.is_same,
+        splits=folds,
+        method=method,
+        names_tell_identities=False,  # Only the accuracy gets an interval.
+        more_metrics=more_metrics,
+    )
 
 
 def _by_fold(result):

@@ -29,7 +29,7 @@ def test_from_records_to_a_scored_model(data, capsys):
     assert "90 images of 6 identities; ir32" in log(data)
     (model,) = (data / "models").iterdir()
     assert model.name.startswith("iter_4_lfw_0.")
-    test_lfw.main([f"--data={PAIRS}", f"--model_path={model}"])
+    test_lfw.main([f"--data={PAIRS}", f"--model_path={model}", f"--output={data / 'lfw'}"])
     scored = float(capsys.readouterr().out.split()[4].split("+-")[0])
     assert scored == float(model.name.split("_")[3])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ class PairSet:
     def image_size(self) -> tuple[int, int]:
         """`(height, width)` of every image."""
         return self._shape[:2]
+
+    def digests(self) -> list[str]:
+        """Returns a hash of each image as it is stored, in hexadecimal digits."""
+        contents = (item.tobytes() if isinstance(item, np.ndarray) else item for item in self._stored)
+        return [hashlib.sha256(content).hexdigest() for content in contents]
 
     def batch(self, start: int, stop: int) -> np.ndarray:
         """Decodes images `start` to `stop` (exclusive). The last batch may be shorter.

@@ -71,6 +71,7 @@ def draw_charts(
         about: names the models for readers who cannot see the charts.
         curves: at least one has a threshold.
         lines: accuracies of folds, by number.
+        accuracies: there is a chart of two or more.
         frames: scores by the number of frames, by number. Without points there is no such chart.
         fold_name: the word for a fold.
         distance_name: the label of an axis.
@@ -84,8 +85,9 @@ def draw_charts(
         "det": ("DET curves", _HEIGHT, draw_det, (curves, emphasise_first)),
         "distances": ("Histograms of distances", panels_height, draw_histograms, (panels, distance_name)),
         "splits": ("Accuracies of folds", _HEIGHT, draw_folds, (lines, fold_name)),
-        "accuracies": ("Accuracies", bars_height, draw_accuracies, (accuracies,)),
     }
+    if len(accuracies) > 1:
+        charts["accuracies"] = ("Accuracies", bars_height, draw_accuracies, (accuracies,))
     if any(frames):
         charts["frames"] = ("Accuracy by number of frames", 3.1, draw_frames, (frames,))
     return Charts(

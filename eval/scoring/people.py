@@ -1,7 +1,7 @@
 """The people in pairs of videos or images."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,6 +12,32 @@ _MOST_PER_PERSON = 2
 def identity_of(name: str) -> str:
     """Returns the person in the name of a video or an image: all but the last part of `Name/number`."""
     return name.rpartition("/")[0] or name
+
+
+def name_images(digests: Sequence[str], is_same: np.ndarray) -> np.ndarray:
+    """Names the images of pairs `person 3f2a9c01/image 34`, after the pictures and their numbers.
+
+    Equal pictures show one person, and so do the two of a genuine pair. The file tells no more.
+
+    Args:
+        digests: hash of each picture, two for each pair.
+        is_same: bool, shape `(num_pairs,)`.
+
+    Returns:
+        str, shape `(num_pairs, 2)`.
+    """
+    parents = {digest: digest for digest in digests}  # Each person is a tree of pictures.
+
+    def root(digest: str) -> str:
+        while parents[digest] != digest:
+            digest = parents[digest] = parents[parents[digest]]
+        return digest
+
+    for pair in np.flatnonzero(is_same).tolist():
+        low, high = sorted(map(root, digests[2 * pair : 2 * pair + 2]))
+        parents[high] = low
+    names = [f"person {root(digest)[:8]}/image {number}" for number, digest in enumerate(digests)]
+    return np.array(names).reshape(-1, 2)
 
 
 def spread_over_people(

@@ -1,6 +1,7 @@
 """Runs as `eval.test_ytf` writes them, with random distances."""
 
 import dataclasses
+import hashlib
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from eval.scoring.evaluation_run import (
     Scores,
     write_run,
 )
-from eval.scoring.people import identity_of
+from eval.scoring.people import identity_of, name_images
 from eval.scoring.video_distances import METHODS
 from eval.scoring.ytf_protocol import involves_wrong_video, score_lines
 from nets.importers.model_files import ModelDescription
@@ -95,6 +96,24 @@ def make_run(
     run = write_run(folder, _replaced(scores, changes), evaluation.pairs)
     write_pictures(run, run.pairs, _faces)
     return run
+
+
+def make_image_run(folder, **arguments):
+    """Writes a run as `eval.test_lfw` does, and returns it; see `make_run`."""
+    run = make_run(folder, **arguments)
+    names = np.stack([run.pairs.first, run.pairs.second], axis=1).ravel().tolist()
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    first, second = name_images(digests, run.pairs.is_same).T
+    line = dataclasses.replace(run.line, name="lfw")
+    method = dataclasses.replace(run.method, intervals={"accuracy": run.method.intervals["accuracy"]})
+    scores = {
+        **{"set": "lfw", "coverage": None, "method": "cosine", "methods": {"cosine": method}},
+        **{"folds": "even", "lines": ByErrorFilter(line, line, line), "frames_curve": ()},
+        "inputs": {"splits": None, "ytf_error": None},
+    }
+    pairs = {"first": first, "second": second, "distances": {"cosine": run.distances}}
+    run = changed(run, pairs, **scores)
+    return write_run(folder, run.scores, run.pairs)
 
 
 def changed(run, pairs=None, **changes):

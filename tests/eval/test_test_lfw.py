@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,12 +13,15 @@ from eval import test_lfw
 from eval.embedding.engines import EngineOptions
 from eval.embedding.extractor import embed_pairs
 from eval.embedding.face_model import FaceModel
+from eval.report.page import comparison_page
 from eval.scoring.distances import pair_distances
+from eval.scoring.evaluation_run import read_run
 from eval.scoring.insightface_protocol import evaluate_insightface
 from eval.scoring.verification import evaluate_pairs, even_folds, original_folds
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
 from nets.importers.model_files import model_sha256
+from tests.eval.html_page import check_stands_alone, parse, rows_of
 
 PAIRS = Path(__file__).parents[1] / "golden" / "pairs"
 
@@ -32,6 +36,12 @@ def model_path(net, tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "saved_model"
     export_saved_model(net, path, (112, 112))
     return path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The folder that runs without `--output` write to."""
+    monkeypatch.chdir(tmp_path)
 
 
 def expected_result(net, distance, rule):
@@ -114,13 +124,12 @@ class TestConfig:
         with pytest.raises(ValueError, match=r"config.ini, \[lfw\]: .*npdata.* --data"):
             options(config=config("")).completed()
 
-    def test_program(self, model_path, config, tmp_path, monkeypatch, capsys):
+    def test_program(self, model_path, config, capsys):
         config(f"npdata = {PAIRS / 'pairs_py3.np'}")
-        monkeypatch.chdir(tmp_path)
         for flags in ([], [f"--data={PAIRS / 'pairs_py3.np'}"]):
             test_lfw.main([f"--model_path={model_path}", *flags])
         printed = capsys.readouterr().out.splitlines()
-        assert printed[0].startswith("Precision on pairs_py3 : ") and printed[:3] == printed[3:]
+        assert printed[0].startswith("Precision on pairs_py3 : ") and printed[:3] == printed[4:7]
 
 
 def test_several_sets(model_path, tmp_path, capsys):
@@ -172,13 +181,18 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
     faces = pairs.batch(0, 2 * len(pairs))
     model = FaceModel.from_backbone(net, pairs.image_size)
     embeddings = model.embed(faces) + model.embed(faces[:, :, ::-1])
-    output = tmp_path / "scores.json"
     given = ["--flip"] if protocol == "folds" else ["--protocol=insightface"]
     data = f"--data={tmp_path / 'mixed.bin'}"
-    test_lfw.main([data, f"--model_path={model_path}", f"--output={output}", *given])
-    content = json.loads(output.read_text())
+    test_lfw.main([data, f"--model_path={model_path}", "--output=scores.json", *given])
+    printed = capsys.readouterr().out
+    content = json.loads((tmp_path / "scores.json").read_text())
     scores = content["sets"]["mixed"]
     assert content["flip"] is True
+    test_lfw.main([data, f"--model_path={model_path}", "--output=run", *given])
+    run = read_run(tmp_path / "run")
+    assert run.line.fold_accuracies == tuple(scores["fold_accuracies"])
+    assert run.scores.inputs.frames.flip
+    assert capsys.readouterr().out == f"{printed}Report : run/report/index.html\n"
     if protocol == "folds":
         expected = evaluate_pairs(pair_distances(embeddings[0::2], embeddings[1::2], "cosine"), pairs.is_same)
         assert scores["fold_accuracies"] == list(expected.fold_accuracies)
@@ -187,7 +201,83 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
         expected = evaluate_insightface(embeddings, pairs.is_same)
         assert scores["fold_accuracies"] == list(expected.fold_accuracies)
         assert scores["val"]["tar"] == expected.val
-        assert "VAL on mixed : " in capsys.readouterr().out
+        assert "VAL on mixed : " in printed
+        assert run.method.metrics["val"] == expected.val
+        assert (run.scores.method, run.scores.rule) == ("squared L2", "insightface")
+        accuracies = [(run.verdicts("none")[4 * fold : 4 * fold + 4] == "right").mean() for fold in range(10)]
+        assert accuracies == pytest.approx(expected.fold_accuracies)
+        assert "VAL at FAR 0.001" in (tmp_path / "run" / "report" / "index.html").read_text()
+
+
+class TestRun:
+    def test_from_pairs_to_a_report(self, net, model_path, tmp_path, capsys):
+        test_lfw.main([f"--data={PAIRS / 'pairs_py3.bin'}", f"--model_path={model_path}", "--name=lfw"])
+        folder = tmp_path / "output" / "lfw" / "saved_model"
+        report = Path("output/lfw/saved_model/report/index.html")
+        assert capsys.readouterr().out.splitlines()[-1] == f"Report : {report}"
+        run = read_run(folder)
+        pairs = read_pairs(PAIRS / "pairs_py3.bin")
+        expected = expected_result(net, "cosine", "best")
+        assert [line.name for line in run.named_lines.values()] == ["lfw"]
+        assert run.line.fold_accuracies == expected.fold_accuracies
+        assert run.line.folds == tuple(range(1, 11))
+        assert list(run.method.intervals) == ["accuracy"]
+        np.testing.assert_array_equal(run.pairs.is_same, pairs.is_same)
+        assert run.scores.inputs.model.sha256 == model_sha256(model_path)
+        assert run.scores.model.net == "ir32"
+        wrong = np.flatnonzero(run.verdicts("none") == "wrong")
+        pictures = sorted(int(path.name.split("_")[2]) for path in (folder / "errors").iterdir())
+        assert pictures == wrong.tolist()
+        hardest = run.scores.hardest.genuine[0]
+        assert hardest.pair == np.where(pairs.is_same, run.distances, -1).argmax()
+        picture = cv2.imread(str(folder / hardest.picture))[..., ::-1]
+        for column, number in (
+            (picture[:, :112], 2 * hardest.pair),
+            (picture[:, 116:], 2 * hardest.pair + 1),
+        ):
+            assert np.abs(column.astype(int) - pairs.batch(number, number + 1)[0]).mean() < 8  # of noise
+
+        text = (folder / "report" / "index.html").read_text()
+        page = parse(text)
+        check_stands_alone(page, text)
+        assert page.find("title")[0].text.startswith("saved_model (ir32, ")
+        sections = [heading.text for heading in page.find("h2")]
+        assert sections == ["Scores", "Curves", "Hardest pairs", "Inputs"]
+        assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["lfw"]
+        assert "None" not in page.text and "ideo" not in page.text.replace("video_", "")
+
+    def test_a_second_model_and_a_comparison(self, model_path, tmp_path):
+        """A run of other scores on the same pairs can be compared with the first."""
+        runs = []
+        for flip in ([], ["--flip"]):
+            output = tmp_path / f"run{len(runs)}"
+            data = f"--data={PAIRS / 'pairs_py3.bin'}"
+            test_lfw.main([data, f"--model_path={model_path}", f"--output={output}", *flip])
+            runs.append(read_run(output))
+        page = parse(comparison_page(runs))
+        numbers = rows_of(page, "Numbers of pairs by both verdicts")
+        assert sum(int(cell) for cells in numbers.values() for cell in cells) == 40
+        table = page.find("div", **{"aria-label": "Settings and inputs that differ"})[0]
+        assert [head.text for head in table.find("thead")[0].find("th")] == ["Run", "Frames"]
+
+    def test_several_sets_in_one_folder(self, model_path, tmp_path):
+        data = [str(PAIRS / name) for name in ("pairs_py3.bin", "pairs_py2.np")]
+        test_lfw.main(["--data", *data, f"--model_path={model_path}", f"--output={tmp_path / 'runs'}"])
+        names = [path.name for path in sorted((tmp_path / "runs").iterdir())]
+        assert names == ["pairs_py2", "pairs_py3"]
+        assert [read_run(tmp_path / "runs" / name).scores.set for name in names] == names
+
+    def test_a_folder_with_other_content_is_left_alone(self, model_path, tmp_path):
+        (tmp_path / "precious.txt").write_text("mine")
+        data = f"--data={PAIRS / 'pairs_py3.bin'}"
+        with pytest.raises(SystemExit, match="--output"):
+            test_lfw.main([data, f"--model_path={model_path}", f"--output={tmp_path}"])
+        assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+    def test_a_json_file_is_all_that_is_written(self, model_path, tmp_path):
+        data = f"--data={PAIRS / 'pairs_py3.bin'}"
+        test_lfw.main([data, f"--model_path={model_path}", "--output=scores.json"])
+        assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 
 
 def test_channel_order_matters(net):

@@ -1,0 +1,27 @@
+import numpy as np
+
+from eval.scoring.people import identity_of, name_images, spread_over_people
+
+
+def test_identity():
+    assert [identity_of(name) for name in ("Ana/0", "a/b/1", "alone")] == ["Ana", "a/b", "alone"]
+
+
+def test_two_pairs_per_person():
+    first = np.array(["A/0", "A/1", "B/0", "A/2", "B/1", "C/0"])
+    second = np.array(["A/9", "B/9", "C/9", "D/9", "B/8", "C/8"])
+    # The fourth would be the third of A, and the fifth the third of B.
+    assert list(spread_over_people(range(6), first, second, 9)) == [0, 1, 2, 5]
+    assert list(spread_over_people([5, 2, 1, 0], first, second, 2)) == [5, 2]
+
+
+def test_names_of_images():
+    """Images 0, 1, 4 and 5 are linked by genuine pairs and one picture, 3 and 6 are equal."""
+    digests = [letter * 9 for letter in ("d", "b", "f", "e", "b", "a", "e", "c")]
+    names = name_images(digests, np.array([True, False, True, False]))
+    assert names.tolist() == [
+        ["person aaaaaaaa/image 0", "person aaaaaaaa/image 1"],
+        ["person ffffffff/image 2", "person eeeeeeee/image 3"],
+        ["person aaaaaaaa/image 4", "person aaaaaaaa/image 5"],
+        ["person eeeeeeee/image 6", "person cccccccc/image 7"],
+    ]
