@@ -18,12 +18,12 @@ python -m train_centre --config demo/faces/config.ini --net_depth 32 --precision
     --validate_interval 80 --save_interval 80 --summary_interval 20 --output demo
 echo "== Scores"
 model=$(ls -d demo/models/iter_* | sort -t_ -k2,2n | tail -n 1)
-python -m eval.test_lfw --data demo/faces/lfw.np --model_path "$model" --output demo/scores.json
+python -m eval.test_lfw --data demo/faces/lfw.np --model_path "$model" --output demo/lfw
 python -m eval.test_ytf --config demo/faces/config.ini --model_path "$model" \
     --features demo/features --output demo/ytf
 echo
 echo "faces:       $PWD/demo/faces/faces.png"
 echo "model:       $PWD/$model"
 echo "TensorBoard: $PWD/demo/summary   (.venv/bin/tensorboard --logdir demo/summary)"
-echo "scores:      $PWD/demo/scores.json"
-echo "report:      $PWD/demo/ytf/report/index.html"
+echo "reports:     $PWD/demo/lfw/report/index.html"
+echo "             $PWD/demo/ytf/report/index.html"

@@ -1,4 +1,4 @@
-"""Writes the HTML page of a run of `eval.test_ytf`, or a comparison of several runs.
+"""Writes the HTML page of a run of `eval.test_ytf` or `eval.test_lfw`, or a comparison of several runs.
 
 python -m eval.report RUN [RUN ...]
 """
@@ -23,7 +23,7 @@ class ReportOptions:
     """Options of the report."""
 
     runs: tuple[Path, ...] = option(
-        help="folder that eval.test_ytf wrote", flags=("runs",), nargs="+", metavar="RUN"
+        help="folder that eval.test_ytf or eval.test_lfw wrote", flags=("runs",), nargs="+", metavar="RUN"
     )
     out: Path | None = option(
         None,
