@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+# A file of 100 kB can hold a picture of a billion pixels. So its header is compared with a limit first.
+MAX_PIXELS = 64_000_000
+MAX_FACE_PIXELS = 1 << 20  # where many aligned faces are decoded at a time
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xae\x42\x60\x82"
@@ -24,7 +27,11 @@ _PNG_HEADER = struct.Struct(">4x4s2I")  # the first chunk: length (skipped), typ
 
 
 def check_image(
-    image: bytes, image_size: tuple[int, int] | None = None, verify: str = "full"
+    image: bytes,
+    image_size: tuple[int, int] | None = None,
+    verify: str = "full",
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, int]:
     """Checks one encoded image.
 
@@ -33,6 +40,7 @@ def check_image(
         image_size: `(height, width)` that the image must have. Defaults to any size.
         verify: `"header"` checks the format, the size and that the file is complete; `"full"` also
             decodes every pixel and rejects the slightest damage.
+        max_pixels: largest number of pixels that the image may have.
 
     Returns:
         `(height, width)`.
@@ -40,25 +48,36 @@ def check_image(
     Raises:
         ValueError: the image is damaged or has another format or size.
     """
+    size = _read_size(image, max_pixels)
+    is_jpeg = image.startswith(_JPEG_START)
+    if image_size is not None and tuple(image_size) != size:
+        raise ValueError("expected {}x{}, received {}x{}".format(*image_size, *size))
+    # Some writers pad with zeros.
+    if not image.rstrip(b"\0").endswith(_JPEG_END if is_jpeg else _PNG_END):
+        kind = "JPEG" if is_jpeg else "PNG"
+        raise ValueError(
+            f"expected a {kind} that ends with its end marker, received {len(image)} bytes without"
+        )
+    if verify == "full" and is_jpeg:
+        _decode_grey(image)
+    elif verify == "full":
+        decode_picture(image, max_pixels=max_pixels)
+    return size
+
+
+def _read_size(image, max_pixels):
+    """Returns `(height, width)` of a JPEG or PNG from its header."""
     if image.startswith(_JPEG_START):
-        kind, end, read_size, decode = "JPEG", _JPEG_END, _jpeg_size, _decode_grey
+        height, width = _jpeg_size(image)
     elif image.startswith(_PNG_START):
-        kind, end, read_size, decode = "PNG", _PNG_END, _png_size, decode_picture
+        height, width = _png_size(image)
     else:
         raise ValueError(
             f"expected a JPEG or PNG, received {len(image)} bytes that start with '{image[:8].hex(' ')}'"
         )
-    size = read_size(image)
-    if image_size is not None and tuple(image_size) != size:
-        raise ValueError("expected {}x{}, received {}x{}".format(*image_size, *size))
-    # Some writers pad with zeros.
-    if not image.rstrip(b"\0").endswith(end):
-        raise ValueError(
-            f"expected a {kind} that ends with its end marker, received {len(image)} bytes without"
-        )
-    if verify == "full":
-        decode(image)
-    return size
+    if height * width > max_pixels:
+        raise ValueError(f"expected an image of at most {max_pixels} pixels, received {height}x{width}")
+    return height, width
 
 
 def _jpeg_size(image):
@@ -87,18 +106,19 @@ def _decode_grey(image):
         raise ValueError(f"expected a JPEG, received damaged data: {error}") from None
 
 
-def decode_picture(encoded: bytes, *, upright: bool = False) -> np.ndarray:
-    """Decodes an image file of any size with OpenCV to uint8 `(height, width, 3)`, RGB.
+def decode_picture(encoded: bytes, *, upright: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a JPEG or PNG with OpenCV to uint8 `(height, width, 3)`, RGB.
 
     With `upright`, the picture is turned as its EXIF orientation says. Raises `ValueError` for an image that
-    cannot be decoded.
+    cannot be decoded or has more than `max_pixels` pixels.
     """
     import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
 
+    _read_size(encoded, max_pixels)
     flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error as error:  # no bytes, or more pixels than OpenCV's limit
+    except cv2.error as error:  # more pixels than OpenCV's limit
         raise ValueError(f"expected an image, received one that cannot be decoded: {error}") from None
     if pixels is None:
         raise ValueError(f"expected an image, received {len(encoded)} bytes that cannot be decoded")
@@ -127,28 +147,41 @@ def decode_image(encoded: bytes, out: np.ndarray, order: str) -> None:
     >>> int(out.min())
     9
     """
-    decoded = _by_simplejpeg(encoded, out, order)
-    if decoded is None:
+    if not _by_simplejpeg(encoded, out, order):
+        if encoded.startswith(_PNG_START):
+            _check_fits(_png_size(encoded), out)
         decoded = _by_tensorflow(encoded, order)
-        if decoded.shape == out.shape:
-            out[...] = decoded
-    if decoded.shape != out.shape:
-        raise ValueError("expected an image of {}x{}, received {}x{}".format(*out.shape[:2], *decoded.shape))
+        _check_fits(decoded.shape, out)
+        out[...] = decoded
+
+
+def _check_fits(size, out):
+    """Compares the size in a header before the image is decoded, because it may be huge."""
+    if size[:2] != out.shape[:2]:
+        raise ValueError("expected an image of {}x{}, received {}x{}".format(*out.shape[:2], *size))
 
 
 def _by_simplejpeg(encoded, out, order):
-    """Returns the image, which is in `out` if it fits, or `None` if TensorFlow has to decode it."""
+    """Decodes a JPEG and returns `True`, or returns `False` if TensorFlow has to decode the image."""
     try:
-        if simplejpeg.decode_jpeg_header(encoded)[2] in ("CMYK", "YCCK"):
-            return None
-        return simplejpeg.decode_jpeg(encoded, order, buffer=out)
+        header = simplejpeg.decode_jpeg_header(encoded)
     except ValueError:
-        return None
+        return False
+    _check_fits(header, out)
+    if header[2] in ("CMYK", "YCCK"):
+        return False
+    try:
+        simplejpeg.decode_jpeg(encoded, order, buffer=out)
+    except ValueError:
+        return False
+    return True
 
 
 def _by_tensorflow(encoded, order):
     import tensorflow as tf
 
+    if encoded.startswith(b"GIF"):
+        raise ValueError("expected an image, received a GIF, which cannot be decoded here")
     try:
         rgb = decode_tensor(tf.constant(encoded)).numpy()
     except tf.errors.OpError as error:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from dataset.align.detector import FaceDetector, choose_face
 from dataset.align.options import IMAGE_SIZES, FaceOptions
-from dataset.images import check_image, decode_picture
+from dataset.images import MAX_PIXELS, check_image, decode_picture
 
 NO_FACE, CENTRE_CROP, UNREADABLE = "no face", "centre crop", "unreadable"
 
@@ -31,7 +31,7 @@ _MIN_SCALE = 1e-6  # the best fit to a mirror image shrinks it to a point
 
 
 def align_picture(
-    detector: FaceDetector, options: FaceOptions, data: bytes
+    detector: FaceDetector, options: FaceOptions, data: bytes, max_pixels: int = MAX_PIXELS
 ) -> tuple[bytes | None, tuple[str, str] | None]:
     """Turns a JPEG or PNG into an aligned face, upright as its EXIF orientation says.
 
@@ -40,8 +40,8 @@ def align_picture(
         `"centre crop"` (with an image) or `"unreadable"`.
     """
     try:
-        check_image(data)  # OpenCV alone accepts half a file
-        picture = decode_picture(data, upright=True)
+        check_image(data, max_pixels=max_pixels)  # OpenCV alone accepts half a file
+        picture = decode_picture(data, upright=True, max_pixels=max_pixels)
     except ValueError as error:
         return None, (UNREADABLE, str(error))
     failure = None

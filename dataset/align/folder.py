@@ -63,7 +63,7 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
         failed = {source for source, (kind, _) in failures.items() if kind != CENTRE_CROP}
         jobs = [job for job in outputs.items() if job[0] not in failed and job[1] not in finished]
         logger.info("%s: %d pictures, %d of them to be aligned", src, len(outputs), len(jobs))
-        align = functools.partial(_align_file, detector, options.faces, src, dst)
+        align = functools.partial(_align_file, detector, options, src, dst)
         num_workers = min(options.workers or os.cpu_count() or 1, -(-len(jobs) // _CHUNK))
         num_done = len(outputs) - len(jobs)
         with worker_map(num_workers, _CHUNK) as run:
@@ -158,7 +158,9 @@ def _align_file(detector, options, src, dst, job):
     """Writes the face of one picture, or a line in the list of failures, or both: the line first."""
     source, output = job
     try:
-        image, failure = align_picture(detector, options, (src / source).read_bytes())
+        image, failure = align_picture(
+            detector, options.faces, (src / source).read_bytes(), options.max_pixels
+        )
     except OSError as error:
         image, failure = None, (UNREADABLE, str(error))
     if failure is not None:

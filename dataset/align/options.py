@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.options import option
+from dataset.images import MAX_PIXELS
 
 IMAGE_SIZES = ((112, 112), (112, 96))
 
@@ -49,6 +50,11 @@ class AlignOptions:
     src: Path = option(help="folder of .jpg, .jpeg and .png pictures, at any depth")
     dst: Path = option(help="folder for the faces: a new one, or one made with the same options")
     faces: FaceOptions = FaceOptions()
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "largest picture to decode, in pixels (height times width); larger ones count as unreadable",
+        minimum=1,
+    )
     workers: int | None = option(
         None, "number of processes, which does not affect the faces (default: one per core)", minimum=1
     )

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dataset.images import decode_picture
+from dataset.images import MAX_FACE_PIXELS, decode_picture
 from dataset.pairs.safe_pickle import load_plain
-from dataset.pairs.text_lines import read_lines
+from dataset.pairs.text_lines import quote, read_lines
+from nets.importers.restricted_pickle import brief
 
 
 class PairSet:
@@ -77,6 +78,8 @@ class PairSet:
 
 
 _LAYOUTS = "expected a pickle of (images, is_same) or of (positives, negatives)"
+# An image takes 200 bytes more in memory than in the file, which may hold images of one pixel, or of none.
+_MOST_ARRAY_PAIRS = 500_000
 _CONVERSIONS = {"rgb": lambda image: image, "bgr": lambda image: image[..., ::-1]}
 
 
@@ -121,9 +124,9 @@ def read_image_pairs(path: Path, prefix: Path) -> PairSet:
     """
     images, is_same = [], []
     for place, line in read_lines(path):
-        fields = [field.strip() for field in line.split(",")]
+        fields = [field.strip() for field in line.split(",", 3)]
         if len(fields) != 3 or fields[0] not in ("0", "1"):
-            raise ValueError(f"{place}: expected same,first_image,second_image, received {line!r}")
+            raise ValueError(f"{place}: expected same,first_image,second_image, received {quote(line)}")
         is_same.append(fields[0] == "1")
         images += [prefix / field for field in fields[1:]]
     if not images:
@@ -133,7 +136,7 @@ def read_image_pairs(path: Path, prefix: Path) -> PairSet:
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(images)} images are missing, first {missing[0]}"
         )
-    return PairSet(path, images, lambda image: decode_picture(image.read_bytes()), np.array(is_same))
+    return PairSet(path, images, lambda image: _decode(image.read_bytes()), np.array(is_same))
 
 
 def _encoded_pairs(path, stored, is_same):
@@ -147,10 +150,19 @@ def _encoded_pairs(path, stored, is_same):
     for number, item in enumerate(stored):
         if not isinstance(item, bytes):
             raise ValueError(f"{path}: image {number}: expected bytes, received {_describe(item)}")
-    return PairSet(path, stored, decode_picture, np.array(is_same, bool))
+    return PairSet(path, stored, _decode, np.array(is_same, bool))
+
+
+def _decode(encoded):
+    return decode_picture(encoded, max_pixels=MAX_FACE_PIXELS)
 
 
 def _array_pairs(path, positives, negatives, order):
+    if len(positives) + len(negatives) > _MOST_ARRAY_PAIRS:
+        raise ValueError(
+            f"{path}: expected at most {_MOST_ARRAY_PAIRS} pairs of arrays, "
+            f"received {len(positives) + len(negatives)}"
+        )
     stored = []
     for pair in (*positives, *negatives):
         if not _is_list(pair) or len(pair) != 2:
@@ -189,4 +201,4 @@ def _describe(value):
         return f"an array of {value.dtype}, shape {value.shape}"
     if isinstance(value, list | tuple | bytes | str):
         return f"{type(value).__name__} of length {len(value)}"
-    return repr(value)
+    return brief(value)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataset.pairs.text_lines import read_lines
+from dataset.pairs.text_lines import is_number, quote, read_lines
 
 _LINE = "Name, number, number or Name, number, Name, number"
 
@@ -28,8 +28,8 @@ def read_lfw_pairs(path: Path) -> list[tuple[str, str, bool]]:
     """
     counts, pairs, places = None, [], []
     for place, line in read_lines(path):
-        fields = [field.strip() for field in line.split("\t" if "\t" in line else None)]
-        if counts is None and not pairs and len(fields) <= 2 and all(map(str.isdecimal, fields)):
+        fields = [field.strip() for field in line.split("\t" if "\t" in line else None, 4)]
+        if counts is None and not pairs and len(fields) <= 2 and all(map(is_number, fields)):
             counts = [1, *map(int, fields)][-2:]
             continue
         pairs.append(_pair(place, line, fields))
@@ -43,12 +43,12 @@ def read_lfw_pairs(path: Path) -> list[tuple[str, str, bool]]:
 
 def _pair(place, line, fields):
     match fields:
-        case [name, first, second] if first.isdecimal() and second.isdecimal():
+        case [name, first, second] if is_number(first) and is_number(second):
             return _image(name, first), _image(name, second), True
-        case [name, first, other, second] if first.isdecimal() and second.isdecimal() and name != other:
+        case [name, first, other, second] if is_number(first) and is_number(second) and name != other:
             return _image(name, first), _image(other, second), False
         case _:
-            raise ValueError(f"{place}: expected {_LINE}, received {line!r}")
+            raise ValueError(f"{place}: expected {_LINE}, received {quote(line)}")
 
 
 def _image(name, number):

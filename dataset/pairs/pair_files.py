@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.files import atomic_file
-from dataset.images import check_image, decode_picture
+from dataset.images import MAX_FACE_PIXELS, check_image, decode_picture
 
 _PROTOCOL = 4  # from Python 3.4 on
 _MOST_LISTED = 5
@@ -47,7 +47,7 @@ def _read_images(root, pairs):
     for name in tqdm(names, desc=root.name, unit=" images", disable=None):
         images[name] = (root / name).read_bytes()
         try:
-            received = check_image(images[name], image_size)
+            received = check_image(images[name], image_size, max_pixels=MAX_FACE_PIXELS)
         except ValueError as error:
             damaged.append(f"{name}: {error}")
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nets.importers.restricted_pickle import Global, RestrictedUnpickler, Unfinished
+from nets.importers.restricted_pickle import Global, RestrictedUnpickler, Unfinished, are_sizes, brief
 
 # NumPy reads far more out of a string, including records of Python objects.
 _DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
@@ -33,7 +33,7 @@ def load_plain(path: Path) -> Any:
         raise ValueError(f"{path}: expected a pickle, received an empty file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _ArrayUnpickler(data).load()
+            return _ArrayUnpickler(data, len(data)).load()
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -53,8 +53,8 @@ class _ArrayUnpickler(RestrictedUnpickler):
         )
     )
 
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
+    def __init__(self, file: Any, file_size: int) -> None:
+        super().__init__(file, file_size)
         self._encoded: dict[str, bytes] = {}
 
     def call(self, name: str, arguments: Any) -> Any:
@@ -64,7 +64,7 @@ class _ArrayUnpickler(RestrictedUnpickler):
             case "numpy dtype", (code, _, _):
                 code = _ascii(code)
                 if code not in _DTYPES:
-                    raise self.refusal(f"dtype '{code}'")
+                    raise self.refusal(f"dtype {brief(code)}")
                 return Unfinished(code)
             case "numpy.core.multiarray scalar", (dtype, data):
                 return self._array(data, dtype, (), "C")[()]
@@ -85,7 +85,7 @@ class _ArrayUnpickler(RestrictedUnpickler):
             case Unfinished(code), (3 | 4, order, None, None, None, *_) if code in _DTYPES:
                 order = _ascii(order)
                 if order not in _BYTE_ORDERS:
-                    raise self.refusal(f"byte order '{order}' of dtype '{code}'")
+                    raise self.refusal(f"byte order {brief(order)} of dtype '{code}'")
                 return np.dtype(order + code)
             case Unfinished("array"), (1, shape, dtype, in_columns, data):
                 return self._array(data, dtype, shape, "F" if in_columns else "C")
@@ -93,10 +93,10 @@ class _ArrayUnpickler(RestrictedUnpickler):
                 raise self.refusal("another object with a state of its own")
 
     def _array(self, data, dtype, shape, order):
-        if not isinstance(data, bytes) or not isinstance(dtype, np.dtype) or not isinstance(shape, tuple):
+        if not isinstance(data, bytes) or not isinstance(dtype, np.dtype):
             raise self.refusal("an array that is not stored as numbers")
-        if not all(isinstance(size, int) and size >= 0 for size in shape):
-            raise ValueError("an array has a shape that is not of whole numbers")
+        if not are_sizes(shape):
+            raise ValueError(f"expected the shape of an array, whole numbers, received {brief(shape)}")
         if math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(
                 f"expected an array of {dtype}, shape {shape}, received {len(data)} bytes for it"

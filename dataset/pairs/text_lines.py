@@ -3,6 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+_QUOTED = 80
+_MOST_DIGITS = 10
+
+
+def quote(line: str) -> str:
+    """Returns a line for an error message, in quotes and cut to 80 characters."""
+    return repr(line if len(line) <= _QUOTED else f"{line[:_QUOTED]}...")
+
+
+def is_number(field: str) -> bool:
+    """Tells whether a field is a whole number of at most ten digits. Python refuses to read thousands."""
+    return field.isdecimal() and len(field) <= _MOST_DIGITS
+
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yields `(place, line)` for each line of a text file in UTF-8, stripped; errors start with the place.
@@ -16,9 +29,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line := line.strip():
+                    yield f"{path}: line {number}", line
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text in UTF-8, received {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{path}: line {number}", line.strip()

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.files import write_json
-from dataset.images import check_image, decode_picture
+from dataset.images import MAX_FACE_PIXELS, check_image, decode_picture
 from dataset.pairs.image_folders import scan_images
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class VideoFrames:
         path = self.prefix / path
         expected = "{}: expected the frame of {}x{} that was found there".format(path, *self.image_size)
         try:
-            frame = decode_picture(path.read_bytes())
+            frame = decode_picture(path.read_bytes(), max_pixels=MAX_FACE_PIXELS)
         except (OSError, ValueError) as error:
             raise ValueError(f"{expected}, received: {error}") from None
         if frame.shape[:2] != self.image_size:
@@ -214,7 +214,7 @@ def _check_some(prefix, paths):
     for path in paths:
         content = (prefix / path).read_bytes()
         try:
-            checked.append((check_image(content), hashlib.sha256(content).digest()))
+            checked.append((check_image(content, max_pixels=MAX_FACE_PIXELS), hashlib.sha256(content).digest()))
         except ValueError as error:
             checked.append((None, str(error)))
     return checked

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from common.files import write_file
-from dataset.pairs.text_lines import read_lines
+from dataset.pairs.text_lines import is_number, quote, read_lines
 
 _COLUMNS = "split, pair number, first video, second video, is same (0 or 1)"
 _LARGEST_SPLIT = 2**31 - 1
@@ -58,16 +58,16 @@ def read_video_pairs(path: Path) -> VideoPairs:
     """
     numbers, rows = {}, []
     for position, (place, line) in enumerate(read_lines(path)):
-        fields = [field.strip() for field in line.split(",")]
+        fields = [field.strip() for field in line.split(",", 5)]
         if len(fields) < 5:
-            raise ValueError(f"{place}: expected {_COLUMNS}, received {line!r}")
+            raise ValueError(f"{place}: expected {_COLUMNS}, received {quote(line)}")
         split, _, first, second, same = fields[:5]
         if position == 0 and not split.isdecimal() and same not in ("0", "1"):
             continue  # the header
-        if not split.isdecimal() or int(split) > _LARGEST_SPLIT:
-            raise ValueError(f"{place}: expected a split number from 0, received {split!r}")
+        if not is_number(split) or int(split) > _LARGEST_SPLIT:
+            raise ValueError(f"{place}: expected a split number from 0, received {quote(split)}")
         if same not in ("0", "1"):
-            raise ValueError(f"{place}: expected 0 or 1 in the fifth column, received {same!r}")
+            raise ValueError(f"{place}: expected 0 or 1 in the fifth column, received {quote(same)}")
         pair = [numbers.setdefault(_video(place, name), len(numbers)) for name in (first, second)]
         rows.append((int(split), *pair, int(same)))
     if not rows:
@@ -119,5 +119,5 @@ def _video(place, name):
     is_inside = bool(video.parts) and not video.is_absolute() and ".." not in video.parts
     # A name with one of these characters could be written but not read back.
     if not is_inside or name != name.strip() or any(mark in name for mark in ",\n\r\0"):
-        raise ValueError(f"{place}: expected a video as Name/number, a relative path, received {name!r}")
+        raise ValueError(f"{place}: expected a video as Name/number, a relative path, received {quote(name)}")
     return str(video)

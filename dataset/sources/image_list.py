@@ -114,10 +114,10 @@ class ImageList:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def _label(self, number, field):
-        if not field.isdigit() or int(field) > LARGEST_LABEL:
+        if not field.isdigit() or len(field) > 20 or int(field) > LARGEST_LABEL:
             raise ValueError(
                 f"{self.train_list}: line {number}: expected an integer label in [0, {LARGEST_LABEL}], "
-                f"received '{field.decode(errors='replace')}'"
+                f"received '{field[:80].decode(errors='replace')}'"
             )
         return int(field)
 
@@ -136,7 +136,7 @@ class ImageList:
 
 def _fields(line):
     """Returns path and label, or another number of fields for a line to skip."""
-    return [field.strip() for field in line.split(b",")] if b"," in line else line.split()
+    return [field.strip() for field in line.split(b",", 2)] if b"," in line else line.split(maxsplit=2)
 
 
 def open_source(config: SourceConfig, reader: str) -> ImageList:

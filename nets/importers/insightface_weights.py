@@ -14,6 +14,7 @@ import numpy as np
 from ..backbone import Backbone
 from ..iresnet import UNITS, WIDTHS
 from .onnx_iresnet import read_onnx_iresnet
+from .restricted_pickle import brief
 from .shapes import STRIDE, Shapes, check_shapes, some
 from .torch_file import TorchFile, TorchTensor
 
@@ -145,10 +146,11 @@ def identify_net(shapes: Shapes) -> dict:
 
 def _find_state_dict(path, contents):
     contents = contents if isinstance(contents, dict) else {}
-    dicts = [contents, *(value for value in contents.values() if isinstance(value, dict))]
+    inner = {id(value): value for value in contents.values() if isinstance(value, dict)}  # each one once
+    dicts = [contents, *inner.values()]
     found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
     if len(found) != 1:
-        received = some([str(name) for name in contents]) or "no dict"
+        received = some([brief(name) for name in contents]) or "no dict"
         raise ValueError(
             f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received}"
         )
@@ -157,9 +159,9 @@ def _find_state_dict(path, contents):
 
 def _tensors(state):
     return {
-        str(name).removeprefix("module."): tensor
+        name.removeprefix("module."): tensor
         for name, tensor in state.items()
-        if isinstance(tensor, TorchTensor)
+        if isinstance(name, str) and isinstance(tensor, TorchTensor)
     }
 
 

@@ -8,10 +8,39 @@ makes it allocate a table as large as the file demands, and BUILD calls methods 
 import codecs
 import dataclasses
 import pickletools  # for the layout of the instructions only
+import reprlib
+import sys
 from typing import IO, Any
 
+_INSTRUCTION_BYTES = 100  # memory that an instruction can lead to, such as an empty list and its place in the memo
+_SPARE_BYTES = 80 * 10**6
+_LARGEST_RANK = 64  # of a NumPy array
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+
+
+class _Brief(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 2
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if _is_small(x) else f"an integer of {x.bit_length()} bits"
+
+
+def brief(value: object) -> str:
+    """Returns the start of a value's `repr`. A small file can nest tuples whose whole text never ends."""
+    return _Brief().repr(value)
+
+
+def are_sizes(numbers: Any) -> bool:
+    """Tells whether a value is a tuple of whole numbers that can be the shape of an array."""
+    is_short = isinstance(numbers, tuple) and len(numbers) <= _LARGEST_RANK
+    return is_short and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+
+
+def _is_small(value):
+    return isinstance(value, int) and abs(value) < 1 << 60
 
 
 class RefusedPickle(ValueError):
@@ -37,19 +66,22 @@ class RestrictedUnpickler:
     """Reads lists, tuples, strings, bytes and numbers. A subclass allows a few more objects.
 
     Protocols 0 to 5. Strings of Python 2 and bytearrays become bytes. Instructions that make other objects,
-    such as NEWOBJ, and names outside of the allow-list are refused.
+    such as NEWOBJ, and names outside of the allow-list are refused. So are pickles whose objects take more
+    memory than 80 MB and three times the file: an instruction of one byte can make an empty list.
 
     Args:
         file: a read of more bytes than there are must return what is there, as `io.BytesIO` and `mmap.mmap`
             do.
+        file_size: number of bytes of the whole file.
     """
 
     expected = "expected only lists, tuples, strings, bytes and numbers"  # for error messages
     names: frozenset[str] = frozenset()  # the allow-list
     allows_dicts = False
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], file_size: int) -> None:
         self._file = file
+        self._bytes_left = _SPARE_BYTES + 3 * file_size
         self._stack: list[Any] = []
         self._outer_stacks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -79,6 +111,7 @@ class RestrictedUnpickler:
         """
         try:
             for name, argument in self._instructions():
+                self._charge(_INSTRUCTION_BYTES + sys.getsizeof(argument))
                 self._step(name, argument)
             if len(self._stack) != 1:
                 raise ValueError(f"expected one object, received {len(self._stack)}")
@@ -88,6 +121,11 @@ class RestrictedUnpickler:
         except (ValueError, LookupError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a pickle, or a damaged one: {error}") from None
         return self._stack[0]
+
+    def _charge(self, num_bytes):
+        self._bytes_left -= num_bytes
+        if self._bytes_left < 0:
+            raise self.refusal("a file whose objects take much more memory than the file")
 
     def _instructions(self):
         while (code := self._file.read(1)) != b".":
@@ -114,6 +152,8 @@ class RestrictedUnpickler:
             case "BINSTRING" | "SHORT_BINSTRING":
                 push(argument.encode("latin-1"))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
+                if argument >= 1 << 32:  # Python puts numbers that differ by 2^61 - 1 in one place of a dict
+                    raise ValueError(f"expected a place in the memo, received {brief(argument)}")
                 self._memo[argument] = self._stack[-1]
             case "MEMOIZE":
                 self._memo[len(self._memo)] = self._stack[-1]
@@ -138,8 +178,8 @@ class RestrictedUnpickler:
                 self._last(list).extend(items)
             case "SETITEM" | "SETITEMS":
                 items = self._pop(2) if name == "SETITEM" else self._pop_to_mark()
-                if not all(isinstance(key, str | int) for key in items[::2]):
-                    raise self.refusal("a key that is neither a string nor a number")
+                if not all(isinstance(key, str) or _is_small(key) for key in items[::2]):
+                    raise self.refusal("a key that is neither a string nor a number below 2^60")
                 self._last(dict).update(zip(items[::2], items[1::2], strict=True))
             case "GLOBAL":
                 push(self._find_global(argument))
@@ -189,7 +229,8 @@ class RestrictedUnpickler:
     def _find_global(self, name):
         if name not in self.names:
             raise RefusedPickle(
-                f"this file would run code when opened: it asks for {name.replace(' ', '.')}; {self.expected}"
+                "this file would run code when opened: it asks for "
+                f"{name[:80].replace(' ', '.')}; {self.expected}"
             )
         return Global(name)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 STRIDE = 16  # pixels of the image per pixel of the last feature map of all nets that are imported
 _NUM_SHOWN = 5
+_LENGTH_SHOWN = 80
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -23,4 +24,4 @@ def check_shapes(received: Shapes, expected: Shapes) -> None:
 def some(names: Sequence[str]) -> str:
     """Returns the first names for a message, and the number of the others."""
     num_others = len(names) - _NUM_SHOWN
-    return ", ".join(names[:_NUM_SHOWN]) + (f" and {num_others} more" if num_others > 0 else "")
+    return ", ".join(name[:_LENGTH_SHOWN] for name in names[:_NUM_SHOWN]) + (f" and {num_others} more" if num_others > 0 else "")

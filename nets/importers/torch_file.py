@@ -13,7 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .restricted_pickle import Global, RefusedPickle, RestrictedUnpickler
+from .plain_zip import PlainZip
+from .restricted_pickle import Global, RefusedPickle, RestrictedUnpickler, are_sizes, brief
 
 _DTYPES = {
     "torch DoubleStorage": "f8",
@@ -71,22 +72,24 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._bytes: dict[str, bytes] = {}
+        self._storages: dict[str, np.ndarray] = {}
         if not self._path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        try:
-            self._zip = zipfile.ZipFile(self._path)
-        except zipfile.BadZipFile:
-            raise ValueError(f"{path}: {self._describe_other_format()}") from None
-        try:
-            self._folder = self._find_folder()
-            self._order = self._byte_order()
-            sizes = {entry.filename: entry.file_size for entry in self._zip.infolist()}
-            program = io.BytesIO(self._entry("data.pkl"))
-            self.contents = _TensorUnpickler(program, f"{self._folder}data/", sizes).load()
-        except (ValueError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
-            self._zip.close()
-            raise ValueError(f"{path}: {error}") from None
+        if not zipfile.is_zipfile(self._path):
+            raise ValueError(f"{path}: {self._describe_other_format()}")
+        with contextlib.ExitStack() as resources:
+            try:
+                self._zip = resources.enter_context(PlainZip(self._path))
+                self._folder = self._find_folder()
+                self._order = self._byte_order()
+                sizes = {entry.filename: entry.file_size for entry in self._zip.infolist()}
+                program = io.BytesIO(self._entry("data.pkl"))
+                file_size = self._path.stat().st_size
+                unpickler = _TensorUnpickler(program, file_size, f"{self._folder}data/", sizes)
+                self.contents = unpickler.load()
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            resources.pop_all()
 
     def read(self, tensor: TorchTensor) -> np.ndarray:
         """Returns the values of a tensor in the file's dtype; float16 and bfloat16 become float32 exactly.
@@ -94,23 +97,26 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
         Raises:
             ValueError: the bytes do not match their checksum.
         """
-        dtype = np.dtype(self._order + _DTYPES[tensor.dtype])
         try:
-            if tensor.storage not in self._bytes:
-                self._bytes[tensor.storage] = self._entry(f"data/{tensor.storage}")
-            strides = [stride * dtype.itemsize for stride in tensor.strides]
-            offset = tensor.offset * dtype.itemsize
-            values = np.ndarray(tensor.shape, dtype, self._bytes[tensor.storage], offset, strides)
-        except (ValueError, OverflowError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(f"{self._path}: storage {tensor.storage}: {error}") from None
-        if tensor.dtype == "torch BFloat16Storage":
-            return np.asarray(values.astype(np.uint32) << 16).view(np.float32)
-        native = np.float32 if dtype.str[1:] == "f2" else dtype.newbyteorder("=")
-        return values.astype(native, copy=False)
+            if tensor.storage not in self._storages:
+                self._storages[tensor.storage] = self._read_storage(tensor.storage, tensor.dtype)
+            values = self._storages[tensor.storage]
+            strides = [stride * values.itemsize for stride in tensor.strides]
+            return np.ndarray(tensor.shape, values.dtype, values, tensor.offset * values.itemsize, strides)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{self._path}: storage {tensor.storage[:80]}: {error}") from None
 
     def __exit__(self, *exception: object) -> None:
         """Closes the file. Arrays that were read stay valid."""
         self._zip.close()
+
+    def _read_storage(self, key, dtype):
+        # Converted as a whole, because a file may name the same bytes many times.
+        values = np.frombuffer(self._entry(f"data/{key}"), self._order + _DTYPES[dtype])
+        if dtype == "torch BFloat16Storage":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        native = np.float32 if dtype == "torch HalfStorage" else values.dtype.newbyteorder("=")
+        return values.astype(native, copy=False)
 
     def _describe_other_format(self):
         with self._path.open("rb") as file:
@@ -123,15 +129,10 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
         )
 
     def _find_folder(self):
-        entries, names = self._zip.infolist(), self._zip.namelist()
+        names = self._zip.namelist()
         folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
         if len(folders) != 1:
             raise ValueError(f"expected one data.pkl, as torch.save writes it, received {len(folders)}")
-        # PyTorch never compresses, so nothing can be larger than the file.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("expected a zip without compression, received a compressed one")
-        if sum(entry.file_size for entry in entries) > self._path.stat().st_size:
-            raise ValueError("expected separate entries, received more bytes in them than in the file")
         return folders[0]
 
     def _byte_order(self):
@@ -139,11 +140,11 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
             return "<"  # PyTorch before 2.1 does not write the entry
         order = self._entry("byteorder")
         if order not in (b"little", b"big"):
-            raise ValueError(f"byteorder: expected 'little' or 'big', received {order}")
+            raise ValueError(f"byteorder: expected 'little' or 'big', received {brief(order)}")
         return "<" if order == b"little" else ">"
 
     def _entry(self, name):
-        return self._zip.read(self._folder + name)  # compares the checksum
+        return self._zip.entry(self._folder + name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +159,7 @@ class _TensorUnpickler(RestrictedUnpickler):
 
     Args:
         file: the pickle.
+        file_size: number of bytes of the whole zip.
         folder: start of the names of all storages.
         sizes: numbers of bytes of the zip's entries, by name.
     """
@@ -166,9 +168,10 @@ class _TensorUnpickler(RestrictedUnpickler):
     allows_dicts = True
     names = frozenset((_ORDERED_DICT, _TENSOR, _PARAMETER, *_DTYPES))
 
-    def __init__(self, file: IO[bytes], folder: str, sizes: dict[str, int]) -> None:
-        super().__init__(file)
+    def __init__(self, file: IO[bytes], file_size: int, folder: str, sizes: dict[str, int]) -> None:
+        super().__init__(file, file_size)
         self._folder, self._sizes = folder, sizes
+        self._dtypes: dict[str, str] = {}
 
     def find_persistent(self, identity: Any) -> _Storage:
         match identity:
@@ -176,7 +179,11 @@ class _TensorUnpickler(RestrictedUnpickler):
                 expected = size * np.dtype(_DTYPES[dtype]).itemsize
                 received = self._sizes.get(self._folder + key, "no such storage")
                 if received != expected:
-                    raise RefusedPickle(f"storage {key!r}: expected {expected} bytes, received {received}")
+                    raise RefusedPickle(
+                        f"storage {brief(key)}: expected {brief(expected)} bytes, received {received}"
+                    )
+                if self._dtypes.setdefault(key, dtype) != dtype:  # PyTorch does not write such a file
+                    raise RefusedPickle(f"storage {brief(key)}: expected one type, received two")
                 return _Storage(key, dtype, size)
             case _:
                 raise self.refusal("a reference to another object")
@@ -198,14 +205,14 @@ class _TensorUnpickler(RestrictedUnpickler):
 
 
 def _tensor(storage, offset, shape, strides):
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise ValueError(f"expected a tensor, received shape {shape}, strides {strides}, offset {offset}")
+    place = f"shape {brief(shape)}, strides {brief(strides)}, offset {brief(offset)}"
+    if not all(map(are_sizes, (shape, strides, (offset,)))) or len(shape) != len(strides):
+        raise ValueError(f"expected a tensor, received {place}")
     count = math.prod(shape)
     end = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + 1
     if count > storage.size or (count and end > storage.size):
         raise ValueError(
-            f"storage {storage.key!r} of {storage.size} elements: received a tensor outside of it: "
-            f"shape {shape}, strides {strides}, offset {offset}"
+            f"storage {brief(storage.key)} of {storage.size} elements: received a tensor outside of it: "
+            f"{place}"
         )
     return TorchTensor(storage.key, storage.dtype, offset, shape, strides)

@@ -6,8 +6,24 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from dataset.images import check_image, decode_picture
+from dataset.images import check_image, decode_image, decode_picture
 from tests.dataset.samples import encoded_image, noise, with_orientation
+
+
+def png_of_size(width, height):
+    """A small PNG whose header, with its checksum, claims this size."""
+    data = bytearray(encoded_image(0, suffix=".png"))
+    data[16:24] = struct.pack(">2I", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def jpeg_of_size(width, height):
+    """A small JPEG whose header claims this size."""
+    data = bytearray(encoded_image(0))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">2H", height, width)
+    return bytes(data)
 
 
 @pytest.mark.parametrize("verify", ["full", "header"])
@@ -108,13 +124,32 @@ def test_exif_orientation_is_ignored_by_default():
 
 @pytest.mark.parametrize("image", [b"", b"no image", encoded_image(0, suffix=".png")[:200]])
 def test_a_picture_that_cannot_be_decoded(image):
-    with pytest.raises(ValueError, match="cannot be decoded"):
+    with pytest.raises(ValueError, match="expected"):
         decode_picture(image)
 
 
-def test_a_png_with_more_pixels_than_can_be_decoded():
-    data = bytearray(encoded_image(0, suffix=".png"))
-    data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # width and height, of an IHDR with its CRC
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    with pytest.raises(ValueError, match="CV_IO_MAX_IMAGE_PIXELS"):
-        check_image(bytes(data))
+class TestPixelLimit:
+    @pytest.mark.parametrize("side", [8001, 32_000, 60_000, 1 << 31])
+    def test_a_png_is_refused_by_its_header(self, side):
+        for call in (check_image, decode_picture):
+            with pytest.raises(ValueError, match=f"64000000 pixels, received {side}x{side}"):
+                call(png_of_size(side, side))
+
+    def test_a_jpeg_is_refused_by_its_header(self):
+        for call in (check_image, decode_picture):
+            with pytest.raises(ValueError, match="60000x50000"):
+                call(jpeg_of_size(50_000, 60_000))
+
+    def test_the_limit_is_that_of_the_caller(self):
+        image = encoded_image(0, 30, 20, ".png")
+        assert check_image(image, max_pixels=600) == (30, 20)
+        assert decode_picture(image, max_pixels=600).shape == (30, 20, 3)
+        for call in (check_image, decode_picture):
+            with pytest.raises(ValueError, match="599 pixels, received 30x20"):
+                call(image, max_pixels=599)
+
+    @pytest.mark.parametrize("make", [png_of_size, jpeg_of_size])
+    def test_a_training_image_of_another_size_is_not_decoded(self, make, monkeypatch):
+        monkeypatch.setattr("dataset.images._by_tensorflow", None)
+        with pytest.raises(ValueError, match="112x112, received 32000x32000"):
+            decode_image(make(32_000, 32_000), np.empty((112, 112, 3), np.uint8), "RGB")

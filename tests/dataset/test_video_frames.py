@@ -147,7 +147,7 @@ class TestFindFrames:
     def test_a_file_that_cannot_be_read_stops_and_leaves_no_thread(self, prefix, monkeypatch):
         monkeypatch.setattr(video_frames, "_FRAMES_PER_JOB", 1)
         monkeypatch.setattr(video_frames, "_WORKERS", 1)
-        monkeypatch.setattr(video_frames, "check_image", lambda content: (prefix / "A/2/2.0.jpg").unlink())
+        monkeypatch.setattr(video_frames, "check_image", lambda *_, **__: (prefix / "A/2/2.0.jpg").unlink())
         with pytest.raises(FileNotFoundError, match=r"2\.0\.jpg"):
             find_frames(prefix, LENGTHS)
         assert not decoding_threads()
@@ -157,7 +157,7 @@ class TestFindFrames:
         monkeypatch.setattr(video_frames, "_WORKERS", 1)
         checked, stopping, shutdown = [], threading.Event(), ThreadPoolExecutor.shutdown
 
-        def check(content):
+        def check(content, **options):
             checked.append(content)
             assert len(checked) == 1 or stopping.wait(20)
             return 24, 20
@@ -232,7 +232,7 @@ class TestMemo:
         """Counts the frames that are read."""
         counted = []
         check = video_frames.check_image
-        monkeypatch.setattr(video_frames, "check_image", lambda content: counted.append(1) or check(content))
+        monkeypatch.setattr(video_frames, "check_image", lambda *args, **options: counted.append(1) or check(*args, **options))
         return counted
 
     def test_the_second_scan_reads_nothing(self, prefix, tmp_path, reads):
@@ -326,8 +326,8 @@ class TestDecode:
         ("content", "message"),
         [
             (None, "No such file"),
-            (b"", "cannot be decoded"),
-            (b"damaged", "cannot be decoded"),
+            (b"", "JPEG or PNG"),
+            (b"damaged", "JPEG or PNG"),
             (picture(3, (20, 24)), "received 20x24"),
         ],
     )
