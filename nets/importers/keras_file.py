@@ -1,12 +1,20 @@
 """Backbones as `.keras` files."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
 
-import keras
+import h5py
 
 from ..backbone import Backbone
+from .net_arguments import check_net
+from .plain_zip import PlainZip
+from .restricted_pickle import brief
+
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_LARGEST_CONFIG = 1 << 20  # bytes; that of a backbone takes 500
+_REGISTERED_NAME = "margin_centre_face>Backbone"
 
 
 def save_keras_file(backbone: Backbone, path: str | Path) -> None:
@@ -25,18 +33,57 @@ def save_keras_file(backbone: Backbone, path: str | Path) -> None:
 
 
 def load_keras_file(path: Path) -> Backbone:
-    """Loads a `.keras` file in Keras's safe mode, which refuses code.
+    """Loads a `.keras` file without Keras's reader of configurations, so it can run no code.
 
     Raises:
-        ValueError: the file is not a Keras file, would run code, or holds another model.
+        ValueError: the file is damaged, is not a Keras file, or holds another model.
     """
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (TypeError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: expected a Keras file of a backbone: {error}") from None
-    if not isinstance(model, Backbone):
-        raise ValueError(f"{path}: expected a Backbone, received a {type(model).__name__}")
-    return model
+        with PlainZip(path) as file, tempfile.TemporaryDirectory() as folder:
+            net = _read_net(file)
+            check_net(net, path.stat().st_size)
+            weights = Path(folder, _WEIGHTS)
+            weights.write_bytes(file.entry(_WEIGHTS))
+            _check_weights(weights)
+            backbone = Backbone(**net)
+            backbone.load_weights(weights)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected a Keras file of a backbone: {_first_line(error)}") from None
+    return backbone
+
+
+def _read_net(file):
+    """Returns the arguments of the `Backbone` in a file."""
+    size = next((entry.file_size for entry in file.infolist() if entry.filename == _CONFIG), 0)
+    if not 0 < size <= _LARGEST_CONFIG:
+        raise ValueError(f"expected a {_CONFIG} of at most {_LARGEST_CONFIG} bytes, received {size}")
+    model = json.loads(file.entry(_CONFIG))
+    if not isinstance(model, dict) or model.get("registered_name") != _REGISTERED_NAME:
+        received = model.get("class_name") if isinstance(model, dict) else model
+        raise ValueError(f"expected a Backbone, received {brief(received)}")
+    net = model["config"]
+    # Keras writes a policy that was given as an object in this way.
+    if isinstance(net, dict) and isinstance(net.get("dtype"), dict):
+        net["dtype"] = net["dtype"]["config"]["name"]
+    return net
+
+
+def _check_weights(path):
+    """Refuses arrays that take more memory than the file: HDF5 can compress them, or store one value."""
+    num_bytes = 0
+
+    def add(name, item):
+        nonlocal num_bytes
+        num_bytes += item.nbytes if isinstance(item, h5py.Dataset) else 0
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    if num_bytes > path.stat().st_size:
+        raise ValueError(f"expected {path.stat().st_size} bytes of weights at most, received {num_bytes}")
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0][:300]
 
 
 def _sync(path):

@@ -1,0 +1,50 @@
+"""Checks the arguments of a backbone in a file before the backbone is built."""
+
+from typing import Any
+
+from ..variants import STAGES, find_variant
+from .restricted_pickle import brief
+
+_FLOAT_BYTES = 4
+
+
+def check_net(net: Any, num_bytes: int) -> None:
+    """Raises a `ValueError` unless the values can describe a backbone whose weights fit into the file.
+
+    A few bytes can ask for a dense layer of any size.
+
+    Args:
+        net: parsed JSON, arguments of `nets.backbone.Backbone`.
+        num_bytes: number of bytes of the files with the weights.
+    """
+    if not isinstance(net, dict) or not isinstance(net.get("architecture"), str):
+        raise ValueError(f"expected a net with its architecture, received {brief(net)}")
+    variant = find_variant(net["architecture"])
+    image_size, embedding_size = net.get("image_size", (112, 112)), net.get("embedding_size", 512)
+    sizes = [*image_size, embedding_size] if isinstance(image_size, list | tuple) else []
+    if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(
+            "expected an image_size of two positive integers and an embedding_size of one, "
+            f"received {brief(image_size)} and {brief(embedding_size)}"
+        )
+    for name, kinds in (("seed", int), ("keep_prob", int | float)):
+        if not isinstance(net.get(name, 1), kinds):
+            raise ValueError(f"{name}: expected a number, received {brief(net[name])}")
+    height, width, _ = sizes
+    needed = _FLOAT_BYTES * embedding_size * _num_features(variant, height, width)
+    if needed > num_bytes:
+        raise ValueError(
+            f"expected the weights of a net for images of {height}x{width} with an embedding_size of "
+            f"{embedding_size}, at least {needed} bytes, received {num_bytes} bytes"
+        )
+
+
+def _num_features(variant, height, width):
+    """Returns the inputs of the dense layer."""
+    if variant.builder == "imagenet_net":
+        channels = 512 if "vgg" in variant.arguments["name"] else 2048
+        return (height // 32) * (width // 32) * channels  # of 48 pixels ResNet makes two, and VGG one
+    channels = 512
+    if variant.builder == "resnet_ir":
+        channels = STAGES[variant.arguments["depth"]][-1][0] * variant.arguments.get("expansion", 1)
+    return -(-height // 16) * -(-width // 16) * channels
