@@ -214,7 +214,9 @@ def _check_some(prefix, paths):
     for path in paths:
         content = (prefix / path).read_bytes()
         try:
-            checked.append((check_image(content, max_pixels=MAX_FACE_PIXELS), hashlib.sha256(content).digest()))
+            checked.append(
+                (check_image(content, max_pixels=MAX_FACE_PIXELS), hashlib.sha256(content).digest())
+            )
         except ValueError as error:
             checked.append((None, str(error)))
     return checked

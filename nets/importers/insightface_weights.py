@@ -98,7 +98,9 @@ def load_insightface(path: str | Path) -> Backbone:
 def _build(path, shapes, read):
     ignored = {name for name in shapes if name.endswith(f".{_IGNORED}")}
     try:
-        backbone = Backbone(**identify_net(shapes))
+        net = identify_net(shapes)
+        _check_size(net, shapes)
+        backbone = Backbone(**net)
         mappings = torch_variables(backbone)
         check_shapes(shapes, {name: mapping.shape for name, mapping in mappings.items()})
         if unknown := sorted(shapes.keys() - ignored - mappings.keys()):
@@ -144,13 +146,23 @@ def identify_net(shapes: Shapes) -> dict:
     }
 
 
+def _check_size(net, shapes):
+    """Refuses a small file that names a large net, before the net is built."""
+    units = UNITS[int(net["architecture"].removeprefix("iresnet"))]
+    # About half of the weights of the 3x3 convs.
+    fewest = sum(count * 9 * width**2 for count, width in zip(units, WIDTHS, strict=True))
+    received = sum(map(math.prod, shapes.values()))
+    if received < fewest:
+        raise ValueError(f"expected at least {fewest} weights of {net['architecture']}, received {received}")
+
+
 def _find_state_dict(path, contents):
     contents = contents if isinstance(contents, dict) else {}
     inner = {id(value): value for value in contents.values() if isinstance(value, dict)}  # each one once
     dicts = [contents, *inner.values()]
     found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
     if len(found) != 1:
-        received = some([brief(name) for name in contents]) or "no dict"
+        received = some([name if isinstance(name, str) else brief(name) for name in contents]) or "no dict"
         raise ValueError(
             f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received}"
         )

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from .net_arguments import read_small_json
+from .restricted_pickle import brief
 from .saved_model import NET_NAME, is_saved_model
+from .shapes import some
 from .tf1_weights import checkpoint_prefix
 from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, read_manifest, sha256
 
@@ -129,7 +133,7 @@ def model_sha256(path: str | Path) -> str:
         starts = (f"{path.name}.index", f"{path.name}.data-")
         files = {file.name.removeprefix(path.name): file for file in beside if file.name.startswith(starts)}
     else:
-        outside = _files_of_onnx(path) if path.suffix == ".onnx" else {}
+        outside = read_onnx(path)[1] if path.suffix == ".onnx" else {}
         if path.suffix == ".onnx" and input_format_path(path).is_file():
             outside["input format"] = input_format_path(path)
         if not outside:
@@ -140,21 +144,60 @@ def model_sha256(path: str | Path) -> str:
 
 
 def _architecture(path):
-    try:
-        return str(json.loads(path.read_text())["architecture"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected the architecture of a net, received {error!r}") from None
+    net = read_small_json(path)
+    if not isinstance(net, dict) or not isinstance(net.get("architecture"), str):
+        raise ValueError(f"{path}: expected the architecture of a net, received {brief(net)}")
+    return net["architecture"]
 
 
-def _files_of_onnx(path):
-    """Lists the files in which an ONNX file keeps tensors; those of more than 2 GB have to."""
+def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:
+    """Reads the graph of an ONNX file, and finds the other files that hold its tensors.
+
+    Models of more than 2 GB have such files. They lie in the folder of the ONNX file or below it.
+
+    Returns:
+        `(model, files)`: the `ModelProto` without the tensors of other files, and these files by their names.
+
+    Raises:
+        FileNotFoundError: one of the files does not exist.
+        ModuleNotFoundError: the package `onnx` is not installed.
+        ValueError: the file is damaged, or names files outside of its folder or the same bytes many times.
+    """
     onnx = import_onnx(path)
     from google.protobuf.message import DecodeError
 
     try:
-        tensors = onnx.load(str(path), load_external_data=False).graph.initializer
-    except DecodeError as error:
-        raise ValueError(f"{path}: expected an ONNX file, received: {error}") from None
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: expected an ONNX file, received: {brief(str(error))}") from None
+    tensors = [*model.graph.initializer, *(item.t for node in model.graph.node for item in node.attribute)]
     outside = [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    names = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
-    return {name: path.parent / name for name in names}
+    files, num_bytes = {}, 0
+    for tensor in outside:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name = entries.get("location", "")
+        files[name] = _file_below(path, name)
+        size = files[name].stat().st_size
+        try:
+            num_bytes += int(entries.get("length", size - int(entries.get("offset", 0))))
+        except ValueError:
+            raise ValueError(f"{path}: expected numbers for the place of a tensor in {brief(name)}") from None
+    most = sum(file.stat().st_size for file in files.values())
+    if num_bytes > most:
+        raise ValueError(
+            f"{path}: expected tensors of at most {most} bytes in {some(list(files))}, received {num_bytes}"
+        )
+    return model, files
+
+
+def _file_below(path, name):
+    """Returns the file that an ONNX file calls `name`. A pipe or a device would never end."""
+    is_inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+    file = path.parent / name
+    if not is_inside or not file.resolve().is_relative_to(path.parent.resolve()):
+        raise ValueError(f"{path}: expected tensors in files of its own folder, received {brief(name)}")
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such file, but {path.name} keeps tensors in it")
+    if not file.is_file():
+        raise ValueError(f"{path}: expected tensors in an ordinary file, received {brief(name)}")
+    return file

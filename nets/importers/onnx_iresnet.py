@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..iresnet import EPSILON
-from .model_files import import_onnx
+from .model_files import import_onnx, read_onnx
+from .restricted_pickle import brief
 
 _CENTRE = 127.5  # InsightFace's nets take (pixel - 127.5) / 127.5
 _NORM_LEAVES = ("weight", "bias", "running_mean", "running_var")
+_LONGEST_ATTRIBUTE = 64  # numbers of an attribute such as `strides`
 
 
 def read_onnx_iresnet(path: str | Path) -> dict[str, np.ndarray]:
@@ -26,17 +28,19 @@ def read_onnx_iresnet(path: str | Path) -> dict[str, np.ndarray]:
         ValueError: the file is damaged, or its graph is not an iresnet.
     """
     onnx = import_onnx(path)
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    model, _ = read_onnx(path)
     try:
         onnx.checker.check_model(str(path))
-        model = onnx.load(str(path))
-    except onnx.checker.ValidationError as error:
-        raise ValueError(f"{path}: expected an ONNX file, received {error}") from None
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: expected an ONNX file, received {str(error)[:500]}") from None
     try:
-        return _Walk(model.graph).state()
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{path}: not an iresnet: {error}") from None
+        return _Walk(model.graph, path.parent).state()
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, OSError) as error:
+        reason = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: not an iresnet: {str(reason)[:500]}") from None
 
 
 class _Node(NamedTuple):
@@ -56,18 +60,18 @@ _DEFAULTS = {
 class _Walk:
     """Follows a graph from its input and takes the nodes of an iresnet; none may be left."""
 
-    def __init__(self, graph):
-        from onnx import helper, numpy_helper
-
+    def __init__(self, graph, folder):
+        self._folder = folder  # of the files with tensors
         self._state = {}
-        self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._arrays = {}
         self._consumers = {}
         same = {}
         for node in graph.node:
             inputs = [same.get(name, name) for name in node.input]
-            attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+            attributes = {item.name: item for item in node.attribute}
             if node.op_type == "Constant" and "value" in attributes:
-                self._constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
+                self._constants[node.output[0]] = attributes["value"].t
             elif node.op_type == "Unsqueeze" and inputs[0] in self._constants:
                 self._constants[node.output[0]] = self._constants[inputs[0]]  # slopes: their axes are known
             elif node.op_type in ("Identity", "Dropout"):
@@ -92,7 +96,9 @@ class _Walk:
         left = [node.kind for nodes in self._consumers.values() for node in nodes]
         if left or [x] != self._outputs:
             raise ValueError(f"expected the end after features, received {left or self._outputs}")
-        return {name: np.asarray(value, np.float32) for name, value in self._state.items()}
+        # A file may use one tensor in many places: each array is converted once.
+        arrays = {id(value): np.asarray(value, np.float32) for value in self._state.values()}
+        return {name: arrays[id(value)] for name, value in self._state.items()}
 
     def _pixels(self, x):
         """Skips nodes that normalise pixels. Returns their scale too, relative to InsightFace's."""
@@ -149,7 +155,7 @@ class _Walk:
         pads = [kernel_size // 2] * 4
         _check(node, name, strides=[stride] * 2, pads=pads, dilations=[1, 1], group=1, auto_pad=b"NOTSET")
         self._state[f"{name}.weight"] = kernel
-        bias = self._constant(node.inputs[2], name) if len(node.inputs) > 2 else 0.0
+        bias = self._vector(node.inputs[2], name) if len(node.inputs) > 2 else 0.0
         return self._norm_or_bias(node.output, norm_name, len(kernel), bias)
 
     def _norm_or_bias(self, x, name, num_channels, bias: Any = 0.0):
@@ -167,7 +173,7 @@ class _Walk:
         node = self._take(x, name, "BatchNormalization")
         _check(node, name, epsilon=EPSILON, training_mode=0)
         for leaf, tensor in zip(_NORM_LEAVES, node.inputs[1:], strict=True):
-            self._state[f"{name}.{leaf}"] = self._constant(tensor, name)
+            self._state[f"{name}.{leaf}"] = self._vector(tensor, name)
         return node.output
 
     def _prelu(self, x, name):
@@ -201,13 +207,34 @@ class _Walk:
         return nodes[0]
 
     def _constant(self, name, place):
+        from onnx import numpy_helper
+
         if name not in self._constants:
-            raise ValueError(f"{place}: expected a constant, received the computed {name!r}")
-        return self._constants[name]
+            raise ValueError(f"{place}: expected a constant, received the computed {brief(name)}")
+        tensor = self._constants[name]
+        if id(tensor) not in self._arrays:  # which `_constants` keeps
+            array = numpy_helper.to_array(tensor, str(self._folder))
+            if array.dtype.kind not in "fiu" or not array.size:
+                raise ValueError(f"{place}: expected numbers, received {array.dtype} of shape {array.shape}")
+            self._arrays[id(tensor)] = array
+        return self._arrays[id(tensor)]
+
+    def _vector(self, name, place):
+        array = self._constant(name, place)
+        if array.ndim != 1:
+            raise ValueError(f"{place}: expected a number per channel, received shape {array.shape}")
+        return array
 
 
 def _attribute(node, name):
-    return node.attributes.get(name, _DEFAULTS[name])
+    from onnx import helper
+
+    if name not in node.attributes:
+        return _DEFAULTS[name]
+    item = node.attributes[name]
+    if max(map(len, (item.ints, item.floats, item.strings, item.s))) > _LONGEST_ATTRIBUTE:
+        raise ValueError(f"{name}: expected at most {_LONGEST_ATTRIBUTE} values, received more")
+    return helper.get_attribute_value(item)
 
 
 def _check(node, place, **expected):

@@ -12,7 +12,9 @@ import reprlib
 import sys
 from typing import IO, Any
 
-_INSTRUCTION_BYTES = 100  # memory that an instruction can lead to, such as an empty list and its place in the memo
+_INSTRUCTION_BYTES = (
+    100  # memory that an instruction can lead to, such as an empty list and its place in the memo
+)
 _SPARE_BYTES = 80 * 10**6
 _LARGEST_RANK = 64  # of a NumPy array
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .net_arguments import check_net
+
 if TYPE_CHECKING:
     from ..backbone import Backbone
 
@@ -34,10 +36,12 @@ def load_backbone_of_saved_model(path: str | Path) -> "Backbone":
     if not (path / NET_NAME).is_file():
         raise ValueError(f"{path}: expected a SavedModel with a {NET_NAME}, as export.saved_model writes it")
     try:
-        backbone = Backbone(**json.loads((path / NET_NAME).read_text()))
+        net = json.loads((path / NET_NAME).read_text())
+        check_net(net, sum(file.stat().st_size for file in (path / "variables").glob("variables.*")))
+        backbone = Backbone(**net)
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
         for number, variable in enumerate(backbone.variables):
             variable.assign(reader.get_tensor(f"{VARIABLES}/{number}/.ATTRIBUTES/VARIABLE_VALUE"))
-    except (tf.errors.OpError, RuntimeError, IndexError, TypeError, ValueError) as error:
+    except (tf.errors.OpError, RuntimeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected the weights of the net in {NET_NAME}: {error}") from None
     return backbone

@@ -24,4 +24,6 @@ def check_shapes(received: Shapes, expected: Shapes) -> None:
 def some(names: Sequence[str]) -> str:
     """Returns the first names for a message, and the number of the others."""
     num_others = len(names) - _NUM_SHOWN
-    return ", ".join(name[:_LENGTH_SHOWN] for name in names[:_NUM_SHOWN]) + (f" and {num_others} more" if num_others > 0 else "")
+    return ", ".join(name[:_LENGTH_SHOWN] for name in names[:_NUM_SHOWN]) + (
+        f" and {num_others} more" if num_others > 0 else ""
+    )

@@ -12,6 +12,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .net_arguments import check_net
+from .restricted_pickle import brief
+
 if TYPE_CHECKING:
     from ..backbone import Backbone
 
@@ -52,13 +55,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text())
-        version, _, net = manifest["version"], manifest["sha256"], manifest["net"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected a checkpoint's manifest, received {error!r}") from None
+        version, checksums, net = manifest["version"], manifest["sha256"], _by_name(manifest["net"])
+        has_types = isinstance(manifest["step"], int) and all(
+            isinstance(values, dict) for values in (checksums, manifest.get("recipe") or {})
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a checkpoint's manifest, received {brief(error)}") from None
     if version != VERSION:
-        raise ValueError(f"{path}: expected format version {VERSION}, received {version}")
+        raise ValueError(f"{path}: expected format version {VERSION}, received {brief(version)}")
+    if not has_types or any(Path(name).name != name for name in checksums):
+        raise ValueError(
+            f"{path}: expected a step, checksums of files in its folder and a recipe, "
+            f"received {brief(manifest)}"
+        )
     # The first checkpoints did not name their loss, because there was only one.
-    return {"loss": "angular_centre", **manifest, "net": _by_name(net)}
+    return {"loss": "angular_centre", **manifest, "net": net}
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -72,7 +83,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         file = folder / name
         received = sha256(file) if file.is_file() else "no such file"
         if received != expected:
-            raise ValueError(f"{file}: expected SHA-256 {expected}, received {received}")
+            raise ValueError(f"{file}: expected SHA-256 {brief(expected)}, received {received}")
     return manifest
 
 
@@ -109,13 +120,17 @@ def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
     if newest is None:
         raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, received none")
     folder, manifest = newest
-    backbone = Backbone(**manifest["net"])
+    try:
+        check_net(manifest["net"], sum(file.stat().st_size for file in folder.glob(f"{STATE_NAME}.*")))
+        backbone = Backbone(**manifest["net"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / MANIFEST_NAME}: {error}") from None
     # Reads neither the optimizer nor the centres, which are in the same file.
     name = "average" if "ema" in (manifest.get("recipe") or {}) else "backbone"
     try:
         status = tf.train.Checkpoint(**{name: backbone}).read(str(folder / STATE_NAME)).expect_partial()
         status.assert_existing_objects_matched()
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise ValueError(f"{folder}: expected the weights of {manifest['net']}: {error}") from None
     return backbone
 

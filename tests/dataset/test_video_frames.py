@@ -232,7 +232,9 @@ class TestMemo:
         """Counts the frames that are read."""
         counted = []
         check = video_frames.check_image
-        monkeypatch.setattr(video_frames, "check_image", lambda *args, **options: counted.append(1) or check(*args, **options))
+        monkeypatch.setattr(
+            video_frames, "check_image", lambda *args, **options: counted.append(1) or check(*args, **options)
+        )
         return counted
 
     def test_the_second_scan_reads_nothing(self, prefix, tmp_path, reads):
