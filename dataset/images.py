@@ -23,6 +23,7 @@ MAX_FACE_PIXELS = 1 << 20  # where many aligned faces are decoded at a time
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xae\x42\x60\x82"
+_PNG_CHUNK = struct.Struct(">I4s")  # length, type
 _PNG_HEADER = struct.Struct(">4x4s2I")  # the first chunk: length (skipped), type, width, height
 
 
@@ -97,6 +98,16 @@ def _png_size(image):
     return height, width
 
 
+def _check_chunks(image):
+    """Compares the length of each chunk of a PNG with the file, because OpenCV allocates what it claims."""
+    start, kind = len(_PNG_START), b""
+    while kind != b"IEND" and start + _PNG_CHUNK.size <= len(image):
+        length, kind = _PNG_CHUNK.unpack_from(image, start)
+        start += _PNG_CHUNK.size + length + 4  # a checksum of 4 bytes follows
+        if start > len(image):
+            raise ValueError(f"expected a PNG, received a chunk of {length} bytes in {len(image)} bytes")
+
+
 def _decode_grey(image):
     try:
         # Grey at an eighth of the size still reads all of the data, where damage shows, and is nearly twice
@@ -115,6 +126,8 @@ def decode_picture(encoded: bytes, *, upright: bool = False, max_pixels: int = M
     import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
 
     _read_size(encoded, max_pixels)
+    if encoded.startswith(_PNG_START):
+        _check_chunks(encoded)
     flags = cv2.IMREAD_COLOR_RGB | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)

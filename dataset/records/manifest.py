@@ -4,6 +4,7 @@ A TFRecord file that was cut at a record boundary reads as a shorter one without
 counts images and bytes. It is written last: a folder without a manifest is not a conversion.
 """
 
+import ast
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ INDEX_NAME = "index.npy"
 # `offset` and `length` are arguments of `TFRecordFile.read`.
 RECORD_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("label", "<u4")])
 _INDEX_CHUNK = 1 << 18  # rows, 4 MB
+_LONGEST_HEADER = 1 << 12  # bytes, of an index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +74,40 @@ class Manifest:
         """Size of all shards."""
         return sum(shard.num_bytes for shard in self.shards)
 
+    def __post_init__(self) -> None:
+        counts = [value for shard in self.shards for value in (shard.num_images, shard.num_bytes)]
+        counts += [self.num_identities, self.num_images, self.num_bad, self.num_label_mismatches]
+        if min(*counts, *self.image_size) < 0:
+            raise ValueError("expected counts and sizes of at least 0, received a negative one")
+        for shard in self.shards:
+            if Path(shard.name).name != shard.name:
+                raise ValueError(f"expected shards in this folder, received {shard.name[:80]!r}")
+
     def open_index(self) -> np.memmap:
-        """Maps the index: `RECORD_DTYPE`, shape `(num_images,)`, read-only."""
-        return np.load(self.folder / INDEX_NAME, mmap_mode="r")
+        """Maps the index: `RECORD_DTYPE`, shape `(num_images,)`, read-only.
+
+        Raises:
+            ValueError: it cannot be read, is damaged or has another number of rows.
+        """
+        # `numpy.load` trusts the length in the header, and a damaged header ends in errors of all kinds.
+        path = self.folder / INDEX_NAME
+        try:
+            with path.open("rb") as file:
+                major, _ = np.lib.format.read_magic(file)
+                length = int.from_bytes(file.read(2 if major == 1 else 4), "little")
+                header = ast.literal_eval(file.read(min(length, _LONGEST_HEADER)).decode("latin-1").strip())
+                offset = file.tell()
+        except OSError as error:
+            raise ValueError(f"{path}: expected an index, received: {error.strerror}") from None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise ValueError(f"{path}: expected an index, received a damaged header") from None
+        expected = {"descr": RECORD_DTYPE.descr, "fortran_order": False, "shape": (self.num_images,)}
+        if header != expected:
+            raise ValueError(
+                f"{path}: expected {self.num_images} rows of {RECORD_DTYPE}, received {str(header)[:200]}"
+            )
+        check_size(path, offset + self.num_images * RECORD_DTYPE.itemsize)
+        return np.memmap(path, RECORD_DTYPE, "r", offset, (self.num_images,))
 
     def index_chunks(self) -> Iterator[np.ndarray]:
         """Yields the index in arrays of `RECORD_DTYPE`, without holding it in memory.
@@ -108,17 +141,17 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         values = json.loads(path.read_bytes())
         version = values["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: expected a manifest, received {type(error).__name__}: {error}") from None
     if version != VERSION:
-        raise ValueError(f"{path}: expected format version {VERSION}, received {version}")
+        raise ValueError(f"{path}: expected format version {VERSION}, received {str(version)[:80]}")
     manifest = from_json(Manifest, {**values, "folder": folder}, path)
     counted = sum(shard.num_images for shard in manifest.shards)
     if counted != manifest.num_images:
         raise ValueError(f"{path}: expected {manifest.num_images} images in all shards, received {counted}")
     for shard in manifest.shards:
         check_size(folder / shard.name, shard.num_bytes)
-    _check_index(manifest)
+    manifest.open_index()
     return manifest
 
 
@@ -146,16 +179,3 @@ def check_size(path: Path, num_bytes: int) -> None:
     received = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
     if received != f"{num_bytes} bytes":
         raise ValueError(f"{path}: expected {num_bytes} bytes, received {received}")
-
-
-def _check_index(manifest):
-    index_path = manifest.folder / INDEX_NAME
-    try:
-        index = manifest.open_index()
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{index_path}: expected an index, received: {error}") from None
-    if index.dtype != RECORD_DTYPE or index.shape != (manifest.num_images,):
-        raise ValueError(
-            f"{index_path}: expected {manifest.num_images} rows of {RECORD_DTYPE}, "
-            f"received shape {index.shape} of {index.dtype}"
-        )

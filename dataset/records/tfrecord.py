@@ -93,6 +93,7 @@ class TFRecordFile:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._file = self.path.open("rb", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
 
     def __reduce__(self):
         return type(self), (self.path,)
@@ -104,7 +105,8 @@ class TFRecordFile:
             ValueError: there is no such record, or a checksum is wrong.
         """
         size = length + RECORD_OVERHEAD
-        record = os.pread(self._file.fileno(), size, offset)
+        # A damaged index may ask for gigabytes, or for a place that no file has.
+        record = b"" if offset > self._size - size else os.pread(self._file.fileno(), size, offset)
         if len(record) != size:
             raise self._error(offset, f"{size} bytes", f"{len(record)} until the file's end")
         stored, stored_crc = _HEADER.unpack_from(record)

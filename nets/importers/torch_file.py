@@ -75,10 +75,10 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
         self._storages: dict[str, np.ndarray] = {}
         if not self._path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        if not zipfile.is_zipfile(self._path):
-            raise ValueError(f"{path}: {self._describe_other_format()}")
         with contextlib.ExitStack() as resources:
             try:
+                if not zipfile.is_zipfile(self._path):
+                    raise ValueError(self._describe_other_format())
                 self._zip = resources.enter_context(PlainZip(self._path))
                 self._folder = self._find_folder()
                 self._order = self._byte_order()
@@ -87,7 +87,7 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
                 file_size = self._path.stat().st_size
                 unpickler = _TensorUnpickler(program, file_size, f"{self._folder}data/", sizes)
                 self.contents = unpickler.load()
-            except ValueError as error:
+            except (ValueError, zipfile.BadZipFile) as error:
                 raise ValueError(f"{path}: {error}") from None
             resources.pop_all()
 
