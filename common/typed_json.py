@@ -1,12 +1,32 @@
 """Dataclasses from JSON: every value is checked against the type hint of its field."""
 
 import dataclasses
+import json
 import types
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_LARGEST_FILE = 10**7  # bytes
+
+
+def read_json(path: Path) -> Any:
+    """Parses a file of JSON; NaN and infinities are refused.
+
+    Raises:
+        ValueError: the file is not JSON, or has more than 10 MB, which take 200 MB in memory.
+    """
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"{path}: expected JSON of at most {_LARGEST_FILE} bytes")
+    try:
+        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
+        raise ValueError(f"{path}: not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"the number {name}")
 
 
 def from_json(kind: type[T], value: object, path: Path) -> T:
@@ -39,7 +59,7 @@ def _convert(kind: Any, value: Any, path: Path, place: str) -> Any:
         fields = {item.name: item.default for item in dataclasses.fields(origin)}
         for name, default in fields.items():
             if name not in value and default is dataclasses.MISSING:
-                raise ValueError(f"{at}: expected key {name!r}, received {', '.join(value) or 'none'}")
+                raise ValueError(f"{at}: expected key {name!r}, received {', '.join(value)[:200] or 'none'}")
         hints, prefix = typing.get_type_hints(origin), f"{place}." if place else ""
         given = [name for name in fields if name in value]
         items = {name: _convert(hints[name], value[name], path, f"{prefix}{name}") for name in given}

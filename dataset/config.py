@@ -184,7 +184,10 @@ class _ConfigReader:
             elif not value:
                 self._add(section, key, "has no value. Give one, or remove the line.")
             elif not choices:
-                checked[key] = self._path.parent / Path(value).expanduser()
+                try:
+                    checked[key] = self._path.parent / Path(value).expanduser()
+                except RuntimeError:
+                    self._add(section, key, f"is {_short(value)}. There is no such user; give a whole path.")
             elif value.lower() in choices:
                 checked[key] = choices[value.lower()]
             else:

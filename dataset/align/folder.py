@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from common.files import FileLock, write_file, write_json
 from common.processes import worker_map
+from common.typed_json import read_json
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, align_picture
 from dataset.align.detector import FaceDetector
 from dataset.align.options import AlignOptions
@@ -130,7 +130,7 @@ def _check_settings(dst, settings):
         write_json(path, settings)
         return
     try:
-        made_with = dict(json.loads(path.read_bytes()))
+        made_with = dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: expected the options of these faces, received {error}") from None
     for name, value in settings.items():

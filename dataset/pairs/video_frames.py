@@ -232,7 +232,7 @@ def _read_memo(path, fingerprint):
         return image_size, dict(kept["unusable"]), str(kept["sha256"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s: not a kept scan; all frames are read again: %s", path, error)
         return None
 

@@ -4,16 +4,15 @@ A TFRecord file that was cut at a record boundary reads as a shorter one without
 counts images and bytes. It is written last: a folder without a manifest is not a conversion.
 """
 
-import ast
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from common.files import file_sha256, write_json
-from common.typed_json import from_json
+from common.npy import read_header
+from common.typed_json import from_json, read_json
 
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -21,7 +20,6 @@ INDEX_NAME = "index.npy"
 # `offset` and `length` are arguments of `TFRecordFile.read`.
 RECORD_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("label", "<u4")])
 _INDEX_CHUNK = 1 << 18  # rows, 4 MB
-_LONGEST_HEADER = 1 << 12  # bytes, of an index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +87,19 @@ class Manifest:
         Raises:
             ValueError: it cannot be read, is damaged or has another number of rows.
         """
-        # `numpy.load` trusts the length in the header, and a damaged header ends in errors of all kinds.
         path = self.folder / INDEX_NAME
         try:
             with path.open("rb") as file:
-                major, _ = np.lib.format.read_magic(file)
-                length = int.from_bytes(file.read(2 if major == 1 else 4), "little")
-                header = ast.literal_eval(file.read(min(length, _LONGEST_HEADER)).decode("latin-1").strip())
+                descr, shape = read_header(file)
                 offset = file.tell()
         except OSError as error:
             raise ValueError(f"{path}: expected an index, received: {error.strerror}") from None
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise ValueError(f"{path}: expected an index, received a damaged header") from None
-        expected = {"descr": RECORD_DTYPE.descr, "fortran_order": False, "shape": (self.num_images,)}
-        if header != expected:
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if descr != RECORD_DTYPE.descr or shape != (self.num_images,):
             raise ValueError(
-                f"{path}: expected {self.num_images} rows of {RECORD_DTYPE}, received {str(header)[:200]}"
+                f"{path}: expected {self.num_images} rows of {RECORD_DTYPE}, "
+                f"received shape {shape} of {str(descr)[:200]}"
             )
         check_size(path, offset + self.num_images * RECORD_DTYPE.itemsize)
         return np.memmap(path, RECORD_DTYPE, "r", offset, (self.num_images,))
@@ -139,9 +134,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Convert the source with python -m dataset.convert.")
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
         version = values["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a manifest, received {type(error).__name__}: {error}") from None
     if version != VERSION:
         raise ValueError(f"{path}: expected format version {VERSION}, received {str(version)[:80]}")

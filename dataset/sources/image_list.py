@@ -94,7 +94,7 @@ class ImageList:
         with self.train_list.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 fields = _fields(line)
-                if len(fields) == 2 and all(fields):
+                if len(fields) == 2 and all(fields) and b"\0" not in line:
                     offsets.append(offset)
                     labels.append(self._label(number, fields[1]))
                 elif line.strip():

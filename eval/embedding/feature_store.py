@@ -13,6 +13,7 @@ import google_crc32c
 import numpy as np
 
 from common.files import FileLock, write_json
+from common.typed_json import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -161,29 +162,33 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         path = self.folder / "store.json"
         if not path.exists():
             write_json(path, expected)
-        try:
-            received = json.loads(path.read_bytes())
-        except ValueError as error:
-            received = error
+        received = read_json(path)
         if received != expected:
-            raise ValueError(f"{path}: expected {expected}, received {received}")
+            raise ValueError(
+                f"{path}: expected {expected}, received {str(received)[:500]}. "
+                "Delete its folder to compute the features again."
+            )
 
     def _read_progress(self):
         """Returns a `_Progress`, or `None` if it cannot be read."""
         try:
-            progress = _Progress(**json.loads(self._progress.read_bytes()))
+            progress = _Progress(**read_json(self._progress))
         except FileNotFoundError:
             return _Progress()
         except (ValueError, TypeError):
             return None
         are_numbers = all(isinstance(value, int) for value in progress)
-        return progress if are_numbers and progress.num_done > 0 and progress.dim > 0 else None
+        is_possible = are_numbers and 0 < progress.num_done <= self.num_rows and progress.dim > 0
+        return progress if is_possible else None
 
     def _is_sound(self, progress):
         """Reads all rows that count and compares their CRC32C."""
         crc, num_missing = 0, progress.num_bytes
-        if not self._features.exists():
-            return num_missing == 0
+        size = self._features.stat().st_size if self._features.exists() else 0
+        if size < num_missing:
+            return False
+        if not num_missing:
+            return True
         with self._features.open("rb") as file:
             while num_missing and (block := file.read(min(num_missing, _BLOCK))):
                 crc = google_crc32c.extend(crc, block)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.typed_json import from_json
+from common.typed_json import from_json, read_json
 from eval.embedding.engines import check_faces
 from nets.importers.model_files import input_format_path
 
@@ -61,11 +60,7 @@ def read_input_format(path: Path) -> InputFormat:
         ValueError: it is damaged, or a key is missing or wrong.
     """
     path = input_format_path(path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON: {error}") from None
-    return from_json(InputFormat, values, path)
+    return from_json(InputFormat, read_json(path), path)
 
 
 class OnnxModel:

@@ -5,7 +5,6 @@
 
 import dataclasses
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -13,12 +12,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from common.files import atomic_file, printable, write_file
-from common.typed_json import from_json
+from common.npy import read_array
+from common.typed_json import from_json, read_json
 from eval.embedding.engines import Engine
 from eval.scoring.coverage import Coverage
 from eval.scoring.verification import IMAGE_FOLDS, RULES, is_right
 from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES
 from nets.importers.model_files import ModelDescription
+from nets.importers.plain_zip import PlainZip
 
 VERSION = 1
 _CHOICES = {
@@ -311,21 +312,13 @@ def read_run(folder: Path) -> EvaluationRun:
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file. Give a folder of eval.test_ytf or eval.test_lfw.")
+    scores = _scores(scores_path, read_json(scores_path))
     try:
-        content = json.loads(scores_path.read_bytes(), parse_constant=_refuse_constant)
-    except ValueError as error:  # of JSON or of UTF-8
-        raise ValueError(f"{scores_path}: not JSON: {error}") from None
-    scores = _scores(scores_path, content)
-    try:
-        with np.load(pairs_path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        with PlainZip(pairs_path) as file:
+            arrays = {name.removesuffix(".npy"): read_array(file.entry(name)) for name in file.namelist()}
+    except ValueError as error:
         raise ValueError(f"{pairs_path}: not an archive of NumPy arrays: {error}") from None
     return EvaluationRun(folder, scores, _scored_pairs(pairs_path, arrays, scores))
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"the number {name}")
 
 
 def _scores(path: Path, content: Any) -> Scores:

@@ -47,7 +47,7 @@ def load_keras_file(path: Path) -> Backbone:
             _check_weights(weights)
             backbone = Backbone(**net)
             backbone.load_weights(weights)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a Keras file of a backbone: {_first_line(error)}") from None
     return backbone
 

@@ -1,11 +1,24 @@
 """Checks the arguments of a backbone in a file before the backbone is built."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from ..variants import STAGES, find_variant
 from .restricted_pickle import brief
 
 _FLOAT_BYTES = 4
+_LARGEST_JSON = 1 << 20  # bytes
+
+
+def read_small_json(path: Path) -> Any:
+    """Parses a JSON file of at most 1 MB, such as the description of a net; `ValueError` for another one."""
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"more than {_LARGEST_JSON} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, received {brief(error)}") from None
 
 
 def check_net(net: Any, num_bytes: int) -> None:

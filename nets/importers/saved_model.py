@@ -4,11 +4,10 @@ Runs nothing of the SavedModel: `net.json` holds the arguments of the `Backbone`
 read as numbers, in the order of `Backbone.variables`.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .net_arguments import check_net
+from .net_arguments import check_net, read_small_json
 
 if TYPE_CHECKING:
     from ..backbone import Backbone
@@ -36,7 +35,7 @@ def load_backbone_of_saved_model(path: str | Path) -> "Backbone":
     if not (path / NET_NAME).is_file():
         raise ValueError(f"{path}: expected a SavedModel with a {NET_NAME}, as export.saved_model writes it")
     try:
-        net = json.loads((path / NET_NAME).read_text())
+        net = read_small_json(path / NET_NAME)
         check_net(net, sum(file.stat().st_size for file in (path / "variables").glob("variables.*")))
         backbone = Backbone(**net)
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))

@@ -6,13 +6,12 @@ writes it.
 """
 
 import hashlib
-import json
 import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .net_arguments import check_net
+from .net_arguments import check_net, read_small_json
 from .restricted_pickle import brief
 
 if TYPE_CHECKING:
@@ -54,12 +53,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_NAME
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_small_json(path)
         version, checksums, net = manifest["version"], manifest["sha256"], _by_name(manifest["net"])
         has_types = isinstance(manifest["step"], int) and all(
             isinstance(values, dict) for values in (checksums, manifest.get("recipe") or {})
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected a checkpoint's manifest, received {brief(error)}") from None
     if version != VERSION:
         raise ValueError(f"{path}: expected format version {VERSION}, received {brief(version)}")

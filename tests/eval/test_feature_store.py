@@ -120,7 +120,7 @@ class TestKey:
         with pytest.raises(ValueError, match=r"store\.json: .*'cd34'.*'ef56'"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS)
         path.write_text("{")
-        with pytest.raises(ValueError, match=r"store\.json: .*'cd34'"):
+        with pytest.raises(ValueError, match=r"store\.json: "):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS)
 
     def test_another_number_of_rows(self, tmp_path):
