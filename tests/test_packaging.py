@@ -51,6 +51,7 @@ def test_dependencies_are_the_imports():
         requirement_names(PYPROJECT["project"]["dependencies"])
         == imports[True]
         == {
+            "h5py",
             "keras",
             "numpy",
             "tensorflow",

@@ -1,7 +1,6 @@
 """Finds the files of a model, hashes and describes them, without reading a weight."""
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from nets.importers.model_files import ModelDescription, describe_model, find_model, model_sha256
+from nets.importers.onnx_iresnet import read_onnx_iresnet
 
 
 def sha256(content):
@@ -100,6 +101,40 @@ class TestOnnx:
         with pytest.raises(FileNotFoundError, match=r"net\.bin"):
             model_sha256(path)
 
+    @pytest.mark.parametrize(
+        "name", ["/dev/zero", "../secret", "pipe", "link", "folder", "", "a/../../secret"]
+    )
+    def test_files_that_are_not_of_the_model(self, tmp_path, name):
+        path = write_onnx(tmp_path / "a", self.WEIGHTS)
+        (tmp_path / "secret").write_bytes(bytes(self.WEIGHTS.nbytes))
+        os.mkfifo(path.with_name("pipe"))
+        path.with_name("link").symlink_to("../secret")
+        path.with_name("folder").mkdir()
+        model = onnx.load(path)
+        tensor = model.graph.initializer[0]
+        external_data_helper.set_external_data(tensor, name)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        path.write_bytes(model.SerializeToString())
+        for read in (model_sha256, read_onnx_iresnet):
+            with pytest.raises(ValueError, match=r"net\.onnx: expected tensors in"):
+                read(path)
+
+    def test_many_tensors_in_the_same_bytes(self, tmp_path):
+        path = write_onnx(tmp_path / "a", self.WEIGHTS)
+        path.with_name("bytes").write_bytes(bytes(10**6))
+        model = onnx.load(path)
+        tensors = [numpy_helper.from_array(np.zeros(1, np.float32), str(number)) for number in range(2000)]
+        for tensor in tensors:
+            external_data_helper.set_external_data(tensor, "bytes", 0, 10**6)
+            tensor.ClearField("raw_data")
+            tensor.dims[:] = [250_000]
+        model.graph.initializer.extend(tensors)
+        path.write_bytes(model.SerializeToString())
+        for read in (model_sha256, read_onnx_iresnet):
+            with pytest.raises(ValueError, match="at most 1000000 bytes in bytes, received 2000000000"):
+                read(path)
+
     def test_damaged(self, tmp_path):
         (tmp_path / "net.onnx").write_bytes(b"no such thing")
         with pytest.raises(ValueError, match=r"net\.onnx"):
@@ -181,6 +216,34 @@ class TestFolders:
         flip_bit(old / "state.index")
         with pytest.raises(ValueError, match="none can be read"):
             model_sha256(tmp_path)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"sha256": []},
+            {"sha256": {"../secret": ""}},
+            {"sha256": {"/dev/zero": ""}},
+            {"net": {}},
+            {"net": []},
+            {"net": {"depth": 32}},
+            {"step": "3"},
+            {"recipe": [1]},
+            {"version": [1]},
+        ],
+    )
+    def test_a_checkpoint_with_other_values_is_skipped(self, tmp_path, changes, caplog):
+        old = write_checkpoint(tmp_path / "step_00000003", b"old")
+        new = write_checkpoint(tmp_path / "step_00000012", b"new")
+        path = new / "checkpoint.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        assert find_model(tmp_path) == old
+        assert f"skipping a damaged checkpoint: {path}" in caplog.text
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, " " * 2**21])
+    def test_a_manifest_that_is_too_large_is_skipped(self, tmp_path, text):
+        old = write_checkpoint(tmp_path / "step_00000003", b"old")
+        (write_checkpoint(tmp_path / "step_00000012", b"new") / "checkpoint.json").write_text(text)
+        assert find_model(tmp_path) == old
 
     def test_another_folder(self, tmp_path):
         (tmp_path / "notes.txt").write_bytes(b"")

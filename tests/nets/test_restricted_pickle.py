@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import struct
+import time
 import tracemalloc
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from dataset.pairs.safe_pickle import load_plain
 from nets.importers.torch_file import TorchFile
-from tests.torch_zip import a_dict, plain, tensor, write_torch_zip
+from tests.torch_zip import a_dict, a_global, call, plain, storage, tensor, write_torch_zip
 
 MEGABYTE = 10**6
 SIZE = 20 * MEGABYTE  # of the payload that a file repeats
@@ -138,6 +139,92 @@ def test_repeated_storage_of_tensors(tmp_path):
     with limited_memory(path), TorchFile(path) as file:
         arrays = [file.read(value) for value in file.contents.values()]
     assert len(arrays) == REPETITIONS
+
+
+def test_repeated_storage_of_halves(tmp_path):
+    shared = tensor("HalfStorage", "0", SIZE // 2, 0, (SIZE // 2,), (1,))
+    path = tmp_path / "file.pth"
+    write_torch_zip(path, a_dict({str(i): shared for i in range(REPETITIONS)}), {"0": bytes(SIZE)})
+    with limited_memory(path), TorchFile(path) as file:
+        arrays = [file.read(value) for value in file.contents.values()]
+    assert len(arrays) == REPETITIONS and arrays[0].dtype == np.float32
+
+
+COUNT = 3 * MEGABYTE
+MANY = {
+    "empty lists": b"(" + b"]" * COUNT + b"t",
+    "places in the memo": b"]" + b"\x94" * COUNT,
+    "marks": b"(" * COUNT,
+    "the same list": b"]q\x00(" + b"h\x00" * COUNT + b"t",
+    "empty bytes": b"(" + b"C\x00" * COUNT + b"t",
+    # Python stores four bytes for each letter of this text.
+    "a wide text": b"X" + struct.pack("<I", 8 * SIZE + 4) + "\U0001f600".encode() + b"a" * 8 * SIZE,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", MANY)
+def test_many_small_objects(kind, name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="more memory than the file"), limited_memory(path):
+        READERS[name](path, MANY[kind])
+
+
+def nested_tuple():
+    """A small program whose tuple has a text of 6 MB, and with 40 more levels one that never ends."""
+    value = 1
+    for _ in range(20):
+        value = (value, value)
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def test_nested_tuples_are_not_turned_into_text(tmp_path):
+    path = tmp_path / "file.pth"
+    path.write_bytes(b"")
+    rebuild = a_global("torch._utils", "_rebuild_tensor_v2")
+    place = [
+        storage("ByteStorage", "0", SIZE),
+        plain(0),
+        nested_tuple(),
+        plain((1,)),
+        plain(False),
+        plain({}),
+    ]
+    with limited_memory(path), pytest.raises(ValueError, match="received shape") as error:
+        read_torch_file(path, call(rebuild, *place))
+    assert len(str(error.value)) < 500
+    frombuffer = b"cnumpy.core.numeric\n_frombuffer\n("
+    with limited_memory(path), pytest.raises(ValueError, match="received") as error:
+        program = frombuffer + binbytes(b"") + dtype("u1") + nested_tuple() + b"VC\ntR"
+        read_verification_set(tmp_path / "file.bin", program)
+    assert len(str(error.value)) < 500
+
+
+def test_shapes_of_giant_numbers_take_no_time(tmp_path):
+    number = b"\x8b" + struct.pack("<i", 4000) + b"\x7f" * 4000 + b"q\x01"
+    shape = b"(" + number + b"h\x01" * 4000 + b"t"
+    frombuffer = b"cnumpy.core.numeric\n_frombuffer\n("
+    start = time.process_time()
+    with pytest.raises(ValueError, match="shape"):
+        read_verification_set(
+            tmp_path / "file.bin", frombuffer + binbytes(b"") + dtype("u1") + shape + b"VC\ntR"
+        )
+    rebuild = a_global("torch._utils", "_rebuild_tensor_v2")
+    place = [storage("ByteStorage", "0", SIZE), plain(0), shape, shape, plain(False), plain({})]
+    with pytest.raises(ValueError, match="shape"):
+        read_torch_file(tmp_path / "file.pth", call(rebuild, *place))
+    assert time.process_time() - start < 5
+
+
+def test_keys_that_share_a_place_are_refused(tmp_path):
+    """A dict takes the square of the time for numbers that differ by 2^61 - 1."""
+    memo = b"".join(b"p%d\n" % (place * (2**61 - 1)) for place in range(1, 3))
+    keys = b"".join(plain(place * (2**61 - 1)) + b"N" for place in range(1, 3))
+    with pytest.raises(ValueError, match=r"file\.bin"):
+        read_verification_set(tmp_path / "file.bin", b"N" + memo)
+    with pytest.raises(ValueError, match=r"file\.pth"):
+        read_torch_file(tmp_path / "file.pth", b"}(" + keys + b"u")
 
 
 def test_dicts_are_read_only_where_they_are_allowed(tmp_path):
