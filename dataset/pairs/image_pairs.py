@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from dataset.images import MAX_FACE_PIXELS, decode_picture
-from dataset.pairs.safe_pickle import load_plain
+from dataset.pairs.safe_pickle import brief, load_plain
 from dataset.pairs.text_lines import quote, read_lines
-from nets.importers.restricted_pickle import brief
 
 
 class PairSet:
