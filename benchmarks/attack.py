@@ -183,7 +183,7 @@ def _serve(connection: Connection, folder: Path, seed: int, parsers) -> None:
             if name not in good:
                 good[name] = _good_files(parsers[name], place)
                 resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + _MOST, resource.RLIM_INFINITY))
-            description, files = parsers[name].broken(name, good[name], seed, number, place)
+            description, files = parsers[name].broken(name, good[name], seed, number)
             _write(place, files)
         except Exception:  # noqa: BLE001 It is a fault of the attack, and `read` raises it.
             connection.send(RuntimeError(f"{name} {number}: {traceback.format_exc()}"))
@@ -204,6 +204,7 @@ def _good_files(parser, place):
 def _write(place, files):
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
+    os.chdir(place)  # where a hostile pickle would leave its mark
     for name, data in files.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(data)

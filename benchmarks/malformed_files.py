@@ -40,20 +40,19 @@ class Parser:
     target: str = ""
     imports_tensorflow: bool = False
 
-    def broken(self, name: str, good: Files, seed: int, number: int, folder: Path) -> tuple[str, Files]:
+    def broken(self, name: str, good: Files, seed: int, number: int) -> tuple[str, Files]:
         """Breaks one of the good files. The result follows from the arguments.
 
         Args:
             name: name of the parser.
             number: number of the case, from 0.
-            folder: the case goes there.
 
         Returns:
             `(description, files)`.
         """
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
         file = str(rng.choice([file for file in sorted(good) if re.search(self.target, file)]))
-        names, data = malform(good[file], file, rng, folder, self.mutations)
+        names, data = malform(good[file], file, rng, self.mutations)
         return f"{file}: {names}", {**good, file: data}
 
 

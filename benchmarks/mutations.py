@@ -1,7 +1,7 @@
 """Ways to break a file: flipped bits, cuts, giant lengths, values of other types, hostile pickles.
 
-A mutation takes the content of a file and a random generator, and returns other content. Those of `PICKLE`
-also take the folder of the file: a hostile pickle makes the file `RAN` in it if it runs.
+A mutation takes the content of a file and a random generator, and returns other content. If a hostile pickle
+runs, it makes the file `RAN` in the working directory.
 """
 
 import functools
@@ -12,7 +12,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -164,22 +163,22 @@ def change_json(data, rng):
     return json.dumps(root).encode()
 
 
-def hostile_call(data, rng, folder):
+def hostile_call(data, rng):
     """Calls a function as soon as the pickle is read."""
-    code = f"open({str(folder / 'RAN')!r}, 'w')"
     calls = (
-        b"cbuiltins\nexec\n(V%s\ntR" % code.encode(),
-        b"c__builtin__\neval\n(V%s\ntR" % code.encode(),
-        b"cposix\nsystem\n(Vtouch %s\ntR" % str(folder / "RAN").encode(),
-        b"(Vtouch %s\niposix\nsystem\n" % str(folder / "RAN").encode(),
-        b"cpathlib\nPath\n(V%s\nt\x81" % str(folder / "RAN").encode(),
+        b"cbuiltins\nexec\n(Vopen('RAN', 'w')\ntR",
+        b"c__builtin__\neval\n(Vopen('RAN', 'w')\ntR",
+        b"cposix\nsystem\n(Vtouch RAN\ntR",
+        b"(Vtouch RAN\niposix\nsystem\n",
+        b"cpathlib\nPath\n(VRAN\nt\x81(dVx\n0b",
+        b"ctorch\nload\n(VRAN\ntR",
         b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(VO8\nI0\nI1\ntRS'%s'\ntR" % b"cos\\nsystem\\n.",
     )
     start = 2 if data[:1] == b"\x80" else 0
     return data[:start] + calls[rng.integers(len(calls))] + b"0" + data[start:]
 
 
-def giant_pickle(data, rng, _folder):
+def giant_pickle(data, rng):
     """Asks for much memory with few bytes."""
     count = int(rng.integers(_MANY))
     payload = rng.bytes(10_000)
@@ -261,26 +260,22 @@ def change_zip(data, rng):
         return data
     place = int(rng.integers(len(entries)))
     name, content = entries[place]
-    kind = zipfile.ZIP_STORED
-    changes = (
-        flip_bits,
-        truncate,
-        splice_length,
-        replace_all,
-        change_json,
-        giant_shape,
-        repeat,
-        change_number,
-    )
-    match int(rng.integers(6)):
-        case 0:
-            entries.pop(place)
-        case 1:
-            entries.append((name, content))
-        case 2:
-            entries[place], kind = (name, bytes(400_000_000)), zipfile.ZIP_DEFLATED
-        case _:
-            entries[place] = (name, changes[rng.integers(len(changes))](content, rng))
+    kind, luck = zipfile.ZIP_STORED, rng.random()
+    changes = [flip_bits, truncate, splice_length, replace_all, repeat]
+    if name.endswith(".pkl"):
+        changes += [*PICKLE] * 3
+    elif name.endswith(".npy"):
+        changes += [giant_shape] * 4
+    elif name.endswith(".json"):
+        changes += [change_json] * 6
+    if luck < 0.1:
+        entries.pop(place)
+    elif luck < 0.2:
+        entries.append((name, content))
+    elif luck < 0.24:
+        entries[place], kind = (name, bytes(400_000_000)), zipfile.ZIP_DEFLATED
+    else:
+        entries[place] = (name, changes[rng.integers(len(changes))](content, rng))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", kind, compresslevel=1) as file:
         for name, content in entries:
@@ -297,13 +292,14 @@ PICKLE = (hostile_call, giant_pickle)
 TEXT_SUFFIXES = (".json", ".ini", ".txt", ".idx", "property")
 
 
-def malform(data: bytes, name: str, rng: np.random.Generator, folder: Path, more: Sequence[Callable] = ()):
+def malform(
+    data: bytes, name: str, rng: np.random.Generator, more: Sequence[Callable] = ()
+) -> tuple[str, bytes]:
     """Breaks a file once or twice.
 
     Args:
         data: the good content.
         name: of the file; its suffix says which mutations fit.
-        folder: its folder.
         more: further mutations that fit.
 
     Returns:
@@ -316,9 +312,7 @@ def malform(data: bytes, name: str, rng: np.random.Generator, folder: Path, more
         ways += [change_json] * 6
     if name.endswith((".bin", ".np")):
         ways += [*PICKLE, *PICKLE]
-    names = []
-    for _ in range(1 if rng.random() < 0.7 else 2):
-        way = ways[rng.integers(len(ways))]
-        names.append(way.__name__)
-        data = way(data, rng, folder) if way in PICKLE else way(data, rng)
-    return ", ".join(names), data
+    chosen = [ways[place] for place in rng.integers(len(ways), size=1 if rng.random() < 0.7 else 2)]
+    for way in chosen:
+        data = way(data, rng)
+    return ", ".join(way.__name__ for way in chosen), data
