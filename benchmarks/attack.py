@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
@@ -128,7 +129,7 @@ def attack(
                 yield case
         finally:
             if child is not None:
-                child.stop()
+                child.finish()
 
 
 class _Child:
@@ -159,6 +160,12 @@ class _Child:
             raise TimeoutError
         return self._connection.recv()
 
+    def finish(self):
+        with contextlib.suppress(OSError):
+            self._connection.send(None)
+            self._process.join(_LONGEST)
+        self.stop()
+
     def stop(self):
         self._process.kill()
         self._process.join()
@@ -177,8 +184,8 @@ def _serve(connection: Connection, folder: Path, seed: int, parsers) -> None:
     os.dup2(silent, 2)
     parsers = malformed_files.PARSERS if parsers is None else parsers
     place, good = folder / "case", {}
-    while True:
-        name, number = connection.recv()
+    while (case := connection.recv()) is not None:
+        name, number = case
         try:
             if name not in good:
                 good[name] = _good_files(parsers[name], place)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.mutations import change_zip, giant_picture, giant_shape, malform
+from benchmarks.mutations import change_onnx, change_zip, giant_picture, giant_shape, malform, many_tensors
 
 Files = dict[str, bytes]  # contents by the path below the folder of a case
 
@@ -393,8 +393,8 @@ PARSERS = {
     "features": Parser(_good_store, _read_store, 0.5),
     "run": Parser(_good_run, _read_run, 0.3, (change_zip, giant_shape), target=r"\.(json|npz)$"),
     "checkpoints": Parser(_good_checkpoints, _read_checkpoints, target="json"),
-    "torch": Parser(_good_torch, _read_torch, mutations=(change_zip,) * 6),
-    "onnx": Parser(_good_onnx, _read_onnx, 0.3),
+    "torch": Parser(_good_torch, _read_torch, mutations=(*(change_zip,) * 6, *(many_tensors,) * 2)),
+    "onnx": Parser(_good_onnx, _read_onnx, 0.3, (change_onnx,) * 8),
     "batches": Parser(_good_shards, _read_batches, 0.3, target="tfrecord", imports_tensorflow=True),
     "training_image": Parser(
         _good_image, _read_training_image, mutations=(giant_picture,), imports_tensorflow=True

@@ -283,6 +283,66 @@ def change_zip(data, rng):
     return packed.getvalue()
 
 
+def many_tensors(_data, rng):
+    """Makes a PyTorch file with thousands of names for one storage, with shapes at and past its end."""
+    from tests.torch_zip import a_dict, tensor, write_torch_zip
+
+    size, big = int(rng.integers(1, 10_000)), 2 ** int(rng.integers(20, 66))
+    shapes = (
+        ((size,), (1,)),
+        ((size, 0), (1, 1)),
+        ((big, size), (0, 1)),
+        ((big,) * 4, (1,) * 4),
+        ((True,), (1,)),
+    )
+    count = int(rng.integers(1, 30_000))
+    kinds = rng.integers(len(shapes), size=count) if rng.random() < 0.5 else np.zeros(count, int)
+    chosen = [tensor(size=size, shape=shape, strides=strides) for shape, strides in shapes]
+    packed = io.BytesIO()
+    program = a_dict({str(i): chosen[kind] for i, kind in enumerate(kinds)})
+    write_torch_zip(packed, program, {"0": bytes(4 * size)})
+    return packed.getvalue()
+
+
+def change_onnx(data, rng):
+    """Changes tensors and nodes of an ONNX file: places outside of it, giant shapes, unknown types."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # noqa: BLE001 It was broken before.
+        return data
+    graph = model.graph
+    tensor = graph.initializer[rng.integers(len(graph.initializer))]
+    match int(rng.integers(7)):
+        case 0 | 1:
+            places = ("/dev/zero", "../secret", "net.onnx", "missing", "/proc/self/mem", ".", "", "x\0y")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.ClearField("raw_data")
+            entry = tensor.external_data.add()
+            entry.key, entry.value = "location", places[rng.integers(len(places))]
+            if rng.random() < 0.5:
+                entry = tensor.external_data.add()
+                entry.key = ("offset", "length")[rng.integers(2)]
+                entry.value = _NUMBERS[rng.integers(len(_NUMBERS))].decode()
+            for _ in range(int(rng.integers(2)) * 2000):
+                graph.initializer.add().CopyFrom(tensor)
+        case 2:
+            tensor.dims[:] = [2 ** int(rng.integers(20, 62)) for _ in range(int(rng.integers(1, 5)))]
+        case 3:
+            tensor.data_type = int(rng.integers(-1, 40))
+        case 4:
+            node = graph.node[rng.integers(len(graph.node))]
+            node.op_type = str(rng.choice(["Constant", "Identity", "Loop", "", "Conv"]))
+        case 5:
+            node = graph.node[rng.integers(len(graph.node))]
+            graph.node.add().CopyFrom(node)
+        case _:
+            node = graph.node[rng.integers(len(graph.node))]
+            del node.input[:1], node.attribute[:1]
+    return model.SerializeToString()
+
+
 GENERAL = (
     *(flip_bits, flip_early_bits, flip_late_bits, truncate, remove, repeat),
     *(insert_noise, splice_length, splice_length, replace_all),
