@@ -14,6 +14,7 @@ from common.files import (
     FileLock,
     atomic_file,
     atomic_folder,
+    check_writable,
     cut_name,
     folder_lock,
     new_folder,
@@ -260,6 +261,13 @@ def test_a_folder_that_cannot_be_written(tmp_path, problem):
     with limit, pytest.raises(OSError, match=f"{folder}: cannot write"), folder_lock(folder):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_writing_in_a_folder_is_tried(tmp_path):
+    check_writable(tmp_path)
+    with no_file_larger_than(0), pytest.raises(OSError, match=f"{tmp_path}: cannot write"):
+        check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_message_of_tensorflow_as_one_line():

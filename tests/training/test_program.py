@@ -41,6 +41,13 @@ def test_a_full_disk_that_holds_the_log(tmp_path, logger, capfd):
     assert log.read_text().splitlines()[0].endswith(" INFO before")
 
 
+def test_a_log_folder_that_cannot_be_written(tmp_path, caplog):
+    options = parse_centre_options([f"--output={tmp_path / 'new'}", "--log_file_path=/proc"])
+    assert run_program("train_centre", lambda options: 0, options) == 1
+    assert caplog.messages[0].startswith("train_centre: --log_file_path /proc: cannot write in this folder")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("has_trained", [False, True])
 def test_the_log_of_a_run_that_has_written_something_stays(tmp_path, has_trained):
     def work(options):
