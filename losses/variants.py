@@ -5,12 +5,17 @@ from typing import Any, NamedTuple
 
 
 class LossVariant(NamedTuple):
-    """A loss with centres: where it is, which arguments flags may set, and which the name itself sets."""
+    """A loss with centres: where it is, which arguments flags may set, and which the name itself sets.
+
+    Margins are in `[0, margin_limit)`.
+    """
 
     module: str
     layer: str
     arguments: tuple[str, ...] = ("margin", "scale")
     fixed: dict[str, Any] = {}  # noqa: RUF012
+    margin_limit: float = math.pi
+    can_be_sharded: bool = True
 
 
 _MARGIN = ("margin", "scale")
@@ -19,13 +24,17 @@ _MARGIN = ("margin", "scale")
 LOSSES = {
     "angular_centre": LossVariant(".angular_centre", "AngularCentreLoss", (*_MARGIN, "centre_weight")),
     "arcface": LossVariant(".arcface", "ArcFaceLoss"),
-    "cosface": LossVariant(".cosface", "CosFaceLoss"),
+    "cosface": LossVariant(".cosface", "CosFaceLoss", margin_limit=2.0),
     "combined": LossVariant(".combined_margin", "CombinedMarginLoss", (*_MARGIN, "margin_a", "margin_b")),
-    "softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": False}),
-    "normalised_softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": True}),
-    "margin": LossVariant(".margin", "MarginLoss", ()),
-    "sub_centre": LossVariant(".sub_centre", "SubCentreLoss", (*_MARGIN, "num_sub_centres")),
-    "adaface": LossVariant(".adaface", "AdaFaceLoss"),
+    "softmax": LossVariant(".softmax", "SoftmaxLoss", (), {"normalise_centres": False}, can_be_sharded=False),
+    "normalised_softmax": LossVariant(
+        ".softmax", "SoftmaxLoss", (), {"normalise_centres": True}, can_be_sharded=False
+    ),
+    "margin": LossVariant(".margin", "MarginLoss", (), can_be_sharded=False),
+    "sub_centre": LossVariant(
+        ".sub_centre", "SubCentreLoss", (*_MARGIN, "num_sub_centres"), can_be_sharded=False
+    ),
+    "adaface": LossVariant(".adaface", "AdaFaceLoss", can_be_sharded=False),
     "magface": LossVariant(".magface", "MagFaceLoss"),
 }
 

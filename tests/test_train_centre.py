@@ -142,13 +142,6 @@ def test_files_that_are_missing(data, given, message, capsys):
     assert sorted(path.name for path in data.iterdir()) == ["config.ini", "ms1m", "vgg"]
 
 
-def test_flags_that_do_not_fit(data, caplog):
-    assert train_centre.main(flags(data, margin=4)) == 1
-    assert caplog.records[-1].levelname == "ERROR"
-    assert "margin: expected radians in [0, pi), received 4.0" in caplog.records[-1].getMessage()
-    assert not (data / "ckpt").exists() and not (data / "models").exists()
-
-
 @pytest.mark.parametrize("flag", ["ckpt_path", "saved_model_path", "summary_path"])
 def test_a_second_run_in_the_same_folder_writes_nothing(data, flag, caplog):
     used = data / "used"

@@ -67,7 +67,9 @@ class DataOptions:
 
     config: Path = option(Path("./config.ini"), "config file that says where the data is")
     source: tuple[str, ...] = option(("vgg", "ms1m"), "config sections to train on", nargs="+")
-    source_weights: tuple[float, ...] | None = option(None, "probabilities (default: by size)", nargs="+")
+    source_weights: tuple[float, ...] | None = option(
+        None, "probabilities (default: by size)", nargs="+", minimum=0
+    )
     read: Literal["random", "sequential"] = option("random", "how to read the records, see docs/data.md")
     mirror: bool = _switch(True, "mirror images at random (row 3)")
     list_order: Literal["bgr", "rgb"] = option("bgr", "channel order of image lists (row 25)")
@@ -80,6 +82,9 @@ class DataOptions:
         if self.source_weights is not None and len(self.source_weights) != len(self.source):
             counts = f"{len(self.source_weights)} numbers for {len(self.source)} sources"
             yield f"--source_weights has {counts}. Give one number for each source."
+        elif self.source_weights is not None and not math.isclose(sum(self.source_weights), 1, abs_tol=1e-5):
+            given = " ".join(map(str, self.source_weights))
+            yield f"--source_weights is {given}. Give probabilities that sum to 1."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +108,12 @@ class NetOptions:
     net_depth: Literal[32, 50, 100, 152] | None = option(None, "depth of the original's net")
     net_type: str | None = option(None, "kind of its residual units", choices=UNIT_TYPES)
     backbone: str | None = option(None, f"any net: {', '.join(VARIANTS)}", choices=VARIANTS, metavar="NAME")
-    image_size: tuple[int, ...] | None = option(None, "centre crop to feed", nargs=2, metavar=("H", "W"))
-    keep_prob: float | None = option(None, f"share that dropout keeps ({KEEP_PROB}; iresnets 1)")
+    image_size: tuple[int, ...] | None = option(
+        None, "centre crop to feed", nargs=2, metavar=("H", "W"), minimum=1
+    )
+    keep_prob: float | None = option(
+        None, f"share that dropout keeps ({KEEP_PROB}; iresnets 1)", above=0, maximum=1
+    )
     random_final_gamma: bool = _switch(False, "freeze the last gamma at a random draw (row 7)")
 
     def problems(self) -> Iterator[str]:
@@ -184,7 +193,7 @@ class ScheduleOptions:
     schedule: Literal["steps", "cosine", "polynomial"] = option(
         "steps", "follow --lr_values, or fall from --lr to --lr_end"
     )
-    lr_values: tuple[float, ...] = option((0.001, 0.0005, 0.0003, 0.0001), "rates", nargs="+")
+    lr_values: tuple[float, ...] = option((0.001, 0.0005, 0.0003, 0.0001), "rates", nargs="+", above=0)
     lr_steps: tuple[int, ...] = option(
         (40_000, 60_000, 80_000), "steps at which the rate changes, for a batch of 512", nargs="*"
     )
@@ -306,12 +315,12 @@ class LossOptions:
     """Loss (each has its own defaults)."""
 
     loss: str = option("angular_centre", "name of the loss", choices=LOSSES)
-    margin: float | None = option(None, "margin in radians; of the cosine for cosface and adaface")
-    scale: float | None = option(None, "factor of the cosines")
-    centre_weight: float | None = option(None, "weight of the centre term (0.3)")
-    margin_a: float | None = option(None, "factor of the angle, for combined")
-    margin_b: float | None = option(None, "subtracted from the cosine, for combined")
-    num_sub_centres: int | None = option(None, "centres per identity, for sub_centre")
+    margin: float | None = option(None, "margin in radians; of the cosine for cosface and adaface", minimum=0)
+    scale: float | None = option(None, "factor of the cosines", above=0)
+    centre_weight: float | None = option(None, "weight of the centre term (0.3)", minimum=0)
+    margin_a: float | None = option(None, "factor of the angle, for combined", above=0)
+    margin_b: float | None = option(None, "subtracted from the cosine, for combined", minimum=0, below=2)
+    num_sub_centres: int | None = option(None, "centres per identity, for sub_centre", minimum=1)
     label_smoothing: float = option(0.0, "share of the label spread over all identities", minimum=0, below=1)
     margin_warmup_steps: int = option(0, "steps over which the margin rises from 0", minimum=0)
 
@@ -323,6 +332,9 @@ class LossOptions:
                 yield f"--loss {self.loss} has no {name}. It takes: {', '.join(takes) or 'no arguments'}."
         if self.margin_warmup_steps and not self.has_margin:
             yield f"--margin_warmup_steps needs a loss with a margin. --loss {self.loss} has none."
+        limit = LOSSES[self.loss].margin_limit
+        if self.margin is not None and self.margin >= limit:
+            yield f"--margin is {self.margin}. With --loss {self.loss} give less than {limit:.5g}."
 
     @property
     def has_margin(self) -> bool:
@@ -392,6 +404,9 @@ class TrainingOptions:
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
+        if self.data.batch_size % max(self.device.accumulate, 1):
+            expected = f"a multiple of --accumulate, {self.device.accumulate}"
+            yield f"--batch_size is {self.data.batch_size}. Give {expected}."
         if self.schedule.schedule == "steps":
             boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
             if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
@@ -410,6 +425,24 @@ class CentreTrainingOptions(TrainingOptions):
     loss: LossOptions
     centres: CentresOptions
 
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        yield from super().problems()
+        device = self.device
+        is_sharded, is_sampled = self.centres.shard_centres, self.centres.sample_rate < 1
+        refused = {
+            f"--accumulate {device.accumulate}": device.accumulate > 1,
+            f"--precision {device.precision}": device.precision == "mixed_float16",
+            "--xla": device.xla,
+            f"--loss {self.loss.loss}": is_sharded and not LOSSES[self.loss.loss].can_be_sharded,
+            f"--sample_rate {self.centres.sample_rate}": is_sharded and is_sampled,
+            f"--label_smoothing {self.loss.label_smoothing}": is_sharded and self.loss.label_smoothing > 0,
+        }
+        if is_sharded or is_sampled:
+            flag = "--shard_centres" if is_sharded else "--sample_rate below 1"
+            for other in (name for name, is_given in refused.items() if is_given):
+                yield f"{flag} does not work with {other}. Leave out one of them."
+
 
 @dataclass(frozen=True, kw_only=True)
 class TripletTrainingOptions(TrainingOptions):
@@ -427,6 +460,8 @@ class TripletTrainingOptions(TrainingOptions):
             yield f"--batch_size is {self.data.batch_size}. Give {expected}."
         if self.data.read != "random":
             yield f"--read is {self.data.read}. Triplets need --read random."
+        if self.device.accumulate > 1:
+            yield f"--accumulate is {self.device.accumulate}. Triplets need the whole batch: leave it out."
 
 
 FindProblems = Callable[[Any], Iterable[str]]

@@ -1,6 +1,8 @@
 """Row by row: what a flag of docs/fidelity.md changes in a run, and that `--faithful` sets it."""
 
+import importlib
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import dataset.sampling.by_identity
 import dataset.sampling.shuffled
 import train_centre
 import train_triplet
+from losses.variants import LOSSES
 from nets.importers.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
 from tests.small_runs import PAIRS, data, flags
@@ -162,3 +165,39 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
     assert net_of("--seed=7", base=base) == {**base, "seed": 7}
     changed = net_of("--net_depth=32", "--keep_prob=1", base=base)
     assert (changed["architecture"], changed["keep_prob"], changed["image_size"]) == ("ir32", 1.0, [64, 64])
+
+
+@pytest.mark.parametrize(
+    ("given", "problems"),
+    [
+        (["--batch_size=0"], ["--batch_size is 0. Give a number >= 1."]),
+        (["--max_steps=-5"], ["--max_steps is -5. Give a number >= 0."]),
+        (
+            ["--lr_values", "0.1", "0.01"],
+            ["--lr_values has 2 rates and --lr_steps 3 steps. Give one rate more"],
+        ),
+        (["--lr_values=-1", "--lr_steps"], ["--lr_values is -1.0. Give a number > 0."]),
+        (["--source_weights", "1", "1"], ["--source_weights is 1.0 1.0. Give probabilities that sum to 1."]),
+        (["--margin=4"], ["--margin is 4.0. With --loss angular_centre give less than 3.1416."]),
+        (["--loss=cosface", "--margin=2"], ["--margin is 2.0. With --loss cosface give less than 2."]),
+        (["--scale=0", "--keep_prob=1.5"], ["--scale is 0.0", "--keep_prob is 1.5"]),
+        (["--preset=vidoe"], ["--preset is vidoe. Give one of arcface, video. Did you mean video?"]),
+        (["--batch_size=10", "--accumulate=4"], ["--batch_size is 10. Give a multiple of --accumulate, 4."]),
+        (["--sample_rate=0.1", "--xla"], ["--sample_rate below 1 does not work with --xla."]),
+        (["--shard_centres", "--loss=adaface"], ["--shard_centres does not work with --loss adaface."]),
+    ],
+)
+def test_wrong_values_name_their_flag(given, problems, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_centre_options(given)
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert all(problem in shown for problem in problems), shown
+    assert len(shown.splitlines()) == len(problems) + (1 if len(problems) == 1 else 2), shown
+
+
+def test_the_table_of_losses_agrees_with_the_layers():
+    for name, variant in LOSSES.items():
+        layer = getattr(importlib.import_module(variant.module, "losses"), variant.layer)
+        assert layer.can_be_sharded == variant.can_be_sharded, name
+        assert getattr(layer, "margin_limit", math.pi) == variant.margin_limit, name
