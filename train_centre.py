@@ -65,7 +65,7 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
     )
     head = build_centre_head(options, session, sources.num_identities)
     schedules = margin_schedules(head, options.loss)
-    return session.run(sources, sampler, head, options.loss.loss, export_saved_model, schedules)
+    return session.run(sources, sampler, head, export_saved_model, schedules)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | No
         data.source_weights,
         with_replacement=triplet.with_replacement,
     )
-    return session.run(sources, sampler, head, "triplet", export_saved_model)
+    return session.run(sources, sampler, head, export_saved_model)
 
 
 if __name__ == "__main__":

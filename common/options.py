@@ -141,6 +141,15 @@ def parse_command(
     return _build_checked(parsers[name], commands[name], values, unknown)
 
 
+def flag_values(options: Any) -> dict[str, Any]:
+    """Returns the value of every flag, by the name of its field, whatever its group."""
+    values = {}
+    for item, group_class in _groups(type(options)):
+        value = getattr(options, item.name)
+        values |= {item.name: value} if group_class is None else flag_values(value)
+    return values
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Suggests the known word that is most like this one: ` Did you mean ...?`, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -18,6 +18,7 @@ from nets.importers.training_checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit
 from tests.small_runs import PAIRS, are_equal, data, flags, log, state
 from training.options import ScheduleOptions, parse_centre_options, parse_triplet_options
+from training.run_record import read_starts
 
 __all__ = ["data"]  # the fixture
 
@@ -60,6 +61,10 @@ def test_killed_run_resumes_bit_for_bit(data):
     assert "Resuming from step 2" in log(data)
     assert all(line.search(log(data)) for line in LINES.values())  # what took how long
     assert are_equal(state(data / "ckpt"), unbroken)
+    starts = read_starts(data / "ckpt")
+    steps = [(start["first_step"], start["last_step"], start["exit_code"]) for start in starts]
+    assert steps == [(0, 4, 0), (2, 4, 0)] and list(starts[0]["sources"]) == ["vgg", "ms1m"]
+    assert "changed since the last start" not in log(data)
 
 
 def test_flags_of_the_original():
@@ -200,11 +205,12 @@ def test_image_size_that_is_too_large(data, caplog):
     assert "expected faces of at least (160, 160), received (112, 112)" in caplog.text
 
 
-def test_checkpoint_of_another_depth(data, caplog):
+def test_checkpoint_of_another_depth(data, capsys):
     assert train_centre.main(flags(data, max_steps=1)) == 0
     before = state(data / "ckpt")
-    assert train_centre.main(flags(data, net_depth=50)) == 1
-    assert "'architecture': 'ir50'" in caplog.text and "the checkpoint has" in caplog.text
+    with pytest.raises(SystemExit):
+        train_centre.main(flags(data, net_depth=50))
+    assert "--net_depth is ir50 here, but the run in" in capsys.readouterr().err
     assert are_equal(state(data / "ckpt"), before)
 
 
@@ -215,6 +221,7 @@ def test_flipped_bit_in_a_shard(data, caplog):
         flip_bit(shard, offset)
     assert train_centre.main(flags(data, max_steps=9, max_bad_images=0)) == 1
     assert f"{shard}: record at byte" in caplog.text and "checksum" in caplog.text
+    assert "changed since the last start: --max_steps 1 -> 9" in caplog.messages
     # What was learned until then is kept.
     assert newest_checkpoint(data / "ckpt")[1]["step"] >= 1
 

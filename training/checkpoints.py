@@ -42,6 +42,8 @@ class Checkpoints:
         recipe: what else decides which variables there are. A checkpoint with `"ema"` in it holds the
             moving average of the net as `average`.
         started_from: `training.input_checks.start_record`, or `None` where older checkpoints lack it.
+        allow_changes: restore checkpoints of another net, loss or number of identities, where the
+            variables have the same names and shapes.
         scratch: temporary folder of a worker that is not the chief. TensorFlow reads the variables of all
             workers together, so this worker takes part in writing, but it keeps nothing.
 
@@ -58,6 +60,7 @@ class Checkpoints:
         loss: str,
         recipe: dict[str, Any] | None = None,
         started_from: dict[str, Any] | None = None,
+        allow_changes: bool = False,
         scratch: Path | None = None,
     ):
         self.folder = folder
@@ -67,6 +70,7 @@ class Checkpoints:
         if recipe:
             self._run["recipe"] = recipe
         self._start = {} if started_from is None else {"started_from": started_from}
+        self._allow_changes = allow_changes
         self._scratch = scratch
         self.saved_step: int | None = None
         self._checksums: dict[str, str] = {}  # of the files of `saved_step`
@@ -134,13 +138,20 @@ class Checkpoints:
                 return None
             raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints")
         folder, manifest = newest
+        changed = {}
         for key, expected in {"recipe": None, **self._run}.items():
             if manifest.get(key) != expected:
-                raise ValueError(
-                    f"{folder}: this run needs {key} = {expected}, the checkpoint has {manifest.get(key)}. "
-                    "Give the flags of that run, or another --ckpt_path."
-                )
-        self.state.read(str(folder / files.STATE_NAME)).assert_consumed()
+                changed[key] = f"this run needs {key} = {expected}, the checkpoint has {manifest.get(key)}"
+        if "recipe" in changed or (changed and not self._allow_changes):
+            advice = "Give the flags of that run, or another --ckpt_path."
+            raise ValueError(f"{folder}: {'; '.join(changed.values())}. {advice}")
+        try:
+            self.state.read(str(folder / files.STATE_NAME)).assert_consumed()
+        except (ValueError, AssertionError) as error:
+            if not changed:
+                raise
+            reason = f"the variables differ, too: {str(error).partition(chr(10))[0]}"
+            raise ValueError(f"{folder}: {'; '.join(changed.values())}; {reason}") from None
         if newest_own:
             self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
         seconds = time.perf_counter() - start

@@ -10,7 +10,8 @@ from dataset.config import REQUIRED_IF_ENABLED, Config, read_config
 from dataset.records.manifest import MANIFEST_NAME
 from nets.importers.tf1_weights import checkpoint_prefix
 from nets.importers.training_checkpoint import checkpoint_folders, read_manifest
-from training.options import TrainingOptions, TripletStartOptions
+from training.options import CentreStartOptions, TrainingOptions, TripletStartOptions
+from training.run_record import changed_flags, read_starts, shown
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,10 @@ def _start_problems(options: TrainingOptions) -> Iterator[str]:
             f"There is no net to fine-tune: --model_path is not given, and --ckpt_path {folder} has no "
             "checkpoint to resume from. Give --model_path MODEL, or --from_scratch for random weights."
         )
+    elif isinstance(start, CentreStartOptions) and start.model_path:
+        newest = _newest_manifest(start.model_path)
+    if newest is not None:
+        yield from _changes(options, *newest)
 
 
 def _other_start(options, newest, manifest):
@@ -108,6 +113,46 @@ def _other_start(options, newest, manifest):
             f"{name} contradicts the run in {newest.parent}, which started from {started} and is at step "
             f"{manifest['step']}. Leave out --{flag} to resume that run, or give --output NEW for a new run."
         )
+
+
+def _changes(options, checkpoint, manifest):
+    """Yields the changes that prevent a run from being resumed, or make its result meaningless."""
+    is_own = checkpoint.parent == options.output.ckpt_path
+    run = f"the run in {checkpoint.parent}"
+    other_way = "--output NEW for a new run" if is_own else "--init_from to take only its net"
+    before, net = manifest["net"], options.net.arguments(options.data.seed, manifest["net"])
+    given = [f"--{name}" for name in ("net_depth", "net_type", "backbone") if getattr(options.net, name)]
+    for key, flags in (("architecture", " ".join(given)), ("image_size", "--image_size")):
+        old, new = shown(before[key]), shown(net[key])
+        if old != new:
+            yield f"{flags} is {new} here, but {run} trains {old}. Leave {flags} out, or give {other_way}."
+    recipe, optimizer = manifest.get("recipe") or {}, options.optimizer
+    old, new = recipe.get("optimizer", "sgd"), optimizer.optimizer
+    if old != new:
+        yield f"--optimizer is {new}, but {run} has {old}. Give --optimizer {old}, or {other_way}."
+    if bool(recipe.get("ema")) != bool(optimizer.ema):
+        has, advice = ("no", "Leave it out") if optimizer.ema else ("a", "Give that of the run")
+        yield f"--ema is {shown(optimizer.ema)}, but {run} has {has} average. {advice}, or give {other_way}."
+    old, new = manifest["loss"], options.loss_name
+    changed = {"loss": (old, new)}
+    if old != new and "triplet" in (old, new):
+        yield f"{run} has the loss {old}, which this program cannot resume with {new}. Give {other_way}."
+        changed = {}
+    if options.allow_changes:
+        return
+    for key in ("keep_prob", "seed", "random_final_gamma"):
+        if key in net:
+            changed[key] = before.get(key), net[key]
+    # Checkpoints do not say these.
+    previous = changed_flags(options, read_starts(checkpoint.parent)[-1:])
+    changed |= {flag: previous[flag] for flag in ("batch_size", "source") if flag in previous}
+    for flag, values in changed.items():
+        old, new = map(shown, values)
+        if old != new:
+            yield (
+                f"--{flag} is {new}, but {run} has {old}. Give --{flag} {old}, {other_way}, or "
+                "--allow_changes to resume with this change."
+            )
 
 
 def _is_readable(path):

@@ -53,16 +53,6 @@ def decay_in_loss(
     return 0.0
 
 
-def state_of_recipe(options: OptimizerOptions) -> dict[str, object] | None:
-    """The part of a checkpoint's manifest that says which variables it holds beyond the original's."""
-    recipe = {}
-    if options.optimizer != "sgd":
-        recipe["optimizer"] = options.optimizer
-    if options.ema:
-        recipe["ema"] = True
-    return recipe or None
-
-
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class MomentumSGD(keras.optimizers.SGD):
     """Stochastic gradient descent with `v = momentum * v + g; w -= learning_rate * v`.

@@ -185,6 +185,13 @@ class OptimizerOptions:
     clip_norm: float | None = option(None, "largest global norm of the gradient", above=0)
     ema: float | None = option(None, "score and export a moving average with decay X", above=0, below=1)
 
+    def recipe(self) -> dict[str, object] | None:
+        """What decides which variables a checkpoint holds beyond the original's."""
+        recipe: dict[str, object] = {} if self.optimizer == "sgd" else {"optimizer": self.optimizer}
+        if self.ema:
+            recipe["ema"] = True
+        return recipe or None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleOptions:
@@ -389,6 +396,9 @@ class TrainingOptions:
           docs/fidelity.md: its flags have no types.
     """
 
+    allow_changes: bool = option(
+        False, "resume although loss, net, sources or batch size are not those of the run"
+    )
     check: bool = option(False, "only check data, memory, disk and speed; exit code 0 if all is well")
     faithful: bool = option(False, "train as the published models: set the flags marked (row N)")
     data: DataOptions
@@ -401,6 +411,11 @@ class TrainingOptions:
     output: OutputOptions
     validation: ValidationOptions
     start: StartOptions
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss in checkpoints."""
+        raise NotImplementedError
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -424,6 +439,10 @@ class CentreTrainingOptions(TrainingOptions):
     start: CentreStartOptions
     loss: LossOptions
     centres: CentresOptions
+
+    @property
+    def loss_name(self) -> str:
+        return self.loss.loss
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -450,6 +469,10 @@ class TripletTrainingOptions(TrainingOptions):
 
     start: TripletStartOptions
     triplet: TripletOptions
+
+    @property
+    def loss_name(self) -> str:
+        return "triplet"
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""

@@ -29,9 +29,10 @@ from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
 from training.meeting import Exchange, agreed_checkpoint, check_same_start, exchange
 from training.monitoring import RunMonitor
-from training.optimizers import decay_in_loss, make_optimizer, state_of_recipe
+from training.optimizers import decay_in_loss, make_optimizer
 from training.options import TrainingOptions
 from training.preflight import check_first_batch, check_run, measure_speed
+from training.run_record import check_changes, describe_sources, read_starts, recorded
 from training.schedules import make_schedule
 from training.trainer import StepOptions, Trainer
 from training.validation import MODEL_NAME_SETS, make_validators
@@ -94,6 +95,8 @@ class Session:
         self._started_from = own[1].get("started_from") if own else start_record(options)
         if own:
             log_start_of_resumed_run(options, *own)
+        # The newest start of the run that is resumed.
+        self._previous = read_starts(checkpoint[0].parent)[-1:] if checkpoint else []
         self._first_step = checkpoint[1]["step"] if checkpoint else 0
         if checkpoint:
             check_loss_scale(checkpoint[0], device.precision)
@@ -119,7 +122,6 @@ class Session:
         sources: CombinedSources,
         sampler: ShuffledSampler | IdentitySampler,
         head: keras.layers.Layer,
-        loss: str,
         export_model: Callable,
         schedules: dict[str, Callable] | None = None,
     ) -> int:
@@ -127,11 +129,12 @@ class Session:
 
         Args:
             head: built loss layer; its trainable variables decay.
-            loss: name of the loss. A checkpoint of another loss is refused.
             export_model: `export.saved_model.export_saved_model`.
             schedules: see `training.trainer.StepOptions`.
         """
         options, output = self.options, self.options.output
+        fingerprints = describe_sources(sources.manifests)
+        check_changes(options, self._previous, fingerprints)
         batches = self._make_batches(sources, sampler)
         max_steps = options.length.num_steps(sampler.batches_per_epoch)
         trainer = self._make_trainer(head, max_steps, schedules)
@@ -140,9 +143,10 @@ class Session:
             trainer.state,
             self.backbone.net,
             sources.num_identities,
-            loss,
-            recipe=state_of_recipe(options.optimizer),
+            options.loss_name,
+            recipe=options.optimizer.recipe(),
             started_from=self._started_from,
+            allow_changes=options.allow_changes,
             scratch=output.worker_folder,
         )
 
@@ -167,7 +171,13 @@ class Session:
             measure_speed(trainer, batches, self._first_step)
             logger.info("Check passed. Nothing was trained.")
             return 0
-        return loop.run()
+        if output.worker_folder is not None:  # the chief writes the record
+            return loop.run()
+        facts = {"net": self.backbone.net, "loss": options.loss_name}
+        with recorded(output.ckpt_path, options, fingerprints, first_step=self._first_step, **facts) as entry:
+            entry["exit_code"] = loop.run()
+            entry["last_step"] = trainer.step
+            return entry["exit_code"]
 
     def _make_batches(self, sources, sampler):
         data = self.options.data

@@ -11,11 +11,11 @@ import dataset.sampling.by_identity
 import dataset.sampling.shuffled
 import train_centre
 import train_triplet
+from common.options import flag_values
 from losses.variants import LOSSES
 from nets.importers.tf1_weights import tf1_variables
 from tests.dataset.samples import make_images
 from tests.small_runs import PAIRS, data, flags
-from tests.training.options_as_dict import flat
 from training import schedules, session, validation
 from training.options import FAITHFUL, parse_centre_options, parse_triplet_options
 
@@ -42,7 +42,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("parse", PROGRAMS)
 def test_faithful_sets_every_flag_of_the_ledger(parse):
-    plain, faithful = (flat(parse(given)) for given in ([], ["--faithful"]))
+    plain, faithful = (flag_values(parse(given)) for given in ([], ["--faithful"]))
     changed = {name for name in plain if name != "faithful" and plain[name] != faithful[name]}
     assert changed == PROGRAMS[parse].keys()
     assert {name: faithful[name] for name in changed} == PROGRAMS[parse]

@@ -9,6 +9,7 @@ import pytest
 
 from training.input_checks import find_input_problems, log_start_of_resumed_run, start_record
 from training.options import parse_centre_options, parse_triplet_options
+from training.run_record import recorded
 
 NET = {"architecture": "ir50", "image_size": [112, 96], "embedding_size": 512, "keep_prob": 0.4, "seed": 0}
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def write_checkpoint(folder, started_from, step=5, **changed):
 @pytest.mark.parametrize("has_checkpoint", [False, True])
 def test_a_model_has_to_exist(folder, flag, has_checkpoint):
     if has_checkpoint:
-        write_checkpoint(folder / "output" / "ckpt", None)
+        write_checkpoint(folder / "output" / "ckpt", None, loss="angular_centre")
     (problem,) = problems_of(parse_centre_options, f"{flag}=nowhere")
     assert problem.startswith(f"{flag}: nowhere ")
     (folder / "nowhere.index").write_text("")
@@ -81,7 +82,8 @@ def test_the_same_command_resumes(folder, monkeypatch):
 )
 def test_another_model_than_that_of_the_run(folder, parse, first, second, names):
     ckpt = f"--ckpt_path={folder / 'ckpt'}"
-    write_checkpoint(folder / "ckpt", parse([first] if first else []))
+    loss = parse([]).loss_name
+    write_checkpoint(folder / "ckpt", parse([first] if first else []), loss=loss)
     (problem,) = problems_of(parse, second, ckpt)
     for part in (*names, str(folder / "ckpt"), "step 5", "--output NEW", f"Leave out {second.split('=')[0]}"):
         assert part in problem
@@ -89,7 +91,9 @@ def test_another_model_than_that_of_the_run(folder, parse, first, second, names)
 
 def test_checkpoints_of_the_run_itself(folder):
     ckpt = folder / "output" / "ckpt"
-    older, newest = (write_checkpoint(ckpt, parse_centre_options([]), step) for step in (4, 5))
+    older, newest = (
+        write_checkpoint(ckpt, parse_centre_options([]), step, loss="angular_centre") for step in (4, 5)
+    )
     assert problems_of(parse_centre_options, f"--model_path={newest}") == []
     assert problems_of(parse_centre_options, "--model_path=output/ckpt") == []
     (problem,) = problems_of(parse_centre_options, f"--model_path={older}")
@@ -100,12 +104,49 @@ def test_an_old_checkpoint_resumes_with_a_warning(folder, caplog):
     caplog.set_level(logging.INFO)
     ckpt = folder / "output" / "ckpt"
     options = parse_centre_options(["--init_from=b.keras"])
-    newest = write_checkpoint(ckpt, None)
+    newest = write_checkpoint(ckpt, None, loss="angular_centre")
     assert problems_of(parse_centre_options, "--init_from=b.keras") == []
     log_start_of_resumed_run(options, newest, json.loads((newest / "checkpoint.json").read_text()))
     log_start_of_resumed_run(options, newest, {"started_from": start_record(options)})
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert all("--init_from b.keras" in message and str(newest) in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--net_depth=32"], ("--net_depth is ir32 here", "trains ir50", "Leave --net_depth out")),
+        (["--backbone=se_ir32"], ("--backbone is se_ir32 here", "trains ir50")),
+        (["--image_size", "16", "16"], ("--image_size is 16 16 here", "trains 112 96")),
+        (["--optimizer=adamw"], ("--optimizer is adamw", "Give --optimizer sgd")),
+        (["--ema=0.9"], ("--ema is 0.9", "no average")),
+        (["--loss=arcface"], ("--loss is arcface", "has angular_centre", "--allow_changes")),
+        (["--keep_prob=0.9"], ("--keep_prob is 0.9", "has 0.4", "--allow_changes")),
+        (["--seed=1"], ("--seed is 1", "Give --seed 0", "--allow_changes")),
+        (["--batch_size=32"], ("--batch_size is 32", "Give --batch_size 64", "--allow_changes")),
+        (["--source", "ms1m"], ("--source is ms1m", "has vgg", "--allow_changes")),
+    ],
+)
+def test_changes_that_a_resume_does_not_allow(folder, flags, parts):
+    first = parse_centre_options(["--source=vgg"])
+    ckpt = folder / "output" / "ckpt"
+    write_checkpoint(ckpt, first, loss="angular_centre")
+    with recorded(ckpt, first, {}):
+        pass
+    (folder / "config.ini").write_text((folder / "config.ini").read_text() + "[ms1m]\nmxrec = records\n")
+    assert list(find_input_problems(first)) == []
+    given = [*([] if "--source" in flags else ["--source=vgg"]), *flags]
+    (problem,) = find_input_problems(parse_centre_options(given))
+    for part in (*parts, "output/ckpt", "--output NEW"):
+        assert part in problem
+    allowed = list(find_input_problems(parse_centre_options([*given, "--allow_changes"])))
+    assert allowed == ([] if "--allow_changes" in parts else [problem])
+
+
+def test_the_loss_of_another_program(folder):
+    write_checkpoint(folder / "a", parse_triplet_options([]))
+    (problem,) = problems_of(parse_centre_options, "--model_path=a")
+    assert "the run in a has the loss triplet" in problem and "--init_from" in problem
 
 
 def test_triplets_need_a_net(folder):

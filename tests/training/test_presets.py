@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 import train_centre
+from common.options import flag_values
 from nets.backbone import Backbone, load_backbone
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.small_runs import are_equal, data, flags, log, state
-from tests.training.options_as_dict import flat
 from training import session
 from training.options import PRESETS, describe_preset, parse_centre_options
 
@@ -24,7 +24,7 @@ RECIPE = [
 
 
 def parse(*given):
-    return flat(parse_centre_options(given))
+    return flag_values(parse_centre_options(given))
 
 
 @pytest.mark.parametrize("name", PRESETS)
