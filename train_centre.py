@@ -64,7 +64,7 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
         sources.sizes, data.batch_size, data.seed, data.source_weights, reshuffle=options.reshuffle
     )
     head = build_centre_head(options, session, sources.num_identities)
-    schedules = margin_schedules(head, options.loss)
+    schedules = margin_schedules(head, options.loss, session.first_step)
     return session.run(sources, sampler, head, export_saved_model, schedules)
 
 

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.files import atomic_folder, one_line
 from common.options import exit_on_errors, option, parse_options
@@ -38,7 +38,12 @@ class ExportOptions:
     face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
 
 
-def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int] = (112, 112)) -> None:
+def export_saved_model(
+    backbone: Backbone,
+    path: Path,
+    face_size: tuple[int, int] = (112, 112),
+    card: dict[str, Any] | None = None,
+) -> None:
     """Writes a SavedModel with two signatures, in float32 whatever precision the net was trained in.
 
     - `serving_default`: uint8 `images` `(n, *face_size, 3)`, RGB -> float32 `embedding` `(n, dim)` of
@@ -50,7 +55,7 @@ def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int
     variables of the net itself and `net.json`: `nets.load_backbone` rebuilds the net from them to train it
     further.
 
-    The folder appears complete or not at all.
+    The folder appears complete or not at all. With `card`, its values are in `model_card.json`.
 
     Raises:
         FileExistsError: `path` exists.
@@ -88,6 +93,8 @@ def export_saved_model(backbone: Backbone, path: Path, face_size: tuple[int, int
         except tf.errors.OpError as error:
             raise OSError(f"{path}: cannot write the model: {one_line(error.message)}") from None
         (folder / NET_NAME).write_text(json.dumps(net.net) + "\n")
+        if card is not None:
+            (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,10 +13,15 @@ from .layers.prelu import PReLU
 def in_float32(backbone: Backbone) -> Backbone:
     """Copies a backbone to one that computes in float32 and is on one device."""
     copy = type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
+    copy_weights(backbone, copy)
+    return copy
+
+
+def copy_weights(backbone: Backbone, copy: Backbone) -> None:
+    """Gives a net on one device the weights of another one of the same architecture."""
     # One by one: `get_weights` would hold a third copy of all of them.
     for variable, original in zip(copy.weights, backbone.weights, strict=True):
         variable.assign(np.asarray(original))
-    return copy
 
 
 def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model:

@@ -61,9 +61,17 @@ def build_centre_head(options: CentreTrainingOptions, session: Session, num_iden
     return head
 
 
-def margin_schedules(head: CentreLayer, options: LossOptions) -> dict[str, Callable]:
+def margin_schedules(head: CentreLayer, options: LossOptions, first_step: int) -> dict[str, Callable]:
     """The schedules of `training.trainer.Trainer` for this head: that of the margin, if it has one."""
-    return {"margin": LinearRise(head.margin, options.margin_warmup_steps)} if options.has_margin else {}
+    if not options.has_margin:
+        return {}
+    if first_step < options.margin_warmup_steps:
+        logger.info(
+            "The margin rises from 0 to %g until step %d. The loss will rise with it until then, since the "
+            "task gets harder. Watch accuracy and cosine meanwhile.",
+            *(head.margin, options.margin_warmup_steps),
+        )
+    return {"margin": LinearRise(head.margin, options.margin_warmup_steps)}
 
 
 def _build(options, num_identities):

@@ -172,38 +172,48 @@ class Checkpoints:
 class SavedModels:
     """SavedModels in one folder, called `iter_{step}_lfw_{accuracy:.5f}_ytf_{accuracy:.5f}`.
 
-    A folder of such a name is a complete model, also after a kill.
+    A validation that is off is not part of the name. A folder of such a name is a complete model, also after
+    a kill.
 
     References:
         - margin-centre-face, `train_centre.py` (names, which models are kept)
 
     Args:
-        export: writes a model to the path that it gets, completely or not at all.
+        export: writes a model and its card to the path that it gets, completely or not at all.
         keep: how many of the newest stay, at least 1. The best of each validator always stays.
-        in_names: validators whose accuracy is part of the names; it is 0 before their first validation.
+        in_names: validators whose accuracy is part of the names.
     """
 
-    def __init__(self, folder: Path, export: Callable[[Path], object], keep: int, in_names: Sequence[str]):
+    def __init__(
+        self,
+        folder: Path,
+        export: Callable[[Path, dict[str, Any]], object],
+        keep: int,
+        in_names: Sequence[str],
+    ):
         self.folder = folder
         self.export = export
         self.keep = keep
         self._in_names = in_names
 
-    def write(self, step: int, scores: dict[str, float], best_steps: dict[str, int]) -> Path:
+    def write(
+        self, step: int, scores: dict[str, float], best_steps: dict[str, int], card: dict[str, Any]
+    ) -> Path:
         """Writes the model of a step, replaces an earlier one of this step, and removes old ones.
 
         Args:
             step: number of steps done.
             scores: accuracy of each validator.
             best_steps: step of the best score of each; these models stay.
+            card: says what each score is, as JSON.
         """
         # A run that was killed after this step may have left one. On several devices its score may differ.
         for old_step, old in model_folders(self.folder):
             if old_step == step:
                 remove_folder(old)
-        accuracies = "".join(f"_{name}_{scores.get(name, 0.0):.5f}" for name in self._in_names)
+        accuracies = "".join(f"_{name}_{scores[name]:.5f}" for name in self._in_names if name in scores)
         path = self.folder / f"iter_{step}{accuracies}"
-        self.export(path)
+        self.export(path, card)
         for old_step, old in model_folders(self.folder)[: -self.keep]:
             if old_step not in best_steps.values():
                 remove_folder(old)

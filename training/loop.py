@@ -20,7 +20,14 @@ from training.monitoring import (
     write_bad_step,
 )
 from training.options import OutputOptions
-from training.progress import Progress, StepClock, Summaries, format_duration, log_first_step
+from training.progress import (
+    Progress,
+    StepClock,
+    Summaries,
+    format_duration,
+    log_first_step,
+    progress_lines,
+)
 from training.trainer import Trainer
 from training.validation import Validator
 
@@ -78,6 +85,8 @@ class TrainingLoop:
         self._validated_at = None  # step of these scores
         self._best = {}
         self._best_steps = {}
+        self._scored_at = {}  # step of each newest accuracy
+        self._protocols = {validator.name: validator.protocol for validator in validators}
         self._pending: list[str] = []  # "validate" and "export" that are still to do at this step
         self._progress = Progress()
         self._signals = StopSignals()  # received by this process
@@ -100,7 +109,9 @@ class TrainingLoop:
             self._best = manifest["best"]
             self._best_steps = manifest.get("best_steps", {})
             self._scores = manifest["scores"]
+            self._scored_at = manifest.get("scored_at", {})
             self._pending = manifest.get("owed", [])
+            self._forget_other_protocols(manifest.get("protocols", {}))
 
     def run(self) -> int:
         """Trains from the step that was restored, or from the start.
@@ -152,6 +163,14 @@ class TrainingLoop:
         reason = self._signals.received or (_TIME_IS_UP if self.monitor.is_time_up() else None)
         self._reason = self.workers.agreed_signal(reason)
         return self._reason is not None
+
+    def _forget_other_protocols(self, protocols):
+        """Drops the scores of validation sets that have changed, because new scores do not compare."""
+        for name, protocol in protocols.items():
+            if protocol != self._protocols.setdefault(name, protocol):
+                for scores in (self._best, self._best_steps, self._scores, self._scored_at):
+                    scores.pop(name, None)
+                logger.warning("validation on %s has changed: its best score is not kept", name)
 
     def _after_step(self):
         due = self.output.due(self._step)
@@ -237,15 +256,15 @@ class TrainingLoop:
     def _show(self):
         self._check_finite()
         rate = self._clock.steps_per_second(self._step)
-        logger.info(
-            "step %d/%d  epoch %.2f  %s  %.1f images/s  ETA %s",
-            self._step,
-            self.max_steps,
-            self._step / self.batches.sampler.batches_per_epoch,
-            "  ".join(f"{name} {value:.4g}" for name, value in self._progress.means("show").items()),
-            rate * self._batch_size,
-            format_duration((self.max_steps - self._step) / rate),
-        )
+        means = self._progress.means("show")
+        parts = [
+            f"epoch {self._step / self.batches.sampler.batches_per_epoch:.2f}",
+            f"{rate * self._batch_size:.1f} images/s",
+            f"ETA {format_duration((self.max_steps - self._step) / rate)}",
+            *(f"{name} {means[name]:.4g}" for name in sorted(means, key=lambda name: name != "total")),
+        ]
+        for line in progress_lines(f"step {self._step}/{self.max_steps}", parts):
+            logger.info("%s", line)
         self.monitor.log_bad_images(self._step, self.batches)
 
     def _summarise(self):
@@ -276,6 +295,7 @@ class TrainingLoop:
             logger.info("step %d  %s  threshold %.5f", self._step, result.summary(name), result.threshold)
             self._summaries.write(self._step, {**scalars, f"validation/{name}": result.accuracy})
             self._scores[name] = result.accuracy
+            self._scored_at[name] = self._step
             if result.accuracy > self._best.get(name, 0.0):
                 self._best[name] = result.accuracy
                 self._best_steps[name] = self._step
@@ -297,9 +317,24 @@ class TrainingLoop:
         if name is not None:
             raise self._not_finite(f"{name}: expected finite weights, received NaN or infinity")
         return self.checkpoints.save(
-            self._step, best=self._best, best_steps=self._best_steps, scores=self._scores, owed=self._pending
+            self._step,
+            best=self._best,
+            best_steps=self._best_steps,
+            scores=self._scores,
+            scored_at=self._scored_at,
+            protocols=self._protocols,
+            owed=self._pending,
         )
 
     def _export(self):
-        logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps))
+        scores = {
+            name: {
+                "accuracy": accuracy,
+                "scored_at_step": self._scored_at.get(name),
+                "protocol": self._protocols.get(name),
+            }
+            for name, accuracy in self._scores.items()
+        }
+        card = {"step": self._step, "precision": "float32", "scores": scores}
+        logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps, card))
         self._pending = []

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -129,6 +129,16 @@ def log_first_step(train_step: Callable) -> Callable:
         return terms
 
     return step
+
+
+def progress_lines(start: str, parts: Iterable[str], width: int = 139) -> list[str]:
+    """Joins parts to lines of at most `width` characters that all begin with `start`."""
+    lines = [start]
+    for part in parts:
+        if len(lines[-1]) + 2 + len(part) > width and lines[-1] != start:
+            lines.append(start)
+        lines[-1] += f"  {part}"
+    return lines
 
 
 def format_duration(seconds: float) -> str:

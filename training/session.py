@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -59,6 +60,7 @@ class Session:
     Attributes:
         strategy: build the head in its scope.
         backbone: the net to train.
+        first_step: number of steps that are done.
         is_new: whether this run has no checkpoint to resume from.
 
     Raises:
@@ -97,7 +99,7 @@ class Session:
             log_start_of_resumed_run(options, *own)
         # The newest start of the run that is resumed.
         self._previous = read_starts(checkpoint[0].parent)[-1:] if checkpoint else []
-        self._first_step = checkpoint[1]["step"] if checkpoint else 0
+        self.first_step = checkpoint[1]["step"] if checkpoint else 0
         if checkpoint:
             check_loss_scale(checkpoint[0], device.precision)
         start = load_backbone(start_from) if start_from and self.is_new else None
@@ -116,6 +118,11 @@ class Session:
         self._average = WeightAverage(self.backbone, ema) if ema else None
         self._scored = self._average.net if self._average else self.backbone
         self._validators = make_validators(self._scored, config, options.validation, batch_size)
+        for validator in self._validators:
+            shown = ", ".join(
+                f"{name} {value}" for name, value in validator.protocol.items() if name != "sha256"
+            )
+            logger.info("validation on %s: %s", validator.name, shown)
 
     def run(
         self,
@@ -150,10 +157,11 @@ class Session:
             scratch=output.worker_folder,
         )
 
-        def export(path: Path) -> None:
-            export_model(self._scored, path, face_size=sources.image_size)
+        def export(path: Path, card: dict[str, Any]) -> None:
+            export_model(self._scored, path, face_size=sources.image_size, card=card)
 
-        models = SavedModels(output.saved_model_path, export, output.saver_maxkeep, MODEL_NAME_SETS)
+        in_names = [entry.name for entry in self._validators if entry.name in MODEL_NAME_SETS]
+        models = SavedModels(output.saved_model_path, export, output.saver_maxkeep, in_names)
         parts = (trainer, batches, checkpoints, models, self._validators)
         workers = WorkerAgreement(self.strategy)
         loop = TrainingLoop(*parts, output, max_steps, self._monitor, workers)
@@ -162,19 +170,19 @@ class Session:
         images = f"{sources.num_images} images of {sources.num_identities} identities"
         logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
-        check_run(trainer, batches, output, self._first_step, max_steps)
+        check_run(trainer, batches, output, self.first_step, max_steps)
         loop.restore(self._resume_from, self._own_checkpoint)
         # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
         if self.is_new or options.check:
-            check_first_batch(batches, self._first_step, output.summary_path)
+            check_first_batch(batches, self.first_step, output.summary_path)
         if options.check:
-            measure_speed(trainer, batches, self._first_step)
+            measure_speed(trainer, batches, self.first_step)
             logger.info("Check passed. Nothing was trained.")
             return 0
         if output.worker_folder is not None:  # the chief writes the record
             return loop.run()
         facts = {"net": self.backbone.net, "loss": options.loss_name}
-        with recorded(output.ckpt_path, options, fingerprints, first_step=self._first_step, **facts) as entry:
+        with recorded(output.ckpt_path, options, fingerprints, first_step=self.first_step, **facts) as entry:
             entry["exit_code"] = loop.run()
             entry["last_step"] = trainer.step
             return entry["exit_code"]

@@ -6,12 +6,12 @@ To add one, write a function that opens it and add a line to `VALIDATION_SETS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
+from common.files import file_sha256
 from dataset.config import Config
 from dataset.pairs.image_pairs import read_image_pairs, read_pairs
 from dataset.pairs.video_frames import find_frames
@@ -22,6 +22,8 @@ from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.distances import pair_distances
 from eval.scoring.verification import VerificationResult, evaluate_pairs, original_folds
 from eval.scoring.video_distances import DEFAULT_METHOD, video_distances
+from nets.backbone import Backbone
+from nets.inference import copy_weights, in_float32
 from training.options import ValidationOptions
 
 
@@ -33,11 +35,13 @@ class Validator:
         name: name in the log, in TensorBoard and in checkpoints.
         threshold: a new best above this accuracy is exported.
         score: scores the net as it is when this is called; also returns the embeddings, `(num_images, dim)`.
+        protocol: what the score depends on besides the net. Scores of other protocols are not comparable.
     """
 
     name: str
     threshold: float
     score: Callable[[], tuple[VerificationResult, np.ndarray]]
+    protocol: dict[str, Any] = field(default_factory=dict)
 
 
 class OpenSet(NamedTuple):
@@ -48,6 +52,7 @@ class OpenSet(NamedTuple):
     folds: np.ndarray | None  # int, shape (num_pairs,)
     embed: Callable[[FaceModel, int], np.ndarray]  # model and batch size -> (num_images, dim)
     distances: Callable[[np.ndarray], np.ndarray]  # these embeddings -> (num_pairs,)
+    protocol: dict[str, Any]  # as JSON
 
 
 class ValidationSet(NamedTuple):
@@ -59,7 +64,7 @@ class ValidationSet(NamedTuple):
     in_model_name: bool  # whether the names of SavedModels hold its accuracy
 
 
-def _open_pairs(pairs):
+def _open_pairs(pairs, path, **protocol):
     def distances(embeddings):
         first, second = np.split(embeddings, 2)
         return pair_distances(first, second, "cosine")
@@ -71,6 +76,7 @@ def _open_pairs(pairs):
         None,
         lambda model, batch_size: np.concatenate(embed_pairs(model, pairs, batch_size)),
         distances,
+        {"file": path.name, "sha256": file_sha256(path), **protocol},
     )
 
 
@@ -79,11 +85,16 @@ def _open_lfw(config, options):
         return None
     # Row 24 of docs/fidelity.md: the net takes BGR, whatever the file holds.
     order = "bgr" if options.lfw_as_stored else config.lfw.npdata_order
-    return _open_pairs(read_pairs(config.lfw.npdata, order))
+    path = config.lfw.npdata
+    return _open_pairs(read_pairs(path, order), path, order=order, compare_with="eval.test_lfw")
 
 
 def _open_ytf(config, options):
-    return _open_pairs(read_image_pairs(config.ytf.pairs, config.ytf.prefix)) if config.ytf.enable else None
+    if not config.ytf.enable:
+        return None
+    path, prefix = config.ytf.pairs, config.ytf.prefix
+    note = "nothing: eval.test_ytf compares videos, this compares pairs of images"
+    return _open_pairs(read_image_pairs(path, prefix), path, prefix=str(prefix), compare_with=note)
 
 
 def _open_ytf_videos(config, options):
@@ -109,6 +120,14 @@ def _open_ytf_videos(config, options):
         pairs.splits,
         lambda model, size: np.concatenate(list(embed_images(model, frames.decode, len(frames), size))),
         distances,
+        {
+            "file": config.ytf.splits.name,
+            "sha256": file_sha256(config.ytf.splits),
+            "prefix": str(config.ytf.prefix),
+            "frames_per_video": options.validate_videos,
+            "pooling": DEFAULT_METHOD,
+            "compare_with": "eval.test_ytf, which takes all frames",
+        },
     )
 
 
@@ -117,24 +136,32 @@ VALIDATION_SETS = (
     ValidationSet("ytf", _open_ytf, "ytf_threshold", in_model_name=True),
     ValidationSet("ytf_videos", _open_ytf_videos, "ytf_threshold", in_model_name=False),
 )
-# Sets that are not scored count as 0 in the names.
 MODEL_NAME_SETS = tuple(entry.name for entry in VALIDATION_SETS if entry.in_model_name)
 
 
 def make_validators(
-    backbone: keras.Model, config: Config, options: ValidationOptions, batch_size: int
+    backbone: Backbone, config: Config, options: ValidationOptions, batch_size: int
 ) -> list[Validator]:
     """Opens and checks the validation sets that config and flags ask for, to score a net without dropout.
+
+    The net is scored in float32, as SavedModels compute, whatever it is trained in. So the score of a model
+    is that in its name.
 
     Raises:
         FileNotFoundError: a set is missing.
         ValueError: a set cannot be read, or the config lacks a key.
     """
+    opened_sets = ((entry, entry.open(config, options)) for entry in VALIDATION_SETS)
+    found = [(entry, opened) for entry, opened in opened_sets if opened is not None]
+    is_float32 = not found or backbone.get_config().get("dtype", "float32") == "float32"
+    scored = backbone if is_float32 else in_float32(backbone)
 
     def make(entry: ValidationSet, opened: OpenSet) -> Validator:
-        model = FaceModel.from_backbone(backbone, opened.image_size)
+        model = FaceModel.from_backbone(scored, opened.image_size)
 
         def score():
+            if scored is not backbone:
+                copy_weights(backbone, scored)
             embeddings = opened.embed(model, batch_size)
             # Rows 18 and 19 of docs/fidelity.md: the original's rule comes with its folds.
             folds = original_folds(opened.is_same) if options.threshold == "crossing" else opened.folds
@@ -142,7 +169,7 @@ def make_validators(
             result = evaluate_pairs(distances, opened.is_same, options.threshold, folds=folds)
             return result, embeddings
 
-        return Validator(entry.name, getattr(options, entry.threshold), score)
+        protocol = {"pairs": len(opened.is_same), "threshold": options.threshold, **opened.protocol}
+        return Validator(entry.name, getattr(options, entry.threshold), score, protocol)
 
-    found = [(entry, entry.open(config, options)) for entry in VALIDATION_SETS]
-    return [make(entry, opened) for entry, opened in found if opened is not None]
+    return [make(entry, opened) for entry, opened in found]

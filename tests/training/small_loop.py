@@ -1,6 +1,7 @@
 """A training loop over a small net."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -59,6 +60,7 @@ def make_loop(
     batches=None,
     accuracies=None,
     scored="lfw",
+    protocol=None,
     max_minutes=None,
     max_models=100,
     every=None,
@@ -74,17 +76,18 @@ def make_loop(
     trainer = make_trainer(strategy)
     accuracies = iter(accuracies or [])
 
-    def export(path):
+    def export(path, card):
         path.mkdir(parents=True)
         (path / "step").write_text(str(trainer.step))
+        (path / "model_card.json").write_text(json.dumps(card))
 
     every = every or intervals(show_info=2, summary=2, validate=2, save=3, export=100)
     loop = TrainingLoop(
         trainer,
         batches or Batches(),
         make_checkpoints(folder / "ckpt", trainer),
-        SavedModels(folder / "models", export, max_models, ("lfw", "ytf")),
-        [Validator(scored, 0.8, lambda: result(next(accuracies, 0.5)))],
+        SavedModels(folder / "models", export, max_models, [scored] if scored == "lfw" else []),
+        [Validator(scored, 0.8, lambda: result(next(accuracies, 0.5)), protocol or {})],
         OutputOptions(summary_path=folder / "summary", log_file_path=folder / "logs", **every, **output),
         max_steps,
         RunMonitor(max_minutes),

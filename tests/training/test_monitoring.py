@@ -148,7 +148,7 @@ def test_failed_validation_is_logged(tmp_path, caplog, error):
         "step 6  validation on lfw failed, 2 time(s) so far",
     ]
     assert all("a/1.jpg" in line for line in logged)
-    assert trainer.step == 6 and names(tmp_path / "models") == ["iter_6_lfw_0.70000_ytf_0.00000"]
+    assert trainer.step == 6 and names(tmp_path / "models") == ["iter_6_lfw_0.70000"]
 
 
 def test_failed_validation_at_the_start_is_an_error(tmp_path):

@@ -14,7 +14,7 @@ from training.distribution import make_strategy
 from training.progress import Summaries
 
 ACCURACIES = {0: 0.6, 2: 0.85, 4: 0.7, 6: 0.9}
-MODELS = ["iter_2_lfw_0.85000_ytf_0.00000", "iter_6_lfw_0.90000_ytf_0.00000"]
+MODELS = ["iter_2_lfw_0.85000", "iter_6_lfw_0.90000"]
 
 
 class Killed(BaseException):
@@ -224,8 +224,8 @@ def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
 
 
 def test_leftovers_of_models_are_removed(tmp_path):
-    left = (".iter_2_lfw_0.10000_ytf_0.00000.host-7.tmp", ".iter_1_lfw_0.10000_ytf_0.00000.7.old")
-    mine = [".iter_2_mine", ".iter_2_lfw_0.10000_ytf_0.00000.keep", "mine"]
+    left = (".iter_2_lfw_0.10000.host-7.tmp", ".iter_1_lfw_0.10000.7.old")
+    mine = [".iter_2_mine", ".iter_2_lfw_0.10000.keep", "mine"]
     for name in (*left, *mine):
         (tmp_path / "models" / name).mkdir(parents=True)
     assert scored_loop(tmp_path).run() == 0
@@ -233,7 +233,7 @@ def test_leftovers_of_models_are_removed(tmp_path):
 
 
 def test_copies_of_models_stay(tmp_path):
-    copies = ["iter_1_lfw_0.10000_ytf_0.00000_keep", "iter_2_lfw_0.85000_ytf_0.00000_keep", "iter_old"]
+    copies = ["iter_1_lfw_0.10000_keep", "iter_2_lfw_0.85000_keep", "iter_old"]
     for name in copies:
         (tmp_path / "models" / name).mkdir(parents=True)
     assert scored_loop(tmp_path, max_models=1).run() == 0
@@ -242,7 +242,7 @@ def test_copies_of_models_stay(tmp_path):
 
 def test_model_of_the_same_step_is_replaced(tmp_path):
     """Redone on several devices, a step may score differently by a hair."""
-    (tmp_path / "models" / "iter_2_lfw_0.85001_ytf_0.00000").mkdir(parents=True)
+    (tmp_path / "models" / "iter_2_lfw_0.85001").mkdir(parents=True)
     assert scored_loop(tmp_path).run() == 0
     assert names(tmp_path / "models") == MODELS
 

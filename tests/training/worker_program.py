@@ -90,7 +90,7 @@ def run(options, output):
         score = float(np.abs(embeddings).mean())
         return VerificationResult(score, 0.0, 0.0, (score,), (0.0,)), embeddings
 
-    def export(path):
+    def export(path, card):
         path.mkdir(parents=True)
         np.savez(path / "weights.npz", *trainer.backbone.get_weights())
 
@@ -101,7 +101,7 @@ def run(options, output):
         trainer,
         Batches(),
         checkpoints,
-        SavedModels(output.saved_model_path, export, 100, ("lfw", "ytf")),
+        SavedModels(output.saved_model_path, export, 100, ("lfw",)),
         [Validator("lfw", 0.0, validate)],
         output,
         options.max_steps,
