@@ -1,5 +1,6 @@
 """The program as a user runs it, on a small made-up set."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -33,6 +34,10 @@ def test_from_records_to_a_scored_model(data, capsys):
     test_lfw.main([f"--data={PAIRS}", f"--model_path={model}", f"--output={data / 'lfw'}"])
     scored = float(capsys.readouterr().out.split()[4].split("+-")[0])
     assert scored == float(model.name.split("_")[3])
+    # YTF is not scored, so it is not in the name.
+    assert model.name == f"iter_4_lfw_{scored:.5f}"
+    (lfw,) = json.loads((model / "model_card.json").read_text())["scores"].values()
+    assert (lfw["accuracy"], lfw["protocol"]["compare_with"]) == (scored, "eval.test_lfw")
 
 
 def test_on_two_replicas(data, two_replicas):

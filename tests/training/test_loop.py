@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 
@@ -94,6 +95,32 @@ def test_best_scores_survive_a_stop(tmp_path):
     # 0.85 is over the threshold and no improvement on 0.9: only the end is exported.
     assert names(tmp_path / "models") == ["iter_2_lfw_0.70000", "iter_4_lfw_0.85000"]
     assert make_loop(tmp_path)[0].checkpoints.restore()["best"] == {"lfw": 0.9}
+
+
+def test_best_scores_of_another_protocol_are_not_kept(tmp_path, caplog):
+    """They do not compare; those of a set that is off, or of an old checkpoint, stay."""
+    arguments = {"every": intervals(show_info=10, summary=10, validate=1, save=10, export=10)}
+    first, second = {"sha256": "1"}, {"sha256": "2"}
+    make_loop(tmp_path, max_steps=2, accuracies=[0.5, 0.9, 0.9], protocol=first, **arguments)[0].run()
+    make_loop(tmp_path, max_steps=3, scored="ytf_videos", protocol=second, **arguments)[0].run()
+    make_loop(tmp_path, max_steps=4, accuracies=[0.6], protocol=first, **arguments)[0].run()
+    manifest = make_loop(tmp_path)[0].checkpoints.restore()
+    assert manifest["best"]["lfw"] == 0.9 and "has changed" not in caplog.text
+    make_loop(tmp_path, max_steps=5, accuracies=[0.85], protocol=second, **arguments)[0].run()
+    manifest = make_loop(tmp_path)[0].checkpoints.restore()
+    assert (manifest["best"]["lfw"], manifest["best_steps"]["lfw"]) == (0.85, 5)
+    assert "validation on lfw has changed" in caplog.text
+    # A best score again, so it is exported.
+    assert "iter_5_lfw_0.85000" in names(tmp_path / "models")
+
+
+def test_card_says_what_each_score_is(tmp_path):
+    every = intervals(show_info=10, summary=10, validate=2, save=10, export=3)
+    loop, _ = make_loop(tmp_path, max_steps=3, accuracies=[0.5, 0.7, 0.6], protocol={"pairs": 9}, every=every)
+    loop.run()
+    card = json.loads((tmp_path / "models" / "iter_3_lfw_0.60000" / "model_card.json").read_text())
+    score = {"accuracy": 0.6, "scored_at_step": 3, "protocol": {"pairs": 9}}
+    assert card == {"step": 3, "precision": "float32", "scores": {"lfw": score}}
 
 
 def test_finished_run_is_not_trained_again(tmp_path, caplog):

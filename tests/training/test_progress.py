@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from training import progress
-from training.progress import Progress, StepClock, log_first_step
+from training.progress import Progress, StepClock, log_first_step, progress_lines
 
 
 def test_pauses_do_not_count(monkeypatch):
@@ -37,3 +37,12 @@ def test_first_step_that_is_not_finite(name, value):
     step, terms, received = progress.fetch(9)
     assert (step, received) == (8, name)
     assert terms[name] == pytest.approx(value, nan_ok=True)
+
+
+def test_progress_lines_are_short():
+    parts = [f"a_rather_long_name_{number} {-1.234e-05 * number:.4g}" for number in range(14)]
+    lines = progress_lines("step 1234567/2345678", parts)
+    assert len(lines) > 1 and max(map(len, lines)) < 140
+    assert all(line.startswith("step 1234567/2345678  a_") for line in lines)
+    assert [part for line in lines for part in line.split("  ")[1:]] == parts
+    assert progress_lines("step 1", ["x" * 200]) == ["step 1  " + "x" * 200]

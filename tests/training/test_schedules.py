@@ -1,11 +1,14 @@
 """Learning rates from options, against NumPy."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.options import ScheduleOptions
+from training.centre_head import margin_schedules
+from training.options import LossOptions, ScheduleOptions
 from training.schedules import Warmup, make_schedule
 
 
@@ -104,3 +107,14 @@ def test_graph_equals_eager():
 def test_warmup_as_long_as_the_run():
     with pytest.raises(ValueError, match=r"--warmup_steps is 9\. .* 9 steps"):
         falling("cosine", 0.1, 9, warmup_steps=9)
+
+
+@pytest.mark.parametrize(("first_step", "is_explained"), [(0, True), (99, True), (100, False)])
+def test_rising_margin_is_explained(first_step, is_explained, caplog):
+    caplog.set_level("INFO")
+    head = SimpleNamespace(margin=0.5)
+    schedules = margin_schedules(head, LossOptions(margin_warmup_steps=100), first_step)
+    assert float(schedules["margin"](50)) == 0.25
+    explained = "rises from 0 to 0.5 until step 100" in caplog.text and "loss will rise" in caplog.text
+    assert explained == is_explained
+    assert margin_schedules(head, LossOptions(loss="softmax"), 0) == {}

@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
+from common.files import file_sha256
 from dataset.config import read_config
 from dataset.pairs.video_pairs import write_video_pairs
 from eval.embedding.face_model import FaceModel
 from eval.scoring.templates import pool
 from eval.scoring.verification import evaluate_pairs, original_folds
 from nets.backbone import Backbone
+from nets.inference import in_float32
 from training.options import ValidationOptions
 from training.validation import make_validators
 
@@ -107,6 +109,28 @@ def test_channel_order_of_the_config(net, tmp_path, order):
     _, received = validator.score()
     expected = net((bgr.astype(np.float32) - 127.5) / 128, training=False).numpy()
     np.testing.assert_allclose(received, np.concatenate([expected[0::2], expected[1::2]]), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_scores_are_those_of_the_float32_net(config, dtype):
+    """What is exported computes in float32, whatever the net was trained in."""
+    trained = Backbone("ir32", image_size=(16, 16), seed=1, dtype=dtype)
+    (validator,) = open_validators(trained, config, validate_videos=1)
+    for seed in (2, 3):  # the weights change between validations
+        trained.set_weights(Backbone("ir32", image_size=(16, 16), seed=seed).get_weights())
+        _, received = validator.score()
+        (reference,) = open_validators(in_float32(trained), config, validate_videos=1)
+        np.testing.assert_array_equal(received, reference.score()[1])
+    assert validator.protocol == {
+        "pairs": 2 * NUM_PEOPLE,
+        "threshold": "best",
+        "file": "splits.txt",
+        "sha256": file_sha256(config.ytf.splits),
+        "prefix": str(config.ytf.prefix),
+        "frames_per_video": 1,
+        "pooling": "normalised_mean",
+        "compare_with": "eval.test_ytf, which takes all frames",
+    }
 
 
 def test_videos_are_off_by_default(net, config):
