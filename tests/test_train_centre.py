@@ -193,7 +193,7 @@ def test_a_start_that_resumes_from_another_run_leaves_nothing(data):
     assert train_centre.main(flags(data, max_steps=1)) == 0
     before = sorted(data.rglob("*"))
     start = {"model_path": data / "ckpt", "output": data / "new"}
-    assert train_centre.main(flags(data, source="vgg", **start)) == 1
+    assert train_centre.main([*flags(data, source="vgg", **start), "--allow_changes"]) == 1
     assert sorted(data.rglob("*")) == before
 
 

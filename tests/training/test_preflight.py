@@ -168,7 +168,8 @@ def test_verdict(input_rate, step_rate, shared, expected):
 @pytest.mark.parametrize("program", [train_centre, train_triplet])
 def test_check_trains_nothing(data, program, monkeypatch):
     monkeypatch.setattr(measure_speed, "__defaults__", (0.01,))
-    given = ["--check", *(["--sample_per_class=2", "--source=vgg"] if program is train_triplet else [])]
+    of_triplets = ["--sample_per_class=2", "--source=vgg", "--from_scratch"]
+    given = ["--check", *(of_triplets if program is train_triplet else [])]
     assert program.main([*flags(data), *given]) == 0
     text = log(data)
     for words in (
