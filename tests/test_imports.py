@@ -181,7 +181,7 @@ IMPORTED_AS = {
     "standard_imghdr": None,
 }
 # In an environment of its own, or optional.
-OPTIONAL = {"mxnet", "onnxruntime", "openvino"}
+OPTIONAL = {"mxnet", "onnxruntime", "openvino", "tf2onnx"}
 
 
 def test_requirements_are_the_direct_imports():

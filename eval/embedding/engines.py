@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from common.options import option
-from nets.importers.model_files import input_format_path
 
 NUM_COMPARED = 16  # how many faces of the set to embed for `load_engine`
 
@@ -96,7 +95,9 @@ class EngineOptions:
         Raises:
             ValueError: the flags ask for another engine, or ONNX Runtime is not installed.
         """
-        if path.suffix != ".onnx" or not input_format_path(path).is_file():
+        from eval.embedding.onnx_file import find_input_format  # It imports this module.
+
+        if path.suffix != ".onnx" or find_input_format(path) is None:
             return self.chosen
         if self.chosen != Engine():
             raise ValueError(f"{path}: ONNX Runtime runs this file. Leave out --engine and --precision.")

@@ -1,7 +1,8 @@
-"""ONNX files of other projects, run by ONNX Runtime as they are."""
+"""ONNX files, run by ONNX Runtime as they are."""
 
 import dataclasses
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from common.typed_json import from_json, read_json
 from eval.embedding.engines import check_faces
-from nets.importers.model_files import input_format_path
+from nets.importers.model_files import input_format_path, read_onnx
 
+METADATA_KEY = "input_format"  # of the files that `export.onnx` writes
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -18,7 +20,8 @@ _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 class InputFormat:
     """The pixels that a net expects: `(pixel - mean) / scale`, where pixels are 0 to 255.
 
-    The file `NAME.onnx.input.json` beside `NAME.onnx` holds these keys.
+    A file of `export.onnx` says this in its metadata. For any other file, `NAME.onnx.input.json` beside
+    `NAME.onnx` holds these keys.
 
     Args:
         channels: `"rgb"` or `"bgr"`.
@@ -53,23 +56,36 @@ class InputFormat:
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2) if self.layout == "nchw" else images)
 
 
-def read_input_format(path: Path) -> InputFormat:
+def find_input_format(path: Path) -> InputFormat | None:
     """Reads the description of the input of an ONNX file.
 
+    Returns:
+        `None` if nothing describes its input.
+
     Raises:
-        ValueError: it is damaged, or a key is missing or wrong.
+        ValueError: the description or the ONNX file is damaged, or a key is missing or wrong.
     """
-    path = input_format_path(path)
-    return from_json(InputFormat, read_json(path), path)
+    description = input_format_path(path)
+    if description.is_file():
+        return from_json(InputFormat, read_json(description), description)
+    metadata = {item.key: item.value for item in read_onnx(path)[0].metadata_props}
+    if METADATA_KEY not in metadata:
+        return None
+    try:
+        values = json.loads(metadata[METADATA_KEY])
+    except ValueError as error:
+        raise ValueError(f"{path}: {METADATA_KEY}: expected JSON: {error}") from None
+    return from_json(InputFormat, values, path)
 
 
 class OnnxModel:
-    """Embeds aligned faces with an ONNX file that has one input and whose first output is the embedding.
+    """Embeds aligned faces with an ONNX file that has one input.
 
     The size of the input and a fixed batch size are read from the file. Larger faces are cropped.
 
     Args:
-        path: ONNX file with a description of its input; see `InputFormat`.
+        path: ONNX file with a description of its input; see `InputFormat`. Its first output is the embedding.
+            If there is an output `norm`, the embedding is multiplied by it.
         face_size: `(height, width)` of the faces to embed.
 
     Raises:
@@ -79,8 +95,14 @@ class OnnxModel:
 
     def __init__(self, path: Path, face_size: tuple[int, int]) -> None:
         self.face_size = face_size
-        self._format = read_input_format(path)
+        found = find_input_format(path)
+        if found is None:
+            raise ValueError(f"{path}: expected a description of the input in {input_format_path(path)}")
+        self._format = found
+        read_onnx(path)  # Refuses files that name others outside of their folder.
         self._session = _open(path)
+        names = [output.name for output in self._session.get_outputs()]
+        self._outputs = [names[0], *(name for name in names[1:] if name == "norm")]
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _TYPES or len(inputs[0].shape) != 4:
             received = ", ".join(f"{entry.name} {entry.type} {entry.shape}" for entry in inputs)
@@ -110,8 +132,11 @@ class OnnxModel:
             part = images[start : start + size]
             # A file with a fixed batch size takes no fewer images.
             filled = np.resize(part, (size, *part.shape[1:])) if self._batch_size else part
-            embeddings = self._session.run(None, {self._input: filled})[0]
-            parts.append(np.asarray(embeddings, np.float32).reshape(len(filled), -1)[: len(part)])
+            embeddings, *norms = self._session.run(self._outputs, {self._input: filled})
+            embeddings = np.asarray(embeddings, np.float32).reshape(len(filled), -1)
+            for norm in norms:
+                embeddings = embeddings * norm[:, None]
+            parts.append(embeddings[: len(part)])
         return np.concatenate(parts)
 
 

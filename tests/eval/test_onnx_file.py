@@ -116,7 +116,9 @@ def test_chosen_engine(tmp_path):
         return parse_options(argparse.ArgumentParser(), EngineOptions, flags)
 
     assert options().chosen_for(path) == Engine("onnxruntime")
-    assert options().chosen_for(tmp_path / "other.onnx") == Engine("tensorflow")
+    other = write_net(tmp_path / "other.onnx")
+    other.with_name("other.onnx.input.json").unlink()
+    assert options().chosen_for(other) == Engine("tensorflow")
     with pytest.raises(ValueError, match="--engine"):
         options("--engine=openvino").chosen_for(path)
 

@@ -1,0 +1,107 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+
+from dataset.preprocess import preprocess
+from eval import test_lfw
+from eval.embedding.engines import EngineOptions
+from eval.embedding.face_model import FaceModel
+from eval.embedding.onnx_file import OnnxModel
+from export import onnx as export_onnx
+from export import scoring
+from nets.backbone import Backbone
+from nets.importers.keras_file import save_keras_file
+from tests.eval.video_sets import precisions
+
+PAIRS = Path(__file__).parents[1] / "golden" / "pairs" / "pairs_py3.bin"
+
+
+@pytest.fixture(scope="module")
+def net():
+    net = Backbone("iresnet18", (32, 24), embedding_size=64, seed=2)
+    faces = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
+    net(preprocess(tf.constant(faces), (32, 24)), training=True)
+    for layer in net.layers:
+        if hasattr(layer, "alphas"):
+            layer.alphas.assign(np.linspace(-0.5, 0.9, layer.alphas.shape[0]))
+    return net
+
+
+@pytest.fixture(scope="module")
+def exported(net, tmp_path_factory):
+    """A net as a Keras file, its ONNX file, and what the export printed."""
+    folder = tmp_path_factory.mktemp("exported")
+    save_keras_file(net, folder / "net.keras")
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr(scoring, "_SECONDS", 0.01)
+        patch.setattr("builtins.print", lambda *values, **_: printed.append(" ".join(map(str, values))))
+        export_onnx.main([str(folder / "net.keras"), str(folder / "net.onnx"), f"--pairs={PAIRS}"])
+    return folder, "\n".join(printed)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_embeddings_are_those_of_the_net(net, exported, batch_size):
+    faces = np.random.default_rng(batch_size).integers(0, 256, (batch_size, 112, 112, 3), np.uint8)
+    model = OnnxModel(exported[0] / "net.onnx", (112, 112))
+    expected = FaceModel.from_backbone(net, (112, 112)).embed(faces)
+    np.testing.assert_allclose(model.embed(faces), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_signature(exported):
+    session = OnnxModel(exported[0] / "net.onnx", (112, 112))._session
+    shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    assert shapes == {"images": ["batch", 112, 112, 3], "embedding": ["batch", 64], "norm": ["batch"]}
+    assert session.get_inputs()[0].type == "tensor(uint8)"
+    faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
+    embedding, _ = session.run(["embedding", "norm"], {"images": faces})
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-6)
+
+
+def test_every_prelu_is_one_operation(net):
+    nodes = [node.op_type for node in export_onnx.to_onnx(net, (40, 32)).graph.node]
+    assert nodes.count("PRelu") == sum(hasattr(layer, "alphas") for layer in net.layers) > 0
+
+
+def test_lfw_scores_it(exported, capsys):
+    folder, printed = exported
+    for name in ("net.keras", "net.onnx"):
+        test_lfw.main([f"--data={PAIRS}", f"--model_path={folder / name}", f"--name={name}"])
+    scores = precisions(capsys.readouterr().out)
+    assert scores["net.onnx"] == scores["net.keras"]
+    accuracy = scores["net.keras"].partition("+-")[0]
+    row = next(line for line in printed.splitlines() if line.startswith("accuracy "))
+    assert row.split() == ["accuracy", accuracy, accuracy]
+
+
+def test_a_file_that_scores_worse_is_not_written(exported, tmp_path, monkeypatch):
+    def worse(*models_and_pairs):
+        return dataclasses.replace(compare_models(*models_and_pairs), difference=-0.006)
+
+    compare_models = export_onnx.compare_models
+    monkeypatch.setattr(scoring, "_SECONDS", 0.01)
+    monkeypatch.setattr(export_onnx, "to_onnx", lambda *_: onnx.load(str(exported[0] / "net.onnx")))
+    monkeypatch.setattr(export_onnx, "compare_models", worse)
+    command = [str(exported[0] / "net.keras"), str(tmp_path / "net.onnx"), f"--pairs={PAIRS}"]
+    with pytest.raises(SystemExit, match=r"net\.onnx.* 0\.00600.*--max_drop 0\.005"):
+        export_onnx.main(command)
+    assert list(tmp_path.iterdir()) == []
+    export_onnx.main([*command, "--max_drop=0.01"])
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_an_existing_file_is_kept(exported, capsys):
+    path = exported[0] / "net.onnx"
+    content = path.read_bytes()
+    with pytest.raises(SystemExit):
+        export_onnx.main([str(exported[0] / "net.keras"), str(path), f"--pairs={PAIRS}"])
+    assert str(path) in capsys.readouterr().err
+    assert path.read_bytes() == content
+
+
+def test_engine(exported):
+    assert EngineOptions().chosen_for(exported[0] / "net.onnx").name == "onnxruntime"
