@@ -146,7 +146,7 @@ def _settings(scores: Scores) -> dict[str, str]:
         "Frames": words.describe_frames(inputs.frames),
         **covered,
         "SHA-256 of the model": inputs.model.sha256[:16],
-        "SHA-256 of the splits": inputs.splits.sha256[:16] if inputs.splits else words.NO_VALUE,
+        **({"SHA-256 of the splits": inputs.splits.sha256[:16]} if inputs.splits else {}),
         "SHA-256 of the frames": inputs.frames.sha256[:16],
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .net_arguments import read_small_json
 from .restricted_pickle import brief
-from .saved_model import NET_NAME, is_saved_model
+from .saved_model import CARD_NAME, NET_NAME, is_saved_model
 from .shapes import some
 from .tf1_weights import checkpoint_prefix
 from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, read_manifest, sha256
@@ -92,7 +92,7 @@ def describe_model(path: Path) -> ModelDescription:
         A training checkpoint is called by its net and step, any other model by its file or SavedModel.
 
     Raises:
-        ValueError: the file that names the net is damaged.
+        ValueError: a file that describes the model is damaged.
     """
     main, name, net = path, path.name, None
     named = re.match(r"iter_(\d+)", name)
@@ -100,7 +100,9 @@ def describe_model(path: Path) -> ModelDescription:
     if is_saved_model(path):
         main = path / "saved_model.pb"
         if (path / NET_NAME).is_file():
-            net = _architecture(path / NET_NAME)
+            net = _read_value(path / NET_NAME, "architecture", str)
+        if (path / CARD_NAME).is_file():
+            steps = _read_value(path / CARD_NAME, "step", int)
     elif path.is_dir():
         main, manifest = path / MANIFEST_NAME, read_manifest(path)
         net, steps = manifest["net"]["architecture"], manifest["step"]
@@ -142,11 +144,12 @@ def model_sha256(path: str | Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _architecture(path):
-    net = read_small_json(path)
-    if not isinstance(net, dict) or not isinstance(net.get("architecture"), str):
-        raise ValueError(f"{path}: expected the architecture of a net, received {brief(net)}")
-    return net["architecture"]
+def _read_value(path, key, kind):
+    content = read_small_json(path)
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path}: expected a JSON object with {key}, received {brief(content)}")
+    return value
 
 
 def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..backbone import Backbone
 
 NET_NAME = "net.json"
+CARD_NAME = "model_card.json"  # what the training program says about the model
 VARIABLES = "variables_of_net"  # the attribute of the exported module that holds them
 
 

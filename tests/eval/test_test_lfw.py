@@ -259,6 +259,7 @@ class TestRun:
         assert sum(int(cell) for cells in numbers.values() for cell in cells) == 40
         table = page.find("div", **{"aria-label": "Settings and inputs that differ"})[0]
         assert [head.text for head in table.find("thead")[0].find("th")] == ["Run", "Frames"]
+        assert "SHA-256 of the splits" not in page.text
 
     def test_several_sets_in_one_folder(self, model_path, tmp_path):
         data = [str(PAIRS / name) for name in ("pairs_py3.bin", "pairs_py2.np")]

@@ -275,6 +275,8 @@ class TestDescription:
         (path / "net.json").write_text('{"architecture": "ir50"}')
         described = self.described(path, path / "saved_model.pb")
         assert described == ModelDescription("iter_258000_lfw_0.99133", "ir50", 258_000, "1971-01-01")
+        (path / "model_card.json").write_text('{"step": 77}')
+        assert describe_model(path).steps == 77
         (path / "net.json").write_text("{}")
         with pytest.raises(ValueError, match=r"net\.json"):
             describe_model(path)
