@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from common.progress import Progress
 from dataset.config import read_config
 from dataset.convert.sources import convert_sources
 from dataset.pairs.image_pairs import read_pairs
@@ -82,7 +82,8 @@ def own_centre_cosines(embeddings, identities):
 
 def _embed_source(model, sources, batch_size):
     embeddings, identities = [], []
-    for start in tqdm(range(0, sources.num_images, batch_size), leave=False, disable=None):
+    starts = range(0, sources.num_images, batch_size)
+    for start in Progress(starts, desc="embedding", unit="batches"):
         records = np.arange(start, min(start + batch_size, sources.num_images))
         faces, labels = zip(*map(decode_example, sources.read(records)[0]), strict=True)
         faces = [cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR_RGB) for face in faces]

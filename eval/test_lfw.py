@@ -8,6 +8,7 @@ if not __package__:
 
 import argparse
 import dataclasses
+import logging
 import os
 import shlex
 import sys
@@ -119,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m eval.test_lfw", description=(__doc__ or "").splitlines()[0]
     )
     options = parse_options(parser, LfwOptions, argv, faithful=FAITHFUL)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("common").setLevel(logging.INFO)  # progress
     with exit_on_errors("eval.test_lfw"):
         _score_sets(options.completed(), shlex.join(sys.argv[1:] if argv is None else argv))
 

@@ -8,6 +8,7 @@ if not __package__:
 
 import argparse
 import dataclasses
+import logging
 import os
 import shlex
 import sys
@@ -106,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m eval.test_ytf", description=(__doc__ or "").splitlines()[0]
     )
     options = parse_options(parser, YtfOptions, argv, faithful=FAITHFUL)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("common").setLevel(logging.INFO)  # progress
     with exit_on_errors("eval.test_ytf"):
         _evaluate(options, shlex.join(sys.argv[1:] if argv is None else argv))
 

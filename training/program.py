@@ -95,7 +95,7 @@ def _run_logged(name, work, options):
     handlers = (logging.StreamHandler(), file)
     root = logging.getLogger()
     # A program that is run by `python -m` is called __main__.
-    for package in ("dataset", "nets", "eval", "training", "export", name, "__main__"):
+    for package in ("common", "dataset", "nets", "eval", "training", "export", name, "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
     # TensorFlow warns of every name that it changes in a SavedModel.
     for library in ("tensorflow", "absl"):

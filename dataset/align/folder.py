@@ -7,10 +7,9 @@ import functools
 import logging
 import os
 
-from tqdm import tqdm
-
 from common.files import FileLock, write_file, write_json
 from common.processes import worker_map
+from common.progress import Progress
 from common.typed_json import read_json
 from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, align_picture
 from dataset.align.detector import FaceDetector
@@ -68,7 +67,7 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
         num_done = len(outputs) - len(jobs)
         with worker_map(num_workers, _CHUNK) as run:
             done = run(align, jobs)
-            for _ in tqdm(done, total=len(outputs), initial=num_done, unit=" images", disable=None):
+            for _ in Progress(done, desc=src.name, total=len(outputs), initial=num_done, unit="images"):
                 pass
         failures = {source: failure for source, failure in _read_failures(dst).items() if source in outputs}
         _write_failures(dst, failures)

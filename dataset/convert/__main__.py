@@ -58,12 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_checksums(folder):
-    from tqdm import tqdm
-
+    from common.progress import Progress
     from dataset.records.manifest import read_manifest, verify_checksums
 
     manifest = read_manifest(folder)
-    verify_checksums(manifest, functools.partial(tqdm, desc=manifest.source, unit=" files", disable=None))
+    verify_checksums(manifest, functools.partial(Progress, desc=manifest.source, unit="files"))
     logger.info(
         f"{folder}: {manifest.num_images} images, {len(manifest.shards)} shards, "
         f"{readable_size(manifest.num_bytes)}: all checksums are right"

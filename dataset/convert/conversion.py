@@ -49,7 +49,6 @@ LABEL_MISMATCHES_NAME = "label_mismatches.txt"
 _IMAGE_OVERHEAD = 64 + 2 * RECORD_DTYPE.itemsize
 _RESUME = "Finished shards are kept. Run the same command again to resume"
 _POLL_SECONDS = 0.5
-_LOG_SECONDS = 60  # between lines of progress if there is no terminal for a bar
 _SHOWN_BAD = 3
 
 
@@ -210,22 +209,18 @@ class Conversion:
 
     def _wait_for(self, futures, done):
         """Waits for all shards, shows progress and checks the number of bad images."""
-        from tqdm import tqdm  # Workers, which import this module too, show no progress.
+        # Workers, which import this module too, show no progress.
+        from common.progress import Progress
 
         total, before = self.source.num_images, self._num_finished
-        started = logged = time.monotonic()
         shown = 0
         unfinished = set(futures)
-        with tqdm(total=total, initial=before, desc=self.name, unit=" images", disable=None) as progress:
+        with Progress(total=total, initial=before, desc=self.name, unit="images") as progress:
             while unfinished:
                 finished, unfinished = wait(unfinished, _POLL_SECONDS, FIRST_COMPLETED)
-                read, now = done.value, time.monotonic()
+                read = done.value
                 progress.update(read - shown)
                 shown = read
-                if progress.disable and now - logged > _LOG_SECONDS:
-                    logged = now
-                    rate = read / (now - started)
-                    logger.info("%s: %d of %d images, %.0f images/s", self.name, before + read, total, rate)
                 for future in finished:
                     future.result()
                     self._read_report(futures[future])

@@ -4,9 +4,8 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common.files import atomic_file
+from common.progress import Progress
 from dataset.images import MAX_FACE_PIXELS, check_image, decode_picture
 
 _PROTOCOL = 4  # from Python 3.4 on
@@ -44,7 +43,7 @@ def write_image_pairs(path: Path, root: Path, pairs: Sequence[tuple[str, str, bo
 def _read_images(root, pairs):
     names = dict.fromkeys(name for *names, _ in pairs for name in names)
     images, damaged, image_size, first = {}, [], None, None
-    for name in tqdm(names, desc=root.name, unit=" images", disable=None):
+    for name in Progress(names, desc=root.name, unit="images"):
         images[name] = (root / name).read_bytes()
         try:
             received = check_image(images[name], image_size, max_pixels=MAX_FACE_PIXELS)

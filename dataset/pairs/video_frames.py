@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from common.files import write_json
+from common.progress import Progress
 from dataset.images import MAX_FACE_PIXELS, check_image, decode_picture
 from dataset.pairs.image_folders import scan_images
 
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 _FRAMES_PER_JOB = 256
 _WORKERS = min(os.cpu_count() or 1, 8)  # for small images most of the work is Python's, in one thread
 _VERSION = 1  # of a kept scan; increase it when the same frames no longer give the same result
-
-_progress = functools.partial(tqdm, disable=None, leave=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,7 +139,7 @@ def find_frames(
     kept = None if memo is None else memo / f"frames-{fingerprint[:16]}.json"
     scan = kept and _read_memo(kept, fingerprint)
     if scan is None:
-        with _progress(desc="checking", total=len(paths), unit=" frames") as progress:
+        with Progress(desc="checking", total=len(paths), unit="frames") as progress:
             scan = _scan(prefix, paths, progress)
         if kept:
             _write_memo(kept, fingerprint, scan)
@@ -167,7 +165,7 @@ def find_frames(
 def _list_files(prefix, videos, max_frames):
     """Returns the paths of each video that has a folder, and a hash of their names, sizes and times."""
     files, fingerprint = {}, hashlib.sha256()
-    for video in _progress(videos, desc="listing", unit=" videos"):
+    for video in Progress(videos, desc="listing", unit="videos"):
         if (prefix / video).is_dir():
             found = scan_images(prefix / video)
             files[video] = []

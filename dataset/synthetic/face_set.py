@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from common.files import atomic_folder
 from common.options import option
 from common.processes import worker_map
+from common.progress import Progress
 from dataset.synthetic.drawing import PLAN_STREAM, draw_frame, draw_image
 from dataset.synthetic.files import CONFIG, NUM_FOLDS, write_pairs, write_sheet, write_source, write_videos
 
@@ -89,7 +89,7 @@ def _write_content(folder, options):
 
         def draw(draw_one, jobs, name):
             images = run(functools.partial(draw_one, options.seed), *zip(*jobs, strict=True))
-            return tqdm(images, desc=name, total=len(jobs), unit=" images", disable=None)
+            return Progress(images, desc=name, total=len(jobs), unit="images")
 
         draw_images, draw_frames = functools.partial(draw, draw_image), functools.partial(draw, draw_frame)
         write_source(folder / "vgg", draw_images, trained[:num_vgg], [options.images] * num_vgg)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
+from common.progress import Progress
 from dataset.pairs.image_pairs import PairSet
 from eval.embedding.engines import EmbeddingModel
 from eval.embedding.feature_store import FeatureStore
@@ -43,7 +43,7 @@ def embed_images(
         start: number of the first image to embed.
         flip: add the embedding of each image's mirror image, neither normalised, as InsightFace does in
             `src/eval/verification.py`.
-        progress: what a progress bar calls the images, such as `"frames"`. Without it there is no bar.
+        progress: what the progress calls the images, such as `"frames"`. Without it none is shown.
 
     Yields:
         float32 `(n, dim)`, `n` at most `batch_size`.
@@ -52,8 +52,9 @@ def embed_images(
         NotFiniteError: an embedding is not finite; names the image.
         Exceptions of `decode` and of the model, when it is the turn of their batch.
     """
-    hidden = None if progress else True  # With `None`, tqdm decides: it shows a bar on terminals.
-    bar = tqdm(total=num_images, initial=start, unit=f" {progress}", disable=hidden, leave=False)
+    bar = Progress(
+        desc="embedding", unit=progress or "", total=num_images, initial=start, shown=progress is not None
+    )
     spans = _spans(start, num_images, batch_size)
     with bar, contextlib.closing(_decoded_ahead(decode, spans)) as batches:
         for faces in batches:

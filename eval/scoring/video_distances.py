@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
+from common.progress import Progress
 from dataset.pairs.video_frames import evenly_spaced
 from eval.scoring.distances import pair_distances
 from eval.scoring.templates import FRAME_PAIRS, POOLINGS, frame_pair_distances, pool
@@ -50,12 +50,8 @@ def video_distances(
     poolings = [method for method in methods if method in POOLINGS]
     frame_pairs = [method for method in methods if method in FRAME_PAIRS]
     videos = np.unique([first, second])
-    bar = tqdm(
-        desc="scores",
-        total=len(videos) * bool(poolings) + len(first) * bool(frame_pairs),
-        disable=None if progress else True,
-        leave=False,
-    )
+    total = len(videos) * bool(poolings) + len(first) * bool(frame_pairs)
+    bar = Progress(desc="scoring", unit="videos and pairs", total=total, shown=progress)
     distances = {method: np.empty(len(first)) for method in methods}
     with bar:
         if poolings:

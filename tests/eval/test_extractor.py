@@ -110,12 +110,12 @@ class TestEmbedImages:
     def test_progress_bar(self, capsys, monkeypatch, flip):
         counted = []
 
-        class Bar(extractor.tqdm):
+        class Bar(extractor.Progress):
             def close(self):
                 counted.append(self.n)
                 super().close()
 
-        monkeypatch.setattr(extractor, "tqdm", Bar)
+        monkeypatch.setattr(extractor, "Progress", Bar)
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         list(embed_images(Model(), decode, 23, 5, start=10, flip=flip, progress="frames"))
         shown = capsys.readouterr().err

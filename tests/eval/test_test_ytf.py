@@ -139,6 +139,16 @@ def test_features_are_continued_and_every_engine_has_its_own(videos, tmp_path, c
     assert (received != expected).any()
 
 
+def test_progress_without_a_terminal(videos, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("common.progress.LOG_SECONDS", 0)
+    test_ytf.main(flags(videos, output=tmp_path / "run", features=tmp_path / "features", batch_size=36))
+    lines = [line for line in caplog.messages if " of 72 frames, " in line]
+    assert [line.split(", ")[0] for line in lines] == [
+        *("checking: 72 of 72 frames", "embedding: 36 of 72 frames", "embedding: 72 of 72 frames")
+    ]
+    assert all(" frames/s, " in line and line.endswith(" left") for line in lines)
+
+
 def test_flip_has_features_of_its_own(videos, tmp_path):
     values = {"features": tmp_path / "features"}
     test_ytf.main(flags(videos, output=tmp_path / "run", **values))
