@@ -4,9 +4,13 @@ import os
 import pickle
 
 import numpy as np
+import pytest
 
 from benchmarks.attack import ERROR, KILLED, MEMORY, OTHER, RAN, READ, attack
 from benchmarks.malformed_files import PARSERS, Parser
+
+QUICK = [name for name, parser in PARSERS.items() if not parser.imports_tensorflow]
+NUM_FILES = 15
 
 
 def write(folder):
@@ -74,3 +78,18 @@ def test_cases_follow_from_the_seed(tmp_path):
 
     assert cases(1) == cases(1) != cases(2)
     assert all(files.keys() == good.keys() for _, files in cases(1))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_malformed_files_are_read_or_refused(name, ends):
+    assert len(ends[name]) == NUM_FILES
+    assert not [end for end in ends[name] if end.verdict not in (READ, ERROR)]
+
+
+@pytest.fixture(scope="module")
+def ends():
+    """The ends of malformed files of each quick parser. One child process reads them all."""
+    ends = {name: [] for name in QUICK}
+    for end in attack([(name, number) for name in QUICK for number in range(NUM_FILES)], seed=1):
+        ends[end.parser].append(end)
+    return ends
