@@ -252,7 +252,7 @@ class FileLock:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, replaced: bool = False) -> Iterator[None]:
     """Holds an output folder for this process: a second process stops before it writes anything there.
 
     The file `.lock` in the folder says as JSON who holds it. The system frees the lock when the process ends,
@@ -262,16 +262,21 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Args:
         folder: created if needed. At the end the folders that were created here are removed if they are
             empty.
+        replaced: the folder is not created, as `atomic_folder` will write it or replace it. The file is next
+            to it, `.{name}.lock`.
 
     Raises:
         BlockingIOError: another process holds the folder. The message names process, host and start time.
         OSError: nothing can be written in the folder.
     """
     path = folder / LOCK_NAME
+    if replaced:
+        folder = follow_links(folder)
+        path = folder.with_name(f".{_kept_name(folder)}{LOCK_NAME}")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(new_folder(folder))
-        with _writing_in(folder):
-            lock = _take(path)
+        stack.enter_context(new_folder(path.parent))
+        with _writing_in(path.parent):
+            lock = _take(path, folder)
             stack.enter_context(lock)
             stack.callback(path.unlink, missing_ok=True)  # before the lock is freed
             started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -297,7 +302,7 @@ def _writing_in(folder):
         raise OSError(f"{folder}: cannot write in this folder: {error.strerror}. {advice}") from None
 
 
-def _take(path):
+def _take(path, folder):
     while True:
         lock = FileLock(path)
         try:
@@ -305,7 +310,7 @@ def _take(path):
         except BlockingIOError:
             lock.close()
             raise BlockingIOError(
-                f"{path.parent}: {_holder(path)} writes in this folder. "
+                f"{folder}: {_holder(path)} writes in this folder. "
                 "Wait until it has finished, or give another folder."
             ) from None
         if lock.is_current():

@@ -7,6 +7,7 @@ if not __package__:
     raise SystemExit("Start this program in the project's folder: python -m eval.test_lfw")
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -24,7 +25,7 @@ from dataset.config import NPDATA_ORDERS, read_config
 from dataset.pairs.image_pairs import PairSet, read_pairs
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
 from eval.embedding.extractor import embed_pairs
-from eval.report.run_folder import check_output, write_run_folder
+from eval.report.run_folder import default_output, held_output, write_run_folder
 from eval.scoring.distances import DISTANCES, pair_distances
 from eval.scoring.evaluation import Evaluation, evaluate_distances
 from eval.scoring.evaluation_run import ByErrorFilter, InputFile, InputFrames, Inputs, Scores
@@ -98,7 +99,7 @@ class LfwOptions:
     def run_folder(self, name: str) -> Path:
         """Returns the folder of the run of a set."""
         if self.output is None:
-            return Path("output", name, self.model_path.name + "-faithful" * self.faithful)
+            return default_output(name, self.model_path, self.faithful)
         return self.output if len(self.data or ()) == 1 else self.output / name
 
     def completed(self) -> Self:
@@ -123,7 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("common").setLevel(logging.INFO)  # progress
     with exit_on_errors("eval.test_lfw"):
-        _score_sets(options.completed(), shlex.join(sys.argv[1:] if argv is None else argv))
+        options = options.completed()
+        with contextlib.ExitStack() as outputs:
+            for path in () if options.writes_json else options.data:
+                outputs.enter_context(held_output(options.run_folder(options.name or path.stem)))
+            _score_sets(options, shlex.join(sys.argv[1:] if argv is None else argv))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,12 +141,9 @@ class _SetScores:
 
 
 def _score_sets(options, command):
-    # The model, all sets and outputs are checked before the first set is scored.
+    # The model and all sets are checked before the first set is scored.
     model_path = find_model(options.model_path)
     sets = {options.name or path.stem: read_pairs(path, options.order) for path in options.data}
-    for name in sets:
-        if not options.writes_json:
-            check_output(options.run_folder(name))
     flip = options.flip or options.protocol == "insightface"  # It includes the mirror image.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     engine, models = options.engine.chosen_for(model_path), {}

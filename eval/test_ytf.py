@@ -26,7 +26,7 @@ from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
 from eval.embedding.extractor import embed_into
 from eval.embedding.feature_store import FeatureStore
-from eval.report.run_folder import check_output, write_run_folder
+from eval.report.run_folder import default_output, held_output, write_run_folder
 from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.evaluation import Evaluation
 from eval.scoring.evaluation_run import InputFile, InputFrames, Inputs, Scores
@@ -93,7 +93,9 @@ class YtfOptions:
     model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
     faithful: bool = option(False, "set the flags marked (row N of docs/fidelity.md) as in the original")
     output: Path | None = option(
-        None, "folder of scores, pictures and report (default: output/ytf/MODEL)", metavar="DIR"
+        None,
+        "folder of scores, pictures and report (default: output/ytf/MODEL, named after the model's path)",
+        metavar="DIR",
     )
     data: DataOptions
     engine: EngineOptions
@@ -109,13 +111,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(parser, YtfOptions, argv, faithful=FAITHFUL)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("common").setLevel(logging.INFO)  # progress
-    with exit_on_errors("eval.test_ytf"):
-        _evaluate(options, shlex.join(sys.argv[1:] if argv is None else argv))
+    output = options.output or default_output("ytf", options.model_path, options.faithful)
+    with exit_on_errors("eval.test_ytf"), held_output(output):
+        _evaluate(options, output, shlex.join(sys.argv[1:] if argv is None else argv))
 
 
-def _evaluate(options, command):
-    output = options.output or Path("output/ytf", options.model_path.name + "-faithful" * options.faithful)
-    check_output(output)
+def _evaluate(options, output, command):
     data, protocol = options.data.completed(), options.protocol
     model_path = find_model(options.model_path)
     engine = options.engine.chosen_for(model_path)

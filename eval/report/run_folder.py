@@ -1,19 +1,50 @@
 """The folder of a run: scores, pairs, pictures and report."""
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from common.files import atomic_folder
+from common.files import atomic_folder, cut_name, folder_lock
 from eval.report.pair_pictures import write_pictures
 from eval.scoring.evaluation_run import ScoredPairs, Scores, write_run
 
+_FAITHFUL = "faithful"
+_MAX_NAME = 200  # bytes
 
-def check_output(output: Path) -> None:
-    """Raises `ValueError` for a folder that has content, but not that of an earlier run."""
+
+def default_output(set_name: str, model_path: Path, faithful: bool) -> Path:
+    """Returns the default folder of a run: another one for each path of a model, each set and `--faithful`.
+
+    `output/ckpt` becomes `output/ytf/output--ckpt`. A checksum follows if another path has the same name, and
+    for paths outside of the working directory.
+    """
+    path = Path(os.path.abspath(model_path))  # noqa: PTH100 - `resolve` would follow links
+    is_inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()
+    parts = path.relative_to(Path.cwd()).parts if is_inside else path.parts[1:][-2:]
+    name = "--".join(parts)
+    is_clear = is_inside and not any("--" in f"-{part}-" or part == _FAITHFUL for part in parts)
+    if not is_clear or len(os.fsencode(name)) > _MAX_NAME:
+        checksum = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+        name = f"{cut_name(name, _MAX_NAME)}--{checksum}"
+    return Path("output", set_name, f"{name}--{_FAITHFUL}" if faithful else name)
+
+
+@contextlib.contextmanager
+def held_output(output: Path) -> Iterator[None]:
+    """Holds the output folder of a run until the end of the block.
+
+    Raises:
+        ValueError: the folder has content, but not that of an earlier run.
+        OSError: another process holds it, or it cannot be written.
+    """
     if output.exists() and not (output / "scores.json").is_file() and any(output.iterdir()):
         raise ValueError(f"{output}: not the folder of an earlier run. Empty it, or give another --output.")
+    with folder_lock(output, replaced=True):
+        yield
 
 
 def write_run_folder(

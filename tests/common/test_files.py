@@ -176,6 +176,20 @@ class TestLongNames:
         assert cut_name("a\udcff", 2) == "a\udcff"  # a name that is not UTF-8 and fits stays
 
 
+def test_lock_of_a_folder_that_will_be_replaced(tmp_path):
+    with folder_lock(tmp_path / "new" / "run", replaced=True):
+        for _ in range(2):
+            with atomic_folder(tmp_path / "new" / "run"):
+                pass
+            second = folder_lock(tmp_path / "new" / "run", replaced=True)
+            with (
+                pytest.raises(BlockingIOError, match=f"{tmp_path}/new/run: process {os.getpid()} on"),
+                second,
+            ):
+                pass
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["run"]
+
+
 def test_printable():
     assert printable("a\udcff語😀\ud800") == "a\ufffd語😀\ufffd"
 

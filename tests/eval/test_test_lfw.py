@@ -14,6 +14,7 @@ from eval.embedding.engines import EngineOptions
 from eval.embedding.extractor import embed_pairs
 from eval.embedding.face_model import FaceModel
 from eval.report.page import comparison_page
+from eval.report.run_folder import default_output
 from eval.scoring.distances import pair_distances
 from eval.scoring.evaluation_run import read_run
 from eval.scoring.insightface_protocol import evaluate_insightface
@@ -212,8 +213,8 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
 class TestRun:
     def test_from_pairs_to_a_report(self, net, model_path, tmp_path, capsys):
         test_lfw.main([f"--data={PAIRS / 'pairs_py3.bin'}", f"--model_path={model_path}", "--name=lfw"])
-        folder = tmp_path / "output" / "lfw" / "saved_model"
-        report = Path("output/lfw/saved_model/report/index.html")
+        folder = tmp_path / default_output("lfw", model_path, faithful=False)
+        report = default_output("lfw", model_path, faithful=False) / "report" / "index.html"
         assert capsys.readouterr().out.splitlines()[-1] == f"Report : {report}"
         run = read_run(folder)
         pairs = read_pairs(PAIRS / "pairs_py3.bin")

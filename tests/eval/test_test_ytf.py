@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from dataset.synthetic import draw_frame, write_videos
 from eval import test_ytf
 from eval.embedding.engines import Engine
 from eval.embedding.feature_store import FeatureStore
+from eval.report.run_folder import default_output, held_output
 from eval.scoring.evaluation_run import read_run
 from eval.scoring.verification import evaluate_pairs
 from eval.scoring.video_distances import METHODS, video_distances
@@ -235,6 +237,18 @@ def test_faithful_prints_what_the_original_does(tmp_path, capsys, name, num_wron
     assert scores["methods"]["normalised_mean"]["metrics"]["accuracy"] == expected["accuracy"]
 
 
+def test_a_second_run_stops_before_it_computes_anything(tmp_path):
+    _, arguments = write_golden_set(tmp_path, "verification")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with held_output(tmp_path / "run"):
+        assert not (tmp_path / "run").exists()
+        for output in ("run", "link"):
+            with pytest.raises(SystemExit, match=rf"{tmp_path}/run: process {os.getpid()} on "):
+                test_ytf.main([*arguments, "--faithful", f"--output={tmp_path / output}"])
+    test_ytf.main([*arguments, "--faithful"])
+    assert not list(tmp_path.glob(".run*"))
+
+
 def test_an_output_that_is_a_link_is_followed(tmp_path):
     _, arguments = write_golden_set(tmp_path, "verification_unequal")
     (tmp_path / "disk").mkdir()
@@ -269,11 +283,11 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
     )
     monkeypatch.chdir(tmp_path)
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}"])
-    run = read_run(tmp_path / "output" / "ytf" / "model")
+    run = read_run(default_output("ytf", videos / "model", faithful=False))
     assert run.scores.inputs.ytf_error.path.endswith("wrong.txt")
     # Once more, and the folder is replaced.
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}", "--pooling=mean"])
-    assert read_run(tmp_path / "output" / "ytf" / "model").scores.method == "mean"
+    assert read_run(default_output("ytf", videos / "model", faithful=False)).scores.method == "mean"
 
 
 class TestWrongVideos:
