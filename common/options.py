@@ -201,9 +201,9 @@ def _build_checked(parser, options_class, values, unknown, find_input_problems=N
 
 
 def _end(parser: argparse.ArgumentParser, problems: Sequence[str], code: int) -> NoReturn:
-    lines = problems if len(problems) == 1 else ["", *problems]
+    text = f" {problems[0]}" if len(problems) == 1 else "".join(f"\n  {problem}" for problem in problems)
     hint = f"\nRun {parser.prog} --help to see all flags." if code == 2 else ""
-    parser.exit(code, f"{parser.prog}: error: " + "\n  ".join(lines) + hint + "\n")
+    parser.exit(code, f"{parser.prog}: error:{text}{hint}\n")
 
 
 def _unknown_flags(options_class, unknown):

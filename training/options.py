@@ -91,7 +91,7 @@ class DataOptions:
 class LengthOptions:
     """Length of the run."""
 
-    epoch: int = option(20, "stop after N epochs (row 41)", minimum=0)
+    epoch: int = option(20, "stop after N epochs; the original's 100,000 never ended (row 41)", minimum=0)
     max_steps: int | None = option(None, "stop after N steps", minimum=0)
     max_minutes: float | None = option(None, "stop after X minutes; the same command resumes", above=0)
 

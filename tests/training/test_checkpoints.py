@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from losses.angular_centre import AngularCentreLoss
 from nets.backbone import Backbone
 from nets.importers.training_checkpoint import load_backbone_of_checkpoint, newest_checkpoint, read_checkpoint
 from tests.full_disk import no_file_larger_than
@@ -150,6 +151,19 @@ def test_checkpoint_of_another_net(trained, other, message):
         make_checkpoints(checkpoints.folder, trainer, **other).restore()
     for one, two in zip(before, weights(trainer), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_allowed_changes(trained):
+    """`--allow_changes` restores what has the same variables."""
+    trainer, checkpoints = trained
+    other = {"loss": "arcface", "net": {**NET, "keep_prob": 0.9}}
+    changed = make_checkpoints(checkpoints.folder, trainer, allow_changes=True, **other)
+    assert changed.restore()["step"] == 2
+    with pytest.raises(ValueError, match="recipe"):
+        make_checkpoints(checkpoints.folder, trainer, allow_changes=True, recipe={"ema": True}).restore()
+    larger = make_trainer(make_strategy(), make_head=lambda: AngularCentreLoss(7))
+    with pytest.raises(ValueError, match=r"num_identities = 7, the checkpoint has 6; the variables differ"):
+        make_checkpoints(checkpoints.folder, larger, allow_changes=True, num_identities=7).restore()
 
 
 @pytest.mark.parametrize(
