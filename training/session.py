@@ -28,7 +28,7 @@ from training.ema import WeightAverage
 from training.input_checks import log_start_of_resumed_run, start_record
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
-from training.meeting import Exchange, agreed_checkpoint, check_same_start, exchange
+from training.meeting import PATIENCE, Exchange, agreed_checkpoint, check_same_start, exchange
 from training.monitoring import RunMonitor
 from training.optimizers import decay_in_loss, make_optimizer
 from training.options import TrainingOptions
@@ -236,7 +236,10 @@ class Session:
 def _meeting() -> Exchange | None:
     """Returns a function that exchanges messages with the other workers, if there are any."""
     addresses, index = cluster()
-    return (lambda message: exchange(addresses, index, message)) if len(addresses) > 1 else None
+    if len(addresses) == 1:
+        return None
+    logger.info("worker %d: waiting for the others, at most %.0f minutes", index, PATIENCE / 60)
+    return lambda message: exchange(addresses, index, message)
 
 
 def _digest(model: Path | None) -> str:
