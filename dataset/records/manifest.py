@@ -20,6 +20,7 @@ INDEX_NAME = "index.npy"
 # `offset` and `length` are arguments of `TFRecordFile.read`.
 RECORD_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("label", "<u4")])
 _INDEX_CHUNK = 1 << 18  # rows, 4 MB
+_LONGEST_NAME = 100  # characters; ours have fewer than 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Shard:
     num_images: int
     num_bytes: int
     sha256: str
+
+    def __post_init__(self):
+        if not self.name or len(self.name) > _LONGEST_NAME or Path(self.name).name != self.name:
+            raise ValueError(f"name: expected the name of a file, received {self.name[:80]!r}")
 
 
 @dataclasses.dataclass(frozen=True)

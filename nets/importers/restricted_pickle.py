@@ -121,7 +121,8 @@ class RestrictedUnpickler:
         except RefusedPickle:
             raise
         except (ValueError, LookupError, OverflowError, RecursionError) as error:
-            raise ValueError(f"not a pickle, or a damaged one: {error}") from None
+            # Python's own messages quote whatever there is in place of a number.
+            raise ValueError(f"not a pickle, or a damaged one: {str(error)[:200]}") from None
         return self._stack[0]
 
     def _charge(self, num_bytes):

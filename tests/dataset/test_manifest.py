@@ -104,6 +104,15 @@ def test_wrong_fields(manifest):
         read_manifest(manifest.folder)
 
 
+@pytest.mark.parametrize("name", ["../other.tfrecord", "x" * 10**5, ""])
+def test_names_of_shards_are_those_of_files(manifest, name):
+    first, *others = [dataclasses.asdict(shard) for shard in manifest.shards]
+    edit(manifest, shards=[{**first, "name": name}, *others])
+    with pytest.raises(ValueError, match=r"manifest.json, shards\[0\]: name") as error:
+        read_manifest(manifest.folder)
+    assert len(str(error.value)) < 500
+
+
 def test_wrong_count(manifest):
     edit(manifest, num_images=6)
     with pytest.raises(ValueError, match=r"manifest.json: .* 6 .* 5$"):

@@ -309,6 +309,12 @@ class TestDamaged:
         with pytest.raises(ValueError, match=r"file\.pkl: not a pickle, or a damaged one: "):
             load(content)
 
+    @pytest.mark.parametrize("start", [b"F", b"S"])
+    def test_errors_are_short(self, load, start):
+        with pytest.raises(ValueError, match=r"file\.pkl: not a pickle") as error:
+            load(start + b"x" * 10**5 + b"\n.")
+        assert len(str(error.value)) < 500
+
     def test_large_numbers_cost_no_memory(self, load):
         assert load(b"Nr\xff\xff\xff\x7f.") is None
 
