@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_errors("eval.test_lfw"):
         options = options.completed()
         with contextlib.ExitStack() as outputs:
-            for path in () if options.writes_json else options.data:
+            for path in () if options.writes_json else options.data or ():
                 outputs.enter_context(held_output(options.run_folder(options.name or path.stem)))
             _score_sets(options, shlex.join(sys.argv[1:] if argv is None else argv))
 
