@@ -226,7 +226,7 @@ class TestCoverage:
     [("verification", 0), ("verification_separable", 0), ("verification_unequal", 13)],
 )
 def test_faithful_prints_what_the_original_does(tmp_path, capsys, name, num_wrong):
-    expected, arguments = write_golden_set(tmp_path, name, num_wrong)
+    expected, arguments = write_golden_set(tmp_path, name, num_wrong, model="ckpt")
     test_ytf.main([*arguments, "--faithful"])
     printed = precisions(capsys.readouterr().out)
     line = f"{expected['accuracy']:.5f}+-{expected['std']:.5f}"
@@ -235,6 +235,8 @@ def test_faithful_prints_what_the_original_does(tmp_path, capsys, name, num_wron
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["lines"][2]["fold_accuracies"] == expected["fold_accuracies"].tolist()
     assert scores["methods"]["normalised_mean"]["metrics"]["accuracy"] == expected["accuracy"]
+    # The name is the checkpoint's, not that of the folder of checkpoints.
+    assert scores["name"] == scores["model"]["name"] == "ir32, step 7"
 
 
 def test_a_second_run_stops_before_it_computes_anything(tmp_path):

@@ -35,7 +35,7 @@ def write_golden_set(tmp_path, name, num_wrong=0, *, person="P", model="model.ke
 
     Args:
         person: start of the names of people.
-        model: name of the file of the model.
+        model: name of the file of the model. A name without a suffix is a folder with a training checkpoint.
 
     Returns:
         What the original gave, and the flags of `eval.test_ytf`.
@@ -59,7 +59,10 @@ def write_golden_set(tmp_path, name, num_wrong=0, *, person="P", model="model.ke
     )
     # In the original negatives with a wrong video count, and a part of a name is enough.
     (tmp_path / "wrong.txt").write_text("".join(f"{pair:04d}/a\n" for pair in [*wrong, is_same.size - 1]))
-    (tmp_path / model).write_bytes(b"is not loaded")
+    content = tmp_path / model if "." in model else tmp_path / model / "step_00000007" / "checkpoint.json"
+    content.parent.mkdir(parents=True, exist_ok=True)
+    # No weights are loaded.
+    content.write_text('{"version": 1, "step": 7, "net": {"architecture": "ir32"}, "sha256": {}}')
     frames = find_frames(tmp_path / "frames", read_video_pairs(tmp_path / "splits.txt").videos)
     of_frames = {"sha256": frames.sha256, "image_size": [8, 8], "crop": None, "flip": False}
     engine = {"name": "tensorflow", "precision": "float32"}
