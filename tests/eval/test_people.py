@@ -1,6 +1,9 @@
+from collections import Counter
+
 import numpy as np
 
 from eval.scoring.people import identity_of, name_images, spread_over_people
+from tests.eval.fake_run import make_run
 
 
 def test_identity():
@@ -25,3 +28,14 @@ def test_names_of_images():
         ["person aaaaaaaa/image 4", "person aaaaaaaa/image 5"],
         ["person eeeeeeee/image 6", "person cccccccc/image 7"],
     ]
+
+
+def test_hardest_pairs_of_a_run(tmp_path):
+    run = make_run(tmp_path, num_people=5, pairs_per_fold=8)
+    for entries in (run.scores.hardest.genuine, run.scores.hardest.impostor):
+        names = [
+            {identity_of(side[entry.pair]) for side in (run.pairs.first, run.pairs.second)}
+            for entry in entries
+        ]
+        times = Counter(person for people in names for person in people)
+        assert max(times.values()) == 2
