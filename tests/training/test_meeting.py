@@ -110,10 +110,12 @@ def test_strangers_are_ignored(monkeypatch):
         assert chief.result() == worker.result() == ["a", "b"]
 
 
-def write_checkpoint(folder, step, net="ir32"):
+def write_checkpoint(folder, step, architecture="ir32"):
+    """Without weights."""
+    net = {"architecture": architecture, "image_size": [16, 16], "embedding_size": 512, "seed": 0}
     path = folder / f"step_{step:08d}"
     path.mkdir(parents=True)
-    manifest = {"version": VERSION, "step": step, "sha256": {}, "net": {"architecture": net}}
+    manifest = {"version": VERSION, "step": step, "sha256": {}, "net": net}
     (path / MANIFEST_NAME).write_text(json.dumps(manifest))
 
 
@@ -137,7 +139,7 @@ def test_workers_with_different_checkpoints_take_the_newest_in_common(tmp_path, 
     shutil.rmtree(tmp_path / "b" / "step_00000040")
     # A checkpoint of another run, and a damaged one.
     shutil.rmtree(tmp_path / "b" / "step_00000032")
-    write_checkpoint(tmp_path / "b", 32, net="ir50")
+    write_checkpoint(tmp_path / "b", 32, architecture="ir50")
     (tmp_path / "a" / "step_00000024" / MANIFEST_NAME).write_text("{")
     received = agree([tmp_path / "a", tmp_path / "b"])
     assert [(folder.parent.name, manifest["step"]) for folder, manifest in received] == [("a", 8), ("b", 8)]
@@ -149,7 +151,7 @@ def test_workers_without_a_common_checkpoint_stop(tmp_path, other):
     write_checkpoint(tmp_path / "a", 40)
     (tmp_path / "b").mkdir()
     if other != "nothing":
-        write_checkpoint(tmp_path / "b", 40, net="ir50")
+        write_checkpoint(tmp_path / "b", 40, architecture="ir50")
     if other == "damaged":
         (tmp_path / "b" / "step_00000040" / MANIFEST_NAME).write_text("{")
     has = {"nothing": "no checkpoint", "another run": "step 40", "damaged": f"{tmp_path / 'b'}"}[other]
