@@ -1,5 +1,7 @@
+import importlib.util
 import resource
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -55,6 +57,40 @@ def test_signatures(saved):
     np.testing.assert_allclose(raw["embedding"], expected, rtol=1e-3, atol=1e-4)
     one = signatures["serving_default"](images=tf.constant(FACES[:1]))
     np.testing.assert_allclose(one["embedding"], served["embedding"][:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "faces"),
+    [
+        ("serving_default", np.zeros((2, 60, 50, 3), np.uint8)),
+        ("serving_default", np.zeros((2, 20, 20, 3), np.uint8)),
+        ("serving_default", np.zeros((2, 40, 32, 1), np.uint8)),
+        ("serving_default", FACES[0]),  # without the batch axis it would end the process
+        ("raw", np.zeros((2, 40, 32, 3), np.float32)),
+        ("raw", np.zeros((32, 24, 3), np.float32)),
+    ],
+)
+def test_signatures_refuse_images_of_another_size(saved, name, faces):
+    signature = tf.saved_model.load(str(saved[1] / "saved_model")).signatures[name]
+    received = ",".join(map(str, faces.shape))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"\[{received}\] is not compatible"):
+        signature(images=tf.constant(faces))
+
+
+def test_signatures_state_the_shape(saved):
+    signatures = tf.saved_model.load(str(saved[1] / "saved_model")).signatures
+    shapes = {
+        name: signature.structured_input_signature[1]["images"].shape
+        for name, signature in signatures.items()
+    }
+    assert shapes == {"serving_default": (None, 40, 32, 3), "raw": (None, 32, 24, 3)}
+
+
+def test_an_empty_batch(saved):
+    signatures = tf.saved_model.load(str(saved[1] / "saved_model")).signatures
+    served = signatures["serving_default"](images=tf.constant(FACES[:0]))
+    assert (served["embedding"].shape, served["norm"].shape) == ((0, 64), (0,))
+    assert signatures["raw"](images=tf.zeros((0, 32, 24, 3)))["embedding"].shape == (0, 64)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "net.keras", "ckpt", "ckpt/step_00000007"])
@@ -119,6 +155,40 @@ def test_a_new_exporter_is_a_module_and_a_line(saved, tmp_path, monkeypatch, cap
     main([*flags, "--face_size", "40", "32"])
     assert (tmp_path / "net.txt").read_text() == "((None, 64), (40, 32))"
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "net.txt")
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.tflite", "net.pth", "NET.ONNX"])
+def test_names_of_other_formats_are_refused(saved, tmp_path, name, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([f"--model_path={saved[1] / 'net.keras'}", f"--out={tmp_path / name}"])
+    assert error.value.code == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert str(tmp_path / name) in message
+    exists = importlib.util.find_spec(f"export{Path(name).suffix.lower()}") is not None
+    assert (f"python -m export{Path(name).suffix.lower()}" in message) == exists
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model", "net.keras"])
+def test_an_existing_model_is_replaced_only_with_overwrite(saved, tmp_path, name):
+    out = tmp_path / name
+    flags = [f"--out={out}", "--face_size", "40", "32"]
+    Backbone(**{**NET, "embedding_size": 8}).save(tmp_path / "other.keras")
+    main([f"--model_path={saved[1] / 'net.keras'}", *flags])
+    with pytest.raises(SystemExit, match=f"{out}: exists already"):
+        main([f"--model_path={tmp_path / 'other.keras'}", *flags])
+    assert load_backbone(out).output_shape == (None, 64)
+    main([f"--model_path={tmp_path / 'other.keras'}", *flags, "--overwrite"])
+    assert load_backbone(out).output_shape == (None, 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "other.keras"])
+
+
+def test_overwrite_replaces_nothing_but_a_model(saved, tmp_path):
+    for out in (tmp_path / "ckpt", tmp_path / "folder.keras", tmp_path / "file"):
+        out.write_text("mine") if out.name == "file" else (out / "mine").mkdir(parents=True)
+        with pytest.raises(SystemExit, match=f"{out}: "):
+            main([f"--model_path={saved[1] / 'net.keras'}", f"--out={out}", "--overwrite"])
+        assert out.read_text() == "mine" if out.name == "file" else (out / "mine").is_dir()
 
 
 def test_nothing_is_overwritten_or_half_written(saved, tmp_path, monkeypatch):
