@@ -81,7 +81,8 @@ def checkpoint_prefix(path: str | Path) -> Path | None:
     """
     path = Path(path)
     if (path / "checkpoint").is_file():
-        named = re.search(r'^model_checkpoint_path: "(.+)"', (path / "checkpoint").read_text(), re.MULTILINE)
+        text = (path / "checkpoint").read_text(errors="replace")
+        named = re.search(r'^model_checkpoint_path: "(.+)"', text, re.MULTILINE)
         path = path / Path(named[1]).name if named else path
     elif _FILE_ENDING.search(path.name):
         path = path.with_name(_FILE_ENDING.sub("", path.name))

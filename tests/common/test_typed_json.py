@@ -5,7 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import pytest
 
-from common.typed_json import from_json
+from common.typed_json import from_json, read_json
 
 PATH = Path("folder/file.json")
 T = TypeVar("T")
@@ -87,3 +87,12 @@ def test_long_values_are_cut():
     with pytest.raises(ValueError) as raised:
         from_json(Part, {"name": json.loads("[" + "1," * 5000 + "1]")}, PATH)
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["", "{", "NaN", "[-Infinity]", "[" * 100_000, '"\ud800', " " * 10_000_001])
+def test_files_that_are_no_json(tmp_path, text):
+    path = tmp_path / "values.json"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(ValueError, match=r"values\.json: ") as error:
+        read_json(path)
+    assert len(str(error.value)) < 500

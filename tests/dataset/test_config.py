@@ -180,6 +180,12 @@ def test_errors_are_short(write, text):
     assert len(str(error.value)) < 3000 + 20 * len(str(path))
 
 
+def test_a_user_that_does_not_exist(write):
+    path = write("", "[records]\ntfrecords = ~nosuchuser/records\n")
+    with pytest.raises(ValueError, match=r"config\.ini, \[records\] tfrecords: is ~nosuchuser"):
+        read_config(path)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.ini: .*config\.ini\.example"):
         read_config(tmp_path / "config.ini")

@@ -146,6 +146,55 @@ def test_missing_or_wrong_index(manifest):
         read_manifest(manifest.folder)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (True,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (2000000000000,), }",
+        "{'descr': [('offset', '<u8'), ('length', '<u4'), ('label', '<u4')], 'fortran_order': Fal",
+        "{'descr': '<i8', 'fortran_order': False",
+        "(" * 200,
+        "{}",
+        "[]",
+        "",
+        "\0",
+    ],
+)
+def test_damaged_header_of_the_index(manifest, header):
+    path = manifest.folder / INDEX_NAME
+    rows = path.read_bytes()[-5 * RECORD_DTYPE.itemsize :]
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + rows)
+    with pytest.raises(ValueError, match=r"index.npy: "):
+        read_manifest(manifest.folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_images": -5},
+        {"num_identities": "3"},
+        {"image_size": [112, -96]},
+        {"shards": {}},
+        {"shards": [1]},
+        {"source": ["made-up"]},
+        {"version": [1]},
+        {"index_sha256": None},
+    ],
+)
+def test_fields_of_another_type_or_range(manifest, changes):
+    edit(manifest, **changes)
+    with pytest.raises(ValueError, match=r"manifest.json"):
+        read_manifest(manifest.folder)
+
+
+def test_shards_outside_of_the_folder(manifest):
+    shards = [dataclasses.asdict(shard) for shard in manifest.shards]
+    shards[0]["name"] = "../a.tfrecord"
+    edit(manifest, shards=shards)
+    with pytest.raises(ValueError, match=r"manifest.json.*a\.tfrecord"):
+        read_manifest(manifest.folder)
+
+
 def test_checksums(manifest):
     seen = []
     verify_checksums(manifest, lambda files: seen.extend(files) or files)

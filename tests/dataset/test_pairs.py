@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dataset.pairs.image_pairs import read_image_pairs, read_pairs
+from dataset.pairs.lfw import read_lfw_pairs
 from tests.dataset.samples import encoded_image, with_orientation
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "pairs"
@@ -177,6 +178,31 @@ class TestBatch:
 def test_another_layout(write, content):
     with pytest.raises(ValueError, match=r"\(images, is_same\)"):
         read_pairs(write(content))
+
+
+def test_faces_that_are_too_large_are_not_decoded(write, monkeypatch):
+    """A small file can hold images of millions of pixels, and a batch has many of them."""
+    image = encoded(np.zeros((1024, 1025, 3), np.uint8))
+    monkeypatch.setattr("cv2.imdecode", None)
+    with pytest.raises(ValueError, match=r"image 0: .*1048576 pixels, received 1024x1025"):
+        read_pairs(write(([image, image], [True])))
+
+
+def test_arrays_without_pixels_take_no_memory(write):
+    with pytest.raises(ValueError, match="at most 500000 pairs"):
+        read_pairs(write((np.zeros((10**9, 0), np.uint8), [])))
+
+
+def test_long_lines_are_cut(tmp_path):
+    path = tmp_path / "pairs.txt"
+    path.write_text("x" * 10**6)
+    for read in (lambda: read_image_pairs(path, tmp_path), lambda: read_lfw_pairs(path)):
+        with pytest.raises(ValueError, match="line 1: ") as error:
+            read()
+        assert len(str(error.value)) < 300 + len(str(path))
+    path.write_text("9" * 10**4)
+    with pytest.raises(ValueError, match="line 1: "):
+        read_lfw_pairs(path)
 
 
 def test_no_file(tmp_path):

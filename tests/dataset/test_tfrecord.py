@@ -1,6 +1,7 @@
 import hashlib
 import io
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -205,6 +206,17 @@ def test_wrong_offset_or_length_is_an_error(records):
         file.read(offsets[4], len(data[4]) + 1)
     with pytest.raises(ValueError, match=r"byte 1000000: .* 0 "):
         file.read(10**6, 10)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(2**63, 5), (2**64 - 1, 5), (0, 2**32 - 1), (2**40, 5)])
+def test_places_that_no_file_has(records, offset, length):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"record at byte {offset}: "):
+            TFRecordFile(records[0]).read(offset, length)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("cut", [1, 4, 100, 300 + 5, 300 + 15])

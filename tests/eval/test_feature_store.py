@@ -361,6 +361,19 @@ class TestDamaged:
         (half / "progress.json").write_bytes(content)
         self.started_over(half, caplog)
 
+    def test_more_rows_than_the_store_has(self, half, caplog):
+        content = bytes((NUM_ROWS + 1) * DIM * 4)
+        (half / "features.f32").write_bytes(content)
+        values = {"num_done": NUM_ROWS + 1, "dim": DIM, "crc32c": google_crc32c.value(content)}
+        (half / "progress.json").write_text(json.dumps(values))
+        self.started_over(half, caplog)
+
+    @pytest.mark.parametrize("changes", [{"dim": 10**30}, {"crc32c": 10**30}, {"dim": 2**62}, {"dim": 10**9}])
+    def test_numbers_that_no_file_has(self, half, changes, caplog):
+        path = half / "progress.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        self.started_over(half, caplog)
+
     def test_a_mapped_array_keeps_the_old_rows(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)

@@ -244,6 +244,38 @@ def test_other_files(path, tmp_path):
         TorchFile(path)
 
 
+def test_a_newer_version_of_the_zip_format(path):
+    write_torch_zip(path, plain(1), {})
+    content = path.read_bytes()
+    start = content.index(b"PK\x01\x02") + 6  # the version that is needed to read the entry
+    path.write_bytes(content[:start] + b"\xff\x00" + content[start + 2 :])
+    with pytest.raises(ValueError, match=f"{path}: "):
+        TorchFile(path)
+
+
+def test_a_list_of_many_entries(path):
+    """The list of entries takes ten times as much memory as in the file."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"\x80\x02N.")
+        for number in range(50_000):
+            file.writestr(f"archive/data/{number:060}", b"")
+    with pytest.raises(ValueError, match="its list of entries takes"):
+        TorchFile(path)
+
+
+def test_two_types_of_one_storage(path):
+    program = a_dict({"a": tensor("FloatStorage"), "b": tensor("IntStorage")})
+    write_torch_zip(path, program, {"0": NUMBERS.tobytes()})
+    with pytest.raises(ValueError, match="'0': expected one type"):
+        TorchFile(path)
+
+
+def test_shapes_of_booleans(path):
+    write_torch_zip(path, a_dict({"x": tensor(shape=(True, 3), strides=(3, 1))}), {"0": NUMBERS.tobytes()})
+    with pytest.raises(ValueError, match="received shape"):
+        TorchFile(path)
+
+
 def test_entries_that_overlap(path):
     # A zip can point to the same bytes many times over.
     write_torch_zip(path, plain(1), {str(key): bytes(1000) for key in range(3)})
