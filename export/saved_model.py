@@ -74,8 +74,8 @@ def export_saved_model(
     variables of the net itself and `net.json`: `nets.load_backbone` rebuilds the net from them to train it
     further.
 
-    The folder appears complete or not at all. With `card`, its values are in `model_card.json`. Both signatures
-    refuse images of another size, and give `(0, dim)` for none.
+    The folder appears complete or not at all. With `card`, its values are in `model_card.json`. Both
+    signatures refuse images of another size, and give `(0, dim)` for none.
 
     Args:
         overwrite: replace a SavedModel at `path`.
