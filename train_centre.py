@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dataset.config import read_config
 from dataset.convert.sources import convert_sources
+from nets.start_tensorflow import start_tensorflow
 from training.input_checks import find_input_problems
 from training.options import CentreTrainingOptions, describe_preset, parse_centre_options
 from training.program import run_program
@@ -37,6 +38,7 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
     """
     config = read_config(options.data.config)
     # TensorFlow takes seconds to import: --help and a wrong path answer at once.
+    start_tensorflow()
     from dataset.sampling.combine import CombinedSources
     from dataset.sampling.shuffled import ShuffledSampler
     from export.saved_model import export_saved_model

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dataset.config import read_config
 from dataset.convert.sources import convert_sources
+from nets.start_tensorflow import start_tensorflow
 from training.input_checks import find_input_problems
 from training.options import TripletTrainingOptions, parse_triplet_options
 from training.program import run_program
@@ -38,6 +39,7 @@ def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | No
     """
     config = read_config(options.data.config)
     # TensorFlow takes seconds to import: --help and a wrong path answer at once.
+    start_tensorflow()
     from dataset.sampling.by_identity import IdentitySampler
     from dataset.sampling.combine import CombinedSources
     from export.saved_model import export_saved_model

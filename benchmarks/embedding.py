@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.comparison import Row, interleaved, medians, report
+from nets.start_tensorflow import start_tensorflow
 
 _LIMIT = 1e-4  # between numbers of unit embeddings in float32
 FACE_SIZE, IMAGE_SIZE = (112, 112), (112, 96)
@@ -32,7 +33,7 @@ def main(argv=None):
     parser.add_argument("--threads", type=int, default=2, help="of each engine (%(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="of 32 images or one batch (%(default)s)")
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_tensorflow()
     # OpenVINO has as many threads as the process has cores.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     report(rows(args))

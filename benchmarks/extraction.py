@@ -9,7 +9,6 @@ programs' own batch sizes and engine. The reference calls the same model with ba
 import argparse
 import functools
 import itertools
-import os
 import pickle
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from dataset.synthetic import draw_image
 from eval.embedding.engines import ENGINES, Engine, load_engine
 from eval.embedding.extractor import embed_into, embed_pairs
 from eval.embedding.feature_store import FeatureStore
+from nets.start_tensorflow import start_tensorflow
 
 _NUM_DRAWN = 64  # different faces; they are taken in turn
 _FRAMES_PER_VIDEO = 32
@@ -42,7 +42,7 @@ def main(argv=None):
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="(%(default)s)")
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_tensorflow()
     report(rows(args))
 
 

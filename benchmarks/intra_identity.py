@@ -8,7 +8,6 @@ the mean of the identity's normalised embeddings.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import cv2
@@ -22,6 +21,7 @@ from dataset.records.tfrecord import decode_example
 from dataset.sampling.combine import CombinedSources
 from eval.scoring.distances import pair_distances
 from eval.scoring.verification import evaluate_pairs
+from nets.start_tensorflow import start_tensorflow
 
 _HEADINGS = ("model", "LFW accuracy", "LFW same: cosine", "LFW different: cosine", "own centre: cosine") + (
     "spread between identities",
@@ -38,7 +38,7 @@ def main(argv=None):
     parser.add_argument("--source", default="vgg", help="section of the config")
     parser.add_argument("--batch_size", type=int, default=64)
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_tensorflow()
     from eval.embedding.extractor import embed_pairs
     from eval.embedding.face_model import load_face_model
 

@@ -9,11 +9,11 @@ gradient and momentum come on top.
 """
 
 import argparse
-import os
 
 import numpy as np
 
 from benchmarks.comparison import Row, interleaved, medians, report
+from nets.start_tensorflow import start_tensorflow
 
 DIM = 512
 REFERENCE = "matmul + softmax cross-entropy"
@@ -30,7 +30,7 @@ def main(argv=None):
     parser.add_argument("--losses", nargs="+", default=["arcface"], metavar="LOSS", help="others, dense")
     parser.add_argument("--rounds", type=int, default=11)
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_tensorflow()
     report(rows(args))
 
 

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from common.options import exit_on_errors, option, parse_options
 from dataset.pairs.image_pairs import read_pairs
 from eval.embedding.onnx_file import METADATA_KEY, InputFormat, OnnxModel
 from export.scoring import compare_models, describe
+from nets.start_tensorflow import start_tensorflow
 
 if TYPE_CHECKING:
     import onnx
@@ -135,7 +135,7 @@ def _export(options: OnnxOptions) -> None:
     if pairs.image_size != options.face_size:
         sizes = f"{pairs.image_size}, --face_size is {options.face_size}"
         raise ValueError(f"{options.pairs}: has images of {sizes}. Give pairs of the same size.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_tensorflow()
     from eval.embedding.face_model import FaceModel
     from nets.backbone import load_backbone
     from nets.inference import in_float32, inference_net

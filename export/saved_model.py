@@ -13,13 +13,13 @@ import dataclasses
 import functools
 import importlib.util
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import atomic_folder, one_line
 from common.options import exit_on_errors, option, parse_options
+from nets.start_tensorflow import start_tensorflow
 
 if TYPE_CHECKING:
     from nets.backbone import Backbone
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     export = functools.partial(export_saved_model, overwrite=options.overwrite)
     if exporter:
         export = importlib.import_module(exporter).export
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_tensorflow()
     from nets.backbone import load_backbone
 
     with exit_on_errors("export.saved_model"):

@@ -7,8 +7,9 @@ if not __package__:
     raise SystemExit("Start this program in the project's folder: python -m nets.tf1_checkpoint")
 
 import argparse
-import os
 from pathlib import Path
+
+from .start_tensorflow import start_tensorflow
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -18,8 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="prefix of the checkpoint, such as iter_258000.ckpt")
     parser.add_argument("out", type=Path, help="file to write, such as model.keras")
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # After the flags: TensorFlow takes seconds to load.
+    start_tensorflow()
     from .importers.keras_file import save_keras_file
     from .importers.tf1_weights import load_tf1_checkpoint
 

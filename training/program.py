@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ def run_program(name: str, work: Callable[[Options], int], options: Options) -> 
         The exit code: that of `work`; 1 after bad input, a full disk or a loss that is not finite, with a
         line in the log that says so; 130 after Ctrl-C.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with own_folders(options.device, options.output) as output, _own_output(output):
             return _run_logged(name, work, dataclasses.replace(options, output=output))
