@@ -24,7 +24,10 @@ def find_input_problems(options: TrainingOptions) -> Iterator[str]:
         yield from _missing_data(read_config(options.data.config), options)
     except (ValueError, OSError) as error:
         yield from str(error).splitlines()
-    yield from _start_problems(options)
+    try:
+        yield from _start_problems(options)
+    except (ValueError, OSError) as error:
+        yield str(error)
 
 
 def start_record(options: TrainingOptions) -> dict[str, Any]:
@@ -99,7 +102,7 @@ def _start_problems(options: TrainingOptions) -> Iterator[str]:
 def _other_start(options, newest, manifest):
     """Yields what is wrong if flags name another model than the one that the run started from."""
     recorded = manifest.get("started_from")
-    if recorded is None:  # an old checkpoint
+    if not _is_start_record(recorded):  # an old checkpoint
         return
     started = " ".join(f"--{flag} {paths['given']}" for flag, paths in recorded.items()) or "random weights"
     given = dict(options.start.models())
@@ -123,8 +126,8 @@ def _changes(options, checkpoint, manifest):
     before, net = manifest["net"], options.net.arguments(options.data.seed, manifest["net"])
     given = [f"--{name}" for name in ("net_depth", "net_type", "backbone") if getattr(options.net, name)]
     for key, flags in (("architecture", " ".join(given)), ("image_size", "--image_size")):
-        old, new = shown(before[key]), shown(net[key])
-        if old != new:
+        old, new = shown(before.get(key)), shown(net[key])
+        if key in before and old != new:
             yield f"{flags} is {new} here, but {run} trains {old}. Leave {flags} out, or give {other_way}."
     recipe, optimizer = manifest.get("recipe") or {}, options.optimizer
     old, new = recipe.get("optimizer", "sgd"), optimizer.optimizer
@@ -153,6 +156,13 @@ def _changes(options, checkpoint, manifest):
                 f"--{flag} is {new}, but {run} has {old}. Give --{flag} {old}, {other_way}, or "
                 "--allow_changes to resume with this change."
             )
+
+
+def _is_start_record(value):
+    """Tells whether this is what `start_record` returns. Old checkpoints lack it."""
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(paths, dict) and paths.keys() >= {"given", "full"} for paths in value.values())
 
 
 def _is_readable(path):

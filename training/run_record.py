@@ -36,7 +36,10 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     path = folder / RECORD_NAME
     try:
         starts = json.loads(path.read_bytes())["starts"]
-        return [{**start, "options": dict(start["options"])} for start in starts]
+        return [
+            {**start, "options": dict(start["options"]), "sources": dict(start.get("sources", {}))}
+            for start in starts
+        ]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:

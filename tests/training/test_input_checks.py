@@ -35,9 +35,9 @@ def problems_of(parse, *given):
     return list(find_input_problems(parse([*given, "--source=vgg"])))
 
 
-def write_checkpoint(folder, started_from, step=5, **changed):
-    """The manifest of a checkpoint of a run that `started_from` options."""
-    record = {} if started_from is None else {"started_from": start_record(started_from)}
+def write_checkpoint(folder, first, step=5, **changed):
+    """The manifest of a checkpoint of a run whose first start had the options `first`."""
+    record = {} if first is None else {"started_from": start_record(first)}
     target = folder / f"step_{step:08d}"
     target.mkdir(parents=True)
     manifest = {"version": 1, "step": step, "loss": "triplet", "net": NET, "sha256": {}, **record, **changed}
@@ -147,6 +147,23 @@ def test_the_loss_of_another_program(folder):
     write_checkpoint(folder / "a", parse_triplet_options([]))
     (problem,) = problems_of(parse_centre_options, "--model_path=a")
     assert "the run in a has the loss triplet" in problem and "--init_from" in problem
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"net": {}},
+        {"net": {"architecture": "vgg99"}},
+        {"started_from": 3},
+        {"started_from": {"init_from": "b.keras"}},
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--faithful", "--init_from=a.keras"]])
+def test_an_odd_manifest_causes_no_traceback(folder, changed, flags):
+    """The run itself finds what is wrong with a checkpoint, and names it."""
+    options = parse_centre_options([*flags, "--source=vgg"])
+    write_checkpoint(folder / "output" / "ckpt", options, **{"loss": "angular_centre", **changed})
+    assert len(list(find_input_problems(options))) <= 1
 
 
 def test_triplets_need_a_net(folder):

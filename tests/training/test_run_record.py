@@ -70,7 +70,9 @@ def test_changed_data_needs_a_flag(tmp_path, caplog):
     assert "the data of source vgg" in caplog.messages[-1]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"starts": [{}]}', '{"starts": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"starts": [{}]}', '{"starts": 3}', '{"starts": [{"options": {}, "sources": 3}]}']
+)
 def test_a_damaged_record_does_not_stop_a_run(tmp_path, text, caplog):
     assert read_starts(tmp_path) == []
     (tmp_path / "run.json").write_text(text)
