@@ -299,3 +299,24 @@ def test_saved_as_a_keras_file_and_loaded_again(tmp_path, state, faces, caplog):
     np.testing.assert_array_equal(load_backbone(out)(images), load_insightface(path)(images))
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         load_backbone(tmp_path / "none.onnx")
+
+
+def test_one_dict_under_many_names_counts_once(tmp_path):
+    """Reading each of them again would take the square of the file's size."""
+    path = tmp_path / "net.pth"
+    state = a_dict({"conv1.weight": tensor()}) + b"r\xff\x00\x00\x00"  # place 255 of the memo
+    names = b"".join(plain(str(number)) + b"j\xff\x00\x00\x00" for number in range(100))
+    write_torch_zip(path, b"}(" + plain("first") + state + names + b"u", {"0": bytes(24)})
+    with pytest.raises(ValueError, match=r"received units \(0, 0, 0, 0\)"):
+        load_insightface(path)
+
+
+def test_a_small_file_that_names_a_large_net_builds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("nets.importers.insightface_weights.Backbone", None)
+    names = [f"layer{s + 1}.{u}.conv1.weight" for s, count in enumerate((6, 26, 60, 6)) for u in range(count)]
+    fc = tensor("FloatStorage", "1", 512, 0, (1, 512), (512, 1))
+    program = a_dict({"conv1.weight": tensor(), **dict.fromkeys(names, tensor()), "fc.weight": fc})
+    path = tmp_path / "net.pth"
+    write_torch_zip(path, program, {"0": bytes(24), "1": bytes(2048)})
+    with pytest.raises(ValueError, match=r"net\.pth: .*weights of iresnet200, received"):
+        load_insightface(path)
