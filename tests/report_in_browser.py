@@ -140,9 +140,9 @@ def main(argv=None):
 
 def make_pages(folder):
     """Writes reports of a run, of an awkward run, and of several, as the program does."""
-    first = make_run(folder / "first", pairs_per_fold=100)
+    first = make_run(folder / "first", pairs_per_fold=250)
     second = make_run(
-        folder / "second", 1, pairs_per_fold=100, name="vgg-triplet_lfw_0.99467_ytf_0.96040", quality=1.2
+        folder / "second", 1, pairs_per_fold=250, name="vgg-triplet_lfw_0.99467_ytf_0.96040", quality=1.2
     )
     third = make_run(folder / "third", 2, name="model-D", method="best_frames", quality=0.8)
     long_name = "a_name_without_end" * 12
