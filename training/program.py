@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from common.files import check_writable, folder_lock, new_folder
 from training.options import OutputOptions, TrainingOptions
-from training.workers import own_folders
+from training.workers.cluster import own_folders
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from training.ema import WeightAverage
 from training.input_checks import log_start_of_resumed_run, start_record
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
-from training.meeting import PATIENCE, Exchange, agreed_checkpoint, check_same_start, exchange
 from training.monitoring import RunMonitor
 from training.optimizers import decay_in_loss, make_optimizer
 from training.options import TrainingOptions
@@ -37,7 +36,8 @@ from training.run_record import check_changes, describe_sources, read_starts, re
 from training.schedules import make_schedule
 from training.trainer import StepOptions, Trainer
 from training.validation import MODEL_NAME_SETS, make_validators
-from training.workers import cluster
+from training.workers.cluster import cluster
+from training.workers.meeting import PATIENCE, Exchange, agreed_checkpoint, check_same_start, exchange
 
 logger = logging.getLogger(__name__)
 

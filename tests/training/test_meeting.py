@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nets.importers.training_checkpoint import MANIFEST_NAME, VERSION
-from training import meeting
-from training.meeting import agreed_checkpoint, check_same_start, exchange
+from training.workers import meeting
+from training.workers.meeting import agreed_checkpoint, check_same_start, exchange
 
 
 def free_addresses(count):

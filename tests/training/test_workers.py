@@ -12,7 +12,7 @@ import pytest
 from tests.small_runs import flags, make_data
 from tests.training.test_meeting import free_addresses, write_checkpoint
 from training.options import DeviceOptions, OutputOptions
-from training.workers import own_folders, set_workers
+from training.workers.cluster import own_folders, set_workers
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 240  # far more than it takes: what this says is that nobody waits for ever

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from common.options import option, parse_options
 from training.options import DeviceOptions, OutputOptions
-from training.workers import own_folders
+from training.workers.cluster import own_folders
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
