@@ -32,7 +32,6 @@ from eval.scoring.insightface_protocol import VAL_FAR, VAL_NAME, evaluate_insigh
 from eval.scoring.people import name_images
 from eval.scoring.verification import IMAGE_FOLDS, RULES, ScoredLine, VerificationResult, evaluate_pairs
 from nets.importers.model_files import describe_model, find_model, model_sha256
-from nets.start_tensorflow import start_tensorflow
 
 # The flags that `--faithful` sets, with their rows in docs/fidelity.md.
 FAITHFUL = {
@@ -145,7 +144,6 @@ def _score_sets(options, command):
     model_path = find_model(options.model_path)
     sets = {options.name or path.stem: read_pairs(path, options.order) for path in options.data}
     flip = options.flip or options.protocol == "insightface"  # It includes the mirror image.
-    start_tensorflow()
     engine, models = options.engine.chosen_for(model_path), {}
     for pairs in sets.values():
         size, faces = pairs.image_size, pairs.batch(0, NUM_COMPARED)

@@ -32,7 +32,6 @@ from eval.scoring.evaluation_run import InputFile, InputFrames, Inputs, Scores
 from eval.scoring.videos import VideoProtocol, evaluate_videos
 from eval.scoring.ytf_protocol import ERROR_FILTERS
 from nets.importers.model_files import describe_model, find_model, model_sha256
-from nets.start_tensorflow import start_tensorflow
 
 # The flags that `--faithful` sets, with their rows in docs/fidelity.md.
 FAITHFUL = {
@@ -184,7 +183,6 @@ def _extract(store, model_path, engine, frames, face_size, options):
     def decode(start, stop):
         return frames.decode(start, stop)[:, top : top + face_size[0], left : left + face_size[1]]
 
-    start_tensorflow()
     num_left = store.num_rows - store.num_done
     model, description = load_engine(engine, model_path, face_size, decode(0, NUM_COMPARED), num_left)
     print(description)

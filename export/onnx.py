@@ -10,6 +10,7 @@ if not __package__:
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nets.backbone import Backbone
 
 _OPSET = 18
+_PACKAGES = ("onnxruntime", "tf2onnx")
 # The net takes RGB pixels as they are.
 _PIXELS = InputFormat(channels="rgb", layout="nhwc", mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
 
@@ -47,7 +49,10 @@ class OnnxOptions:
     overwrite: bool = option(False, "replace an existing file")
 
     def problems(self) -> Iterator[str]:
-        """Yields a sentence for each wrong value."""
+        """Yields a sentence for each wrong value, and one if a package is missing."""
+        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            yield f"{' and '.join(missing)} not installed. Run: pip install -r requirements-export.txt"
         if self.out.suffix != ".onnx":
             yield f"out is {self.out}. Give a name that ends in .onnx."
         elif self.out.exists() and not self.overwrite:
@@ -64,19 +69,15 @@ def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx
     The size of the batch is free.
 
     Raises:
-        ModuleNotFoundError: tf2onnx is not installed.
         ValueError: the faces are smaller than the net's input.
     """
     import onnx
     import tensorflow as tf
+    import tf2onnx
 
     from dataset.preprocess import preprocess
     from nets.inference import in_float32, inference_net
 
-    try:
-        import tf2onnx
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("tf2onnx is missing. Run: pip install -r requirements-export.txt") from None
     net = in_float32(backbone)
     fast = inference_net(net)
     image_size = net.input_shape[1:3]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from common.options import option
+from nets.start_tensorflow import start_tensorflow
 
 NUM_COMPARED = 16  # how many faces of the set to embed for `load_engine`
 
@@ -143,6 +144,7 @@ def load_engine(
         from eval.embedding.onnx_file import OnnxModel
 
         return OnnxModel(path, face_size), f"Engine : {engine}"
+    start_tensorflow()
     reference = _load(Engine(), path, face_size)
     lines = [f"Engine : {engine}"]
     if engine != Engine():

@@ -105,3 +105,11 @@ def test_an_existing_file_is_kept(exported, capsys):
 
 def test_engine(exported):
     assert EngineOptions().chosen_for(exported[0] / "net.onnx").name == "onnxruntime"
+
+
+def test_missing_packages_are_named(exported, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export_onnx, "_PACKAGES", ("onnxruntime", "nowhere_to_be_found"))
+    with pytest.raises(SystemExit):
+        export_onnx.main([str(exported[0] / "net.keras"), str(tmp_path / "net.onnx"), f"--pairs={PAIRS}"])
+    error = capsys.readouterr().err
+    assert "nowhere_to_be_found" in error and "requirements-export.txt" in error
