@@ -81,7 +81,7 @@ class VideoFrames:
             for number in range(first, len(paths), _WORKERS):
                 frames[number] = self._decode_one(paths[number])
 
-        with ThreadPoolExecutor(_WORKERS) as pool:
+        with ThreadPoolExecutor(_WORKERS, "frames") as pool:
             list(pool.map(decode_some, range(_WORKERS)))  # raises what a thread raised
         return frames
 
@@ -182,7 +182,7 @@ def _scan(prefix, paths, progress):
     # One list and one hash per size, because the most frequent size is known only at the end.
     by_size = collections.defaultdict(lambda: ([], hashlib.sha256()))
     jobs = [paths[first : first + _FRAMES_PER_JOB] for first in range(0, len(paths), _FRAMES_PER_JOB)]
-    pool = ThreadPoolExecutor(_WORKERS)
+    pool = ThreadPoolExecutor(_WORKERS, "frames")
     try:
         for job, checked in zip(jobs, pool.map(functools.partial(_check_some, prefix), jobs), strict=True):
             for path, (size, outcome) in zip(job, checked, strict=True):

@@ -29,7 +29,7 @@ def decoded(content):
 
 
 def decoding_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("frames")]
 
 
 @pytest.fixture
