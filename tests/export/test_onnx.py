@@ -22,7 +22,7 @@ PAIRS = Path(__file__).parents[1] / "golden" / "pairs" / "pairs_py3.bin"
 
 @pytest.fixture(scope="module")
 def net():
-    net = Backbone("iresnet18", (32, 24), embedding_size=64, seed=2)
+    net = Backbone("ir32", (32, 24), embedding_size=64, seed=2)
     faces = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
     net(preprocess(tf.constant(faces), (32, 24)), training=True)
     for layer in net.layers:
