@@ -6,9 +6,8 @@ source ./environment.sh requirements-dev.txt
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
-# Three parts, because TensorFlow keeps memory until its process ends.
-nets=(tests/nets tests/losses tests/export)
-training=(tests/training)
-python -m pytest "${nets[@]}"
-python -m pytest "${training[@]}"
-python -m pytest "${nets[@]/#/--ignore=}" "${training[@]/#/--ignore=}"
+# Four parts, because TensorFlow keeps memory until its process ends.
+python -m pytest tests/nets tests/losses tests/export
+python -m pytest tests/eval
+python -m pytest tests/training
+python -m pytest --ignore=tests/{nets,losses,export,eval,training}

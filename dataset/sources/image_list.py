@@ -130,7 +130,7 @@ class ImageList:
     def _file_size(self, index):
         try:
             return self._path(index).stat().st_size
-        except (OSError, ValueError):  # `read` reports the reason, such as a name with a zero byte.
+        except OSError:  # `read` reports the reason.
             return 0
 
 
