@@ -78,7 +78,7 @@ def main(argv=None):
                 failed.append(case)
         cells = [name, len(numbers), *(counts[verdict] for verdict in VERDICTS)]
         print("| " + " | ".join(map(str, cells)) + f" | {time.monotonic() - start:.0f} |", flush=True)
-    for cases in _alike(failed):
+    for cases in _group_by_error(failed):
         first = cases[0]
         print(f"{first.parser}: {len(cases)} x {first.verdict}, such as {first.description}: {first.message}")
         print(f"  {first.kept}")
@@ -94,7 +94,7 @@ def main(argv=None):
     return 0 if is_well else 1
 
 
-def _alike(cases):
+def _group_by_error(cases):
     """Groups cases of one parser with one end and nearly the same message, such as one with other numbers."""
     groups = collections.defaultdict(list)
     for case in cases:

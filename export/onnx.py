@@ -143,11 +143,11 @@ def _export(options: OnnxOptions) -> None:
     start_tensorflow()
     from eval.embedding.face_model import FaceModel
     from nets.backbone import load_backbone
-    from nets.inference import in_float32, inference_net
+    from nets.inference import in_float32
 
     backbone = load_backbone(options.model_path)
     content = to_onnx(backbone, options.face_size).SerializeToString()
-    reference = FaceModel.from_backbone(inference_net(in_float32(backbone)), options.face_size)
+    reference = FaceModel.from_backbone(in_float32(backbone), options.face_size)
     # The file gets its name only if it scores well.
     with atomic_file(options.out) as file:
         file.write(content)

@@ -31,7 +31,7 @@ def find_input_problems(options: TrainingOptions) -> Iterator[str]:
 
 
 def start_record(options: TrainingOptions) -> dict[str, Any]:
-    """What the checkpoints of a new run store about the model that it starts from.
+    """Returns the entry about the model that a new run starts from, for its checkpoints.
 
     Empty for random weights, else the flag with its path as given and in full, so that the same command is
     recognised after a move of all folders, and from another working directory.

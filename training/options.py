@@ -186,7 +186,7 @@ class OptimizerOptions:
     ema: float | None = option(None, "score and export a moving average with decay X", above=0, below=1)
 
     def recipe(self) -> dict[str, object] | None:
-        """What decides which variables a checkpoint holds beyond the original's."""
+        """Returns the options that add variables to a checkpoint, or `None` if there are none."""
         recipe: dict[str, object] = {} if self.optimizer == "sgd" else {"optimizer": self.optimizer}
         if self.ema:
             recipe["ema"] = True

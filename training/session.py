@@ -243,5 +243,5 @@ def _meeting() -> Exchange | None:
 
 
 def _digest(model: Path | None) -> str:
-    """Returns the SHA-256 of a model, or nothing if there is none."""
+    """Returns the SHA-256 of a model, or an empty text if no model is given."""
     return "" if model is None else model_sha256(find_model(model))

@@ -20,8 +20,8 @@ _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float1
 class InputFormat:
     """The pixels that a net expects: `(pixel - mean) / scale`, where pixels are 0 to 255.
 
-    A file of `export.onnx` says this in its metadata. For any other file, `NAME.onnx.input.json` beside
-    `NAME.onnx` holds these keys.
+    A file of `export.onnx` says this in its metadata. For any other file, `NAME.onnx.input.json` in
+    the folder of `NAME.onnx` holds these keys.
 
     Args:
         channels: `"rgb"` or `"bgr"`.

@@ -43,7 +43,7 @@ def name_images(digests: Sequence[str], is_same: np.ndarray) -> np.ndarray:
 def spread_over_people(
     pairs: Iterable[int], first: np.ndarray, second: np.ndarray, most: int
 ) -> Iterable[int]:
-    """Returns the first pairs, in order, of which no more than two show the same person.
+    """Returns the first pairs, in order, and skips every further pair of a person who has two.
 
     Args:
         pairs: places in `first` and `second`.

@@ -48,7 +48,7 @@ class PlainZip(zipfile.ZipFile):
 
 
 class _ZipBytes(io.BufferedReader):
-    """A file that hands out no more than `_LARGEST_DIRECTORY` bytes at a time until the zip is open.
+    """A file that refuses to read more than `_LARGEST_DIRECTORY` bytes at a time until the zip is open.
 
     The list of entries takes ten times as much memory as in the file.
     """

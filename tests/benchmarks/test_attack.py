@@ -1,4 +1,4 @@
-"""What the attack calls a bad end. `python -m benchmarks.attack` reads thousands of malformed files."""
+"""Tests that the attack recognises every bad end, and a short attack of a few files."""
 
 import os
 import pickle

@@ -235,7 +235,7 @@ def test_a_folder_belongs_to_one_process(tmp_path, other_process):
     with pytest.raises(BlockingIOError, match=expected), folder_lock(folder):
         pass
     assert json.loads((folder / ".lock").read_text()) == holder
-    # What a killed process leaves does not count.
+    # The file of a killed process does not count.
     other_process.kill()
     other_process.wait()
     assert (folder / ".lock").exists()

@@ -1,4 +1,4 @@
-"""What is found before TensorFlow is imported."""
+"""Tests of the checks that run before TensorFlow is imported."""
 
 import json
 import logging

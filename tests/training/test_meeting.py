@@ -23,7 +23,7 @@ def free_addresses(count):
 
 
 def run_workers(work, count=3):
-    """What `work(exchange)` returns in each worker, or its error."""
+    """Runs `work(exchange)` in each worker, and returns the results or errors."""
     addresses = free_addresses(count)
 
     def worker(index):

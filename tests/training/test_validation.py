@@ -113,7 +113,7 @@ def test_channel_order_of_the_config(net, tmp_path, order):
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_scores_are_those_of_the_float32_net(config, dtype):
-    """What is exported computes in float32, whatever the net was trained in."""
+    """Exported nets compute in float32, whatever precision they were trained in."""
     trained = Backbone("ir32", image_size=(16, 16), seed=1, dtype=dtype)
     (validator,) = open_validators(trained, config, validate_videos=1)
     for seed in (2, 3):  # the weights change between validations
