@@ -2,9 +2,9 @@
 # puts it on PATH. Installs only when that file, or one it includes, has changed.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 environment="$here/.venv"
-# One stamp per requirements file: demo.sh needs less than test.sh.
+# One stamp per requirements file: demo.sh needs less than test.sh. The files include one another.
 stamp="$environment/.installed-$1"
-wanted=$(cat "$here/requirements.txt" "$here/$1" | cksum)
+wanted=$(cat "$here"/requirements*.txt | cksum)
 
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     if ! "$environment/bin/python" -c "" 2>/dev/null; then
