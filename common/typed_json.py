@@ -19,8 +19,17 @@ def read_json(path: Path) -> Any:
     """
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"{path}: expected JSON of at most {_LARGEST_FILE} bytes")
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(content: str | bytes, path: Path) -> Any:
+    """Parses JSON that a file contains; NaN and infinities are refused.
+
+    Raises:
+        ValueError: it is not JSON. The message names the file.
+    """
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
         raise ValueError(f"{path}: not JSON: {error}") from None
 

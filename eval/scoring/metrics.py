@@ -53,7 +53,7 @@ def verification_metrics(distances: np.ndarray, is_same: np.ndarray) -> dict[str
     >>> verification_metrics(np.array([0.1, 0.6, 0.5, 0.9]), np.array([True, True, False, False]))
     {'eer': 0.5, 'auc': 0.75, 'tar@far=0.1': None, 'tar@far=0.01': None, 'tar@far=0.001': None}
     """
-    measured = _curve_metrics(*roc(distances, is_same), _measurable_fars(is_same))
+    measured = _curve_metrics(*roc(distances, is_same), _measurable_fars(is_same, FARS))
     return dict.fromkeys(["eer", "auc", *map(tar_name, FARS)]) | measured
 
 
@@ -63,6 +63,7 @@ def bootstrap_intervals(
     *,
     fold_accuracies: Sequence[float] | np.ndarray | None = None,
     identities: tuple[np.ndarray, np.ndarray] | None = None,
+    fars: Sequence[float] = FARS,
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -89,6 +90,7 @@ def bootstrap_intervals(
         fold_accuracies: one per fold, for the interval of `accuracy`.
         identities: int or str, shape `(pairs,)` each: the identities of the first and of the second face of
             every pair, for the intervals of all other metrics.
+        fars: FARs to compute the TAR at.
         confidence: in (0, 1).
 
     Returns:
@@ -102,16 +104,18 @@ def bootstrap_intervals(
         drawn = fold_rng.integers(num_folds, size=(num_resamples, num_folds))
         samples["accuracy"] = np.asarray(fold_accuracies)[drawn].mean(axis=1)
     if identities is not None:
-        samples |= _resample_identities(distances, is_same, identities, num_resamples, identity_rng)
+        measurable = _measurable_fars(is_same, fars)
+        samples |= _resample_identities(
+            distances, is_same, identities, measurable, num_resamples, identity_rng
+        )
     bounds = [(1 - confidence) / 2, (1 + confidence) / 2]
     return {name: tuple(np.quantile(values, bounds).tolist()) for name, values in samples.items()}
 
 
-def _resample_identities(distances, is_same, identities, num_resamples, rng):
+def _resample_identities(distances, is_same, identities, fars, num_resamples, rng):
     # The pairs are sorted once for all resamples: calling scikit-learn for each takes ten times as long.
     order = np.argsort(distances)
     ends = np.flatnonzero(np.diff(distances[order], append=np.inf))  # of runs of equal distances
-    fars = _measurable_fars(is_same)
     is_same = is_same[order]
     first, second = (np.asarray(identity)[order] for identity in identities)
     names, numbers = np.unique(np.concatenate([first, second]), return_inverse=True)
@@ -134,5 +138,5 @@ def _curve_metrics(far, tar, fars):
     return metrics | {tar_name(asked): float(tar[place]) for asked, place in zip(fars, places, strict=True)}
 
 
-def _measurable_fars(is_same):
-    return [far for far in FARS if np.count_nonzero(~is_same) >= 1 / far]
+def _measurable_fars(is_same, fars):
+    return [far for far in fars if np.count_nonzero(~is_same) >= 1 / far]

@@ -102,7 +102,8 @@ def describe_model(path: Path) -> ModelDescription:
         if (path / NET_NAME).is_file():
             net = _read_value(path / NET_NAME, "architecture", str)
         if (path / CARD_NAME).is_file():
-            steps = _read_value(path / CARD_NAME, "step", int)
+            step = _read_value(path / CARD_NAME, "step", int | None)
+            steps = steps if step is None else step
     elif path.is_dir():
         main, manifest = path / MANIFEST_NAME, read_manifest(path)
         net, steps = manifest["net"]["architecture"], manifest["step"]
@@ -115,6 +116,8 @@ def describe_model(path: Path) -> ModelDescription:
 def model_sha256(path: str | Path) -> str:
     """Returns the SHA-256 of a model's content. Models with equal digests give equal embeddings.
 
+    The model card is left out: new scores or thresholds do not make another model.
+
     The digest of a single file is the one that `sha256sum` prints. That of a training checkpoint is the
     digest of its manifest, which holds the SHA-256 of the other files. For models of several files
     it is that of lines with the names and SHA-256 of the files.
@@ -125,7 +128,12 @@ def model_sha256(path: str | Path) -> str:
     """
     path = find_model(path)
     if is_saved_model(path):
-        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+        # Nor a temporary file that a killed process left while it wrote the card.
+        files = {
+            file.relative_to(path).as_posix(): file
+            for file in path.rglob("*")
+            if file.is_file() and not file.name.startswith(CARD_NAME)
+        }
     elif path.is_dir():
         return sha256(path / MANIFEST_NAME)
     elif checkpoint_prefix(path):
@@ -146,10 +154,9 @@ def model_sha256(path: str | Path) -> str:
 
 def _read_value(path, key, kind):
     content = read_small_json(path)
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, kind):
+    if not isinstance(content, dict) or not isinstance(content.get(key), kind):
         raise ValueError(f"{path}: expected a JSON object with {key}, received {brief(content)}")
-    return value
+    return content.get(key)
 
 
 def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:
