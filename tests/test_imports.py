@@ -179,9 +179,10 @@ IMPORTED_AS = {
     "scikit_learn": "sklearn",
     "tensorboard": None,
     "standard_imghdr": None,
+    "av": None,
 }
 # In an environment of its own, or optional.
-OPTIONAL = {"mxnet", "onnxruntime", "openvino", "tf2onnx"}
+OPTIONAL = {"av", "mxnet", "onnxruntime", "openvino", "tf2onnx"}
 
 
 def test_requirements_are_the_direct_imports():
