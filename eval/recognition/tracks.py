@@ -1,0 +1,346 @@
+"""Follows faces through a video and pools each track into one template."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from common.options import option
+from common.progress import Progress
+from eval.recognition.faces import Detector, Face, find_faces
+from eval.recognition.sources import Source, open_source
+from eval.scoring.templates import pool
+
+STAGES = ("reading", "detecting", "aligning", "embedding", "tracking")
+
+NUM_PICTURES = 32  # aligned faces that are kept of each track
+
+_BATCH_SIZE = 32  # faces that are embedded together
+
+# The same face at two times: boxes that overlap and embeddings that are not of two people, or the embedding
+# of one person at a distance that a head can move.
+_MIN_OVERLAP, _MIN_SIMILARITY_HERE = 0.3, 0.2
+_MIN_SIMILARITY_NEAR = 0.5
+_MAX_SPEED = 5.0  # sides of the box per second
+
+_MIN_COVERAGE = 1 / 3  # of the frames between the first and the last face of a track
+
+
+class Embedder(Protocol):
+    """A model; see `eval.embedding.embedder`."""
+
+    face_size: tuple[int, int]
+
+    def embed(self, faces: np.ndarray) -> np.ndarray:
+        """Takes uint8 faces `(batch, *face_size, 3)`, RGB, to float32 `(batch, dim)`, not normalised."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackOptions:
+    """Faces and tracks."""
+
+    every: int = option(
+        5, "look for faces in every Nth frame of a video; fewer take less time", minimum=1, metavar="N"
+    )
+    min_face_size: int | None = option(
+        None,
+        "smallest face to find, in pixels (default: 1/24 of the shorter side of the picture, at least 20)",
+        minimum=12,
+    )
+    min_score: float = option(
+        0.95, "leave out faces that the detector is less sure of", minimum=0.7, maximum=1
+    )
+    min_faces: int = option(
+        3, "drop tracks of a video with fewer faces; pictures need only one", minimum=1, metavar="N"
+    )
+    max_gap: float = option(
+        1.0, "a face that comes back after so many seconds continues its track", above=0, metavar="SECONDS"
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Track:
+    """One person, followed through a video or a folder of pictures.
+
+    Args:
+        number: from 1, in order of the first face; rejected tracks included.
+        faces: in order of time. Only the `NUM_PICTURES` with the greatest weights have an image.
+        embeddings: float32 `(num_faces, dim)`, not normalised.
+        weights: float64 `(num_faces,)`: the weight of each face's direction in the template, 0 for rejected
+            faces. They sum to 1, or are all 0.
+        template: float64 `(dim,)` of length 1, or `None` if the track is rejected.
+        rejected: why the track is not used, or `None`.
+    """
+
+    number: int
+    faces: list[Face]
+    embeddings: np.ndarray
+    weights: np.ndarray
+    template: np.ndarray | None
+    rejected: str | None
+
+    @property
+    def best(self) -> list[Face]:
+        """The faces with an image, the greatest weight first."""
+        order = np.argsort(-self.weights, kind="stable")
+        return [self.faces[i] for i in order if self.faces[i].image is not None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoundTracks:
+    """What was found in a picture, a folder or a video.
+
+    Args:
+        source: the file or folder.
+        num_frames: number of frames or pictures that were read.
+        num_examined: in how many of them faces were looked for.
+        duration: seconds from the first to the last frame.
+        tracks: usable tracks, in order of their first face.
+        rejected: the other tracks, each with its reason.
+        problems: a sentence for each picture that could not be read, and for a damaged video.
+        seconds: time that each of `STAGES` took.
+    """
+
+    source: Source
+    num_frames: int
+    num_examined: int
+    duration: float
+    tracks: list[Track]
+    rejected: list[Track]
+    problems: list[str]
+    seconds: dict[str, float]
+
+    @property
+    def main(self) -> Track:
+        """The track that shows most of a face: the greatest sum of box sides.
+
+        Raises:
+            ValueError: there is no usable track. The message says why.
+        """
+        if not self.tracks:
+            raise ValueError(f"{self.source.path}: {self.why_empty}")
+        return max(self.tracks, key=lambda track: sum(face.size for face in track.faces if not face.rejected))
+
+    @property
+    def why_empty(self) -> str:
+        """Says why there is no usable track."""
+        if not self.rejected:
+            where = "" if self.num_frames == 1 else f" in the {self.num_examined} frames that were searched"
+            return f"expected a face, received none{where}"
+        reasons = [track.rejected or "" for track in self.rejected]
+        return f"expected a usable face, received {len(reasons)} that are not: {reasons[0]}"
+
+
+def find_tracks(
+    path: Path,
+    embedder: Embedder,
+    options: TrackOptions | None = None,
+    detector: Detector | None = None,
+    progress: bool = False,
+) -> FoundTracks:
+    """Finds the people in a picture, a folder of pictures or a video.
+
+    In a video, a face continues a track if it overlaps with its last face and the embeddings are not those of
+    two people, or if the embeddings are alike and the way is short enough for the time. In a folder, only the
+    embeddings count.
+
+    Args:
+        path: the picture, folder or video.
+        embedder: the model.
+        options: Defaults to `TrackOptions()`.
+        detector: Defaults to MTCNN.
+        progress: show progress.
+
+    Raises:
+        FileNotFoundError, ValueError: the file cannot be read. A file without faces is no error.
+    """
+    options = options or TrackOptions()
+    source = open_source(path)
+    seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    problems: list[str] = []
+    tracker = _Tracker(options, source.kind == "folder")
+    waiting: list[Face] = []
+    every = options.every if source.kind == "video" else 1
+    num_frames = num_examined = 0
+    duration = 0.0
+    frames = _timed(source.frames(problems.append), seconds)
+    total = source.info.num_frames if source.info else len(source.names)
+    for frame in Progress(frames, desc=path.name, unit="frames", total=total, shown=progress):
+        num_frames, duration = num_frames + 1, frame.time
+        if frame.number % every:
+            continue
+        start = time.perf_counter()
+        _ = frame.image
+        seconds["reading"] += time.perf_counter() - start
+        waiting += find_faces(
+            frame, embedder.face_size, options.min_score, options.min_face_size, detector, seconds
+        )
+        num_examined += 1
+        if len(waiting) >= _BATCH_SIZE:
+            _embed_and_track(waiting, embedder, tracker, seconds)
+            waiting = []
+    _embed_and_track(waiting, embedder, tracker, seconds)
+    start = time.perf_counter()
+    min_faces = min(options.min_faces, num_examined) if source.kind == "video" else 1
+    tracks = [
+        open_track.finish(number, min_faces, every) for number, open_track in enumerate(tracker.tracks, 1)
+    ]
+    seconds["tracking"] += time.perf_counter() - start
+    return FoundTracks(
+        source,
+        num_frames,
+        num_examined,
+        duration,
+        [track for track in tracks if track.rejected is None],
+        [track for track in tracks if track.rejected is not None],
+        problems,
+        seconds,
+    )
+
+
+def _timed(items: Iterable, seconds: dict[str, float]) -> Iterator:
+    """Yields the items, and adds the time that they take to `"reading"`."""
+    iterator = iter(items)
+    while True:
+        start = time.perf_counter()
+        item = next(iterator, None)
+        seconds["reading"] += time.perf_counter() - start
+        if item is None:
+            return
+        yield item
+
+
+def _embed_and_track(faces, embedder, tracker, seconds):
+    if not faces:
+        return
+    start = time.perf_counter()
+    embeddings = embedder.embed(np.stack([face.image for face in faces]))
+    if not np.isfinite(embeddings).all():
+        raise ValueError("expected finite embeddings, received NaN or infinity from the model")
+    embedded = time.perf_counter()
+    numbers = np.array([face.frame for face in faces])
+    for number in np.unique(numbers):
+        chosen = np.flatnonzero(numbers == number)
+        tracker.add([faces[i] for i in chosen], embeddings[chosen])
+    seconds["embedding"] += embedded - start
+    seconds["tracking"] += time.perf_counter() - embedded
+
+
+class _Tracker:
+    """Assigns faces to tracks, frame by frame."""
+
+    def __init__(self, options: TrackOptions, by_embedding: bool) -> None:
+        self.tracks: list[_OpenTrack] = []
+        self._options, self._by_embedding = options, by_embedding
+
+    def add(self, faces: list[Face], embeddings: np.ndarray) -> None:
+        """Adds the faces of the next frame. The best matches come first; no face or track is used twice."""
+        matches = [
+            (-strength, number, i)
+            for number, track in enumerate(self.tracks)
+            if self._by_embedding or faces[0].time - track.faces[-1].time <= self._options.max_gap
+            for i, face in enumerate(faces)
+            if (strength := self._strength(track, face, embeddings[i])) is not None
+        ]
+        used_tracks, used_faces = set(), set()
+        for _, number, i in sorted(matches):
+            if number not in used_tracks and i not in used_faces:
+                used_tracks.add(number)
+                used_faces.add(i)
+                self.tracks[number].add(faces[i], embeddings[i])
+        for i, face in enumerate(faces):
+            if i not in used_faces:
+                self.tracks.append(_OpenTrack())
+                self.tracks[-1].add(face, embeddings[i])
+
+    def _strength(self, track, face, embedding):
+        """Overlap plus similarity, or `None` if the face does not continue the track."""
+        similarity = track.similarity(embedding)
+        if self._by_embedding:
+            return similarity if similarity >= _MIN_SIMILARITY_NEAR else None
+        last = track.faces[-1]
+        overlap = _overlap(last.box, face.box)
+        if overlap >= _MIN_OVERLAP and similarity >= _MIN_SIMILARITY_HERE:
+            return overlap + similarity
+        way = np.linalg.norm(last.box[:2] + last.box[2:] - face.box[:2] - face.box[2:]) / 2
+        reach = _MAX_SPEED * (face.time - last.time) * max(last.size, face.size)
+        return overlap + similarity if similarity >= _MIN_SIMILARITY_NEAR and way <= reach else None
+
+
+class _OpenTrack:
+    """A track that grows."""
+
+    def __init__(self) -> None:
+        self.faces: list[Face] = []
+        self._embeddings: list[np.ndarray] = []
+        self._weights: list[float] = []
+        self._pictures: list[int] = []  # indices of faces with an image
+        self._sum: np.ndarray | float = 0.0
+
+    def similarity(self, embedding: np.ndarray) -> float:
+        """Cosine to the mean of the usable embeddings, or to the last one if there is none."""
+        mean = self._sum if np.any(self._sum) else self._embeddings[-1]
+        lengths = np.linalg.norm(mean) * np.linalg.norm(embedding)
+        return float(embedding @ mean / lengths) if lengths > 0 else 0.0
+
+    def add(self, face: Face, embedding: np.ndarray) -> None:
+        """Appends a face. If there are too many pictures, the one with the smallest weight goes."""
+        weight = frame_weight(face, embedding)
+        if face.rejected is None:
+            self._sum = self._sum + embedding
+        self._pictures.append(len(self.faces))
+        self.faces.append(face)
+        self._embeddings.append(embedding)
+        self._weights.append(weight)
+        if len(self._pictures) > NUM_PICTURES:
+            worst = min(self._pictures, key=lambda i: (self._weights[i], -i))
+            self._pictures.remove(worst)
+            self.faces[worst] = dataclasses.replace(self.faces[worst], image=None)
+
+    def finish(self, number: int, min_faces: int, every: int) -> Track:
+        """Pools the template, or says why the track is not usable."""
+        embeddings = np.stack(self._embeddings)
+        weights = np.array(self._weights)
+        rejected = self._flaw(min_faces, every)
+        if rejected is None and not weights.sum() > 0:
+            rejected = "the model gives embeddings of length 0 for all of its faces"
+        template = None
+        if weights.sum() > 0:
+            weights = weights / weights.sum()
+        if rejected is None:
+            used = weights > 0
+            units = embeddings[used] / np.linalg.norm(embeddings[used], axis=1, keepdims=True)
+            template = pool(units * weights[used, None], "mean")
+        return Track(number, self.faces, embeddings, weights, template, rejected)
+
+    def _flaw(self, min_faces, every):
+        usable = [face for face in self.faces if face.rejected is None]
+        if not usable:
+            best = max(self.faces, key=lambda face: face.score)
+            return best.rejected if len(self.faces) == 1 else f"not one usable face: {best.rejected}"
+        if len(usable) < min_faces:
+            count = "one usable face" if len(usable) == 1 else f"{len(usable)} usable faces"
+            return f"{count}, fewer than {min_faces}"
+        num_passed = (usable[-1].frame - usable[0].frame) // every + 1
+        if len(usable) < _MIN_COVERAGE * num_passed and min_faces > 1:
+            return f"it flickers: usable faces in {len(usable)} of {num_passed} frames"
+        return None
+
+
+def frame_weight(face: Face, embedding: np.ndarray) -> float:
+    """Weight of a face's direction in the template: the length of its embedding; 0 for a rejected face."""
+    return 0.0 if face.rejected is not None else float(np.linalg.norm(embedding))
+
+
+def _overlap(first, second):
+    """Intersection over union of two boxes."""
+    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    shared = np.prod(np.maximum(sides, 0))
+    total = np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - shared
+    return float(shared / total) if total > 0 else 0.0
