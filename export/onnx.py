@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from common.files import atomic_file, readable_size
 from common.options import exit_on_errors, option, parse_options
 from dataset.pairs.image_pairs import read_pairs
-from eval.embedding.onnx_file import METADATA_KEY, InputFormat, OnnxModel
+from eval.embedding.input_format import PLAIN_PIXELS
+from eval.embedding.onnx_file import OnnxModel
 from export.scoring import compare_models, describe
 from nets.start_tensorflow import start_tensorflow
 
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 
 _OPSET = 18
 _PACKAGES = ("onnxruntime", "tf2onnx")
-# The net takes RGB pixels as they are.
-_PIXELS = InputFormat(channels="rgb", layout="nhwc", mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0))
+_INPUT_KEY = "input_format"  # of the metadata
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     _fuse_prelu(model.graph)
-    values = {METADATA_KEY: json.dumps(dataclasses.asdict(_PIXELS)), "net": json.dumps(net.net)}
+    values = {_INPUT_KEY: json.dumps(dataclasses.asdict(PLAIN_PIXELS)), "net": json.dumps(net.net)}
     onnx.helper.set_model_props(model, values)
     model.producer_name = "margin-centre-face"
     onnx.checker.check_model(model)

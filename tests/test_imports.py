@@ -37,6 +37,7 @@ WITHOUT_TENSORFLOW = [
     "dataset.records.tfrecord",
     "dataset.sampling.by_identity",
     "dataset.sampling.shuffled",
+    "eval.embedding.embedder",
     "eval.embedding.extractor",
     "eval.embedding.feature_store",
     "eval.report",
@@ -182,7 +183,7 @@ IMPORTED_AS = {
     "av": None,
 }
 # In an environment of its own, or optional.
-OPTIONAL = {"av", "mxnet", "onnxruntime", "openvino", "tf2onnx"}
+OPTIONAL = {"ai_edge_litert", "av", "mxnet", "onnxruntime", "openvino", "tf2onnx"}
 
 
 def test_requirements_are_the_direct_imports():

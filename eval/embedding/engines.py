@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from common.options import option
+from nets.importers.model_files import runs_as_it_is
 from nets.start_tensorflow import start_tensorflow
 
 NUM_COMPARED = 16  # how many faces of the set to embed for `load_engine`
@@ -44,8 +45,20 @@ ENGINES = {
     "openvino": _Implementation("eval.embedding.openvino", ("float32", "bfloat16")),
 }
 
-# Runs the ONNX files whose input is described, and nothing else. See `eval.embedding.onnx_file`.
-ONNX_RUNTIME = "onnxruntime"
+
+class _FileEngine(NamedTuple):
+    package: str
+    module: str
+    model: str  # a class of this module, called with `(path, face_size)`
+
+
+# By suffix. These engines run a file as it is. Of ONNX files they run those that take pixels or whose input
+# is described: from any other, TensorFlow takes the weights.
+FILE_ENGINES = {
+    ".onnx": _FileEngine("onnxruntime", "eval.embedding.onnx_file", "OnnxModel"),
+    ".tflite": _FileEngine("ai-edge-litert", "eval.embedding.tflite_file", "TfliteModel"),
+    ".xml": _FileEngine("openvino", "eval.embedding.openvino_file", "OpenVinoFileModel"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,20 +104,21 @@ class EngineOptions:
         return Engine(self.engine or next(able), self.precision)
 
     def chosen_for(self, path: Path) -> Engine:
-        """The engine for a model: ONNX Runtime for an ONNX file whose input is described, or else `chosen`.
+        """The engine for a model: that of its suffix in `FILE_ENGINES`, or else `chosen`.
 
         Raises:
-            ValueError: the flags ask for another engine, or ONNX Runtime is not installed.
+            ValueError: the flags ask for another engine, or the engine is not installed.
         """
-        from eval.embedding.onnx_file import find_input_format  # It imports this module.
-
-        if path.suffix != ".onnx" or find_input_format(path) is None:
+        known = FILE_ENGINES.get(path.suffix)
+        if known is None or (path.suffix == ".onnx" and not runs_as_it_is(path)):
             return self.chosen
-        if self.chosen != Engine():
-            raise ValueError(f"{path}: ONNX Runtime runs this file. Leave out --engine and --precision.")
-        engine = Engine(ONNX_RUNTIME)
+        engine = Engine(known.package)
+        if self.engine not in (None, engine.name) or self.precision != engine.precision:
+            raise ValueError(f"{path}: {engine.name} runs this file. Leave out --engine and --precision.")
         if engine.version is None:
-            raise ValueError(f"{path}: ONNX Runtime is not installed. Run: pip install {ONNX_RUNTIME}")
+            raise ValueError(
+                f"{path}: {engine.name} is not installed. Run: pip install -r requirements-export.txt"
+            )
         return engine
 
     def problems(self) -> Iterator[str]:
@@ -123,8 +137,17 @@ def check_faces(faces: np.ndarray, face_size: tuple[int, int]) -> None:
         raise ValueError(f"faces: expected shape (batch, *{face_size}, 3), received {faces.shape}")
 
 
+def noise_faces(num_faces: int, face_size: tuple[int, int]) -> np.ndarray:
+    """Returns images of noise to try a model with."""
+    return np.random.default_rng(0).integers(0, 256, (num_faces, *face_size, 3), np.uint8)
+
+
 def load_engine(
-    engine: Engine, path: Path, face_size: tuple[int, int], faces: np.ndarray, num_images: int
+    engine: Engine,
+    path: Path,
+    face_size: tuple[int, int] | None,
+    faces: np.ndarray | None,
+    num_images: int,
 ) -> tuple[EmbeddingModel, str]:
     """Loads a model and describes the engine that runs it, in one or more lines.
 
@@ -134,27 +157,30 @@ def load_engine(
 
     Args:
         path, face_size: see `eval.embedding.face_model.load_face_model`.
-        faces: uint8 `(n, *face_size, 3)`, RGB, a few to compare and time engines with.
+        faces: uint8 `(n, *face_size, 3)`, RGB, a few to compare and time engines with. Defaults to noise.
         num_images: how many images the model will embed.
 
     Raises:
         FileNotFoundError, ValueError: see `load_face_model`; or the engine disagrees with TensorFlow.
     """
-    if engine.name == ONNX_RUNTIME:
-        from eval.embedding.onnx_file import OnnxModel
-
-        return OnnxModel(path, face_size), f"Engine : {engine}"
+    known = FILE_ENGINES.get(path.suffix)
+    if known is not None and known.package == engine.name:
+        model_class = getattr(importlib.import_module(known.module), known.model)
+        return model_class(path, face_size), f"Engine : {engine}"
     start_tensorflow()
     reference = _load(Engine(), path, face_size)
+    size: tuple[int, int] = reference.face_size
+    if faces is None:
+        faces = noise_faces(NUM_COMPARED, size)
     lines = [f"Engine : {engine}"]
     if engine != Engine():
-        return _load_checked(engine, path, face_size, faces, reference), lines[0]
+        return _load_checked(engine, path, size, faces, reference), lines[0]
     if num_images >= _MIN_IMAGES_TO_MEASURE:
-        lines += _faster_engines(path, face_size, faces, reference)
+        lines += _faster_engines(path, size, faces, reference)
     return reference, "\n".join(lines)
 
 
-def _load(engine: Engine, path: Path, face_size: tuple[int, int]) -> Any:
+def _load(engine: Engine, path: Path, face_size: tuple[int, int] | None) -> Any:
     module = importlib.import_module(ENGINES[engine.name].module)
     return module.load_model(path, face_size, engine.precision)
 

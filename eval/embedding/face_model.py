@@ -27,8 +27,10 @@ class FaceModel:
         self.face_size = face_size
 
     @classmethod
-    def from_backbone(cls, backbone: keras.Model, face_size: tuple[int, int]) -> Self:
+    def from_backbone(cls, backbone: keras.Model, face_size: tuple[int, int] | None = None) -> Self:
         """Wraps a net from normalised images to embeddings, and crops faces that are larger than its input.
+
+        The faces have the size of its input if `face_size` gives no other.
 
         Each call uses the current weights, so a net in training needs to be wrapped only once.
 
@@ -36,6 +38,7 @@ class FaceModel:
             ValueError: the faces are smaller than the net's input.
         """
         image_size = backbone.input_shape[1:3]
+        face_size = face_size or image_size
         if any(have < want for have, want in zip(face_size, image_size, strict=True)):
             raise ValueError(f"expected faces of at least {image_size}, received {face_size}")
 
@@ -51,12 +54,12 @@ class FaceModel:
         return self.function(tf.constant(faces)).numpy()
 
 
-def load_model(path: Path, face_size: tuple[int, int], precision: str) -> FaceModel:
+def load_model(path: Path, face_size: tuple[int, int] | None, precision: str) -> FaceModel:
     """Loads a model for the engine TensorFlow, whose only precision is float32."""
     return load_face_model(path, face_size)
 
 
-def load_face_model(path: Path, face_size: tuple[int, int], rectified: bool = False) -> FaceModel:
+def load_face_model(path: Path, face_size: tuple[int, int] | None, rectified: bool = False) -> FaceModel:
     """Loads a model in any format that `nets.backbone.load_backbone` reads.
 
     A SavedModel is a program, and this function runs it: load one only from a source you trust. Nothing in
@@ -64,7 +67,7 @@ def load_face_model(path: Path, face_size: tuple[int, int], rectified: bool = Fa
 
     Args:
         path: the model, which computes in float32 whatever it was trained in.
-        face_size: `(height, width)` of the faces to embed.
+        face_size: `(height, width)` of the faces to embed. With `None`, the size that the model takes.
         rectified: build the net in the form that suits OpenVINO, if it can be built; see
             `nets.inference.inference_net`.
 
@@ -91,6 +94,8 @@ def _load_saved_model(path, face_size):
         received = f"{', '.join(inputs)} -> {', '.join(outputs)}"
         raise ValueError(f"{path}: expected images -> embedding, norm, received {received}")
     taken = tuple(inputs["images"].shape[1:3])
+    if face_size is None:
+        face_size = taken
     if taken != face_size:
         raise ValueError(f"{path}: takes faces of {taken}, received faces of {face_size}")
 

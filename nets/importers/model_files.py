@@ -15,6 +15,8 @@ from .shapes import some
 from .tf1_weights import checkpoint_prefix
 from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, read_manifest, sha256
 
+_RUN_AS_THEY_ARE = (".onnx", ".tflite", ".xml")  # by a runtime, so their input may need a description
+
 
 def import_onnx(path: str | Path) -> ModuleType:
     """Imports the optional package `onnx`, or raises an error that says how to install it."""
@@ -26,8 +28,23 @@ def import_onnx(path: str | Path) -> ModuleType:
 
 
 def input_format_path(path: Path) -> Path:
-    """Returns the path of the file that describes the input of an ONNX file of another project."""
+    """Returns the path of the file that describes the input of a model of another project."""
     return path.with_name(f"{path.name}.input.json")
+
+
+def runs_as_it_is(path: Path) -> bool:
+    """Tells whether ONNX Runtime can run an ONNX file: it takes pixels, or a description says what it takes.
+
+    Any other file is only good for its weights.
+
+    Raises:
+        ValueError: see `read_onnx`.
+    """
+    if input_format_path(path).is_file():
+        return True
+    model = read_onnx(path)[0]
+    types = [entry.type.tensor_type.elem_type for entry in model.graph.input]
+    return types == [import_onnx(path).TensorProto.UINT8]
 
 
 def find_model(path: str | Path) -> Path:
@@ -142,14 +159,27 @@ def model_sha256(path: str | Path) -> str:
         starts = (f"{path.name}.index", f"{path.name}.data-")
         files = {file.name.removeprefix(path.name): file for file in beside if file.name.startswith(starts)}
     else:
-        outside = read_onnx(path)[1] if path.suffix == ".onnx" else {}
-        if path.suffix == ".onnx" and input_format_path(path).is_file():
-            outside["input format"] = input_format_path(path)
+        outside = _files_beside(path)
         if not outside:
             return sha256(path)
         files = {"": path, **outside}
     lines = [f"{name}\0{sha256(file)}\n" for name, file in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files_beside(path):
+    """Returns the other files that a model in a file consists of, by name."""
+    outside = {}
+    if path.suffix == ".onnx":
+        outside = read_onnx(path)[1]
+    elif path.suffix == ".xml":
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights}: no such file, but {path.name} keeps its weights in it")
+        outside = {".bin": weights}
+    if path.suffix in _RUN_AS_THEY_ARE and input_format_path(path).is_file():
+        outside["input format"] = input_format_path(path)
+    return outside
 
 
 def _read_value(path, key, kind):

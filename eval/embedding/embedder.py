@@ -1,0 +1,124 @@
+"""One interface to a trained model in any format: from faces to embeddings."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from eval.embedding.engines import EmbeddingModel, Engine, EngineOptions, load_engine, noise_faces
+from eval.embedding.extractor import NotFiniteError, embed_images
+from eval.embedding.input_format import crop_centre
+from eval.scoring.templates import pool
+from nets.importers.model_files import find_model, model_sha256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embedder:
+    """A loaded model. `load_embedder` makes it; `dataclasses.replace` changes `flip` or `batch_size`.
+
+    Attributes:
+        path: the model that was found, such as the newest checkpoint of a folder.
+        sha256: of the model; see `nets.importers.model_files.model_sha256`.
+        face_size: `(height, width)` of the aligned faces.
+        dim: how many numbers an embedding has.
+        engine: the library that runs the model.
+        model: what the engine loaded.
+        flip: add the embedding of each face's mirror image.
+        batch_size: faces at a time.
+    """
+
+    path: Path
+    sha256: str
+    face_size: tuple[int, int]
+    dim: int
+    engine: Engine
+    model: EmbeddingModel
+    flip: bool = False
+    batch_size: int = 64
+
+    def embed(self, faces: np.ndarray) -> np.ndarray:
+        """Embeds aligned faces.
+
+        Args:
+            faces: uint8 `(n, height, width, 3)`, RGB, of `face_size`. Larger ones are cropped.
+
+        Returns:
+            float32 `(n, dim)`, not normalised: the length is a quality of the face.
+
+        Raises:
+            ValueError: the faces are too small or of another type.
+            NotFiniteError: an embedding holds NaN or infinity.
+        """
+        faces = np.asarray(faces)
+        fits = faces.ndim == 4 and faces.shape[3] == 3 and faces.dtype == np.uint8
+        if not fits or faces.shape[1] < self.face_size[0] or faces.shape[2] < self.face_size[1]:
+            height, width = self.face_size
+            raise ValueError(
+                f"faces: expected uint8 of shape (n, {height}, {width}, 3) or larger, "
+                f"received {faces.dtype} of shape {faces.shape}"
+            )
+        faces = crop_centre(faces, self.face_size)
+        batches = embed_images(
+            self.model, lambda start, stop: faces[start:stop], len(faces), self.batch_size, flip=self.flip
+        )
+        try:
+            return np.concatenate([np.empty((0, self.dim), np.float32), *batches])
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{self.path}: {error}") from None
+
+    def template(self, faces: np.ndarray, pooling: str = "mean") -> np.ndarray:
+        """Pools the embeddings of one person's faces; see `embed` and `eval.scoring.templates.pool`.
+
+        Returns:
+            float64 `(dim,)`, of length 1.
+        """
+        return pool(self.embed(faces), pooling)
+
+
+def load_embedder(
+    path: str | Path,
+    face_size: tuple[int, int] | None = None,
+    *,
+    flip: bool = False,
+    engine: EngineOptions | None = None,
+    batch_size: int = 64,
+) -> Embedder:
+    """Loads a model of any kind, ours or not.
+
+    - SavedModel, training checkpoint or folder of checkpoints, `.keras`, and the other formats that
+      `nets.backbone.load_backbone` reads. TensorFlow runs these.
+    - `.onnx`, `.tflite`, and OpenVINO's `.xml`. Their own runtimes run these, without TensorFlow. Files that
+      this project exported say what they take. For any other file `face.onnx`, a small file
+      `face.onnx.input.json` in the same folder says it; see `eval.embedding.input_format.InputFormat`.
+
+    A SavedModel is a program, and loading it runs it: load one only from a source that you trust.
+
+    Args:
+        path: the model.
+        face_size: `(height, width)` of the aligned faces that you will embed. Defaults to the size that the
+            model takes, or to 112x112 if it takes any.
+        flip: add the embedding of each face's mirror image.
+        engine: what runs a model that has no runtime of its own. Defaults to TensorFlow in float32.
+        batch_size: faces at a time.
+
+    Raises:
+        FileNotFoundError: `path` does not exist.
+        ValueError: the model is damaged, takes other faces or is not described, or a package is missing.
+    """
+    found = find_model(path)
+    chosen = (engine or EngineOptions()).chosen_for(found)
+    sha256 = model_sha256(found)
+    model, _ = load_engine(chosen, found, face_size, None, num_images=0)
+    tried = model.embed(noise_faces(1, model.face_size))
+    if not np.isfinite(tried).all():
+        raise NotFiniteError(f"{found}: expected a finite embedding, received NaN or infinity")
+    return Embedder(
+        path=found,
+        sha256=sha256,
+        face_size=model.face_size,
+        dim=tried.shape[1],
+        engine=chosen,
+        model=model,
+        flip=flip,
+        batch_size=batch_size,
+    )
