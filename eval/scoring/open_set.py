@@ -1,0 +1,227 @@
+"""Open-set identification: probes of people in the gallery, and of people who are not.
+
+A probe is mated if its person is in the gallery, and unknown otherwise. It is named after the gallery person
+with the largest similarity if that reaches a threshold. FPIR is the fraction of the unknown probes that get a
+name, TPIR that of the mated probes that get the right one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+FPIRS = (0.01, 0.1)
+RANKS = (1, 5)
+
+
+def tpir_name(fpir: float) -> str:
+    """Returns the name of the metric TPIR at this FPIR, such as `tpir@fpir=0.01`."""
+    return f"tpir@fpir={fpir:g}"
+
+
+def rank_name(rank: int) -> str:
+    """Returns the name of the fraction of mated probes with at most this rank, such as `rank-5`."""
+    return f"rank-{rank}"
+
+
+@dataclass(frozen=True, eq=False)
+class RankedProbes:
+    """Everything about the similarities that open-set scores depend on.
+
+    Attributes:
+        people: str `(num_probes,)`, the person that each probe shows.
+        best: float64 `(num_probes,)`, the largest similarity to a person in the gallery.
+        ranks: int64 `(num_probes,)`, how many people in the gallery are at least as similar as the right one,
+            who counts. So a tie counts against the model. It is 0 for unknown probes.
+        num_gallery: number of people in the gallery.
+    """
+
+    people: np.ndarray
+    best: np.ndarray
+    ranks: np.ndarray
+    num_gallery: int
+
+    @classmethod
+    def from_similarities(
+        cls, similarities: np.ndarray, gallery: Sequence[str], probes: Sequence[str]
+    ) -> Self:
+        """Ranks the people in the gallery for each probe.
+
+        Args:
+            similarities: float, finite, shape `(num_probes, num_gallery)`.
+            gallery: unique names of the people in the gallery.
+            probes: names of the people that the probes show.
+
+        Raises:
+            ValueError: the shapes do not match, a similarity is not finite, a name is in the gallery twice,
+                or no probe is mated.
+        """
+        similarities, people = np.asarray(similarities), np.asarray(probes, dtype=np.str_)
+        expected = len(probes), len(gallery)
+        if similarities.shape != expected:
+            raise ValueError(f"similarities: expected shape {expected}, received {similarities.shape}")
+        if not np.isfinite(similarities).all():
+            probe, column = np.argwhere(~np.isfinite(similarities))[0].tolist()
+            raise ValueError(
+                f"similarities: that of probe {probe} to {gallery[column]} is {similarities[probe, column]}"
+            )
+        columns = {person: column for column, person in enumerate(gallery)}
+        if len(columns) < len(gallery):
+            twice = next(person for column, person in enumerate(gallery) if columns[person] != column)
+            raise ValueError(f"gallery: {twice} is there twice")
+        own = np.array([columns.get(person, -1) for person in probes], np.int64)
+        if not (own >= 0).any():
+            raise ValueError("probes: none of them shows a person of the gallery")
+        to_own = np.take_along_axis(similarities, own[:, np.newaxis], axis=1)
+        ranks = np.count_nonzero(similarities >= to_own, axis=1)
+        best = similarities.max(axis=1).astype(np.float64)
+        return cls(people, best, np.where(own >= 0, ranks, 0), len(gallery))
+
+    @property
+    def is_mated(self) -> np.ndarray:
+        """bool `(num_probes,)`."""
+        return self.ranks > 0
+
+    @property
+    def measurable_fpirs(self) -> tuple[float, ...]:
+        """Those of `FPIRS` that the unknown probes can measure: one of them is not too many."""
+        num_unknown = np.count_nonzero(~self.is_mated)
+        return tuple(fpir for fpir in FPIRS if num_unknown >= 1 / fpir)
+
+    @property
+    def measurable_ranks(self) -> tuple[int, ...]:
+        """Those of `RANKS` that the gallery can measure: it has more people."""
+        return tuple(rank for rank in RANKS if self.num_gallery > rank)
+
+
+def open_set_curve(probes: RankedProbes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns FPIR and TPIR by threshold.
+
+    It has a first point where nothing is accepted, and a point for each distinct `best`, the largest first.
+    There must be unknown probes.
+
+    Returns:
+        `(fpir, tpir, thresholds)`, float64 `(distinct + 1,)`. Similarities of at least the threshold are
+        accepted.
+    """
+    ordered = _Ordered(probes)
+    none_accepted = np.nextafter(probes.best.max(), np.inf)
+    thresholds = np.append(none_accepted, ordered.best[ordered.ends])
+    return *ordered.rates(np.ones(len(probes.best), np.int64)), thresholds
+
+
+def rank_curve(probes: RankedProbes, most: int | None = None) -> np.ndarray:
+    """Returns the fraction of the mated probes with a rank of at most 1, 2, ... (CMC), float64.
+
+    Args:
+        most: the last rank. Defaults to the number of people in the gallery.
+    """
+    ranks = probes.ranks[probes.is_mated]
+    counts = np.bincount(ranks, minlength=probes.num_gallery + 1)[1:]
+    return (np.cumsum(counts) / ranks.size)[:most]
+
+
+def open_set_metrics(probes: RankedProbes) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """Computes metrics by name, and the thresholds of those that have one.
+
+    - `rank-1`, `rank-5`: the fraction of the mated probes with at most this rank, whatever the similarity. It
+      is `None` if the gallery has no more people than that: it would be 1 for every model.
+    - `tpir@fpir=0.01`, `tpir@fpir=0.1`: the largest TPIR at an FPIR up to this one. It is `None` with fewer
+      than `1 / FPIR` unknown probes: a name for a single one would be too many. Its threshold is the smallest
+      `best` of all probes that keeps to the FPIR.
+
+    References:
+    - ISO/IEC 19795-1: identification rates in open sets
+    - Grother, Ngan and Hanaoka, NIST IR 8271 (FRVT part 2), section 3
+
+    Returns:
+        `(metrics, thresholds)`.
+
+    Example:
+
+    >>> probes = RankedProbes.from_similarities([[0.9, 0.1], [0.6, 0.5], [0.3, 0.4]], ["a", "b"], "abx")
+    >>> open_set_metrics(probes)[0]
+    {'rank-1': 0.5, 'rank-5': None, 'tpir@fpir=0.01': None, 'tpir@fpir=0.1': None}
+    """
+    fpirs = probes.measurable_fpirs
+    measured = _metrics(probes, _Ordered(probes), np.ones(len(probes.best), np.int64), fpirs)
+    tpirs = [tpir_name(fpir) for fpir in FPIRS]
+    thresholds: dict[str, float | None] = dict.fromkeys(tpirs)
+    if fpirs:
+        fpir, _, at = open_set_curve(probes)
+        thresholds |= {tpir_name(asked): float(at[place]) for asked, place in _places(fpir, fpirs)}
+    return dict.fromkeys([*map(rank_name, RANKS), *tpirs]) | measured, thresholds
+
+
+def rates_at(probes: RankedProbes, threshold: float) -> tuple[float, float | None]:
+    """Returns `(tpir, fpir)` at a threshold from elsewhere. FPIR is `None` without unknown probes."""
+    is_accepted, is_mated = probes.best >= threshold, probes.is_mated
+    tpir = np.mean(is_accepted[is_mated] & (probes.ranks[is_mated] == 1))
+    return float(tpir), None if is_mated.all() else float(np.mean(is_accepted[~is_mated]))
+
+
+def open_set_intervals(
+    probes: RankedProbes, *, num_resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Computes confidence intervals of the metrics: percentiles over resamples.
+
+    Probes of one person are not independent, so this draws as many people of the probes as there are, with
+    replacement. If a person is drawn `k` times, each probe of that person counts `k` times. Draws without
+    mated probes are repeated, and so are draws without unknown ones if there are any. The gallery stays.
+
+    Returns:
+        `(low, high)` by the name of each metric that is not `None`.
+    """
+    rng = np.random.default_rng(seed)
+    ordered, fpirs = _Ordered(probes), probes.measurable_fpirs
+    names, people = np.unique(probes.people, return_inverse=True)
+    is_mated, has_unknown = probes.is_mated, not probes.is_mated.all()
+    samples = []
+    while len(samples) < num_resamples:
+        weights = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[people]
+        if weights[is_mated].any() and (weights[~is_mated].any() or not has_unknown):
+            samples.append(_metrics(probes, ordered, weights, fpirs))
+    bounds = [(1 - confidence) / 2, (1 + confidence) / 2]
+    return {
+        name: tuple(np.quantile([sample[name] for sample in samples], bounds).tolist()) for name in samples[0]
+    }
+
+
+class _Ordered:
+    """Probes by falling similarity, sorted once for all resamples."""
+
+    def __init__(self, probes: RankedProbes) -> None:
+        self._order = np.argsort(-probes.best, kind="stable")
+        self.best = probes.best[self._order]
+        self.ends = np.flatnonzero(np.diff(self.best, append=-np.inf))  # of runs of equal similarities
+        ranks = probes.ranks[self._order]
+        self._is_unknown, self._is_first = ranks == 0, ranks == 1
+
+    def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns FPIR and TPIR at each end, after a 0. The weights are counts."""
+        weights = weights[self._order]
+        totals = weights[self._is_unknown].sum(), weights[~self._is_unknown].sum()
+        kinds = zip((self._is_unknown, self._is_first), totals, strict=True)
+        fpir, tpir = (
+            np.append(0, np.cumsum(np.where(kind, weights, 0))[self.ends] / total) for kind, total in kinds
+        )
+        return fpir, tpir
+
+
+def _metrics(probes, ordered, weights, fpirs):
+    """Returns the metrics that can be measured."""
+    num_mated = weights[probes.is_mated].sum()
+    metrics = {
+        rank_name(rank): float(weights[probes.is_mated & (probes.ranks <= rank)].sum() / num_mated)
+        for rank in probes.measurable_ranks
+    }
+    if fpirs:
+        fpir, tpir = ordered.rates(weights)
+        metrics |= {tpir_name(asked): float(tpir[place]) for asked, place in _places(fpir, fpirs)}
+    return metrics
+
+
+def _places(fpir, fpirs):
+    """Returns pairs of an FPIR and the last place of the curve that keeps to it."""
+    return zip(fpirs, np.searchsorted(fpir, fpirs, side="right") - 1, strict=True)
