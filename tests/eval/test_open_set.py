@@ -136,6 +136,13 @@ def test_refused(change, match):
         RankedProbes.from_similarities(**(arguments | change))
 
 
+@pytest.mark.parametrize(("num_gallery", "measured"), [(1, []), (2, [1]), (5, [1]), (6, [1, 5])])
+def test_too_small_gallery(num_gallery, measured):
+    gallery = [f"{number}" for number in range(num_gallery)]
+    metrics, _ = open_set_metrics(RankedProbes.from_similarities(np.eye(num_gallery), gallery, gallery))
+    assert {name: value for name, value in metrics.items() if value} == {f"rank-{r}": 1 for r in measured}
+
+
 class TestIntervals:
     @pytest.mark.parametrize(("similarities", "gallery", "probes"), SAMPLES[:4])
     def test_one_resample_equals_repeated_probes(self, similarities, gallery, probes):
