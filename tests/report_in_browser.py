@@ -18,6 +18,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from eval.report import __main__ as report
+from tests.eval.fake_identification import make_identification
 from tests.eval.fake_run import make_image_run, make_run
 
 logger = logging.getLogger("report_in_browser")
@@ -166,6 +167,8 @@ def make_pages(folder):
     report.main([str(run.folder) for run in (first, second, third)])
     report.main([str(run.folder) for run in (first, second)] + ["--out", str(folder / "two.html")])
     report.main([str(awkward.folder)] * 9 + ["--out", str(folder / "nine.html")])
+    identification = folder / "identification.html"
+    make_identification(identification, text="A_long_name_" * 3)
     return {
         "run": first.folder / "report" / "index.html",
         "images": images.folder / "report" / "index.html",
@@ -173,6 +176,7 @@ def make_pages(folder):
         "two": folder / "two.html",
         "three": folder / "comparison.html",
         "nine": folder / "nine.html",
+        "identification": identification,
     }
 
 

@@ -141,7 +141,9 @@ def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
     axes.set(xlabel="FAR: impostor pairs accepted", ylabel="FRR: genuine pairs rejected")
 
 
-def draw_histograms(figure: Figure, panels: Sequence[tuple[int, Curve]], distance_name: str) -> None:
+def draw_histograms(
+    figure: Figure, panels: Sequence[tuple[int, Curve]], distance_name: str, counted: str = "pairs"
+) -> None:
     """Draws distances of genuine and impostor pairs and the threshold, one numbered curve below the other."""
     curves = [curve for _, curve in panels]
     distances = np.concatenate([curve.distances for curve in curves])
@@ -155,11 +157,12 @@ def draw_histograms(figure: Figure, panels: Sequence[tuple[int, Curve]], distanc
         axes.stairs(genuine, bins, fill=True, facecolor=colour, alpha=0.3)
         axes.stairs(genuine, bins, edgecolor=colour, linewidth=1.3)
         axes.stairs(impostor, bins, edgecolor=MUTED, linewidth=1.3, linestyle=DASHES[1])
-        axes.axvline(curve.threshold, color=INK, linewidth=1.2, linestyle=DASHES[2])
+        if curve.threshold is not None:
+            axes.axvline(curve.threshold, color=INK, linewidth=1.2, linestyle=DASHES[2])
         axes.yaxis.set_major_locator(_nice_ticks(4 if len(curves) == 1 else 2, integer=True))
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.01)
-        axes.set_ylabel("pairs")
+        axes.set_ylabel(counted)
         if len(curves) > 1:
             axes.set_title(curve.label)
     rows[-1].set_xlabel(distance_name)

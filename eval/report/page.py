@@ -12,15 +12,15 @@ from eval.report.comparison import compare
 from eval.report.shown_pairs import hardest_pairs
 from eval.scoring.evaluation_run import EvaluationRun
 
-_TEMPLATES = jinja2.Environment(
+TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(rate=words.rate, count=words.count, signed=words.signed)
-_TEMPLATES.globals.update(words=words)
+TEMPLATES.filters.update(rate=words.rate, count=words.count, signed=words.signed)
+TEMPLATES.globals.update(words=words)
 
 
 def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:
@@ -38,7 +38,7 @@ def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:
 def run_page(run: EvaluationRun) -> str:
     """Returns the page of one run. Raises the errors of `write_report`."""
     hardest = run.scores.hardest
-    return _TEMPLATES.get_template("run.html").render(
+    return TEMPLATES.get_template("run.html").render(
         run=run,
         charts=_charts(run),
         hardest=[
@@ -50,7 +50,7 @@ def run_page(run: EvaluationRun) -> str:
 
 def comparison_page(runs: Sequence[EvaluationRun]) -> str:
     """Returns the page of 2 to 26 runs. Raises the errors of `eval.report.comparison.compare`."""
-    return _TEMPLATES.get_template("comparison.html").render(compare(runs))
+    return TEMPLATES.get_template("comparison.html").render(compare(runs))
 
 
 def _charts(run: EvaluationRun) -> Charts:

@@ -1,0 +1,143 @@
+"""One run of an open-set identification: the dataclasses behind its `scores.json`."""
+
+from dataclasses import asdict, dataclass
+
+from eval.scoring.evaluation_run import Bootstrap, InputFile
+from eval.scoring.open_set import RankedProbes, open_set_intervals, open_set_metrics, rates_at
+from nets.importers.model_files import ModelDescription
+
+VERSION = 1
+KINDS = {"templates": "Templates", "frames": "Single frames"}  # of probes
+
+
+@dataclass(frozen=True)
+class CardThreshold:
+    """The threshold that `eval.identify` would take from the model card, and where it comes from.
+
+    Attributes:
+        fpir: the FPIR asked for.
+        kind: of the calibration, `"single"` or `"template"`.
+        set: of the calibration.
+        note: a sentence if the calibration cannot measure this FPIR.
+    """
+
+    threshold: float
+    fpir: float
+    kind: str
+    set: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """TPIR and FPIR at a given threshold. FPIR is `None` without unknown probes."""
+
+    tpir: float
+    fpir: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScores:
+    """The scores of one kind of probes; see `eval.scoring.open_set.open_set_metrics`.
+
+    Attributes:
+        at_card: at the threshold of the model card, if there is one.
+    """
+
+    num_probes: int
+    num_mated: int
+    num_unknown: int
+    metrics: dict[str, float | None]
+    thresholds: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+    at_card: Rates | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """One of the two folders.
+
+    Attributes:
+        num_files: number of pictures and videos.
+        unusable: paths of files without a usable face, with the reason.
+    """
+
+    path: str
+    num_people: int
+    num_files: int
+    unusable: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A person of the gallery, and the similarity of a probe to this person."""
+
+    person: str
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """The answer for the template of a file.
+
+    Attributes:
+        person: who it shows.
+        rank: of this person, 0 if unknown.
+        nearest: people of the gallery, nearest first; empty without a usable face.
+        own: similarity to `person`, if mated and with a face.
+    """
+
+    path: str
+    person: str
+    num_frames: int
+    rank: int
+    nearest: tuple[Candidate, ...]
+    own: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentificationScores:
+    """The content of `scores.json`.
+
+    Attributes:
+        name: name of the model.
+        aligned: the files were aligned faces, and nothing was detected.
+        flip, pooling: as in the calibration of the model card.
+        unknown_people: names that are only among the probes.
+        kinds: the scores, by the keys of `KINDS`.
+        results: one for each file of the probes.
+    """
+
+    version: int = VERSION
+    name: str
+    command: str
+    versions: dict[str, str]
+    model: InputFile
+    description: ModelDescription
+    gallery: People
+    probes: People
+    unknown_people: tuple[str, ...]
+    aligned: bool
+    flip: bool
+    pooling: str
+    card: CardThreshold | None
+    bootstrap: Bootstrap
+    kinds: dict[str, ProbeScores]
+    results: tuple[ProbeResult, ...]
+
+
+def score_probes(
+    ranked: RankedProbes, card: CardThreshold | None = None, bootstrap: Bootstrap | None = None
+) -> ProbeScores:
+    """Computes the scores of one kind of probes, with intervals."""
+    metrics, thresholds = open_set_metrics(ranked)
+    num_mated = int(ranked.is_mated.sum())
+    return ProbeScores(
+        num_probes=ranked.ranks.size,
+        num_mated=num_mated,
+        num_unknown=ranked.ranks.size - num_mated,
+        metrics=metrics,
+        thresholds=thresholds,
+        intervals=open_set_intervals(ranked, **asdict(bootstrap or Bootstrap())),
+        at_card=Rates(*rates_at(ranked, card.threshold)) if card else None,
+    )

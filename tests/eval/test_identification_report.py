@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from eval.report import identification
+from eval.report.charts import Charts
+from eval.scoring.open_set import RankedProbes, rates_at
+from tests.eval.fake_identification import make_identification
+from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "report" / "index.html"
+    scores, ranked = make_identification(path, frames=6)
+    return scores, ranked, path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def without_charts(monkeypatch):
+    monkeypatch.setattr(identification, "draw_identification_charts", lambda *_: Charts({}, [], []))
+
+
+def test_structure(made):
+    scores, _, text = made
+    page = parse(text)
+    check_stands_alone(page, text)
+    assert page.find("h1")[0].text == scores.name
+    links = {link.text: link.attributes["href"] for link in page.find("nav")[0].find("a")}
+    assert list(links) == ["Scores", "Curves", "Hardest probes", "Answers", "Inputs"]
+    assert list(links.values()) == ["#" + part.attributes["id"] for part in page.find("section")]
+    charts = [chart.attributes["aria-label"] for chart in page.find("svg") if "role" in chart.attributes]
+    assert len(charts) == 3
+    assert len(page.find("img")) == 9
+
+
+def test_scores(made):
+    scores, ranked, text = made
+    page = parse(text)
+    rows = rows_of(page, "Scores of templates and of single frames")
+    for kind, label in (("templates", "Templates"), ("frames", "Single frames")):
+        one = scores.kinds[kind]
+        metrics = [shown(one.metrics[name], one.intervals.get(name)) for name in one.metrics]
+        low, high = (shown(threshold) for threshold in one.thresholds.values())
+        rank_1, rank_5, tpir_low, tpir_high = metrics
+        assert rows[label] == [
+            str(one.num_probes), str(one.num_unknown), rank_1, rank_5, tpir_low, low, tpir_high, high
+        ]  # fmt: skip
+        at_card = rates_at(ranked[kind], scores.card.threshold)
+        assert rows_of(page, "Scores at the threshold of the model card")[label] == [*map(shown, at_card)]
+    assert scores.kinds["templates"].metrics["tpir@fpir=0.01"] is None
+    answers = rows_of(page, "Answers for all templates")
+    assert answers.keys() == {result.path for result in scores.results}
+    first, last = scores.results[0], scores.results[-1]
+    nearest, runner_up = first.nearest[:2]
+    assert answers[first.path] == [
+        *("6", nearest.person, shown(nearest.similarity)),
+        *(f"{runner_up.person} {shown(runner_up.similarity)}", "1"),
+    ]
+    assert answers[last.path][-1] == "unknown"
+
+
+def test_hostile_names(tmp_path, without_charts):
+    path = tmp_path / "index.html"
+    make_identification(path, num_people=2, num_unknown=1, name=HOSTILE, text=HOSTILE)
+    text = path.read_text(encoding="utf-8")
+    page = parse(text)
+    check_stands_alone(page, text)
+    assert page.find("h1")[0].text == HOSTILE
+    assert f"{HOSTILE}Person_0/video 0.mkv" in rows_of(page, "Answers for all templates")
+    [unusable] = [item.text for part in page.find("details") for item in part.find("li")]
+    assert unusable == f"{HOSTILE}Person_0/dark.jpg: no face"
+
+
+def test_no_unknown_people(tmp_path):
+    path = tmp_path / "index.html"
+    make_identification(path, num_people=3, num_unknown=0, frames=2)
+    page = parse(path.read_text(encoding="utf-8"))
+    assert page.find("ul", class_="notes")
+    charts = [chart.attributes["aria-label"] for chart in page.find("svg") if "role" in chart.attributes]
+    assert len(charts) == 2
+    rows = rows_of(page, "Scores of templates and of single frames")
+    assert rows["Templates"][3:] == ["–"] * 5
+
+
+def test_curve_is_what_can_be_had():
+    """The curve at each FPIR is the largest TPIR with at most this FPIR."""
+    rng = np.random.default_rng(0)
+    similarities, probes = rng.random((60, 3)).round(1), [*"abc" * 10, *"x" * 30]
+    similarities[np.arange(30), np.arange(30) % 3] += 0.2
+    ranked = RankedProbes.from_similarities(similarities, list("abc"), probes)
+    figure = Figure()
+    identification.draw_tpir(figure, [ranked])
+    [line] = figure.axes[0].get_lines()
+    assert line.get_drawstyle() == "steps-post"
+    fpirs, tpirs = line.get_data()
+    for fpir in np.arange(1, 31) / 30:
+        pairs = [rates_at(ranked, threshold) for threshold in [*ranked.best, 2]]
+        best = max(tpir for tpir, measured in pairs if measured <= fpir)
+        assert tpirs[np.searchsorted(fpirs, fpir, side="right") - 1] == best
+    assert fpirs[0] == 1 / 30
+
+
+def test_ranks():
+    ranked = RankedProbes.from_similarities(np.array([[0.9, 0.1], [0.5, 0.4]]), ["a", "b"], ["a", "b"])
+    figure = Figure()
+    identification.draw_ranks(figure, [ranked])
+    [line] = figure.axes[0].get_lines()
+    assert [values.tolist() for values in line.get_data()] == [[1, 2], [0.5, 1]]
