@@ -66,13 +66,28 @@ class Embedder:
         except NotFiniteError as error:
             raise NotFiniteError(f"{self.path}: {error}") from None
 
-    def template(self, faces: np.ndarray, pooling: str = "mean") -> np.ndarray:
-        """Pools the embeddings of one person's faces; see `embed` and `eval.scoring.templates.pool`.
+    def template(self, source: np.ndarray | str | Path) -> np.ndarray:
+        """Pools one person's faces into one embedding.
+
+        Args:
+            source: aligned faces, as for `embed`; or the path of a picture, a folder of pictures of one
+                person, or a video. There the faces are found, and those of the main track count; see
+                `eval.recognition.tracks`.
 
         Returns:
             float64 `(dim,)`, of length 1.
+
+        Raises:
+            FileNotFoundError, ValueError: the file cannot be read, or there is no usable face.
         """
-        return pool(self.embed(faces), pooling)
+        if not isinstance(source, (str, Path)):
+            return pool(self.embed(source), "mean")
+        from eval.recognition.tracks import find_tracks  # only now: it loads the readers of videos
+
+        template = find_tracks(Path(source), self).main.template
+        if template is None:
+            raise ValueError(f"{source}: expected a usable face")
+        return template
 
 
 def load_embedder(
@@ -100,6 +115,13 @@ def load_embedder(
         flip: add the embedding of each face's mirror image.
         engine: what runs a model that has no runtime of its own. Defaults to TensorFlow in float32.
         batch_size: faces at a time.
+
+    Example: the similarity of two people, from -1 to 1.
+
+    >>> embedder = load_embedder("face.onnx")
+    >>> first, second = embedder.template("first.jpg"), embedder.template("second.mp4")
+    >>> bool(first @ second > 0.5)
+    True
 
     Raises:
         FileNotFoundError: `path` does not exist.

@@ -27,7 +27,10 @@ _TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 class EmbeddingModel(Protocol):
     """A net that an engine runs."""
 
-    face_size: tuple[int, int]
+    @property
+    def face_size(self) -> tuple[int, int]:
+        """`(height, width)` of the faces."""
+        ...
 
     def embed(self, faces: np.ndarray) -> np.ndarray:
         """Takes uint8 faces `(batch, *face_size, 3)`, RGB, to float32 `(batch, dim)`, not normalised."""

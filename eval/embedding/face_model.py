@@ -8,8 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from dataset.preprocess import preprocess
+from eval.embedding.described_model import DescribedModel
 from eval.embedding.engines import check_faces
+from eval.embedding.input_format import EXAMPLE
 from nets.backbone import load_backbone
+from nets.importers.model_files import input_format_path
 from nets.importers.saved_model import NET_NAME, is_saved_model
 from nets.inference import in_float32, inference_net
 
@@ -54,16 +57,19 @@ class FaceModel:
         return self.function(tf.constant(faces)).numpy()
 
 
-def load_model(path: Path, face_size: tuple[int, int] | None, precision: str) -> FaceModel:
+def load_model(path: Path, face_size: tuple[int, int] | None, precision: str) -> FaceModel | DescribedModel:
     """Loads a model for the engine TensorFlow, whose only precision is float32."""
     return load_face_model(path, face_size)
 
 
-def load_face_model(path: Path, face_size: tuple[int, int] | None, rectified: bool = False) -> FaceModel:
+def load_face_model(
+    path: Path, face_size: tuple[int, int] | None, rectified: bool = False
+) -> FaceModel | DescribedModel:
     """Loads a model in any format that `nets.backbone.load_backbone` reads.
 
-    A SavedModel is a program, and this function runs it: load one only from a source you trust. Nothing in
-    other formats is run.
+    A SavedModel or Keras file of another project is loaded if its input is described; see
+    `eval.embedding.input_format`. Such a model is a program, as any SavedModel is, and this function runs it:
+    load one only from a source you trust. Nothing in other formats is run.
 
     Args:
         path: the model, which computes in float32 whatever it was trained in.
@@ -75,6 +81,8 @@ def load_face_model(path: Path, face_size: tuple[int, int] | None, rectified: bo
         FileNotFoundError: `path` does not exist.
         ValueError: not a model, or it does not take faces of this size.
     """
+    if (is_saved_model(path) or path.suffix == ".keras") and input_format_path(path).is_file():
+        return DescribedModel(path, face_size)
     if is_saved_model(path) and not (rectified and Path(path, NET_NAME).is_file()):
         return _load_saved_model(path, face_size)
     backbone = inference_net(in_float32(load_backbone(path)), rectified)
@@ -92,7 +100,10 @@ def _load_saved_model(path, face_size):
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
     if set(inputs) != {"images"} or not {"embedding", "norm"} <= set(outputs):
         received = f"{', '.join(inputs)} -> {', '.join(outputs)}"
-        raise ValueError(f"{path}: expected images -> embedding, norm, received {received}")
+        raise ValueError(
+            f"{path}: expected images -> embedding, norm, received {received}. For a model of another "
+            f"project, describe the input in {input_format_path(path)}, such as {EXAMPLE}"
+        )
     taken = tuple(inputs["images"].shape[1:3])
     if face_size is None:
         face_size = taken

@@ -8,11 +8,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from eval.embedding.engines import check_faces
-from eval.embedding.input_format import PLAIN_PIXELS, InputFormat
+from eval.embedding.input_format import EXAMPLE, PLAIN_PIXELS, InputFormat
 from nets.importers.model_files import input_format_path
 
 FACE_SIZE = (112, 112)  # of nets that take any size
-_EXAMPLE = '{"channels": "rgb", "layout": "nhwc", "mean": [127.5, 127.5, 127.5], "scale": [128, 128, 128]}'
 
 
 class NetInput(NamedTuple):
@@ -60,8 +59,7 @@ class FileModel(abc.ABC):
         found = described or (PLAIN_PIXELS if is_ours else None)
         if found is None:
             raise ValueError(
-                f"{path}: expected a description of the input in {input_format_path(path)}, "
-                f"such as {_EXAMPLE}"
+                f"{path}: expected a description of the input in {input_format_path(path)}, such as {EXAMPLE}"
             )
         self._format = found
         self._outputs = ["embedding" if "embedding" in outputs else outputs[0]]

@@ -9,6 +9,8 @@ import numpy as np
 from common.typed_json import from_json, read_json
 from nets.importers.model_files import input_format_path
 
+# For messages.
+EXAMPLE = '{"channels": "rgb", "layout": "nhwc", "mean": [127.5, 127.5, 127.5], "scale": [128, 128, 128]}'
 _Colour = tuple[float, float, float]
 
 

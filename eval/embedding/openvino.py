@@ -48,4 +48,7 @@ class OpenVinoModel:
 
 def load_model(path: Path, face_size: tuple[int, int], precision: str) -> OpenVinoModel:
     """Loads a model for OpenVINO; see `eval.embedding.face_model.load_face_model`."""
-    return OpenVinoModel(load_face_model(path, face_size, rectified=True), precision)
+    model = load_face_model(path, face_size, rectified=True)
+    if not isinstance(model, FaceModel):
+        raise RuntimeError("expected a model of this project. Leave out --engine and --precision.")
+    return OpenVinoModel(model, precision)

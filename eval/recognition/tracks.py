@@ -34,7 +34,10 @@ _MIN_COVERAGE = 1 / 3  # of the frames between the first and the last face of a 
 class Embedder(Protocol):
     """A model; see `eval.embedding.embedder`."""
 
-    face_size: tuple[int, int]
+    @property
+    def face_size(self) -> tuple[int, int]:
+        """`(height, width)` of the aligned faces."""
+        ...
 
     def embed(self, faces: np.ndarray) -> np.ndarray:
         """Takes uint8 faces `(batch, *face_size, 3)`, RGB, to float32 `(batch, dim)`, not normalised."""

@@ -15,8 +15,6 @@ from .shapes import some
 from .tf1_weights import checkpoint_prefix
 from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, read_manifest, sha256
 
-_RUN_AS_THEY_ARE = (".onnx", ".tflite", ".xml")  # by a runtime, so their input may need a description
-
 
 def import_onnx(path: str | Path) -> ModuleType:
     """Imports the optional package `onnx`, or raises an error that says how to install it."""
@@ -159,10 +157,11 @@ def model_sha256(path: str | Path) -> str:
         starts = (f"{path.name}.index", f"{path.name}.data-")
         files = {file.name.removeprefix(path.name): file for file in beside if file.name.startswith(starts)}
     else:
-        outside = _files_beside(path)
-        if not outside:
-            return sha256(path)
-        files = {"": path, **outside}
+        files = {"": path, **_files_beside(path)}
+    if input_format_path(path).is_file():
+        files["input format"] = input_format_path(path)
+    if list(files) == [""]:
+        return sha256(path)
     lines = [f"{name}\0{sha256(file)}\n" for name, file in sorted(files.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -177,8 +176,6 @@ def _files_beside(path):
         if not weights.is_file():
             raise FileNotFoundError(f"{weights}: no such file, but {path.name} keeps its weights in it")
         outside = {".bin": weights}
-    if path.suffix in _RUN_AS_THEY_ARE and input_format_path(path).is_file():
-        outside["input format"] = input_format_path(path)
     return outside
 
 

@@ -1,0 +1,52 @@
+"""SavedModels and Keras files of other projects, run by TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from eval.embedding.file_model import FileModel, NetInput
+from nets.importers.saved_model import is_saved_model
+
+_SIGNATURE = "serving_default"
+
+
+class DescribedModel(FileModel):
+    """Embeds aligned faces with a SavedModel or a `.keras` file whose input is described.
+
+    Both are programs. Keras refuses some of what a file may run, a SavedModel runs all of it.
+    """
+
+    _runtime = "TensorFlow"
+
+    def _errors(self):
+        return tf.errors.OpError, ValueError, TypeError, OSError
+
+    def _open(self, path: Path):
+        if is_saved_model(path):
+            self._owner: Any = tf.saved_model.load(str(path))  # It owns the variables.
+            if _SIGNATURE not in self._owner.signatures:
+                raise ValueError(
+                    f"expected a signature {_SIGNATURE}, received {list(self._owner.signatures)}"
+                )
+            self._function = self._owner.signatures[_SIGNATURE]
+            specs = self._function.structured_input_signature[1].items()
+            names = list(self._function.structured_outputs)
+        else:
+            net: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
+            self._function = tf.function(
+                lambda images: {names[0]: tf.nest.flatten(net(images, training=False))[0]}
+            )
+            specs = [("images", entry) for entry in net.inputs]
+            names = ["embedding"]
+        inputs = [
+            NetInput(name, tuple(spec.shape), np.dtype(tf.as_dtype(spec.dtype).as_numpy_dtype))
+            for name, spec in specs
+        ]
+        return inputs, names
+
+    def _run(self, images, names):
+        outputs = self._function(**{self._input.name: tf.constant(images)})
+        return [outputs[name].numpy() for name in names]
