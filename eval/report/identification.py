@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from common.files import printable, write_file
 from eval.report.charts import Charts, Curve, draw_histograms
-from eval.report.page import TEMPLATES
+from eval.report.environment import TEMPLATES
 from eval.report.shown_pairs import ShownPairs
 from eval.report.svg import line_style, marker_style, render, render_key
 from eval.scoring.identification_run import KINDS, IdentificationScores

@@ -3,24 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
 from common.files import printable, write_file
 from eval.report import words
 from eval.report.charts import AccuracyBar, Charts, Curve, draw_charts
 from eval.report.comparison import compare
+from eval.report.environment import TEMPLATES
 from eval.report.shown_pairs import hardest_pairs
 from eval.scoring.evaluation_run import EvaluationRun
-
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates"), encoding="utf-8"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-TEMPLATES.filters.update(rate=words.rate, count=words.count, signed=words.signed)
-TEMPLATES.globals.update(words=words)
 
 
 def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:

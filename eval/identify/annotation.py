@@ -1,0 +1,229 @@
+"""Copies of videos and pictures with a box and a name around every face."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import functools
+import os
+import warnings
+from collections.abc import Generator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from common.files import atomic_file, write_file
+from dataset.images import SUFFIXES
+from eval.identify.results import IdentifiedTrack, SourceResult
+from eval.recognition.sources import open_source
+
+VIDEO_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
+
+# Codecs, the best first, with their options. A wheel of PyAV may lack the first one.
+_CODECS = (("libx264", {"preset": "veryfast", "crf": "20"}), ("mpeg4", {"q": "3"}))
+_TICKS = 60_000  # per second; whole numbers for 24, 25, 29.97 and 30 frames per second
+
+_UNKNOWN_COLOUR = (225, 225, 225)
+_COLOURS = (  # of people, RGB, light enough for the dark text on them
+    *((102, 194, 255), (255, 178, 102), (130, 230, 140), (255, 150, 200)),
+    *((240, 225, 90), (190, 165, 255), (90, 225, 215), (255, 130, 120)),
+)
+_INK = (16, 18, 20)
+
+
+def annotated_paths(target: Path, sources: Sequence[Path]) -> list[Path]:
+    """Returns where the copy of each source goes.
+
+    A target with the suffix of a video or picture is the copy of the only source. Any other target is a
+    folder. In it, the copies lie as their sources do: a video as `.mp4`, a picture as `.jpg`, and a folder of
+    pictures as a folder.
+
+    Raises:
+        ValueError: the file is of another kind than the source, one file is given for several sources, two
+            sources would get the same copy, or a copy would replace a source.
+    """
+    if target.suffix.lower() in (*VIDEO_FORMATS, *SUFFIXES):
+        if len(sources) > 1:
+            raise ValueError(f"--video: {target} is one file for {len(sources)} sources. Give a folder.")
+        is_picture = sources[0].suffix.lower() in SUFFIXES
+        if sources[0].is_dir() or is_picture != (target.suffix.lower() in SUFFIXES):
+            advice = "folder" if sources[0].is_dir() else "file .jpg" if is_picture else "file .mp4"
+            raise ValueError(f"--video: {target} cannot be the copy of {sources[0]}. Give a {advice}.")
+        paths = [target]
+    else:
+        absolute = [Path(os.path.abspath(source)) for source in sources]  # noqa: PTH100 - links keep their names
+        common = os.path.commonpath([source.parent for source in absolute])
+        paths = [_copy_path(target / source.relative_to(common)) for source in absolute]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            first = sources[paths.index(path)]
+            raise ValueError(f"--video: {first} and {sources[number]} would get the same copy, {path}")
+        if any(path.resolve() == source.resolve() for source in sources):
+            raise ValueError(f"--video: {path} is a source. Give another path.")
+    return paths
+
+
+def _copy_path(path):
+    if path.is_dir() or not path.suffix:
+        return path
+    return path.with_suffix(".jpg" if path.suffix.lower() in SUFFIXES else ".mp4")
+
+
+def annotate(result: SourceResult, path: Path, people: Sequence[str]) -> None:
+    """Writes a copy of a source in which every track that was not rejected has a box with its name.
+
+    Between the frames in which a face was detected, its box moves evenly. A video keeps its times and loses
+    its sound.
+
+    Args:
+        result: what was found in the source.
+        path: file to write, or a folder for the pictures of a folder.
+        people: names of the people of the gallery. Their order decides the colours.
+    """
+    source = open_source(result.path)
+    painter = _Painter(result.named, {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(people)})
+    frames = source.frames(lambda _: None)  # Its problems are known.
+    if source.kind == "video":
+        with atomic_file(path) as file, contextlib.closing(_open_writer(file, path)) as write:
+            next(write)
+            for frame in frames:
+                image = painter.paint(frame.image, frame.number)
+                write.send((image, frame.time))
+        return
+    for frame in frames:
+        target = path / source.names[frame.number] if source.kind == "folder" else path
+        image = painter.paint(frame.image, frame.number)
+        write_file(target, cv2.imencode(target.suffix, image[..., ::-1])[1].tobytes())
+
+
+def _open_writer(file: Any, path: Path) -> Generator[None, tuple[np.ndarray, float], None]:
+    """A coroutine that receives frames and their times and encodes them."""
+    with av.open(file, "w", format=VIDEO_FORMATS[path.suffix.lower()]) as container:
+        stream: Any = None
+        last, size = -1, (0, 0)
+        try:
+            while True:
+                image, time = yield
+                if stream is None:
+                    size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # The codecs need even numbers.
+                    stream = _add_stream(container, size)
+                if image.shape[:2] != size:  # A video may change its size, or have an odd one.
+                    image = _fit(image, size)
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                frame.time_base = Fraction(1, _TICKS)
+                frame.pts = last = max(round(time * _TICKS), last + 1)
+                container.mux(stream.encode(frame))
+        finally:
+            if stream is not None:
+                container.mux(stream.encode())
+
+
+def _fit(image, size):
+    rows, columns = image.shape[:2]
+    if 0 <= rows - size[0] <= 1 and 0 <= columns - size[1] <= 1:
+        return image[: size[0], : size[1]]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _add_stream(container, size):
+    name, options = next((name, options) for name, options in _CODECS if name in av.codecs_available)
+    stream = container.add_stream(name, options=options)
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, _TICKS)
+    return stream
+
+
+class _Painter:
+    """Draws the boxes of tracks into frames.
+
+    Args:
+        tracks: those to draw.
+        colours: of people, by name.
+    """
+
+    def __init__(self, tracks: Sequence[IdentifiedTrack], colours: dict[str, tuple[int, int, int]]) -> None:
+        self._tracks = [(track, [box.frame for box in track.boxes]) for track in tracks]
+        self._colours = colours
+
+    def paint(self, image: np.ndarray, number: int) -> np.ndarray:
+        """Returns a copy of the frame with this number, uint8 RGB, with its boxes."""
+        image = image.copy()
+        for track, frames in self._tracks:
+            if frames[0] <= number <= frames[-1]:
+                colour = self._colours.get(track.name or "", _UNKNOWN_COLOUR)
+                text = (
+                    f"{track.name} {track.matches[0].similarity:.2f}" if track.is_known else f"{track.name}"
+                )
+                _draw(image, box_at(track, frames, number), text, colour)
+        return image
+
+
+def box_at(track: IdentifiedTrack, frames: Sequence[int], number: int) -> np.ndarray:
+    """Returns left, top, right and bottom of a track in a frame between its first and its last one.
+
+    Args:
+        frames: numbers of the frames of the boxes of the track.
+        number: number of a frame.
+    """
+    place = bisect.bisect_left(frames, number)
+    corners = [
+        np.array([box.left, box.top, box.right, box.bottom])
+        for box in track.boxes[max(place - 1, 0) : place + 1]
+    ]
+    if len(corners) == 1:
+        return corners[0]
+    part = (number - frames[place - 1]) / (frames[place] - frames[place - 1])
+    return corners[0] + part * (corners[1] - corners[0])
+
+
+def _draw(image, box, text, colour):
+    rows, columns = image.shape[:2]
+    thickness = max(2, round(min(rows, columns) / 240))
+    left, top, right, bottom = np.rint(box).astype(int).tolist()
+    cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+    letters = _letters(text, max(12, round(min(rows, columns) / 26)))
+    margin = letters.shape[0] // 5
+    height, width = letters.shape[0] + 2 * margin, letters.shape[1] + 2 * margin
+    # The label is above the box, or inside of it at the upper edge of the picture.
+    y = top - height if top >= height else max(top, 0)
+    x = max(0, min(left - thickness // 2, columns - width))
+    area = image[y : y + height, x : x + width]
+    area[:] = colour
+    inner = area[margin : margin + letters.shape[0], margin : margin + letters.shape[1]]
+    cover = letters[: inner.shape[0], : inner.shape[1], None] / 255
+    inner[:] = np.rint(inner * (1 - cover) + np.array(_INK) * cover)
+
+
+@functools.lru_cache(maxsize=256)
+def _letters(text: str, size: int) -> np.ndarray:
+    """Draws a text in letters of a height in pixels, uint8 `(height, width)`, 255 where the ink is.
+
+    OpenCV's own letters are those of English alone. Matplotlib brings a font, and knows those of the system.
+    """
+    from matplotlib import font_manager, ft2font
+
+    default = font_manager.findfont("DejaVu Sans")
+    paths = (default, *(entry.fname for entry in font_manager.fontManager.ttflist))
+    path = next((path for path in paths if _has_letters(path, text)), default)
+    font = ft2font.FT2Font(path)
+    font.set_size(size, 72)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        font.set_text(text)
+    font.draw_glyphs_to_bitmap(antialiased=True)
+    return np.array(font.get_image())
+
+
+def _has_letters(path, text):
+    from matplotlib import ft2font
+
+    try:
+        font = ft2font.FT2Font(path)
+    except (OSError, RuntimeError):  # a kind of font that FreeType cannot read
+        return False
+    return all(font.get_char_index(ord(letter)) for letter in text)
