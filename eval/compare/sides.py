@@ -1,0 +1,106 @@
+"""The two sides of a comparison: a picture, a folder of pictures of one person, or a video."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from eval.recognition.faces import Face
+from eval.recognition.tracks import FoundTracks, frame_weight
+from eval.scoring.templates import pool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Side:
+    """One side.
+
+    Args:
+        path: the file or folder.
+        kind: `"picture"`, `"folder"` (of pictures) or `"video"`.
+        names: file names of the pictures, by the number of their frame; empty for a video.
+        num_searched: number of frames or pictures in which faces were looked for.
+        faces: the usable faces of the person, in order of time.
+        embeddings: float `(num_faces, dim)`, not normalised.
+        template: float64 `(dim,)` of length 1.
+        num_others: in a video the other people who are seen, otherwise other usable faces.
+        problems: a sentence for each picture that could not be read, and for a damaged video.
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...]
+    num_searched: int
+    faces: list[Face]
+    embeddings: np.ndarray
+    template: np.ndarray
+    num_others: int
+    problems: tuple[str, ...]
+
+    @property
+    def typicality(self) -> np.ndarray:
+        """float64 `(num_faces,)`: the cosine of each face's embedding and the template."""
+        return self.embeddings @ self.template / np.linalg.norm(self.embeddings, axis=1)
+
+    def place(self, face: Face) -> str:
+        """Says where a face is: the file of a picture, or the time in a video."""
+        return self.names[face.frame] if self.names else f"{face.time:.2f} s"
+
+    def describe(self) -> str:
+        """Says what was used."""
+        others = "" if not self.num_others else f"; {self.num_others} "
+        if self.kind == "video":
+            others += others and ("other person is" if self.num_others == 1 else "other people are")
+            others += others and " seen less"
+            return f"video, face in {len(self.faces)} of {self.num_searched} frames{others}"
+        others += others and ("other face is" if self.num_others == 1 else "other faces are") + " smaller"
+        if self.kind == "picture":
+            return f"picture{others}"
+        return f"folder, face in {len(self.faces)} of {self.num_searched} pictures{others}"
+
+
+def read_side(path: Path, find: Callable[[Path], FoundTracks]) -> Side:
+    """Finds the face of one side: the biggest one of each picture, or the one that a video shows most.
+
+    Args:
+        path: picture, folder or video.
+        find: finds the tracks, such as `eval.recognition.tracks.find_tracks` with a model.
+
+    Raises:
+        FileNotFoundError, ValueError: the file cannot be read or has no usable face.
+    """
+    found = find(path)
+    main = found.main
+    if found.source.kind == "video":
+        chosen = _usable(main)
+        num_others = len(found.tracks) - 1
+    else:
+        # A folder shows one person. A picture unlike the others counts, too, although its track is another.
+        by_picture: dict[int, list[tuple[Face, np.ndarray]]] = {}
+        for track in found.tracks:
+            for face, embedding in _usable(track):
+                by_picture.setdefault(face.frame, []).append((face, embedding))
+        chosen = [max(faces, key=lambda one: one[0].size) for _, faces in sorted(by_picture.items())]
+        num_others = sum(map(len, by_picture.values())) - len(chosen)
+    faces, embeddings = [face for face, _ in chosen], np.stack([embedding for _, embedding in chosen])
+    weights = np.array([frame_weight(*one) for one in chosen])
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return Side(
+        path,
+        found.source.kind,
+        found.source.names,
+        found.num_examined,
+        faces,
+        embeddings,
+        pool(units * weights[:, np.newaxis], "mean"),
+        num_others,
+        tuple(found.problems),
+    )
+
+
+def _usable(track):
+    """Pairs of a usable face and its embedding, which is not zero."""
+    pairs = zip(track.faces, track.embeddings, strict=True)
+    return [(face, embedding) for face, embedding in pairs if frame_weight(face, embedding) > 0]
