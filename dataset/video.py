@@ -105,7 +105,7 @@ def read_video(
     if not number:
         raise ValueError(f"{path}: expected a video, received a file in which no frame can be decoded")
     if num_damaged:
-        on_damage(f"{path}: left out {num_damaged} damaged parts")
+        on_damage(f"{path}: damaged, {num_damaged} of its frames are left out")
     if announced is not None and time + step < announced - _MISSING_SECONDS:
         on_damage(f"{path}: ends after {time + step:.1f} of {announced:.1f} seconds")
 
@@ -129,12 +129,14 @@ def _open(path):
     except OSError:
         raise
     except av.error.FFmpegError:
-        raise ValueError(f"{path}: expected a video, received a file that FFmpeg cannot read") from None
+        raise ValueError(
+            f"{path}: expected a video, received a file that FFmpeg cannot read, or only a part of it"
+        ) from None
 
 
 def _video_stream(container, path, max_pixels):
     if not container.streams.video:
-        raise ValueError(f"{path}: expected a video, received a file without pictures")
+        raise ValueError(f"{path}: expected a video, received a file without a video stream")
     stream = container.streams.video[0]
     _check_size(path, stream, max_pixels)
     return stream

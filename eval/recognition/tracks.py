@@ -12,6 +12,7 @@ import numpy as np
 
 from common.options import option
 from common.progress import Progress
+from dataset.align.alignment import face_template
 from eval.recognition.faces import Detector, Face, find_faces
 from eval.recognition.sources import Source, open_source
 from eval.scoring.templates import pool
@@ -21,6 +22,7 @@ STAGES = ("reading", "detecting", "aligning", "embedding", "tracking")
 NUM_PICTURES = 32  # aligned faces that are kept of each track
 
 _BATCH_SIZE = 32  # faces that are embedded together
+_NUM_REJECTED_PICTURES = 500  # of all rejected faces of a video
 
 # The same face at two times: boxes that overlap and embeddings that are not of two people, or the embedding
 # of one person at a distance that a head can move.
@@ -28,7 +30,9 @@ _MIN_OVERLAP, _MIN_SIMILARITY_HERE = 0.3, 0.2
 _MIN_SIMILARITY_NEAR = 0.5
 _MAX_SPEED = 5.0  # sides of the box per second
 
-_MIN_COVERAGE = 1 / 3  # of the frames between the first and the last face of a track
+# In so many of the frames from the first to the last face of a track the face must be usable. Prints and
+# shadows that look like a face are detected now and then, with a low score.
+_MIN_COVERAGE = 1 / 3
 
 
 class Embedder(Protocol):
@@ -164,12 +168,14 @@ def find_tracks(
         FileNotFoundError, ValueError: the file cannot be read. A file without faces is no error.
     """
     options = options or TrackOptions()
+    face_template(embedder.face_size)  # Other sizes cannot be aligned.
     source = open_source(path)
     seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     problems: list[str] = []
-    tracker = _Tracker(options, source.kind == "folder")
+    tracker = _Tracker(options.max_gap, source.kind == "folder")
     waiting: list[Face] = []
-    every = options.every if source.kind == "video" else 1
+    is_video = source.kind == "video"
+    every = options.every if is_video else 1
     num_frames = num_examined = 0
     duration = 0.0
     frames = _timed(source.frames(problems.append), seconds)
@@ -190,10 +196,9 @@ def find_tracks(
             waiting = []
     _embed_and_track(waiting, embedder, tracker, seconds)
     start = time.perf_counter()
-    min_faces = min(options.min_faces, num_examined) if source.kind == "video" else 1
-    tracks = [
-        open_track.finish(number, min_faces, every) for number, open_track in enumerate(tracker.tracks, 1)
-    ]
+    # A video of a few frames cannot show more faces.
+    min_faces = min(options.min_faces, (num_examined + 1) // 2) if is_video else 1
+    tracks = tracker.finish(min_faces, every if is_video else None)
     seconds["tracking"] += time.perf_counter() - start
     return FoundTracks(
         source,
@@ -224,8 +229,6 @@ def _embed_and_track(faces, embedder, tracker, seconds):
         return
     start = time.perf_counter()
     embeddings = embedder.embed(np.stack([face.image for face in faces]))
-    if not np.isfinite(embeddings).all():
-        raise ValueError("expected finite embeddings, received NaN or infinity from the model")
     embedded = time.perf_counter()
     numbers = np.array([face.frame for face in faces])
     for number in np.unique(numbers):
@@ -238,16 +241,18 @@ def _embed_and_track(faces, embedder, tracker, seconds):
 class _Tracker:
     """Assigns faces to tracks, frame by frame."""
 
-    def __init__(self, options: TrackOptions, by_embedding: bool) -> None:
+    def __init__(self, max_gap: float, by_embedding: bool) -> None:
         self.tracks: list[_OpenTrack] = []
-        self._options, self._by_embedding = options, by_embedding
+        self._max_gap, self._by_embedding = max_gap, by_embedding
+        self._num_rejected = 0
 
     def add(self, faces: list[Face], embeddings: np.ndarray) -> None:
         """Adds the faces of the next frame. The best matches come first; no face or track is used twice."""
+        faces = [self._without_picture(face) for face in faces]
         matches = [
             (-strength, number, i)
             for number, track in enumerate(self.tracks)
-            if self._by_embedding or faces[0].time - track.faces[-1].time <= self._options.max_gap
+            if self._by_embedding or faces[0].time - track.last_seen <= self._max_gap
             for i, face in enumerate(faces)
             if (strength := self._strength(track, face, embeddings[i])) is not None
         ]
@@ -261,6 +266,17 @@ class _Tracker:
             if i not in used_faces:
                 self.tracks.append(_OpenTrack())
                 self.tracks[-1].add(face, embeddings[i])
+
+    def _without_picture(self, face):
+        """Drops the picture of a rejected face if there are many, because a print may be in every frame."""
+        self._num_rejected += face.rejected is not None
+        if face.rejected is None or self._num_rejected <= _NUM_REJECTED_PICTURES:
+            return face
+        return dataclasses.replace(face, image=None)
+
+    def finish(self, min_faces: int, every: int | None) -> list[Track]:
+        """Returns all tracks; `every` as in `_OpenTrack.finish`."""
+        return [track.finish(number, min_faces, every) for number, track in enumerate(self.tracks, 1)]
 
     def _strength(self, track, face, embedding):
         """Overlap plus similarity, or `None` if the face does not continue the track."""
@@ -285,6 +301,12 @@ class _OpenTrack:
         self._weights: list[float] = []
         self._pictures: list[int] = []  # indices of faces with an image
         self._sum: np.ndarray | float = 0.0
+        self._last_usable: float | None = None
+
+    @property
+    def last_seen(self) -> float:
+        """Time of the last usable face, so that a track ends where only unusable ones follow."""
+        return self.faces[-1].time if self._last_usable is None else self._last_usable
 
     def similarity(self, embedding: np.ndarray) -> float:
         """Cosine to the mean of the usable embeddings, or to the last one if there is none."""
@@ -297,7 +319,9 @@ class _OpenTrack:
         weight = frame_weight(face, embedding)
         if face.rejected is None:
             self._sum = self._sum + embedding
-        self._pictures.append(len(self.faces))
+            self._last_usable = face.time
+        if face.image is not None:
+            self._pictures.append(len(self.faces))
         self.faces.append(face)
         self._embeddings.append(embedding)
         self._weights.append(weight)
@@ -306,8 +330,15 @@ class _OpenTrack:
             self._pictures.remove(worst)
             self.faces[worst] = dataclasses.replace(self.faces[worst], image=None)
 
-    def finish(self, number: int, min_faces: int, every: int) -> Track:
-        """Pools the template, or says why the track is not usable."""
+    def finish(self, number: int, min_faces: int, every: int | None) -> Track:
+        """Pools the template, or says why the track is not usable.
+
+        Args:
+            number: of the track.
+            min_faces: how many usable faces it needs.
+            every: step between the frames that were searched, or `None` if there may be any number between
+                two faces.
+        """
         embeddings = np.stack(self._embeddings)
         weights = np.array(self._weights)
         rejected = self._flaw(min_faces, every)
@@ -330,9 +361,10 @@ class _OpenTrack:
         if len(usable) < min_faces:
             count = "one usable face" if len(usable) == 1 else f"{len(usable)} usable faces"
             return f"{count}, fewer than {min_faces}"
-        num_passed = (usable[-1].frame - usable[0].frame) // every + 1
-        if len(usable) < _MIN_COVERAGE * num_passed and min_faces > 1:
-            return f"it flickers: usable faces in {len(usable)} of {num_passed} frames"
+        if every is not None:
+            num_passed = (self.faces[-1].frame - self.faces[0].frame) // every + 1
+            if len(usable) < _MIN_COVERAGE * num_passed:
+                return f"it flickers: usable faces in only {len(usable)} of {num_passed} frames"
         return None
 
 
