@@ -9,6 +9,7 @@ import tensorflow as tf
 from common.options import parse_options
 from dataset.preprocess import preprocess
 from eval.embedding import engines
+from eval.embedding.embedder import load_embedder
 from eval.embedding.engines import Engine, EngineOptions, load_engine
 from eval.embedding.face_model import FaceModel, load_face_model
 from export.saved_model import export_saved_model
@@ -88,6 +89,16 @@ def test_openvino_agrees(models, name):
     np.testing.assert_array_equal(model.embed(FACES), received)
     with pytest.raises(ValueError, match=r"\(batch, \*\(40, 32\), 3\)"):
         model.embed(FACES[:, :30])
+
+
+@pytest.mark.parametrize(("name", "face_size"), [("ours", FACE_SIZE), ("net.keras", (32, 24))])
+def test_embedder(models, name, face_size):
+    """It takes faces of the size that the model takes, and crops larger ones."""
+    embedder = load_embedder(models / name)
+    assert (embedder.face_size, embedder.dim, embedder.engine) == (face_size, 64, TENSORFLOW)
+    expected = load_face_model(models / "ours", FACE_SIZE).embed(FACES)
+    received = embedder.embed(FACES)
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_bfloat16(models):
