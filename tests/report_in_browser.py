@@ -17,8 +17,10 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from eval.identify.page import write_page
 from eval.report import __main__ as report
 from tests.eval.fake_identification import make_identification
+from tests.eval.fake_identify_run import make_identify_run
 from tests.eval.fake_run import make_image_run, make_run
 
 logger = logging.getLogger("report_in_browser")
@@ -169,7 +171,13 @@ def make_pages(folder):
     report.main([str(awkward.folder)] * 9 + ["--out", str(folder / "nine.html")])
     identification = folder / "identification.html"
     make_identification(identification, text="A_long_name_" * 3)
+    write_page(make_identify_run(), folder / "people.html")
+    people = [f"{long_name}{number}" for number in range(12)]
+    run = make_identify_run(people, 2, prefix=f"a/{long_name}", text=f" <b> & {long_name[:99]}")
+    write_page(run, folder / "many_people.html")
     return {
+        "people": folder / "people.html",
+        "many_people": folder / "many_people.html",
         "run": first.folder / "report" / "index.html",
         "images": images.folder / "report" / "index.html",
         "awkward": awkward.folder / "report" / "index.html",

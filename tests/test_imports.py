@@ -40,6 +40,7 @@ WITHOUT_TENSORFLOW = [
     "eval.embedding.embedder",
     "eval.embedding.extractor",
     "eval.embedding.feature_store",
+    "eval.identify.__main__",
     "eval.report",
     "eval.scoring.distances",
     "eval.scoring.templates",

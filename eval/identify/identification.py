@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from eval.identify.results import (
+    NAMING,
     UNKNOWN,
     Box,
     IdentifiedTrack,
@@ -24,8 +25,6 @@ from eval.scoring.calibration import Calibration
 
 NUM_FACES = 6  # shown of each track
 NUM_MATCHES = 5  # people that are kept for each track
-
-NAMING = "naming"  # the stage after those of `eval.recognition.tracks`
 
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
 

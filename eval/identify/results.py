@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from eval.recognition.gallery import Match
 TRACKS_NAME = "tracks.json"
 PAGE_NAME = "index.html"
 UNKNOWN = "unknown"
+
+LOADING, GALLERY = "loading the model", "gallery"  # stages before the first source
+NAMING, COPIES = "naming", "annotated copies"  # and after those of `eval.recognition.tracks`
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,12 @@ class IdentifyRun:
     def num_frames(self) -> int:
         """Frames of all sources."""
         return sum(source.num_frames for source in self.sources)
+
+    def stages(self) -> Iterator[tuple[str, float, float | None]]:
+        """Yields each stage with its seconds, and its milliseconds per frame if it works on the sources."""
+        for stage, seconds in self.seconds.items():
+            has_frames = stage not in (LOADING, GALLERY) and self.num_frames
+            yield stage, seconds, 1000 * seconds / self.num_frames if has_frames else None
 
 
 def write_tracks(run: IdentifyRun, path: Path) -> None:
