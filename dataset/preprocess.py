@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+MEAN, SCALE = 127.5, 128.0
+
 
 def preprocess(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
     """Centre-crops faces, turns RGB to BGR and normalises: `(pixel - 127.5) / 128`.
@@ -38,7 +40,7 @@ def crop_centre(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 def normalise(pixels: tf.Tensor) -> tf.Tensor:
     """Normalises uint8 pixels of any shape to float32 in `[-0.996, 0.996]`: `(pixel - 127.5) / 128`."""
-    return (tf.cast(pixels, tf.float32) - 127.5) / 128.0
+    return (tf.cast(pixels, tf.float32) - MEAN) / SCALE
 
 
 def mirror(images: tf.Tensor, is_mirrored: tf.Tensor) -> tf.Tensor:

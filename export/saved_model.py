@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import atomic_folder, one_line
 from common.options import exit_on_errors, option, parse_options
+from eval.embedding.model_card import write_card
+from eval.scoring.templates import NORM_POWERS, RECOMMENDED_POOLING
+from export.card import card_of_source, describe_net
 from nets.start_tensorflow import start_tensorflow
 
 if TYPE_CHECKING:
@@ -42,6 +45,11 @@ class ExportOptions:
         help=f"folder of the SavedModel to write, or a file that ends in {', '.join(_EXPORTERS)}"
     )
     face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
+    pooling: str = option(
+        RECOMMENDED_POOLING,
+        "how the signature `template` of a SavedModel pools the frames of a video",
+        choices=tuple(NORM_POWERS),
+    )
     overwrite: bool = option(False, "replace an existing model")
 
     def problems(self) -> Iterator[str]:
@@ -61,23 +69,34 @@ def export_saved_model(
     face_size: tuple[int, int] = (112, 112),
     card: dict[str, Any] | None = None,
     *,
+    pooling: str = RECOMMENDED_POOLING,
     overwrite: bool = False,
 ) -> None:
-    """Writes a SavedModel with two signatures, in float32 whatever precision the net was trained in.
+    """Writes a SavedModel in float32, whatever precision the net was trained in.
+
+    It needs nothing of this project: `tf.saved_model.load(path).signatures[name](images=...)` runs it. The
+    signatures share the weights. `n` is free, and may be 0.
 
     - `serving_default`: uint8 `images` `(n, *face_size, 3)`, RGB -> float32 `embedding` `(n, dim)` of
       unit length, and `norm` `(n,)`, its length before. It crops, orders the channels and normalises.
+    - `embed_bgr`: the same for `images` in the order BGR, as OpenCV reads them.
+    - `embed_jpeg`: the same for string `images` `(n,)`, each a JPEG or PNG file of `face_size`.
+    - `template`: uint8 `images` as for `serving_default`, and int64 `video` `(n,)`, the number of the video
+      of each -> `template` `(num_videos, dim)` of unit length, and `video` `(num_videos,)`, the numbers
+      in rising order. See `eval.scoring.templates.pool`.
     - `raw`: float32 `images` `(n, *image_size, 3)`, cropped, BGR, normalised -> `embedding` `(n, dim)`,
       not normalised.
 
-    Both call the net in the faster form of `nets.inference.inference_net`. The SavedModel also holds the
-    variables of the net itself and `net.json`: `nets.load_backbone` rebuilds the net from them to train it
-    further.
+    All call the net in the faster form of `nets.inference.inference_net`. They refuse images of another size.
+    The SavedModel also holds the variables of the net itself and `net.json`: `nets.load_backbone` rebuilds
+    the net from them to train it further. `model_card.json` describes the net and the signatures; see
+    `eval.embedding.model_card`.
 
-    The folder appears complete or not at all. With `card`, its values are in `model_card.json`. Both
-    signatures refuse images of another size, and give `(0, dim)` for none.
+    The folder appears complete or not at all.
 
     Args:
+        card: more values for the card.
+        pooling: how `template` pools the frames of a video, a key of `NORM_POWERS`.
         overwrite: replace a SavedModel at `path`.
 
     Raises:
@@ -87,36 +106,25 @@ def export_saved_model(
     """
     import tensorflow as tf
 
-    from dataset.preprocess import preprocess
+    from export.signatures import describe_signatures, make_signatures
     from nets.importers.saved_model import NET_NAME, VARIABLES
     from nets.inference import in_float32, inference_net
 
     _check_output(path, overwrite)
     net = in_float32(backbone)
     fast = inference_net(net)
-    image_size = net.input_shape[1:3]
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *face_size, 3), tf.uint8, name="images")])
-    def serve(images):
-        embedding = _embed(fast, preprocess(_check_shape(images), image_size))
-        norm = tf.norm(embedding, axis=1)
-        return {"embedding": tf.math.l2_normalize(embedding, axis=1), "norm": norm}
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *image_size, 3), tf.float32, name="images")])
-    def raw(images):
-        return {"embedding": _embed(fast, _check_shape(images))}
-
+    signatures = make_signatures(fast, face_size, pooling)
     module = tf.Module()
     for name, owner in ((VARIABLES, net), ("fast", fast)):
         setattr(module, name, [variable.value for variable in owner.variables])
     with atomic_folder(path) as folder:
         try:
-            tf.saved_model.save(module, str(folder), signatures={"serving_default": serve, "raw": raw})
+            tf.saved_model.save(module, str(folder), signatures=signatures)
         except tf.errors.OpError as error:
             raise OSError(f"{path}: cannot write the model: {one_line(error.message)}") from None
         (folder / NET_NAME).write_text(json.dumps(net.net) + "\n")
-        if card is not None:
-            (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n")
+        described = describe_net(net.net, face_size)
+        write_card(folder, {**described, "signatures": describe_signatures(signatures), **(card or {})})
 
 
 def _check_output(path, overwrite):
@@ -130,29 +138,6 @@ def _check_output(path, overwrite):
         raise FileExistsError(f"{path}: exists and is another kind of model, or none. Give another --out.")
 
 
-def _check_shape(images):
-    """Returns the images, after a comparison of their shape with the signature's when the model runs.
-
-    TensorFlow does not compare them itself. It would leave the comparison out if it saw the shape in the
-    signature, so the shape is hidden first.
-    """
-    import tensorflow as tf
-
-    hidden = tf.raw_ops.PlaceholderWithDefault(input=images, shape=tf.TensorShape(None))
-    return tf.ensure_shape(hidden, images.shape, name="images")
-
-
-def _embed(net, images):
-    """Embeds images. An empty batch, which convolutions refuse, is filled with one image that is removed."""
-    import tensorflow as tf
-
-    num_images = tf.shape(images)[0]
-    num_added = tf.cast(tf.equal(num_images, 0), tf.int32)
-    filled = tf.pad(images, [[0, num_added], [0, 0], [0, 0], [0, 0]])
-    filled = tf.reshape(filled, (-1, *images.shape[1:]))  # tells converters the shape
-    return net(filled, training=False)[:num_images]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the program. Raises `SystemExit` with a message if the net cannot be exported."""
     parser = argparse.ArgumentParser(
@@ -160,14 +145,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parse_options(parser, ExportOptions, argv)
     exporter = _EXPORTERS.get(options.out.suffix)
-    export = functools.partial(export_saved_model, overwrite=options.overwrite)
-    if exporter:
-        export = importlib.import_module(exporter).export
-    start_tensorflow()
-    from nets.backbone import load_backbone
-
     with exit_on_errors("export.saved_model"):
         _check_output(options.out, options.overwrite)
+        if exporter:
+            export = importlib.import_module(exporter).export
+        else:
+            export = functools.partial(
+                export_saved_model,
+                card=card_of_source(options.model_path),
+                pooling=options.pooling,
+                overwrite=options.overwrite,
+            )
+        start_tensorflow()
+        from nets.backbone import load_backbone
+
         export(load_backbone(options.model_path), options.out, options.face_size)
     print(options.out)
 

@@ -1,6 +1,5 @@
 """The program as a user runs it, on a small made-up set."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import train_centre
 from benchmarks.first_step import LINES
 from common.files import folder_lock
 from eval import test_lfw
+from eval.embedding.model_card import read_card
 from losses.build import build_loss
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit
@@ -36,7 +36,11 @@ def test_from_records_to_a_scored_model(data, capsys):
     assert scored == float(model.name.split("_")[3])
     # YTF is not scored, so it is not in the name.
     assert model.name == f"iter_4_lfw_{scored:.5f}"
-    (lfw,) = json.loads((model / "model_card.json").read_text())["scores"].values()
+    card = read_card(model)
+    (lfw,) = card["scores"].values()
+    assert (card["step"], card["net"]["architecture"]) == (4, "ir32")
+    assert list(card["run"]["sources"]) == ["vgg", "ms1m"]
+    assert card.calibration("single").num_impostor == 20
     assert (lfw["accuracy"], lfw["protocol"]["compare_with"]) == (scored, "eval.test_lfw")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from dataset.pipeline import TrainingBatches
 from eval.embedding.extractor import NotFiniteError
+from eval.embedding.model_card import ModelCard
+from eval.scoring.calibration import Calibration
+from export.card import describe_scores
 from training.checkpoints import Checkpoints, SavedModels
 from training.distribution import WorkerAgreement
 from training.monitoring import (
@@ -87,6 +91,7 @@ class TrainingLoop:
         self._best_steps = {}
         self._scored_at = {}  # step of each newest accuracy
         self._protocols = {validator.name: validator.protocol for validator in validators}
+        self._calibrations: list[Callable[[], Calibration]] = []  # of the embeddings of the last validation
         self._pending: list[str] = []  # "validate" and "export" that are still to do at this step
         self._progress = Progress()
         self._signals = StopSignals()  # received by this process
@@ -277,6 +282,7 @@ class TrainingLoop:
     def _validate(self):
         """Scores all sets; returns whether one reached a new best above its threshold."""
         improved = False
+        self._calibrations = []
         for validator in self.validators:
             name = validator.name
             try:
@@ -294,6 +300,8 @@ class TrainingLoop:
                 logger.warning("step %d  %s", self._step, warning)
             logger.info("step %d  %s  threshold %.5f", self._step, result.summary(name), result.threshold)
             self._summaries.write(self._step, {**scalars, f"validation/{name}": result.accuracy})
+            if validator.calibrate:
+                self._calibrations.append(functools.partial(validator.calibrate, embeddings))
             self._scores[name] = result.accuracy
             self._scored_at[name] = self._step
             if result.accuracy > self._best.get(name, 0.0):
@@ -327,14 +335,9 @@ class TrainingLoop:
         )
 
     def _export(self):
-        scores = {
-            name: {
-                "accuracy": accuracy,
-                "scored_at_step": self._scored_at.get(name),
-                "protocol": self._protocols.get(name),
-            }
-            for name, accuracy in self._scores.items()
-        }
-        card = {"step": self._step, "precision": "float32", "scores": scores}
+        card = describe_scores(self._step, self._scores, self._scored_at, self._protocols)
+        if self._validated_at == self._step:
+            for calibrate in reversed(self._calibrations):  # The first set of a kind counts.
+                card = ModelCard(card).with_calibration(calibrate())
         logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps, card))
         self._pending = []

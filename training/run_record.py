@@ -20,11 +20,11 @@ from typing import Any
 from common.files import file_sha256, write_json
 from common.options import flag_values
 from dataset.records.manifest import MANIFEST_NAME, Manifest
+from export.card import RUN_NAME
 from training.options import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
-RECORD_NAME = "run.json"
 VERSION = 1
 _PACKAGES = ("tensorflow", "keras", "numpy")
 # Flags whose change says nothing about the run. Those that name a model are checked on their own.
@@ -33,7 +33,7 @@ _IGNORED = ("check", "allow_changes", "model_path", "init_from", "from_scratch")
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
     """Reads all starts of the run in a folder, oldest first. A record that cannot be read counts as none."""
-    path = folder / RECORD_NAME
+    path = folder / RUN_NAME
     try:
         starts = json.loads(path.read_bytes())["starts"]
         return [
@@ -121,7 +121,7 @@ def recorded(
         **facts,
     }
     record = {"version": VERSION, "starts": [*read_starts(folder), entry]}
-    write_json(folder / RECORD_NAME, record)
+    write_json(folder / RUN_NAME, record)
     try:
         yield entry
     except BaseException as error:
@@ -130,9 +130,9 @@ def recorded(
     finally:
         entry["end"] = _now()
         try:
-            write_json(folder / RECORD_NAME, record)
+            write_json(folder / RUN_NAME, record)
         except OSError as error:
-            logger.error("%s: the end of the run is not recorded: %s", folder / RECORD_NAME, error)
+            logger.error("%s: the end of the run is not recorded: %s", folder / RUN_NAME, error)
 
 
 def _as_json(values):

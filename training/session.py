@@ -18,6 +18,7 @@ from dataset.pipeline import PipelineOptions, TrainingBatches
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
+from export.card import describe_run
 from nets.backbone import Backbone, decayed_variables, load_backbone
 from nets.importers.model_files import find_model, model_sha256
 from nets.importers.training_checkpoint import newest_checkpoint
@@ -158,6 +159,7 @@ class Session:
         )
 
         def export(path: Path, card: dict[str, Any]) -> None:
+            card = {**card, "run": describe_run(output.ckpt_path)}
             export_model(self._scored, path, face_size=sources.image_size, card=card)
 
         in_names = [entry.name for entry in self._validators if entry.name in MODEL_NAME_SETS]

@@ -18,8 +18,11 @@ from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs
 from eval.embedding.extractor import embed_images, embed_pairs
 from eval.embedding.face_model import FaceModel
+from eval.scoring.calibration import Calibration, calibrate, can_calibrate
 from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.distances import pair_distances
+from eval.scoring.people import identities_of
+from eval.scoring.templates import RECOMMENDED_POOLING
 from eval.scoring.verification import VerificationResult, evaluate_pairs, original_folds
 from eval.scoring.video_distances import DEFAULT_METHOD, video_distances
 from nets.backbone import Backbone
@@ -36,12 +39,15 @@ class Validator:
         threshold: a new best above this accuracy is exported.
         score: scores the net as it is when this is called; also returns the embeddings, `(num_images, dim)`.
         protocol: what the score depends on besides the net. Scores of other protocols are not comparable.
+        calibrate: measures the thresholds for the model card from these embeddings; `None` if the pairs are
+            too few.
     """
 
     name: str
     threshold: float
     score: Callable[[], tuple[VerificationResult, np.ndarray]]
     protocol: dict[str, Any] = field(default_factory=dict)
+    calibrate: Callable[[np.ndarray], Calibration] | None = None
 
 
 class OpenSet(NamedTuple):
@@ -53,6 +59,7 @@ class OpenSet(NamedTuple):
     embed: Callable[[FaceModel, int], np.ndarray]  # model and batch size -> (num_images, dim)
     distances: Callable[[np.ndarray], np.ndarray]  # these embeddings -> (num_pairs,)
     protocol: dict[str, Any]  # as JSON
+    calibrate: Callable[[np.ndarray], Calibration]  # these embeddings -> thresholds
 
 
 class ValidationSet(NamedTuple):
@@ -69,6 +76,12 @@ def _open_pairs(pairs, path, **protocol):
         first, second = np.split(embeddings, 2)
         return pair_distances(first, second, "cosine")
 
+    digest = file_sha256(path)
+
+    def calibrate_pairs(embeddings):
+        similarities, files = 1 - distances(embeddings), {path.name: digest}
+        return calibrate(similarities, pairs.is_same, kind="single", name=path.stem, files=files)
+
     # Row 10 of docs/fidelity.md: every pair, dropout off; the original scored 64 pairs.
     return OpenSet(
         pairs.image_size,
@@ -76,7 +89,8 @@ def _open_pairs(pairs, path, **protocol):
         None,
         lambda model, batch_size: np.concatenate(embed_pairs(model, pairs, batch_size)),
         distances,
-        {"file": path.name, "sha256": file_sha256(path), **protocol},
+        {"file": path.name, "sha256": digest, **protocol},
+        calibrate_pairs,
     )
 
 
@@ -110,9 +124,24 @@ def _open_ytf_videos(config, options):
         lines = "\n".join(describe_coverage(coverage))
         raise ValueError(f"{config.ytf.prefix}: --validate_videos needs all frames of all videos.\n{lines}")
 
-    def distances(embeddings):
+    def distances(embeddings, method=DEFAULT_METHOD):
         videos = (frames.offsets, pairs.first, pairs.second)
-        return video_distances(embeddings, *videos, [DEFAULT_METHOD])[DEFAULT_METHOD]
+        return video_distances(embeddings, *videos, [method])[method]
+
+    digest = file_sha256(config.ytf.splits)
+
+    def calibrate_videos(embeddings):
+        # Not the original's pooling, which is what the score is for.
+        return calibrate(
+            1 - distances(embeddings, RECOMMENDED_POOLING),
+            pairs.is_same,
+            kind="template",
+            name=config.ytf.splits.stem,
+            pooling=RECOMMENDED_POOLING,
+            identities=identities_of(pairs.videos, pairs.first, pairs.second),
+            files={config.ytf.splits.name: digest},
+            max_frames=options.validate_videos,
+        )
 
     return OpenSet(
         frames.image_size,
@@ -122,12 +151,13 @@ def _open_ytf_videos(config, options):
         distances,
         {
             "file": config.ytf.splits.name,
-            "sha256": file_sha256(config.ytf.splits),
+            "sha256": digest,
             "prefix": str(config.ytf.prefix),
             "frames_per_video": options.validate_videos,
             "pooling": DEFAULT_METHOD,
             "compare_with": "eval.test_ytf, which takes all frames",
         },
+        calibrate_videos,
     )
 
 
@@ -170,6 +200,7 @@ def make_validators(
             return result, embeddings
 
         protocol = {"pairs": len(opened.is_same), "threshold": options.threshold, **opened.protocol}
-        return Validator(entry.name, getattr(options, entry.threshold), score, protocol)
+        measure = opened.calibrate if can_calibrate(opened.is_same) else None
+        return Validator(entry.name, getattr(options, entry.threshold), score, protocol, measure)
 
     return [make(entry, opened) for entry, opened in found]

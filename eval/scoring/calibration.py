@@ -169,6 +169,11 @@ class Calibration:
             yield f"  FAR {fars} : not measured, needs {round(1 / left_out[0])} impostor pairs or more"
 
 
+def can_calibrate(is_same: np.ndarray) -> bool:
+    """Tells whether a set has enough pairs of both kinds."""
+    return bool(np.any(is_same) and np.count_nonzero(~is_same) >= MIN_IMPOSTORS)
+
+
 def calibrate(
     similarities: np.ndarray,
     is_same: np.ndarray,
@@ -204,7 +209,7 @@ def calibrate(
     num_genuine, num_impostor = int(np.count_nonzero(is_same)), int(np.count_nonzero(~is_same))
     if not np.isfinite(similarities).all():
         raise ValueError(f"{name}: expected finite similarities, received NaN or infinity")
-    if not num_genuine or num_impostor < MIN_IMPOSTORS:
+    if not can_calibrate(is_same):
         raise ValueError(
             f"{name}: expected a genuine pair and {MIN_IMPOSTORS} impostor pairs or more, "
             f"received {num_genuine} and {num_impostor}"

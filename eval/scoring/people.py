@@ -14,6 +14,14 @@ def identity_of(name: str) -> str:
     return name.rpartition("/")[0] or name
 
 
+def identities_of(
+    names: Sequence[str], first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the people in both sides of pairs, str `(num_pairs,)` each, from numbers of names."""
+    people = np.array([identity_of(name) for name in names])
+    return people[first], people[second]
+
+
 def name_images(digests: Sequence[str], is_same: np.ndarray) -> np.ndarray:
     """Names the images of pairs `person 3f2a9c01/image 34`, after the pictures and their numbers.
 

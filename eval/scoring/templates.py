@@ -2,11 +2,11 @@
 
 import numpy as np
 
-POOLINGS = ("mean", "normalised_mean", "norm_weighted", "geometric_median")
+# The poolings that are sums: a frame's weight on its direction is its norm to this power.
+NORM_POWERS = {"mean": 1, "normalised_mean": 0, "norm_weighted": 2}
+POOLINGS = (*NORM_POWERS, "geometric_median")
+RECOMMENDED_POOLING = "mean"
 FRAME_PAIRS = ("best_frames", "mean_frames", "median_frames")
-
-# A frame's weight on its direction is its norm to this power.
-_POWERS = {"mean": 1, "normalised_mean": 0, "norm_weighted": 2}
 
 # The geometric median: steps as short as this are the last, and points as near as this count as reached.
 _TOLERANCE = 1e-10
@@ -58,7 +58,7 @@ def pool(frames: np.ndarray, pooling: str) -> np.ndarray:
     if pooling == "geometric_median":
         pooled = geometric_median(directions)
     else:
-        pooled = norms ** _POWERS[pooling] @ directions
+        pooled = norms ** NORM_POWERS[pooling] @ directions
     length = np.linalg.norm(pooled)
     return pooled / length if length > 0 else pooled
 

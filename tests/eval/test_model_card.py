@@ -7,18 +7,11 @@ import onnx
 import pytest
 
 from eval.embedding.model_card import ModelCard, card_path, read_card, write_card
-from eval.scoring.calibration import calibrate
 from nets.importers.model_files import describe_model, model_sha256
+from tests.eval.made_calibration import calibration
 from tests.nets.written_models import flip_bit, write_checkpoint, write_onnx, write_saved_model
 
 WEIGHTS = np.ones((2, 2), np.float32)
-
-
-def calibration(kind="single", name="lfw"):
-    rng = np.random.default_rng(0)
-    is_same = np.arange(40) < 20
-    pooling = "mean" if kind == "template" else None
-    return calibrate(rng.normal(is_same, 0.3), is_same, kind=kind, name=name, pooling=pooling)
 
 
 CARD = ModelCard({"step": 7, "note": "of another version"}).with_calibration(calibration())
@@ -124,6 +117,7 @@ EMPTY = {".tflite": b"TFL3 and a net", ".xml": b"<net><layers /></net>"}
 def test_a_card_inside_a_file(tmp_path, suffix):
     path = write_onnx(tmp_path / "a", WEIGHTS).with_suffix(suffix)
     path.write_bytes(EMPTY.get(suffix) or path.read_bytes())
+    path.with_suffix(".bin").write_bytes(b"the weights of OpenVINO")
     assert read_card(path) == {}
     EMBED[suffix](path, ModelCard({**CARD, "sha256": "of what it was made from"}).to_embed())
     assert read_card(path) == CARD

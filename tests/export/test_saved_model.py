@@ -1,17 +1,28 @@
 import importlib.util
+import math
+import os
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+import export.signatures
+from dataset.images import decode_picture
 from dataset.preprocess import preprocess
 from eval.embedding.face_model import FaceModel, load_face_model
+from eval.embedding.model_card import read_card
+from eval.scoring.templates import pool
 from export import saved_model
 from export.saved_model import export_saved_model, main
+from export.signatures import make_signatures
 from nets.backbone import Backbone, load_backbone
 from tests.dataset.samples import flip_bit
 from training.checkpoints import Checkpoints
@@ -44,53 +55,167 @@ def reference(backbone):
     return backbone((cropped - 127.5) / 128, training=False).numpy()
 
 
-def test_signatures(saved):
-    backbone, folder = saved
-    expected = reference(backbone)
-    signatures = tf.saved_model.load(str(folder / "saved_model")).signatures
-    assert set(signatures) == {"serving_default", "raw"}
-    served = signatures["serving_default"](images=tf.constant(FACES))
+@pytest.fixture(scope="module")
+def signatures(saved):
+    return tf.saved_model.load(str(saved[1] / "saved_model")).signatures
+
+
+def encoded(suffix, faces=FACES):
+    """Files of RGB faces."""
+    return tf.constant([cv2.imencode(suffix, face[..., ::-1])[1].tobytes() for face in faces])
+
+
+def test_signatures(saved, signatures):
+    expected = reference(saved[0])
     norms = np.linalg.norm(expected, axis=1)
-    np.testing.assert_allclose(served["norm"], norms, rtol=1e-4)
-    np.testing.assert_allclose(served["embedding"], expected / norms[:, None], atol=1e-5)
+    assert set(signatures) == {"serving_default", "embed_bgr", "embed_jpeg", "template", "raw"}
+    for name, images in (
+        ("serving_default", FACES),
+        ("embed_bgr", FACES[..., ::-1]),
+        ("embed_jpeg", encoded(".png")),
+    ):
+        served = signatures[name](images=tf.constant(images))
+        np.testing.assert_allclose(served["norm"], norms, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(served["embedding"], expected / norms[:, None], atol=1e-5, err_msg=name)
+        one = signatures[name](images=tf.constant(images[:1]))
+        np.testing.assert_allclose(one["embedding"], served["embedding"][:1], atol=1e-5, err_msg=name)
     raw = signatures["raw"](images=preprocess(tf.constant(FACES), (32, 24)))
     np.testing.assert_allclose(raw["embedding"], expected, rtol=1e-3, atol=1e-4)
-    one = signatures["serving_default"](images=tf.constant(FACES[:1]))
-    np.testing.assert_allclose(one["embedding"], served["embedding"][:1], atol=1e-5)
+
+
+def test_jpeg_files_are_decoded_as_in_the_project(signatures):
+    files = encoded(".jpg")
+    decoded = np.stack([decode_picture(file) for file in files.numpy()])
+    received = signatures["embed_jpeg"](images=files)["embedding"]
+    expected = signatures["serving_default"](images=tf.constant(decoded))["embedding"]
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+VIDEO = np.array([7, -2, 7, 400, 7])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "normalised_mean", "norm_weighted"])
+def test_templates(saved, signatures, pooling, monkeypatch):
+    if pooling == "mean":
+        template = signatures["template"]
+    else:  # in parts, as a long video is
+        monkeypatch.setattr(export.signatures, "_FRAMES_AT_ONCE", 2)
+        template = make_signatures(saved[0], (40, 32), pooling)["template"]
+    served = template(images=tf.constant(FACES), video=tf.constant(VIDEO))
+    assert served["video"].numpy().tolist() == [-2, 7, 400]
+    frames = reference(saved[0])
+    expected = [pool(frames[number == VIDEO], pooling) for number in (-2, 7, 400)]
+    np.testing.assert_allclose(served["template"], expected, atol=1e-5)
+    one = template(images=tf.constant(FACES[1:2]), video=tf.constant(VIDEO[1:2]))
+    np.testing.assert_allclose(one["template"], expected[:1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("name", "faces"),
+    ("name", "images"),
     [
         ("serving_default", np.zeros((2, 60, 50, 3), np.uint8)),
         ("serving_default", np.zeros((2, 20, 20, 3), np.uint8)),
         ("serving_default", np.zeros((2, 40, 32, 1), np.uint8)),
         ("serving_default", FACES[0]),  # without the batch axis it would end the process
+        ("embed_bgr", FACES[0]),
+        ("embed_jpeg", encoded(".jpg", FACES[:, :39])),
+        ("embed_jpeg", encoded(".webp")),  # a film of one picture
+        ("embed_jpeg", encoded(".png")[0]),
+        ("template", np.zeros((5, 40, 30, 3), np.uint8)),
         ("raw", np.zeros((2, 40, 32, 3), np.float32)),
         ("raw", np.zeros((32, 24, 3), np.float32)),
     ],
 )
-def test_signatures_refuse_images_of_another_size(saved, name, faces):
-    signature = tf.saved_model.load(str(saved[1] / "saved_model")).signatures[name]
-    received = ",".join(map(str, faces.shape))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"\[{received}\] is not compatible"):
-        signature(images=tf.constant(faces))
+def test_signatures_refuse_images_of_another_size(signatures, name, images):
+    more = {"video": tf.constant(VIDEO)} if name == "template" else {}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[[\d,]*\] is not compatible"):
+        signatures[name](images=tf.constant(images), **more)
 
 
-def test_signatures_state_the_shape(saved):
-    signatures = tf.saved_model.load(str(saved[1] / "saved_model")).signatures
-    shapes = {
-        name: signature.structured_input_signature[1]["images"].shape
-        for name, signature in signatures.items()
-    }
-    assert shapes == {"serving_default": (None, 40, 32, 3), "raw": (None, 32, 24, 3)}
+def test_signatures_refuse_what_is_no_picture_and_a_number_too_few(signatures):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="JPEG"):
+        signatures["embed_jpeg"](images=tf.constant([b"text"]))
+    for video in (VIDEO[:4], VIDEO[:, None]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            signatures["template"](images=tf.constant(FACES), video=tf.constant(video))
 
 
-def test_an_empty_batch(saved):
-    signatures = tf.saved_model.load(str(saved[1] / "saved_model")).signatures
-    served = signatures["serving_default"](images=tf.constant(FACES[:0]))
-    assert (served["embedding"].shape, served["norm"].shape) == ((0, 64), (0,))
+def test_an_empty_batch(signatures):
+    none = {"images": tf.constant(FACES[:0])}
+    for name in ("serving_default", "embed_bgr", "embed_jpeg"):
+        served = (
+            signatures[name](images=tf.constant([], tf.string))
+            if "jpeg" in name
+            else signatures[name](**none)
+        )
+        assert (served["embedding"].shape, served["norm"].shape) == ((0, 64), (0,))
+    served = signatures["template"](**none, video=tf.constant([], tf.int64))
+    assert (served["template"].shape, served["video"].shape) == ((0, 64), (0,))
     assert signatures["raw"](images=tf.zeros((0, 32, 24, 3)))["embedding"].shape == (0, 64)
+
+
+def test_signatures_state_the_shape(saved, signatures):
+    """To TensorFlow, and in the model card."""
+    described = read_card(saved[1] / "saved_model")["signatures"]
+    assert set(described) == set(signatures)
+    for name, signature in signatures.items():
+        sides = (signature.structured_input_signature[1], signature.structured_outputs)
+        stated = [
+            {key: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for key, spec in side.items()}
+            for side in sides
+        ]
+        assert [described[name]["inputs"], described[name]["outputs"]] == stated
+    assert described["template"]["inputs"] == {
+        "images": {"dtype": "uint8", "shape": [None, 40, 32, 3]},
+        "video": {"dtype": "int64", "shape": [None]},
+    }
+    assert described["raw"]["outputs"] == {"embedding": {"dtype": "float32", "shape": [None, 64]}}
+
+
+def test_signatures_share_weights_and_graph(saved):
+    backbone, folder = saved
+    content = SavedModel.FromString((folder / "saved_model" / "saved_model.pb").read_bytes())
+    (graph,) = (meta.graph_def for meta in content.meta_graphs)
+    nodes = [node for function in graph.library.function for node in function.node_def]
+    convs = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert sum(node.op == "Conv2D" for node in nodes) == len(convs)
+    (variables,) = (folder / "saved_model" / "variables").glob("variables.data*")
+    # The weights of the net, and those of its faster form.
+    assert variables.stat().st_size < 2.1 * sum(4 * math.prod(weight.shape) for weight in backbone.weights)
+
+
+def test_model_card(saved):
+    backbone, folder = saved
+    card = read_card(folder / "saved_model")
+    assert card["net"] == backbone.net
+    assert card["embedding_size"] == 64
+    told = card["preprocessing"]
+    # What somebody else makes of the card, in NumPy.
+    top, left = ((have - want) // 2 for have, want in zip(told["face_size"], told["image_size"], strict=True))
+    pixels = FACES[:, top : top + told["image_size"][0], left : left + told["image_size"][1]]
+    assert (told["channels"], told["layout"]) == ("bgr", "nhwc")
+    images = (pixels[..., ::-1] - np.array(told["mean"])) / np.array(told["scale"])
+    np.testing.assert_array_equal(images.astype(np.float32), preprocess(tf.constant(FACES), (32, 24)))
+
+
+@pytest.mark.long
+def test_it_loads_without_this_project(saved, signatures, tmp_path):
+    np.save(tmp_path / "faces.npy", FACES)
+    program = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "model = tf.saved_model.load(sys.argv[1])\n"
+        "faces, video = tf.constant(np.load('faces.npy')), tf.constant([0, 0, 1, 1, 1], tf.int64)\n"
+        "np.save('templates.npy', model.signatures['template'](images=faces, video=video)['template'])\n"
+        "assert not {'nets', 'export', 'dataset', 'eval', 'common'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, str(saved[1] / "saved_model")]
+    run = subprocess.run(
+        command, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    video = tf.constant([0, 0, 1, 1, 1], tf.int64)
+    expected = signatures["template"](images=tf.constant(FACES), video=video)["template"]
+    np.testing.assert_allclose(np.load(tmp_path / "templates.npy"), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "net.keras", "ckpt", "ckpt/step_00000007"])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nets.importers.training_checkpoint import newest_checkpoint
+from tests.eval.made_calibration import calibration
 from tests.training.small_loop import Batches, intervals, make_loop, names
 from tests.training.small_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
@@ -122,6 +124,25 @@ def test_card_says_what_each_score_is(tmp_path):
     card = json.loads((tmp_path / "models" / "iter_3_lfw_0.60000" / "model_card.json").read_text())
     score = {"accuracy": 0.6, "scored_at_step": 3, "protocol": {"pairs": 9}}
     assert card == {"step": 3, "precision": "float32", "scores": {"lfw": score}}
+
+
+def test_card_has_the_thresholds_of_its_own_step(tmp_path):
+    every = intervals(show_info=10, summary=10, validate=2, save=10, export=1)
+    loop, _ = make_loop(tmp_path, max_steps=4, accuracies=[0.5] * 3, every=every)
+    kinds = iter(["first", "second"] * 3)
+
+    def measure(embeddings):
+        assert embeddings.shape == (2, 2)
+        return calibration(name=f"{next(kinds)} at {loop._step}")
+
+    (validator,) = loop.validators
+    loop.validators = [dataclasses.replace(validator, calibrate=measure)]
+    loop.run()
+    sets = {}
+    for step in range(1, 5):
+        card = json.loads((tmp_path / "models" / f"iter_{step}_lfw_0.50000" / "model_card.json").read_text())
+        sets[step] = [found["set"] for found in card.get("calibrations", {}).values()]
+    assert sets == {1: [], 2: ["first at 2"], 3: [], 4: ["second at 4"]}
 
 
 def test_finished_run_is_not_trained_again(tmp_path, caplog):

@@ -8,6 +8,7 @@ from common.files import file_sha256
 from dataset.config import read_config
 from dataset.pairs.video_pairs import write_video_pairs
 from eval.embedding.face_model import FaceModel
+from eval.scoring.calibration import calibrate
 from eval.scoring.templates import pool
 from eval.scoring.verification import evaluate_pairs, original_folds
 from nets.backbone import Backbone
@@ -50,11 +51,11 @@ def open_validators(net, config, **given):
     return make_validators(net, config, options, 7)
 
 
-def expected_distances(net, folder, numbers):
+def expected_distances(net, folder, numbers, pooling="normalised_mean"):
     def template(person, video):
         frames = [cv2.imread(str(folder / f"P{person}" / str(video) / f"{number}.png")) for number in numbers]
         cropped = np.stack(frames)[:, 2:18, 2:18].astype(np.float32)
-        return pool(net((cropped - 127.5) / 128, training=False).numpy(), "normalised_mean")
+        return pool(net((cropped - 127.5) / 128, training=False).numpy(), pooling)
 
     first = [template(person, 0) for person in range(NUM_PEOPLE)]
     second = [template(person, 1) for person in range(NUM_PEOPLE)]
@@ -74,6 +75,12 @@ def test_videos(net, config, num_frames, numbers, rule):
     assert len(embeddings) == NUM_PEOPLE * NUM_VIDEOS * len(numbers)
     assert result.fold_accuracies == expected.fold_accuracies
     np.testing.assert_allclose(result.fold_thresholds, expected.fold_thresholds, rtol=1e-3)
+    measured = validator.calibrate(embeddings)
+    similarities = 1 - expected_distances(net, config.ytf.prefix, numbers, "mean")
+    reference = calibrate(similarities, is_same, kind="template", name="splits", pooling="mean")
+    assert (measured.set, measured.pooling, measured.max_frames) == ("splits", "mean", num_frames)
+    assert (measured.kind, measured.resampled) == ("template", "identities")
+    np.testing.assert_allclose(measured.curve.threshold, reference.curve.threshold, rtol=1e-3)
 
 
 def test_every_pair_is_scored(net, tmp_path, monkeypatch):
@@ -94,6 +101,11 @@ def test_every_pair_is_scored(net, tmp_path, monkeypatch):
     assert batches == [7] * 20  # the batch size of `open_validators`
     assert sorted(received[:, 0]) == pytest.approx(sorted(embeddings[:, 0]), rel=1e-3, abs=1e-4)
     assert result.fold_accuracies == evaluate_pairs(distances, is_same, "best").fold_accuracies
+    measured = validator.calibrate(received)
+    assert (measured.kind, measured.set, measured.resampled) == ("single", "lfw", "pairs")
+    assert measured.files == {"lfw.bin": file_sha256(tmp_path / "lfw.bin")}
+    reference = calibrate(1 - distances, is_same, kind="single", name="lfw")
+    np.testing.assert_allclose(measured.curve.threshold, reference.curve.threshold, rtol=1e-3)
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
