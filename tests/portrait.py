@@ -55,7 +55,7 @@ def write_picture(path, picture):
     return path
 
 
-def write_video(path, frames, fps=10, codec="mpeg4", times=None):
+def write_video(path, frames, fps=10, codec="mpeg4", times=None, pixel_aspect=1):
     """Encodes frames as a video; the suffix of `path` selects the container.
 
     Args:
@@ -67,6 +67,7 @@ def write_video(path, frames, fps=10, codec="mpeg4", times=None):
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.bit_rate = 4_000_000
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect)
         for number, picture in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             if times is not None:
