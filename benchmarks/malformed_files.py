@@ -338,10 +338,11 @@ def _good_onnx(folder):
 
 def _read_onnx(folder):
     from nets.importers.model_files import model_sha256
+    from nets.importers.onnx_graph import open_graph
     from nets.importers.onnx_iresnet import read_onnx_iresnet
 
     model_sha256(folder / "net.onnx")
-    read_onnx_iresnet(folder / "net.onnx")
+    read_onnx_iresnet(open_graph(folder / "net.onnx"))
 
 
 def _read_backbone(name):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .layers.batch_renorm import BatchRenorm as BatchRenorm
     from .layers.dropout import Dropout as Dropout
     from .layers.group_norm import GroupNorm as GroupNorm
+    from .layers.grouped_conv import GroupedConv as GroupedConv
     from .layers.prelu import PReLU as PReLU
 
 _LAYERS = {
@@ -25,6 +26,7 @@ _LAYERS = {
     "BatchRenorm": ".layers.batch_renorm",
     "Dropout": ".layers.dropout",
     "GroupNorm": ".layers.group_norm",
+    "GroupedConv": ".layers.grouped_conv",
     "PReLU": ".layers.prelu",
 }
 _MODULES = {**_LAYERS, "build_backbone": ".backbone", "load_backbone": ".backbone"}

@@ -8,10 +8,13 @@ from typing import Any, Self
 import keras
 
 from .layers.batch_norm import BatchNorm
+from .layers.grouped_conv import GroupedConv
 from .layers.prelu import PReLU
 from .variants import find_variant
 
-_DENSE_NAMES = ("E_DenseLayer", "fc")  # in the original, in InsightFace's nets
+CONVS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, GroupedConv)
+# In the original, in InsightFace's iresnets and MobileFaceNets.
+_DENSE_NAMES = ("E_DenseLayer", "fc", "features.layers.2")
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -27,12 +30,13 @@ class Backbone(keras.Model):
     | `gn_ir50` and so on | its model A: wide, with group normalisation |
     | `renorm_ir50` and so on | wide, with batch renormalisation |
     | `iresnet50`; 18, 34, 50, 100, 200 | InsightFace's own, `nets.iresnet` |
+    | `mobilefacenet`, `mbf`, `mbf_large` | `nets.mobilefacenet` |
     | `vgg16`, `vgg19`, `resnet50`, `resnet101`, `resnet152` | ImageNet's, `nets.imagenet_net` |
 
     Args:
         architecture: a name of `nets.variants.VARIANTS`.
         image_size: `(height, width)`.
-        embedding_size: greater than 0.
+        embedding_size: greater than 0. Defaults to that of the architecture.
         keep_prob: in `(0, 1]`, the share that dropout keeps. Defaults to that of the architecture.
         seed: the initial weights and dropout masks follow from it and the names of the layers.
         dtype: dtype policy of the layers, such as `"mixed_bfloat16"`.
@@ -58,7 +62,7 @@ class Backbone(keras.Model):
         self,
         architecture: str,
         image_size: Sequence[int] = (112, 112),
-        embedding_size: int = 512,
+        embedding_size: int | None = None,
         keep_prob: float | None = None,
         seed: int = 0,
         dtype: Any = "float32",
@@ -68,7 +72,7 @@ class Backbone(keras.Model):
         build = getattr(importlib.import_module(f".{variant.builder}", __package__), variant.builder)
         self_arguments = {
             "image_size": tuple(image_size),
-            "embedding_size": embedding_size,
+            "embedding_size": variant.embedding_size if embedding_size is None else embedding_size,
             "keep_prob": variant.keep_prob if keep_prob is None else keep_prob,
             "seed": seed,
             "dtype": dtype,
@@ -112,7 +116,8 @@ def load_backbone(path: str | Path) -> Backbone:
             a `.keras` file;
             a training checkpoint, or a folder of them (the newest is taken);
             a TensorFlow 1 checkpoint of the original (its prefix, or one of its files);
-            an iresnet of InsightFace (`.pth`, `.pt` or `.onnx`).
+            an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt` or `.onnx`);
+            another MobileFaceNet (`.onnx`, with `NAME.onnx.input.json` if it takes other pixels).
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -141,7 +146,7 @@ def load_backbone(path: str | Path) -> Backbone:
     raise ValueError(
         f"{path}: expected a SavedModel (a folder with saved_model.pb), a .keras file, a training "
         "checkpoint (a folder step_...), a TensorFlow 1 checkpoint (a prefix with an .index beside it), "
-        f"or an iresnet of InsightFace ({', '.join(SUFFIXES)})"
+        f"or an iresnet or MobileFaceNet ({', '.join(SUFFIXES)})"
     )
 
 
@@ -161,7 +166,7 @@ def decayed_variables(backbone: keras.Model, dense: bool = True) -> list[keras.V
     """
     variables = []
     for layer in backbone.layers:
-        if isinstance(layer, keras.layers.Conv2D) or (dense and layer.name in _DENSE_NAMES):
+        if isinstance(layer, CONVS) or (dense and layer.name in _DENSE_NAMES):
             variables.append(layer.kernel)
         elif isinstance(layer, BatchNorm) and layer.gamma.trainable:
             variables.append(layer.gamma)

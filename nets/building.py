@@ -1,9 +1,11 @@
 """Functions that the builders of all backbones share."""
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -13,21 +15,84 @@ def named_seed(name: str, seed: int) -> int:
 
 
 def padded_conv(
-    x: tf.Tensor, name: str, filters: int, kernel_size: int, stride: int, kernel_initializer: Any, dtype: Any
+    x: tf.Tensor,
+    name: str,
+    filters: int,
+    kernel_size: int,
+    stride: int,
+    kernel_initializer: Any,
+    dtype: Any,
+    use_bias: bool = False,
 ) -> tf.Tensor:
-    """Applies a conv without bias whose input is padded by half the kernel on every side.
+    """Applies a conv whose input is padded by half the kernel on every side.
 
     The original and PyTorch pad this way; with a stride of 2, `padding="same"` pads only the far side.
     """
-    if stride > 1 and kernel_size > 1:
-        x = keras.layers.ZeroPadding2D(kernel_size // 2, dtype=dtype, name=f"{name}_pad")(x)
+    x, padding = _pad(x, name, kernel_size, stride, dtype)
     return keras.layers.Conv2D(
         filters,
         kernel_size,
         stride,
-        padding="same" if stride == 1 else "valid",
-        use_bias=False,
+        padding=padding,
+        use_bias=use_bias,
         kernel_initializer=kernel_initializer,
         dtype=dtype,
         name=name,
     )(x)
+
+
+def padded_depthwise_conv(
+    x: tf.Tensor,
+    name: str,
+    kernel_size: int,
+    stride: int,
+    kernel_initializer: Any,
+    dtype: Any,
+    use_bias: bool = False,
+) -> tf.Tensor:
+    """Applies a depthwise conv whose input is padded like that of `padded_conv`."""
+    x, padding = _pad(x, name, kernel_size, stride, dtype)
+    return keras.layers.DepthwiseConv2D(
+        kernel_size,
+        stride,
+        padding=padding,
+        use_bias=use_bias,
+        depthwise_initializer=kernel_initializer,
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def rescaled_pixels(
+    images: tf.Tensor, mean: Sequence[float] | None, scale: Sequence[float] | None
+) -> tf.Tensor:
+    """Turns the input of all backbones, `(pixel - 127.5) / 128`, into `(pixel - mean) / scale`.
+
+    For nets with weights that were trained on other numbers. Moving the mean into the first kernel instead
+    would change the pixels at the edges, which a conv pads with zeros.
+
+    Args:
+        images: `(batch, height, width, 3)`, BGR.
+        mean, scale: three numbers, for blue, green and red, or both `None` for no change.
+
+    Raises:
+        ValueError: there are not three finite numbers each, or a scale is 0.
+    """
+    if mean is None and scale is None:
+        return images
+    given: tuple[tuple[str, Any], ...] = (("pixel_mean", mean), ("pixel_scale", scale))
+    for name, numbers in given:
+        is_right = isinstance(numbers, list | tuple) and len(numbers) == 3
+        if not is_right or not all(isinstance(n, int | float) and np.isfinite(n) for n in numbers):
+            raise ValueError(f"{name}: expected three numbers (blue, green, red), received {numbers}")
+    means, scales = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
+    if (scales == 0).any():
+        raise ValueError(f"pixel_scale: expected no 0, received {scale}")
+    factors, offsets = (128 / scales).tolist(), ((127.5 - means) / scales).tolist()
+    return keras.layers.Rescaling(factors, offsets, dtype="float32", name="pixels")(images)
+
+
+def _pad(x, name, kernel_size, stride, dtype):
+    if stride == 1 or kernel_size == 1:
+        return x, "same" if stride == 1 else "valid"
+    return keras.layers.ZeroPadding2D(kernel_size // 2, dtype=dtype, name=f"{name}_pad")(x), "valid"

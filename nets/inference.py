@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from .backbone import Backbone
+from .backbone import CONVS, Backbone
 from .layers.batch_norm import BatchNorm
+from .layers.grouped_conv import GroupedConv
 from .layers.prelu import PReLU
 
 
@@ -41,9 +42,9 @@ def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model
 
     def call(layer, *args, **kwargs):
         inputs = args[0]
-        if isinstance(layer, keras.layers.Conv2D):
+        if isinstance(layer, CONVS):
             outputs = layer(*args, **kwargs)
-            if layer.activation is keras.activations.linear:
+            if getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
                 convs[id(outputs)] = layer, inputs, outputs
             return outputs
         if type(layer) is BatchNorm and id(inputs) in convs:
@@ -68,7 +69,18 @@ def _fold_norm(conv, inputs, norm):
     bias = np.asarray(conv.bias) if conv.use_bias else 0.0
     # The net keeps the original conv too if other layers use its output.
     config = {**conv.get_config(), "use_bias": True, "name": f"{conv.name}_{norm.name.rpartition('.')[2]}"}
-    folded = keras.layers.Conv2D.from_config(config)
+    folded = type(conv).from_config(config)
     outputs = folded(inputs)
-    folded.set_weights([np.asarray(conv.kernel, np.float64) * scale, beta + scale * (bias - mean)])
+    kernel = np.asarray(conv.kernel, np.float64)
+    folded.set_weights([kernel * _kernel_scale(conv, scale), beta + scale * (bias - mean)])
     return outputs
+
+
+def _kernel_scale(conv, scale):
+    """Turns one number for each output channel into factors of the conv's kernel."""
+    if isinstance(conv, GroupedConv):
+        inputs, outputs = conv.kernel.shape[2:]
+        return np.repeat(scale.reshape(-1, outputs), inputs // conv.groups, axis=0)
+    if isinstance(conv, keras.layers.DepthwiseConv2D):
+        return scale.reshape(conv.kernel.shape[2:])
+    return scale

@@ -22,6 +22,7 @@ class Variant(NamedTuple):
     builder: str
     arguments: dict
     keep_prob: float = KEEP_PROB
+    embedding_size: int = 512
 
 
 def _variants():
@@ -36,6 +37,14 @@ def _variants():
     for depth in (18, 34, 50, 100, 200):
         # arcface_torch has no dropout.
         variants[f"iresnet{depth}"] = Variant("iresnet", {"depth": depth}, keep_prob=1.0)
+    # The channels between the blocks of the paper's net, times 1, 2 and 4; the last two are arcface_torch's.
+    for name, width, blocks, embedding_size in (
+        ("mobilefacenet", 1, (1, 4, 6, 2), 128),
+        ("mbf", 2, (1, 4, 6, 2), 512),
+        ("mbf_large", 4, (2, 8, 12, 4), 512),
+    ):
+        arguments = {"width": width, "blocks": blocks}
+        variants[name] = Variant("mobilefacenet", arguments, 1.0, embedding_size)
     for name in ("vgg16", "vgg19", "resnet50", "resnet101", "resnet152"):
         variants[name] = Variant("imagenet_net", {"name": name})
     return variants

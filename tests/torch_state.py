@@ -49,3 +49,57 @@ def random_state(depth, feature_size=(7, 7), embedding_size=512, widths=WIDTHS, 
     state["fc.bias"] = 0.1 * rng.normal(size=embedding_size)
     norm("features", embedding_size)
     return {name: value.astype(np.float32) for name, value in state.items()}
+
+
+def mobilefacenet_convs(width, blocks, separable=False):
+    """Lists the convs of a MobileFaceNet of arcface_torch: name, outputs, kernel size, stride, groups, kind.
+
+    The kernel size of the global conv is `None`. The kind is `"start"` for the first conv of a block with a
+    sum, `"end"` for its last one, `"linear"` for others without activation, else an empty text.
+    """
+    convs = [("layers.0", 64 * width, 3, 2, 1, "")]
+
+    def block(name, inner, outputs, stride=1):
+        kinds = ("", "linear") if stride == 2 else ("start", "end")
+        convs.append((f"{name}.layers.0", inner, 1, 1, 1, kinds[0]))
+        convs.append((f"{name}.layers.1", inner, 3, stride, inner, ""))
+        convs.append((f"{name}.layers.2", outputs, 1, 1, 1, kinds[1]))
+
+    if blocks[0] == 1:
+        convs.append(("layers.1", 64 * width, 3, 1, 64, ""))
+        if separable:
+            convs.append(("layers.1.pointwise", 64 * width, 1, 1, 1, ""))
+    else:
+        for number in range(blocks[0]):
+            block(f"layers.1.layers.{number}", 128, 64 * width)
+    for stage, (first, inner, outputs) in enumerate(((128, 128, 64), (256, 256, 128), (512, 256, 128)), 1):
+        block(f"layers.{2 * stage}", first, outputs * width, 2)
+        for number in range(blocks[stage]):
+            block(f"layers.{2 * stage + 1}.layers.{number}", inner, outputs * width)
+    return [*convs, ("conv_sep", 512, 1, 1, 1, ""), ("features.layers.0", 512, None, 1, 512, "linear")]
+
+
+def mobilefacenet_state(width, blocks, feature_size=(7, 7), embedding_size=512, seed=0, separable=False):
+    """A state_dict of arcface_torch's MobileFaceNet, like that of `random_state`."""
+    rng = np.random.default_rng(seed)
+    state = {}
+
+    def norm(name, channels):
+        state[f"{name}.weight"] = 1 + 0.1 * rng.normal(size=channels)
+        state[f"{name}.bias"] = 0.1 * rng.normal(size=channels)
+        state[f"{name}.running_mean"] = 0.1 * rng.normal(size=channels)
+        state[f"{name}.running_var"] = rng.uniform(0.5, 1.5, channels)
+
+    before = 3
+    for name, outputs, size, _, groups, kind in mobilefacenet_convs(width, blocks, separable):
+        kernel = rng.normal(
+            size=(outputs, before // groups, *(feature_size if size is None else (size, size)))
+        )
+        state[f"{name}.layers.0.weight"] = kernel * np.sqrt(0.6 / np.prod(kernel.shape[1:]))
+        norm(f"{name}.layers.1", outputs)
+        if kind in ("", "start"):
+            state[f"{name}.layers.2.weight"] = rng.uniform(0, 0.5, outputs)
+        before = outputs
+    state["features.layers.2.weight"] = rng.normal(size=(embedding_size, before)) * np.sqrt(0.6 / before)
+    norm("features.layers.3", embedding_size)
+    return {name: value.astype(np.float32) for name, value in state.items()}

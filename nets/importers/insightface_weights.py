@@ -1,4 +1,4 @@
-"""Loads weights of InsightFace's iresnets from PyTorch and ONNX files."""
+"""Loads weights of InsightFace's nets from PyTorch and ONNX files, and of other MobileFaceNets from ONNX."""
 
 import functools
 import logging
@@ -11,9 +11,15 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from ..backbone import Backbone
+from ..backbone import CONVS, Backbone
 from ..iresnet import UNITS, WIDTHS
+from ..layers.grouped_conv import GroupedConv
+from ..mobilefacenet import STEM_WIDTH
+from ..variants import VARIANTS
+from .onnx_graph import open_graph
 from .onnx_iresnet import read_onnx_iresnet
+from .onnx_mobilefacenet import read_onnx_mobilefacenet
+from .pixels import INSIGHTFACE, UNCHANGED, Pixels, read_pixels
 from .restricted_pickle import brief
 from .shapes import STRIDE, Shapes, check_shapes, some
 from .torch_file import TorchFile, TorchTensor
@@ -29,6 +35,8 @@ _LEAVES = {
     "moving_variance": "running_var",
     "alphas": "weight",
 }
+# One tensor of each kind of net, which tells that a dict is its state_dict.
+_MARKS = ("conv1.weight", "conv_sep.layers.0.weight")
 _IGNORED = "num_batches_tracked"  # a counter of each batch norm, which has no effect at this momentum
 
 logger = logging.getLogger(__name__)
@@ -42,16 +50,17 @@ class Mapping(NamedTuple):
     transform: Callable[[np.ndarray], np.ndarray]
 
 
-def torch_variables(backbone: keras.Model) -> dict[str, Mapping]:
-    """Maps the names of PyTorch's tensors to the variables of an iresnet.
+def torch_variables(backbone: keras.Model, pixels: Pixels = INSIGHTFACE) -> dict[str, Mapping]:
+    """Maps the names of PyTorch's tensors to the variables of an iresnet or a MobileFaceNet.
 
     A name is such as `layer1.0.bn1.running_mean`. Kernels change from OIHW to HWIO, and the dense layer's
     inputs from CHW to HWC. The first kernel takes BGR instead of RGB and `(pixel - 127.5) / 128` instead
     of `/ 127.5`, so it is flipped and scaled by 128 / 127.5; both nets pad with zeros.
 
-    References:
-    - InsightFace, `recognition/arcface_torch/dataset.py` (RGB), `inference.py` (`/ 255`, `- 0.5`, `/ 0.5`)
+    Args:
+        pixels: what the tensors were trained on.
     """
+    first = next(layer for layer in backbone.layers if isinstance(layer, CONVS))
     mappings = {}
     for layer in backbone.layers:
         for variable in layer.variables:
@@ -59,8 +68,9 @@ def torch_variables(backbone: keras.Model) -> dict[str, Mapping]:
                 continue
             shape, transform = tuple(variable.shape), np.asarray
             if len(shape) == 4:
-                shape = (*shape[:1:-1], *shape[:2])
-                transform = _stem_kernel if layer.name == "conv1" else _conv_kernel
+                shape, transform = _kernel(layer)
+                if layer is first:
+                    transform = lambda tensor: pixels.stem_kernel(_conv_kernel(tensor))  # noqa: E731
             elif len(shape) == 2:
                 shape = shape[::-1]
                 transform = functools.partial(_dense_kernel, backbone.get_layer("flatten").input.shape[1:])
@@ -69,10 +79,13 @@ def torch_variables(backbone: keras.Model) -> dict[str, Mapping]:
 
 
 def load_insightface(path: str | Path) -> Backbone:
-    """Loads an iresnet, float32; the names and shapes of the tensors tell which one it is.
+    """Loads an iresnet or MobileFaceNet, float32; names and shapes of the tensors tell which one it is.
 
     Runs no code from the file. The backbone takes the same input as all backbones here (BGR,
-    `(pixel - 127.5) / 128`). The log tells how many tensors were mapped and how many were ignored.
+    `(pixel - 127.5) / 128`). A `NAME.onnx.input.json` says what an ONNX file takes; without it, that is what
+    InsightFace's nets take. Norms that are folded into the convs of a MobileFaceNet stay folded, so that it
+    is the same function when it is trained further. The log tells how many tensors were mapped and how many
+    were ignored.
 
     References:
     - InsightFace, `recognition/arcface_torch`: `train_v2.py` (the saved objects), `torch2onnx.py`
@@ -87,21 +100,38 @@ def load_insightface(path: str | Path) -> Backbone:
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        arrays = read_onnx_iresnet(path)
-        return _build(path, {name: array.shape for name, array in arrays.items()}, arrays.__getitem__)
+        return _load_onnx(path)
     with TorchFile(path) as file:
         tensors = _find_state_dict(path, file.contents)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         return _build(path, shapes, lambda name: file.read(tensors[name]))
 
 
-def _build(path, shapes, read):
+def _load_onnx(path):
+    pixels = read_pixels(path)
+    graph = open_graph(path)
+    arguments = {}
+    if graph.has_groups:
+        shapes, read, arguments, scale, offset = read_onnx_mobilefacenet(graph)
+    else:
+        arrays, scale, offset = read_onnx_iresnet(graph)
+        shapes, read = {name: array.shape for name, array in arrays.items()}, arrays.__getitem__
+    normalises = (scale, offset) != (1, 0)
+    pixels = pixels or (UNCHANGED if normalises else INSIGHTFACE)
+    return _build(path, shapes, read, arguments, pixels.after(scale, offset))
+
+
+def _build(path, shapes, read, arguments=None, pixels=INSIGHTFACE):
     ignored = {name for name in shapes if name.endswith(f".{_IGNORED}")}
     try:
-        net = identify_net(shapes)
-        _check_size(net, shapes)
+        net = {**identify_net(shapes), **(arguments or {})}
+        if net["architecture"].startswith("iresnet"):
+            _check_size(net, shapes)
+            _check_centre(pixels)
+        else:
+            net |= pixels.arguments()
         backbone = Backbone(**net)
-        mappings = torch_variables(backbone)
+        mappings = torch_variables(backbone, pixels)
         check_shapes(shapes, {name: mapping.shape for name, mapping in mappings.items()})
         if unknown := sorted(shapes.keys() - ignored - mappings.keys()):
             raise ValueError(f"{backbone.architecture} has no {some(unknown)}")
@@ -116,14 +146,54 @@ def _build(path, shapes, read):
     return backbone
 
 
-def identify_net(shapes: Shapes) -> dict:
-    """Infers the arguments of `Backbone` from the names and shapes of an iresnet's tensors.
+def _check_centre(pixels):
+    """Refuses pixels for which the zeros around the image would mean another grey."""
+    if pixels.arguments():
+        scale, mean = pixels.scale[0], pixels.mean[0]
+        received = f"pixel * {1 / scale:g} + {-mean / scale:g}"
+        raise ValueError(f"the input: expected (pixel - 127.5) * scale, received {received}")
 
-    The image is assumed to be square. The inputs of the dense layer give its size: 112 for 512 x 7 x 7.
+
+def identify_net(shapes: Shapes) -> dict:
+    """Infers the arguments of `Backbone` from the names and shapes of a net's tensors.
+
+    The image is assumed to be square. The inputs of an iresnet's dense layer give its size (112 for
+    512 x 7 x 7), and the kernel over the whole feature map that of a MobileFaceNet.
 
     Raises:
-        ValueError: the shapes are not those of an iresnet.
+        ValueError: the shapes are not those of an iresnet or MobileFaceNet.
     """
+    return _identify_mobilefacenet(shapes) if _MARKS[1] in shapes else _identify_iresnet(shapes)
+
+
+def _identify_mobilefacenet(shapes):
+    blocks = [0] * 4
+    for name in shapes:
+        if found := re.fullmatch(r"layers\.([1357])\.layers\.\d+\.layers\.0\.layers\.0\.weight", name):
+            blocks[int(found[1]) // 2] += 1
+    if "layers.1.layers.0.weight" in shapes:
+        blocks[0] = 1  # the conv in groups
+    arguments = {
+        "width": shapes.get("layers.0.layers.0.weight", (0,))[0] / STEM_WIDTH,
+        "blocks": tuple(blocks),
+    }
+    known = {name: variant for name, variant in VARIANTS.items() if variant.builder == "mobilefacenet"}
+    name = next((name for name, variant in known.items() if variant.arguments == arguments), None)
+    if name is None:
+        expected = "; ".join(f"{variant.arguments} ({name})" for name, variant in known.items())
+        raise ValueError(f"expected a MobileFaceNet, one of {expected}; received {arguments}")
+    sizes = [shapes.get(key, ()) for key in ("features.layers.0.layers.0.weight", "features.layers.2.weight")]
+    if list(map(len, sizes)) != [4, 2]:
+        raise ValueError(f"features: expected a depthwise conv and a dense layer, received shapes {sizes}")
+    height, width = sizes[0][2:]
+    return {
+        "architecture": name,
+        "image_size": (STRIDE * height, STRIDE * width),
+        "embedding_size": sizes[1][0],
+    }
+
+
+def _identify_iresnet(shapes):
     units = [0] * len(WIDTHS)
     for name in shapes:
         if found := re.fullmatch(r"layer([1-4])\.\d+\.conv1\.weight", name):
@@ -160,11 +230,11 @@ def _find_state_dict(path, contents):
     contents = contents if isinstance(contents, dict) else {}
     inner = {id(value): value for value in contents.values() if isinstance(value, dict)}  # each one once
     dicts = [contents, *inner.values()]
-    found = [state for state in map(_tensors, dicts) if "conv1.weight" in state]
+    found = [state for state in map(_tensors, dicts) if any(mark in state for mark in _MARKS)]
     if len(found) != 1:
         received = some([name if isinstance(name, str) else brief(name) for name in contents]) or "no dict"
         raise ValueError(
-            f"{path}: expected one state_dict with conv1.weight, received {len(found)}: {received}"
+            f"{path}: expected one state_dict with {' or '.join(_MARKS)}, received {len(found)}: {received}"
         )
     return found[0]
 
@@ -177,12 +247,26 @@ def _tensors(state):
     }
 
 
+def _kernel(layer):
+    """Returns the shape of PyTorch's kernel, OIHW, and what turns it into the layer's."""
+    height, width, inputs, outputs = layer.kernel.shape
+    if isinstance(layer, GroupedConv):
+        shape = (inputs, outputs, height, width)
+        return (
+            shape,
+            lambda tensor: (
+                tensor.reshape(-1, outputs, outputs, height, width)
+                .transpose(3, 4, 0, 2, 1)
+                .reshape(layer.kernel.shape)
+            ),
+        )
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return (inputs, 1, height, width), lambda tensor: tensor.transpose(2, 3, 0, 1)
+    return (outputs, inputs, height, width), _conv_kernel
+
+
 def _conv_kernel(tensor):
     return tensor.transpose(2, 3, 1, 0)
-
-
-def _stem_kernel(tensor):
-    return _conv_kernel(tensor)[:, :, ::-1] * np.float32(128 / 127.5)
 
 
 def _dense_kernel(feature_shape, tensor):

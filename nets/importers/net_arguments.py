@@ -33,7 +33,10 @@ def check_net(net: Any, num_bytes: int) -> None:
     if not isinstance(net, dict) or not isinstance(net.get("architecture"), str):
         raise ValueError(f"expected a net with its architecture, received {brief(net)}")
     variant = find_variant(net["architecture"])
-    image_size, embedding_size = net.get("image_size", (112, 112)), net.get("embedding_size", 512)
+    image_size, embedding_size = (
+        net.get("image_size", (112, 112)),
+        net.get("embedding_size", variant.embedding_size),
+    )
     sizes = [*image_size, embedding_size] if isinstance(image_size, list | tuple) else []
     if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(
@@ -44,7 +47,7 @@ def check_net(net: Any, num_bytes: int) -> None:
         if not isinstance(net.get(name, 1), kinds):
             raise ValueError(f"{name}: expected a number, received {brief(net[name])}")
     height, width, _ = sizes
-    needed = _FLOAT_BYTES * embedding_size * _num_features(variant, height, width)
+    needed = _FLOAT_BYTES * _num_weights(variant, height, width, embedding_size)
     if needed > num_bytes:
         raise ValueError(
             f"expected the weights of a net for images of {height}x{width} with an embedding_size of "
@@ -52,12 +55,14 @@ def check_net(net: Any, num_bytes: int) -> None:
         )
 
 
-def _num_features(variant, height, width):
-    """Returns the inputs of the dense layer."""
+def _num_weights(variant, height, width, embedding_size):
+    """Returns the number of weights of the layers whose size depends on the image and the embedding."""
+    channels, cells = 512, -(-height // 16) * -(-width // 16)
+    if variant.builder == "mobilefacenet":
+        return channels * (cells + embedding_size)  # a depthwise conv, and the dense layer
     if variant.builder == "imagenet_net":
         channels = 512 if "vgg" in variant.arguments["name"] else 2048
-        return (height // 32) * (width // 32) * channels  # of 48 pixels ResNet makes two, and VGG one
-    channels = 512
-    if variant.builder == "resnet_ir":
+        cells = (height // 32) * (width // 32)  # of 48 pixels ResNet makes two, and VGG one
+    elif variant.builder == "resnet_ir":
         channels = STAGES[variant.arguments["depth"]][-1][0] * variant.arguments.get("expansion", 1)
-    return -(-height // 16) * -(-width // 16) * channels
+    return embedding_size * cells * channels

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from nets.importers.model_files import ModelDescription, describe_model, find_model, model_sha256
-from nets.importers.onnx_iresnet import read_onnx_iresnet
+from nets.importers.onnx_graph import open_graph
 from tests.nets.written_models import (
     flip_bit,
     write_checkpoint,
@@ -80,7 +80,7 @@ class TestOnnx:
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         path.write_bytes(model.SerializeToString())
-        for read in (model_sha256, read_onnx_iresnet):
+        for read in (model_sha256, open_graph):
             with pytest.raises(ValueError, match=r"net\.onnx: expected tensors in"):
                 read(path)
 
@@ -95,7 +95,7 @@ class TestOnnx:
             tensor.dims[:] = [250_000]
         model.graph.initializer.extend(tensors)
         path.write_bytes(model.SerializeToString())
-        for read in (model_sha256, read_onnx_iresnet):
+        for read in (model_sha256, open_graph):
             with pytest.raises(ValueError, match="at most 1000000 bytes in bytes, received 2000000000"):
                 read(path)
 

@@ -1,0 +1,22 @@
+"""Parameters and multiply-adds of a net, as papers count them."""
+
+import keras
+import numpy as np
+
+from nets.backbone import CONVS
+
+
+def num_parameters(net):
+    """Trainable numbers; moving statistics do not count."""
+    return sum(int(np.prod(variable.shape)) for variable in net.trainable_variables)
+
+
+def multiply_adds(net):
+    """Those of convs and dense layers, for one image."""
+    count = 0
+    for layer in net.layers:
+        if isinstance(layer, CONVS):
+            count += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, keras.layers.Dense):
+            count += int(np.prod(layer.output.shape[1:-1])) * int(np.prod(layer.kernel.shape))
+    return count
