@@ -80,10 +80,9 @@ def rescaled_pixels(
     """
     if mean is None and scale is None:
         return images
-    given: tuple[tuple[str, Any], ...] = (("pixel_mean", mean), ("pixel_scale", scale))
-    for name, numbers in given:
-        is_right = isinstance(numbers, list | tuple) and len(numbers) == 3
-        if not is_right or not all(isinstance(n, int | float) and np.isfinite(n) for n in numbers):
+    for name, numbers in (("pixel_mean", mean), ("pixel_scale", scale)):
+        given = numbers if isinstance(numbers, list | tuple) else ()
+        if len(given) != 3 or not all(isinstance(n, int | float) and np.isfinite(n) for n in given):
             raise ValueError(f"{name}: expected three numbers (blue, green, red), received {numbers}")
     means, scales = np.asarray(mean, np.float64), np.asarray(scale, np.float64)
     if (scales == 0).any():

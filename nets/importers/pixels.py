@@ -60,7 +60,7 @@ def read_pixels(path: Path) -> Pixels | None:
     if not description.is_file():
         return None
     values = read_small_json(description)
-    if not isinstance(values, dict) or values.keys() != {"channels", "layout", "mean", "scale"}:
+    if not isinstance(values, dict) or not {"channels", "layout", "mean", "scale"} <= values.keys():
         raise ValueError(f"{description}: expected the keys channels, layout, mean and scale")
     for name, known in (("channels", ("rgb", "bgr")), ("layout", ("nchw",))):
         if values[name] not in known:

@@ -110,7 +110,7 @@ def test_a_file_of_insightface_needs_no_description(tmp_path):
         ({"layout": "nhwc"}, r"net\.onnx\.input\.json: layout: .*'nhwc'"),
         ({"mean": [1, 2]}, r"net\.onnx\.input\.json: mean: .*\[1, 2\]"),
         ({"scale": [1, 0, 1]}, r"net\.onnx\.input\.json: scale"),
-        ({"std": 1}, r"net\.onnx\.input\.json: .* channels"),
+        ({"channels": 3}, r"net\.onnx\.input\.json: channels: .*3"),
     ],
 )
 def test_damaged_descriptions(tmp_path, values, message):
