@@ -149,7 +149,7 @@ def find_people(folder: Path) -> dict[str, list[Path]]:
         ValueError: there is nobody, or two names are the same but for case or accents that look alike.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected a gallery: PERSON/*.jpg or PERSON/*.mkv")
+        raise FileNotFoundError(f"{folder}: no such folder; expected people: PERSON/*.jpg or PERSON/*.mkv")
     found: dict[str, tuple[Path, list[Path]]] = {}
     for path in _visible(folder):
         is_person = path.is_dir()
@@ -165,7 +165,7 @@ def find_people(folder: Path) -> dict[str, list[Path]]:
         files = [file for file in _visible(path) if _is_media(file)] if is_person else [path]
         found[key] = path, files
     if not found:
-        raise ValueError(f"{folder}: expected a gallery, PERSON/*.jpg or PERSON/*.mkv, received nobody")
+        raise ValueError(f"{folder}: expected people, PERSON/*.jpg or PERSON/*.mkv, received nobody")
     return {
         unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem): files
         for path, files in found.values()
@@ -193,9 +193,7 @@ def load_gallery(folder: Path, find: Callable[[Path], FoundTracks], progress: bo
             digest = file_sha256(path) if path.is_file() else str(path)
             other, first = digests.setdefault(digest, (name, path))
             if other != name:
-                raise ValueError(
-                    f"{first} and {path}: the same file under two names. Remove one of them from the gallery."
-                )
+                raise ValueError(f"{first} and {path}: the same file under two names. Remove one of them.")
             if first == path:
                 kept[name].append(path)
             else:

@@ -1,8 +1,11 @@
 """The page of a run of `eval.test_identify`."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -10,13 +13,60 @@ from matplotlib.ticker import MaxNLocator
 from common.files import printable, write_file
 from eval.report.charts import Charts, Curve, draw_histograms
 from eval.report.environment import TEMPLATES
-from eval.report.shown_pairs import ShownPairs
+from eval.report.pair_pictures import side_by_side
+from eval.report.shown_pairs import ShownPair, ShownPairs
 from eval.report.svg import line_style, marker_style, render, render_key
-from eval.scoring.identification_run import KINDS, IdentificationScores
+from eval.report.words import rate
+from eval.scoring.identification_run import KINDS, IdentificationScores, ProbeResult
 from eval.scoring.open_set import RankedProbes, open_set_curve, rank_curve
+from eval.scoring.people import spread_over_people
 
+_NUM_HARDEST = 12
 _MOST_RANKS = 20  # of the chart
 _HEIGHT = 2.75  # inches
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """The best face of each probe, by its path, and of each person in the gallery, as JPEG files."""
+
+    probes: dict[str, bytes]
+    gallery: dict[str, bytes]
+
+
+def hardest_probes(scores: IdentificationScores, faces: Faces) -> list[ShownPairs]:
+    """Returns the mated probes that are least like their person, and the unknown ones most like somebody."""
+    results = [result for result in scores.results if result.nearest]
+    mated = sorted((one for one in results if one.rank), key=lambda one: (one.rank == 1, one.own))
+    unknown = sorted((one for one in results if not one.rank), key=lambda one: -one.nearest[0].similarity)
+    titles = "Probes least like their person", "Unknown probes most like a person of the gallery"
+    return [
+        ShownPairs(title, [_shown(result, faces) for result in _spread(some)])
+        for title, some in zip(titles, (mated, unknown), strict=True)
+        if some
+    ]
+
+
+def _spread(results: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """Returns the first results, without those of a person who has two."""
+    first, second = (
+        np.array([f"{name}/" for name in names])
+        for names in ([one.person for one in results], [one.nearest[0].person for one in results])
+    )
+    return [results[place] for place in spread_over_people(range(len(results)), first, second, _NUM_HARDEST)]
+
+
+def _shown(result: ProbeResult, faces: Faces) -> ShownPair:
+    nearest = result.nearest[0]
+    pictures = [
+        np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
+        for jpeg in (faces.probes[result.path], faces.gallery[nearest.person])
+    ]
+    jpeg = cv2.imencode(".jpg", side_by_side(pictures))[1].tobytes()
+    verdict = "wrong" if result.rank > 1 else None
+    return ShownPair(
+        result.path, nearest.person, base64.b64encode(jpeg).decode(), [rate(nearest.similarity)], verdict
+    )
 
 
 def write_identification_page(
@@ -93,8 +143,8 @@ def draw_ranks(figure: Figure, series: Sequence[RankedProbes]) -> None:
 
 
 def _threshold(scores: IdentificationScores, kind: str) -> float | None:
-    """The threshold in a histogram: for the lowest FPIR that was measured, or else of the model card."""
+    """The threshold in a histogram: for the lowest measured FPIR, or else that of `eval.identify`."""
     measured = [value for value in scores.kinds[kind].thresholds.values() if value is not None]
     if measured:
         return measured[0]
-    return scores.card.threshold if scores.card else None
+    return scores.threshold.value if scores.threshold else None

@@ -1,6 +1,6 @@
 """Pictures of misclassified and of difficult pairs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -30,7 +30,7 @@ def write_pictures(run: EvaluationRun, pairs: ScoredPairs, column: Callable[[str
     """
 
     def picture(pair: int, num_faces: int) -> np.ndarray:
-        return _side_by_side([column(str(names[pair]), num_faces) for names in (pairs.first, pairs.second)])
+        return side_by_side([column(str(names[pair]), num_faces) for names in (pairs.first, pairs.second)])
 
     folder = run.folder / "errors"
     folder.mkdir()
@@ -49,7 +49,8 @@ def write_pictures(run: EvaluationRun, pairs: ScoredPairs, column: Callable[[str
         _write(path, picture(entry.pair, _HARDEST_FACES))
 
 
-def _side_by_side(columns: list[np.ndarray]) -> np.ndarray:
+def side_by_side(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Joins two pictures of the same height, with a white gap between them."""
     gap = np.full((len(columns[0]), _GAP, 3), _WHITE, np.uint8)
     return np.concatenate([columns[0], gap, columns[1]], axis=1)
 

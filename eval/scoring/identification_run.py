@@ -4,28 +4,23 @@ from dataclasses import asdict, dataclass
 
 from eval.scoring.evaluation_run import Bootstrap, InputFile
 from eval.scoring.open_set import RankedProbes, open_set_intervals, open_set_metrics, rates_at
-from nets.importers.model_files import ModelDescription
 
 VERSION = 1
 KINDS = {"templates": "Templates", "frames": "Single frames"}  # of probes
 
 
 @dataclass(frozen=True)
-class CardThreshold:
-    """The threshold that `eval.identify` would take from the model card, and where it comes from.
+class IdentifyThreshold:
+    """The threshold that `eval.identify` takes for this gallery, by the model card.
 
     Attributes:
         fpir: the FPIR asked for.
-        kind: of the calibration, `"single"` or `"template"`.
-        set: of the calibration.
-        note: a sentence if the calibration cannot measure this FPIR.
+        reasons: sentences that say where the threshold comes from.
     """
 
-    threshold: float
+    value: float
     fpir: float
-    kind: str
-    set: str
-    note: str | None = None
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class ProbeScores:
     """The scores of one kind of probes; see `eval.scoring.open_set.open_set_metrics`.
 
     Attributes:
-        at_card: at the threshold of the model card, if there is one.
+        at_threshold: at the threshold of `eval.identify`, if the model card has thresholds.
     """
 
     num_probes: int
@@ -50,7 +45,7 @@ class ProbeScores:
     metrics: dict[str, float | None]
     thresholds: dict[str, float | None]
     intervals: dict[str, tuple[float, float]]
-    at_card: Rates | None
+    at_threshold: Rates | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +54,13 @@ class People:
 
     Attributes:
         num_files: number of pictures and videos.
-        unusable: paths of files without a usable face, with the reason.
+        problems: a sentence for each file that cannot be used.
     """
 
     path: str
     num_people: int
     num_files: int
-    unusable: dict[str, str]
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,7 @@ class ProbeResult:
     """The answer for the template of a file.
 
     Attributes:
+        path: in the folder of the probes.
         person: who it shows.
         rank: of this person, 0 if unknown.
         nearest: people of the gallery, nearest first; empty without a usable face.
@@ -102,7 +98,7 @@ class IdentificationScores:
     Attributes:
         name: name of the model.
         aligned: the files were aligned faces, and nothing was detected.
-        flip, pooling: as in the calibration of the model card.
+        flip: the embeddings of mirror images were added, as in the calibration of the model card.
         unknown_people: names that are only among the probes.
         kinds: the scores, by the keys of `KINDS`.
         results: one for each file of the probes.
@@ -113,21 +109,21 @@ class IdentificationScores:
     command: str
     versions: dict[str, str]
     model: InputFile
-    description: ModelDescription
     gallery: People
     probes: People
     unknown_people: tuple[str, ...]
     aligned: bool
     flip: bool
-    pooling: str
-    card: CardThreshold | None
+    threshold: IdentifyThreshold | None
     bootstrap: Bootstrap
     kinds: dict[str, ProbeScores]
     results: tuple[ProbeResult, ...]
 
 
 def score_probes(
-    ranked: RankedProbes, card: CardThreshold | None = None, bootstrap: Bootstrap | None = None
+    ranked: RankedProbes,
+    threshold: IdentifyThreshold | None = None,
+    bootstrap: Bootstrap | None = None,
 ) -> ProbeScores:
     """Computes the scores of one kind of probes, with intervals."""
     metrics, thresholds = open_set_metrics(ranked)
@@ -139,5 +135,5 @@ def score_probes(
         metrics=metrics,
         thresholds=thresholds,
         intervals=open_set_intervals(ranked, **asdict(bootstrap or Bootstrap())),
-        at_card=Rates(*rates_at(ranked, card.threshold)) if card else None,
+        at_threshold=Rates(*rates_at(ranked, threshold.value)) if threshold else None,
     )

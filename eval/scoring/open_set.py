@@ -46,7 +46,7 @@ class RankedProbes:
     def from_similarities(
         cls, similarities: np.ndarray, gallery: Sequence[str], probes: Sequence[str]
     ) -> Self:
-        """Ranks the people in the gallery for each probe.
+        """Ranks the people in the gallery for each of some or all probes.
 
         Args:
             similarities: float, finite, shape `(num_probes, num_gallery)`.
@@ -54,8 +54,8 @@ class RankedProbes:
             probes: names of the people that the probes show.
 
         Raises:
-            ValueError: the shapes do not match, a similarity is not finite, a name is in the gallery twice,
-                or no probe is mated.
+            ValueError: the shapes do not match, a similarity is not finite, or a name is in the gallery
+                twice.
         """
         similarities, people = np.asarray(similarities), np.asarray(probes, dtype=np.str_)
         expected = len(probes), len(gallery)
@@ -71,12 +71,18 @@ class RankedProbes:
             twice = next(person for column, person in enumerate(gallery) if columns[person] != column)
             raise ValueError(f"gallery: {twice} is there twice")
         own = np.array([columns.get(person, -1) for person in probes], np.int64)
-        if not (own >= 0).any():
-            raise ValueError("probes: none of them shows a person of the gallery")
         to_own = np.take_along_axis(similarities, own[:, np.newaxis], axis=1)
         ranks = np.count_nonzero(similarities >= to_own, axis=1)
         best = similarities.max(axis=1).astype(np.float64)
         return cls(people, best, np.where(own >= 0, ranks, 0), len(gallery))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Joins the probes of the same gallery."""
+        people, best, ranks = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("people", "best", "ranks")
+        )
+        return cls(people, best, ranks, parts[0].num_gallery)
 
     @property
     def is_mated(self) -> np.ndarray:
@@ -138,12 +144,16 @@ def open_set_metrics(probes: RankedProbes) -> tuple[dict[str, float | None], dic
     Returns:
         `(metrics, thresholds)`.
 
+    Raises:
+        ValueError: no probe is mated.
+
     Example:
 
     >>> probes = RankedProbes.from_similarities([[0.9, 0.1], [0.6, 0.5], [0.3, 0.4]], ["a", "b"], "abx")
     >>> open_set_metrics(probes)[0]
     {'rank-1': 0.5, 'rank-5': None, 'tpir@fpir=0.01': None, 'tpir@fpir=0.1': None}
     """
+    _check_mated(probes)
     fpirs = probes.measurable_fpirs
     measured = _metrics(probes, _Ordered(probes), np.ones(len(probes.best), np.int64), fpirs)
     tpirs = [tpir_name(fpir) for fpir in FPIRS]
@@ -172,7 +182,11 @@ def open_set_intervals(
 
     Returns:
         `(low, high)` by the name of each metric that is not `None`.
+
+    Raises:
+        ValueError: no probe is mated.
     """
+    _check_mated(probes)
     rng = np.random.default_rng(seed)
     ordered, fpirs = _Ordered(probes), probes.measurable_fpirs
     names, people = np.unique(probes.people, return_inverse=True)
@@ -207,6 +221,11 @@ class _Ordered:
             np.append(0, np.cumsum(np.where(kind, weights, 0))[self.ends] / total) for kind, total in kinds
         )
         return fpir, tpir
+
+
+def _check_mated(probes):
+    if not probes.is_mated.any():
+        raise ValueError("probes: none of them shows a person of the gallery")
 
 
 def _metrics(probes, ordered, weights, fpirs):

@@ -10,14 +10,13 @@ from eval.report.shown_pairs import ShownPair, ShownPairs
 from eval.scoring.evaluation_run import Bootstrap, InputFile
 from eval.scoring.identification_run import (
     Candidate,
-    CardThreshold,
     IdentificationScores,
+    IdentifyThreshold,
     People,
     ProbeResult,
     score_probes,
 )
 from eval.scoring.open_set import RankedProbes
-from nets.importers.model_files import ModelDescription
 
 
 def make_identification(
@@ -47,7 +46,7 @@ def make_identification(
             np.repeat(similarities, frames, axis=0) + noise, gallery, np.repeat(probes, frames).tolist()
         ),
     }
-    card = CardThreshold(0.45, 0.01, "template", "ytf", "FPIR 0.01 cannot be measured.")
+    threshold = IdentifyThreshold(0.45, 0.01, ("It keeps FPIR 0.01.", f"{text}It is raised."))
     order = np.argsort(-similarities, axis=1)
     results = tuple(
         ProbeResult(
@@ -65,21 +64,19 @@ def make_identification(
         command=f"python -m eval.test_identify --gallery {text}gallery --probes probes --model_path {name}",
         versions={"margin-centre-face": "0.1.0", "numpy": np.__version__},
         model=InputFile(f"models/{name}", "0f" * 32),
-        description=ModelDescription(name, None, None, "2026-11-27"),
         gallery=People(
             path="data/gallery",
             num_people=num_people,
             num_files=num_people,
-            unusable={f"{gallery[0]}/dark.jpg": "no face"},
+            problems=(f"{gallery[0]}/dark.jpg: no face",),
         ),
-        probes=People(path="data/probes", num_people=len(people), num_files=len(probes), unusable={}),
+        probes=People(path="data/probes", num_people=len(people), num_files=len(probes), problems=()),
         unknown_people=tuple(people[num_people:]),
         aligned=False,
         flip=True,
-        pooling="mean",
-        card=card,
+        threshold=threshold,
         bootstrap=Bootstrap(100),
-        kinds={kind: score_probes(ranked, card, Bootstrap(100)) for kind, ranked in by_kind.items()},
+        kinds={kind: score_probes(ranked, threshold, Bootstrap(100)) for kind, ranked in by_kind.items()},
         results=results,
     )
     picture = rng.integers(0, 255, (112, 228, 3), np.uint8)

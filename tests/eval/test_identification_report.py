@@ -46,8 +46,8 @@ def test_scores(made):
         assert rows[label] == [
             str(one.num_probes), str(one.num_unknown), rank_1, rank_5, tpir_low, low, tpir_high, high
         ]  # fmt: skip
-        at_card = rates_at(ranked[kind], scores.card.threshold)
-        assert rows_of(page, "Scores at the threshold of the model card")[label] == [*map(shown, at_card)]
+        rates = rates_at(ranked[kind], scores.threshold.value)
+        assert rows_of(page, "Scores at the threshold of eval.identify")[label] == [*map(shown, rates)]
     assert scores.kinds["templates"].metrics["tpir@fpir=0.01"] is None
     answers = rows_of(page, "Answers for all templates")
     assert answers.keys() == {result.path for result in scores.results}

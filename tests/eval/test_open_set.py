@@ -126,7 +126,6 @@ def test_too_few_unknown_probes(num_unknown, measured):
         ({"similarities": np.zeros((2, 3))}, r"\(3, 2\)"),
         ({"similarities": np.array([[0, 0], [0, np.nan], [0, 0]])}, "probe 1 to b"),
         ({"gallery": ["a", "a"]}, "a is there twice"),
-        ({"probes": ["x", "y", "z"]}, "probes"),
     ],
 )
 def test_refused(change, match):
@@ -141,6 +140,25 @@ def test_too_small_gallery(num_gallery, measured):
     gallery = [f"{number}" for number in range(num_gallery)]
     metrics, _ = open_set_metrics(RankedProbes.from_similarities(np.eye(num_gallery), gallery, gallery))
     assert {name: value for name, value in metrics.items() if value} == {f"rank-{r}": 1 for r in measured}
+
+
+def test_nobody_of_the_gallery():
+    ranked = RankedProbes.from_similarities(np.zeros((3, 2)), ["a", "b"], ["x", "y", "z"])
+    for score in (open_set_metrics, open_set_intervals):
+        with pytest.raises(ValueError, match="probes"):
+            score(ranked)
+
+
+def test_parts():
+    similarities, gallery, probes = SAMPLES[1]
+    parts = [
+        RankedProbes.from_similarities(similarities[part], gallery, probes[part])
+        for part in (slice(1), slice(1, 100), slice(100, None))
+    ]
+    whole = RankedProbes.from_similarities(similarities, gallery, probes)
+    joined = RankedProbes.concatenate(parts)
+    assert open_set_metrics(joined) == open_set_metrics(whole)
+    assert open_set_intervals(joined, num_resamples=3) == open_set_intervals(whole, num_resamples=3)
 
 
 class TestIntervals:

@@ -1,0 +1,59 @@
+"""Templates of faces that are already aligned: nothing is detected, and every picture counts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dataset.align.alignment import face_template
+from dataset.align.options import IMAGE_SIZES
+from eval.recognition.faces import Face
+from eval.recognition.sources import open_source
+from eval.recognition.tracks import STAGES, Embedder, FoundTracks, Track
+from eval.scoring.templates import pool
+
+
+def find_aligned(path: Path, embedder: Embedder) -> FoundTracks:
+    """Makes one track of all aligned faces of one person.
+
+    Args:
+        path: a picture of an aligned face, a folder of them, or a video.
+        embedder: the model.
+
+    Raises:
+        FileNotFoundError, ValueError: the file cannot be read, or a picture is not an aligned face.
+    """
+    start = time.perf_counter()
+    source = open_source(path)
+    problems: list[str] = []
+    faces = []
+    for frame in source.frames(problems.append):
+        image = frame.image
+        size = image.shape[:2]
+        if size not in IMAGE_SIZES:
+            expected = " or ".join("{}x{}".format(*one) for one in IMAGE_SIZES)
+            place = path / source.names[frame.number] if source.kind == "folder" else path
+            raise ValueError(f"{place}: expected an aligned face of {expected}, received {size[0]}x{size[1]}")
+        box = np.array([0, 0, size[1], size[0]], float)
+        faces.append(Face(frame.number, frame.time, box, face_template(size), 1.0, image, 0.0, 1.0, None))
+    read = time.perf_counter()
+    embeddings = embedder.embed(np.stack([face.image for face in faces]))
+    lengths = np.linalg.norm(embeddings, axis=1)
+    rejected = None if lengths.any() else "the model gives embeddings of length 0 for all of its faces"
+    template = pool(embeddings, "mean") if rejected is None else None
+    track = Track(1, faces, embeddings, lengths / (lengths.sum() or 1), template, rejected)
+    seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    seconds |= {"reading": read - start, "embedding": time.perf_counter() - read}
+    tracks = [track] if rejected is None else []
+    return FoundTracks(
+        source,
+        len(faces),
+        len(faces),
+        faces[-1].time,
+        tracks,
+        [] if tracks else [track],
+        problems,
+        seconds,
+    )
