@@ -143,9 +143,16 @@ def test_single_bad_faces_do_not_count(tmp_path):
     np.testing.assert_allclose(track.weights.sum(), 1)
 
 
-def test_the_template_is_the_pooled_embeddings(tmp_path):
-    (track,) = follow(tmp_path, walk("red", 7, step=3)).tracks
-    np.testing.assert_allclose(track.template, pool(track.embeddings, "mean"), atol=1e-6)
+def test_the_template_weighs_by_length_and_sharpness(tmp_path):
+    frames = [scene(face=90, blur=2 * (i % 2)) for i in range(6)]
+    path = write_video(tmp_path / "a.mp4", frames)
+    track = find_tracks(path, ColourEmbedder(), TrackOptions(every=1)).main
+    sharpness = np.array([face.sharpness for face in track.faces])
+    weights = np.linalg.norm(track.embeddings, axis=1) * (1 + sharpness) / (30 + sharpness)
+    np.testing.assert_allclose(track.weights, weights / weights.sum())
+    assert track.weights[::2].min() > 1.2 * track.weights[1::2].max()
+    expected = pool(track.embeddings * ((1 + sharpness) / (30 + sharpness))[:, None], "mean")
+    np.testing.assert_allclose(track.template, expected, atol=1e-6)
 
 
 def test_faces_are_embedded_in_batches(tmp_path):
