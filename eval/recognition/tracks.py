@@ -378,9 +378,9 @@ def frame_weight(face: Face, embedding: np.ndarray) -> float:
         |embedding| * (1 + s) / (30 + s)
 
     and 0 for a rejected face. The length of an embedding falls for faces that the net sees badly, but too
-    little for blurred ones. A face of a good webcam has a variance of 30 to 60, so noise and patterns in front
-    of a face gain little. In a trial with blurred, small, dark and covered faces this weight raised TAR at FAR
-    0.01 from 0.63, of the length alone, to 0.73. Detector score, size and pose did not raise it.
+    little for blurred ones. A face of a good webcam has a variance of 30 to 60, so noise and patterns in
+    front of a face gain little. In a trial with blurred, small, dark and covered faces this weight raised TAR
+    at FAR 0.01 from 0.63, of the length alone, to 0.73. The detector's score, size and pose did not help.
 
     References:
     - [AdaFace](https://arxiv.org/abs/2204.00964), the length as weight
