@@ -1,9 +1,15 @@
+import base64
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from eval.report import identification
 from eval.report.charts import Charts
+from eval.report.identification import Faces, hardest_probes
+from eval.scoring.identification_run import Candidate
 from eval.scoring.open_set import RankedProbes, rates_at
 from tests.eval.fake_identification import make_identification
 from tests.eval.html_page import HOSTILE, check_stands_alone, parse, rows_of, shown
@@ -99,6 +105,36 @@ def test_curve_is_what_can_be_had():
         best = max(tpir for tpir, measured in pairs if measured <= fpir)
         assert tpirs[np.searchsorted(fpirs, fpir, side="right") - 1] == best
     assert fpirs[0] == 1 / 30
+
+
+def test_hardest_probes(made):
+    scores, _, _ = made
+
+    def jpeg(grey):
+        return cv2.imencode(".png", np.full((112, 112, 3), grey, np.uint8))[1].tobytes()
+
+    results = tuple(
+        dataclasses.replace(scores.results[0], path=path, person=person, rank=rank, own=own, nearest=nearest)
+        for path, person, rank, own, nearest in [
+            ("a", "A", 1, 0.5, (Candidate("A", 0.5),)),
+            ("b", "B", 2, 0.6, (Candidate("A", 0.7),)),
+            ("c", "C", 1, 0.4, (Candidate("C", 0.4),)),
+            ("d", "D", 1, None, ()),
+            ("x", "X", 0, None, (Candidate("B", 0.1),)),
+            ("y", "Y", 0, None, (Candidate("B", 0.3),)),
+            ("z", "Z", 0, None, (Candidate("B", 0.2),)),
+        ]
+    )
+    faces = Faces({path: jpeg(10) for path in "abcxyz"}, {person: jpeg(200) for person in "ABC"})
+    mated, unknown = hardest_probes(dataclasses.replace(scores, results=results), faces)
+    assert [(pair.first, pair.second, pair.distances, pair.verdict) for pair in mated.pairs] == [
+        ("b", "A", ["0.7000"], "wrong"),
+        ("c", "C", ["0.4000"], None),
+        ("a", "A", ["0.5000"], None),
+    ]
+    assert [pair.first for pair in unknown.pairs] == ["y", "z"]  # B is there twice
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(mated.pairs[0].jpeg), np.uint8), cv2.IMREAD_COLOR)
+    assert abs(int(picture[50, 50, 0]) - 10) < 5 and abs(int(picture[50, -50, 0]) - 200) < 5
 
 
 def test_ranks():
