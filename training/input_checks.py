@@ -125,8 +125,9 @@ def _changes(options, checkpoint, manifest):
     other_way = "--output NEW for a new run" if is_own else "--init_from to take only its net"
     before, net = manifest["net"], options.net.arguments(options.data.seed, manifest["net"])
     given = [f"--{name}" for name in ("net_depth", "net_type", "backbone") if getattr(options.net, name)]
-    for key, flags in (("architecture", " ".join(given)), ("image_size", "--image_size")):
-        old, new = shown(before.get(key)), shown(net[key])
+    sizes = ("image_size", "embedding_size")
+    for key, flags in (("architecture", " ".join(given)), *((size, f"--{size}") for size in sizes)):
+        old, new = shown(before.get(key)), shown(net.get(key))
         if key in before and old != new:
             yield f"{flags} is {new} here, but {run} trains {old}. Leave {flags} out, or give {other_way}."
     recipe, optimizer = manifest.get("recipe") or {}, options.optimizer

@@ -111,8 +111,11 @@ class NetOptions:
     image_size: tuple[int, ...] | None = option(
         None, "centre crop to feed", nargs=2, metavar=("H", "W"), minimum=1
     )
+    embedding_size: int | None = option(
+        None, "numbers of an embedding (512; mobilefacenet 128)", minimum=1, metavar="N"
+    )
     keep_prob: float | None = option(
-        None, f"share that dropout keeps ({KEEP_PROB}; iresnets 1)", above=0, maximum=1
+        None, f"share that dropout keeps ({KEEP_PROB}; iresnets and small nets 1)", above=0, maximum=1
     )
     random_final_gamma: bool = _switch(False, "freeze the last gamma at a random draw (row 7)")
 
@@ -128,12 +131,20 @@ class NetOptions:
             seed: of the weights.
             base: used where no flag is given: the model to start from, by default ir50 at 112x96.
         """
-        net = {"architecture": "ir50", "image_size": (112, 96), **(base or {}), "seed": seed}
+        base = base or {}
+        net = {"architecture": "ir50", "image_size": (112, 96), **base, "seed": seed}
         if self.net_depth is not None or self.net_type is not None:
             net["architecture"] = f"{self.net_type or 'ir'}{self.net_depth or 50}"
         size = None if self.image_size is None else list(self.image_size)
-        given = {"architecture": self.backbone, "image_size": size, "keep_prob": self.keep_prob}
+        given = {
+            "architecture": self.backbone,
+            "image_size": size,
+            "embedding_size": self.embedding_size,
+            "keep_prob": self.keep_prob,
+        }
         net |= {name: value for name, value in given.items() if value is not None}
+        if net["architecture"] != base.get("architecture"):  # whose function may not take further arguments
+            net = {name: value for name, value in net.items() if name in (*given, "seed")}
         if self.random_final_gamma and find_variant(net["architecture"]).builder == "resnet_ir":
             net["random_final_gamma"] = True
         return net

@@ -158,6 +158,7 @@ def test_net_of_the_flags():
     net = net_of("--backbone=iresnet50", "--image_size", "112", "112", "--faithful", "--keep_prob=0.9")
     assert net == {"architecture": "iresnet50", "image_size": [112, 112], "seed": 0, "keep_prob": 0.9}
     assert net_of("--faithful")["random_final_gamma"] is True
+    assert net_of("--embedding_size=64")["embedding_size"] == 64
 
 
 def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
@@ -165,6 +166,15 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
     assert net_of("--seed=7", base=base) == {**base, "seed": 7}
     changed = net_of("--net_depth=32", "--keep_prob=1", base=base)
     assert (changed["architecture"], changed["keep_prob"], changed["image_size"]) == ("ir32", 1.0, [64, 64])
+    # Another architecture may not take the further arguments of the model's.
+    imported = {**base, "architecture": "mobilefacenet", "embedding_size": 128, "norm": "none"}
+    assert net_of("--backbone=mobilefacenet", base=imported) == {**imported, "seed": 0}
+    assert net_of("--backbone=mbf", base=imported) == {
+        **base,
+        "architecture": "mbf",
+        "embedding_size": 128,
+        "seed": 0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ def test_an_old_checkpoint_resumes_with_a_warning(folder, caplog):
         (["--net_depth=32"], ("--net_depth is ir32 here", "trains ir50", "Leave --net_depth out")),
         (["--backbone=se_ir32"], ("--backbone is se_ir32 here", "trains ir50")),
         (["--image_size", "16", "16"], ("--image_size is 16 16 here", "trains 112 96")),
+        (["--embedding_size=128"], ("--embedding_size is 128 here", "trains 512")),
+        (["--embedding_size=128"], ("--embedding_size is 128 here", "trains 512")),
         (["--optimizer=adamw"], ("--optimizer is adamw", "Give --optimizer sgd")),
         (["--ema=0.9"], ("--ema is 0.9", "no average")),
         (["--loss=arcface"], ("--loss is arcface", "has angular_centre", "--allow_changes")),
