@@ -196,6 +196,8 @@ class TestProgram:
                 )
                 assert (answer["threshold"], answer["same_person"]) == (threshold, same)
                 assert (answer["far"], answer["tar"], answer["measured_on"]) == (None, None, None)
+        similarity = answer["similarity"]
+        assert json.loads(compare("a.png", "b.png", f"--threshold={similarity!r}", "--json"))["same_person"]
         assert f"Threshold  : {0.98:.4f} (given)" in compare("a.png", "b.png", "--threshold", "0.98")
 
     def test_no_thresholds(self, compare):

@@ -182,6 +182,9 @@ def test_files_without_a_face(score, scores, tmp_path):
     assert templates["num_mated"] == 28 and frames["num_mated"] == 3 * 26
     assert templates["metrics"]["rank-1"] <= 22 / 28
     assert frames["metrics"]["rank-1"] <= 22 / 26
+    best = [-1.0 if not one["nearest"] else one["nearest"][0]["similarity"] for one in results.values()]
+    *_, second, first = sorted(b for b, one in zip(best, results.values(), strict=True) if not one["rank"])
+    assert second < templates["thresholds"]["tpir@fpir=0.1"] <= first  # One of the twelve may get a name.
     problems = found["probes"]["problems"]
     assert len(problems) == 3
     assert problems[0].startswith(str(tmp_path / "probes" / "B" / "2.mkv"))
@@ -192,6 +195,12 @@ def test_second_copy_is_left_out(score, scores):
     probes = {"A/1.mkv": "one", "A/2.mkv": "two", "A/3.mkv": "one", "X/1.mkv": "three"}
     score(GALLERY, probes)
     assert [result["path"] for result in scores()["results"]] == ["A/1.mkv", "A/2.mkv", "X/1.mkv"]
+
+
+def test_folder_without_files_is_nobody(score, scores):
+    score(GALLERY, ["A/2.mkv", "X/1.mkv", "Y/notes.txt"])
+    assert scores()["unknown_people"] == ["X"]
+    assert scores()["probes"]["num_people"] == 2
 
 
 @pytest.mark.parametrize(
