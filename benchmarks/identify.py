@@ -102,8 +102,8 @@ def speed(clips, args):
     if run.returncode:
         raise SystemExit(run.returncode)
     print(run.stdout, file=sys.stderr)
-    line = next(line for line in run.stdout.splitlines() if line.endswith("frames/s"))
-    frames = int(line.split()[0].replace(",", ""))
+    line = next(line for line in run.stdout.splitlines() if line.startswith("Frames :"))
+    frames = int(line.split()[2].replace(",", ""))
     yield Row("eval.identify, the whole command", "", "frames/s", frames / seconds, to_reach="at least 25")
 
 

@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for line in summary(run):
             print(line)
         seconds = time.perf_counter() - start
-        print(f"{run.num_frames:,} frames in {seconds:.1f} s: {run.num_frames / seconds:.1f} frames/s")
+        print(f"Frames : {run.num_frames:,} in {seconds:.1f} s, {run.num_frames / seconds:.1f} frames/s")
         print(f"Tracks : {output / TRACKS_NAME}")
         print(f"Page   : {output / PAGE_NAME}")
         if not any(source.named for source in run.sources):

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from eval.identify.results import UNKNOWN
 from eval.recognition.gallery import Gallery, Person
 from eval.scoring.calibration import calibrate
 from tests.eval.fake_tracks import make_found, make_track, unit
+from tests.eval.html_page import parse
+from tests.portrait import moving, scene, write_picture, write_video
 
 ANNA, BEN, CARL = unit(1, 0, 0), unit(0, 1, 0), unit(0, 0, 1)
 
@@ -114,7 +117,7 @@ class TestIdentify:
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, fakes):
     """A gallery of Anna and Ben, and three videos, whose faces the name of a file decides."""
     for name in ("people/anna/1.jpg", "people/ben/2.jpg", "anna.mkv", "carl.mkv", "empty.mkv", "damaged.mkv"):
         path = tmp_path / name
@@ -125,7 +128,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fakes(monkeypatch):
     loaded = {}
 
@@ -258,3 +261,59 @@ def test_times_of_the_stages_add_up(folder):
     written = run(folder, "anna.mkv", "carl.mkv")
     assert written["seconds"]["detecting"] == 1.0
     assert written["sources"][0]["seconds"]["detecting"] == 0.5
+
+
+def write_onnx(path):
+    """Writes a net that takes the mean colours of a coarse grid as an embedding."""
+    from onnx import TensorProto, helper, save
+
+    shape = ["batch", 3, 112, 112]
+    nodes = [
+        helper.make_node("AveragePool", ["faces"], ["coarse"], kernel_shape=[28, 28], strides=[28, 28]),
+        helper.make_node("Flatten", ["coarse"], ["flat"]),
+        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1]),
+        helper.make_node("Sub", ["flat", "mean"], ["embedding"]),
+    ]
+    inputs = [helper.make_tensor_value_info("faces", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 48])]
+    graph = helper.make_graph(nodes, "colours", inputs, outputs)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    input_format = {"channels": "rgb", "layout": "nchw", "mean": [0, 0, 0], "scale": [255, 255, 255]}
+    path.with_name(f"{path.name}.input.json").write_text(json.dumps(input_format))
+
+
+def test_people_in_videos(tmp_path):
+    """Everything together: people are portraits in one colour, and the net sees nothing but colours."""
+    pytest.importorskip("onnxruntime")
+    red, green, blue = (1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)
+    write_onnx(tmp_path / "face.onnx")
+    write_card(tmp_path / "face.onnx", ModelCard().with_calibration(calibration()))
+    write_picture(tmp_path / "people" / "red" / "1.png", scene(tint=red))
+    write_video(tmp_path / "people" / "blue.mp4", moving(16, tint=blue))
+    write_video(tmp_path / "party.mkv", [*moving(25, tint=red), scene(hidden=True), *moving(25, tint=green)])
+    write_picture(tmp_path / "blue.png", scene(face=110, tint=blue))
+    argv = [
+        "--gallery",
+        "people",
+        "--model_path",
+        "face.onnx",
+        "--output",
+        "out",
+        "--video",
+        "copies",
+        "party.mkv",
+        "blue.png",
+    ]
+    program.main([part if part.startswith("--") else str(tmp_path / part) for part in argv])
+
+    written = json.loads((tmp_path / "out" / "tracks.json").read_text())
+    tracks = [
+        (Path(track["source"]).name, track["from_frame"] > 25, track["name"]) for track in written["tracks"]
+    ]
+    assert tracks == [("party.mkv", False, "red"), ("party.mkv", True, UNKNOWN), ("blue.png", False, "blue")]
+    assert {"reading", "detecting", "aligning", "embedding", "tracking"} < set(written["seconds"])
+    page = parse((tmp_path / "out" / "index.html").read_text())
+    assert len(page.find("article")) == 3
+    with av.open(str(tmp_path / "copies" / "party.mp4")) as copy:
+        assert len(list(copy.decode(video=0))) == 51
+    assert (tmp_path / "copies" / "blue.jpg").is_file()
