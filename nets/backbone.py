@@ -31,6 +31,7 @@ class Backbone(keras.Model):
     | `renorm_ir50` and so on | wide, with batch renormalisation |
     | `iresnet50`; 18, 34, 50, 100, 200 | InsightFace's own, `nets.iresnet` |
     | `mobilefacenet`, `mbf`, `mbf_large` | `nets.mobilefacenet` |
+    | `ghostfacenet_1.3_2`; widths 0.5, 1, 1.3, strides 1, 2 | `nets.ghostfacenet` |
     | `vgg16`, `vgg19`, `resnet50`, `resnet101`, `resnet152` | ImageNet's, `nets.imagenet_net` |
 
     Args:

@@ -45,6 +45,10 @@ def _variants():
     ):
         arguments = {"width": width, "blocks": blocks}
         variants[name] = Variant("mobilefacenet", arguments, 1.0, embedding_size)
+    for width in (0.5, 1, 1.3):
+        for stride in (1, 2):  # named as in the paper
+            arguments = {"width": width, "stem_stride": stride}
+            variants[f"ghostfacenet_{width}_{stride}"] = Variant("ghostfacenet", arguments, keep_prob=1.0)
     for name in ("vgg16", "vgg19", "resnet50", "resnet101", "resnet152"):
         variants[name] = Variant("imagenet_net", {"name": name})
     return variants

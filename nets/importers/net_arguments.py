@@ -60,6 +60,10 @@ def _num_weights(variant, height, width, embedding_size):
     channels, cells = 512, -(-height // 16) * -(-width // 16)
     if variant.builder == "mobilefacenet":
         return channels * (cells + embedding_size)  # a depthwise conv, and the dense layer
+    if variant.builder == "ghostfacenet":
+        stride = 16 * variant.arguments["stem_stride"]
+        cells = -(-height // stride) * -(-width // stride)
+        return int(channels * variant.arguments["width"]) // 4 * 4 * (cells + embedding_size)
     if variant.builder == "imagenet_net":
         channels = 512 if "vgg" in variant.arguments["name"] else 2048
         cells = (height // 32) * (width // 32)  # of 48 pixels ResNet makes two, and VGG one
