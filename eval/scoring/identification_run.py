@@ -121,9 +121,7 @@ class IdentificationScores:
 
 
 def score_probes(
-    ranked: RankedProbes,
-    threshold: IdentifyThreshold | None = None,
-    bootstrap: Bootstrap | None = None,
+    ranked: RankedProbes, threshold: IdentifyThreshold | None, bootstrap: Bootstrap
 ) -> ProbeScores:
     """Computes the scores of one kind of probes, with intervals."""
     metrics, thresholds = open_set_metrics(ranked)
@@ -134,6 +132,6 @@ def score_probes(
         num_unknown=ranked.ranks.size - num_mated,
         metrics=metrics,
         thresholds=thresholds,
-        intervals=open_set_intervals(ranked, **asdict(bootstrap or Bootstrap())),
+        intervals=open_set_intervals(ranked, **asdict(bootstrap)),
         at_threshold=Rates(*rates_at(ranked, threshold.value)) if threshold else None,
     )

@@ -7,7 +7,10 @@ import pytest
 from eval import test_identify as program
 from eval.embedding.engines import Engine
 from eval.embedding.model_card import ModelCard
+from eval.report import identification
+from eval.report.charts import Charts
 from eval.scoring.calibration import calibrate
+from eval.scoring.evaluation_run import Bootstrap
 from eval.scoring.open_set import RankedProbes, open_set_intervals, open_set_metrics
 from tests.eval.fake_tracks import make_found, make_track
 from tests.eval.html_page import check_stands_alone, parse, rows_of
@@ -72,6 +75,8 @@ def score(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     score.flips = []
+    monkeypatch.setattr(program, "Bootstrap", lambda: Bootstrap(20))
+    monkeypatch.setattr(identification, "draw_identification_charts", lambda *_: Charts({}, [], []))
     monkeypatch.setattr(program, "load_embedder", load)
     monkeypatch.setattr(program, "find_tracks", find)
     return score
@@ -101,7 +106,7 @@ def test_scores(score, scores, tmp_path):
         one = found["kinds"][kind]
         assert one["metrics"] == pytest.approx(metrics)
         assert one["thresholds"] == pytest.approx(thresholds)
-        intervals = open_set_intervals(ranked)
+        intervals = open_set_intervals(ranked, num_resamples=20)
         assert one["intervals"].keys() == intervals.keys()
         for name, interval in intervals.items():
             assert one["intervals"][name] == pytest.approx(interval)
