@@ -62,7 +62,7 @@ class Comparison:
             interval = self.tar_interval
             between = "" if interval is None else f" [{interval[0]:.4f}, {interval[1]:.4f}]"
             yield f"Threshold  : {self.threshold:.4f} (FAR {self.point.asked_far:g}, {measured})"
-            yield f"TAR there  : {self.point.tar:.4f}{between}"
+            yield f"TAR        : {self.point.tar:.4f}{between} at this threshold"
         yield f"Verdict    : {self.verdict}"
         yield from (f"Note : {note}" for note in self.notes)
 

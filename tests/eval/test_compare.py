@@ -17,7 +17,7 @@ from eval.recognition.faces import Face
 from eval.recognition.sources import Source, read_picture
 from eval.recognition.tracks import FoundTracks, Track
 from eval.scoring.calibration import calibrate
-from tests.portrait import write_picture
+from tests.portrait import scene, write_picture
 
 GREY = np.full((112, 112, 3), 128, np.uint8)
 
@@ -211,7 +211,7 @@ class TestProgram:
         assert lines["A"] == f"{tmp_path / 'a.png'} (picture)"
         assert lines["Similarity"] == "0.0000"
         assert lines["Threshold"].startswith(f"{point.threshold:.4f} (FAR 0.001, ")
-        assert lines["TAR there"].startswith(f"{point.tar:.4f} [")
+        assert lines["TAR"].startswith(f"{point.tar:.4f} [")
         assert lines["Verdict"] == "different people"
 
     @pytest.mark.parametrize(("a", "b"), [("a.png", "a.png"), ("a.png", "same.png"), ("folder", "folder")])
@@ -245,6 +245,33 @@ class TestProgram:
         compare("a.png", "folder", "--picture", str(path), card=[calibration()])
         assert cv2.imread(str(path)).shape[:2] == (768, 1200)
         compare("a.png", "b.png", "--picture", str(path), "--threshold", "0.5")
+
+
+class PixelEmbedder:
+    """Takes the differences of coarse pixels to their mean as an embedding."""
+
+    path, sha256, face_size = "", "", (112, 112)
+
+    def embed(self, faces):
+        coarse = faces[:, ::16, ::16].reshape(len(faces), -1).astype(np.float32)
+        return coarse - coarse.mean(axis=1, keepdims=True)
+
+
+def test_real_faces(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "load_embedder", lambda *_, **__: PixelEmbedder())
+    monkeypatch.setattr(program, "read_card", lambda _: ModelCard())
+    path = write_picture(tmp_path / "a.png", np.concatenate([scene(face=120), scene(face=70)]))
+    folder = tmp_path / "folder"
+    for number, picture in enumerate((scene(x=140), scene(x=170, tint=(1, 0.9, 0.8)), scene(hidden=True))):
+        write_picture(folder / f"{number}.png", picture)
+    arguments = ["--model_path", "m", "--threshold", "0.9"]
+    main([str(path), str(folder), *arguments, "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["same_person"] is True
+    assert answer["a"]["num_others"] == 1
+    assert (answer["b"]["num_faces"], answer["b"]["num_searched"]) == (2, 3)
+    with pytest.raises(SystemExit, match=f"{folder / '2.png'}: expected a face"):
+        main([str(path), str(folder / "2.png"), *arguments])
 
 
 class TestPicture:
