@@ -31,8 +31,9 @@ def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model
     - The batch norm after a conv becomes part of it: the kernel is scaled, and a bias is added. A norm
       *before* a conv stays, because the zeros that pad its output do not pass through it.
     - A PReLU becomes `max(x, slope * x)` where no slope is above 1: the same number with two operations
-      instead of three. With `rectified` it becomes `relu(x) - slope * relu(-x)`, which OpenVINO
-      recognises and fuses with the conv before it.
+      instead of three. With `rectified` it becomes `relu(x) + -slope * relu(-x)`, where the slopes have one
+      axis less than the images. OpenVINO recognises it and fuses it with the conv before it, and the
+      converter of TensorFlow Lite makes one operation of it.
 
     Args:
         backbone: model that computes in float32. It is not changed. The result shares the other layers.
@@ -53,7 +54,8 @@ def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model
         if isinstance(layer, PReLU):
             slopes: Any = keras.ops.convert_to_tensor(layer.alphas)
             if rectified:
-                return keras.ops.relu(inputs) - keras.ops.relu(-inputs) * slopes
+                slopes = keras.ops.reshape(slopes, (*[1] * (len(inputs.shape) - 2), -1))
+                return keras.ops.relu(inputs) + -slopes * keras.ops.relu(-inputs)
             if np.max(slopes) <= 1:
                 return keras.ops.maximum(inputs, inputs * slopes)
         return layer(*args, **kwargs)

@@ -68,7 +68,43 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Computes confidence intervals of the metrics: percentiles over resamples.
+    """Computes confidence intervals of the metrics: percentiles over the resamples of `bootstrap_samples`.
+
+    Args:
+        confidence: in (0, 1). The other arguments are those of `bootstrap_samples`.
+
+    Returns:
+        `(low, high)` by the name of the metric, for metrics that are not `None` and whose argument is given.
+    """
+    samples = bootstrap_samples(
+        distances,
+        is_same,
+        fold_accuracies=fold_accuracies,
+        identities=identities,
+        fars=fars,
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    return {name: interval_of(values, confidence) for name, values in samples.items()}
+
+
+def interval_of(samples: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Returns the percentiles that hold this fraction of the samples between them."""
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return low, high
+
+
+def bootstrap_samples(
+    distances: np.ndarray,
+    is_same: np.ndarray,
+    *,
+    fold_accuracies: Sequence[float] | np.ndarray | None = None,
+    identities: tuple[np.ndarray, np.ndarray] | None = None,
+    fars: Sequence[float] = FARS,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Computes the metrics of resampled sets.
 
     Accuracy: draws as many folds as there are, with replacement, and takes their mean.
 
@@ -76,6 +112,9 @@ def bootstrap_intervals(
     there are, with replacement. If an identity is drawn `k` times, a pair of that identity alone counts `k`
     times and a pair of two identities `k1 * k2` times, whatever its label says: in real sets some videos
     have a wrong name. Draws without genuine or without impostor pairs are repeated.
+
+    The draws depend on the identities and the seed only. So the samples of two models on the same pairs can
+    be subtracted from each other.
 
     References:
     - Snijders and Borgatti 1999, "Non-parametric standard errors and tests for network
@@ -87,16 +126,15 @@ def bootstrap_intervals(
 
     Args:
         distances, is_same: see `roc`.
-        fold_accuracies: one per fold, for the interval of `accuracy`.
+        fold_accuracies: one per fold, for samples of `accuracy`.
         identities: int or str, shape `(pairs,)` each: the identities of the first and of the second face of
-            every pair, for the intervals of all other metrics.
+            every pair, for samples of all other metrics.
         fars: FARs to compute the TAR at.
-        confidence: in (0, 1).
 
     Returns:
-        `(low, high)` by the name of the metric, for metrics that are not `None` and whose argument is given.
+        float `(num_resamples,)` by the name of the metric.
     """
-    # Two streams: asking for more intervals does not change the others.
+    # Two streams: asking for more metrics does not change the others.
     fold_rng, identity_rng = np.random.default_rng(seed).spawn(2)
     samples = {}
     if fold_accuracies is not None:
@@ -108,8 +146,7 @@ def bootstrap_intervals(
         samples |= _resample_identities(
             distances, is_same, identities, measurable, num_resamples, identity_rng
         )
-    bounds = [(1 - confidence) / 2, (1 + confidence) / 2]
-    return {name: tuple(np.quantile(values, bounds).tolist()) for name, values in samples.items()}
+    return samples
 
 
 def _resample_identities(distances, is_same, identities, fars, num_resamples, rng):
@@ -129,7 +166,7 @@ def _resample_identities(distances, is_same, identities, fars, num_resamples, rn
             far, tar = (np.cumsum(np.where(kind, weights, 0)) for kind in (~is_same, is_same))
             far, tar = (np.append(0, accepted[ends] / accepted[-1]) for accepted in (far, tar))
             samples.append(_curve_metrics(far, tar, fars))
-    return {name: [sample[name] for sample in samples] for name in samples[0]}
+    return {name: np.array([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def _curve_metrics(far, tar, fars):

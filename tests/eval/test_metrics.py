@@ -10,7 +10,9 @@ from eval.scoring import metrics
 from eval.scoring.metrics import (
     FARS,
     bootstrap_intervals,
+    bootstrap_samples,
     equal_error_rate,
+    interval_of,
     roc,
     tar_name,
     verification_metrics,
@@ -209,6 +211,16 @@ class TestBootstrapIntervals:
             assert alone.items() < both.items()
         assert both["auc"] != bootstrap_intervals(distances, is_same, **arguments, seed=1)["auc"]
         assert bootstrap_intervals(distances, is_same) == {}
+
+    def test_samples_of_two_models_are_paired(self):
+        """Both get the same draws, so a model that is wrong where the other is right mirrors its samples."""
+        distances, is_same, identities = identity_sample(np.random.default_rng(6), 30)
+        right, wrong = (
+            bootstrap_samples(values, is_same, identities=identities, num_resamples=50)["auc"]
+            for values in (distances, -distances)
+        )
+        assert interval_of(right)[0] < interval_of(right)[1]
+        np.testing.assert_allclose(right + wrong, 1)
 
     def test_confidence(self):
         distances, is_same, identities = identity_sample(np.random.default_rng(4))
