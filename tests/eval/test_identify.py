@@ -13,6 +13,7 @@ from eval.identify.identification import NUM_FACES, choose_threshold, identify
 from eval.identify.results import UNKNOWN
 from eval.recognition.gallery import Gallery, Person
 from eval.scoring.calibration import calibrate
+from tests.eval.colour_net import BLUE, GREEN, RED, write_onnx
 from tests.eval.fake_tracks import make_found, make_track, unit
 from tests.eval.html_page import parse
 from tests.portrait import moving, scene, write_picture, write_video
@@ -263,35 +264,15 @@ def test_times_of_the_stages_add_up(folder):
     assert written["sources"][0]["seconds"]["detecting"] == 0.5
 
 
-def write_onnx(path):
-    """Writes a net that takes the mean colours of a coarse grid as an embedding."""
-    from onnx import TensorProto, helper, save
-
-    shape = ["batch", 3, 112, 112]
-    nodes = [
-        helper.make_node("AveragePool", ["faces"], ["coarse"], kernel_shape=[28, 28], strides=[28, 28]),
-        helper.make_node("Flatten", ["coarse"], ["flat"]),
-        helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1]),
-        helper.make_node("Sub", ["flat", "mean"], ["embedding"]),
-    ]
-    inputs = [helper.make_tensor_value_info("faces", TensorProto.FLOAT, shape)]
-    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 48])]
-    graph = helper.make_graph(nodes, "colours", inputs, outputs)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
-    input_format = {"channels": "rgb", "layout": "nchw", "mean": [0, 0, 0], "scale": [255, 255, 255]}
-    path.with_name(f"{path.name}.input.json").write_text(json.dumps(input_format))
-
-
 def test_people_in_videos(tmp_path):
     """Everything together: people are portraits in one colour, and the net sees nothing but colours."""
     pytest.importorskip("onnxruntime")
-    red, green, blue = (1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)
     write_onnx(tmp_path / "face.onnx")
     write_card(tmp_path / "face.onnx", ModelCard().with_calibration(calibration()))
-    write_picture(tmp_path / "people" / "red" / "1.png", scene(tint=red))
-    write_video(tmp_path / "people" / "blue.mp4", moving(16, tint=blue))
-    write_video(tmp_path / "party.mkv", [*moving(25, tint=red), scene(hidden=True), *moving(25, tint=green)])
-    write_picture(tmp_path / "blue.png", scene(face=110, tint=blue))
+    write_picture(tmp_path / "people" / "red" / "1.png", scene(tint=RED))
+    write_video(tmp_path / "people" / "blue.mp4", moving(16, tint=BLUE))
+    write_video(tmp_path / "party.mkv", [*moving(25, tint=RED), scene(hidden=True), *moving(25, tint=GREEN)])
+    write_picture(tmp_path / "blue.png", scene(face=110, tint=BLUE))
     argv = [
         "--gallery",
         "people",

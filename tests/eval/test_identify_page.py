@@ -108,7 +108,9 @@ def test_long_sources_have_a_short_page(run):
         for number in range(1, 101)
     )
     many = dataclasses.replace(run, sources=(dataclasses.replace(source, tracks=tracks),))
-    page = parse(identify_page(many))
+    text = identify_page(many)
+    page = parse(text)
+    check_stands_alone(page, text)
     assert [card.attributes["id"] for card in page.find("article")] == [
         f"track-1-{n}" for n in range(61, 101)
     ]
