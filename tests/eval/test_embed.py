@@ -1,3 +1,4 @@
+import functools
 import shutil
 
 import numpy as np
@@ -34,10 +35,9 @@ def media(tmp_path_factory):
 def embed_into(media, tmp_path):
     """Runs the program and returns the arrays of its file."""
 
-    def main(src, *flags, out="out.npz"):
-        embed.main(
-            [str(src), str(tmp_path / out), f"--model_path={media / 'face.onnx'}", "--workers=1", *flags]
-        )
+    def main(src, *flags, out="out.npz", batch_size=64):
+        flags = [f"--model_path={media / 'face.onnx'}", "--workers=1", f"--batch_size={batch_size}", *flags]
+        embed.main([str(src), str(tmp_path / out), *flags])
         with np.load(tmp_path / out, allow_pickle=False) as file:
             return dict(file)
 
@@ -120,9 +120,10 @@ class Killed(BaseException):
 
 
 class TestResuming:
-    @pytest.fixture(autouse=True)
-    def small_parts(self, monkeypatch):
-        monkeypatch.setattr(run, "_PART_SIZE", 2)
+    @pytest.fixture
+    def embed_into(self, embed_into):
+        """A part has two pictures."""
+        return functools.partial(embed_into, batch_size=2)
 
     @pytest.fixture
     def killed(self, media, embed_into, monkeypatch):
