@@ -51,9 +51,11 @@ class VideoFrame:
         time: seconds from the first frame. It never decreases.
     """
 
-    def __init__(self, number: int, time: float, decoded: av.VideoFrame, pixel_aspect: float) -> None:
+    def __init__(
+        self, number: int, time: float, decoded: av.VideoFrame, pixel_aspect: float, matrix: np.ndarray
+    ) -> None:
         self.number, self.time = number, time
-        self._decoded, self._pixel_aspect = decoded, pixel_aspect
+        self._decoded, self._pixel_aspect, self._matrix = decoded, pixel_aspect, matrix
         self._image: np.ndarray | None = None
 
     @property
@@ -62,7 +64,7 @@ class VideoFrame:
         if self._image is None:
             height, width = _square_size(self._decoded, self._pixel_aspect)
             pixels = self._decoded.to_ndarray(format="rgb24", width=width, height=height)
-            self._image = _turn_upright(pixels, _display_matrix(self._decoded))
+            self._image = _turn_upright(pixels, self._matrix)
         return self._image
 
 
@@ -89,7 +91,7 @@ def read_video(
         announced = _duration(container, stream)
         pixel_aspect = float(stream.sample_aspect_ratio or 1)
         step = 1 / float(stream.average_rate or _DEFAULT_FPS)
-        number, num_damaged, start, time = 0, 0, None, 0.0
+        number, num_damaged, start, time, matrix = 0, 0, None, 0.0, None
         for decoded in _decoded_frames(container, stream):
             if decoded is None or decoded.is_corrupt:
                 num_damaged += 1
@@ -100,7 +102,9 @@ def read_video(
             else:
                 start = decoded.time - time if start is None else start
                 time = max(decoded.time - start, time)
-            yield VideoFrame(number, time, decoded, pixel_aspect)
+            if matrix is None:
+                matrix = _display_matrix(decoded)
+            yield VideoFrame(number, time, decoded, pixel_aspect, matrix)
             number += 1
     if not number:
         raise ValueError(f"{path}: expected a video, received a file in which no frame can be decoded")
@@ -178,7 +182,11 @@ def _square_size(decoded, pixel_aspect):
 
 
 def _display_matrix(decoded) -> np.ndarray:
-    """The part of FFmpeg's display matrix that turns and mirrors: `(x, y) @ matrix` is the shown position."""
+    """The part of FFmpeg's display matrix that turns and mirrors: `(x, y) @ matrix` is the shown position.
+
+    PyAV's side data and the frame refer to each other, so that the frame stays in memory until Python
+    collects its garbage. That is why only the first frame of a video is asked.
+    """
     data = decoded.side_data.get(Type.DISPLAYMATRIX)
     return np.eye(2, dtype=int) if data is None else np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2]
 
