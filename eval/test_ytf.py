@@ -24,7 +24,7 @@ from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from eval.embedding.engines import NUM_COMPARED, EngineOptions, load_engine
 from eval.embedding.extractor import embed_into
-from eval.embedding.feature_store import FeatureStore
+from eval.embedding.feature_store import FeatureStore, inputs_of_frames
 from eval.report.run_folder import default_output, held_output, write_run_folder
 from eval.scoring.coverage import coverage_of, describe_coverage
 from eval.scoring.evaluation import Evaluation
@@ -140,7 +140,8 @@ def _evaluate(options, output, command):
             str(data.prefix), frames.sha256, frames.image_size, data.crop, options.features.flip
         ),
     )
-    with FeatureStore(options.features.folder, _feature_inputs(inputs, engine), len(frames)) as store:
+    feature_inputs = inputs_of_frames(inputs.model.sha256, inputs.frames, engine)
+    with FeatureStore(options.features.folder, feature_inputs, len(frames)) as store:
         if not store.is_complete:
             _extract(store, model_path, engine, frames, face_size, options.features)
         print(f"Features : {store.folder}")
@@ -169,12 +170,6 @@ def _evaluate(options, output, command):
         return np.concatenate([frames.decode(start + place, start + place + 1)[0] for place in places])
 
     print(f"Report : {write_run_folder(output, scores, evaluation.pairs, column)}")
-
-
-def _feature_inputs(inputs, engine):
-    """Returns everything that the features follow from; not the paths, which may change."""
-    frames = {name: value for name, value in vars(inputs.frames).items() if name != "path"}
-    return {"model": inputs.model.sha256, "frames": frames, "engine": dataclasses.asdict(engine)}
 
 
 def _extract(store, model_path, engine, frames, face_size, options):

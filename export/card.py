@@ -26,7 +26,7 @@ def card_of_source(path: Path) -> ModelCard:
     facts = {}
     if (model / MANIFEST_NAME).is_file():
         manifest = read_manifest(model)
-        names = ("scores", "scored_at", "protocols")
+        names = ("scores", "intervals", "scored_at", "protocols")
         facts = describe_scores(manifest["step"], *(manifest.get(name) or {} for name in names))
         facts["run"] = describe_run(model.parent)
     own = read_card(model)
@@ -35,19 +35,25 @@ def card_of_source(path: Path) -> ModelCard:
 
 
 def describe_scores(
-    step: int, scores: dict[str, float], scored_at: dict[str, int], protocols: dict[str, dict[str, Any]]
+    step: int,
+    scores: dict[str, float],
+    intervals: dict[str, tuple[float, float]],
+    scored_at: dict[str, int],
+    protocols: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Describes the validation of a training.
 
     Args:
         step: of the model.
         scores: accuracy of each validation set.
+        intervals: 95 % interval of each accuracy. Checkpoints of earlier versions have none.
         scored_at: step of each accuracy.
         protocols: what each accuracy depends on besides the net.
     """
     described = {
         name: {
             "accuracy": accuracy,
+            "interval": intervals.get(name),
             "scored_at_step": scored_at.get(name),
             "protocol": protocols.get(name),
         }

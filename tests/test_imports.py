@@ -181,10 +181,9 @@ IMPORTED_AS = {
     "scikit_learn": "sklearn",
     "tensorboard": None,
     "standard_imghdr": None,
-    "av": None,
 }
 # In an environment of its own, or optional.
-OPTIONAL = {"ai_edge_litert", "av", "mxnet", "onnxruntime", "openvino", "tf2onnx"}
+OPTIONAL = {"ai_edge_litert", "mxnet", "onnxruntime", "openvino", "tf2onnx"}
 
 
 def test_requirements_are_the_direct_imports():

@@ -12,6 +12,7 @@ from dataset.pipeline import TrainingBatches
 from eval.embedding.extractor import NotFiniteError
 from eval.embedding.model_card import ModelCard
 from eval.scoring.calibration import Calibration
+from eval.scoring.metrics import accuracy_interval
 from export.card import describe_scores
 from training.checkpoints import Checkpoints, SavedModels
 from training.distribution import WorkerAgreement
@@ -89,6 +90,7 @@ class TrainingLoop:
         self._validated_at = None  # step of these scores
         self._best = {}
         self._best_steps = {}
+        self._intervals = {}  # of each newest accuracy
         self._scored_at = {}  # step of each newest accuracy
         self._protocols = {validator.name: validator.protocol for validator in validators}
         self._calibrations: list[Callable[[], Calibration]] = []  # of the embeddings of the last validation
@@ -114,6 +116,7 @@ class TrainingLoop:
             self._best = manifest["best"]
             self._best_steps = manifest.get("best_steps", {})
             self._scores = manifest["scores"]
+            self._intervals = manifest.get("intervals", {})
             self._scored_at = manifest.get("scored_at", {})
             self._pending = manifest.get("owed", [])
             self._forget_other_protocols(manifest.get("protocols", {}))
@@ -173,7 +176,13 @@ class TrainingLoop:
         """Drops the scores of validation sets that have changed, because new scores do not compare."""
         for name, protocol in protocols.items():
             if protocol != self._protocols.setdefault(name, protocol):
-                for scores in (self._best, self._best_steps, self._scores, self._scored_at):
+                for scores in (
+                    self._best,
+                    self._best_steps,
+                    self._scores,
+                    self._intervals,
+                    self._scored_at,
+                ):
                     scores.pop(name, None)
                 logger.warning("validation on %s has changed: its best score is not kept", name)
 
@@ -303,6 +312,7 @@ class TrainingLoop:
             if validator.calibrate:
                 self._calibrations.append(functools.partial(validator.calibrate, embeddings))
             self._scores[name] = result.accuracy
+            self._intervals[name] = accuracy_interval(result.fold_accuracies)
             self._scored_at[name] = self._step
             if result.accuracy > self._best.get(name, 0.0):
                 self._best[name] = result.accuracy
@@ -329,13 +339,14 @@ class TrainingLoop:
             best=self._best,
             best_steps=self._best_steps,
             scores=self._scores,
+            intervals=self._intervals,
             scored_at=self._scored_at,
             protocols=self._protocols,
             owed=self._pending,
         )
 
     def _export(self):
-        card = describe_scores(self._step, self._scores, self._scored_at, self._protocols)
+        card = describe_scores(self._step, self._scores, self._intervals, self._scored_at, self._protocols)
         if self._validated_at == self._step:
             for calibrate in reversed(self._calibrations):  # The first set of a kind counts.
                 card = ModelCard(card).with_calibration(calibrate())

@@ -1,6 +1,7 @@
 """Features on disk, which are computed once even if the computation is interrupted."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -14,6 +15,8 @@ import numpy as np
 
 from common.files import FileLock, write_json
 from common.typed_json import read_json
+from eval.embedding.engines import Engine
+from eval.scoring.evaluation_run import InputFrames
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,12 @@ class _Progress(NamedTuple):
     @property
     def num_bytes(self) -> int:
         return self.num_done * self.dim * _DTYPE.itemsize
+
+
+def inputs_of_frames(model_sha256: str, frames: InputFrames, engine: Engine) -> dict[str, Any]:
+    """Returns everything that the features of frames follow from; not the paths, which may change."""
+    described = {name: value for name, value in vars(frames).items() if name != "path"}
+    return {"model": model_sha256, "frames": described, "engine": dataclasses.asdict(engine)}
 
 
 class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):

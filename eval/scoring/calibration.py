@@ -17,7 +17,7 @@ from eval.scoring.templates import POOLINGS
 
 KINDS = ("single", "template")
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-MIN_IMPOSTORS = 10  # for the largest of the FARs
+MIN_PAIRS = 10  # of each kind; as many impostor pairs as the largest of the FARs needs
 
 _PER_DECADE = 10
 _QUANTILES = np.linspace(0, 1, 101)
@@ -171,7 +171,23 @@ class Calibration:
 
 def can_calibrate(is_same: np.ndarray) -> bool:
     """Tells whether a set has enough pairs of both kinds."""
-    return bool(np.any(is_same) and np.count_nonzero(~is_same) >= MIN_IMPOSTORS)
+    num_genuine = np.count_nonzero(is_same)
+    return bool(MIN_PAIRS <= num_genuine <= len(is_same) - MIN_PAIRS)
+
+
+def check_pairs(is_same: np.ndarray, name: str) -> None:
+    """Raises `ValueError` if a set has too few pairs of a kind.
+
+    Args:
+        is_same: bool, shape `(pairs,)`.
+        name: of the set, for the error.
+    """
+    if not can_calibrate(is_same):
+        num_genuine = np.count_nonzero(is_same)
+        raise ValueError(
+            f"{name}: expected {MIN_PAIRS} genuine and {MIN_PAIRS} impostor pairs or more, "
+            f"received {num_genuine} and {len(is_same) - num_genuine}"
+        )
 
 
 def calibrate(
@@ -202,18 +218,13 @@ def calibrate(
             again, as if they were independent.
 
     Raises:
-        ValueError: a similarity is not finite, there is no genuine pair, or there are less than
-            `MIN_IMPOSTORS` impostor pairs.
+        ValueError: a similarity is not finite, or there are too few pairs.
     """
     similarities, is_same = np.asarray(similarities, np.float64), np.asarray(is_same, bool)
     num_genuine, num_impostor = int(np.count_nonzero(is_same)), int(np.count_nonzero(~is_same))
     if not np.isfinite(similarities).all():
         raise ValueError(f"{name}: expected finite similarities, received NaN or infinity")
-    if not can_calibrate(is_same):
-        raise ValueError(
-            f"{name}: expected a genuine pair and {MIN_IMPOSTORS} impostor pairs or more, "
-            f"received {num_genuine} and {num_impostor}"
-        )
+    check_pairs(is_same, name)
     values, far, tar = _rates(similarities, is_same)
 
     def points(fars: np.ndarray | tuple[float, ...]) -> tuple[list[float], list[float]]:

@@ -149,6 +149,12 @@ def bootstrap_samples(
     return samples
 
 
+def accuracy_interval(fold_accuracies: Sequence[float]) -> tuple[float, float]:
+    """Computes the 95 % interval of an accuracy; see `bootstrap_intervals`."""
+    none = np.empty(0)
+    return bootstrap_intervals(none, none, fold_accuracies=fold_accuracies)["accuracy"]
+
+
 def _resample_identities(distances, is_same, identities, fars, num_resamples, rng):
     # The pairs are sorted once for all resamples: calling scikit-learn for each takes ten times as long.
     order = np.argsort(distances)

@@ -57,29 +57,31 @@ def test_tar_is_that_of_the_metrics():
 
 
 def test_by_hand():
+    is_same = [True] * 10 + [False] * 10
+    genuine = [0.9, 0.5, 0.3, *[0.1] * 7]
     # Of 10 impostors one may be accepted. The second has 0.4, so the threshold is the genuine 0.5.
-    calibration = single([0.9, 0.5, 0.3, 0.6, 0.4, *[0.0] * 8], [True, True, True, *[False] * 10])
+    calibration = single([*genuine, 0.6, 0.4, *[0.0] * 8], is_same)
     (row,) = calibration.table
-    assert (row.threshold, row.tar) == (0.5, 2 / 3)
-    # At 0 none of them: the threshold is 0.9.
-    assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (0.9, 1 / 3)
-    # Two impostors share 0.6 with a genuine pair, and only one may be accepted.
-    tied = single([0.6, 0.9, 0.6, 0.6, *[0.0] * 8], [True, True, *[False] * 10])
-    assert (tied.table[0].threshold, tied.table[0].tar) == (0.9, 0.5)
+    assert (row.threshold, row.tar) == (0.5, 0.2)
+    # At FAR 0 none of them: the threshold is 0.9.
+    assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (0.9, 0.1)
+    # Two impostors share 0.5 with a genuine pair, and only one may be accepted.
+    tied = single([*genuine, 0.5, 0.5, *[0.0] * 8], is_same)
+    assert (tied.table[0].threshold, tied.table[0].tar) == (0.9, 0.1)
 
 
 def test_no_similarity_may_be_accepted():
-    (row,) = single([0.5] * 12, [True, True, *[False] * 10]).table
+    (row,) = single([0.5] * 20, [True] * 10 + [False] * 10).table
     assert row.threshold == math.nextafter(0.5, 1)
     assert row.tar == 0
 
 
 @pytest.mark.parametrize("num_impostor", [10, 99, 100, 1000, 9999, 10_000])
 def test_fars_as_far_as_the_impostors_allow(num_impostor):
-    is_same = np.arange(num_impostor + 3) < 3
+    is_same = np.arange(num_impostor + 20) < 20
     calibration = single(np.linspace(1, 0, is_same.size), is_same)
     assert [row.far for row in calibration.table] == [far for far in FARS if far * num_impostor >= 1]
-    assert (calibration.num_genuine, calibration.num_impostor) == (3, num_impostor)
+    assert (calibration.num_genuine, calibration.num_impostor) == (20, num_impostor)
     fars = calibration.curve.far
     assert (fars[0], fars[-2], fars[-1]) == (1.0, 1 / num_impostor, 0.0)
     assert {row.far for row in calibration.table} <= set(fars)
@@ -162,8 +164,9 @@ def test_json_round_trip():
     [
         ([0.5] * 20, [True] * 20, "received 20 and 0"),
         ([0.5] * 20, [False] * 20, "received 0 and 20"),
-        ([0.5] * 10, [True] + [False] * 9, "received 1 and 9"),
-        ([math.nan] * 20, [True] + [False] * 19, "finite"),
+        ([0.5] * 19, [True] * 10 + [False] * 9, "received 10 and 9"),
+        ([0.5] * 19, [True] * 9 + [False] * 10, "received 9 and 10"),
+        ([math.nan] * 20, [True] * 10 + [False] * 10, "finite"),
     ],
 )
 def test_sets_that_cannot_be_used(similarities, is_same, shown):

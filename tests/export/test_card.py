@@ -34,7 +34,12 @@ def write_run(folder):
     (folder / "run.json").write_text(json.dumps(record))
     checkpoint = write_checkpoint(folder / "step_00000003", b"weights")
     manifest = json.loads((checkpoint / "checkpoint.json").read_text())
-    manifest |= {"scores": {"lfw": 0.9}, "scored_at": {"lfw": 2}, "protocols": {"lfw": {"pairs": 10}}}
+    manifest |= {
+        "scores": {"lfw": 0.9},
+        "intervals": {"lfw": [0.8, 1]},
+        "scored_at": {"lfw": 2},
+        "protocols": {"lfw": {"pairs": 10}},
+    }
     (checkpoint / "checkpoint.json").write_text(json.dumps(manifest))
     return checkpoint
 
@@ -54,7 +59,9 @@ def test_a_checkpoint_tells_scores_and_run_but_no_paths(tmp_path):
     expected = {
         "step": 3,
         "precision": "float32",
-        "scores": {"lfw": {"accuracy": 0.9, "scored_at_step": 2, "protocol": {"pairs": 10}}},
+        "scores": {
+            "lfw": {"accuracy": 0.9, "interval": [0.8, 1], "scored_at_step": 2, "protocol": {"pairs": 10}}
+        },
         "run": RUN,
     }
     assert card_of_source(tmp_path / "ckpt") == expected

@@ -122,7 +122,7 @@ def test_card_says_what_each_score_is(tmp_path):
     loop, _ = make_loop(tmp_path, max_steps=3, accuracies=[0.5, 0.7, 0.6], protocol={"pairs": 9}, every=every)
     loop.run()
     card = json.loads((tmp_path / "models" / "iter_3_lfw_0.60000" / "model_card.json").read_text())
-    score = {"accuracy": 0.6, "scored_at_step": 3, "protocol": {"pairs": 9}}
+    score = {"accuracy": 0.6, "interval": [0.6, 0.6], "scored_at_step": 3, "protocol": {"pairs": 9}}
     assert card == {"step": 3, "precision": "float32", "scores": {"lfw": score}}
 
 
