@@ -121,7 +121,9 @@ def _best_over_time(track: Track) -> Iterator[ShownFace]:
     """Yields the best face of each of some equal parts of a track: the best of all would be of one moment."""
     images = {place: face.image for place, face in enumerate(track.faces) if face.image is not None}
     places = [place for place in images if track.weights[place] > 0] or list(images)
-    for part in np.array_split(places, min(NUM_FACES, len(places))):
+    for part in np.array_split(np.array(places, int), NUM_FACES):
+        if not part.size:
+            continue
         best = max(part.tolist(), key=lambda place: track.weights[place])
         yield ShownFace(track.faces[best].frame, track.faces[best].time, face_jpeg(images[best]))
 

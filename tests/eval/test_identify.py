@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -104,6 +105,13 @@ class TestIdentify:
         frames = [face.frame for face in track.faces]
         assert len(frames) == NUM_FACES == len({frame // 20 for frame in frames})
         assert all(face.jpeg.startswith(b"\xff\xd8") for face in track.faces)
+
+    def test_a_track_without_pictures(self):
+        """A long video keeps few pictures of rejected faces."""
+        track = make_track(ANNA, rejected="a print")
+        faces = [dataclasses.replace(face, image=None) for face in track.faces]
+        [rejected] = self.identify(dataclasses.replace(track, faces=faces)).tracks
+        assert (rejected.faces, rejected.rejected) == ((), "a print")
 
     def test_a_source_that_cannot_be_read_is_a_result(self):
         def find(_path):
