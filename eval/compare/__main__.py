@@ -81,8 +81,9 @@ def run(options: CompareOptions) -> None:
             raise ValueError(f"{no_thresholds(options.model_path)} Or give --threshold.")
         point = calibration.threshold_at(options.far)
         threshold = point.threshold
-    # The thresholds hold for faces that are embedded as they were for the calibration.
+    # The thresholds hold for faces that are embedded and pooled as they were for the calibration.
     flip = calibration is not None and calibration.flip
+    pooling = (calibration and calibration.pooling) or "mean"
     embedder = load_embedder(options.model_path, flip=flip, engine=options.engine)
 
     @functools.cache  # The same path twice is searched once.
@@ -90,7 +91,7 @@ def run(options: CompareOptions) -> None:
         search = functools.partial(
             find_tracks, embedder=embedder, options=options.tracks, progress=not options.json
         )
-        return read_side(path, search)
+        return read_side(path, search, pooling)
 
     sides = side(options.a), side(options.b)
     similarity = float(np.clip(sides[0].template @ sides[1].template, -1, 1))

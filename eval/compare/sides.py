@@ -61,12 +61,13 @@ class Side:
         return f"folder, face in {len(self.faces)} of {self.num_searched} pictures{others}"
 
 
-def read_side(path: Path, find: Callable[[Path], FoundTracks]) -> Side:
+def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "mean") -> Side:
     """Finds the face of one side: the biggest one of each picture, or the one that a video shows most.
 
     Args:
         path: picture, folder or video.
         find: finds the tracks, such as `eval.recognition.tracks.find_tracks` with a model.
+        pooling: pools the faces to a template; one of `eval.scoring.templates.POOLINGS`.
 
     Raises:
         FileNotFoundError, ValueError: the file cannot be read or has no usable face.
@@ -85,8 +86,8 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks]) -> Side:
         chosen = [max(faces, key=lambda one: one[0].size) for _, faces in sorted(by_picture.items())]
         num_others = sum(map(len, by_picture.values())) - len(chosen)
     faces, embeddings = [face for face, _ in chosen], np.stack([embedding for _, embedding in chosen])
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     weights = np.array([frame_weight(*one) for one in chosen])
-    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     return Side(
         path,
         found.source.kind,
@@ -94,7 +95,7 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks]) -> Side:
         found.num_examined,
         faces,
         embeddings,
-        pool(units * weights[:, np.newaxis], "mean"),
+        pool(embeddings / lengths * weights[:, np.newaxis], pooling),
         num_others,
         tuple(found.problems),
     )

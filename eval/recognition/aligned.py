@@ -9,9 +9,9 @@ import numpy as np
 
 from dataset.align.alignment import face_template
 from dataset.align.options import IMAGE_SIZES
-from eval.recognition.faces import Face
+from eval.recognition.faces import Face, measure_sharpness
 from eval.recognition.sources import open_source
-from eval.recognition.tracks import STAGES, Embedder, FoundTracks, Track
+from eval.recognition.tracks import STAGES, Embedder, FoundTracks, Track, frame_weight
 from eval.scoring.templates import pool
 
 
@@ -37,13 +37,21 @@ def find_aligned(path: Path, embedder: Embedder) -> FoundTracks:
             place = path / source.names[frame.number] if source.kind == "folder" else path
             raise ValueError(f"{place}: expected an aligned face of {expected}, received {size[0]}x{size[1]}")
         box = np.array([0, 0, size[1], size[0]], float)
-        faces.append(Face(frame.number, frame.time, box, face_template(size), 1.0, image, 0.0, 1.0, None))
+        sharpness = measure_sharpness(image)
+        face = Face(frame.number, frame.time, box, face_template(size), 1.0, image, sharpness, 1.0, None)
+        faces.append(face)
     read = time.perf_counter()
     embeddings = embedder.embed(np.stack([face.image for face in faces]))
-    lengths = np.linalg.norm(embeddings, axis=1)
-    rejected = None if lengths.any() else "the model gives embeddings of length 0 for all of its faces"
-    template = pool(embeddings, "mean") if rejected is None else None
-    track = Track(1, faces, embeddings, lengths / (lengths.sum() or 1), template, rejected)
+    weights = np.array([frame_weight(*one) for one in zip(faces, embeddings, strict=True)])
+    template = rejected = None
+    if weights.any():
+        lengths = np.linalg.norm(embeddings, axis=1)
+        scales = np.divide(weights, lengths, out=np.zeros_like(weights), where=lengths > 0)
+        template = pool(embeddings * scales[:, np.newaxis], "mean")
+        weights /= weights.sum()
+    else:
+        rejected = "the model gives embeddings of length 0 for all of its faces"
+    track = Track(1, faces, embeddings, weights, template, rejected)
     seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     seconds |= {"reading": read - start, "embedding": time.perf_counter() - read}
     tracks = [track] if rejected is None else []

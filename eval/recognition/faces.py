@@ -109,11 +109,15 @@ def _make_face(frame, image, box, points, score, face_size, min_score):
     else:  # To be shown. The points may not determine a position.
         sides = box[2:] - box[:2]
         aligned = align_face(image, box[:2] + face_template((112, 112)) / 112 * sides.max(), face_size)
-    grey = cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY)
-    sharpness = float(cv2.Laplacian(grey, cv2.CV_64F).var())
+    sharpness = measure_sharpness(aligned)
     return Face(
         frame.number, frame.time, box, points, score, aligned, sharpness, frontality(points), rejected
     )
+
+
+def measure_sharpness(face: np.ndarray) -> float:
+    """Returns the variance of the Laplacian of a face, uint8 `(height, width, 3)`, RGB."""
+    return float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
 def misplaced_points(box: np.ndarray, points: np.ndarray) -> str | None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from eval.recognition.aligned import find_aligned
+from eval.recognition.tracks import frame_weight
 from eval.scoring.templates import pool
 from tests.portrait import write_picture
 
@@ -28,10 +29,23 @@ def test_a_folder_is_one_track(tmp_path):
     track = found.main
     raw = np.array(colours, float) - np.mean(colours, axis=1, keepdims=True)
     np.testing.assert_allclose(track.embeddings, raw)
-    np.testing.assert_allclose(track.template, pool(raw, "mean"))
+    np.testing.assert_allclose(track.template, pool(raw, "mean"))  # All faces are equally sharp.
     lengths = np.linalg.norm(raw, axis=1)
     np.testing.assert_allclose(track.weights, lengths / lengths.sum())
     assert [one.image[0, 0].tolist() for one in track.faces] == [list(colour) for colour in colours]
+
+
+def test_weights_are_those_of_tracks(tmp_path):
+    sharp = face((200, 10, 60))
+    sharp[::2] //= 2
+    for number, picture in enumerate((sharp, face((0, 0, 90)))):
+        write_picture(tmp_path / f"{number}.png", picture)
+    track = find_aligned(tmp_path, MeanColour()).main
+    weights = np.array([frame_weight(*one) for one in zip(track.faces, track.embeddings, strict=True)])
+    assert weights[0] > 5 * weights[1] > 0
+    np.testing.assert_allclose(track.weights, weights / weights.sum())
+    units = track.embeddings / np.linalg.norm(track.embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(track.template, pool(units * weights[:, np.newaxis], "mean"))
 
 
 def test_a_picture(tmp_path):

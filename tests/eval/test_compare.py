@@ -234,6 +234,18 @@ class TestProgram:
         compare("a.png", "b.png", "--threshold", "0")
         assert compare.flips == [False, True, True, False]
 
+    def test_pooling_is_that_of_the_thresholds(self, compare):
+        similarities = []
+        for pooling in ("mean", "normalised_mean"):
+            card = [dataclasses.replace(calibration("template"), pooling=pooling)]
+            similarities.append(json.loads(compare("a.png", "folder", "--json", card=card))["similarity"])
+        raw = np.array([(100, 0, 0), (80, 10, 0), (0, 100, 10)])
+        for rows, similarity in zip(
+            (raw, raw / np.linalg.norm(raw, axis=1, keepdims=True)), similarities, strict=True
+        ):
+            mean = rows.mean(axis=0)
+            assert similarity == pytest.approx(mean[0] / np.linalg.norm(mean))
+
     @pytest.mark.parametrize("flags", [["--far", "0"], ["--threshold", "2"], ["--picture", "a.jpg"]])
     def test_usage(self, flags):
         with pytest.raises(SystemExit) as ended:
