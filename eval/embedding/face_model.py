@@ -85,11 +85,24 @@ def load_face_model(
         return DescribedModel(path, face_size)
     if is_saved_model(path) and not (rectified and Path(path, NET_NAME).is_file()):
         return _load_saved_model(path, face_size)
-    backbone = inference_net(in_float32(load_backbone(path)), rectified)
+    backbone = inference_net(in_float32(_load_backbone(path)), rectified)
     try:
         return FaceModel.from_backbone(backbone, face_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _load_backbone(path):
+    try:
+        return load_backbone(path)
+    except ValueError as error:
+        if path.suffix not in (".onnx", ".keras"):
+            raise
+        raise ValueError(f"{error}. To run this file as it is, {_describe_input(path)}") from None
+
+
+def _describe_input(path):
+    return f"describe its input in {input_format_path(path)}, such as {EXAMPLE}"
 
 
 def _load_saved_model(path, face_size):
@@ -102,7 +115,7 @@ def _load_saved_model(path, face_size):
         received = f"{', '.join(inputs)} -> {', '.join(outputs)}"
         raise ValueError(
             f"{path}: expected images -> embedding, norm, received {received}. For a model of another "
-            f"project, describe the input in {input_format_path(path)}, such as {EXAMPLE}"
+            f"project, {_describe_input(path)}"
         )
     taken = tuple(inputs["images"].shape[1:3])
     if face_size is None:

@@ -11,6 +11,7 @@ import pytest
 from common.options import parse_options
 from dataset.pairs.image_pairs import read_pairs
 from eval import test_lfw
+from eval.embedding.embedder import load_embedder
 from eval.embedding.engines import FILE_ENGINES, Engine, EngineOptions, load_engine
 from eval.scoring.verification import evaluate_pairs
 from nets.importers.model_files import find_model, model_sha256
@@ -143,10 +144,13 @@ def test_damaged_files(tmp_path, kind):
         load(path)
 
 
-@pytest.mark.parametrize("kind", [".xml", TFLITE])
+ONNX_WEIGHTS = pytest.param(".onnx", marks=pytest.mark.tensorflow)  # TensorFlow tries to take them.
+
+
+@pytest.mark.parametrize("kind", [".xml", TFLITE, ONNX_WEIGHTS])
 def test_files_without_description(tmp_path, kind):
     with pytest.raises(ValueError, match=rf"net\{kind}\.input\.json"):
-        load(write_net(tmp_path / f"net{kind}", described=False))
+        load_embedder(write_net(tmp_path / f"net{kind}", described=False))
 
 
 def test_other_pixels_than_the_file_stores(tmp_path):

@@ -14,6 +14,7 @@ from dataset.pairs.video_frames import find_frames
 from dataset.pairs.video_pairs import read_video_pairs, read_wrong_videos
 from dataset.synthetic import draw_frame, write_videos
 from eval import test_ytf
+from eval.embedding.embedder import load_embedder
 from eval.embedding.engines import Engine
 from eval.embedding.feature_store import FeatureStore
 from eval.report.run_folder import default_output, held_output
@@ -23,6 +24,7 @@ from eval.scoring.video_distances import METHODS, video_distances
 from export.saved_model import export_saved_model
 from nets.backbone import Backbone
 from nets.importers.model_files import model_sha256
+from tests.eval.file_nets import write_net
 from tests.eval.html_page import parse
 from tests.eval.video_sets import flags, precisions, write_golden_set
 
@@ -88,6 +90,18 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
     assert page.find("p", class_="model")[0].text.startswith("ir32 · ")
     # None of the wrong videos is in this set, so the three lines are the same.
     assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["YTF"]
+
+
+def test_a_file_with_a_runtime_of_its_own(videos, tmp_path):
+    path = write_net(tmp_path / "net.xml", (112, 112), ours=True)
+    test_ytf.main(flags(videos, model_path=path, output=tmp_path / "run", features=tmp_path / "features"))
+    run = read_run(tmp_path / "run")
+    assert run.scores.engine == Engine("openvino") and "openvino" in run.scores.versions
+    pairs = read_video_pairs(videos / "ytf" / "splits.txt")
+    frames = find_frames(videos / "ytf" / "112x112", pairs.videos)
+    embeddings = load_embedder(path).embed(frames.decode(0, len(frames)))
+    distances = video_distances(embeddings, frames.offsets, pairs.first, pairs.second)
+    np.testing.assert_allclose(run.pairs.distances["mean"], distances["mean"], rtol=1e-3, atol=1e-6)
 
 
 def test_the_second_run_needs_no_tensorflow(videos, tmp_path):
