@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Compares nets/iresnet.py and its importers with PyTorch itself, in an environment of its own:
+# Compares nets of InsightFace and their importers with PyTorch itself, in an environment of its own:
 # PyTorch writes nets and what they give, TensorFlow reads both.
 . "$(dirname "${BASH_SOURCE[0]}")/python311.sh" torch
 written=$environment/written
 "$environment/bin/python" -m tests.torch_iresnet "$written" || exit 1
+"$environment/bin/python" -m tests.torch_small_nets "$written" || exit 1
 TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}" .venv/bin/python -m tests.torch_agreement "$written"
 status=$?
 rm -r "$written"

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from .layers.batch_norm import BatchNorm as BatchNorm
     from .layers.batch_renorm import BatchRenorm as BatchRenorm
     from .layers.dropout import Dropout as Dropout
+    from .layers.dropout import DropPath as DropPath
     from .layers.group_norm import GroupNorm as GroupNorm
     from .layers.grouped_conv import GroupedConv as GroupedConv
     from .layers.prelu import PReLU as PReLU
+    from .layers.tokens import DropTokens as DropTokens
+    from .layers.tokens import PositionEmbedding as PositionEmbedding
+    from .layers.tokens import RestoreTokens as RestoreTokens
+    from .layers.tokens import SelfAttention as SelfAttention
 
 _LAYERS = {
     "Backbone": ".backbone",
@@ -28,6 +33,11 @@ _LAYERS = {
     "GroupNorm": ".layers.group_norm",
     "GroupedConv": ".layers.grouped_conv",
     "PReLU": ".layers.prelu",
+    "DropPath": ".layers.dropout",
+    "DropTokens": ".layers.tokens",
+    "PositionEmbedding": ".layers.tokens",
+    "RestoreTokens": ".layers.tokens",
+    "SelfAttention": ".layers.tokens",
 }
 _MODULES = {**_LAYERS, "build_backbone": ".backbone", "load_backbone": ".backbone"}
 

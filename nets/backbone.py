@@ -12,6 +12,8 @@ from .layers.grouped_conv import GroupedConv
 from .layers.prelu import PReLU
 from .variants import find_variant
 
+# All dense kernels of a transformer decay.
+_TRANSFORMER = ("blocks.", "feature.")
 CONVS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, GroupedConv)
 # In the original, in InsightFace's iresnets and MobileFaceNets.
 _DENSE_NAMES = ("E_DenseLayer", "fc", "features.layers.2")
@@ -32,6 +34,7 @@ class Backbone(keras.Model):
     | `iresnet50`; 18, 34, 50, 100, 200 | InsightFace's own, `nets.iresnet` |
     | `mobilefacenet`, `mbf`, `mbf_large` | `nets.mobilefacenet` |
     | `ghostfacenet_1.3_2`; widths 0.5, 1, 1.3, strides 1, 2 | `nets.ghostfacenet` |
+    | `vit_t`, `vit_s`, `vit_b` | `nets.vit` |
     | `vgg16`, `vgg19`, `resnet50`, `resnet101`, `resnet152` | ImageNet's, `nets.imagenet_net` |
 
     Args:
@@ -117,7 +120,8 @@ def load_backbone(path: str | Path) -> Backbone:
             a `.keras` file;
             a training checkpoint, or a folder of them (the newest is taken);
             a TensorFlow 1 checkpoint of the original (its prefix, or one of its files);
-            an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt` or `.onnx`);
+            an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt`, `.onnx`), or its transformer (`.pth`);
+            as `.onnx`);
             another MobileFaceNet (`.onnx`, with `NAME.onnx.input.json` if it takes other pixels).
 
     Raises:
@@ -154,6 +158,8 @@ def load_backbone(path: str | Path) -> Backbone:
 def decayed_variables(backbone: keras.Model, dense: bool = True) -> list[keras.Variable]:
     """Lists the variables that the original decays: conv kernels, the dense kernel, trainable gammas, slopes.
 
+    In transformers all dense kernels decay.
+
     It does not decay biases, betas, the dense layers of squeeze-and-excitation and the scales of group
     normalisation.
 
@@ -167,7 +173,11 @@ def decayed_variables(backbone: keras.Model, dense: bool = True) -> list[keras.V
     """
     variables = []
     for layer in backbone.layers:
-        if isinstance(layer, CONVS) or (dense and layer.name in _DENSE_NAMES):
+        if (
+            isinstance(layer, CONVS)
+            or (dense and layer.name in _DENSE_NAMES)
+            or (isinstance(layer, keras.layers.Dense) and layer.name.startswith(_TRANSFORMER))
+        ):
             variables.append(layer.kernel)
         elif isinstance(layer, BatchNorm) and layer.gamma.trainable:
             variables.append(layer.gamma)

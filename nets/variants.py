@@ -45,6 +45,8 @@ def _variants():
     ):
         arguments = {"width": width, "blocks": blocks}
         variants[name] = Variant("mobilefacenet", arguments, 1.0, embedding_size)
+    for name, width, depth in (("vit_t", 256, 12), ("vit_s", 512, 12), ("vit_b", 512, 24)):  # arcface_torch's
+        variants[name] = Variant("vit", {"width": width, "depth": depth}, keep_prob=1.0)
     for width in (0.5, 1, 1.3):
         for stride in (1, 2):  # named as in the paper
             arguments = {"width": width, "stem_stride": stride}

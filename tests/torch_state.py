@@ -103,3 +103,41 @@ def mobilefacenet_state(width, blocks, feature_size=(7, 7), embedding_size=512, 
     state["features.layers.2.weight"] = rng.normal(size=(embedding_size, before)) * np.sqrt(0.6 / before)
     norm("features.layers.3", embedding_size)
     return {name: value.astype(np.float32) for name, value in state.items()}
+
+
+def vit_state(width, depth, num_tokens, embedding_size=512, seed=0):
+    """A state_dict of arcface_torch's vision transformer with patches of 9x9, like that of `random_state`."""
+    rng = np.random.default_rng(seed)
+    state = {
+        "mask_token": rng.normal(size=(1, 1, width)),
+        "pos_embed": rng.normal(size=(1, num_tokens, width)),
+    }
+
+    def dense(name, inputs, outputs, bias=True):
+        state[f"{name}.weight"] = rng.normal(size=(outputs, inputs)) * inputs**-0.5
+        if bias:
+            state[f"{name}.bias"] = 0.1 * rng.normal(size=outputs)
+
+    def norm(name, channels, statistics=False):
+        state[f"{name}.weight"] = 1 + 0.1 * rng.normal(size=channels)
+        state[f"{name}.bias"] = 0.1 * rng.normal(size=channels)
+        if statistics:
+            state[f"{name}.running_mean"] = 0.1 * rng.normal(size=channels)
+            state[f"{name}.running_var"] = rng.uniform(0.5, 1.5, channels)
+
+    state["patch_embed.proj.weight"] = rng.normal(size=(width, 3, 9, 9)) * 243**-0.5
+    state["patch_embed.proj.bias"] = 0.1 * rng.normal(size=width)
+    for number in range(depth):
+        name = f"blocks.{number}"
+        norm(f"{name}.norm1", width)
+        dense(f"{name}.attn.qkv", width, 3 * width, bias=False)
+        dense(f"{name}.attn.proj", width, width)
+        norm(f"{name}.norm2", width)
+        dense(f"{name}.mlp.fc1", width, 4 * width)
+        dense(f"{name}.mlp.fc2", 4 * width, width)
+    norm("norm", width)
+    dense("feature.0", num_tokens * width, width, bias=False)
+    norm("feature.1", width, statistics=True)
+    dense("feature.2", width, embedding_size, bias=False)
+    norm("feature.3", embedding_size, statistics=True)
+    return {name: value.astype(np.float32) for name, value in state.items()}

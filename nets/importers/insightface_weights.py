@@ -16,6 +16,7 @@ from ..iresnet import UNITS, WIDTHS
 from ..layers.grouped_conv import GroupedConv
 from ..mobilefacenet import STEM_WIDTH
 from ..variants import VARIANTS
+from ..vit import PATCH
 from .onnx_graph import open_graph
 from .onnx_iresnet import read_onnx_iresnet
 from .onnx_mobilefacenet import read_onnx_mobilefacenet
@@ -34,9 +35,10 @@ _LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
     "alphas": "weight",
+    "tokens": None,  # a tensor that has the name of the layer
 }
 # One tensor of each kind of net, which tells that a dict is its state_dict.
-_MARKS = ("conv1.weight", "conv_sep.layers.0.weight")
+_MARKS = ("conv1.weight", "conv_sep.layers.0.weight", "patch_embed.proj.weight")
 _IGNORED = "num_batches_tracked"  # a counter of each batch norm, which has no effect at this momentum
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ def torch_variables(backbone: keras.Model, pixels: Pixels = INSIGHTFACE) -> dict
             elif len(shape) == 2:
                 shape = shape[::-1]
                 transform = functools.partial(_dense_kernel, backbone.get_layer("flatten").input.shape[1:])
-            mappings[f"{layer.name}.{_LEAVES[variable.name]}"] = Mapping(variable, shape, transform)
+            leaf = _LEAVES[variable.name]
+            mappings[f"{layer.name}.{leaf}" if leaf else layer.name] = Mapping(variable, shape, transform)
     return mappings
 
 
@@ -125,8 +128,8 @@ def _build(path, shapes, read, arguments=None, pixels=INSIGHTFACE):
     ignored = {name for name in shapes if name.endswith(f".{_IGNORED}")}
     try:
         net = {**identify_net(shapes), **(arguments or {})}
+        _check_size(net, shapes)
         if net["architecture"].startswith("iresnet"):
-            _check_size(net, shapes)
             _check_centre(pixels)
         else:
             net |= pixels.arguments()
@@ -163,7 +166,22 @@ def identify_net(shapes: Shapes) -> dict:
     Raises:
         ValueError: the shapes are not those of an iresnet or MobileFaceNet.
     """
-    return _identify_mobilefacenet(shapes) if _MARKS[1] in shapes else _identify_iresnet(shapes)
+    if _MARKS[1] in shapes:
+        return _identify_mobilefacenet(shapes)
+    return _identify_vit(shapes) if _MARKS[2] in shapes else _identify_iresnet(shapes)
+
+
+def _identify_vit(shapes):
+    blocks = {found[1] for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))}
+    kernel, positions, last = (shapes.get(name, ()) for name in (_MARKS[2], "pos_embed", "feature.2.weight"))
+    if list(map(len, (kernel, positions, last))) != [4, 3, 2]:
+        received = f"{kernel}, {positions} and {last}"
+        raise ValueError(f"{_MARKS[2]}, pos_embed and feature.2.weight: received shapes {received}")
+    arguments, side = {"width": kernel[0], "depth": len(blocks)}, math.isqrt(positions[1])
+    name = _find_variant("vit", arguments)
+    # 12 patches have 108 pixels, but faces have 112.
+    size = 112 if side == 12 else PATCH * side
+    return {"architecture": name, "image_size": (size, size), "embedding_size": last[0]}
 
 
 def _identify_mobilefacenet(shapes):
@@ -177,11 +195,7 @@ def _identify_mobilefacenet(shapes):
         "width": shapes.get("layers.0.layers.0.weight", (0,))[0] / STEM_WIDTH,
         "blocks": tuple(blocks),
     }
-    known = {name: variant for name, variant in VARIANTS.items() if variant.builder == "mobilefacenet"}
-    name = next((name for name, variant in known.items() if variant.arguments == arguments), None)
-    if name is None:
-        expected = "; ".join(f"{variant.arguments} ({name})" for name, variant in known.items())
-        raise ValueError(f"expected a MobileFaceNet, one of {expected}; received {arguments}")
+    name = _find_variant("mobilefacenet", arguments)
     sizes = [shapes.get(key, ()) for key in ("features.layers.0.layers.0.weight", "features.layers.2.weight")]
     if list(map(len, sizes)) != [4, 2]:
         raise ValueError(f"features: expected a depthwise conv and a dense layer, received shapes {sizes}")
@@ -191,6 +205,16 @@ def _identify_mobilefacenet(shapes):
         "image_size": (STRIDE * height, STRIDE * width),
         "embedding_size": sizes[1][0],
     }
+
+
+def _find_variant(builder, arguments):
+    """Returns the name of the net that a builder makes with these arguments."""
+    known = {name: variant.arguments for name, variant in VARIANTS.items() if variant.builder == builder}
+    for name, expected in known.items():
+        if expected == arguments:
+            return name
+    expected = "; ".join(f"{arguments} ({name})" for name, arguments in known.items())
+    raise ValueError(f"expected one of {expected}; received {arguments}")
 
 
 def _identify_iresnet(shapes):
@@ -218,9 +242,15 @@ def _identify_iresnet(shapes):
 
 def _check_size(net, shapes):
     """Refuses a small file that names a large net, before the net is built."""
-    units = UNITS[int(net["architecture"].removeprefix("iresnet"))]
-    # About half of the weights of the 3x3 convs.
-    fewest = sum(count * 9 * width**2 for count, width in zip(units, WIDTHS, strict=True))
+    arguments = VARIANTS[net["architecture"]].arguments
+    if net["architecture"].startswith("iresnet"):
+        # About half of the weights of the 3x3 convs.
+        units = UNITS[arguments["depth"]]
+        fewest = sum(count * 9 * width**2 for count, width in zip(units, WIDTHS, strict=True))
+    elif net["architecture"].startswith("vit"):
+        fewest = arguments["depth"] * 12 * arguments["width"] ** 2
+    else:
+        fewest = 0  # all MobileFaceNets are small
     received = sum(map(math.prod, shapes.values()))
     if received < fewest:
         raise ValueError(f"expected at least {fewest} weights of {net['architecture']}, received {received}")
@@ -270,5 +300,7 @@ def _conv_kernel(tensor):
 
 
 def _dense_kernel(feature_shape, tensor):
+    if len(feature_shape) < 3:  # of tokens, which PyTorch flattens in the same order
+        return tensor.T
     height, width, channels = feature_shape
     return tensor.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, len(tensor))

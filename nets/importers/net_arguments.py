@@ -64,6 +64,9 @@ def _num_weights(variant, height, width, embedding_size):
         stride = 16 * variant.arguments["stem_stride"]
         cells = -(-height // stride) * -(-width // stride)
         return int(channels * variant.arguments["width"]) // 4 * 4 * (cells + embedding_size)
+    if variant.builder == "vit":
+        channels, cells = variant.arguments["width"], (height // 9) * (width // 9)
+        return channels * (cells * (channels + 1) + embedding_size)
     if variant.builder == "imagenet_net":
         channels = 512 if "vgg" in variant.arguments["name"] else 2048
         cells = (height // 32) * (width // 32)  # of 48 pixels ResNet makes two, and VGG one

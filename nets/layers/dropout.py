@@ -45,17 +45,45 @@ class Dropout(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or self.keep_prob == 1:
             return inputs
-        context = tf.distribute.get_replica_context()
-        draw = tf.cast(tf.convert_to_tensor(self.draws), tf.int64)
-        # The factor keeps the masks of runs with one replica as they were in older versions.
-        seed = tf.stack([draw, tf.constant(self.seed, tf.int64) * 65536])
-        share = tf.shape(inputs)[0]
-        global_shape = tf.concat([[share * context.num_replicas_in_sync], tf.shape(inputs)[1:]], 0)
-        start = share * context.replica_id_in_sync_group
-        uniform = tf.random.stateless_uniform(global_shape, seed)[start : start + share]
-        kept = uniform < self.keep_prob
-        self.draws.value.assign_add(1)
+        shape = self._mask_shape(tf.shape(inputs))
+        kept = uniform_of_batch(self.draws, self.seed, shape[0], shape[1:]) < self.keep_prob
         return tf.where(kept, inputs / self.keep_prob, 0)
+
+    def _mask_shape(self, shape):
+        return shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "keep_prob": self.keep_prob, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class DropPath(Dropout):
+    """Keeps all values of an image or none, so that a residual block is left out for some images.
+
+    References:
+    - [Deep Networks with Stochastic Depth](https://arxiv.org/abs/1603.09382)
+
+    Args: see `Dropout`, also for inputs and outputs.
+    """
+
+    def _mask_shape(self, shape):
+        return tf.concat([shape[:1], tf.ones_like(shape[1:])], 0)
+
+
+def uniform_of_batch(draws: keras.Variable, seed: int, batch_size: tf.Tensor, shape: Any) -> tf.Tensor:
+    """Draws numbers in `[0, 1)` for the images of this replica, and counts the draw.
+
+    Args:
+        draws: number of earlier draws.
+        batch_size: number of images, the same on every replica.
+        shape: shape of the numbers of one image.
+    """
+    context = tf.distribute.get_replica_context()
+    draw = tf.cast(tf.convert_to_tensor(draws), tf.int64)
+    # The factor keeps the masks of runs with one replica as they were in older versions.
+    counter = tf.stack([draw, tf.constant(seed, tf.int64) * 65536])
+    global_shape = tf.concat([[batch_size * context.num_replicas_in_sync], shape], 0)
+    start = batch_size * context.replica_id_in_sync_group
+    numbers = tf.random.stateless_uniform(global_shape, counter)[start : start + batch_size]
+    draws.value.assign_add(1)
+    return numbers

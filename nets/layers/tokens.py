@@ -1,0 +1,162 @@
+"""Layers of vision transformers: positions, masks and attention of tokens."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from .dropout import uniform_of_batch
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a trained vector to each token.
+
+    Args:
+        initializer: Keras initializer.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float, shape `(batch, tokens, channels)`. The output has the same shape and dtype.
+    """
+
+    def __init__(self, initializer: Any = "zeros", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (1, *input_shape[1:])
+        self.tokens = self.add_weight(shape=shape, initializer=self.initializer, name="tokens")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs + tf.convert_to_tensor(self.tokens)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class DropTokens(keras.layers.Layer):
+    """Removes tokens of each image at random during training. `RestoreTokens` fills their places later.
+
+    Like the masks of `Dropout`, which tokens an image keeps follows from the seed, the number of earlier
+    draws and the place of the image in the global batch.
+
+    Args:
+        ratio: in `[0, 1)`, the share to remove.
+        seed: of the choice.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float, shape `(batch, tokens, channels)`.
+        training: bool; `False` keeps all tokens.
+
+    Returns:
+        The kept tokens, and int32 `(batch, tokens)`: the place of each token among kept and removed ones.
+    """
+
+    def __init__(self, ratio: float = 0.1, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= ratio < 1:
+            raise ValueError(f"mask_ratio: expected a number in [0, 1), received {ratio}")
+        self.ratio = ratio
+        self.seed = seed
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.draws = self.add_weight(
+            (), "zeros", "int32", trainable=False, aggregation="only_first_replica", name="draws"
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        batch, num_tokens = tf.shape(inputs)[0], inputs.shape[1]
+        if not training or self.ratio == 0:
+            return inputs, tf.zeros((batch, num_tokens), tf.int32)  # which nothing uses
+        numbers = uniform_of_batch(self.draws, self.seed, batch, [num_tokens])
+        order = tf.argsort(tf.ensure_shape(numbers, (None, num_tokens)), axis=1)
+        kept = order[:, : int(num_tokens * (1 - self.ratio))]
+        return tf.gather(inputs, kept, axis=1, batch_dims=1), tf.argsort(order, axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ratio": self.ratio, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class RestoreTokens(keras.layers.Layer):
+    """Puts tokens back to their places, with a trained vector for those that `DropTokens` removed.
+
+    Args:
+        ratio: that of `DropTokens`.
+        initializer: Keras initializer.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: the two outputs of `DropTokens`, the first after any layers.
+        training: bool; `False` returns the tokens.
+    """
+
+    def __init__(self, ratio: float = 0.1, initializer: Any = "zeros", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ratio = ratio
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, input_shape: Any) -> None:
+        shape = (1, 1, input_shape[0][-1])
+        self.tokens = self.add_weight(shape=shape, initializer=self.initializer, name="tokens")
+
+    def call(self, inputs: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        tokens, places = inputs
+        if not training or self.ratio == 0:
+            return tokens
+        batch, kept, _ = tf.unstack(tf.shape(tokens))
+        removed = tf.tile(tf.convert_to_tensor(self.tokens), [batch, tf.shape(places)[1] - kept, 1])
+        restored = tf.gather(tf.concat([tokens, removed], axis=1), places, axis=1, batch_dims=1)
+        return tf.ensure_shape(restored, (None, places.shape[1], tokens.shape[2]))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        initializer = keras.initializers.serialize(self.initializer)
+        return {**super().get_config(), "ratio": self.ratio, "initializer": initializer}
+
+
+@keras.saving.register_keras_serializable(package="margin_centre_face")
+class SelfAttention(keras.layers.Layer):
+    """Lets each token collect the values of all tokens, by the softmax of query and keys.
+
+    `softmax(q k^T / sqrt(channels of a head)) v` in each head. The softmax is float32 under every policy. The
+    layer has no weights: a dense layer before it makes queries, keys and values.
+
+    References:
+    - [Attention Is All You Need](https://arxiv.org/abs/1706.03762)
+
+    Args:
+        num_heads: number of heads.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: float `(batch, tokens, 3 * channels)`: queries, keys, values, each by heads.
+
+    Returns:
+        `(batch, tokens, channels)` of the same dtype.
+    """
+
+    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        num_tokens, width = tf.shape(inputs)[1], inputs.shape[2] // 3
+        depth = width // self.num_heads
+        parts = tf.reshape(inputs, (-1, num_tokens, 3, self.num_heads, depth))
+        queries, keys, values = tf.unstack(tf.transpose(parts, (2, 0, 3, 1, 4)))
+        scores = tf.matmul(queries, keys, transpose_b=True) * tf.cast(depth**-0.5, inputs.dtype)
+        weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), inputs.dtype)
+        collected = tf.transpose(tf.matmul(weights, values), (0, 2, 1, 3))
+        return tf.reshape(collected, (-1, num_tokens, width))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (*input_shape[:2], input_shape[2] // 3)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_heads": self.num_heads}
