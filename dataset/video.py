@@ -97,11 +97,13 @@ def read_video(
                 num_damaged += 1
                 continue
             _check_size(path, decoded, max_pixels)
+            usual = time + step if number else 0.0
             if decoded.time is None:
-                time += step if number else 0
+                time = usual
             else:
-                start = decoded.time - time if start is None else start
-                time = max(decoded.time - start, time)
+                if start is None or decoded.time - start < time:  # Joined recordings start again.
+                    start = decoded.time - usual
+                time = decoded.time - start
             if matrix is None:
                 matrix = _display_matrix(decoded)
             yield VideoFrame(number, time, decoded, pixel_aspect, matrix)

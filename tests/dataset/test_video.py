@@ -120,6 +120,23 @@ def test_a_video_without_times(tmp_path):
     assert (video_info(path).duration, video_info(path).num_frames) == (None, None)
 
 
+def test_times_go_on_where_recordings_are_joined(tmp_path):
+    path = write_video(tmp_path / "a.ts", moving(4), codec="libx264")
+    path.write_bytes(path.read_bytes() * 2)
+    times = [frame.time for frame in read_video(path)]
+    assert len(times) > 6
+    np.testing.assert_allclose(np.diff(times), 0.1, atol=0.001)
+
+
+def test_a_video_without_a_frame_that_can_be_decoded(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving(4))
+    content = path.read_bytes()
+    start, stop = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    path.write_bytes(content[:start] + bytes(stop - start) + content[stop:])
+    with pytest.raises(ValueError, match=r"a\.mp4"):
+        list(read_video(path))
+
+
 def test_files_that_are_no_video(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"text" * 100)

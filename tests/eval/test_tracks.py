@@ -13,6 +13,8 @@ from tests.portrait import moving, portrait, scene, write_picture, write_video
 
 TEMPLATE = face_template((112, 112))
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+# Cosines to red: 0.85, 0.4 and 0.1.
+COLOURS |= {"orange": (220, 130, 30), "pink": (180, 30, 200), "violet": (150, 30, 230)}
 
 
 @dataclasses.dataclass
@@ -92,6 +94,49 @@ def test_another_person_in_the_same_place_is_another_track(tmp_path):
     found = follow(tmp_path, walk("red", 4, step=0) + walk("blue", 4, step=0))
     assert [frames_of(track) for track in found.tracks] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert [track.number for track in found.tracks] == [1, 2]
+
+
+def test_the_best_matches_come_first(tmp_path):
+    """Two people who resemble one another pass: each could continue both tracks."""
+    first = [Shown("red", 40, y=15), Shown("orange", 60, y=35)]
+    second = [Shown("red", 51, y=15), Shown("orange", 49, y=35)]
+    found = follow(tmp_path, [first, first, first, second, second])
+    assert [frames_of(track) for track in found.tracks] == [list(range(5))] * 2
+    for track in found.tracks:
+        assert np.ptp([face.box[1] for face in track.faces]) == 0
+
+
+def test_a_track_has_one_face_per_frame(tmp_path):
+    """A mirror shows a person twice."""
+    frames = [[*faces, Shown("red", 45)] if i else faces for i, faces in enumerate(walk("red", 5, 0, 0))]
+    found = follow(tmp_path, frames)
+    assert [frames_of(track) for track in found.tracks] == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
+
+
+def test_a_face_that_looks_different_stays_in_its_place(tmp_path):
+    frames = [walk(person, 1, step=0)[0] for person in ("red", "red", "pink", "red", "red")]
+    (track,) = follow(tmp_path, frames).tracks
+    assert frames_of(track) == list(range(5))
+
+
+def test_unusable_faces_do_not_change_whom_a_track_follows(tmp_path):
+    frames = walk("red", 3, step=0) + walk("pink", 4, step=0, score=0.8) + walk("violet", 3, step=0)
+    found = follow(tmp_path, frames)
+    assert [frames_of(track) for track in found.tracks] == [list(range(7)), [7, 8, 9]]
+
+
+def test_a_track_ends_where_only_unusable_faces_follow(tmp_path):
+    frames = walk("red", 3, step=0) + walk("red", 9, step=0, score=0.8)
+    found = follow(tmp_path, frames)
+    assert [frames_of(track) for track in found.tracks] == [list(range(8))]
+    assert [frames_of(track) for track in found.rejected] == [[8, 9, 10, 11]]
+
+
+def test_pictures_of_rejected_faces_are_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.recognition.tracks._NUM_REJECTED_PICTURES", 3)
+    (dropped,) = follow(tmp_path, walk("red", 6, score=0.8)).rejected
+    assert [face.image is not None for face in dropped.faces] == [True] * 3 + [False] * 3
+    assert len(dropped.best) == 3
 
 
 def test_a_short_gap_is_bridged_and_a_long_one_is_not(tmp_path):
@@ -217,15 +262,19 @@ def test_faces_of_another_size_are_refused(tmp_path):
     embedder = ColourEmbedder()
     embedder.face_size = (160, 160)
     with pytest.raises(ValueError, match="160x160"):
-        find_tracks(write_picture(tmp_path / "a.png", scene()), embedder)
+        find_tracks(write_picture(tmp_path / "a.png", scene(hidden=True)), embedder)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xd9", b"text"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xd9", b"text", "half"])
 def test_a_picture_that_cannot_be_read(tmp_path, content):
     path = tmp_path / "a.jpg"
+    if content == "half":
+        content = write_picture(path, scene()).read_bytes()
+        content = content[: len(content) // 2]
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.jpg"):
+    with pytest.raises(ValueError, match=r"a\.jpg") as raised:
         find_tracks(path, ColourEmbedder())
+    assert str(raised.value).count("a.jpg") == 1
 
 
 def test_folders_without_readable_pictures(tmp_path):
@@ -234,8 +283,9 @@ def test_folders_without_readable_pictures(tmp_path):
     (tmp_path / "a.png").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"a\.png"):
         find_tracks(tmp_path, ColourEmbedder())
-    with pytest.raises(FileNotFoundError, match=r"b\.mp4"):
-        open_source(tmp_path / "b.mp4")
+    for name in ("b.mp4", "b.jpg"):
+        with pytest.raises(FileNotFoundError, match=name):
+            open_source(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["grey", "alpha", "16 bit", "CMYK", "turned"])
@@ -284,6 +334,12 @@ def test_points_must_form_a_face_in_the_box():
     assert "eyes" in misplaced_points(box, TEMPLATE[[3, 4, 2, 0, 1]])
     assert "outside" in misplaced_points(box + 60, TEMPLATE)
     assert "eyes" in misplaced_points(box, np.full((5, 2), 50.0))
+
+
+def test_faces_are_listed_from_left_to_right():
+    shown = [Shown("red", 90), Shown("green", 10), Shown("blue", 50)]
+    faces = find_faces(Picture(0, 0.0, draw(shown)), (112, 112), 0.95, detector=Script([shown]))
+    assert [face.box[0] for face in faces] == [10, 50, 90]
 
 
 def test_quality_numbers_of_a_face():
