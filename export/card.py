@@ -12,6 +12,8 @@ from nets.importers.training_checkpoint import MANIFEST_NAME, read_manifest
 
 RUN_NAME = "run.json"  # the record of a run, in its folder of checkpoints
 
+# What describes the form of a model and not the net.
+_OF_THE_FORM = ("sha256", "signatures", "pooling")
 _RUN_KEYS = ("start", "loss", "git_commit", "versions")
 
 
@@ -29,9 +31,9 @@ def card_of_source(path: Path) -> ModelCard:
         names = ("scores", "intervals", "scored_at", "protocols")
         facts = describe_scores(manifest["step"], *(manifest.get(name) or {} for name in names))
         facts["run"] = describe_run(model.parent)
-    own = read_card(model)
-    # These describe the form of the source.
-    return ModelCard({**facts, **{key: own[key] for key in own if key not in ("sha256", "signatures")}})
+    own = {key: value for key, value in read_card(model).items() if key not in _OF_THE_FORM}
+    scores = {**facts.get("scores", {}), **own.get("scores", {})}
+    return ModelCard({**facts, **own, **({"scores": scores} if scores else {})})
 
 
 def describe_scores(

@@ -123,8 +123,8 @@ def export_saved_model(
         except tf.errors.OpError as error:
             raise OSError(f"{path}: cannot write the model: {one_line(error.message)}") from None
         (folder / NET_NAME).write_text(json.dumps(net.net) + "\n")
-        described = describe_net(net.net, face_size)
-        write_card(folder, {**described, "signatures": describe_signatures(signatures), **(card or {})})
+        described = {"signatures": describe_signatures(signatures), "pooling": pooling}
+        write_card(folder, {**(card or {}), **describe_net(net.net, face_size), **described})
 
 
 def _check_output(path, overwrite):

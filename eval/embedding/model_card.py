@@ -36,9 +36,10 @@ class ModelCard(dict[str, Any]):
     """The values of a card, as JSON. The keys, each of which may be absent:
 
     - `sha256`: digest of the model that the card belongs to
-    - `net`, `embedding_size`, `preprocessing`, `signatures`: see `export.bundle`
-    - `run`: the training that made it
-    - `step`, `precision`, `scores`: step of the training, and the scores of its validation
+    - `net`, `embedding_size`, `preprocessing`: see `export.card.describe_net`
+    - `signatures`, `pooling`: of a SavedModel; see `export.saved_model.export_saved_model`
+    - `run`, `step`, `precision`: the training that made it; see `export.card.describe_run`
+    - `scores`: accuracy with its interval and protocol by name of the set
     - `calibrations`: `eval.scoring.calibration.Calibration` by kind
     """
 

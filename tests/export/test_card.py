@@ -65,9 +65,11 @@ def test_a_checkpoint_tells_scores_and_run_but_no_paths(tmp_path):
         "run": RUN,
     }
     assert card_of_source(tmp_path / "ckpt") == expected
-    # Its own card adds thresholds.
-    write_card(checkpoint, ModelCard(expected).with_calibration(calibration()))
-    assert card_of_source(checkpoint) == ModelCard(expected).with_calibration(calibration())
+    # Its own card adds thresholds and scores.
+    measured = ModelCard({"scores": {"mine": {"accuracy": 0.7}}}).with_calibration(calibration())
+    write_card(checkpoint, measured)
+    scores = {"scores": {**expected["scores"], **measured["scores"]}}
+    assert card_of_source(checkpoint) == {**expected, **measured, **scores}
     card_path(checkpoint).write_text("{")
     with pytest.raises(ValueError, match=r"step_00000003\.model_card\.json"):
         card_of_source(checkpoint)
@@ -84,5 +86,5 @@ def test_a_saved_model_passes_on_its_card(tmp_path):
     model = write_saved_model(tmp_path / "a")
     assert card_of_source(model) == {}
     card = ModelCard({"step": 7, "run": RUN}).with_calibration(calibration())
-    write_card(model, {**card, "signatures": {"serving_default": {}}})
+    write_card(model, {**card, "signatures": {"serving_default": {}}, "pooling": "mean"})
     assert card_of_source(model) == card

@@ -188,7 +188,7 @@ def test_model_card(saved):
     backbone, folder = saved
     card = read_card(folder / "saved_model")
     assert card["net"] == backbone.net
-    assert card["embedding_size"] == 64
+    assert (card["embedding_size"], card["pooling"]) == (64, "mean")
     told = card["preprocessing"]
     # What somebody else makes of the card, in NumPy.
     top, left = ((have - want) // 2 for have, want in zip(told["face_size"], told["image_size"], strict=True))
