@@ -26,7 +26,8 @@ class Side:
         embeddings: float `(num_faces, dim)`, not normalised.
         template: float64 `(dim,)` of length 1.
         num_others: in a video the other people who are seen, otherwise other usable faces.
-        problems: a sentence for each picture that could not be read, and for a damaged video.
+        problems: a sentence for each picture that could not be read, for a damaged video, and for a face that
+            is bigger than the one that is used.
     """
 
     path: Path
@@ -73,7 +74,7 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
         FileNotFoundError, ValueError: the file cannot be read or has no usable face.
     """
     found = find(path)
-    main = found.main
+    main, problems = found.main, list(found.problems)
     if found.source.kind == "video":
         chosen = _usable(main)
         num_others = len(found.tracks) - 1
@@ -85,6 +86,7 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
                 by_picture.setdefault(face.frame, []).append((face, embedding))
         chosen = [max(faces, key=lambda one: one[0].size) for _, faces in sorted(by_picture.items())]
         num_others = sum(map(len, by_picture.values())) - len(chosen)
+        problems += _bigger_faces(found, [face for face, _ in chosen])
     faces, embeddings = [face for face, _ in chosen], np.stack([embedding for _, embedding in chosen])
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     weights = np.array([frame_weight(*one) for one in chosen])
@@ -97,7 +99,7 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
         embeddings,
         pool(embeddings / lengths * weights[:, np.newaxis], pooling),
         num_others,
-        tuple(found.problems),
+        tuple(problems),
     )
 
 
@@ -105,3 +107,12 @@ def _usable(track):
     """Pairs of a usable face and its embedding, which is not zero."""
     pairs = zip(track.faces, track.embeddings, strict=True)
     return [(face, embedding) for face, embedding in pairs if frame_weight(face, embedding) > 0]
+
+
+def _bigger_faces(found, chosen):
+    """Yields a sentence for each face of a picture that would be used if it were usable."""
+    used = {face.frame: face for face in chosen}
+    folder = found.source.path if found.source.kind == "folder" else found.source.path.parent
+    for face in (face for track in (*found.tracks, *found.rejected) for face in track.faces):
+        if face.rejected and face.frame in used and face.size > used[face.frame].size:
+            yield f"{folder / found.source.names[face.frame]}: a bigger face is not used: {face.rejected}"

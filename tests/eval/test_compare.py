@@ -65,6 +65,7 @@ class TestSides:
         assert side.template.tolist() == [0, 1]
         assert side.num_others == 2
         assert side.describe() == "picture; 2 other faces are smaller"
+        assert side.problems == (f"{tmp_path.parent / 'a.jpg'}: a bigger face is not used: it is blurred",)
 
     def test_folder_uses_every_picture(self, tmp_path):
         """A picture that is unlike the others is a track of its own, and still counts."""
