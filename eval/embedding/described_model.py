@@ -1,5 +1,6 @@
 """SavedModels and Keras files of other projects, run by TensorFlow."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ class DescribedModel(FileModel):
     _runtime = "TensorFlow"
 
     def _errors(self):
-        return tf.errors.OpError, ValueError, TypeError, OSError
+        # Keras raises any of these for a damaged file.
+        errors = OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError
+        return tf.errors.OpError, zipfile.BadZipFile, *errors
 
     def _open(self, path: Path):
         if is_saved_model(path):

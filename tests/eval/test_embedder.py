@@ -111,3 +111,9 @@ def test_models_of_other_projects(tmp_path, name):
     description = tmp_path / f"{name}.input.json"
     description.write_text(json.dumps({**json.loads(description.read_text()), "channels": "rgb"}))
     assert model_sha256(tmp_path / name) != before
+    content = tmp_path / name if "." in name else tmp_path / name / "saved_model.pb"
+    damaged = bytearray(content.read_bytes())
+    damaged[len(damaged) // 2 :: 5] = bytes(len(damaged[len(damaged) // 2 :: 5]))
+    content.write_bytes(damaged)
+    with pytest.raises(ValueError, match=rf"{name}: [^\n]+$"):
+        load_embedder(tmp_path / name)
