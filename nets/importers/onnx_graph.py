@@ -79,6 +79,7 @@ class OnnxGraph:
         self.has_groups = False
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._arrays = {}
+        self._turned = {}  # the order of the axes of a transposed tensor
         self._consumers = {}
         same = {}
         for node in graph.node:
@@ -88,6 +89,9 @@ class OnnxGraph:
                 self._constants[node.output[0]] = attributes["value"].t
             elif node.op_type == "Unsqueeze" and inputs[0] in self._constants:
                 self._constants[node.output[0]] = self._constants[inputs[0]]  # slopes: their axes are known
+            elif node.op_type == "Transpose" and inputs[0] in self._constants:
+                self._constants[node.output[0]] = self._constants[inputs[0]]
+                self._turned[node.output[0]] = tuple(attributes["perm"].ints) if attributes else None
             elif node.op_type in ("Identity", "Dropout"):
                 same[node.output[0]] = inputs[0]
             else:
@@ -157,7 +161,8 @@ class OnnxGraph:
             if array.dtype.kind not in "fiu" or not array.size:
                 raise ValueError(f"{place}: expected numbers, received {array.dtype} of shape {array.shape}")
             self._arrays[id(tensor)] = array
-        return self._arrays[id(tensor)]
+        array = self._arrays[id(tensor)]
+        return array.transpose(self._turned[name]) if name in self._turned else array
 
     def dense(self, x: str, name: str) -> tuple[np.ndarray, np.ndarray | None, str]:
         """Takes a dense layer. Returns its kernel (outputs first), its bias if it has one, and its output."""

@@ -41,9 +41,9 @@ class OnnxMobileFaceNet:
             x = self.node("Conv", x, self.tensor(kernel[..., None, None]), self.tensor(bias))
             self.output = self.node("Reshape", x, self.tensor(np.array([-1, self.size])))
         else:
-            x = self.node("Flatten", x)
-            kernel = self.tensor(state["features.layers.2.weight"])
-            self.output = self.norm(self.node("Gemm", x, kernel, transB=1), "features.layers.3")
+            kernel = self.node("Transpose", self.tensor(state["features.layers.2.weight"]), perm=[1, 0])
+            x = self.node("MatMul", self.node("Flatten", x), kernel)
+            self.output = self.norm(x, "features.layers.3")
 
     def tensor(self, array):
         name = f"t{next(self.numbers)}"
