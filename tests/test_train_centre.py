@@ -1,5 +1,6 @@
 """The program as a user runs it, on a small made-up set."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,9 +16,12 @@ from common.files import folder_lock
 from eval import test_lfw
 from eval.embedding.model_card import read_card
 from losses.build import build_loss
+from nets.backbone import load_backbone
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit
+from tests.nets.onnx_mobilefacenet import OnnxMobileFaceNet
 from tests.small_runs import PAIRS, are_equal, data, flags, log, state
+from tests.torch_state import mobilefacenet_state
 from training.options import ScheduleOptions, parse_centre_options, parse_triplet_options
 from training.run_record import read_starts
 
@@ -51,6 +55,30 @@ def test_on_two_replicas(data, two_replicas):
     assert newest_checkpoint(data / "ckpt")[1]["step"] == 4
     with pytest.raises(ValueError, match="--batch_size is 5"):
         train_centre.train(parse_centre_options(flags(data, batch_size=5)), two_replicas)
+
+
+@pytest.mark.long
+def test_an_imported_net_is_trained_further(data, capsys):
+    """With folded norms and pixels of its own, from ONNX to a checkpoint, a resume and a SavedModel."""
+    weights = mobilefacenet_state(1, (1, 4, 6, 2), (1, 1), 24, separable=True)
+    net = OnnxMobileFaceNet(weights, 1, (1, 4, 6, 2), folded=True, activation="relu6", separable=True)
+    path = net.save(data / "net.onnx", (16, 16))
+    description = {"channels": "rgb", "layout": "nchw", "mean": [120, 110, 100], "scale": [60, 58, 57]}
+    (data / "net.onnx.input.json").write_text(json.dumps(description))
+    given = [f"--config={data / 'config.ini'}", f"--output={data}", "--batch_size=4", "--save_interval=2"]
+    assert train_centre.main([*given, f"--init_from={path}", "--max_steps=2"]) == 0
+    assert train_centre.main([*given, "--max_steps=3"]) == 0
+    trained = load_backbone(data / "ckpt")
+    expected = load_backbone(path).net
+    assert {**trained.net, "seed": 0} == expected and expected["pixel_mean"] == [100, 110, 120]
+    (model,) = (data / "models").glob("iter_3*")
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    received = load_backbone(model)(images)
+    np.testing.assert_allclose(received, trained(images), rtol=1e-5, atol=1e-5)
+    assert (np.asarray(received) != np.asarray(load_backbone(path)(images))).any()
+    with pytest.raises(SystemExit, match="1"):
+        train_centre.main([*given, "--embedding_size=64"])
+    assert "--embedding_size is 64 here" in capsys.readouterr().err
 
 
 def test_missing_validation_set_is_found_before_the_conversion(data, capsys):

@@ -146,7 +146,8 @@ class SelfAttention(keras.layers.Layer):
         self.num_heads = num_heads
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        num_tokens, width = tf.shape(inputs)[1], inputs.shape[2] // 3
+        num_tokens = inputs.shape[1] or tf.shape(inputs)[1]
+        width = inputs.shape[2] // 3
         depth = width // self.num_heads
         parts = tf.reshape(inputs, (-1, num_tokens, 3, self.num_heads, depth))
         queries, keys, values = tf.unstack(tf.transpose(parts, (2, 0, 3, 1, 4)))
