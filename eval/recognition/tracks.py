@@ -26,11 +26,8 @@ _HALF_SHARPNESS = 30  # variance of the Laplacian of a face with half of the lar
 _BATCH_SIZE = 32  # faces that are embedded together
 _NUM_REJECTED_PICTURES = 500  # of all rejected faces of a video
 
-# The same face at two times: boxes that overlap and embeddings that are not of two people, or the embedding
-# of one person at a distance that a head can move.
-_MIN_OVERLAP, _MIN_SIMILARITY_HERE = 0.3, 0.2
-_MIN_SIMILARITY_NEAR = 0.5
-_MAX_SPEED = 5.0  # sides of the box per second
+# How far a head moves, in sides of its box: at once, and per second.
+_MAX_WAY, _MAX_SPEED = 0.5, 5.0
 
 # In so many of the frames from the first to the last face of a track the face must be usable. Prints and
 # shadows that look like a face are detected now and then, with a low score.
@@ -67,6 +64,13 @@ class TrackOptions:
     )
     min_faces: int = option(
         3, "drop tracks of a video with fewer faces; pictures need only one", minimum=1, metavar="N"
+    )
+    min_similarity: float = option(
+        0.5,
+        "a face continues a track only if it is so similar; give more if two people share a track, less if "
+        "one person has several",
+        minimum=-1,
+        maximum=1,
     )
     max_gap: float = option(
         1.0, "a face that comes back after so many seconds continues its track", above=0, metavar="SECONDS"
@@ -155,9 +159,9 @@ def find_tracks(
 ) -> FoundTracks:
     """Finds the people in a picture, a folder of pictures or a video.
 
-    In a video, a face continues a track if it overlaps with its last face and the embeddings are not those of
-    two people, or if the embeddings are alike and the way is short enough for the time. In a folder, only the
-    embeddings count.
+    A face continues a track if its embedding is similar to the mean of the track or to its last face, and, in
+    a video, if the way from there is short enough for the time. If there is a choice, the sum of similarity
+    and overlap of the boxes decides. So a cut to another person starts a new track.
 
     Args:
         path: the picture, folder or video.
@@ -174,7 +178,7 @@ def find_tracks(
     source = open_source(path)
     seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     problems: list[str] = []
-    tracker = _Tracker(options.max_gap, source.kind == "folder")
+    tracker = _Tracker(options, source.kind == "folder")
     waiting: list[Face] = []
     is_video = source.kind == "video"
     every = options.every if is_video else 1
@@ -243,9 +247,9 @@ def _embed_and_track(faces, embedder, tracker, seconds):
 class _Tracker:
     """Assigns faces to tracks, frame by frame."""
 
-    def __init__(self, max_gap: float, by_embedding: bool) -> None:
+    def __init__(self, options: TrackOptions, by_embedding: bool) -> None:
         self.tracks: list[_OpenTrack] = []
-        self._max_gap, self._by_embedding = max_gap, by_embedding
+        self._options, self._by_embedding = options, by_embedding
         self._num_rejected = 0
 
     def add(self, faces: list[Face], embeddings: np.ndarray) -> None:
@@ -254,7 +258,7 @@ class _Tracker:
         matches = [
             (-strength, number, i)
             for number, track in enumerate(self.tracks)
-            if self._by_embedding or faces[0].time - track.last_seen <= self._max_gap
+            if self._by_embedding or faces[0].time - track.last_seen <= self._options.max_gap
             for i, face in enumerate(faces)
             if (strength := self._strength(track, face, embeddings[i])) is not None
         ]
@@ -266,7 +270,7 @@ class _Tracker:
                 self.tracks[number].add(faces[i], embeddings[i])
         for i, face in enumerate(faces):
             if i not in used_faces:
-                self.tracks.append(_OpenTrack())
+                self.tracks.append(_OpenTrack(embeddings.shape[1]))
                 self.tracks[-1].add(face, embeddings[i])
 
     def _without_picture(self, face):
@@ -283,45 +287,42 @@ class _Tracker:
     def _strength(self, track, face, embedding):
         """Overlap plus similarity, or `None` if the face does not continue the track."""
         similarity = track.similarity(embedding)
+        if similarity < self._options.min_similarity:
+            return None
         if self._by_embedding:
-            return similarity if similarity >= _MIN_SIMILARITY_NEAR else None
+            return similarity
         last = track.faces[-1]
-        overlap = _overlap(last.box, face.box)
-        if overlap >= _MIN_OVERLAP and similarity >= _MIN_SIMILARITY_HERE:
-            return overlap + similarity
         way = np.linalg.norm(last.box[:2] + last.box[2:] - face.box[:2] - face.box[2:]) / 2
-        reach = _MAX_SPEED * (face.time - last.time) * max(last.size, face.size)
-        return overlap + similarity if similarity >= _MIN_SIMILARITY_NEAR and way <= reach else None
+        reach = (_MAX_WAY + _MAX_SPEED * (face.time - last.time)) * max(last.size, face.size)
+        return similarity + _overlap(last.box, face.box) if way <= reach else None
 
 
 class _OpenTrack:
     """A track that grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int) -> None:
         self.faces: list[Face] = []
+        self._sum = np.zeros(dim)  # of the usable embeddings
         self._embeddings: list[np.ndarray] = []
         self._weights: list[float] = []
         self._pictures: list[int] = []  # indices of faces with an image
-        self._sum: np.ndarray | float = 0.0
-        self._last_usable: float | None = None
-
-    @property
-    def last_seen(self) -> float:
-        """Time of the last usable face, so that a track ends where only unusable ones follow."""
-        return self.faces[-1].time if self._last_usable is None else self._last_usable
+        # Of the last usable face, if there is one: a track ends where only unusable ones follow.
+        self.last_seen = 0.0
+        self._last_embedding = np.zeros(dim)
 
     def similarity(self, embedding: np.ndarray) -> float:
-        """Cosine to the mean of the usable embeddings, or to the last one if there is none."""
-        mean = self._sum if np.any(self._sum) else self._embeddings[-1]
-        lengths = np.linalg.norm(mean) * np.linalg.norm(embedding)
-        return float(embedding @ mean / lengths) if lengths > 0 else 0.0
+        """The greater cosine: to the mean of the usable embeddings, or to the last one."""
+        others = np.stack([self._sum, self._last_embedding])
+        lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(embedding)
+        return float(np.max(others @ embedding / np.where(lengths > 0, lengths, 1)))
 
     def add(self, face: Face, embedding: np.ndarray) -> None:
         """Appends a face. If there are too many pictures, the one with the smallest weight goes."""
         weight = frame_weight(face, embedding)
         if face.rejected is None:
-            self._sum = self._sum + embedding
-            self._last_usable = face.time
+            self._sum += embedding
+        if face.rejected is None or not self._sum.any():
+            self.last_seen, self._last_embedding = face.time, embedding
         if face.image is not None:
             self._pictures.append(len(self.faces))
         self.faces.append(face)

@@ -13,8 +13,9 @@ from tests.portrait import moving, portrait, scene, write_picture, write_video
 
 TEMPLATE = face_template((112, 112))
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
-# Cosines to red: 0.85, 0.4 and 0.1.
-COLOURS |= {"orange": (220, 130, 30), "pink": (180, 30, 200), "violet": (150, 30, 230)}
+# Cosines to red: 0.85, 0.5, 0.0, 0.4 and 0.1.
+COLOURS |= {"orange": (220, 130, 30), "yellow": (220, 220, 30), "lime": (130, 220, 30)}
+COLOURS |= {"pink": (180, 30, 200), "violet": (150, 30, 230)}
 
 
 @dataclasses.dataclass
@@ -113,15 +114,23 @@ def test_a_track_has_one_face_per_frame(tmp_path):
     assert [frames_of(track) for track in found.tracks] == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
 
 
-def test_a_face_that_looks_different_stays_in_its_place(tmp_path):
+def test_the_similarity_that_continues_a_track(tmp_path):
     frames = [walk(person, 1, step=0)[0] for person in ("red", "red", "pink", "red", "red")]
-    (track,) = follow(tmp_path, frames).tracks
+    (track,) = follow(tmp_path, frames, min_similarity=0.3).tracks
     assert frames_of(track) == list(range(5))
+    (track,) = follow(tmp_path, frames).tracks
+    assert frames_of(track) == [0, 1, 3, 4]
+
+
+def test_a_face_that_changes_slowly_keeps_its_track(tmp_path):
+    people = ["red"] * 6 + ["orange", "yellow", "lime"]
+    (track,) = follow(tmp_path, [walk(person, 1)[0] for person in people]).tracks
+    assert frames_of(track) == list(range(9))
 
 
 def test_unusable_faces_do_not_change_whom_a_track_follows(tmp_path):
     frames = walk("red", 3, step=0) + walk("pink", 4, step=0, score=0.8) + walk("violet", 3, step=0)
-    found = follow(tmp_path, frames)
+    found = follow(tmp_path, frames, min_similarity=0.3)
     assert [frames_of(track) for track in found.tracks] == [list(range(7)), [7, 8, 9]]
 
 
