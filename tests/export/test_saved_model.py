@@ -94,20 +94,31 @@ def test_jpeg_files_are_decoded_as_in_the_project(signatures):
 VIDEO = np.array([7, -2, 7, 400, 7])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "normalised_mean", "norm_weighted"])
-def test_templates(saved, signatures, pooling, monkeypatch):
-    if pooling == "mean":
-        template = signatures["template"]
-    else:  # in parts, as a long video is
-        monkeypatch.setattr(export.signatures, "_FRAMES_AT_ONCE", 2)
-        template = make_signatures(saved[0], (40, 32), pooling)["template"]
+def test_templates(saved, signatures):
+    template = signatures["template"]
     served = template(images=tf.constant(FACES), video=tf.constant(VIDEO))
     assert served["video"].numpy().tolist() == [-2, 7, 400]
     frames = reference(saved[0])
-    expected = [pool(frames[number == VIDEO], pooling) for number in (-2, 7, 400)]
+    expected = [pool(frames[number == VIDEO], "mean") for number in (-2, 7, 400)]
     np.testing.assert_allclose(served["template"], expected, atol=1e-5)
     one = template(images=tf.constant(FACES[1:2]), video=tf.constant(VIDEO[1:2]))
     np.testing.assert_allclose(one["template"], expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "normalised_mean", "norm_weighted"])
+def test_poolings(pooling, monkeypatch):
+    """In parts, as a long video is, and with an embedding of length 0."""
+    monkeypatch.setattr(export.signatures, "_FRAMES_AT_ONCE", 2)
+    dense = keras.layers.Dense(8, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(seed=0))
+    net = keras.Sequential([keras.Input((32, 24, 3)), keras.layers.ReLU(), keras.layers.Flatten(), dense])
+    faces = FACES.copy()
+    faces[2] = 0
+    embeddings = net(preprocess(tf.constant(faces), (32, 24))).numpy()
+    assert embeddings.any(axis=1).tolist() == [True, True, False, True, True]
+    template = make_signatures(net, (40, 32), pooling)["template"]
+    served = template(images=tf.constant(faces), video=tf.constant(VIDEO))
+    expected = [pool(embeddings[number == VIDEO], pooling) for number in (-2, 7, 400)]
+    np.testing.assert_allclose(served["template"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -127,22 +127,27 @@ def test_card_says_what_each_score_is(tmp_path):
 
 
 def test_card_has_the_thresholds_of_its_own_step(tmp_path):
+    """Of two sets with thresholds of one kind, the first counts."""
     every = intervals(show_info=10, summary=10, validate=2, save=10, export=1)
-    loop, _ = make_loop(tmp_path, max_steps=4, accuracies=[0.5] * 3, every=every)
-    kinds = iter(["first", "second"] * 3)
+    loop, _ = make_loop(tmp_path, max_steps=4, accuracies=[0.5] * 6, every=every)
 
-    def measure(embeddings):
-        assert embeddings.shape == (2, 2)
-        return calibration(name=f"{next(kinds)} at {loop._step}")
+    def measures(name):
+        def measure(embeddings):
+            assert embeddings.shape == (2, 2)
+            return calibration(name=f"{name} at {loop._step}")
+
+        return measure
 
     (validator,) = loop.validators
-    loop.validators = [dataclasses.replace(validator, calibrate=measure)]
+    loop.validators = [
+        dataclasses.replace(validator, name=name, calibrate=measures(name)) for name in ("lfw", "other")
+    ]
     loop.run()
     sets = {}
     for step in range(1, 5):
         card = json.loads((tmp_path / "models" / f"iter_{step}_lfw_0.50000" / "model_card.json").read_text())
         sets[step] = [found["set"] for found in card.get("calibrations", {}).values()]
-    assert sets == {1: [], 2: ["first at 2"], 3: [], 4: ["second at 4"]}
+    assert sets == {1: [], 2: ["lfw at 2"], 3: [], 4: ["lfw at 4"]}
 
 
 def test_finished_run_is_not_trained_again(tmp_path, caplog):
