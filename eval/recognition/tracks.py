@@ -146,8 +146,8 @@ class FoundTracks:
         if not self.rejected:
             where = "" if self.num_frames == 1 else f" in the {self.num_examined} frames that were searched"
             return f"expected a face, received none{where}"
-        reasons = [track.rejected or "" for track in self.rejected]
-        return f"expected a usable face, received {len(reasons)} that are not: {reasons[0]}"
+        most = max(self.rejected, key=lambda track: len(track.faces))
+        return f"expected a usable face, but {most.rejected}"
 
 
 def find_tracks(
@@ -360,14 +360,15 @@ class _OpenTrack:
         usable = [face for face in self.faces if face.rejected is None]
         if not usable:
             best = max(self.faces, key=lambda face: face.score)
-            return best.rejected if len(self.faces) == 1 else f"not one usable face: {best.rejected}"
+            if len(self.faces) == 1:
+                return best.rejected
+            return f"none of its {len(self.faces)} faces is usable; the best one: {best.rejected}"
         if len(usable) < min_faces:
-            count = "one usable face" if len(usable) == 1 else f"{len(usable)} usable faces"
-            return f"{count}, fewer than {min_faces}"
+            return f"it has only {len(usable)} of the {min_faces} usable faces that a track needs"
         if every is not None:
             num_passed = (self.faces[-1].frame - self.faces[0].frame) // every + 1
             if len(usable) < _MIN_COVERAGE * num_passed:
-                return f"it flickers: usable faces in only {len(usable)} of {num_passed} frames"
+                return f"it flickers: its face is usable in only {len(usable)} of {num_passed} frames"
         return None
 
 

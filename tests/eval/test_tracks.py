@@ -181,7 +181,7 @@ def test_a_print_that_looks_like_a_face_now_and_then_is_dropped(tmp_path):
 
 def test_too_few_faces_and_flicker(tmp_path):
     (dropped,) = follow(tmp_path, walk("red", 2) + [[]] * 8).rejected
-    assert "2 usable faces, fewer than 3" in dropped.rejected
+    assert "2 of the 3 usable faces" in dropped.rejected
     frames = [[Shown("red", 30)] if i % 4 == 0 else [] for i in range(17)]
     (dropped,) = follow(tmp_path, frames, min_faces=2).rejected
     assert "5 of 17 frames" in dropped.rejected
@@ -265,6 +265,21 @@ def test_a_picture_without_a_face(tmp_path):
     assert not found.tracks
     with pytest.raises(ValueError, match=r"a\.png.*none"):
         _ = found.main
+
+
+def test_the_main_track_shows_most_of_a_face(tmp_path):
+    frames = [[Shown("red", 5, side=20), Shown("green", 90, side=30)] for _ in range(8)]
+    frames += [[Shown("red", 5, side=20)]] * 3
+    assert follow(tmp_path, frames).main.number == 2
+    assert follow(tmp_path, frames + [[Shown("red", 5, side=20)]] * 3).main.number == 1
+
+
+def test_a_video_without_usable_faces_says_why(tmp_path):
+    found = follow(tmp_path, [[Shown("green", 100, score=0.9)], *walk("red", 4, score=0.8)])
+    with pytest.raises(ValueError, match=r"a\.mkv.*0\.80, less than 0\.95"):
+        _ = found.main
+    with pytest.raises(ValueError, match=r"a\.mkv.*none in the 4 frames"):
+        _ = follow(tmp_path, [[]] * 4).main
 
 
 def test_faces_of_another_size_are_refused(tmp_path):
