@@ -345,6 +345,26 @@ def _read_onnx(folder):
     read_onnx_iresnet(open_graph(folder / "net.onnx"))
 
 
+def _good_net(name):
+    def write(folder):
+        from tests.eval.file_nets import write_net
+
+        write_net(folder / name, ours=True)
+
+    return write
+
+
+def _read_net(name):
+    def read(folder):
+        from eval.embedding.engines import FILE_ENGINES, Engine, load_engine
+
+        path = folder / name
+        model, _ = load_engine(Engine(FILE_ENGINES[path.suffix].package), path, None, None, num_images=0)
+        model.embed(np.zeros((1, *model.face_size, 3), np.uint8))
+
+    return read
+
+
 def _read_backbone(name):
     def read(folder):
         from nets.backbone import load_backbone
@@ -396,6 +416,8 @@ PARSERS = {
     "checkpoints": Parser(_good_checkpoints, _read_checkpoints, target="json"),
     "torch": Parser(_good_torch, _read_torch, mutations=(*(change_zip,) * 6, *(many_tensors,) * 2)),
     "onnx": Parser(_good_onnx, _read_onnx, 0.3, (change_onnx,) * 8),
+    "onnx_runtime": Parser(_good_net("net.onnx"), _read_net("net.onnx"), 0.3, target="onnx"),
+    "openvino": Parser(_good_net("net.xml"), _read_net("net.xml"), 0.3, target=r"\.(xml|bin)$"),
     "batches": Parser(_good_shards, _read_batches, 0.3, target="tfrecord", imports_tensorflow=True),
     "training_image": Parser(
         _good_image, _read_training_image, mutations=(giant_picture,), imports_tensorflow=True

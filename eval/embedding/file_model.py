@@ -1,6 +1,7 @@
 """Nets in files that a runtime runs as they are."""
 
 import abc
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -12,6 +13,8 @@ from eval.embedding.input_format import EXAMPLE, PLAIN_PIXELS, InputFormat
 from nets.importers.model_files import input_format_path
 
 FACE_SIZE = (112, 112)  # of nets that take any size
+
+_MAX_PIXELS = 1 << 25  # of a batch; a damaged file may announce billions
 
 
 class NetInput(NamedTuple):
@@ -49,7 +52,7 @@ class FileModel(abc.ABC):
         described = InputFormat.read(path)
         try:
             inputs, outputs = self._open(path)
-        except self._errors() as error:
+        except (*self._errors(), UnicodeDecodeError) as error:  # the latter for names
             raise ValueError(f"{path}: {self._runtime} cannot run it: {_last_line(error)}") from None
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             received = ", ".join(f"{entry.name} {list(entry.shape)}" for entry in inputs)
@@ -77,16 +80,20 @@ class FileModel(abc.ABC):
             # A file with a fixed batch size takes no fewer images.
             filled = np.resize(part, (size, *part.shape[1:])) if self._batch_size else part
             try:
-                embeddings, *norms = self._run(filled, self._outputs)
+                outputs = self._run(filled, self._outputs)
             except self._errors() as error:
                 shape = list(filled.shape)
                 raise ValueError(
                     f"{self._path}: {self._runtime} cannot run it on images of shape {shape}: "
                     f"{_last_line(error)}"
                 ) from None
-            embeddings = np.array(embeddings, np.float32).reshape(len(filled), -1)
+            embeddings, *norms = (np.array(output, np.float32) for output in outputs)
+            if not embeddings.size or embeddings.size % size or any(norm.size != size for norm in norms):
+                shapes = ", ".join(str(list(output.shape)) for output in outputs)
+                raise ValueError(f"{self._path}: expected a row for each of {size} images, received {shapes}")
+            embeddings = embeddings.reshape(size, -1)
             for norm in norms:
-                embeddings *= norm.reshape(len(filled), 1)
+                embeddings = embeddings * norm.reshape(size, 1)
             parts.append(embeddings[: len(part)])
         return np.concatenate(parts)
 
@@ -120,6 +127,8 @@ class FileModel(abc.ABC):
         self._batch_size = batch or taken.batch
         self.face_size = face_size or (height or FACE_SIZE[0], width or FACE_SIZE[1])
         self._image_size = (height or self.face_size[0], width or self.face_size[1])
+        if math.prod([*self._image_size, self._batch_size or 1]) > _MAX_PIXELS:
+            raise ValueError(f"{self._path}: expected at most {_MAX_PIXELS} pixels, received {shape}")
         if any(want > have for want, have in zip(self._image_size, self.face_size, strict=True)):
             raise ValueError(
                 f"{self._path}: expected faces of at least {self._image_size}, received {self.face_size}"

@@ -9,7 +9,10 @@ from eval.embedding.file_model import FileModel, NetInput
 
 
 class TfliteModel(FileModel):
-    """Embeds aligned faces with a TFLite file. If it has several signatures, the first one counts."""
+    """Embeds aligned faces with a TFLite file. If it has several signatures, the first one counts.
+
+    LiteRT ends the process for some files that were made to do harm: load one only from a source you trust.
+    """
 
     _runtime = "LiteRT"
 

@@ -13,6 +13,7 @@ from dataset.pairs.image_pairs import read_pairs
 from eval import test_lfw
 from eval.embedding.embedder import load_embedder
 from eval.embedding.engines import FILE_ENGINES, Engine, EngineOptions, load_engine
+from eval.embedding.file_model import FileModel, NetInput
 from eval.scoring.verification import evaluate_pairs
 from nets.importers.model_files import find_model, model_sha256
 from tests.eval.file_nets import FACES, SUFFIXES, describe, expected, write_net
@@ -108,6 +109,11 @@ class TestSizes:
         with pytest.raises(ValueError, match=rf"net\.onnx\.input\.json: {shown}.*\[2, 3, 12, 10\]"):
             load(path, (12, 12))
 
+    @pytest.mark.parametrize("changes", [{"batch": 10**7}, {"image_size": (12, 10**8)}])
+    def test_giant_inputs(self, tmp_path, changes):
+        with pytest.raises(ValueError, match=r"net\.onnx: .*pixels"):
+            load(write_net(tmp_path / "net.onnx", **changes), None)
+
     def test_a_size_that_the_net_cannot_take(self, tmp_path):
         model = load(write_net(tmp_path / "net.xml", (None, None), size=[4, 4]))
         with pytest.raises(ValueError, match=r"net\.xml: .*\[5, 3, 4, 4\]"):
@@ -159,6 +165,25 @@ def test_other_pixels_than_the_file_stores(tmp_path):
     describe(path, layout="nhwc")
     with pytest.raises(ValueError, match=r"net\.xml\.input\.json: .*uint8"):
         load(path)
+
+
+@pytest.mark.parametrize("shapes", [((5, 4), (4,)), ((4, 4), (5,)), ((5, 0), (5,))])
+def test_outputs_of_other_shapes(shapes):
+    class Net(FileModel):
+        _runtime = "made up"
+
+        def _errors(self):
+            return ()
+
+        def _open(self, path):
+            inputs = [NetInput("images", (None, 12, 10, 3), np.dtype(np.uint8))]
+            return inputs, ["embedding", "norm"]
+
+        def _run(self, images, names):
+            return [np.ones(shape, np.float32) for shape in shapes]
+
+    with pytest.raises(ValueError, match=rf"net\.made: .*{shapes[0][0]}, {shapes[0][1]}"):
+        Net(Path("net.made")).embed(FACES)
 
 
 def test_weights_of_an_openvino_file(tmp_path):
