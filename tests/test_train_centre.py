@@ -61,7 +61,9 @@ def test_on_two_replicas(data, two_replicas):
 def test_an_imported_net_is_trained_further(data, capsys):
     """With folded norms and pixels of its own, from ONNX to a checkpoint, a resume and a SavedModel."""
     weights = mobilefacenet_state(1, (1, 4, 6, 2), (1, 1), 24, separable=True)
-    net = OnnxMobileFaceNet(weights, 1, (1, 4, 6, 2), folded=True, activation="relu6", separable=True)
+    net = OnnxMobileFaceNet(
+        weights, 1, (1, 4, 6, 2), folded=True, dense=False, activation="relu6", separable=True
+    )
     path = net.save(data / "net.onnx", (16, 16))
     description = {"channels": "rgb", "layout": "nchw", "mean": [120, 110, 100], "scale": [60, 58, 57]}
     (data / "net.onnx.input.json").write_text(json.dumps(description))

@@ -17,13 +17,24 @@ class OnnxMobileFaceNet:
     Args:
         state: dict from PyTorch's name to array.
         width, blocks: as for `tests.torch_state.mobilefacenet_state`.
-        folded: bool, fold the batch norms into the convs and write the dense layer as a conv, and Reshape.
+        folded: bool, fold the batch norms into the convs.
+        dense: bool, write a dense layer with its norm at the end, not a 1x1 conv and Reshape.
         activation: `"prelu"` or `"relu6"`.
         separable: bool, a 1x1 conv after the second conv, both with ReLU.
         changes: dict from the name of a conv to attributes that its node gets instead.
     """
 
-    def __init__(self, state, width, blocks, folded=False, activation="prelu", separable=False, changes=None):
+    def __init__(
+        self,
+        state,
+        width,
+        blocks,
+        folded=False,
+        dense=True,
+        activation="prelu",
+        separable=False,
+        changes=None,
+    ):
         self.state, self.folded, self.changes = state, folded, changes or {}
         self.nodes, self.tensors, self.numbers = [], [], itertools.count(400)
         x, start = "data", ""
@@ -36,13 +47,14 @@ class OnnxMobileFaceNet:
             if kind == "end":
                 x = self.node("Add", start, x)
         self.size = len(state["features.layers.2.weight"])
-        if folded:
+        if not dense:
             kernel, bias = self.fold("features.layers.2.weight", "features.layers.3")
             x = self.node("Conv", x, self.tensor(kernel[..., None, None]), self.tensor(bias))
             self.output = self.node("Reshape", x, self.tensor(np.array([-1, self.size])))
         else:
             kernel = self.node("Transpose", self.tensor(state["features.layers.2.weight"]), perm=[1, 0])
             x = self.node("MatMul", self.node("Flatten", x), kernel)
+            self.folded = False  # PyTorch's exporter folds norms into convs only
             self.output = self.norm(x, "features.layers.3")
 
     def tensor(self, array):
