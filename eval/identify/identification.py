@@ -38,12 +38,19 @@ def choose_threshold(calibration: Calibration, fpir: float, gallery: Gallery) ->
     """
     point = calibration.threshold_for_fpir(fpir, len(gallery.people))
     kind = {"single": "single images", "template": "templates"}[calibration.kind]
+    num_people = len(gallery.people)
+    people = "one person" if num_people == 1 else f"{num_people} people"
     reasons = [
-        f"{point.threshold:.3f} keeps FPIR {fpir:g} with {len(gallery.people)} people, as measured on the "
-        f"{kind} of {calibration.set} ({calibration.num_impostor:,} impostor pairs)."
+        f"{point.threshold:.3f} is the threshold for FPIR {fpir:g} and a gallery of {people}. "
+        f"It was measured on the {kind} of {calibration.set}."
     ]
     if point.note:
         reasons.append(point.note)
+    if calibration.kind != "template":
+        reasons.append(
+            "Templates of two strangers can be more alike than single images, so more strangers get a name. "
+            "Measure thresholds of templates: export.calibrate with --splits."
+        )
     value = point.threshold
     usual, here = float(np.median(calibration.impostor)), gallery.stranger_similarity
     if here is not None and here > usual:

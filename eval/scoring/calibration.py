@@ -29,7 +29,7 @@ class ThresholdRow:
 
     Attributes:
         far: the FAR asked for.
-        threshold: the smallest similarity that is accepted.
+        threshold: pairs with at least this similarity are accepted.
         tar: the TAR at this threshold.
         interval: 95 % confidence interval of the TAR at this FAR.
     """
@@ -204,9 +204,10 @@ def calibrate(
 ) -> Calibration:
     """Measures thresholds.
 
-    The threshold for a FAR is the smallest similarity in the set that may be accepted: accepting all pairs
-    with at least this similarity keeps the FAR. Equal similarities are accepted together. If not even the
-    largest one may be accepted, the threshold is just above it and the TAR is 0.
+    As many pairs are accepted as the FAR allows, the most similar first, and equal similarities together.
+    The threshold is the middle between the last accepted similarity and the next one: in a small set this gap
+    can be wide. If no pair may be accepted, the threshold is just above the largest similarity and the TAR is
+    0.
 
     Args:
         similarities: float, finite, shape `(pairs,)`.
@@ -225,11 +226,11 @@ def calibrate(
     if not np.isfinite(similarities).all():
         raise ValueError(f"{name}: expected finite similarities, received NaN or infinity")
     check_pairs(is_same, name)
-    values, far, tar = _rates(similarities, is_same)
+    thresholds, far, tar = _rates(similarities, is_same)
 
     def points(fars: np.ndarray | tuple[float, ...]) -> tuple[list[float], list[float]]:
         places = np.searchsorted(far, fars, side="right") - 1
-        return values[places].tolist(), tar[places].tolist()
+        return thresholds[places].tolist(), tar[places].tolist()
 
     grid = _grid(num_impostor)
     fars = tuple(asked for asked in FARS if num_impostor >= 1 / asked)
@@ -261,16 +262,18 @@ def calibrate(
 def _rates(similarities, is_same):
     """Returns the thresholds to choose from, and FAR and TAR at each.
 
-    The thresholds fall. The first one accepts no pair.
+    The thresholds fall. The first one accepts no pair, the last one accepts all.
     """
     order = np.argsort(-similarities)
-    values = similarities[order]
-    ends = np.flatnonzero(np.diff(values, append=-np.inf))  # of runs of equal similarities
+    ends = np.flatnonzero(np.diff(similarities[order], append=-np.inf))  # of runs of equal similarities
+    values = similarities[order][ends]
     far, tar = (
         np.append(0.0, np.cumsum(kind)[ends] / np.count_nonzero(kind))
         for kind in (~is_same[order], is_same[order])
     )
-    return np.append(np.nextafter(values[0], np.inf), values[ends]), far, tar
+    middles = (values[:-1] + values[1:]) / 2
+    middles = np.where(middles > values[1:], middles, values[:-1])  # neighbouring numbers have no middle
+    return np.concatenate([[np.nextafter(values[0], np.inf)], middles, values[-1:]]), far, tar
 
 
 def _grid(num_impostor):

@@ -23,14 +23,16 @@ def single(similarities, is_same, **values):
 
 
 def expected_point(similarities, is_same, far):
-    """The smallest acceptable similarity and its TAR, threshold by threshold and pair by pair."""
+    """Threshold and TAR, similarity by similarity and pair by pair."""
     best = None
-    for threshold in sorted(set(similarities), reverse=True):
-        accepted = [value >= threshold for value in similarities]
+    values = sorted(set(similarities), reverse=True)
+    for smallest, following in zip(values, [*values[1:], values[-1]], strict=True):
+        accepted = [value >= smallest for value in similarities]
         impostors = sum(a and not same for a, same in zip(accepted, is_same, strict=True))
         if impostors / sum(not same for same in is_same) > far:
             break
-        best = threshold, sum(a and same for a, same in zip(accepted, is_same, strict=True)) / sum(is_same)
+        tar = sum(a and same for a, same in zip(accepted, is_same, strict=True)) / sum(is_same)
+        best = (smallest + following) / 2, tar
     return best
 
 
@@ -59,15 +61,21 @@ def test_tar_is_that_of_the_metrics():
 def test_by_hand():
     is_same = [True] * 10 + [False] * 10
     genuine = [0.9, 0.5, 0.3, *[0.1] * 7]
-    # Of 10 impostors one may be accepted. The second has 0.4, so the threshold is the genuine 0.5.
+    # Of 10 impostors one may be accepted. The second has 0.4, and the genuine pair above it 0.5.
     calibration = single([*genuine, 0.6, 0.4, *[0.0] * 8], is_same)
     (row,) = calibration.table
-    assert (row.threshold, row.tar) == (0.5, 0.2)
-    # At FAR 0 none of them: the threshold is 0.9.
-    assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (0.9, 0.1)
+    assert (row.threshold, row.tar) == (pytest.approx(0.45), 0.2)
+    # At FAR 0 none of them: the threshold is between the impostor of 0.6 and the genuine pair of 0.9.
+    assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (0.75, 0.1)
     # Two impostors share 0.5 with a genuine pair, and only one may be accepted.
     tied = single([*genuine, 0.5, 0.5, *[0.0] * 8], is_same)
-    assert (tied.table[0].threshold, tied.table[0].tar) == (0.9, 0.1)
+    assert (tied.table[0].threshold, tied.table[0].tar) == (0.7, 0.1)
+
+
+def test_neighbouring_numbers_have_no_middle():
+    impostor, genuine = 0.5, math.nextafter(0.5, 1)
+    calibration = single([*[genuine] * 10, *[impostor] * 10], [True] * 10 + [False] * 10)
+    assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (genuine, 1)
 
 
 def test_no_similarity_may_be_accepted():

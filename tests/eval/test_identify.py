@@ -43,14 +43,16 @@ class TestThreshold:
         np.testing.assert_allclose([one.value, two.value], [0.45, 0.475], atol=0.005)
         assert one.calibrated == one.value
         assert (one.fpir, one.calibration) == (0.1, "single images, faces")
-        assert len(one.reasons) == 1
+        assert len(one.reasons) == 2
+        of_templates = choose_threshold(calibration("template"), 0.1, gallery_of(anna=ANNA))
+        assert of_templates.reasons == (one.reasons[0].replace("single images", "templates"),)
 
     def test_people_who_resemble_one_another_raise_it(self):
         # Half of the impostor pairs are below 0.25, and half of the pairs of people below 0.6.
         people = gallery_of(anna=ANNA, ben=unit(0.6, 0.8, 0), carl=unit(0.6, 0, 0.8))
         threshold = choose_threshold(calibration(), 0.1, people)
         np.testing.assert_allclose(threshold.value - threshold.calibrated, 0.6 - 0.25, atol=1e-4)
-        assert "0.350" in threshold.reasons[1]
+        assert "0.350" in threshold.reasons[-1]
 
     def test_people_who_do_not_leave_it(self):
         threshold = choose_threshold(calibration(), 0.1, gallery_of(anna=ANNA, ben=BEN, carl=CARL))
