@@ -137,7 +137,7 @@ def identify_all(
     timed = functools.partial(_timed, seconds)
     calibration = read_card(options.model_path).calibration(prefer="template")
     if calibration is None and options.threshold is None:
-        raise ValueError(f"{no_thresholds(options.model_path)} Or give --threshold.")
+        raise ValueError(f"{no_thresholds(options.model_path)} (or give --threshold)")
     flip = calibration is not None and calibration.flip
     embedder = timed(LOADING, load, options.model_path, flip=flip, engine=options.engine)
     search = functools.partial(find, embedder=embedder, options=options.tracks)
