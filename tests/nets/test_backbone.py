@@ -79,4 +79,5 @@ def test_a_name_that_is_nearly_one():
 def test_all_names_build_with_their_builders_arguments():
     for name, variant in VARIANTS.items():
         assert name.startswith(variant.arguments.get("name", "")) and variant.keep_prob in (0.4, 1.0)
-        assert str(variant.arguments.get("depth", "")) in name
+        if variant.builder != "vit":  # named by letters
+            assert str(variant.arguments.get("depth", "")) in name
