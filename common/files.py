@@ -95,6 +95,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def atomic_files(path: Path) -> Iterator[Path]:
+    """Yields a path in a temporary folder, whose files get their names once all are complete and on disk.
+
+    The folder is `.{name}.{host}-{process id}.tmp`, next to `path`. An exception removes it. At the end its
+    files move to the folder of `path`: those that belong to the file first, the file itself last. The next
+    call for the same path removes what a killed process left.
+
+    Args:
+        path: existing files are replaced; a link stays, and the file that it points to is replaced.
+    """
+    path = follow_links(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    temporary = _hidden(path, "tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary / path.name
+        files = sorted(temporary.iterdir(), key=lambda file: file.name == path.name)
+        for file in files:
+            sync(file)
+        if len(files) > 1:  # An old file must not be found with the new files that belong to it.
+            path.unlink(missing_ok=True)
+        for file in files:
+            file.replace(path.with_name(file.name))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync(path.parent)
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """Renames a complete folder to `path` and removes the folder that was there. A link at `path` stays."""
     path = follow_links(path)

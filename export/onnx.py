@@ -8,64 +8,38 @@ from __future__ import annotations
 if not __package__:
     raise SystemExit("Start this program in the project's folder: python -m export.onnx")
 
-import argparse
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.files import atomic_file, readable_size
-from common.options import exit_on_errors, option, parse_options
-from dataset.pairs.image_pairs import read_pairs
 from eval.embedding.input_format import PLAIN_PIXELS
-from eval.embedding.onnx_file import OnnxModel
-from export.scoring import compare_models, describe
-from nets.start_tensorflow import start_tensorflow
+from eval.embedding.model_card import METADATA_KEY
+from export.file_export import ExportOptions, FileFormat, embedding_function, run_exporter
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from nets.backbone import Backbone
 
 _OPSET = 18
-_PACKAGES = ("onnxruntime", "tf2onnx")
 _INPUT_KEY = "input_format"  # of the metadata
+_CALIBRATION_BATCH = 25
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OnnxOptions:
+class OnnxOptions(ExportOptions):
     """Model, output and pairs."""
 
-    model_path: Path = option(help="training checkpoint, or a net in any other format", flags=("model_path",))
-    out: Path = option(help="ONNX file to write", flags=("out",))
-    pairs: Path = option(help="score the file on these pairs: lfw.np, or a .bin file of InsightFace")
-    face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
-    max_drop: float = option(
-        0.005, "write nothing if the accuracy on the pairs falls by more than X", minimum=0
-    )
-    overwrite: bool = option(False, "replace an existing file")
-
-    def problems(self) -> Iterator[str]:
-        """Yields a sentence for each wrong value, and one if a package is missing."""
-        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            yield f"{' and '.join(missing)} not installed. Run: pip install -r requirements-export.txt"
-        if self.out.suffix != ".onnx":
-            yield f"out is {self.out}. Give a name that ends in .onnx."
-        elif self.out.exists() and not self.overwrite:
-            yield f"{self.out}: exists already. Give another name, or --overwrite."
+    suffix = ".onnx"
+    packages = ("onnxruntime", "tf2onnx")
 
 
 def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx.ModelProto:
-    """Converts a net to ONNX, from faces to embeddings, in float32.
-
-    - Input `images`: uint8 `(batch, *face_size, 3)`, RGB. Cropping and normalising are part of the file.
-    - Output `embedding`: float32 `(batch, dim)`, of unit length.
-    - Output `norm`: float32 `(batch,)`, the length before.
+    """Converts a net to ONNX in float32; see `export.file_export.embedding_function` for inputs and outputs.
 
     The size of the batch is free. The conversion takes about 40 times the memory of the weights: 8 GB for
     IR-50.
@@ -74,21 +48,12 @@ def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx
         ValueError: the faces are smaller than the net's input.
     """
     import onnx
-    import tensorflow as tf
     import tf2onnx
 
-    from dataset.preprocess import preprocess
-    from nets.inference import in_float32, inference_net
+    from nets.inference import in_float32
 
     net = in_float32(backbone)
-    fast = inference_net(net)
-    image_size = net.input_shape[1:3]
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *face_size, 3), tf.uint8, name="images")])
-    def embed(images):
-        embedding = fast(preprocess(images, image_size), training=False)
-        return {"embedding": tf.math.l2_normalize(embedding, axis=1), "norm": tf.norm(embedding, axis=1)}
-
+    embed = embedding_function(net, face_size)
     # Otherwise tf2onnx copies the net before each of its many passes.
     os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # It reports a rewrite that it skips as an error.
@@ -125,43 +90,77 @@ def _fuse_prelu(graph: Any) -> None:
                 break
 
 
+def write_onnx(
+    backbone: Backbone, path: Path, face_size: tuple[int, int], precision: str, images: np.ndarray | None
+) -> None:
+    """Writes a net as an ONNX file; see `to_onnx` and `export.file_export.FileFormat`.
+
+    With float16, each kernel is stored in 16 bits and followed by a cast. ONNX Runtime casts it once, when it
+    loads the file, and is as fast as with float32. (It has no kernels for float16 on most CPUs, and would
+    cast all activations again and again.) With int8, convolutions and the dense layer compute in int8, with
+    a scale for each channel of a kernel.
+    """
+    model = to_onnx(backbone, face_size)
+    if images is not None:
+        _quantize(model, path, images)
+        return
+    if precision == "float16":
+        _store_in_16_bits(model.graph)
+    path.write_bytes(model.SerializeToString())
+
+
+def _store_in_16_bits(graph):
+    import numpy as np
+    import onnx
+
+    kernels = {
+        name for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul") for name in node.input[1:2]
+    }
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.name in kernels:
+            name, stored = tensor.name, f"{tensor.name}/float16"
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, stored))
+            casts.append(onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _quantize(model, path, images):
+    from onnxruntime import quantization
+
+    class Batches(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._starts = iter(range(0, len(images), _CALIBRATION_BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            start = next(self._starts, None)
+            return None if start is None else {"images": images[start : start + _CALIBRATION_BATCH]}
+
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # It advises to run its optimizer first, which this net does not need.
+    try:
+        quantization.quantize_static(
+            model, path, Batches(), op_types_to_quantize=["Conv", "Gemm", "MatMul"], per_channel=True
+        )
+    finally:
+        logging.disable(disabled)
+
+
+def _add_card(path: Path, card: str) -> None:
+    import onnx
+
+    model = onnx.load(str(path))
+    model.metadata_props.add(key=METADATA_KEY, value=card)
+    path.write_bytes(model.SerializeToString())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the program. Raises `SystemExit` with a message if the net cannot be exported."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export.onnx", description=(__doc__ or "").splitlines()[0]
-    )
-    options = parse_options(parser, OnnxOptions, argv)
-    with exit_on_errors("export.onnx"):
-        _export(options)
-
-
-def _export(options: OnnxOptions) -> None:
-    pairs = read_pairs(options.pairs)
-    if pairs.image_size != options.face_size:
-        sizes = f"{pairs.image_size}, --face_size is {options.face_size}"
-        raise ValueError(f"{options.pairs}: has images of {sizes}. Give pairs of the same size.")
-    start_tensorflow()
-    from eval.embedding.face_model import FaceModel
-    from nets.backbone import load_backbone
-    from nets.inference import in_float32
-
-    backbone = load_backbone(options.model_path)
-    content = to_onnx(backbone, options.face_size).SerializeToString()
-    reference = FaceModel.from_backbone(in_float32(backbone), options.face_size)
-    # The file gets its name only if it scores well.
-    with atomic_file(options.out) as file:
-        file.write(content)
-        file.flush()
-        exported = OnnxModel(Path(file.name), options.face_size)
-        comparison = compare_models(reference, exported, pairs)
-        print(f"Size : {readable_size(len(content))}")
-        print("\n".join(describe(comparison)))
-        if comparison.difference < -options.max_drop:
-            raise ValueError(
-                f"{options.out}: not written. The accuracy falls by {-comparison.difference:.5f}, "
-                f"more than --max_drop {options.max_drop}."
-            )
-    print(options.out)
+    summary = (__doc__ or "").splitlines()[0]
+    run_exporter("export.onnx", summary, OnnxOptions, FileFormat(write_onnx, _add_card), argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from common import files
 from common.files import (
     FileLock,
     atomic_file,
+    atomic_files,
     atomic_folder,
     check_writable,
     cut_name,
@@ -62,6 +63,41 @@ def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
             assert path.exists() == (content == "two")
     fails_in(atomic_folder(path))
     assert list(path.parent.iterdir()) == [path] and (path / "inner" / "file").read_text() == "two"
+
+
+def test_files_that_belong_together_have_their_names_once_all_are_complete(tmp_path):
+    path = tmp_path / "net.xml"
+    for content in ("first", "second"):
+        with atomic_files(path) as new:
+            new.write_text(content)
+            new.with_suffix(".bin").write_text(content)
+            assert path.exists() == (content == "second")
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+            "net.xml": content,
+            "net.bin": content,
+        }
+    with pytest.raises(ValueError, match="stop"), atomic_files(path) as new:
+        new.write_text("third")
+        raise ValueError("stop")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.bin", "net.xml"]
+    assert path.read_text() == "second"
+
+
+def test_a_file_is_never_found_with_older_files_that_belong_to_it(tmp_path, monkeypatch):
+    """The .bin file is replaced while there is no .xml file."""
+    path, seen = tmp_path / "net.xml", []
+    replace = Path.replace
+
+    def watch(file, target):
+        seen.append((Path(target).name, path.exists()))
+        return replace(file, target)
+
+    path.write_text("old")
+    monkeypatch.setattr(Path, "replace", watch)
+    with atomic_files(path) as new:
+        for suffix in (".xml", ".bin"):
+            new.with_suffix(suffix).write_text("new")
+    assert seen == [("net.bin", False), ("net.xml", False)]
 
 
 def test_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from dataset.preprocess import preprocess
 from eval import test_lfw
 from eval.embedding.engines import EngineOptions
 from eval.embedding.face_model import FaceModel
+from eval.embedding.model_card import read_card
 from eval.embedding.onnx_file import OnnxModel
 from export import onnx as export_onnx
 from export import scoring
@@ -39,6 +40,7 @@ def exported(net, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr(scoring, "_SECONDS", 0.01)
+        patch.setattr(scoring, "_NUM_RESAMPLES", 20)
         patch.setattr("builtins.print", lambda *values, **_: printed.append(" ".join(map(str, values))))
         export_onnx.main([str(folder / "net.keras"), str(folder / "net.onnx"), f"--pairs={PAIRS}"])
     return folder, "\n".join(printed)
@@ -67,6 +69,25 @@ def test_every_prelu_is_one_operation(net):
     assert nodes.count("PRelu") == sum(hasattr(layer, "alphas") for layer in net.layers) > 0
 
 
+def test_the_card_holds_thresholds_of_the_file(exported):
+    calibration = read_card(exported[0] / "net.onnx").calibration("single")
+    assert (calibration.set, calibration.table[0].far) == (PAIRS.stem, 0.1)
+    assert f"{calibration.table[0].threshold:.5f}" in exported[1]
+    assert read_card(exported[0] / "net.onnx")["net"]["architecture"] == "ir32"
+
+
+def test_float16_stores_kernels_in_16_bits(net, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_onnx, "to_onnx", lambda *_: onnx.load(str(exported[0] / "net.onnx")))
+    export_onnx.write_onnx(net, tmp_path / "net.onnx", (112, 112), "float16", None)
+    assert (tmp_path / "net.onnx").stat().st_size < 0.6 * (exported[0] / "net.onnx").stat().st_size
+    faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
+    full, half = (
+        OnnxModel(folder / "net.onnx", (112, 112)).embed(faces) for folder in (exported[0], tmp_path)
+    )
+    difference = np.abs(half - full).max() / np.abs(full).max()
+    assert 1e-5 < difference < 1e-2
+
+
 def test_lfw_scores_it(exported, capsys):
     folder, printed = exported
     for name in ("net.keras", "net.onnx"):
@@ -75,17 +96,20 @@ def test_lfw_scores_it(exported, capsys):
     assert scores["net.onnx"] == scores["net.keras"]
     accuracy = scores["net.keras"].partition("+-")[0]
     row = next(line for line in printed.splitlines() if line.startswith("accuracy "))
-    assert row.split() == ["accuracy", accuracy, accuracy]
+    assert row.split()[:4] == ["accuracy", accuracy, accuracy, "+0.00000"]
 
 
 def test_a_file_that_scores_worse_is_not_written(exported, tmp_path, monkeypatch):
-    def worse(*models_and_pairs):
-        return dataclasses.replace(compare_models(*models_and_pairs), difference=-0.006)
+    def worse(*scores):
+        comparison = compare(*scores)
+        drop = dataclasses.replace(comparison.differences["accuracy"], value=-0.006)
+        return dataclasses.replace(comparison, differences={"accuracy": drop})
 
-    compare_models = export_onnx.compare_models
+    compare = scoring.compare
     monkeypatch.setattr(scoring, "_SECONDS", 0.01)
+    monkeypatch.setattr(scoring, "_NUM_RESAMPLES", 20)
     monkeypatch.setattr(export_onnx, "to_onnx", lambda *_: onnx.load(str(exported[0] / "net.onnx")))
-    monkeypatch.setattr(export_onnx, "compare_models", worse)
+    monkeypatch.setattr(scoring, "compare", worse)
     command = [str(exported[0] / "net.keras"), str(tmp_path / "net.onnx"), f"--pairs={PAIRS}"]
     with pytest.raises(SystemExit, match=r"net\.onnx.* 0\.00600.*--max_drop 0\.005"):
         export_onnx.main(command)
@@ -108,7 +132,7 @@ def test_engine(exported):
 
 
 def test_missing_packages_are_named(exported, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export_onnx, "_PACKAGES", ("onnxruntime", "nowhere_to_be_found"))
+    monkeypatch.setattr(export_onnx.OnnxOptions, "packages", ("onnxruntime", "nowhere_to_be_found"))
     with pytest.raises(SystemExit):
         export_onnx.main([str(exported[0] / "net.keras"), str(tmp_path / "net.onnx"), f"--pairs={PAIRS}"])
     error = capsys.readouterr().err

@@ -1,0 +1,121 @@
+"""All forms that a net can be exported to: size, accuracy and speed, next to its SavedModel.
+
+    python -m benchmarks.exports MODEL --pairs lfw.bin --calibration records/ms1m
+
+Every form is made from the net, opened like any model (`eval.embedding.embedder`), and scored on the
+pairs. All speeds are taken in turn, so that a busy machine slows all forms.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.comparison import interleaved, machine, medians
+from common.files import readable_size
+from dataset.pairs.image_pairs import read_pairs
+from export.calibration_images import read_calibration_images
+from export.file_export import PRECISIONS
+from nets.start_tensorflow import start_tensorflow
+
+_BATCH_SIZES = (1, 32)
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__.splitlines()[0])
+    parser.add_argument("model_path", type=Path, help="a trained net")
+    parser.add_argument("--pairs", type=Path, required=True, help="to score the forms on")
+    parser.add_argument("--calibration", type=Path, required=True, help="faces for int8")
+    parser.add_argument("--rounds", type=int, default=5, help="of each speed (%(default)s)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FORM", help="such as 'ONNX int8'")
+    args = parser.parse_args(argv)
+    start_tensorflow()
+    print(machine(), "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows(args, Path(folder)):
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+def rows(args, folder):
+    """The rows of the table, its head first."""
+    from eval.embedding.embedder import load_embedder
+    from export.scoring import compare, score_model
+
+    pairs = read_pairs(args.pairs)
+    images = read_calibration_images(args.calibration, pairs.image_size)
+    forms = make_forms(args.model_path, folder, pairs.image_size, images, args.only)
+    models = {name: load_embedder(path, pairs.image_size).model for name, path in forms.items()}
+    speeds = measure(models, pairs.batch(0, max(_BATCH_SIZES)), args.rounds)
+    yield (
+        *("form", "size", "largest difference", "accuracy", "difference, 95 % interval"),
+        *("TAR at FAR 0.01", "difference, 95 % interval"),
+        *(f"images/s, batch {size}" for size in _BATCH_SIZES),
+    )
+    yield ("---",) * 9
+    reference = None
+    for name, model in models.items():
+        scores = score_model(model, pairs)
+        reference = reference or scores
+        compared = compare(reference, scores)
+        cells = [f"{compared.largest_difference:.1e}" if scores is not reference else ""]
+        for metric in ("accuracy", "tar@far=0.01"):
+            cells.append(f"{scores.metrics[metric]:.4f}")
+            change = compared.differences[metric]
+            low, high = change.interval
+            is_shown = scores is not reference
+            cells.append(f"{change.value:+.4f} [{low:+.4f}, {high:+.4f}]" if is_shown else "")
+        yield name, _size(forms[name]), *cells, *(f"{speeds[size][name]:.0f}" for size in _BATCH_SIZES)
+
+
+def make_forms(model_path, folder, face_size, images, only=()):
+    """Writes all forms; returns their paths by name, the SavedModel first."""
+    from export import onnx, openvino, tflite
+    from export.saved_model import export_saved_model
+    from nets.backbone import load_backbone
+    from nets.inference import in_float32
+
+    net = in_float32(load_backbone(model_path))
+    forms = {"SavedModel": folder / "model"}
+    export_saved_model(net, forms["SavedModel"], face_size)
+    writers = (
+        ("ONNX", ".onnx", onnx.write_onnx),
+        ("TFLite", ".tflite", tflite.write_tflite),
+        ("OpenVINO", ".xml", openvino.write_openvino),
+    )
+    for kind, suffix, write in writers:
+        for precision in PRECISIONS:
+            name = f"{kind} {precision}"
+            if not only or name in only:
+                forms[name] = folder / f"{precision}{suffix}"
+                write(net, forms[name], face_size, precision, images if precision == "int8" else None)
+    return forms
+
+
+def measure(models, faces, rounds):
+    """Images per second by batch size and form, the median of several rounds."""
+    speeds = {}
+    for size in _BATCH_SIZES:
+        batch, repeats = faces[:size], max(1, 32 // size)
+        ways = {
+            name: lambda model=model, batch=batch, repeats=repeats: [
+                model.embed(batch) for _ in range(repeats)
+            ]
+            for name, model in models.items()
+        }
+        seconds = medians(interleaved(ways, rounds))
+        speeds[size] = {name: size * repeats / seconds[name] for name in models}
+    return speeds
+
+
+def _size(path):
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file()]
+    else:
+        files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
+    return readable_size(np.sum([file.stat().st_size for file in files]))
+
+
+if __name__ == "__main__":
+    main()

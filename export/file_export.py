@@ -1,0 +1,188 @@
+"""The flags and the steps that the exporters of ONNX, TFLite and OpenVINO files share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from common.files import atomic_files, file_sha256, readable_size
+from common.options import exit_on_errors, option, parse_options
+from dataset.pairs.image_pairs import read_pairs
+from eval.scoring.calibration import calibrate
+from export.calibration_images import NUM_IMAGES, read_calibration_images
+from nets.start_tensorflow import start_tensorflow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nets.backbone import Backbone
+
+PRECISIONS = ("float32", "float16", "int8")
+UNIT_SCOPE = "unit_length"  # in the names of the operations that normalise the embedding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Model, output and pairs."""
+
+    suffix: ClassVar[str]  # of the file
+    packages: ClassVar[tuple[str, ...]]  # that the program imports, besides requirements.txt
+
+    model_path: Path = option(help="training checkpoint, or a net in any other format", flags=("model_path",))
+    out: Path = option(help="file to write", flags=("out",))
+    pairs: Path = option(
+        help="score the file on these pairs, and measure its thresholds: lfw.np, or an InsightFace .bin file"
+    )
+    precision: str = option(
+        "float32",
+        "float16: the file holds the weights in 16 bits, which halves its size, and processors without "
+        "float16 compute in float32; int8: layers compute in 8 bits, and the file has a quarter of the size",
+        choices=PRECISIONS,
+    )
+    calibration: Path | None = option(
+        None,
+        f"with int8: aligned faces to measure the ranges of all layers on, of which {NUM_IMAGES} are drawn: "
+        "a folder of converted records, a folder of images, or a file of pairs. Take training images, so "
+        "that the pairs still measure something new",
+    )
+    face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
+    max_drop: float = option(
+        0.005, "write nothing if the accuracy on the pairs falls by more than X", minimum=0
+    )
+    overwrite: bool = option(False, "replace an existing file")
+
+    def problems(self) -> Iterator[str]:
+        """Yields a sentence for each wrong value, and one if a package is missing."""
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if missing:
+            yield f"{' and '.join(missing)} not installed. Run: pip install -r requirements-export.txt"
+        if self.out.suffix != self.suffix:
+            yield f"out is {self.out}. Give a name that ends in {self.suffix}."
+        elif self.out.exists() and not self.overwrite:
+            yield f"{self.out}: exists already. Give another name, or --overwrite."
+        if self.precision == "int8" and self.calibration is None:
+            yield "--precision int8: give --calibration, a folder of converted records or of aligned faces."
+        elif self.precision != "int8" and self.calibration is not None:
+            yield "--calibration: only --precision int8 uses it. Leave it out, or give --precision int8."
+
+
+class FileFormat(NamedTuple):
+    """A format that nets can be exported to.
+
+    Attributes:
+        write: takes a net in float32, the path of the file, the size of the faces, the precision, and for
+            int8 the images to calibrate with, uint8 `(n, *face_size, 3)`, RGB.
+        add_card: puts a model card as JSON into a file.
+    """
+
+    write: Callable[[Backbone, Path, tuple[int, int], str, np.ndarray | None], None]
+    add_card: Callable[[Path, str], None]
+
+
+def embedding_function(backbone: Backbone, face_size: tuple[int, int], *, rectified: bool = False) -> Any:
+    """Makes the function that the files hold.
+
+    - Input `images`: uint8 `(batch, *face_size, 3)`, RGB. Cropping and normalising are part of the function.
+    - Output `embedding`: float32 `(batch, dim)`, of unit length.
+    - Output `norm`: float32 `(batch,)`, the length before.
+
+    Args:
+        backbone: net in float32.
+        rectified: see `nets.inference.inference_net`.
+
+    Returns:
+        `tf.function` whose attribute `owned` keeps the variables.
+
+    Raises:
+        ValueError: the faces are smaller than the net's input.
+    """
+    import tensorflow as tf
+
+    from dataset.preprocess import preprocess
+    from nets.inference import inference_net
+
+    fast = inference_net(backbone, rectified)
+    image_size = backbone.input_shape[1:3]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *face_size, 3), tf.uint8, name="images")])
+    def embed(images):
+        embedding = fast(preprocess(images, image_size), training=False)
+        with tf.name_scope(UNIT_SCOPE):
+            unit, norm = tf.math.l2_normalize(embedding, axis=1), tf.norm(embedding, axis=1)
+        return {"embedding": unit, "norm": norm}
+
+    embed.owned = [variable.value for variable in (*fast.variables, *backbone.variables)]
+    return embed
+
+
+def run_exporter(
+    program: str,
+    description: str,
+    options_class: type[ExportOptions],
+    file_format: FileFormat,
+    argv: Sequence[str] | None,
+) -> None:
+    """Runs an exporter. Raises `SystemExit` with a message if the net cannot be exported.
+
+    Args:
+        program: such as `export.onnx`.
+        description: what it does, for `--help`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    options = parse_options(parser, options_class, argv)
+    with exit_on_errors(program):
+        _export(options, file_format)
+    print(options.out)
+
+
+def _export(options, file_format):
+    pairs = read_pairs(options.pairs)
+    if pairs.image_size != options.face_size:
+        sizes = f"{pairs.image_size}, --face_size is {options.face_size}"
+        raise ValueError(f"{options.pairs}: has images of {sizes}. Give pairs of the same size.")
+    images = None
+    if options.calibration is not None:
+        images = read_calibration_images(options.calibration, options.face_size)
+    start_tensorflow()
+    from eval.embedding.embedder import load_embedder
+    from eval.embedding.face_model import FaceModel
+    from eval.embedding.model_card import ModelCard
+    from export.card import card_of_source, describe_net
+    from export.scoring import compare, describe, measure_speeds, score_model
+    from nets.backbone import load_backbone
+    from nets.inference import in_float32
+
+    backbone = in_float32(load_backbone(options.model_path))
+    reference = FaceModel.from_backbone(backbone, options.face_size)
+    # The file gets its name only if it scores well.
+    with atomic_files(options.out) as path:
+        file_format.write(backbone, path, options.face_size, options.precision, images)
+        exported = load_embedder(path, options.face_size)
+        scores = score_model(exported.model, pairs)
+        comparison = compare(score_model(reference, pairs), scores)
+        print(f"Size : {readable_size(sum(file.stat().st_size for file in path.parent.iterdir()))}")
+        print("\n".join(describe(comparison, measure_speeds(exported.model, pairs.batch(0, 2)))))
+        drop = -comparison.differences["accuracy"].value
+        if drop > options.max_drop:
+            raise ValueError(
+                f"{options.out}: not written. The accuracy falls by {drop:.5f}, "
+                f"more than --max_drop {options.max_drop}."
+            )
+        calibration = calibrate(
+            1 - scores.distances,
+            pairs.is_same,
+            kind="single",
+            name=options.pairs.stem,
+            identities=scores.identities,
+            files={options.pairs.name: file_sha256(options.pairs)},
+        )
+        # Thresholds of the source are left out: they were measured with other embeddings.
+        source = {**card_of_source(options.model_path), "calibrations": None}
+        net = describe_net(backbone.net, options.face_size)
+        card = ModelCard({**source, **net, "precision": options.precision}).with_calibration(calibration)
+        file_format.add_card(path, card.to_embed())
+    print("\n".join(calibration.lines()))

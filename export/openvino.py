@@ -1,0 +1,79 @@
+"""Write a trained net for OpenVINO, as an .xml and a .bin file, and score it with OpenVINO.
+
+python -m export.openvino output/ckpt face.xml --pairs lfw.np
+"""
+
+from __future__ import annotations
+
+if not __package__:
+    raise SystemExit("Start this program in the project's folder: python -m export.openvino")
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from eval.embedding.model_card import METADATA_KEY
+from export.file_export import UNIT_SCOPE, ExportOptions, FileFormat, run_exporter
+from export.onnx import to_onnx
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nets.backbone import Backbone
+
+
+class OpenVinoOptions(ExportOptions):
+    """Model, output and pairs."""
+
+    suffix = ".xml"
+    packages = ("nncf", "openvino", "tf2onnx")
+
+
+def write_openvino(
+    backbone: Backbone, path: Path, face_size: tuple[int, int], precision: str, images: np.ndarray | None
+) -> None:
+    """Writes a net as `NAME.xml` and `NAME.bin`; see `export.onnx.to_onnx` and `FileFormat`.
+
+    It goes through ONNX, which keeps each PReLU one operation. With float16, OpenVINO turns the weights into
+    float32 when it loads the file on a CPU. With int8, NNCF quantises what OpenVINO computes in int8, and the
+    normalisation of the embedding stays in float32.
+    """
+    import openvino
+
+    net = openvino.Core().read_model(to_onnx(backbone, face_size).SerializeToString())
+    if images is not None:
+        net = _quantize(net, images)
+    openvino.save_model(net, path, compress_to_fp16=precision != "float32")
+
+
+def _quantize(net, images):
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    faces = nncf.Dataset(images[:, None])
+    ignored = nncf.IgnoredScope(patterns=[f".*{UNIT_SCOPE}/.*"])
+    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        return nncf.quantize(net, faces, subset_size=len(images), ignored_scope=ignored)
+
+
+def _add_card(path: Path, card: str) -> None:
+    tree = ElementTree.parse(path)
+    info = tree.find("rt_info")
+    if info is None:
+        info = ElementTree.SubElement(tree.getroot(), "rt_info")
+    ElementTree.SubElement(info, METADATA_KEY, value=card)
+    tree.write(path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the program. Raises `SystemExit` with a message if the net cannot be exported."""
+    summary = (__doc__ or "").splitlines()[0]
+    run_exporter("export.openvino", summary, OpenVinoOptions, FileFormat(write_openvino, _add_card), argv)
+
+
+if __name__ == "__main__":
+    main()
