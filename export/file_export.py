@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from nets.backbone import Backbone
 
 PRECISIONS = ("float32", "float16", "int8")
-UNIT_SCOPE = "unit_length"  # in the names of the operations that normalise the embedding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,9 +110,7 @@ def embedding_function(backbone: Backbone, face_size: tuple[int, int], *, rectif
     @tf.function(input_signature=[tf.TensorSpec((None, *face_size, 3), tf.uint8, name="images")])
     def embed(images):
         embedding = fast(preprocess(images, image_size), training=False)
-        with tf.name_scope(UNIT_SCOPE):
-            unit, norm = tf.math.l2_normalize(embedding, axis=1), tf.norm(embedding, axis=1)
-        return {"embedding": unit, "norm": norm}
+        return {"embedding": tf.math.l2_normalize(embedding, axis=1), "norm": tf.norm(embedding, axis=1)}
 
     embed.owned = [variable.value for variable in (*fast.variables, *backbone.variables)]
     return embed

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from eval.embedding.model_card import METADATA_KEY
-from export.file_export import UNIT_SCOPE, ExportOptions, FileFormat, run_exporter
-from export.onnx import to_onnx
+from export.file_export import ExportOptions, FileFormat, run_exporter
+from export.onnx_graph import to_onnx
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +36,11 @@ class OpenVinoOptions(ExportOptions):
 def write_openvino(
     backbone: Backbone, path: Path, face_size: tuple[int, int], precision: str, images: np.ndarray | None
 ) -> None:
-    """Writes a net as `NAME.xml` and `NAME.bin`; see `export.onnx.to_onnx` and `FileFormat`.
+    """Writes a net as `NAME.xml` and `NAME.bin`; see `export.onnx_graph.to_onnx` and `FileFormat`.
 
     It goes through ONNX, which keeps each PReLU one operation. With float16, OpenVINO turns the weights into
-    float32 when it loads the file on a CPU. With int8, NNCF quantises what OpenVINO computes in int8, and the
-    normalisation of the embedding stays in float32.
+    float32 when it loads the file on a CPU. With int8, NNCF quantises what OpenVINO computes in int8. The
+    embedding itself, and its normalisation, stay in float32.
     """
     import openvino
 
@@ -54,10 +54,21 @@ def _quantize(net, images):
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    faces = nncf.Dataset(images[:, None])
-    ignored = nncf.IgnoredScope(patterns=[f".*{UNIT_SCOPE}/.*"])
+    ignored = nncf.IgnoredScope(names=list(_after_last_product(net)), validate=False)
     with contextlib.redirect_stdout(io.StringIO()):  # progress bars
-        return nncf.quantize(net, faces, subset_size=len(images), ignored_scope=ignored)
+        return nncf.quantize(
+            net, nncf.Dataset(images[:, None]), subset_size=len(images), ignored_scope=ignored
+        )
+
+
+def _after_last_product(net):
+    """Yields the names of the operations after the last layer with weights."""
+    operations = net.get_ordered_ops()
+    kinds = [operation.get_type_name() for operation in operations]
+    last = max(place for place, kind in enumerate(kinds) if kind in ("Convolution", "MatMul"))
+    for operation, kind in zip(operations[last + 1 :], kinds[last + 1 :], strict=True):
+        if kind not in ("Constant", "Result"):
+            yield operation.get_friendly_name()
 
 
 def _add_card(path: Path, card: str) -> None:

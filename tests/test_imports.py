@@ -188,7 +188,7 @@ IMPORTED_AS = {
     "standard_imghdr": None,
 }
 # In an environment of its own, or optional.
-OPTIONAL = {"ai_edge_litert", "mxnet", "onnxruntime", "openvino", "tf2onnx"}
+OPTIONAL = {"ai_edge_litert", "mxnet", "nncf", "onnxruntime", "openvino", "tf2onnx"}
 
 
 def test_requirements_are_the_direct_imports():

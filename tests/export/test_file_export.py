@@ -4,6 +4,7 @@ import importlib
 import numpy as np
 import pytest
 
+from dataset.pairs.image_pairs import read_pairs
 from eval.embedding.embedder import load_embedder
 from eval.embedding.model_card import read_card
 from export import scoring, tflite
@@ -44,7 +45,7 @@ def test_precisions(folder, name, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "_SECONDS", 0.01)
     monkeypatch.setattr(scoring, "_NUM_RESAMPLES", 20)
     expected = load_embedder(folder / "net.keras", (112, 112))
-    faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
+    faces = read_pairs(PAIRS).batch(0, 3)
     size, of_net = {}, expected.embed(faces)
     for precision, flags, tolerance in (
         ("float32", (), 1e-4),

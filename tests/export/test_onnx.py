@@ -14,6 +14,7 @@ from eval.embedding.model_card import read_card
 from eval.embedding.onnx_file import OnnxModel
 from export import onnx as export_onnx
 from export import scoring
+from export.onnx_graph import to_onnx
 from nets.backbone import Backbone
 from nets.importers.keras_file import save_keras_file
 from tests.eval.video_sets import precisions
@@ -65,7 +66,7 @@ def test_signature(exported):
 
 
 def test_every_prelu_is_one_operation(net):
-    nodes = [node.op_type for node in export_onnx.to_onnx(net, (40, 32)).graph.node]
+    nodes = [node.op_type for node in to_onnx(net, (40, 32)).graph.node]
     assert nodes.count("PRelu") == sum(hasattr(layer, "alphas") for layer in net.layers) > 0
 
 
