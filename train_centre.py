@@ -45,6 +45,7 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
     from nets.importers.training_checkpoint import checkpoint_folders
     from training.centre_head import build_centre_head, check_loss, margin_schedules
     from training.session import Session
+    from training.teacher import NoLoss
 
     if options.preset:
         logger.info(
@@ -65,7 +66,10 @@ def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | Non
     sampler = ShuffledSampler(
         sources.sizes, data.batch_size, data.seed, data.source_weights, reshuffle=options.reshuffle
     )
-    head = build_centre_head(options, session, sources.num_identities)
+    if options.loss.has_centres:
+        head = build_centre_head(options, session, sources.num_identities)
+    else:
+        head = NoLoss()
     schedules = margin_schedules(head, options.loss, session.first_step)
     return session.run(sources, sampler, head, export_saved_model, schedules)
 

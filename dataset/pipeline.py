@@ -5,7 +5,7 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -66,6 +66,8 @@ class PipelineOptions:
         augmentation: defaults to none.
         rows: int `(num_rows,)`, images of every batch to return, in increasing order. Others are read only
             if one of these is bad. A worker sets it to its share of the batches. Defaults to all.
+        targets: float32 `(num_images, dim)` for each source, a row for each of its images, whatever is done
+            to the image. Batches then have a third part. Needs random reading. Defaults to none.
     """
 
     mirror: bool = True
@@ -75,6 +77,7 @@ class PipelineOptions:
     max_bad_images: int = 0
     augmentation: Augmentation = _NO_AUGMENTATION
     rows: np.ndarray | None = None
+    targets: Sequence[np.ndarray] | None = None
 
 
 class TrainingBatches:
@@ -115,6 +118,8 @@ class TrainingBatches:
                 f"{sources.manifests[0].folder}: images are {sources.image_size}, "
                 f"too small for an image size of {tuple(image_size)}"
             )
+        if options.targets is not None and options.read != "random":
+            raise ValueError(f"--read is {options.read}. A teacher needs --read random.")
         self.sources = sources
         self.sampler = sampler
         self.image_size = (image_size[0], image_size[1])
@@ -128,12 +133,13 @@ class TrainingBatches:
         self._reading = _Reading()
         self._drawing = threading.Lock()
 
-    def start_at(self, step: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    def start_at(self, step: int) -> Iterator[tuple[tf.Tensor, ...]]:
         """Iterates from batch `step` on.
 
         Yields:
             `(images, identities)`: float32 `(num_rows, *image_size, 3)`, normalised, BGR except for
-            `rgb_sources`, and int32 `(num_rows,)`.
+            `rgb_sources`, and int32 `(num_rows,)`. With targets `(images, identities, targets)`, float32
+            `(num_rows, dim)`.
 
         Raises:
             ValueError: more than `max_bad_images` images are bad, or all of a batch, or a whole shard.
@@ -257,23 +263,27 @@ class TrainingBatches:
         def load(k, *examples):
             try:
                 if examples:
-                    *loaded, bad = self._loader.load_examples(*examples)
+                    *loaded, records, bad = self._loader.load_examples(*examples)
                 else:
-                    *loaded, bad = self._loader.load(self._draw(int(k)))
+                    *loaded, records, bad = self._loader.load(self._draw(int(k)))
             except (OSError, ValueError) as error:
                 reading.errors[int(k)] = error
                 raise
             if bad:
                 reading.bad[int(k)] = bad
-            return loaded
+            return loaded if targets is None else [*loaded, self.sources.rows_of(targets, records)]
 
-        images, identities, sources = tf.numpy_function(load, [k, *examples], (tf.uint8, tf.int32, tf.int64))
+        targets = options.targets
+        types = (tf.uint8, tf.int32, tf.int64, *(() if targets is None else (tf.float32,)))
+        images, identities, sources, *rows = tf.numpy_function(load, [k, *examples], types)
         images = tf.ensure_shape(images, (len(self.rows), *self.sources.image_size, 3))
-        identities = tf.ensure_shape(identities, self.rows.shape)
+        labels = [tf.ensure_shape(identities, self.rows.shape)]
+        if targets is not None:
+            labels.append(tf.ensure_shape(rows[0], (len(self.rows), targets[0].shape[1])))
         is_mirrored = draw_mirrors(size, seed) if options.mirror else tf.zeros(size, tf.bool)
         is_mirrored = tf.gather(is_mirrored, self.rows)
         if not self._is_augmented:
-            return _to_input(images, is_mirrored, self.image_size), identities
+            return _to_input(images, is_mirrored, self.image_size), *labels
         # Whole images, because a shift moves pixels from the margin into the crop.
         images = options.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
         if options.rgb_sources:
@@ -281,7 +291,7 @@ class TrainingBatches:
             sources = tf.ensure_shape(sources, self.rows.shape)
             is_rgb = tf.reduce_any(sources[:, None] == tf.constant(options.rgb_sources, tf.int64), axis=1)
             images = tf.where(is_rgb[:, None, None, None], images[..., ::-1], images)
-        return preprocess(images, self.image_size), identities
+        return preprocess(images, self.image_size), *labels
 
     def _draw(self, k):
         with self._drawing:  # A sampler keeps what it has drawn, and several threads make batches.

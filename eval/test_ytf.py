@@ -181,7 +181,7 @@ def _extract(store, model_path, engine, frames, face_size, options):
     num_left = store.num_rows - store.num_done
     model, description = load_engine(engine, model_path, face_size, decode(0, NUM_COMPARED), num_left)
     print(description)
-    embed_into(store, model, decode, options.batch_size, flip=options.flip, progress=True)
+    embed_into(store, model, decode, options.batch_size, flip=options.flip, progress="frames")
 
 
 def _print_scores(scores: Scores) -> None:

@@ -185,7 +185,9 @@ def _calibrate_videos(
     first, second, is_same = (values[scorable] for values in (pairs.first, pairs.second, pairs.is_same))
     with FeatureStore(options.features, inputs, len(frames)) as store:
         if not store.is_complete:
-            embed_into(store, embedder.model, decode, embedder.batch_size, flip=embedder.flip, progress=True)
+            embed_into(
+                store, embedder.model, decode, embedder.batch_size, flip=embedder.flip, progress="frames"
+            )
         videos = (store.features, frames.offsets, first, second)
         distances = video_distances(*videos, [options.pooling], progress=True)[options.pooling]
     calibration = calibrate(

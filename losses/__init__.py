@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .lazy_layers import register_layers
-from .variants import LOSSES
+from .variants import LOSSES, TEACHER_LOSSES
 
 if TYPE_CHECKING:
     from .adaface import AdaFaceLoss as AdaFaceLoss
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .build import build_loss as build_loss
     from .combined_margin import CombinedMarginLoss as CombinedMarginLoss
     from .cosface import CosFaceLoss as CosFaceLoss
+    from .distillation import DistillationLoss as DistillationLoss
     from .hardnet import HardNetLoss as HardNetLoss
     from .magface import MagFaceLoss as MagFaceLoss
     from .margin import MarginLoss as MarginLoss
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .sub_centre import SubCentreLoss as SubCentreLoss
     from .triplet import TripletLoss as TripletLoss
 
-_LAYERS = {loss.layer: loss.module for loss in LOSSES.values()}
+_LAYERS = {loss.layer: loss.module for loss in (LOSSES | TEACHER_LOSSES).values()}
 _LAYERS |= {"TripletLoss": ".triplet", "HardNetLoss": ".hardnet"}
 _MODULES = {**_LAYERS, "build_loss": ".build"}
 

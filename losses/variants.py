@@ -38,6 +38,11 @@ LOSSES = {
     "magface": LossVariant(".magface", "MagFaceLoss"),
 }
 
+# Losses that need a teacher and no labels, and so own no centres.
+TEACHER_LOSSES = {
+    "distillation": LossVariant(".distillation", "DistillationLoss", (), can_be_sharded=False),
+}
+
 # Every argument that flags may set.
 ARGUMENTS = tuple(dict.fromkeys(name for loss in LOSSES.values() for name in loss.arguments))
 # Arguments of all losses.

@@ -17,6 +17,7 @@ from eval import test_lfw
 from eval.embedding.model_card import read_card
 from losses.build import build_loss
 from nets.backbone import load_backbone
+from nets.importers.model_files import model_sha256
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.dataset.samples import flip_bit
 from tests.nets.onnx_mobilefacenet import OnnxMobileFaceNet
@@ -279,6 +280,27 @@ def test_killed_run_with_bad_images_resumes_bit_for_bit(data):
     shutil.rmtree(data / "ckpt" / "step_00000004")
     assert train_centre.main(flags(data)) == 0
     assert are_equal(state(data / "ckpt"), unbroken)
+
+
+@pytest.mark.long
+def test_killed_run_with_a_teacher_resumes_bit_for_bit(data, capsys):
+    """The teacher has other embeddings than the net, and the loss needs no labels."""
+    assert train_centre.main(flags(data, max_steps=1, output=data / "first")) == 0
+    teacher, _ = newest_checkpoint(data / "first" / "ckpt")
+    given = flags(data, loss="distillation", embedding_size=32)
+    assert train_centre.main([*given, f"--teacher={teacher.parent}"]) == 0
+    unbroken = state(data / "ckpt")
+    assert unbroken["distillation/map/_value/.ATTRIBUTES/VARIABLE_VALUE"].shape == (32, 512)
+    shutil.rmtree(data / "ckpt" / "step_00000004")
+    assert train_centre.main([*given, f"--teacher={teacher}", "--teacher_weight=10"]) == 0
+    assert are_equal(state(data / "ckpt"), unbroken)
+    assert read_starts(data / "ckpt")[1]["teacher"] == {"path": str(teacher), "sha256": model_sha256(teacher)}
+    (model,) = (data / "models").iterdir()
+    assert load_backbone(model).output_shape == (None, 32)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train_centre.main([*given, f"--teacher={data / 'ckpt'}"])
+    assert "is not the teacher of the run" in capsys.readouterr().err
 
 
 def test_ctrl_c_in_the_program(data):

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 def check_loss(options: CentreTrainingOptions, strategy: tf.distribute.Strategy) -> None:
     """Raises `ValueError` for wrong arguments of the loss, before the sources are converted."""
-    _build(options, num_identities=1)
+    if options.loss.has_centres:
+        _build(options, num_identities=1)
     if options.centres.shard_centres:
         shard_devices(strategy)
 

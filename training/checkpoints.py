@@ -42,7 +42,8 @@ class Checkpoints:
         recipe: what else decides which variables there are. A checkpoint with `"ema"` in it holds the
             moving average of the net as `average`.
         started_from: `training.input_checks.start_record`, or `None` where older checkpoints lack it.
-        allow_changes: restore checkpoints of another net, loss or number of identities, where the
+        teacher: SHA-256 of the model whose embeddings the net learns, if there is one.
+        allow_changes: restore checkpoints of another net, loss, teacher or number of identities, where the
             variables have the same names and shapes.
         scratch: temporary folder of a worker that is not the chief. TensorFlow reads the variables of all
             workers together, so this worker takes part in writing, but it keeps nothing.
@@ -60,6 +61,7 @@ class Checkpoints:
         loss: str,
         recipe: dict[str, Any] | None = None,
         started_from: dict[str, Any] | None = None,
+        teacher: str | None = None,
         allow_changes: bool = False,
         scratch: Path | None = None,
     ):
@@ -69,6 +71,8 @@ class Checkpoints:
         self._run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
         if recipe:
             self._run["recipe"] = recipe
+        if teacher:
+            self._run["teacher"] = teacher
         self._start = {} if started_from is None else {"started_from": started_from}
         self._allow_changes = allow_changes
         self._scratch = scratch
@@ -125,8 +129,8 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
-            ValueError: it is of another net, loss or number of identities, or none can be read: a run never
-                starts from 0 beside checkpoints that it cannot use.
+            ValueError: it is of another net, loss, teacher or number of identities, or none can be read: a
+                run never starts from 0 beside checkpoints that it cannot use.
         """
         start = time.perf_counter()
         if self._scratch is None:
@@ -139,7 +143,7 @@ class Checkpoints:
             raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints")
         folder, manifest = newest
         changed = {}
-        for key, expected in {"recipe": None, **self._run}.items():
+        for key, expected in {"recipe": None, "teacher": None, **self._run}.items():
             if manifest.get(key) != expected:
                 changed[key] = f"this run needs {key} = {expected}, the checkpoint has {manifest.get(key)}"
         if "recipe" in changed or (changed and not self._allow_changes):

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataset.config import REQUIRED_IF_ENABLED, Config, read_config
 from dataset.records.manifest import MANIFEST_NAME
+from nets.importers.model_files import find_model, model_sha256
 from nets.importers.tf1_weights import checkpoint_prefix
 from nets.importers.training_checkpoint import checkpoint_folders, read_manifest
 from training.options import CentreStartOptions, TrainingOptions, TripletStartOptions
@@ -85,6 +86,10 @@ def _start_problems(options: TrainingOptions) -> Iterator[str]:
     for flag, path in start.models().items():
         if not (_is_readable(path) or checkpoint_prefix(path)):
             yield f"--{flag}: {path} {_UNREADABLE}. Nor is it the prefix of a TensorFlow 1 checkpoint."
+    teacher = options.distillation.teacher
+    if teacher is not None and not (_is_readable(teacher) or checkpoint_prefix(teacher)):
+        yield f"--teacher: {teacher} {_UNREADABLE}."
+        return
     newest = _newest_manifest(folder)
     if newest is not None:
         yield from _other_start(options, *newest)
@@ -147,6 +152,7 @@ def _changes(options, checkpoint, manifest):
     for key in ("keep_prob", "seed", "random_final_gamma"):
         if key in net:
             changed[key] = before.get(key), net[key]
+    yield from _other_teacher(options, manifest.get("teacher"), run, other_way)
     # Checkpoints do not say these.
     previous = changed_flags(options, read_starts(checkpoint.parent)[-1:])
     changed |= {flag: previous[flag] for flag in ("batch_size", "source") if flag in previous}
@@ -157,6 +163,21 @@ def _changes(options, checkpoint, manifest):
                 f"--{flag} is {new}, but {run} has {old}. Give --{flag} {old}, {other_way}, or "
                 "--allow_changes to resume with this change."
             )
+
+
+def _other_teacher(options, recorded, run, other_way):
+    """Yields what is wrong if the teacher is not that of the run, known by its SHA-256."""
+    path = options.distillation.teacher
+    if path is None and recorded:
+        problem, advice = f"--teacher is not given, but {run} has a teacher", "Give its teacher"
+    elif path is not None and not recorded:
+        problem, advice = f"--teacher is {path}, but {run} has no teacher", "Leave out --teacher"
+    elif path is not None and model_sha256(find_model(path)) != recorded:
+        problem = f"--teacher: {path} is not the teacher of {run}, whose SHA-256 begins with {recorded[:12]}"
+        advice = "Give that teacher"
+    else:
+        return
+    yield f"{problem}. {advice}, {other_way}, or --allow_changes to resume with this change."
 
 
 def _is_start_record(value):

@@ -159,8 +159,8 @@ class TrainingLoop:
     def _train(self, train_step):
         if self._should_stop():
             return
-        for images, identities in self.batches.start_at(self._step):
-            self._progress.add(train_step(images, identities))
+        for batch in self.batches.start_at(self._step):
+            self._progress.add(train_step(*batch))
             self._step += 1
             self._after_step()
             if self._should_stop() or self._step >= self.max_steps:

@@ -171,8 +171,9 @@ def step_memory(trainer: Trainer, batch_size: int) -> dict[str, int]:
         batch_size: images of one device.
     """
     backbone, head = trainer.backbone, trainer.head
-    weights = num_bytes([*backbone.variables, *head.variables])
-    gradients = num_bytes([*backbone.trainable_variables, *head.trainable_variables])
+    parts = [part for part in (backbone, head, trainer.options.distillation) if part is not None]
+    weights = num_bytes(variable for part in parts for variable in part.variables)
+    gradients = num_bytes(variable for part in parts for variable in part.trainable_variables)
     velocities = num_bytes(trainer.optimizer.variables)
     logits = 0
     if hasattr(head, "num_centres"):

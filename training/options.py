@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from common.options import option, parse_options
 from eval.scoring.verification import RULES
-from losses.variants import ARGUMENTS, LOSSES, MININGS
+from losses.variants import ARGUMENTS, LOSSES, MININGS, TEACHER_LOSSES, LossVariant
 from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
 
 # What `--faithful` sets. The rows are those of docs/fidelity.md.
@@ -258,6 +258,25 @@ class AugmentationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillationOptions:
+    """Distillation (see docs/nets_and_losses.md)."""
+
+    teacher: Path | None = option(None, "also learn the embeddings of this model, in any format")
+    teacher_weight: float | None = option(
+        None, "weight of 1 - cosine to the embedding of the teacher (10)", above=0
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yields wrong combinations of flags."""
+        if self.teacher_weight is not None and self.teacher is None:
+            yield "--teacher_weight needs --teacher MODEL."
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of `losses.distillation.DistillationLoss`, where the flags give them."""
+        return {} if self.teacher_weight is None else {"weight": self.teacher_weight}
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Output."""
 
@@ -332,7 +351,9 @@ class CentreStartOptions(StartOptions):
 class LossOptions:
     """Loss (each has its own defaults)."""
 
-    loss: str = option("angular_centre", "name of the loss", choices=LOSSES)
+    loss: str = option(
+        "angular_centre", "name of the loss; distillation ignores labels", choices=LOSSES | TEACHER_LOSSES
+    )
     margin: float | None = option(None, "margin in radians; of the cosine for cosface and adaface", minimum=0)
     scale: float | None = option(None, "factor of the cosines", above=0)
     centre_weight: float | None = option(None, "weight of the centre term (0.3)", minimum=0)
@@ -344,19 +365,30 @@ class LossOptions:
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
-        takes = LOSSES[self.loss].arguments
+        takes = self.variant.arguments
         for name in ARGUMENTS:
             if getattr(self, name) is not None and name not in takes:
                 yield f"--loss {self.loss} has no {name}. It takes: {', '.join(takes) or 'no arguments'}."
         if self.margin_warmup_steps and not self.has_margin:
             yield f"--margin_warmup_steps needs a loss with a margin. --loss {self.loss} has none."
-        limit = LOSSES[self.loss].margin_limit
+        limit = self.variant.margin_limit
         if self.margin is not None and self.margin >= limit:
             yield f"--margin is {self.margin}. With --loss {self.loss} give less than {limit:.5g}."
 
+        if self.label_smoothing and not self.has_centres:
+            yield f"--label_smoothing needs a loss with labels. --loss {self.loss} has none."
+
+    @property
+    def variant(self) -> LossVariant:
+        return (LOSSES | TEACHER_LOSSES)[self.loss]
+
+    @property
+    def has_centres(self) -> bool:
+        return self.loss in LOSSES
+
     @property
     def has_margin(self) -> bool:
-        return "margin" in LOSSES[self.loss].arguments
+        return "margin" in self.variant.arguments
 
     def arguments(self) -> dict[str, Any]:
         """Those of `losses.build.build_loss`; `None` stands for the loss's own default."""
@@ -419,6 +451,7 @@ class TrainingOptions:
     optimizer: OptimizerOptions
     schedule: ScheduleOptions
     augmentation: AugmentationOptions
+    distillation: DistillationOptions
     output: OutputOptions
     validation: ValidationOptions
     start: StartOptions
@@ -433,6 +466,8 @@ class TrainingOptions:
         if self.data.batch_size % max(self.device.accumulate, 1):
             expected = f"a multiple of --accumulate, {self.device.accumulate}"
             yield f"--batch_size is {self.data.batch_size}. Give {expected}."
+        if self.distillation.teacher is not None and self.data.read != "random":
+            yield f"--read is {self.data.read}. --teacher needs --read random."
         if self.schedule.schedule == "steps":
             boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
             if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
@@ -458,13 +493,18 @@ class CentreTrainingOptions(TrainingOptions):
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
         yield from super().problems()
+        if not self.loss.has_centres and self.distillation.teacher is None:
+            yield f"--loss {self.loss.loss} needs --teacher MODEL."
         device = self.device
         is_sharded, is_sampled = self.centres.shard_centres, self.centres.sample_rate < 1
         refused = {
             f"--accumulate {device.accumulate}": device.accumulate > 1,
             f"--precision {device.precision}": device.precision == "mixed_float16",
             "--xla": device.xla,
-            f"--loss {self.loss.loss}": is_sharded and not LOSSES[self.loss.loss].can_be_sharded,
+            f"--loss {self.loss.loss}": (
+                (is_sharded and not self.loss.variant.can_be_sharded)
+                or (is_sampled and not self.loss.has_centres)
+            ),
             f"--sample_rate {self.centres.sample_rate}": is_sharded and is_sampled,
             f"--label_smoothing {self.loss.label_smoothing}": is_sharded and self.loss.label_smoothing > 0,
         }

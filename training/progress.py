@@ -118,10 +118,10 @@ def log_first_step(train_step: Callable) -> Callable:
     """Returns the same function, which logs the duration of its first call: that one traces the graph."""
     is_first = True
 
-    def step(images, identities):
+    def step(*batch):
         nonlocal is_first
         start = time.perf_counter()
-        terms = train_step(images, identities)
+        terms = train_step(*batch)
         if is_first:
             is_first = False
             float(terms["total"])  # waits for the device

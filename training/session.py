@@ -19,6 +19,7 @@ from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
 from export.card import describe_run
+from losses.distillation import DistillationLoss
 from nets.backbone import Backbone, decayed_variables, load_backbone
 from nets.importers.model_files import find_model, model_sha256
 from nets.importers.training_checkpoint import newest_checkpoint
@@ -35,6 +36,7 @@ from training.options import TrainingOptions
 from training.preflight import check_first_batch, check_run, measure_speed
 from training.run_record import check_changes, describe_sources, read_starts, recorded
 from training.schedules import make_schedule
+from training.teacher import load_teacher, teacher_targets
 from training.trainer import StepOptions, Trainer
 from training.validation import MODEL_NAME_SETS, make_validators
 from training.workers.cluster import cluster
@@ -115,6 +117,8 @@ class Session:
             synchronise_batch_norm(self.backbone)
         if start:
             self._take_weights(start, start_from)
+        teacher = options.distillation.teacher
+        self._teacher = load_teacher(teacher) if teacher else None
         ema = options.optimizer.ema
         self._average = WeightAverage(self.backbone, ema) if ema else None
         self._scored = self._average.net if self._average else self.backbone
@@ -136,16 +140,17 @@ class Session:
         """Trains to the end, or only checks the run if the flags say so; returns the exit code.
 
         Args:
-            head: built loss layer; its trainable variables decay.
+            head: built loss layer; its trainable variables decay, and so does the matrix of a teacher.
             export_model: `export.saved_model.export_saved_model`.
             schedules: see `training.trainer.StepOptions`.
         """
         options, output = self.options, self.options.output
         fingerprints = describe_sources(sources.manifests)
         check_changes(options, self._previous, fingerprints)
-        batches = self._make_batches(sources, sampler)
+        teacher, targets = self._ask_teacher(sources)
+        batches = self._make_batches(sources, sampler, targets)
         max_steps = options.length.num_steps(sampler.batches_per_epoch)
-        trainer = self._make_trainer(head, max_steps, schedules)
+        trainer = self._make_trainer(head, max_steps, schedules, self._make_distillation(targets))
         checkpoints = Checkpoints(
             output.ckpt_path,
             trainer.state,
@@ -154,6 +159,7 @@ class Session:
             options.loss_name,
             recipe=options.optimizer.recipe(),
             started_from=self._started_from,
+            teacher=teacher["sha256"] if teacher else None,
             allow_changes=options.allow_changes,
             scratch=output.worker_folder,
         )
@@ -183,13 +189,30 @@ class Session:
             return 0
         if output.worker_folder is not None:  # the chief writes the record
             return loop.run()
-        facts = {"net": self.backbone.net, "loss": options.loss_name}
+        facts = {"net": self.backbone.net, "loss": options.loss_name, "teacher": teacher}
         with recorded(output.ckpt_path, options, fingerprints, first_step=self.first_step, **facts) as entry:
             entry["exit_code"] = loop.run()
             entry["last_step"] = trainer.step
             return entry["exit_code"]
 
-    def _make_batches(self, sources, sampler):
+    def _ask_teacher(self, sources):
+        """Returns a description of the teacher and its embeddings, or `(None, None)`, and forgets it."""
+        teacher, self._teacher = self._teacher, None
+        if teacher is None:
+            return None, None
+        described = {"path": str(teacher.path), "sha256": teacher.sha256}
+        return described, teacher_targets(teacher, sources)
+
+    def _make_distillation(self, targets):
+        if targets is None:
+            return None
+        options = self.options
+        with self.strategy.scope():
+            layer = DistillationLoss(**options.distillation.arguments(), seed=options.data.seed)
+            layer.build(self.backbone.output_shape, targets[0].shape)
+        return layer
+
+    def _make_batches(self, sources, sampler, targets):
         data = self.options.data
         kinds = [self._config.source(name).kind for name in data.source]
         # Row 25 of docs/fidelity.md: the original's reader of image lists returns RGB.
@@ -202,10 +225,11 @@ class Session:
             max_bad_images=data.max_bad_images,
             augmentation=Augmentation(**self.options.augmentation.probabilities()),
             rows=worker_rows(self.strategy, data.batch_size, self.options.device.accumulate),
+            targets=targets,
         )
         return TrainingBatches(sources, sampler, self.backbone.net["image_size"], options)
 
-    def _make_trainer(self, head, max_steps, schedules):
+    def _make_trainer(self, head, max_steps, schedules, distillation):
         options, device = self.options.optimizer, self.options.device
         with self.strategy.scope():
             schedule = make_schedule(self.options.schedule, self.options.data.batch_size, max_steps)
@@ -213,8 +237,11 @@ class Session:
             loss_scale = LossScale() if device.precision == "mixed_float16" else None
         # Row 5 of docs/fidelity.md: the original's name filter finds the dense kernel at depth 50 only.
         decays_dense = options.dense_decay == "every_depth" or self.backbone.name == "resnet_v1_50"
-        decayed = decayed_variables(self.backbone, decays_dense) + head.trainable_variables
-        trained = self.backbone.trainable_variables + head.trainable_variables
+        loss_variables = head.trainable_variables + (
+            [] if distillation is None else distillation.trainable_variables
+        )
+        decayed = decayed_variables(self.backbone, decays_dense) + loss_variables
+        trained = self.backbone.trainable_variables + loss_variables
         step_options = StepOptions(
             weight_decay=decay_in_loss(optimizer, options.weight_decay, trained, decayed),
             clip_norm=options.clip_norm,
@@ -222,6 +249,7 @@ class Session:
             xla=device.xla,
             schedules=schedules or {},
             average=self._average,
+            distillation=distillation,
             loss_scale=loss_scale,
         )
         return Trainer(self.strategy, self.backbone, head, optimizer, decayed, step_options)

@@ -28,6 +28,8 @@ class StepOptions:
         xla: compile forward and backward pass with XLA, on one device only.
         schedules: functions of the step, by the argument of the head that they set.
         average: moving average of the backbone's weights.
+        distillation: built loss layer of a teacher, whose loss is added: `distillation(embeddings, targets)`
+            returns terms as the head does. Batches then hold targets.
         loss_scale: for float16, made in the strategy's scope. A step whose gradients are not finite on some
             replica then counts but changes no weight; it reports `skipped` 1 and `gradient_norm` 0.
     """
@@ -38,6 +40,7 @@ class StepOptions:
     xla: bool = False
     schedules: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     average: WeightAverage | None = None
+    distillation: keras.layers.Layer | None = None
     loss_scale: LossScale | None = None
 
 
@@ -103,6 +106,8 @@ class Trainer:
         # The replicas of this process; other workers have their own.
         self._num_local_replicas = len(strategy.extended.worker_devices) if is_distributed else 1
         self._variables = backbone.trainable_variables + head.trainable_variables
+        if options.distillation is not None:
+            self._variables = self._variables + options.distillation.trainable_variables
         # Keras would sum the gradients over the replicas again: the step does so before it clips them. There
         # is no public switch. Without this line test_two_replicas_equal_one_device fails.
         optimizer._all_reduce_sum_gradients = list
@@ -118,6 +123,7 @@ class Trainer:
                 "sharded centres, received one of them"
             )
         optional = {} if options.average is None else {"average": options.average.net}
+        optional |= {} if options.distillation is None else {"distillation": options.distillation}
         optional |= {} if options.loss_scale is None else {"loss_scale": options.loss_scale}
         self.state = tf.train.Checkpoint(backbone=backbone, head=head, optimizer=optimizer, **optional)
         compute = self._replica_gradients
@@ -132,12 +138,13 @@ class Trainer:
         """Number of steps done so far."""
         return int(self.optimizer.iterations.numpy())
 
-    def train_step(self, images: tf.Tensor, identities: tf.Tensor) -> Terms:
+    def train_step(self, images: tf.Tensor, *labels: tf.Tensor) -> Terms:
         """Updates all variables once.
 
         Args:
             images: float32 `(batch, height, width, 3)`, the global batch or this worker's share of it.
-            identities: int32 `(batch,)`.
+            labels: `identities`, int32 `(batch,)`, and with a distillation `targets`, float32
+                `(batch, teacher_dim)`.
 
         Returns:
             Scalars from before the update: the means of the head's terms, `weight_decay`, `total`,
@@ -146,10 +153,10 @@ class Trainer:
         """
         num_parts = self.options.accumulate
         if num_parts == 1:
-            terms = self._step_of_batch(self._split(images), self._split(identities))
+            terms = self._step_of_batch(*map(self._split, (images, *labels)))
         else:
             # One call per part, so that no two parts are in memory at once.
-            parts = zip(tf.split(images, num_parts), tf.split(identities, num_parts), strict=True)
+            parts = zip(*(tf.split(values, num_parts) for values in (images, *labels)), strict=True)
             results = (self._gradients_of_part(*map(self._split, part)) for part in parts)
             terms = self._step_of_parts(*functools.reduce(self._sum_of_parts, results))
         if self.options.average is not None:
@@ -166,12 +173,12 @@ class Trainer:
             lambda context: shares[context.replica_id_in_sync_group % num_replicas]
         )
 
-    def _compute_and_update(self, images, identities):
-        return self._update(*self._gradients(images, identities))
+    def _compute_and_update(self, images, *labels):
+        return self._update(*self._gradients(images, *labels))
 
-    def _gradients(self, images, identities):
+    def _gradients(self, images, *labels):
         """Returns every replica's shares of the terms, its gradients and its extra, for a batch or a part."""
-        return self.strategy.run(self._compute, args=(images, identities, self._scheduled()))
+        return self.strategy.run(self._compute, args=(images, labels, self._scheduled()))
 
     def _add(self, sums, results):
         add = functools.partial(tf.nest.map_structure, tf.add)
@@ -211,11 +218,11 @@ class Trainer:
         step = tf.convert_to_tensor(self.optimizer.iterations)
         return {name: schedule(step) for name, schedule in self.options.schedules.items()}
 
-    def _replica_gradients(self, images, identities, scheduled):
+    def _replica_gradients(self, images, labels, scheduled):
         num_shares = self.strategy.num_replicas_in_sync * self.options.accumulate
         global_batch = tf.cast(tf.shape(images)[0] * num_shares, tf.float32)
         with tf.GradientTape(persistent=True) as tape:
-            samples = self.head(self.backbone(images, training=True), identities, **scheduled)
+            samples = self._samples(self.backbone(images, training=True), labels, scheduled)
             shares = {name: tf.reduce_sum(values) / global_batch for name, values in samples.items()}
             factor = self.options.loss_scale.scale if self.options.loss_scale else 1.0
             objective = shares["loss"] * factor
@@ -225,6 +232,15 @@ class Trainer:
         shares["total"] = shares["loss"] + shares["weight_decay"]
         gradients = self._with_decay(gradients, self.options.weight_decay / num_shares * factor)
         return shares, *self._centres.to_dense(gradients)
+
+    def _samples(self, embeddings, labels, scheduled):
+        """Returns the terms of each sample: those of the head, and of the distillation if there is one."""
+        identities, *targets = labels
+        terms = self.head(embeddings, identities, **scheduled)
+        if self.options.distillation is None:
+            return terms
+        taught = self.options.distillation(embeddings, *targets)
+        return {**terms, **taught, "loss": terms["loss"] + taught["loss"]}
 
     def _centres_last(self, tape: tf.GradientTape, objective: tf.Tensor) -> Gradients:
         """Returns the gradient of each variable, computing that of the centres last.

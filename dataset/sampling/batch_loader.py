@@ -11,7 +11,7 @@ from dataset.sampling.combine import CombinedSources
 
 _ALIGNMENT = 64  # bytes, alignment of TensorFlow's tensors
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[int]]
 
 
 class BatchLoader:
@@ -42,20 +42,22 @@ class BatchLoader:
         """Loads a batch by the numbers of its records, int64 `(n,)`.
 
         Returns:
-            `(images, identities, sources, bad)`: uint8 `(num_rows, *sources.image_size, 3)`, int32 and int64
-            `(num_rows,)`, and the numbers of the batch's bad records.
+            `(images, identities, sources, loaded, bad)`: uint8 `(num_rows, *sources.image_size, 3)`, int32
+            `(num_rows,)`, int64 `(num_rows,)`, the numbers of the images' records, int64 `(num_rows,)`, and
+            the numbers of the batch's bad records.
 
         Raises:
             ValueError: a whole shard is damaged, or no record of the batch is good.
             OSError: a shard cannot be read.
         """
         try:
-            return *self._decode(*self.sources.read(records[self.rows])), []
+            chosen = records[self.rows]
+            return *self._decode(*self.sources.read(chosen)), chosen, []
         except ValueError:
             return self._load_around_bad(*self._read(records), records.tolist())
 
     def load_examples(self, examples: Sequence[bytes], sources: np.ndarray) -> Batch:
-        """Loads a batch that was read sequentially. Returns the same as `load`.
+        """Loads a batch that was read sequentially. Returns the same as `load`, with -1 for the records.
 
         Args:
             examples: serialised `tf.train.Example`.
@@ -65,7 +67,8 @@ class BatchLoader:
             ValueError: no record of the batch is good, or a bad one is not in its source's index.
         """
         try:
-            return *self._decode([examples[row] for row in self.rows], sources[self.rows]), []
+            decoded = self._decode([examples[row] for row in self.rows], sources[self.rows])
+            return *decoded, np.full(len(self.rows), -1), []
         except ValueError:
             return self._load_around_bad(list(examples), sources, [None] * len(examples))
 
@@ -94,7 +97,8 @@ class BatchLoader:
             for example, source, record in zip(examples, sources, records, strict=True)
         ]
         places = replacements(np.array(identities), is_bad)[self.rows]
-        return *self._decode([examples[place] for place in places], sources[places]), bad
+        loaded = np.array([-1 if number is None else number for number in records])[places]
+        return *self._decode([examples[place] for place in places], sources[places]), loaded, bad
 
     def _read(self, records):
         examples: list[bytes | None] = [None] * len(records)

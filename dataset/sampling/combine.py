@@ -102,6 +102,20 @@ class CombinedSources:
         places = zip(shards.tolist(), entries["offset"].tolist(), entries["length"].tolist(), strict=True)
         return (self._open(shard).read(offset, length) for shard, offset, length in places), sources
 
+    def rows_of(self, arrays: Sequence[np.ndarray], records: np.ndarray) -> np.ndarray:
+        """Returns the rows of records from arrays that have a row for each record of a source.
+
+        Args:
+            arrays: float32 `(num_images, dim)`, one for each source.
+            records: int `(n,)`, numbers of records.
+        """
+        sources = np.searchsorted(self._first_record, records, side="right") - 1
+        rows = np.empty((len(records), arrays[0].shape[1]), np.float32)
+        for source in np.unique(sources):
+            chosen = sources == source
+            rows[chosen] = arrays[source][records[chosen] - self._first_record[source]]
+        return rows
+
     def place_of(self, record: int) -> RecordPlace:
         """Returns the place of a record."""
         source = self.source_of(record)

@@ -91,16 +91,15 @@ def embed_into(
     batch_size: int = 64,
     *,
     flip: bool = False,
-    progress: bool = False,
+    progress: str | None = None,
 ) -> None:
     """Computes the features that a store lacks; see `embed_images`.
 
     It may be killed at any moment, and the next call continues. With the same `batch_size` the features are
     those of an unbroken run, bit for bit; with another one the last bits may differ.
     """
-    unit = "frames" if progress else None
     batches = embed_images(
-        model, decode, store.num_rows, batch_size, start=store.num_done, flip=flip, progress=unit
+        model, decode, store.num_rows, batch_size, start=store.num_done, flip=flip, progress=progress
     )
     with contextlib.closing(batches):
         for embeddings in batches:

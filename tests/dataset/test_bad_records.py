@@ -118,7 +118,7 @@ def test_bad_records_of_other_workers(tmp_path):
     flip_bit(manifest.folder / manifest.shards[0].name, 300)
     sources = CombinedSources([manifest])
     loaders = [BatchLoader(sources, rows) for rows in ([0], range(6))]
-    (own, _, _, bad), (whole, _, _, _) = (loader.load(np.arange(6)) for loader in loaders)
+    (own, *_, bad), (whole, *_) = (loader.load(np.arange(6)) for loader in loaders)
     assert bad == [0, 1]
     np.testing.assert_array_equal(own, whole[:1])
     for place, expected in enumerate([2, 2, 2, 3, 4, 5]):
@@ -132,7 +132,7 @@ def test_a_worker_reads_its_own_records_only(tmp_path):
     expected, *_ = BatchLoader(sources, [1, 4]).load(np.arange(6))
     flip_bit(manifest.folder / manifest.shards[0].name, 300)  # in the first
     loader = BatchLoader(sources, [1, 4])
-    images, _, _, bad = loader.load(np.arange(6))
+    images, *_, bad = loader.load(np.arange(6))
     assert bad == [] and loader.reasons == {}
     np.testing.assert_array_equal(images, expected)
 

@@ -250,7 +250,7 @@ class TestEmbedInto:
     def test_fills_the_store(self, tmp_path, flip, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         with FeatureStore(tmp_path, {}, 23) as store:
-            embed_into(store, Model(), decode, 5, flip=flip, progress=True)
+            embed_into(store, Model(), decode, 5, flip=flip, progress="frames")
             np.testing.assert_array_equal(store.features, embedded_plainly(5, flip=flip))
             assert " frames/s]" in capsys.readouterr().err
             embed_into(store, None, None, 5)  # which needs neither

@@ -194,6 +194,20 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
         (["--preset=vidoe"], ["--preset is vidoe. Give one of arcface, video. Did you mean video?"]),
         (["--batch_size=10", "--accumulate=4"], ["--batch_size is 10. Give a multiple of --accumulate, 4."]),
         (["--sample_rate=0.1", "--xla"], ["--sample_rate below 1 does not work with --xla."]),
+        (["--loss=distillation"], ["--loss distillation needs --teacher"]),
+        (["--teacher_weight=2"], ["--teacher_weight needs --teacher"]),
+        (["--teacher=x.onnx", "--read=sequential"], ["--read is sequential. --teacher needs --read random."]),
+        (
+            ["--loss=distillation", "--teacher=x.onnx", "--sample_rate=0.1", "--label_smoothing=0.1"],
+            [
+                "--sample_rate below 1 does not work with --loss distillation",
+                "--label_smoothing needs a loss",
+            ],
+        ),
+        (
+            ["--loss=distillation", "--teacher=x.onnx", "--margin=0.1", "--margin_warmup_steps=5"],
+            ["--loss distillation has no margin", "--margin_warmup_steps needs"],
+        ),
         (["--shard_centres", "--loss=adaface"], ["--shard_centres does not work with --loss adaface."]),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.files import file_sha256
 from training.input_checks import find_input_problems, log_start_of_resumed_run, start_record
 from training.options import parse_centre_options, parse_triplet_options
 from training.run_record import recorded
@@ -143,6 +144,31 @@ def test_changes_that_a_resume_does_not_allow(folder, flags, parts):
         assert part in problem
     allowed = list(find_input_problems(parse_centre_options([*given, "--allow_changes"])))
     assert allowed == ([] if "--allow_changes" in parts else [problem])
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "part"),
+    [
+        ("a", ["--teacher=a.keras"], None),
+        (None, [], None),
+        ("a", ["--teacher=b.keras"], "--teacher: b.keras is not the teacher of the run in output/ckpt"),
+        ("a", [], "--teacher is not given, but the run in output/ckpt has a teacher"),
+        (None, ["--teacher=a.keras"], "--teacher is a.keras, but the run in output/ckpt has no teacher"),
+    ],
+)
+def test_another_teacher_than_that_of_the_run(folder, recorded, given, part):
+    (folder / "b.keras").write_text("another")
+    teacher = {} if recorded is None else {"teacher": file_sha256(folder / f"{recorded}.keras")}
+    write_checkpoint(folder / "output" / "ckpt", None, loss="angular_centre", **teacher)
+    problems = problems_of(parse_centre_options, *given)
+    assert len(problems) == (part is not None)
+    assert all(part in problem and "--output NEW" in problem for problem in problems)
+    assert problems_of(parse_centre_options, *given, "--allow_changes") == []
+
+
+def test_a_teacher_has_to_exist(folder):
+    (problem,) = problems_of(parse_centre_options, "--teacher=nowhere")
+    assert problem.startswith("--teacher: nowhere does not exist")
 
 
 def test_the_loss_of_another_program(folder):

@@ -117,7 +117,7 @@ def test_order_of_gradients():
 
     @tf.function
     def gradients(images, identities):
-        return trainer._replica_gradients(images, identities, {})[1]
+        return trainer._replica_gradients(images, (identities,), {})[1]
 
     outputs = gradients.get_concrete_function(*batch(0, 4)).graph.outputs
     kernel, centres = (all_before(gradient.op) for gradient in (outputs[0], outputs[-1]))
