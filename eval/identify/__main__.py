@@ -209,7 +209,7 @@ def summary(run: IdentifyRun) -> Iterator[str]:
         yield f"Note : {in_gallery} of the sources are in the gallery and are compared with themselves."
     num_rejected = sum(track.name is None for source in run.sources for track in source.tracks)
     if num_rejected:
-        yield f"{num_rejected} tracks were rejected; the page shows them."
+        yield f"Rejected : {num_rejected} {'track' if num_rejected == 1 else 'tracks'}; the page shows why."
     yield f"Threshold : {run.threshold.value:.3f}"
     for stage, seconds, per_frame in run.stages():
         yield f"  {stage:<18}{seconds:8.2f} s" + (f"{per_frame:8.2f} ms per frame" if per_frame else "")
