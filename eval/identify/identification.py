@@ -48,16 +48,16 @@ def choose_threshold(calibration: Calibration, fpir: float, gallery: Gallery) ->
         reasons.append(point.note)
     if calibration.kind != "template":
         reasons.append(
-            "Templates of two strangers can be more similar than single images of them, so more strangers get a name. "
-            "Measure thresholds of templates: export.calibrate with --splits."
+            "Templates of two strangers can be more similar than single images of them, so more strangers get "
+            "a name. Measure thresholds of templates: export.calibrate with --splits."
         )
     value = point.threshold
     usual, here = float(np.median(calibration.impostor)), gallery.stranger_similarity
     if here is not None and here > usual:
         value += here - usual
         reasons.append(
-            f"The threshold is raised by {here - usual:.3f}: the median similarity of two people of this gallery is "
-            f"{here:.3f}, that of two strangers of {calibration.set} is {usual:.3f}."
+            f"The threshold is raised by {here - usual:.3f}: the median similarity of two people of this "
+            f"gallery is {here:.3f}, that of two strangers of {calibration.set} is {usual:.3f}."
         )
     return Threshold(value, tuple(reasons), fpir, f"{kind}, {calibration.set}", point.threshold)
 
