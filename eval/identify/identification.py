@@ -48,7 +48,7 @@ def choose_threshold(calibration: Calibration, fpir: float, gallery: Gallery) ->
         reasons.append(point.note)
     if calibration.kind != "template":
         reasons.append(
-            "Templates of two strangers can be more similar than single images of them, so more strangers get "
+            "Templates of two strangers can be more similar than single images, so more strangers get "
             "a name. Measure thresholds of templates: export.calibrate with --splits."
         )
     value = point.threshold
