@@ -11,7 +11,7 @@ if not __package__:
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -31,6 +31,13 @@ class OpenVinoOptions(ExportOptions):
 
     suffix = ".xml"
     packages = ("nncf", "openvino", "tf2onnx")
+
+    def problems(self) -> Iterator[str]:
+        """Yields a sentence for each wrong value, and one if the weights would replace another file."""
+        yield from super().problems()
+        weights = self.out.with_suffix(".bin")
+        if weights.exists() and not self.out.exists():
+            yield f"{weights}: exists, and the weights of {self.out} need this name. Give another name."
 
 
 def write_openvino(

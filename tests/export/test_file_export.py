@@ -115,3 +115,11 @@ def test_wrong_suffix(tmp_path, name, capsys):
     with pytest.raises(SystemExit):
         program.main(["net.keras", str(tmp_path / "net.pb"), f"--pairs={PAIRS}"])
     assert SUFFIXES[name] in capsys.readouterr().err
+
+
+def test_a_pair_file_is_not_replaced_by_weights(tmp_path, capsys):
+    (tmp_path / "out.bin").write_bytes(b"pairs")
+    with pytest.raises(SystemExit) as error:
+        run("openvino", tmp_path, "--overwrite")
+    assert error.value.code == 2
+    assert str(tmp_path / "out.bin") in capsys.readouterr().err
