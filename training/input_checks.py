@@ -8,6 +8,7 @@ from typing import Any
 
 from dataset.config import REQUIRED_IF_ENABLED, Config, read_config
 from dataset.records.manifest import MANIFEST_NAME
+from dataset.sources import UNLABELLED
 from nets.importers.model_files import find_model, model_sha256
 from nets.importers.tf1_weights import checkpoint_prefix
 from nets.importers.training_checkpoint import checkpoint_folders, read_manifest
@@ -60,6 +61,9 @@ def _missing_data(config: Config, options: TrainingOptions) -> Iterator[str]:
         except ValueError as error:
             yield str(error)
             continue
+        if source.kind in UNLABELLED and options.needs_labels:
+            advice = "Give --loss distillation and --teacher, or choose other sections with --source."
+            yield f"{config.path}, [{name}] {source.kind}: has no labels, and the loss needs them. {advice}"
         is_converted = (config.tfrecords / name / MANIFEST_NAME).is_file()
         if not (is_converted or _is_readable(source.path)):
             advice = "Set the path, or choose other sections with --source."

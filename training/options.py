@@ -461,6 +461,11 @@ class TrainingOptions:
         """Name of the loss in checkpoints."""
         raise NotImplementedError
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the loss compares identities."""
+        return True
+
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
         if self.data.batch_size % max(self.device.accumulate, 1):
@@ -489,6 +494,10 @@ class CentreTrainingOptions(TrainingOptions):
     @property
     def loss_name(self) -> str:
         return self.loss.loss
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.loss.has_centres
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""

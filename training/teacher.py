@@ -146,8 +146,10 @@ def find_doubts(teacher: Embedder, faces: _Faces, labels: np.ndarray) -> Iterato
 
     It compares two images of up to 32 identities, and their mirror images.
     """
+    if not labels.any():  # of a source without labels: probably as many people as images
+        labels = np.arange(len(labels))
     order = np.random.default_rng(0).permutation(len(labels))
-    places = [order[labels[order] == label][:2] for label in np.unique(labels[order])[:_NUM_TRIED]]
+    places = [order[labels[order] == label][:2] for label in np.unique(labels)[:_NUM_TRIED]]
     places = np.concatenate(places)
     images, identities = faces.at(places), labels[places]
     single = dataclasses.replace(teacher, flip=False)

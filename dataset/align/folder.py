@@ -15,7 +15,7 @@ from dataset.align.alignment import CENTRE_CROP, NO_FACE, UNREADABLE, align_pict
 from dataset.align.detector import FaceDetector
 from dataset.align.options import AlignOptions
 from dataset.images import SUFFIXES
-from dataset.pairs.image_folders import natural_key
+from dataset.pairs.image_folders import walk_files
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _find_pictures(src):
     if not src.is_dir():
         raise FileNotFoundError(f"src: expected a folder, received {src}")
     sources = {}
-    for source in _files(src):
+    for source in walk_files(src):
         if not source.lower().endswith(SUFFIXES):
             continue
         if "\t" in source or "\n" in source:
@@ -100,24 +100,11 @@ def _find_pictures(src):
 
 def _finished_outputs(dst):
     """Returns the finished faces. Removes temporary files of a killed run."""
-    finished = set(_files(dst))
+    finished = set(walk_files(dst))
     for path in finished:
         if path.endswith(".tmp"):
             (dst / path).unlink()
     return finished
-
-
-def _files(root, folder=""):
-    """Yields the paths below `root` of all files that are not hidden, in natural order, subfolders last."""
-    for entry in sorted(
-        os.scandir(root / folder), key=lambda entry: (entry.is_dir(), natural_key(entry.name))
-    ):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(root, f"{folder}{entry.name}/")
-        elif not entry.is_dir():
-            yield folder + entry.name
 
 
 def _check_settings(dst, settings):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from dataset.images import SUFFIXES
@@ -34,6 +35,19 @@ def scan_images(folder: Path) -> list[os.DirEntry]:
 def list_images(folder: Path) -> list[str]:
     """The file names of the images in a folder, in natural order; none if the folder does not exist."""
     return [entry.name for entry in scan_images(folder)] if folder.is_dir() else []
+
+
+def walk_files(root: Path, folder: str = "") -> Iterator[str]:
+    """Yields the paths below `root` of all files that are not hidden, in natural order, subfolders last."""
+    for entry in sorted(
+        os.scandir(root / folder), key=lambda entry: (entry.is_dir(), natural_key(entry.name))
+    ):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk_files(root, f"{folder}{entry.name}/")
+        elif not entry.is_dir():
+            yield folder + entry.name
 
 
 def list_identities(root: Path) -> dict[str, list[str]]:

@@ -17,7 +17,9 @@ SOURCE_MODULES = {
     "mxrec": "insightface_rec",
     "train_list": "image_list",
     "tfrecord": "tfrecords",
+    "folder": "image_folder",
 }
+UNLABELLED = ("folder",)  # keys of sources that do not say who is on an image
 
 
 class Source(Protocol):

@@ -77,10 +77,7 @@ class ImageList:
 
     def read(self, index: int) -> tuple[bytes, None]:
         """Returns `(image, None)`, as in `Source`."""
-        try:
-            return self._path(index).read_bytes(), None
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-            raise ValueError(f"expected an image file, received: {error.strerror}") from None
+        return read_image(self._path(index)), None
 
     def describe(self, index: int) -> str:
         """Names the file of an image."""
@@ -132,6 +129,14 @@ class ImageList:
             return self._path(index).stat().st_size
         except OSError:  # `read` reports the reason.
             return 0
+
+
+def read_image(path: Path) -> bytes:
+    """Returns the content of an image file; raises `ValueError` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise ValueError(f"expected an image file, received: {error.strerror}") from None
 
 
 def _fields(line):

@@ -166,6 +166,16 @@ def test_another_teacher_than_that_of_the_run(folder, recorded, given, part):
     assert problems_of(parse_centre_options, *given, "--allow_changes") == []
 
 
+def test_a_source_without_labels_needs_a_loss_without_labels(folder):
+    text = (folder / "config.ini").read_text()
+    (folder / "config.ini").write_text(text.replace("mxrec = gone", "folder = records"))
+    teacher = "--teacher=a.keras"
+    assert problems_of(parse_centre_options, "--loss=distillation", teacher) == []
+    for parse, given in ((parse_centre_options, []), (parse_triplet_options, ["--from_scratch"])):
+        (problem,) = problems_of(parse, teacher, *given)
+        assert problem.startswith("config.ini, [vgg] folder: has no labels")
+
+
 def test_a_teacher_has_to_exist(folder):
     (problem,) = problems_of(parse_centre_options, "--teacher=nowhere")
     assert problem.startswith("--teacher: nowhere does not exist")

@@ -129,12 +129,19 @@ def right_half(faces):
 
 @pytest.mark.parametrize(
     ("embed", "num_people", "doubts"),
-    [(row_means, 6, []), (row_means, 24, ["identity"]), (right_half, 6, ["mirror"])],
+    [
+        (row_means, 6, []),
+        (row_means, 24, ["identity"]),
+        (right_half, 6, ["mirror"]),
+        (row_means, None, []),
+        (right_half, None, ["mirror"]),
+    ],
 )
 def test_warns_of_a_teacher_that_does_not_tell_people_apart(tmp_path, caplog, embed, num_people, doubts):
-    """Four images of each label: the same one, or those of four people."""
-    images = make_images(24, 1)
-    images = [(images[(label + 6 * n) % num_people][0], label) for label in range(6) for n in range(4)]
+    """Four images of each label: the same one, or those of four people; or no labels."""
+    images = make_images(1, 24)
+    if num_people is not None:
+        images = [(images[(label + 6 * n) % num_people][0], label) for label in range(6) for n in range(4)]
     sources = CombinedSources([write_converted(tmp_path / "set", images)])
     teacher = make_teacher()
     teacher.model.embed = embed
