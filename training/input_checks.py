@@ -62,8 +62,8 @@ def _missing_data(config: Config, options: TrainingOptions) -> Iterator[str]:
             yield str(error)
             continue
         if source.kind in UNLABELLED and options.needs_labels:
-            advice = "Give --loss distillation and --teacher, or choose other sections with --source."
-            yield f"{config.path}, [{name}] {source.kind}: has no labels, and the loss needs them. {advice}"
+            advice = "Only train_centre --loss distillation takes it. Choose other sections with --source."
+            yield f"{config.path}, [{name}] {source.kind}: has no labels. {advice}"
         is_converted = (config.tfrecords / name / MANIFEST_NAME).is_file()
         if not (is_converted or _is_readable(source.path)):
             advice = "Set the path, or choose other sections with --source."
