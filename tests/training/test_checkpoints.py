@@ -141,6 +141,7 @@ def test_unreadable_checkpoints_are_an_error(trained):
             "this run needs net = .*'architecture': 'ir50'.*the checkpoint has .*'architecture': 'ir32'",
         ),
         ({"num_identities": 7}, "this run needs num_identities = 7, the checkpoint has 6"),
+        ({"teacher": "a"}, "this run needs teacher = a, the checkpoint has None"),
         ({"loss": "triplet"}, "this run needs loss = triplet, the checkpoint has angular_centre"),
     ],
 )
@@ -153,6 +154,13 @@ def test_checkpoint_of_another_net(trained, other, message):
         np.testing.assert_array_equal(one, two)
 
 
+def test_checkpoint_of_a_run_with_a_teacher(trained):
+    trainer, checkpoints = trained
+    make_checkpoints(checkpoints.folder, trainer, teacher="a").save(3)
+    with pytest.raises(ValueError, match="this run needs teacher = None, the checkpoint has a"):
+        checkpoints.restore()
+
+
 def test_allowed_changes(trained):
     """`--allow_changes` restores what has the same variables."""
     trainer, checkpoints = trained
@@ -161,6 +169,8 @@ def test_allowed_changes(trained):
     assert changed.restore()["step"] == 2
     with pytest.raises(ValueError, match="recipe"):
         make_checkpoints(checkpoints.folder, trainer, allow_changes=True, recipe={"ema": True}).restore()
+    taught = make_checkpoints(checkpoints.folder, trainer, allow_changes=True, teacher="a")
+    assert taught.restore()["step"] == 2
     larger = make_trainer(make_strategy(), make_head=lambda: AngularCentreLoss(7))
     with pytest.raises(ValueError, match=r"num_identities = 7, the checkpoint has 6; the variables differ"):
         make_checkpoints(checkpoints.folder, larger, allow_changes=True, num_identities=7).restore()

@@ -1,12 +1,15 @@
 """Distillation: the store of a teacher's embeddings, and steps with targets."""
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.files import FileLock
 from dataset.images import decode_image
 from dataset.records.tfrecord import decode_example
 from dataset.sampling.combine import CombinedSources
@@ -17,7 +20,7 @@ from losses.distillation import DistillationLoss
 from tests.dataset.samples import flip_bit, make_images, write_converted
 from tests.training.small_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
-from training.teacher import NoLoss, teacher_targets
+from training.teacher import FOLDER, NoLoss, teacher_targets
 
 
 class Model:
@@ -206,3 +209,18 @@ def test_parts_of_a_batch_get_their_targets():
     one, two = (make_taught(make_strategy(), accumulate=n).train_step(*given) for n in (1, 2))
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-5)
     np.testing.assert_allclose(two["gradient_norm"], one["gradient_norm"], rtol=1e-4)
+
+
+def test_waits_for_another_process(sources, caplog):
+    caplog.set_level("INFO")
+    root = sources.manifests[0].folder / FOLDER
+    root.mkdir()
+    with FileLock(root / "lock") as lock, ThreadPoolExecutor(1) as thread:
+        lock.acquire()
+        waiting = thread.submit(teacher_targets, make_teacher(), sources)
+        while "waiting" not in caplog.text:
+            assert not waiting.done()
+            time.sleep(0.01)
+        assert not list(root.glob("*/store.json"))
+        lock.close()
+        assert len(waiting.result(60)[0]) == 10
