@@ -5,7 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from .distance_loss import pairwise_distances
 from .loss_layer import LossLayer, require
+from .replicas import global_batch, own_share
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -14,17 +16,22 @@ class DistillationLoss(LossLayer):
 
     With `x` an embedding, `t` that of the teacher, and `W` a trainable matrix, the loss of one sample is
 
-        weight * (1 - cos(W x, t))
+        weight * (1 - cos(W x, t)) + relation_weight * mean over j of huber(d(x, x_j) - d(t, t_j))
+
+    where `d` is the distance of two unit vectors, divided by the mean distance in the global batch, and `j`
+    are the other samples. `huber(e)` is `e^2 / 2` up to 1, and `|e| - 1/2` beyond.
 
     `W` exists only where the sizes of the embeddings differ. It belongs to the loss: the net is used
     without it. A sample whose `t` is 0 has no gradient.
 
     It needs no labels: call it as `layer(embeddings, targets)`.
 
-    References: [Distilling the Knowledge](https://arxiv.org/abs/1503.02531), for the idea
+    References: [Distilling the Knowledge](https://arxiv.org/abs/1503.02531), for the idea;
+    [Relational Knowledge Distillation](https://arxiv.org/abs/1904.05068), its distances
 
     Args:
-        weight: factor of the loss, greater than 0.
+        weight: factor of the first part, greater than 0.
+        relation_weight: factor of the second part, at least 0. Above 0 the loss needs the whole batch.
         seed: seed of the initial `W`.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -33,7 +40,8 @@ class DistillationLoss(LossLayer):
         targets: float, shape `(batch, teacher_dim)`, of any length.
 
     Returns:
-        float32 terms of shape `(batch,)`: `loss`; `teacher_cosine`, the cosine above.
+        float32 terms of shape `(batch,)`: `loss`; `teacher_cosine`, the cosine above; with a
+        `relation_weight` also `teacher_relation`, the mean above.
 
     Example:
 
@@ -42,12 +50,21 @@ class DistillationLoss(LossLayer):
     TensorShape([4])
     """
 
-    def __init__(self, weight: float = 10.0, *, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, weight: float = 10.0, relation_weight: float = 0.0, *, seed: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         require(weight > 0, "weight", "a number > 0", weight)
+        require(relation_weight >= 0, "relation_weight", "a number >= 0", relation_weight)
         self.weight = weight
+        self.relation_weight = relation_weight
         self.seed = seed
         self.map: Any = None
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether a part of a batch has another loss than the whole."""
+        return self.relation_weight > 0
 
     def build(self, embeddings_shape: tuple, targets_shape: tuple) -> None:
         shape = (embeddings_shape[-1], targets_shape[-1])
@@ -58,8 +75,26 @@ class DistillationLoss(LossLayer):
     def call(self, embeddings: Any, targets: Any) -> dict[str, tf.Tensor]:
         embeddings = tf.cast(embeddings, tf.float32)
         targets = tf.stop_gradient(tf.cast(targets, tf.float32))
+        mapped = embeddings
         if self.map is not None:
-            embeddings = tf.matmul(embeddings, tf.convert_to_tensor(self.map))
-        directions = (tf.math.l2_normalize(values, axis=1) for values in (embeddings, targets))
-        cosine = tf.reduce_sum(tf.multiply(*directions), axis=1)
-        return self.with_loss(loss=self.weight * (1.0 - cosine), teacher_cosine=cosine)
+            mapped = tf.matmul(embeddings, tf.convert_to_tensor(self.map))
+        targets = tf.math.l2_normalize(targets, axis=1)
+        cosine = tf.reduce_sum(tf.math.l2_normalize(mapped, axis=1) * targets, axis=1)
+        loss = self.weight * (1.0 - cosine)
+        if not self.relation_weight:
+            return self.with_loss(loss=loss, teacher_cosine=cosine)
+        relation = _relation(tf.math.l2_normalize(embeddings, axis=1), targets)
+        loss += self.relation_weight * relation
+        return self.with_loss(loss=loss, teacher_cosine=cosine, teacher_relation=relation)
+
+
+def _relation(*directions: tf.Tensor) -> tf.Tensor:
+    """Mean Huber loss of each sample's relative distances to the others of the global batch: `(batch,)`."""
+    distances = [pairwise_distances(global_batch(values)) for values in directions]
+    num_samples = tf.shape(distances[0])[0]
+    num_others = tf.cast(tf.maximum(num_samples - 1, 1), tf.float32)
+    num_pairs = tf.cast(num_samples, tf.float32) * num_others
+    ours, theirs = (tf.math.divide_no_nan(d, tf.reduce_sum(d) / num_pairs) for d in distances)
+    error = tf.abs(ours - theirs)
+    huber = tf.where(error <= 1.0, 0.5 * error**2, error - 0.5)
+    return own_share(tf.reduce_sum(huber, axis=1) / num_others)

@@ -266,14 +266,20 @@ class DistillationOptions:
         None, "weight of 1 - cosine to the embedding of the teacher (10)", above=0
     )
 
+    teacher_relation: float | None = option(
+        None, "weight of the differences to the teacher's distances within a batch (0)", minimum=0
+    )
+
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
-        if self.teacher_weight is not None and self.teacher is None:
-            yield "--teacher_weight needs --teacher MODEL."
+        for name in ("teacher_weight", "teacher_relation"):
+            if getattr(self, name) is not None and self.teacher is None:
+                yield f"--{name} needs --teacher MODEL."
 
     def arguments(self) -> dict[str, Any]:
         """Those of `losses.distillation.DistillationLoss`, where the flags give them."""
-        return {} if self.teacher_weight is None else {"weight": self.teacher_weight}
+        given = {"weight": self.teacher_weight, "relation_weight": self.teacher_relation}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -473,6 +479,8 @@ class TrainingOptions:
             yield f"--batch_size is {self.data.batch_size}. Give {expected}."
         if self.distillation.teacher is not None and self.data.read != "random":
             yield f"--read is {self.data.read}. --teacher needs --read random."
+        if self.distillation.teacher_relation and self.device.accumulate > 1:
+            yield "--teacher_relation needs the whole batch. Leave out --accumulate."
         if self.schedule.schedule == "steps":
             boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
             if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:

@@ -92,11 +92,12 @@ class Trainer:
         self.decayed_variables = decayed_variables
         self.options = options = options or StepOptions()
         is_distributed = strategy.num_replicas_in_sync > 1
-        if options.accumulate > 1 and getattr(head, "needs_whole_batch", False):
-            raise ValueError(
-                f"--accumulate: expected 1 with {type(head).__name__}, which compares all images of a batch, "
-                f"received {options.accumulate}"
-            )
+        for layer in (head, options.distillation):
+            if options.accumulate > 1 and getattr(layer, "needs_whole_batch", False):
+                raise ValueError(
+                    f"--accumulate: expected 1 with {type(layer).__name__}, which compares all images of a "
+                    f"batch, received {options.accumulate}"
+                )
         if options.xla and is_distributed:
             # XLA finds mirrored variables on devices other than the one it compiles for.
             raise ValueError(

@@ -33,12 +33,35 @@ def test_against_numpy(teacher_dim):
     np.testing.assert_allclose(tf.add_n(layer.losses), np.mean(terms["loss"]), rtol=1e-6)
 
 
+def relative_distances(values):
+    values = values / np.linalg.norm(values, axis=1, keepdims=True)
+    distances = np.linalg.norm(values[:, None] - values[None], axis=2)
+    return distances / (distances.sum() / (len(values) * (len(values) - 1)))
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.01])
+def test_relation_against_numpy(spread):
+    embeddings, targets = numbers(5, 6), numbers(5, 9, seed=1)
+    embeddings[1:] = embeddings[:1] + spread * embeddings[1:]  # near each other
+    embeddings[4] = -embeddings[0]  # and far from all others
+    terms = DistillationLoss(3.0, 2.0)(embeddings, targets)
+    error = np.abs(relative_distances(embeddings) - relative_distances(targets))
+    assert (error > 1).any() == (spread < 1)  # both parts of the Huber loss
+    huber = np.where(error <= 1, error**2 / 2, error - 0.5)
+    expected = huber.sum(axis=1) / 4
+    np.testing.assert_allclose(terms["teacher_relation"], expected, rtol=1e-4)
+    np.testing.assert_allclose(terms["loss"], 3 * (1 - terms["teacher_cosine"]) + 2 * expected, rtol=1e-4)
+
+
 def test_gradient_turns_the_embedding_only():
     embeddings, targets = numbers(4, 6), numbers(4, 6, seed=1)
     embeddings[3] = 0
     targets[2] = 0
     gradient = terms_and_gradients(DistillationLoss(), embeddings, targets)[1]
-    assert np.isfinite(gradient).all()
+    with_relation = terms_and_gradients(
+        DistillationLoss(10.0, 1.0), embeddings[[0, 0, 1, 2, 3]], numbers(5, 6)
+    )
+    assert np.isfinite(gradient).all() and np.isfinite(with_relation[1]).all()
     np.testing.assert_allclose(np.sum(gradient[:2] * embeddings[:2], axis=1), 0, atol=1e-5)
     assert (np.sum(gradient[:2] * targets[:2], axis=1) < 0).all()
     assert not gradient[2].any()
@@ -65,3 +88,5 @@ def test_round_trip(tmp_path):
 def test_bad_weight():
     with pytest.raises(ValueError, match=r"weight: .* 0"):
         DistillationLoss(0)
+    with pytest.raises(ValueError, match=r"relation_weight: .* -1"):
+        DistillationLoss(1, -1)

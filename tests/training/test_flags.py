@@ -196,6 +196,10 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
         (["--sample_rate=0.1", "--xla"], ["--sample_rate below 1 does not work with --xla."]),
         (["--loss=distillation"], ["--loss distillation needs --teacher"]),
         (["--teacher_weight=2"], ["--teacher_weight needs --teacher"]),
+        (
+            ["--teacher=x.onnx", "--teacher_relation=2", "--accumulate=2"],
+            ["--teacher_relation needs the whole"],
+        ),
         (["--teacher=x.onnx", "--read=sequential"], ["--read is sequential. --teacher needs --read random."]),
         (
             ["--loss=distillation", "--teacher=x.onnx", "--sample_rate=0.1", "--label_smoothing=0.1"],

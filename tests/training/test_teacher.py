@@ -157,9 +157,9 @@ def taught_batch(seed, size=12, dim=48):
     return *batch(seed, size), tf.constant(targets)
 
 
-def make_taught(strategy, make_head=None, dim=48, **arguments):
+def make_taught(strategy, make_head=None, dim=48, relation_weight=0.0, **arguments):
     with strategy.scope():
-        distillation = DistillationLoss(2.0)
+        distillation = DistillationLoss(2.0, relation_weight)
         distillation.build((None, 32), (None, dim))
     return make_trainer(strategy, make_head=make_head, distillation=distillation, **arguments)
 
@@ -194,7 +194,8 @@ def test_trains_and_resumes_bit_for_bit(make_head, tmp_path):
 @pytest.mark.parametrize("make_head", [None, NoLoss])
 def test_two_replicas_equal_one_device(two_replicas, make_head):
     # Both replicas get the same half, so that their batch statistics are those of the whole batch.
-    trainers = [make_taught(strategy, make_head) for strategy in (make_strategy(), two_replicas)]
+    strategies = (make_strategy(), two_replicas)
+    trainers = [make_taught(strategy, make_head, relation_weight=3.0) for strategy in strategies]
     for step in range(3):
         given = [tf.concat([half, half], 0) for half in taught_batch(step, 4)]
         one, two = (trainer.train_step(*given) for trainer in trainers)
@@ -221,6 +222,12 @@ def test_waits_for_another_process(sources, caplog):
         while "waiting" not in caplog.text:
             assert not waiting.done()
             time.sleep(0.01)
-        assert not list(root.glob("*/store.json"))
+        time.sleep(0.3)
+        assert not waiting.done() and not list(root.glob("*/store.json"))
         lock.close()
         assert len(waiting.result(60)[0]) == 10
+
+
+def test_relations_need_the_whole_batch():
+    with pytest.raises(ValueError, match=r"--accumulate: .* 2"):
+        make_taught(make_strategy(), relation_weight=1.0, accumulate=2)
