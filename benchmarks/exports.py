@@ -113,7 +113,7 @@ def _size(path):
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
     else:
-        files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
+        files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     return readable_size(np.sum([file.stat().st_size for file in files]))
 
 

@@ -39,8 +39,8 @@ def write_onnx(
 
     With float16, each kernel is stored in 16 bits and followed by a cast. ONNX Runtime casts it once, when it
     loads the file, and is as fast as with float32. (It has no kernels for float16 on most CPUs, and would
-    cast all activations again and again.) With int8, convolutions and the dense layer compute in int8, with
-    a scale for each channel of a kernel.
+    cast all activations again and again.) With int8, the dense layer and all convolutions but the first
+    compute in int8, with a scale for each channel of a kernel.
     """
     model = to_onnx(backbone, face_size)
     if images is not None:
@@ -85,7 +85,14 @@ def _quantize(model, path, images):
     logging.disable(logging.WARNING)  # It advises to run its optimizer first, which this net does not need.
     try:
         quantization.quantize_static(
-            model, path, Batches(), op_types_to_quantize=["Conv", "Gemm", "MatMul"], per_channel=True
+            model,
+            path,
+            Batches(),
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=[next(node.name for node in model.graph.node if node.op_type == "Conv")],
+            per_channel=True,
+            # The mean of the batches' ranges: a single face with large activations does not widen them.
+            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.1},
         )
     finally:
         logging.disable(disabled)
