@@ -56,7 +56,10 @@ class ExportOptions:
         """Yields a sentence if the output has the suffix of another format."""
         suffix = self.out.suffix.lower()
         if suffix in _OTHER_FORMATS and suffix not in _EXPORTERS:
-            other = f" python -m export{suffix} does." if importlib.util.find_spec(f"export{suffix}") else ""
+            program = {".xml": ".openvino"}.get(suffix, suffix)
+            other = (
+                f" python -m export{program} does." if importlib.util.find_spec(f"export{program}") else ""
+            )
             yield (
                 f"--out {self.out}: this program does not write {suffix} files.{other} Give the name of a "
                 f"folder for a SavedModel, or of a file that ends in {', '.join(_EXPORTERS)}."
