@@ -1,8 +1,8 @@
 """Decodes and checks encoded images, for every reader.
 
 Pixels are used as they are stored: an orientation in the EXIF data is ignored by training, conversion, pair
-files and video frames, because aligned faces carry none. Only `dataset.align`, which reads photographs, turns
-pictures upright. Row 40 of docs/fidelity.md.
+files and video frames, because aligned faces carry none. Programs that find faces in photographs, such as
+`dataset.align`, turn them upright. Row 40 of docs/fidelity.md.
 """
 
 from __future__ import annotations
