@@ -12,7 +12,7 @@ from nets.importers.training_checkpoint import MANIFEST_NAME, read_manifest
 
 RUN_NAME = "run.json"  # the record of a run, in its folder of checkpoints
 
-# What describes the form of a model and not the net.
+# These arguments describe the form of a model, not the net.
 _OF_THE_FORM = ("sha256", "signatures", "pooling")
 _RUN_KEYS = ("start", "loss", "git_commit", "versions")
 

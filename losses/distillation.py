@@ -63,7 +63,7 @@ class DistillationLoss(LossLayer):
 
     @property
     def needs_whole_batch(self) -> bool:
-        """Whether a part of a batch has another loss than the whole."""
+        """True if the loss of a part of a batch is not the part of the loss."""
         return self.relation_weight > 0
 
     def build(self, embeddings_shape: tuple, targets_shape: tuple) -> None:

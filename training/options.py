@@ -469,7 +469,7 @@ class TrainingOptions:
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the loss compares identities."""
+        """True if the loss compares identities."""
         return True
 
     def problems(self) -> Iterator[str]:

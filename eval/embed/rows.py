@@ -87,7 +87,7 @@ class PictureSearch:
     tracks: TrackOptions
 
     def find(self, path: Path) -> tuple[np.ndarray, Sequence[float] | np.ndarray] | str:
-        """Returns the aligned face, uint8 `(*face_size, 3)`, and its box; or the reason why there is none."""
+        """Returns the aligned face, uint8 `(*face_size, 3)` and its box, or why there is none."""
         try:
             picture = read_picture(path)
             return self._aligned(picture) if self.aligned else self._found(picture)

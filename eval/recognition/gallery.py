@@ -36,7 +36,7 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GalleryFile:
-    """What was used of a picture or video of a person.
+    """The face of a person in one picture or video.
 
     Args:
         path: the file, or a folder of frames.
@@ -146,7 +146,7 @@ def find_people(folder: Path) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: there is nobody, or two names are the same but for case or accents that look alike.
+        ValueError: there is nobody, or two names differ only in case or in how an accent is encoded.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected people: PERSON/*.jpg or PERSON/*.mkv")

@@ -107,7 +107,7 @@ class Track:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoundTracks:
-    """What was found in a picture, a folder or a video.
+    """The tracks of a picture, a folder or a video.
 
     Args:
         source: the file or folder.
@@ -306,7 +306,7 @@ class _OpenTrack:
         self._embeddings: list[np.ndarray] = []
         self._weights: list[float] = []
         self._pictures: list[int] = []  # indices of faces with an image
-        # Of the last usable face, if there is one: a track ends where only unusable ones follow.
+        # Time and embedding of the last usable face. Unusable faces do not prolong a track.
         self.last_seen = 0.0
         self._last_embedding = np.zeros(dim)
 

@@ -64,7 +64,7 @@ class _Conv:
         return self.groups == 1 and self.kernel.shape[2:] == (1, 1)
 
     def factors(self):
-        """What the norm multiplies each channel by."""
+        """Returns the factor of each channel in the norm."""
         gamma, _, _, variance = (np.asarray(values, np.float64) for values in self.norm or ())
         return gamma / np.sqrt(variance + self.epsilon)
 

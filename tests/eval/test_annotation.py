@@ -25,7 +25,7 @@ def frames_of(path):
 
 
 def is_changed(image, x, y):
-    """Whether a pixel is no longer grey; codecs change it a little."""
+    """Tells whether a pixel is coloured. Codecs change grey a little."""
     return np.abs(image[y, x].astype(int) - 90).max() > 40
 
 

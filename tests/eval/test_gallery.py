@@ -91,7 +91,7 @@ class TestLoadGallery:
         gallery = load(tmp_path, {"a": [make_track(BEN, (0, 5)), make_track(ANNA, (0, 5, 10))]})
         [doubt] = gallery.doubts(0.5)
         assert str(tmp_path / "anna" / "a.mkv") in doubt
-        # Two tracks of one person are none.
+        # Two tracks of one person do not make two people.
         gallery = load(tmp_path, {"a": [make_track(ANNA, (0, 5)), make_track(ANNA, (0, 5, 10))]})
         assert list(gallery.doubts(0.5)) == []
 

@@ -112,7 +112,7 @@ def test_images(made, model, flip, capsys):
     calibration = card.calibration("single")
     assert_close(calibration, similarities, kind="single", name="lfw", flip=flip)
     assert calibration.files == {"lfw.bin": card["scores"]["lfw"]["protocol"]["files"]["lfw.bin"]}
-    # What the card held stays, and the model is the same.
+    # The card keeps its other values, and the model is the same.
     assert (card["step"], card["scores"]["other"]) == (7, {"accuracy": 0.5})
     assert model_sha256(model) == digest
     score = card["scores"]["lfw"]

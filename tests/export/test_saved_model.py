@@ -201,7 +201,7 @@ def test_model_card(saved):
     assert card["net"] == backbone.net
     assert (card["embedding_size"], card["pooling"]) == (64, "mean")
     told = card["preprocessing"]
-    # What somebody else makes of the card, in NumPy.
+    # Preprocessing in NumPy, by the values of the card alone.
     top, left = ((have - want) // 2 for have, want in zip(told["face_size"], told["image_size"], strict=True))
     pixels = FACES[:, top : top + told["image_size"][0], left : left + told["image_size"][1]]
     assert (told["channels"], told["layout"]) == ("bgr", "nhwc")

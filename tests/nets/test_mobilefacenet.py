@@ -98,7 +98,7 @@ def test_a_file_with_folded_norms_and_other_pixels(tmp_path):
 
 @pytest.mark.parametrize("is_rgb", [False, True])
 def test_pixels_of_any_order_and_scale(is_rgb):
-    """What the first kernel sees, in float64: a kernel of one pixel, as there is nothing to pad."""
+    """The input of the first kernel, in float64. It has one pixel, so nothing is padded."""
     rng = np.random.default_rng(0)
     faces, kernel = rng.uniform(0, 255, (5, 3)), rng.normal(size=(1, 1, 3, 4)).astype(np.float32)  # RGB
     for mean in (rng.uniform(90, 130, 3), np.full(3, 127.5)):

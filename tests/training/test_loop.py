@@ -127,7 +127,7 @@ def test_card_says_what_each_score_is(tmp_path):
 
 
 def test_card_has_the_thresholds_of_its_own_step(tmp_path):
-    """Of two sets with thresholds of one kind, the first counts."""
+    """If two sets have thresholds of one kind, the first set counts."""
     every = intervals(show_info=10, summary=10, validate=2, save=10, export=1)
     loop, _ = make_loop(tmp_path, max_steps=4, accuracies=[0.5] * 6, every=every)
 
