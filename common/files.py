@@ -81,18 +81,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path: an existing folder is replaced; a link stays, and the folder that it points to is replaced.
     """
     path = follow_links(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    temporary = _hidden(path, "tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with _temporary_folder(path) as temporary:
         yield temporary
         with ThreadPoolExecutor(_SYNC_THREADS) as pool:
             list(pool.map(sync, [*temporary.rglob("*"), temporary]))
         replace_folder(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -107,12 +100,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
         path: existing files are replaced; a link stays, and the file that it points to is replaced.
     """
     path = follow_links(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    temporary = _hidden(path, "tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with _temporary_folder(path) as temporary:
         yield temporary / path.name
         files = sorted(temporary.iterdir(), key=lambda file: file.name == path.name)
         for file in files:
@@ -121,9 +109,21 @@ def atomic_files(path: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
         for file in files:
             file.replace(path.with_name(file.name))
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Creates a hidden folder next to `path`, and removes it at the end if it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    temporary = _hidden(path, "tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sync(path.parent)
 
 
 def replace_folder(new: Path, path: Path) -> None:

@@ -63,7 +63,7 @@ class DistillationLoss(LossLayer):
 
     @property
     def needs_whole_batch(self) -> bool:
-        """True if the loss of a part of a batch is not the part of the loss."""
+        """True if the loss compares the samples of a batch, so that it must see all of them."""
         return self.relation_weight > 0
 
     def build(self, embeddings_shape: tuple, targets_shape: tuple) -> None:
