@@ -47,7 +47,9 @@ _ALIGNED = (112, 112)  # size of published sets, whose centre nets with a smalle
 class CalibrateOptions:
     """Model and sets."""
 
-    model_path: Path = option(help="a model in any format that eval.test_lfw takes", flags=("model_path",))
+    model_path: Path = option(
+        help="a model in any format that eval.test_lfw takes", flags=("model_path",), metavar="MODEL"
+    )
     pairs: Path | None = option(
         None, "pairs of images for the thresholds of single images: a .bin file of InsightFace, or lfw.np"
     )

@@ -31,8 +31,10 @@ class ExportOptions:
     suffix: ClassVar[str]  # of the file
     packages: ClassVar[tuple[str, ...]]  # that the program imports, besides requirements.txt
 
-    model_path: Path = option(help="training checkpoint, or a net in any other format", flags=("model_path",))
-    out: Path = option(help="file to write", flags=("out",))
+    model_path: Path = option(
+        help="training checkpoint, or a net in any other format", flags=("model_path",), metavar="MODEL"
+    )
+    out: Path = option(help="file to write", flags=("out",), metavar="OUT")
     pairs: Path = option(
         help="score the file on these pairs, and measure its thresholds: lfw.np, or an InsightFace .bin file"
     )
