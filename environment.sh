@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh: makes .venv from the requirements file named in $1 and
+# Sourced by the scripts next to it: makes .venv from the requirements file named in $1 and
 # puts it on PATH. Installs only when that file, or one it includes, has changed.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 environment="$here/.venv"

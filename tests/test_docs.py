@@ -1,14 +1,18 @@
-"""The documentation names files and tests that exist."""
+"""The documentation names files, headings, programs and tests that exist."""
 
 import collections
+import functools
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks.start_up import programs
 from tests.first_party import ROOT
 
-PAGES = [path.name for path in sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [str(path.relative_to(ROOT / "docs")) for path in sorted((ROOT / "docs").rglob("*.md"))]
+PAGES += ["../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md", "../benchmarks/README.md"]
 TESTS = collections.defaultdict(str)  # two folders can have tests of one name
 for path in (ROOT / "tests").rglob("test_*.py"):
     TESTS[path.name] += path.read_text()
@@ -25,8 +29,33 @@ def test_named_tests_exist(page):
             assert re.search(rf"\b(def|class) {name}\b", TESTS[file]), f"{file} has no {name}"
 
 
-@pytest.mark.parametrize("page", ["../README.md", "../CONTRIBUTING.md", *PAGES])
-def test_links_lead_to_files(page):
+@functools.cache
+def text_and_headings(path):
+    """Text without blocks of code, and the anchors that a code-hosting site gives to its headings."""
+    text = re.sub(r"^( *)(```+|~~~+).*?^\1\2", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return text, {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
     path = ROOT / "docs" / page
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
-        assert Path(path.parent, target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", text_and_headings(path)[0]):
+        file = Path(os.path.normpath(path.parent / target)) if target else path
+        assert file.exists(), target
+        if anchor:
+            assert anchor in text_and_headings(file)[1], f"{target}#{anchor}"
+
+
+def test_all_pages_are_in_the_site():
+    index = (ROOT / "docs/index.md").read_text()
+    entries = re.findall(r"```\{toctree\}\n(?::[^\n]*\n)*\n(.*?)```", index, re.DOTALL)
+    assert sorted(f"{line}.md" for entry in entries for line in entry.split()) == sorted(
+        {*PAGES} - {"index.md"}
+    )
+
+
+def test_the_reference_has_all_programs():
+    pages = "".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+    documented = re.findall(r"\{program-flags\} (\S+)", pages)
+    assert sorted(documented) == [name for name in programs() if not name.startswith("benchmarks")]

@@ -80,7 +80,7 @@ class Calibration:
     """The thresholds of a model, measured on one set of pairs. It can be stored as JSON.
 
     Attributes:
-        kind: what was compared, `"single"` images or `"template"`s of videos.
+        kind: `"single"` for images, `"template"` for pooled frames of videos.
         set: name of the set.
         flip: whether the embeddings of mirror images were added.
         pooling: how frames were pooled to templates, one of `eval.scoring.templates.POOLINGS`; `None` for

@@ -1,0 +1,45 @@
+"""Settings of the documentation site, which `./docs.sh` builds."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from nets.start_tensorflow import start_tensorflow  # noqa: E402
+
+start_tensorflow()  # for the docstrings, without its lines on the terminal
+
+project = "margin-centre-face"
+
+# Pages are read where they are, so that their links work on a code-hosting site, too.
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**.md", "benchmarks/README.md"]
+exclude_patterns = [".*", "dataset", "demo", "output", "site", "tests"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "site_extensions.docstrings",
+    "site_extensions.mathml",
+    "site_extensions.program_flags",
+]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_fence_as_directive = ["math"]
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+add_module_names = False
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Call arguments", "params_style")]
+# Types of other packages: the site needs no network, so it has no links to their documentation.
+nitpick_ignore_regex = [("py:.*", r"(tensorflow|tf|keras|numpy|np|pathlib|collections|Path|Any)\b.*")]
+
+html_theme = "furo"
+html_title = "margin-centre-face"
+html_extra_path = ["site_extensions/start"]
+html_copy_source = False
+html_show_copyright = False

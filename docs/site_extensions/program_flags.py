@@ -1,0 +1,85 @@
+"""The directive `program-flags`: all flags of a program, from its own parser.
+
+```{program-flags} eval.test_lfw
+```
+"""
+
+import argparse
+import importlib
+import importlib.util
+import re
+from unittest import mock
+
+from sphinx.util.docutils import SphinxDirective
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.add_directive("program-flags", ProgramFlags)
+    return {"parallel_read_safe": True}
+
+
+class ProgramFlags(SphinxDirective):
+    """Usage, then the flags of every group as definitions: effect and default."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Called by Sphinx."""
+        name = self.arguments[0]
+        return self.parse_text_to_nodes("\n".join(_describe(f"python -m {name}", find_parser(name))))
+
+
+class _Found(Exception):
+    """Ends a program as soon as its parser is complete."""
+
+
+def find_parser(name):
+    """Returns the `ArgumentParser` of a program, such as `eval.test_lfw`."""
+    package = importlib.util.find_spec(name).submodule_search_locations
+    module = importlib.import_module(f"{name}.__main__" if package else name)
+
+    def stop(parser, *_):
+        raise _Found(parser)
+
+    with mock.patch.object(argparse.ArgumentParser, "print_help", stop):
+        try:
+            module.main(["--help"])
+        except _Found as found:
+            return found.args[0]
+    raise ValueError(f"{name} --help shows no help")
+
+
+def _describe(command, parser):
+    yield from [f"{_escape(parser.description or '')}", "", f":::{{program}} {command}", ":::", ""]
+    formatter = parser._get_formatter()
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        commands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
+        flags = [action for action in actions if action not in commands and action.dest != "help"]
+        if flags:
+            yield from [f":::{{rubric}} {_escape(group.title.capitalize())}", ":::", ""]
+            if group.description:
+                yield from [_escape(group.description), ""]
+        for action in flags:
+            yield from [f"::::{{option}} {_signature(formatter, action)}"]
+            text = formatter._expand_help(action).replace(" (default: False)", "")
+            yield from [_escape(text.replace("default: True", "default: on")), "::::", ""]
+        for action in commands:
+            for name, subparser in action.choices.items():
+                yield from [f":::{{rubric}} {command} {name}", ":::", ""]
+                yield from _describe(f"{command} {name}", subparser)
+
+
+def _signature(formatter, action):
+    """Such as `--epoch N`, or `--mirror, --no-mirror`."""
+    if not action.option_strings:
+        return formatter._format_args(action, formatter._get_default_metavar_for_positional(action))
+    value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
+    flags = ", ".join(action.option_strings)
+    return flags if action.nargs == 0 else f"{flags} {value}"
+
+
+def _escape(text):
+    """Markdown that shows the text as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", " ".join(text.split()))
