@@ -106,7 +106,7 @@ def train_on(strategy, args):
     from training.trainer import StepOptions, Trainer
 
     with strategy.scope():
-        backbone = _net(args.net)
+        backbone = make_net(args.net)
         head = AngularCentreLoss(IDENTITIES, scale=args.scale)
         head.build(backbone.output_shape)
         optimizer = MomentumSGD(args.learning_rate, 0.9)
@@ -140,7 +140,8 @@ def train_on(strategy, args):
     return {**result, "moving": float(np.sum(moving)), "seconds": float(np.median(seconds[2:] or seconds))}
 
 
-def _net(name):
+def make_net(name):
+    """A net by its name: one of `NETS`, or another backbone for images of 32x32."""
     import keras
 
     from nets.backbone import Backbone
