@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv, draws a small face set, trains on it and scores the result. Everything goes to ./demo.
+# Sets up .venv, draws a small face set, trains on it, scores the result and recognises people
+# in a drawn video call. Everything goes to ./demo.
 #   ./demo.sh [STEPS]
 # Started again, it goes on where it was; remove ./demo to start over.
 set -eu
@@ -21,9 +22,14 @@ model=$(ls -d demo/models/iter_* | sort -t_ -k2,2n | tail -n 1)
 python -m eval.test_lfw --data demo/faces/lfw.np --model_path "$model" --output demo/lfw
 python -m eval.test_ytf --config demo/faces/config.ini --model_path "$model" \
     --features demo/features --output demo/ytf
+echo "== People in a video"
+python -m eval.identify --gallery demo/faces/people --model_path "$model" --fpir 0.1 \
+    --video demo/call.mp4 --output demo/identify demo/faces/call.mp4
 echo
 echo "faces:       $PWD/demo/faces/faces.png"
 echo "model:       $PWD/$model"
 echo "TensorBoard: $PWD/demo/summary   (.venv/bin/tensorboard --logdir demo/summary)"
 echo "reports:     $PWD/demo/lfw/report/index.html"
 echo "             $PWD/demo/ytf/report/index.html"
+echo "people:      $PWD/demo/identify/index.html"
+echo "             $PWD/demo/call.mp4"

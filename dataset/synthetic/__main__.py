@@ -3,7 +3,8 @@
     python -m dataset.synthetic --out data/synthetic
 
 The set has the parts and formats of a real one: two training sources, pairs as of LFW, videos as of YouTube
-Faces, and the `config.ini` that names them. Pairs and videos show other identities than the training sources.
+Faces, and the `config.ini` that names them. A drawn video call and a gallery are there to recognise people.
+Pairs, videos and the call show other identities than the training sources.
 """
 
 if not __package__:

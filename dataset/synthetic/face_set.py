@@ -16,13 +16,16 @@ from common.files import atomic_folder
 from common.options import option
 from common.processes import worker_map
 from common.progress import Progress
+from dataset.synthetic.clip import write_call, write_people
 from dataset.synthetic.drawing import PLAN_STREAM, draw_frame, draw_image
 from dataset.synthetic.files import CONFIG, NUM_FOLDS, write_pairs, write_sheet, write_source, write_videos
 
 logger = logging.getLogger(__name__)
 
 _PARAMETERS_NAME = "synthetic.json"
-_DRAWING = 1  # increase it when the same parameters no longer give the same images
+_DRAWING = 2  # increase it when the same parameters no longer give the same set
+_NUM_PHOTOGRAPHS = 6  # of each person in the gallery
+_FIRST_CALLED = 10  # The small net of the demo tells the people of this call apart.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class FaceSetOptions:
     out: Path = option(help="folder to create")
     identities: int = option(200, "identities to train on", minimum=2)
     images: int = option(24, "most images per identity to train on", minimum=1)
-    held_out: int = option(60, "identities of pairs and videos", minimum=2)
+    held_out: int = option(60, "identities of pairs and videos", minimum=3)
     pairs: int = option(600, "pairs of images, a multiple of 20: half genuine, in ten folds", minimum=1)
     videos: int = option(3, "videos per identity held out", minimum=2)
     frames: int = option(6, "frames per video", minimum=1)
@@ -57,7 +60,8 @@ def write_set(options: FaceSetOptions) -> None:
     """Writes the whole set. An existing set with the same parameters is left as it is.
 
     A third of the identities to train on become the source `vgg`, with `images` images each. The others
-    become `ms1m`, with half to all of that number.
+    become `ms1m`, with half to all of that number. `call.mp4` is a video call of three people, and `people`
+    holds photographs of two of them.
 
     Raises:
         ValueError: the folder has other content.
@@ -98,5 +102,8 @@ def _write_content(folder, options):
         write_source(folder / "ms1m", draw_images, trained[num_vgg:], sizes)
         write_pairs(folder, draw_images, tested, options.pairs, rng)
         write_videos(folder / "ytf", draw_frames, tested, options.videos, options.frames, rng)
+        called = tested[min(_FIRST_CALLED, len(tested) - 3) :][:3]
+        write_people(folder / "people", draw_images, called[:2], _NUM_PHOTOGRAPHS)
+        write_call(folder / "call.mp4", draw_frames, called, options.videos)
         write_sheet(folder / "faces.png", draw_images, trained, options.images)
     (folder / "config.ini").write_text(CONFIG)

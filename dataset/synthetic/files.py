@@ -155,14 +155,14 @@ def _video_pairs(identities, num_videos, rng):
 
 
 def _video_path(video):
-    return f"{_name(video[0])}/{video[1]}"
+    return f"{identity_name(video[0])}/{video[1]}"
 
 
 def _frame_path(video, frame):
     return f"{_video_path(video)}/{video[1]}.{frame:04d}.jpg"
 
 
-def _name(identity):
+def identity_name(identity: int) -> str:
     """Returns a made-up name. The family name spells the identity in syllables, so it is unique."""
     # An odd factor permutes the numbers below 4096, so that neighbours sound different.
     digits = [identity * 1597 % 4096 // base % 16 for base in (1, 16, 256)]

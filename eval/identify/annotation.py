@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Generator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import av
 import cv2
 import numpy as np
 
-from common.files import atomic_file, write_file
+from common.files import write_file
 from dataset.images import SUFFIXES
+from dataset.video_writer import VIDEO_FORMATS, write_video
 from eval.identify.results import IdentifiedTrack, SourceResult
 from eval.recognition.sources import open_source
-
-VIDEO_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
-
-# Codecs, the best first, with their options. A wheel of PyAV may lack the first one.
-_CODECS = (("libx264", {"preset": "veryfast", "crf": "20"}), ("mpeg4", {"q": "3"}))
-_TICKS = 60_000  # per second; whole numbers for 24, 25, 29.97 and 30 frames per second
 
 _UNKNOWN_COLOUR = (225, 225, 225)
 _COLOURS = (  # of people, RGB, light enough for the dark text on them
@@ -88,54 +79,12 @@ def annotate(result: SourceResult, path: Path, people: Sequence[str]) -> None:
     painter = _Painter(result.named, {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(people)})
     frames = source.frames(lambda _: None)  # Its problems are known.
     if source.kind == "video":
-        with atomic_file(path) as file, contextlib.closing(_open_writer(file, path)) as write:
-            next(write)
-            for frame in frames:
-                image = painter.paint(frame.image, frame.number)
-                write.send((image, frame.time))
+        write_video(path, ((painter.paint(frame.image, frame.number), frame.time) for frame in frames))
         return
     for frame in frames:
         target = path / source.names[frame.number] if source.kind == "folder" else path
         image = painter.paint(frame.image, frame.number)
         write_file(target, cv2.imencode(target.suffix, image[..., ::-1])[1].tobytes())
-
-
-def _open_writer(file: Any, path: Path) -> Generator[None, tuple[np.ndarray, float], None]:
-    """A coroutine that receives frames and their times and encodes them."""
-    with av.open(file, "w", format=VIDEO_FORMATS[path.suffix.lower()]) as container:
-        stream: Any = None
-        last, size = -1, (0, 0)
-        try:
-            while True:
-                image, time = yield
-                if stream is None:
-                    size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # The codecs need even numbers.
-                    stream = _add_stream(container, size)
-                if image.shape[:2] != size:  # A video may change its size, or have an odd one.
-                    image = _fit(image, size)
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                frame.time_base = Fraction(1, _TICKS)
-                frame.pts = last = max(round(time * _TICKS), last + 1)
-                container.mux(stream.encode(frame))
-        finally:
-            if stream is not None:
-                container.mux(stream.encode())
-
-
-def _fit(image, size):
-    rows, columns = image.shape[:2]
-    if 0 <= rows - size[0] <= 1 and 0 <= columns - size[1] <= 1:
-        return image[: size[0], : size[1]]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-
-
-def _add_stream(container, size):
-    name, options = next((name, options) for name, options in _CODECS if name in av.codecs_available)
-    stream = container.add_stream(name, options=options)
-    stream.height, stream.width = size
-    stream.pix_fmt = "yuv420p"
-    stream.codec_context.time_base = Fraction(1, _TICKS)
-    return stream
 
 
 class _Painter:
