@@ -1,18 +1,22 @@
-"""Batches of network input from converted sources: batch `k` is a pure function of (manifests, seed, k)."""
+"""Batches of images from converted sources: batch `k` is a pure function of (manifests, seed, k)."""
 
 import atexit
 import dataclasses
+import functools
+import itertools
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, cast
 
 import numpy as np
 import tensorflow as tf
 
 from dataset.augment import Augmentation
-from dataset.preprocess import crop_centre, draw_mirrors, mirror, normalise, preprocess
+from dataset.preprocess import RawImages, draw_mirrors, mirror
 from dataset.sampling.batch_loader import BatchLoader
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources, RecordPlace
@@ -26,11 +30,7 @@ _SHUFFLE_BUFFER = 16_384
 _MOST_THREADS = 8
 _BATCHES_AHEAD = 2
 
-
-# Compiled, it passes over the pixels once instead of five times.
-@tf.function(jit_compile=True)
-def _to_input(images, is_mirrored, image_size):
-    return normalise(crop_centre(mirror(images, is_mirrored), image_size))
+Batch = tuple[list, ...]
 
 
 class _Reading:
@@ -67,7 +67,10 @@ class PipelineOptions:
         rows: int `(num_rows,)`, images of every batch to return, in increasing order. Others are read only
             if one of these is bad. A worker sets it to its share of the batches. Defaults to all.
         targets: float32 `(num_images, dim)` for each source, a row for each of its images, whatever is done
-            to the image. Batches then have a third part. Needs random reading. Defaults to none.
+            to the image. Batches then hold them, too. Needs random reading. Defaults to none.
+        parts: number of parts of `rows` that a step computes one after the other.
+        devices: names of the devices that share each part, in order. Two batches ahead are copied there.
+            Defaults to one share, which stays where it was read.
     """
 
     mirror: bool = True
@@ -78,10 +81,12 @@ class PipelineOptions:
     augmentation: Augmentation = _NO_AUGMENTATION
     rows: np.ndarray | None = None
     targets: Sequence[np.ndarray] | None = None
+    parts: int = 1
+    devices: tuple[str, ...] = ()
 
 
 class TrainingBatches:
-    """Endless batches of training images, from any batch on.
+    """Endless batches of training images, from any batch on, split into shares for devices.
 
     With `read="random"` it reads the sampler's records one by one, so the shuffle covers the whole set. With
     `read="sequential"` it streams shards through a shuffle buffer, for disks with slow random reads. Sources
@@ -126,6 +131,7 @@ class TrainingBatches:
         self.options = options
         self.rows = np.arange(sampler.batch_size) if options.rows is None else np.asarray(options.rows)
         self.bad_images: dict[int, str] = {}
+        self._num_shares = options.parts * max(1, len(options.devices))
         self._is_augmented = options.augmentation != _NO_AUGMENTATION
         # Images are augmented in RGB.
         rgb_sources = range(len(sources.sizes)) if self._is_augmented else options.rgb_sources
@@ -133,13 +139,13 @@ class TrainingBatches:
         self._reading = _Reading()
         self._drawing = threading.Lock()
 
-    def start_at(self, step: int) -> Iterator[tuple[tf.Tensor, ...]]:
+    def start_at(self, step: int) -> Iterator[Batch]:
         """Iterates from batch `step` on.
 
         Yields:
-            `(images, identities)`: float32 `(num_rows, *image_size, 3)`, normalised, BGR except for
-            `rgb_sources`, and int32 `(num_rows,)`. With targets `(images, identities, targets)`, float32
-            `(num_rows, dim)`.
+            `(images, identities)`, or with targets `(images, identities, targets)`. Each is a list with the
+            shares of the devices in the first part, then those in the second part, and so on. A share is
+            `RawImages`, BGR except for `rgb_sources`; int64 `(share,)`; float32 `(share, dim)`.
 
         Raises:
             ValueError: more than `max_bad_images` images are bad, or all of a batch, or a whole shard.
@@ -149,9 +155,8 @@ class TrainingBatches:
         reading = self._reading
         try:
             reading.iterator = iter(dataset)
-            # Nothing else may hold the iterator, see `_stop_reading`.
-            while reading.iterator is not None:
-                batch = next(reading.iterator)
+            read = functools.partial(self._next, reading)
+            for batch in _ahead(read, _BATCHES_AHEAD) if self.options.devices else iter(read, None):
                 self._count_bad(reading, step)
                 yield batch
                 step += 1
@@ -161,6 +166,16 @@ class TrainingBatches:
                 raise reading.errors[step] from None
             folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
             raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
+
+    def _next(self, reading):
+        """Returns the next batch with each share on its device, or `None` if the program ends."""
+        # Nothing else may hold the iterator, see `_stop_reading`.
+        if reading.iterator is None:
+            return None
+        return tuple(
+            list(map(_copy, shares, itertools.cycle(self.options.devices or (None,))))
+            for shares in next(reading.iterator)
+        )
 
     def records_of(self, step: int) -> list[RecordPlace | None]:
         """Returns the place of each record of a batch, for reports, or `None` if it is not found.
@@ -274,7 +289,7 @@ class TrainingBatches:
             return loaded if targets is None else [*loaded, self.sources.rows_of(targets, records)]
 
         targets = options.targets
-        types = (tf.uint8, tf.int32, tf.int64, *(() if targets is None else (tf.float32,)))
+        types = (tf.uint8, tf.int64, tf.int64, *(() if targets is None else (tf.float32,)))
         images, identities, sources, *rows = tf.numpy_function(load, [k, *examples], types)
         images = tf.ensure_shape(images, (len(self.rows), *self.sources.image_size, 3))
         labels = [tf.ensure_shape(identities, self.rows.shape)]
@@ -282,17 +297,40 @@ class TrainingBatches:
             labels.append(tf.ensure_shape(rows[0], (len(self.rows), targets[0].shape[1])))
         is_mirrored = draw_mirrors(size, seed) if options.mirror else tf.zeros(size, tf.bool)
         is_mirrored = tf.gather(is_mirrored, self.rows)
-        if not self._is_augmented:
-            return _to_input(images, is_mirrored, self.image_size), *labels
-        # Whole images, because a shift moves pixels from the margin into the crop.
-        images = options.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
-        if options.rgb_sources:
-            # `preprocess` swaps the channels of all images, so those that stay RGB are swapped here first.
+        if self._is_augmented:
+            # Whole images, because a shift moves pixels from the margin into the crop.
+            images = options.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
+            is_mirrored = tf.zeros_like(is_mirrored)
             sources = tf.ensure_shape(sources, self.rows.shape)
             is_rgb = tf.reduce_any(sources[:, None] == tf.constant(options.rgb_sources, tf.int64), axis=1)
-            images = tf.where(is_rgb[:, None, None, None], images[..., ::-1], images)
-        return preprocess(images, self.image_size), *labels
+            images = tf.where(is_rgb[:, None, None, None], images, images[..., ::-1])
+        values = (images, is_mirrored, *labels)
+        # Copies nothing where an image is a multiple of 64 bytes, like those of 112x112.
+        images, is_mirrored, *labels = (tuple(tf.split(value, self._num_shares)) for value in values)
+        return tuple(map(RawImages, images, is_mirrored)), *labels
 
     def _draw(self, k):
         with self._drawing:  # A sampler keeps what it has drawn, and several threads make batches.
             return self.sampler.batch(k)
+
+
+def _copy(share, device):
+    if device is None:
+        return share
+    with tf.device(device):
+        return tf.nest.map_structure(tf.identity, share)
+
+
+def _ahead(read: Callable[[], Batch | None], num: int) -> Iterator[Batch]:
+    """Yields what `read` returns until that is `None`. A thread calls it for the next `num` batches."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    pending: deque[Future[Batch | None]] = deque(thread.submit(read) for _ in range(num))
+    try:
+        while True:
+            pending.append(thread.submit(read))
+            batch = pending.popleft().result()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)

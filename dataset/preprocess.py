@@ -1,5 +1,7 @@
 """Turns pixels into network input, for training, evaluation and export."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 MEAN, SCALE = 127.5, 128.0
@@ -22,6 +24,22 @@ def preprocess(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
         ValueError: the images are smaller than `image_size`.
     """
     return normalise(crop_centre(images, image_size)[..., ::-1])
+
+
+class RawImages(NamedTuple):
+    """Training images until the device that computes with them turns them into network input.
+
+    Attributes:
+        pixels: uint8 `(batch, height, width, 3)`, with the channels in the order that the network gets.
+        is_mirrored: bool `(batch,)`, the images that are still to be mirrored.
+    """
+
+    pixels: tf.Tensor
+    is_mirrored: tf.Tensor
+
+    def to_input(self, image_size: tuple[int, int]) -> tf.Tensor:
+        """Returns what the network gets, `image_size` large: mirrored, cropped and normalised, float32."""
+        return normalise(crop_centre(mirror(*self), image_size))
 
 
 def crop_centre(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:

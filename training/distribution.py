@@ -26,6 +26,13 @@ def worker_rows(strategy: tf.distribute.Strategy, batch_size: int, parts: int = 
     return np.arange(batch_size).reshape(parts, num_workers, -1)[:, worker].ravel()
 
 
+def replica_devices(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
+    """Returns the devices of this process's replicas, in order, or `()` for a single CPU."""
+    if strategy.num_replicas_in_sync > 1:
+        return tuple(strategy.extended.worker_devices)
+    return tuple(device.name for device in tf.config.list_logical_devices("GPU")[:1])
+
+
 class WorkerAgreement:
     """Makes all workers end a run at the same step.
 

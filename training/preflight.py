@@ -43,7 +43,9 @@ def check_run(
 def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None:
     """Checks the labels of the batch of a step, and draws it to `first_batch.png` in a folder."""
     sources = batches.sources
-    images, identities, *_ = (part.numpy() for part in next(batches.start_at(step)))
+    shares, identities, *_ = next(batches.start_at(step))
+    images = np.concatenate([share.to_input(batches.image_size) for share in shares])
+    identities = np.concatenate(identities)
     check_labels(identities, sources.num_identities)
     numbers = np.searchsorted(sources.label_offsets, identities, side="right") - 1
     labels = [
@@ -60,9 +62,9 @@ def measure_speed(trainer: Trainer, batches: TrainingBatches, step: int, seconds
     """Measures and logs the speed of input and step, `seconds` each. This changes the weights."""
     stream = batches.start_at(step)
     batch = next(stream)
-    input_rate = input_speed(stream, len(batch[0]), seconds)
+    input_rate = input_speed(stream, len(batches.rows), seconds)
     del stream  # ends its threads
-    step_rate = step_speed(trainer.train_step, batch, seconds)
+    step_rate = step_speed(trainer.train_step, batch, len(batches.rows), seconds)
     is_on_processor = not tf.config.list_logical_devices("GPU")
     logger.info("speed: %s", verdict(input_rate, step_rate, is_on_processor))
 
@@ -151,14 +153,14 @@ def input_speed(stream: Iterator, batch_size: int, seconds: float = 5.0) -> floa
     return batch_size * _calls_per_second(lambda: next(stream), seconds)
 
 
-def step_speed(train_step: Callable, batch: Sequence[tf.Tensor], seconds: float = 5.0) -> float:
+def step_speed(train_step: Callable, batch: Sequence, batch_size: int, seconds: float = 5.0) -> float:
     """Measures how many images per second the device trains without input. Changes the weights."""
 
     def step():
         for value in train_step(*batch).values():
             float(value)  # waits: the device may be steps behind
 
-    return len(batch[0]) * _calls_per_second(step, seconds)
+    return batch_size * _calls_per_second(step, seconds)
 
 
 def verdict(input_rate: float, step_rate: float, share_processor: bool) -> str:

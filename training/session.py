@@ -25,7 +25,13 @@ from nets.importers.model_files import find_model, model_sha256
 from nets.importers.training_checkpoint import newest_checkpoint
 from nets.layers.batch_norm import synchronise_batch_norm
 from training.checkpoints import Checkpoints, SavedModels
-from training.distribution import WorkerAgreement, describe_strategy, make_strategy, worker_rows
+from training.distribution import (
+    WorkerAgreement,
+    describe_strategy,
+    make_strategy,
+    replica_devices,
+    worker_rows,
+)
 from training.ema import WeightAverage
 from training.input_checks import log_start_of_resumed_run, start_record
 from training.loop import TrainingLoop
@@ -226,6 +232,8 @@ class Session:
             augmentation=Augmentation(**self.options.augmentation.probabilities()),
             rows=worker_rows(self.strategy, data.batch_size, self.options.device.accumulate),
             targets=targets,
+            parts=self.options.device.accumulate,
+            devices=replica_devices(self.strategy),
         )
         return TrainingBatches(sources, sampler, self.backbone.net["image_size"], options)
 

@@ -10,11 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from dataset.preprocess import RawImages
 from training.centres import Extra, Gradients, ShardedCentres, make_centres
 from training.ema import WeightAverage
 from training.loss_scale import LossScale
 
 Terms = dict[str, tf.Tensor]
+Values = tf.Tensor | list
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,40 +141,44 @@ class Trainer:
         """Number of steps done so far."""
         return int(self.optimizer.iterations.numpy())
 
-    def train_step(self, images: tf.Tensor, *labels: tf.Tensor) -> Terms:
-        """Updates all variables once.
+    def train_step(self, images: Values, *labels: Values) -> Terms:
+        """Updates all variables once, with the global batch or this worker's share of it.
 
         Args:
-            images: float32 `(batch, height, width, 3)`, the global batch or this worker's share of it.
-            labels: `identities`, int32 `(batch,)`, and with a distillation `targets`, float32
-                `(batch, teacher_dim)`.
+            images: a list of `RawImages`, the shares of each part for each replica, see
+                `dataset.pipeline.TrainingBatches.start_at`. Or network input, float32
+                `(batch, height, width, 3)`, which is split here.
+            labels: `identities`, int32 or int64 `(batch,)`, and with a distillation `targets`, float32
+                `(batch, teacher_dim)`, or lists of their shares.
 
         Returns:
             Scalars from before the update: the means of the head's terms, `weight_decay`, `total`,
             `gradient_norm`, `learning_rate`, the scheduled values, and with a loss scale `loss_scale` and
             `skipped`.
         """
-        num_parts = self.options.accumulate
-        if num_parts == 1:
-            terms = self._step_of_batch(*map(self._split, (images, *labels)))
+        parts = [*zip(*map(self._parts, (images, *labels)), strict=True)]
+        if len(parts) == 1:
+            terms = self._step_of_batch(*parts[0])
         else:
             # One call per part, so that no two parts are in memory at once.
-            parts = zip(*(tf.split(values, num_parts) for values in (images, *labels)), strict=True)
-            results = (self._gradients_of_part(*map(self._split, part)) for part in parts)
+            results = (self._gradients_of_part(*part) for part in parts)
             terms = self._step_of_parts(*functools.reduce(self._sum_of_parts, results))
         if self.options.average is not None:
             with self.strategy.scope():  # where statistics are read as the mean over the replicas
                 self.options.average.update(self.optimizer.iterations)
         return terms
 
-    def _split(self, batch):
-        num_replicas = self._num_local_replicas
+    def _parts(self, values):
+        """Yields each part of a batch as one value per replica."""
+        num_replicas, num_parts = self._num_local_replicas, self.options.accumulate
+        shares = values if isinstance(values, list) else tf.split(values, num_parts * num_replicas)
         if num_replicas == 1:
-            return batch
-        shares = tf.split(batch, num_replicas)
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda context: shares[context.replica_id_in_sync_group % num_replicas]
-        )
+            yield from shares
+            return
+        for first in range(0, len(shares), num_replicas):
+            yield self.strategy.experimental_distribute_values_from_function(
+                lambda context, first=first: shares[first + context.replica_id_in_sync_group % num_replicas]
+            )
 
     def _compute_and_update(self, images, *labels):
         return self._update(*self._gradients(images, *labels))
@@ -220,6 +226,8 @@ class Trainer:
         return {name: schedule(step) for name, schedule in self.options.schedules.items()}
 
     def _replica_gradients(self, images, labels, scheduled):
+        if isinstance(images, RawImages):
+            images = images.to_input(self.backbone.input_shape[1:3])
         num_shares = self.strategy.num_replicas_in_sync * self.options.accumulate
         global_batch = tf.cast(tf.shape(images)[0] * num_shares, tf.float32)
         with tf.GradientTape(persistent=True) as tape:
@@ -237,7 +245,8 @@ class Trainer:
     def _samples(self, embeddings, labels, scheduled):
         """Returns the terms of each sample: those of the head, and of the distillation if there is one."""
         identities, *targets = labels
-        terms = self.head(embeddings, identities, **scheduled)
+        # Batches hold them as int64, because TensorFlow keeps int32 arguments of a step on the host.
+        terms = self.head(embeddings, tf.cast(identities, tf.int32), **scheduled)
         if self.options.distillation is None:
             return terms
         taught = self.options.distillation(embeddings, *targets)

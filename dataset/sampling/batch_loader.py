@@ -42,7 +42,7 @@ class BatchLoader:
         """Loads a batch by the numbers of its records, int64 `(n,)`.
 
         Returns:
-            `(images, identities, sources, loaded, bad)`: uint8 `(num_rows, *sources.image_size, 3)`, int32
+            `(images, identities, sources, loaded, bad)`: uint8 `(num_rows, *sources.image_size, 3)`, int64
             `(num_rows,)`, int64 `(num_rows,)`, the numbers of the images' records, int64 `(num_rows,)`, and
             the numbers of the batch's bad records.
 
@@ -79,7 +79,7 @@ class BatchLoader:
         for row, (example, source) in enumerate(zip(examples, sources.tolist(), strict=True)):
             image, labels[row] = decode_example(example)
             decode_image(image, images[row], self._orders[source])
-        return images, (labels + self.sources.label_offsets[sources]).astype(np.int32), sources
+        return images, labels + self.sources.label_offsets[sources], sources
 
     def _load_around_bad(self, examples: list, sources: np.ndarray, records: list) -> Batch:
         # The whole batch is decoded, because a replacement must not depend on the rows.

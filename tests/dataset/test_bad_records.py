@@ -51,7 +51,8 @@ def make(manifest, sampler=None, read="random", max_bad_images=9, mirror=True, r
 
 def take(batches, start=0, num=NUM_BATCHES):
     pairs = list(itertools.islice(batches.start_at(start), num))
-    return np.stack([i.numpy() for i, _ in pairs]), np.stack([y.numpy() for _, y in pairs])
+    images = [share.to_input(IMAGE_SIZE).numpy() for (share,), _ in pairs]
+    return np.stack(images), np.stack([share.numpy() for _, (share,) in pairs])
 
 
 @pytest.mark.parametrize(

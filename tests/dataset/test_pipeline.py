@@ -2,6 +2,7 @@ import itertools
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dataset.config import SourceConfig
 from dataset.convert.options import ConvertOptions
 from dataset.convert.sources import convert
 from dataset.pipeline import PipelineOptions, TrainingBatches
-from dataset.preprocess import preprocess
+from dataset.preprocess import RawImages, preprocess
 from dataset.records.recordio import RecordReader, unpack_image
 from dataset.records.tfrecord import TFRecordFile, decode_example
 from dataset.sampling import combine
@@ -127,17 +128,22 @@ def one_by_one(manifest, read="random"):
 
 def take(batches, num, start=0):
     """Images and identities of `num` batches: `(num, 8, 112, 96, 3)` and `(num, 8)`."""
-    pairs = itertools.islice(batches.start_at(start), num)
-    images, identities = zip(
-        *((images.numpy(), identities.numpy()) for images, identities in pairs), strict=True
-    )
+    pairs = [network_input(batches, batch) for batch in itertools.islice(batches.start_at(start), num)]
+    images, identities = zip(*pairs, strict=True)
     return np.stack(images), np.stack(identities)
+
+
+def network_input(batches, batch):
+    """The images that the network gets from all shares of a batch, and the labels."""
+    shares, *labels = batch
+    images = [share.to_input(batches.image_size) for share in shares]
+    return [np.concatenate(shares) for shares in (images, *labels)]
 
 
 def recognise(faces, images, identities):
     """Which record each image is, and whether it is mirrored; fails on any other image or identity."""
     assert images.dtype == np.float32 and images.shape[2:] == (*IMAGE_SIZE, 3)
-    assert identities.dtype == np.int32 and identities.shape == images.shape[:2]
+    assert identities.dtype == np.int64 and identities.shape == images.shape[:2]
     known = {}
     for record, (face, identity) in enumerate(faces):
         known[face.tobytes()] = record, False, identity
@@ -363,11 +369,48 @@ def test_more_shards_than_may_be_open(make, faces, monkeypatch):
     np.testing.assert_array_equal(records, [batches.sampler.batch(k) for k in range(10)])
 
 
-def test_the_batch_keeps_its_static_shape(make):
+def test_every_share_has_its_type_and_static_shape(make):
     for read in READ_MODES:
-        images, identities = make(read=read).dataset(0).element_spec
-        assert images == tf.TensorSpec((8, *IMAGE_SIZE, 3), tf.float32)
-        assert identities == tf.TensorSpec((8,), tf.int32)
+        images, identities = make(read=read, parts=2, devices=("CPU:0", "CPU:1")).dataset(0).element_spec
+        pixels = tf.TensorSpec((2, 112, 112, 3), tf.uint8)
+        assert images == (RawImages(pixels, tf.TensorSpec((2,), tf.bool)),) * 4
+        assert identities == (tf.TensorSpec((2,), tf.int64),) * 4
+
+
+@pytest.mark.parametrize("options", [{}, {"read": "sequential"}, {"augmentation": ALL_KINDS}])
+def test_shares_are_on_their_devices_and_make_up_the_batch(make, options):
+    given = {"rgb_sources": [1], **options}
+    whole = take(make(**given), 3, start=2)
+    batches = make(**given, parts=2, devices=("CPU:1", "CPU:0"))
+    for k, batch in enumerate(itertools.islice(batches.start_at(2), 3)):
+        devices = ["CPU:1", "CPU:0"] * 2
+        for shares in batch:
+            for share, device in zip(shares, devices, strict=True):
+                for tensor in tf.nest.flatten(share):
+                    assert tensor.device.endswith(device) and tensor.backing_device.endswith(device)
+        for received, expected in zip(network_input(batches, batch), whole, strict=True):
+            np.testing.assert_array_equal(received, expected[k])
+
+
+def test_batches_are_copied_ahead(make):
+    """At most two more than those that were taken, by another thread, whose errors come at their batch."""
+    calls = []
+
+    def read():
+        calls.append(threading.get_ident())
+        if len(calls) == 4:
+            raise OSError("the fourth batch")
+        return len(calls)
+
+    batches = pipeline._ahead(read, 2)
+    taken = []
+    with pytest.raises(OSError, match="fourth"):
+        for batch in batches:
+            taken.append(batch)
+            time.sleep(0.05)
+            assert len(calls) == batch + 2
+    assert taken == [1, 2, 3]
+    assert set(calls) - {threading.get_ident()} == set(calls[:1])
 
 
 @pytest.fixture

@@ -36,7 +36,10 @@ def make(manifests, **options):
 
 
 def take(batches, start=0, num=3):
-    taken = [[part.numpy() for part in batch] for batch in itertools.islice(batches.start_at(start), num)]
+    taken = [
+        [images.to_input((112, 96)).numpy(), identities.numpy(), targets.numpy()]
+        for (images,), (identities,), (targets,) in itertools.islice(batches.start_at(start), num)
+    ]
     return [np.stack(parts) for parts in zip(*taken, strict=True)]
 
 

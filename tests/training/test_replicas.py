@@ -6,14 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context  # what crosses devices is in no public API
 
 from benchmarks.replicas import largest_difference, parse_arguments, run_alone, train_on
+from dataset.preprocess import RawImages
 from losses.triplet import TripletLoss
 from nets.layers.batch_norm import BatchNorm, global_moments, synchronise_batch_norm
 from nets.layers.batch_renorm import BatchRenorm
 from nets.layers.dropout import Dropout
 from tests.training.small_trainer import batch, make_trainer
-from training.distribution import make_strategy, worker_rows
+from training.distribution import make_strategy, replica_devices, worker_rows
 
 
 def results(strategies, *flags):
@@ -31,6 +33,36 @@ def test_1_2_and_4_replicas_give_the_same_losses_over_20_steps(two_replicas):
         assert largest_difference(one["loss"], several["loss"]) < 5e-6
         assert several["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
         assert several["moving"] == pytest.approx(one["moving"], rel=1e-5)
+
+
+def split_to(devices, *arrays):
+    """Splits arrays into shares for devices, one after the other, and copies each to its device."""
+    shares = []
+    for parts in zip(*(np.split(array, len(devices)) for array in arrays), strict=True):
+        with tf.device(devices[len(shares)]):
+            shares.append([tf.identity(part) for part in parts])
+    pixels, is_mirrored, *labels = map(list, zip(*shares, strict=True))
+    return list(map(RawImages, pixels, is_mirrored)), *labels
+
+
+def test_each_replica_gets_its_share_and_copies_nothing(two_replicas):
+    rng = np.random.default_rng(0)
+    images, identities = rng.integers(0, 256, (16, 19, 21, 3), np.uint8), rng.integers(0, 6, 16)
+    is_mirrored = rng.random(16) < 0.5
+    mirrored = np.where(is_mirrored[:, None, None, None], images[:, :, ::-1], images)
+    network_input = (mirrored[:, 1:17, 2:18].astype(np.float32) - 127.5) / 128
+    whole, split = (make_trainer(two_replicas, accumulate=2) for _ in range(2))
+    batch = split_to(replica_devices(two_replicas) * 2, images, is_mirrored, identities)
+    expected = whole.train_step(network_input, identities)
+    context.enable_run_metadata()
+    received = split.train_step(*batch)
+    graphs = context.export_run_metadata().function_graphs
+    context.disable_run_metadata()
+    for name in expected:
+        np.testing.assert_array_equal(received[name], expected[name])
+    nodes = [node for graph in graphs for part in graph.partition_graphs for node in part.node]
+    copied = [node.attr["tensor_name"].s.decode() for node in nodes if node.op == "_Recv"]
+    assert copied and not [name for name in copied if "images" in name or "labels" in name]
 
 
 def test_without_synchronised_statistics_they_differ(two_replicas):
