@@ -118,9 +118,9 @@ class CentreLayer(LossLayer):
         """Checks the inputs and selects the centres of this step.
 
         Returns:
-            `(embeddings, identities, centres)`: float32 `(batch, dim)`; int32 `(batch,)`, indices into the
-            selected identities; and float32 `(dim, num_selected * centres_per_identity)`. With shards: inputs
-            of the global batch, and the `Shards`.
+            `(embeddings, identities, centres)`: float32 `(batch, dim)`; int32 or int64 `(batch,)`, indices
+            into the selected identities; and float32 `(dim, num_selected * centres_per_identity)`. With
+            shards: inputs of the global batch, and the `Shards`.
         """
         embeddings = tf.cast(embeddings, tf.float32)
         identities = checked_identities(identities, self.num_identities)
@@ -131,7 +131,7 @@ class CentreLayer(LossLayer):
         sample, places = sample_identities(
             global_batch(identities), self.num_identities, self.sample_rate, self.seed, self._sampling_step()
         )
-        adjacent = tf.range(self.centres_per_identity)
+        adjacent = tf.range(self.centres_per_identity, dtype=tf.int64)
         rows = tf.reshape(sample[:, None] * self.centres_per_identity + adjacent, [-1])
         # Read only once: a second read would put the same rows into the gradient again.
         return embeddings, own_share(places), tf.transpose(tf.gather(self.centres.value, rows))

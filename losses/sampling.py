@@ -1,9 +1,11 @@
 """Sampling of the identities that the softmax of one step sees."""
 
+import math
 from typing import Any
 
 import tensorflow as tf
 
+from .permutation import draw
 from .variants import num_sampled
 
 STREAM = 0x5EED  # separates these draws from others that are made from the same seed and step
@@ -22,18 +24,22 @@ def sample_identities(
     `arcface_torch/partial_fc_v2.py::PartialFC_V2.sample`
 
     Returns:
-        `(sample, places)`: int32 `(num_sampled,)`, distinct identities, the batch's first; and int32
-        `(global_batch,)` with `sample[places] == identities`.
+        `(sample, places)`: int64 `(num_sampled,)`, distinct identities, the batch's first; and int64
+        `(global_batch,)` with `sample[places] == identities`. A GPU leaves int32 to its host.
     """
-    own, places = tf.unique(identities)
+    own, places = tf.unique(tf.cast(identities, tf.int64), tf.int64)
     num_wanted = num_sampled(num_identities, sample_rate)
     key = tf.stack([tf.constant(seed ^ STREAM, tf.int64), tf.cast(step, tf.int64)])
     # `num_wanted` distinct identities are enough even after the batch's are removed. No array with all
-    # identities is shuffled. `index_shuffle` alone prefers some values by up to a fifth, because its cipher
-    # has few rounds. A random rotation makes all identities equally likely.
-    drawn = tf.random.experimental.index_shuffle(tf.range(num_wanted), key, num_identities - 1)
+    # identities is shuffled. `draw` alone prefers some values by up to a fifth, because its cipher has few
+    # rounds. A random rotation makes all identities equally likely.
+    drawn = draw(num_wanted, num_identities, key)
     turn = tf.random.stateless_uniform([], key, maxval=num_identities, dtype=tf.int32)
-    drawn = tf.math.floormod(drawn + turn, num_identities)
-    is_own = tf.scatter_nd(own[:, None], tf.ones_like(own, tf.bool), [num_identities])
-    others = tf.boolean_mask(drawn, ~tf.gather(is_own, drawn))
-    return tf.concat([own, others[: tf.maximum(num_wanted - tf.size(own), 0)]], 0), places
+    drawn = tf.math.floormod(drawn + tf.cast(turn, tf.int64), num_identities)
+    own_rows = tf.cast(own[:, None], tf.int32)
+    is_other = tf.scatter_nd(own_rows, tf.ones_like(own, tf.int8), [num_identities]) == 0
+    others = tf.gather(drawn, tf.where(tf.gather(is_other, drawn))[:, 0])
+    sample = tf.concat([own, others[: tf.maximum(num_wanted - tf.size(own), 0)]], 0)
+    if (identities.shape[0] or math.inf) <= num_wanted:
+        sample.set_shape([num_wanted])  # Gradients of dynamic shapes are computed on the host of a GPU.
+    return sample, places

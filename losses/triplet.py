@@ -96,8 +96,10 @@ def _all_triplets(distances, positives, negatives, margin):
     # A triplet is active if its negative is nearer than its positive plus the margin.
     reach = tf.where(positives, known + margin, -math.inf)
     nearness = tf.where(negatives, known, math.inf)
-    num_per_positive = tf.searchsorted(tf.sort(nearness), reach, side="left")
-    num_per_negative = tf.shape(distances)[1] - tf.searchsorted(tf.sort(reach), nearness, side="right")
+    # int64, as a GPU leaves int32 to its host
+    num_per_positive = tf.searchsorted(tf.sort(nearness), reach, "left", tf.int64)
+    num_not_above = tf.searchsorted(tf.sort(reach), nearness, "right", tf.int64)
+    num_per_negative = tf.cast(tf.shape(distances)[1], tf.int64) - num_not_above
     # The counts are constant wherever the loss has a gradient, so the sum is linear in the distances and
     # needs no (batch, batch, batch).
     active = tf.reduce_sum(tf.cast(num_per_positive, tf.float32), axis=1)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from losses.arcface import ArcFaceLoss
 from losses.build import build_loss
+from losses.permutation import draw, draw_on_gpu
 from losses.sampling import sample_identities
 from losses.variants import LOSSES
 from tests.losses.helpers import terms_and_gradients, terms_and_gradients_on_replicas
@@ -37,6 +38,21 @@ def test_a_sample_holds_the_batch_and_others_once(step):
     assert ids.min() >= 0 and ids.max() < IDENTITIES
     assert ids[:4].tolist() == [7, 3, 49, 0]
     np.testing.assert_array_equal(ids[places], BATCH_IDENTITIES)
+
+
+def test_draws_of_earlier_runs():
+    # A resumed run repeats the draws of the release that started it.
+    assert sample()[0].tolist() == [7, 3, 49, 0, 18, 36, 25, 9, 5, 30, 32, 2, 39, 22, 34]
+
+
+@pytest.mark.parametrize(
+    ("num_values", "num_drawn", "key"),
+    [(1, 1, (0, 0)), (50, 15, (1, 0)), (65_536, 65_536, (2, 7)), (94_000, 940, (2**40 + 3, 2**33 + 5))],
+)
+def test_a_gpu_draws_the_same(num_values, num_drawn, key):
+    key = tf.constant(key, tf.int64)
+    expected = draw(num_drawn, num_values, key)
+    np.testing.assert_array_equal(draw_on_gpu(num_drawn, num_values, key), expected)
 
 
 def test_a_sample_is_a_function_of_seed_and_step():
