@@ -1,4 +1,4 @@
-"""Batch normalisation on the fused kernel beside Keras's own, which is made of single operations.
+"""Batch normalisation on the fused kernel, compared with Keras's own, which is made of single operations.
 
     python -m benchmarks.batch_norm
 

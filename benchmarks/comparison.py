@@ -1,4 +1,4 @@
-"""Ours beside a reference: interleaved measurements, and the rows of a table that they make."""
+"""Ours against a reference: interleaved measurements, and the rows of a table that they make."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""How fast `dataset.convert` reads, checks and writes a `.rec`, beside `cp` of it.
+"""How fast `dataset.convert` reads, checks and writes a `.rec`, compared with `cp` of it.
 
     python -m benchmarks.conversion
 

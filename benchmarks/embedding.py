@@ -1,4 +1,4 @@
-"""Embedding images by a SavedModel, beside ONNX Runtime and OpenVINO.
+"""Embedding images by a SavedModel, compared with ONNX Runtime and OpenVINO.
 
     python -m benchmarks.embedding
 

@@ -1,4 +1,4 @@
-"""Embedding faces from files as `eval.test_lfw` and `eval.test_ytf` do, beside the forward pass alone.
+"""Embedding faces from files as `eval.test_lfw` and `eval.test_ytf` do, and the forward pass alone.
 
     python -m benchmarks.extraction
 

@@ -1,9 +1,9 @@
-"""How fast training batches come, beside decoding alone and beside a loader in Python.
+"""How fast training batches come, compared with decoding alone and with a loader in Python.
 
     python -m benchmarks.input_pipeline
 
-Drawn faces of 112x112 at quality 95, in a temporary folder: read from the converted source, decoded,
-cropped to 112x96, mirrored and normalised, by a pipeline that runs already. Beside it simplejpeg, which only
+Drawn faces of 112x112 at quality 95, in a temporary folder: read from the converted source, decoded, cropped
+to 112x96, mirrored and normalised, by a pipeline that runs already. The references are simplejpeg, which only
 decodes, from memory, with as many threads as there are cores, each into a buffer of its own; and one thread
 with PIL, NumPy and a queue, from memory, too.
 """

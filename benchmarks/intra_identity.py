@@ -1,4 +1,4 @@
-"""How close the embeddings of one identity lie together, for one model beside another.
+"""How close the embeddings of one identity lie together, for several models.
 
     python -m benchmarks.intra_identity --config config.ini --source vgg MODEL MODEL ...
 
@@ -50,7 +50,7 @@ def main(argv=None):
         model = load_face_model(path, pairs.image_size)
         distances = pair_distances(*embed_pairs(model, pairs, args.batch_size), "cosine")
         result = evaluate_pairs(distances, pairs.is_same)
-        cosines, of_identities = own_centre_cosines(*_embed_source(model, sources, args.batch_size))
+        cosines, of_identities = own_centre_cosines(*embed_source(model, sources, args.batch_size))
         cells = [
             str(path),
             f"{result.accuracy:.4f}",
@@ -80,7 +80,8 @@ def own_centre_cosines(embeddings, identities):
     return cosines, np.bincount(identities, cosines) / counts
 
 
-def _embed_source(model, sources, batch_size):
+def embed_source(model, sources, batch_size):
+    """Returns the embeddings of all images of the sources, and their identities."""
     embeddings, identities = [], []
     starts = range(0, sources.num_images, batch_size)
     for start in Progress(starts, desc="embedding", unit="batches"):

@@ -12,7 +12,7 @@ from dataset.synthetic import draw_image, write_source
 
 # Drawn skin is smoother than a photograph's. With grain of so many levels, of about a pixel's size, drawn
 # faces have the bytes and the decoding time of photographs at the same quality: 5.0 kB and 73 µs of a core,
-# beside 4.8 kB and 73 µs of 512 that were cut from VGGFace2's, aligned.
+# as against 4.8 kB and 73 µs of 512 that were cut from VGGFace2's, aligned.
 _GRAIN, _GRAIN_SIZE = 6.0, 0.6
 _PER_DRAWING = 4  # images with a grain of their own
 

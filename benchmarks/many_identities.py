@@ -38,7 +38,7 @@ def main(argv=None):
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--loss", default="angular_centre")
-    parser.add_argument("--steps", type=int, default=7, help="of which the first two are not timed")
+    parser.add_argument("--steps", type=int, default=7, help="steps; the first two are not timed")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
@@ -96,7 +96,7 @@ def measure(num_identities, setting, args):
     decayed = [backbone.trainable_variables[0], *head.trainable_variables]
     trainer = Trainer(strategy, backbone, head, optimizer, decayed)
     start = peak() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     rng = np.random.default_rng(0)
     times = []
     for _ in range(args.steps):

@@ -1,4 +1,4 @@
-"""Our training step in bfloat16, and in float32, beside plain Keras.
+"""Our training step in bfloat16, and in float32, compared with plain Keras.
 
     python -m benchmarks.mixed_precision
 

@@ -70,7 +70,7 @@ def run(name, folder):
 def measure(way):
     """`[seconds, bytes]` of a function: the time, and the peak of memory above what there was before."""
     before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     start = time.perf_counter()
     kept = way()
     seconds = time.perf_counter() - start

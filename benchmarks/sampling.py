@@ -1,4 +1,4 @@
-"""What batches of identities and batches by weight cost, beside those of a plain shuffle.
+"""What batches of identities and batches by weight cost, compared with those of a plain shuffle.
 
     python -m benchmarks.sampling
 
@@ -16,7 +16,7 @@ from benchmarks.made_up_faces import convert_faces, made_up_faces
 from benchmarks.running_pipeline import RunningPipeline
 
 IMAGE_SIZE = (112, 96)
-WEIGHTS = (0.5, 0.5)  # of sources of which one is three times as large
+WEIGHTS = (0.5, 0.5)  # of two sources; one is three times as large
 
 
 def main(argv=None):

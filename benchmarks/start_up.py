@@ -1,4 +1,4 @@
-"""How long every program takes to answer `--help`, beside a Python that imports argparse.
+"""How long every program takes to answer `--help`, compared with a Python that imports argparse.
 
 python -m benchmarks.start_up
 """
@@ -15,7 +15,7 @@ from benchmarks.comparison import Row, interleaved, medians, report
 ROOT = Path(__file__).parents[1]
 _REFERENCE = 'python -c "import argparse"'
 _MAX_SECONDS = 0.5
-# Neither is the project's: what tests start, and what lies beside it in a working copy.
+# Neither is the project's: what tests start, and what else lies in a working copy.
 _NOT_HERE = ("tests", "build", "dist")
 
 

@@ -1,4 +1,4 @@
-"""A run that is killed again and again, beside the same run left alone.
+"""A run that is killed again and again, and the same run left alone.
 
     python -m benchmarks.torture --kills 20
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_memory
 
-A real run in a process of its own: made-up images, of which only some of the identities have any; steps,
+A real run in a process of its own: made-up images of only some of the identities; steps,
 a checkpoint, a SavedModel. Left out is what the process held when it had imported the program and
 TensorFlow, before it made anything; that is a row of its own. The arithmetic is of
 `training.memory.step_memory`, without the gradients, and is printed part by part.
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.comparison import Row, report
 from benchmarks.many_identities import peak, resident
 
-# What is compared with; gradients and what the head works in are to fit in beside.
+# What is compared with; gradients and what the head works in have to fit in, too.
 COUNTED = ("weights", "optimizer", "batch", "activations", "logits")
 _NUM_IMAGES = 256
 
@@ -118,7 +118,7 @@ def measure(args):
     from dataset.config import read_config
     from dataset.convert.sources import convert_sources
     from training import preflight
-    from training.session import Trainer  # and with it TensorFlow and all else of a run
+    from training.session import Trainer  # and with it TensorFlow and the rest of a run
 
     convert_sources(read_config(args.one / "config.ini"), ["made_up"])
     numbers = {"start": resident()}

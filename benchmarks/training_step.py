@@ -1,4 +1,4 @@
-"""The whole loop of `train_centre` beside the bare step of a plain Keras model.
+"""The whole loop of `train_centre` and the bare step of a plain Keras model.
 
     python -m benchmarks.training_step
 

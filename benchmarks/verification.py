@@ -1,4 +1,4 @@
-"""Scoring pairs of faces, beside loops over folds and thresholds.
+"""Scoring pairs of faces, compared with loops over folds and thresholds.
 
     python -m benchmarks.verification
 
@@ -32,8 +32,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.verification", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--pairs", type=int, default=6000, help="beside the loops (%(default)s)")
-    parser.add_argument("--many_pairs", type=int, default=600_000, help="without (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=6000, help="pairs for the loops (%(default)s)")
+    parser.add_argument("--many_pairs", type=int, default=600_000, help="pairs without loops (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -84,7 +84,7 @@ def rows(args):
     for name in whole["seconds"]:
         yield Row(f"verification, {args.many_pairs:,} pairs, {name}", "", "s", whole["seconds"][name])
     yield Row(
-        f"verification, {args.many_pairs:,} pairs, memory beside the embeddings",
+        f"verification, {args.many_pairs:,} pairs, memory besides the embeddings",
         f"{args.many_pairs // 2:,} pairs",
         "MB",
         whole["megabytes"],
@@ -115,7 +115,7 @@ def many(num_pairs):
     embeddings, is_same = made_up_embeddings(num_pairs)
     first, second = embeddings[0::2], embeddings[1::2]
     evaluate_pairs(*made_up_distances(100))  # imports, which are not counted
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     seconds, before = {}, resident()
     start = time.perf_counter()
     distances = pair_distances(first, second, "cosine")

@@ -46,7 +46,7 @@ class ExportOptions:
     )
     calibration: Path | None = option(
         None,
-        f"with int8: aligned faces to measure the ranges of all layers on, of which {NUM_IMAGES} are drawn: "
+        f"with int8: aligned faces to measure the ranges of all layers on; {NUM_IMAGES} of them are drawn: "
         "a folder of converted records, a folder of images, or a file of pairs. Take training images, so "
         "that the pairs still measure something new",
     )

@@ -92,7 +92,7 @@ def compare_refusals(folder):
             writer.write(key, b"12345678")
     path.write_bytes(bytes(4) + path.read_bytes()[4:-4])
     reader = MXNetReader(path)
-    yield "a sound record beside broken ones", reader.read(1) == b"12345678"
+    yield "a sound record next to broken ones", reader.read(1) == b"12345678"
     for fault, key in (("wrong magic", 0), ("cut short", 2), ("unknown key", 3)):
         yield fault, _refuses(reader, key)
     path.with_suffix(".idx").unlink()

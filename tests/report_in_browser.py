@@ -102,9 +102,9 @@ for (const svg of document.querySelectorAll("svg")) {
   labels.forEach(([text, box], number) => {
     if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1
         || box.bottom > frame.bottom + 1) faults.push(`cut: ${name(text)} in ${name(svg)}`);
-    for (const [other, beside] of labels.slice(number + 1)) {
-      const width = Math.min(box.right, beside.right) - Math.max(box.left, beside.left);
-      const height = Math.min(box.bottom, beside.bottom) - Math.max(box.top, beside.top);
+    for (const [other, near] of labels.slice(number + 1)) {
+      const width = Math.min(box.right, near.right) - Math.max(box.left, near.left);
+      const height = Math.min(box.bottom, near.bottom) - Math.max(box.top, near.top);
       // Boxes of letters have room above and below.
       if (width > 1 && height > 4) faults.push(`${name(text)} on ${name(other)} in ${name(svg)}`);
     }

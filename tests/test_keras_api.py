@@ -28,7 +28,7 @@ def test_losses_in_model_fit(loss, tmp_path, monkeypatch):
     assert losses[-1] < losses[0]
     for name, values in variables["saved_terms"].items():
         np.testing.assert_array_equal(variables["restored_terms"][name], values, err_msg=name)
-    # Training goes on from there.
+    # Training continues from there.
     assert variables["later"].history["loss"][-1] < losses[0]
     if "similarities" in variables:
         assert variables["similarities"].shape == (64, 64)

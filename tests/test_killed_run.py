@@ -1,4 +1,4 @@
-"""A run that is killed twice, beside the same run left alone."""
+"""A run that is killed twice, and the same run left alone."""
 
 import shutil
 

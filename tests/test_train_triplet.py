@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden" / "nets" / "ir32_112x96.json"
 
 
 def without(arguments, *names):
-    """The arguments without those that say which net it is."""
+    """The arguments without those that name the net."""
     start = 3 if "image_size" in names else 0
     return [given for given in arguments[start:] if given.lstrip("-").split("=")[0] not in names]
 

@@ -98,7 +98,7 @@ class _PartialCentres(WholeCentres):
 
 
 class SampledCentres(_PartialCentres):
-    """Centres of which a step sees, decays and changes some rows only.
+    """Centres whose rows a step sees, decays and changes only in part.
 
     A gradient of rows stands in the list by its values. All replicas have the same rows in the same order, so
     their values can be summed, clipped and scaled like any other gradient.
@@ -123,7 +123,7 @@ class SampledCentres(_PartialCentres):
 
 
 class ShardedCentres(_PartialCentres):
-    """Centres of which every replica holds, decays and changes a part of its own.
+    """Centres that are divided: every replica holds, decays and changes its own part.
 
     The gradient of a shard stays on its replica, in the extra. In the list of gradients stands the length of
     all shards' gradients: clipping scales it, and the shards' gradients are scaled by the same factor.

@@ -84,8 +84,8 @@ class Checkpoints:
 
         Args:
             step: number of steps done.
-            best_steps: step of the best score of each validator; checkpoints of these steps stay beside the
-                newest.
+            best_steps: step of the best score of each validator; checkpoints of these steps stay, like
+                the newest.
             **scores: what else to store, as JSON.
 
         Raises:
@@ -130,7 +130,7 @@ class Checkpoints:
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
             ValueError: it is of another net, loss, teacher or number of identities, or none can be read: a
-                run never starts from 0 beside checkpoints that it cannot use.
+                run never starts from 0 in a folder with checkpoints that it cannot use.
         """
         start = time.perf_counter()
         if self._scratch is None:

@@ -271,7 +271,7 @@ class Trainer:
         """Adds the gradient of the decay to that of each variable that decays as a whole.
 
         It depends on nothing but the weights, so TensorFlow would compute it when the step begins, and keep
-        it in memory beside the activations. The control dependency delays it.
+        it in memory with the activations. The control dependency delays it.
         """
         decayed = {id(variable) for variable in self._centres.decayed_whole}
         with tf.control_dependencies(gradients):

@@ -100,7 +100,7 @@ def _find_image(root, stem):
 
 
 def _available(rows, found, allow_missing, message):
-    """Returns the pairs of which both sides were found. Raises an error if others are not allowed."""
+    """Returns the pairs with both sides found. Raises an error if others are not allowed."""
     missing = [name for name, files in found.items() if not files]
     if not missing:
         return rows

@@ -38,7 +38,7 @@ _LABEL = struct.Struct("<f")
 class RecordReader:
     """Random access to the records of one memory-mapped `.rec` file.
 
-    The keys are those of the `.idx` file beside it, in its order. They need not be contiguous or sorted.
+    The keys are those of the `.idx` file next to it, in its order. They need not be contiguous or sorted.
     Without an `.idx` the constructor scans the file, and the keys are 0, 1, 2, ...
 
     The constructor detects broken downloads and a wrong `.idx`. Every record is checked when it is read. A

@@ -45,7 +45,7 @@ class InsightFaceRec:
 
     Args:
         folder: folder with `train.rec`, or path of a `.rec` file. The `.idx` and a file `property`
-            (`identities,height,width`) beside it are optional.
+            (`identities,height,width`) next to it are optional.
         reader: `RecordReader` or a class with the same interface.
 
     Raises:
@@ -257,9 +257,9 @@ def fingerprint(config: SourceConfig) -> str:
     path = _rec_path(config.path)
     status = path.stat()
     digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
-    for beside in (path.with_suffix(".idx"), path.with_name("property")):
-        if beside.is_file():
-            digest.update(bytes.fromhex(file_sha256(beside)))
+    for companion in (path.with_suffix(".idx"), path.with_name("property")):
+        if companion.is_file():
+            digest.update(bytes.fromhex(file_sha256(companion)))
     return digest.hexdigest()
 
 

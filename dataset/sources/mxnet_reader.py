@@ -10,7 +10,7 @@ class MXNetReader:
     """`RecordReader` on top of `mxnet.recordio.MXIndexedRecordIO`. The constructor imports MXNet.
 
     Args:
-        rec_path: the `.rec` file. MXNet needs the `.idx` beside it.
+        rec_path: the `.rec` file. MXNet needs the `.idx` next to it.
 
     Attributes:
         keys: int64 `(num_records,)`.

@@ -33,7 +33,7 @@ _CALIBRATIONS = "calibrations"
 
 
 class ModelCard(dict[str, Any]):
-    """The values of a card, as JSON. The keys, each of which may be absent:
+    """The values of a card, as JSON. Any of these keys may be absent:
 
     - `sha256`: digest of the model that the card belongs to
     - `net`, `embedding_size`, `preprocessing`: see `export.card.describe_net`

@@ -153,9 +153,9 @@ def model_sha256(path: str | Path) -> str:
         return sha256(path / MANIFEST_NAME)
     elif checkpoint_prefix(path):
         # Not the .meta file: it is the graph of the training.
-        beside = path.parent.iterdir()
+        siblings = path.parent.iterdir()
         starts = (f"{path.name}.index", f"{path.name}.data-")
-        files = {file.name.removeprefix(path.name): file for file in beside if file.name.startswith(starts)}
+        files = {file.name.removeprefix(path.name): file for file in siblings if file.name.startswith(starts)}
     else:
         files = {"": path, **_files_beside(path)}
     if input_format_path(path).is_file():

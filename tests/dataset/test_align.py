@@ -75,7 +75,7 @@ BAD = b"not a picture"
 
 @pytest.fixture
 def src(tmp_path):
-    """Five pictures at several depths; one is dark and one is none."""
+    """Five pictures at several depths; one is dark and one is not a picture."""
     src = tmp_path / "src"
     write(src / "Ann" / "0" / "0.1.jpg", drawn_picture(4))
     write(src / "Ann" / "0" / "0.2.JPEG", drawn_picture(5))
@@ -399,7 +399,7 @@ def test_no_space_left(src, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """64 pictures, some without a face, and a file that is none; and what an unbroken run makes of them."""
+    """64 pictures, some without a face; a file that is no picture; what an unbroken run makes of them."""
     folder = tmp_path_factory.mktemp("many")
     pictures = [drawn_picture(identity) for identity in range(5)]
     for number in range(64):

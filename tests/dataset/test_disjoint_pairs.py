@@ -69,7 +69,7 @@ def test_any_data(seed):
         ([5, 5, 1, 1], 2, 5),  # every impostor pair
         ([4, 4, 4, 1, 1, 1], 3, 4),
         ([4, 3, 3, 2], 2, 6),  # the biggest with the smallest
-        # One fold needs only one more beside the big one, and the others share the rest.
+        # One fold needs only one more next to the big one, and the others share the rest.
         ([100] + [2] * 13, 4, 4),
         ([3, 3, 3, 2, 2, 2, 2, 2, 2], 3, 5),
     ],

@@ -160,7 +160,7 @@ def float16_labels(monkeypatch):
 def test_ranges_of_rounded_record_numbers_are_recovered(more, float16_labels, tmp_path):
     counts = np.random.default_rng(more).integers(1, 40, 250)
     counts[77] = 0
-    counts[-1] += more  # the identity records begin at any of the numbers that are rounded alike
+    counts[-1] += more  # the identity records begin at any of the numbers that are rounded to one
     labels = write_rounded(tmp_path, counts)
     assert len(labels) > 4096
     rec = InsightFaceRec(tmp_path)

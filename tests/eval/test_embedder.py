@@ -54,7 +54,7 @@ def test_template_of_faces(embedder):
 
 
 def test_a_face_size(tmp_path):
-    """A net that takes 12x10 embeds faces of 112x112, of which it sees the middle."""
+    """A net that takes 12x10 embeds faces of 112x112 and sees their middle."""
     wide = load_embedder(write_net(tmp_path / "net.onnx", ours=True), (112, 112))
     assert wide.face_size == (112, 112)
     faces = np.zeros((1, 112, 112, 3), np.uint8)

@@ -184,7 +184,7 @@ class TestBootstrapIntervals:
                 assert low == high == pytest.approx(expected[name], abs=1e-12), name
 
     def test_draws_without_a_kind_are_repeated(self):
-        """Three identities, of which all have to be drawn: the only resample is the set itself."""
+        """Three identities, which all have to be drawn: the only resample is the set itself."""
         distances, is_same = np.array([0.3, 0.3]), np.array([True, False])
         intervals = bootstrap_intervals(
             distances, is_same, identities=(["a", "b"], ["a", "c"]), num_resamples=50

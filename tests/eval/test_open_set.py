@@ -184,7 +184,7 @@ class TestIntervals:
             assert low < narrow[name][0] <= metrics[name] <= narrow[name][1] < high
 
     def test_draws_without_a_kind_are_repeated(self):
-        """Two people, both of which have to be drawn: the only resample is the set itself."""
+        """Two people who both have to be drawn: the only resample is the set itself."""
         rows = np.array([[0.5, 0.1]] * 2 + [[0.6, 0.2]] + [[0.1, 0.2]] * 9)
         ranked = RankedProbes.from_similarities(rows, ["a", "b"], ["a"] * 2 + ["x"] * 10)
         assert open_set_intervals(ranked, num_resamples=50) == {"rank-1": (1, 1), "tpir@fpir=0.1": (1, 1)}

@@ -160,7 +160,7 @@ class TestGeometricMedian:
         # The mean is the last point, or all but, where 1 / distance is not defined or too large to leave.
         points = np.array([[-1.0, 1.5], [-1.0, 0.0], [-1.0, -1.5], [3.0, 0.0], [shift, 0.0]])
         np.testing.assert_allclose(points.mean(axis=0), points[4], atol=1e-12)
-        line = np.stack([np.linspace(-1, 1, 2001), np.zeros(2001)], axis=1)  # all else is symmetric
+        line = np.stack([np.linspace(-1, 1, 2001), np.zeros(2001)], axis=1)  # everything else is symmetric
         best = min(line, key=lambda candidate: total_distance(points, candidate))
         assert best[0] < -0.01
         np.testing.assert_allclose(geometric_median(points), best, atol=1e-3)

@@ -15,7 +15,7 @@ WRONG = ("P3/0", "P7/1", "P8/0")
 
 
 def made_up(seed=0):
-    """Videos of 1 to 5 frames, two to a person, of which one has no frame."""
+    """Videos of 1 to 5 frames, two to a person; one has no frame."""
     rng = np.random.default_rng(seed)
     videos = tuple(f"P{person}/{number}" for person in range(NUM_PEOPLE) for number in range(2))
     lengths = rng.integers(1, 6, len(videos))

@@ -22,7 +22,7 @@ from tests.losses import references
 
 
 class Case(NamedTuple):
-    """A loss, its formula in NumPy, and arguments of which none is the default."""
+    """A loss, its formula in NumPy, and arguments that all differ from the defaults."""
 
     layer: type
     reference: Callable | None

@@ -160,7 +160,7 @@ def test_nothing_is_run(path, tmp_path):
             TorchFile(path)
         assert not mark.exists()
     pickle.loads(program)
-    assert mark.exists(), "the attack is none"
+    assert mark.exists(), "the attack does nothing"
 
 
 @pytest.mark.parametrize(

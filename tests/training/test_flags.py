@@ -21,7 +21,7 @@ from training.options import FAITHFUL, parse_centre_options, parse_triplet_optio
 
 __all__ = ["data"]  # the fixture
 
-# The flags of each row beside the values that they have without.
+# The flags of each row, with the values that they have without.
 ROWS = {
     1: ("lr_counts_per_step", 1),
     3: ("mirror", True),
@@ -61,7 +61,7 @@ def test_given_flag_wins_over_faithful():
 
 @pytest.fixture
 def run_of(data, monkeypatch):
-    """A function that sets up a run, with sources of which one is a list, and an `.np` of pairs."""
+    """A function that sets up a run, with several sources, one a list, and an `.np` of pairs."""
     (data / "images").mkdir()
     lines = []
     for number, (encoded, label) in enumerate(make_images()[:30]):

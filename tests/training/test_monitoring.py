@@ -19,7 +19,7 @@ from training.monitoring import check_embeddings, first_non_finite
 
 
 class RecordBatches(TrainingBatches):
-    """Real batches of one source, of which the net gets made-up images: it is too small for faces."""
+    """Real batches of one source, but the net gets made-up images: it is too small for faces."""
 
     def __init__(self, manifest, at=None, **options):
         sources = CombinedSources([manifest])

@@ -40,7 +40,7 @@ def lamb(m, v, step, epsilon, weights):
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_against_numpy(name):
-    """Two variables, one of which is decayed, under a rate that changes."""
+    """Two variables, one with decay, under a rate that changes."""
     decayed, kept = (tf.Variable([1.0, -2.0, 3.0]) for _ in range(2))
     options = OptimizerOptions(optimizer=name, weight_decay=0.1)
     optimizer = make_optimizer(options, keras.optimizers.schedules.CosineDecay(0.1, 5))

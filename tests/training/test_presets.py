@@ -88,7 +88,7 @@ def test_run_with_all_recipe_flags(data, monkeypatch, capsys):
 
 
 def load_trained(folder, net):
-    """The weights that were trained, beside the average."""
+    """The weights that were trained, not the average."""
     backbone = Backbone(**net)
     path = newest_checkpoint(folder)[0] / "state"
     tf.train.Checkpoint(backbone=backbone).read(str(path)).expect_partial()

@@ -248,7 +248,7 @@ def test_model_of_the_same_step_is_replaced(tmp_path):
 
 
 def test_resume_with_another_number_of_replicas(tmp_path, two_replicas):
-    """On batches whose halves are alike: else batch statistics differ, those of each replica's half."""
+    """On batches with equal halves: else batch statistics differ, those of each replica's half."""
 
     def train(trainer, steps):
         totals = []
