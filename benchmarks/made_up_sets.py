@@ -1,4 +1,4 @@
-"""Converted sets of many records without their images, for what looks at the records alone."""
+"""Sets of many records, most of them without their images, and of many identities."""
 
 import hashlib
 import itertools
@@ -89,3 +89,22 @@ def write_rec(folder, num_images, images_per_identity, image=lambda key: b""):
             writer.write(first + label, pack_image((begin, end), first + label, b""))
     (folder / "property").write_text(f"{len(begins)},112,112")
     return folder / "train.rec"
+
+
+def write_list(folder, images, num_identities):
+    """Writes images with a list of them, and a `config.ini` that names the list as the source `made_up`.
+
+    Args:
+        folder: Path, an existing one.
+        images: list of bytes.
+        num_identities: int > 0; those of the images are spread over all, the first and the last among them.
+    """
+    (folder / "images").mkdir()
+    lines = []
+    for number, label in enumerate(np.linspace(0, num_identities - 1, len(images)).astype(int)):
+        (folder / "images" / f"{number}.jpg").write_bytes(images[number])
+        lines.append(f"images/{number}.jpg {label}\n")
+    (folder / "train_list.txt").write_text("".join(lines))
+    (folder / "config.ini").write_text(
+        "[records]\ntfrecords = ./tfrecords\n[made_up]\ntrain_list = ./train_list.txt\n"
+    )
