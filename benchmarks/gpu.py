@@ -8,8 +8,8 @@ Every row is a run of its own in a process of its own, so one that runs out of m
 run is `train_centre` itself on made-up faces, as its flags set it up. Once it has been timed, the same
 process times the step without input and the input without steps. docs/gpus.md explains the columns.
 
-Results are added to a file as they come. A row that the file has is not measured again, unless it failed, so
-the same command goes on after an interruption. It prints the whole table in any case.
+Results are added to a file as they come. A row that the file has is printed and not measured again, unless it
+failed. After an interruption, run the same command again.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m benchmarks.step_as_hlo --out step --backbone ir50 --precision mixed_bfloat16
 
-The step is what `train_centre --xla` compiles: forward and backward pass with the decay, up to the gradients.
-Their norm and the optimizer are not part of it. The folder receives
+The step is forward and backward pass, from images to gradients, as `train_centre --xla` compiles them. The
+norm of the gradients and the optimizer are not part of it. The folder receives
 
 - `step.hlo.pb`: the computation, a serialised `HloModuleProto`, before XLA optimises it;
 - `parameters.json`: net, batch and precision; names of the first outputs (the terms of the loss, then the

@@ -14,7 +14,7 @@ project = "margin-centre-face"
 
 # Pages are read where they are, so that their links work on a code-hosting site, too.
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**.md", "benchmarks/README.md"]
+include_patterns = ["*.md", "docs/**.md", "benchmarks/*.md"]
 exclude_patterns = [".*", "dataset", "demo", "output", "site", "tests"]
 
 extensions = [

@@ -12,7 +12,8 @@ from benchmarks.start_up import programs
 from tests.first_party import ROOT
 
 PAGES = [str(path.relative_to(ROOT / "docs")) for path in sorted((ROOT / "docs").rglob("*.md"))]
-PAGES += ["../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md", "../benchmarks/README.md"]
+PAGES += ["../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md"]
+PAGES += ["../benchmarks/README.md", "../benchmarks/gpu.md"]
 TESTS = collections.defaultdict(str)  # two folders can have tests of one name
 for path in (ROOT / "tests").rglob("test_*.py"):
     TESTS[path.name] += path.read_text()

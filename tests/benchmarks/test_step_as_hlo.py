@@ -17,7 +17,7 @@ def exported(tmp_path_factory):
     args = parse_arguments(
         ["--out", str(folder), "--identities", str(IDENTITIES), "--batch_size=8", "--values"]
     )
-    trainer = make_trainer(tf.distribute.get_strategy(), RATE)
+    trainer = make_trainer(tf.distribute.get_strategy(), RATE, weight_decay=0.0)
     write_step(trainer, args)
     return trainer, folder
 
@@ -30,7 +30,7 @@ def test_outputs_are_loss_and_gradients_of_a_step_without_xla(exported):
     variables = trainer.backbone.trainable_variables + trainer.head.trainable_variables
     before = [variable.numpy() for variable in variables]
     terms = trainer.train_step(tf.constant(values["parameter_0"]), tf.constant(values["parameter_1"]))
-    for name in ("loss", "accuracy", "total", "weight_decay"):
+    for name in ("loss", "accuracy", "cosine"):
         np.testing.assert_allclose(outputs[name], terms[name], rtol=1e-5)
     # The first step of momentum subtracts the gradient times the rate.
     for number, (old, variable) in enumerate(zip(before, variables, strict=True)):
