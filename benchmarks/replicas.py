@@ -182,7 +182,7 @@ def parse_arguments(argv):
     parser.add_argument("--scale", type=float, default=8.0, help="of the loss")
     parser.add_argument("--clip_norm", type=float, help="largest norm of the gradient")
     parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch")
-    parser.add_argument("--xla", action="store_true", help="compile the net; one replica")
+    parser.add_argument("--xla", action="store_true", help="compile the step with XLA")
     parser.add_argument("--alone", action="store_true", help="one number, printed as JSON")
     return parser.parse_args(argv)
 

@@ -42,6 +42,8 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         The terms of `MarginSoftmaxLoss`, and `norm`: the length of the embedding.
     """
 
+    compares_replicas = True  # for the statistics of the global batch
+
     def __init__(
         self,
         num_identities: int,

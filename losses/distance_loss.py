@@ -20,6 +20,7 @@ class DistanceLoss(LossLayer):
     """
 
     needs_whole_batch = True  # a part of a batch lacks the pairs with the other parts
+    compares_replicas = True
 
     def __init__(self, margin: float = 1.0, normalise: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -66,6 +66,11 @@ class DistillationLoss(LossLayer):
         """True if the loss compares the samples of a batch, so that it must see all of them."""
         return self.relation_weight > 0
 
+    @property
+    def compares_replicas(self) -> bool:
+        """True if a replica looks at the embeddings of other replicas."""
+        return self.needs_whole_batch
+
     def build(self, embeddings_shape: tuple, targets_shape: tuple) -> None:
         shape = (embeddings_shape[-1], targets_shape[-1])
         if shape[0] != shape[1]:

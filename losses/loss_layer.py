@@ -36,6 +36,9 @@ class LossLayer(keras.layers.Layer):
     TensorShape([4])
     """
 
+    # True if a replica looks at the embeddings of other replicas.
+    compares_replicas = False
+
     def __init__(self, **kwargs: Any) -> None:
         # Keras would cast embeddings to the compute dtype, too coarse to tell angles near a centre apart.
         super().__init__(**{**kwargs, "autocast": False})

@@ -9,7 +9,7 @@ from tensorflow.core.protobuf import config_pb2, device_properties_pb2
 from tensorflow.python.grappler import cluster, tf_optimizer
 
 # Operations that start no work on a device: they name or reshape a value, or run on the host at no cost.
-_FREE = {
+FREE = {
     *("Const", "Identity", "IdentityN", "NoOp", "Placeholder", "ReadVariableOp"),
     *("ExpandDims", "Reshape", "Shape", "ShapeN", "Squeeze"),
 }
@@ -45,4 +45,4 @@ def graph_on_gpu(function):
 
 def count_operations(graph):
     """Counts the operations of a `GraphDef` that do work, by type. A compiled function counts once."""
-    return collections.Counter(node.op for node in graph.node if node.op not in _FREE)
+    return collections.Counter(node.op for node in graph.node if node.op not in FREE)

@@ -145,7 +145,7 @@ class ShardedCentres(_PartialCentres):
 
     def add_decay(self, gradients, extra):
         centres = self._shards.own()
-        with tf.control_dependencies([extra["gradient"]]):  # late, to save memory: see `Trainer._with_decay`
+        with tf.control_dependencies([extra["gradient"]]):  # late, as in `Trainer._with_decay_and_norm`
             gradient = extra["gradient"] + self._decay * tf.convert_to_tensor(centres)
         sums = [2.0 * tf.nn.l2_loss(gradient), self._decay * tf.nn.l2_loss(centres)]
         squares, decay = tf.distribute.get_replica_context().all_reduce("SUM", sums)

@@ -160,9 +160,11 @@ class TrainingLoop:
         if self._should_stop():
             return
         for batch in self.batches.start_at(self._step):
-            self._progress.add(train_step(*batch))
+            due = self.output.due(self._step + 1)
+            is_shown = bool(due & {"show_info", "summary"}) or self._step + 1 >= self.max_steps
+            self._progress.add(train_step(*batch, with_decay=is_shown))
             self._step += 1
-            self._after_step()
+            self._after_step(due)
             if self._should_stop() or self._step >= self.max_steps:
                 return
 
@@ -186,8 +188,7 @@ class TrainingLoop:
                     scores.pop(name, None)
                 logger.warning("validation on %s has changed: its best score is not kept", name)
 
-    def _after_step(self):
-        due = self.output.due(self._step)
+    def _after_step(self, due):
         if "show_info" in due:
             self._show()
         if "summary" in due:

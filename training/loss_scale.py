@@ -32,15 +32,15 @@ class LossScale(tf.Module):
 
     def __init__(self, initial: float = 2.0**15, growth_steps: int = 2000):
         super().__init__()
-        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        self.scale = tf.Variable(initial, trainable=False, dtype=tf.float32, aggregation=first)
-        self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int32, aggregation=first)
+        self.scale = tf.Variable(initial, trainable=False, dtype=tf.float32)
+        self.good_steps = tf.Variable(0, trainable=False, dtype=tf.int32)
         self.growth_steps = growth_steps
 
-    def update(self, is_finite: tf.Tensor) -> None:
-        """Changes the scale after a step whose gradients were finite on all replicas, or not.
+    def update(self, is_finite: tf.Tensor) -> tf.Tensor:
+        """Changes the scale after a step whose sum of gradients was finite, or not; call it on each replica.
 
-        Call it outside of replicas.
+        Returns:
+            The scale of that step.
         """
         scale, good_steps = tf.identity(self.scale), tf.identity(self.good_steps) + 1
         grows = is_finite & (good_steps >= self.growth_steps)
@@ -49,6 +49,7 @@ class LossScale(tf.Module):
             tf.where(is_finite, tf.where(grows, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
         )
         self.good_steps.assign(tf.where(is_finite & ~grows, good_steps, 0))
+        return scale
 
 
 def check_loss_scale(folder: Path, precision: str) -> None:

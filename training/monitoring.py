@@ -121,14 +121,14 @@ def profiled(train_step: Callable, folder: Path | None) -> Iterator[Callable]:
         tf.profiler.experimental.stop()
         logger.info("Profile of steps %d to %d: %s", FIRST_PROFILED, num_steps, folder)
 
-    def step(*batch):
+    def step(*batch, **options):
         nonlocal num_steps
         num_steps += 1
         if num_steps == FIRST_PROFILED:
             tf.profiler.experimental.start(str(folder))
             profile.callback(stop)
         with tf.profiler.experimental.Trace("train", step_num=num_steps, _r=1):
-            terms = train_step(*batch)
+            terms = train_step(*batch, **options)
         if num_steps == LAST_PROFILED:
             for value in terms.values():
                 float(value)  # waits: the device may be steps behind

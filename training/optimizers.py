@@ -53,6 +53,36 @@ def decay_in_loss(
     return 0.0
 
 
+def update(
+    optimizer: keras.optimizers.Optimizer,
+    variables: list[keras.Variable],
+    gradients: list[tf.Tensor | tf.IndexedSlices],
+) -> None:
+    """Applies gradients that are summed over the replicas; call it on each replica.
+
+    Every replica updates its own copy of the variables. Keras's `apply_gradients` would sum the gradients
+    again, and leave the replica for the update, which compiled code cannot.
+
+    Args:
+        optimizer: built; its step is not counted. See `count_step`.
+    """
+    learning_rate: Any = optimizer.learning_rate
+    for variable, gradient in zip(variables, gradients, strict=True):
+        # Keras has no public way to ask which variables are excluded from the decay.
+        if optimizer.weight_decay is not None and optimizer._use_weight_decay(variable):
+            value = tf.convert_to_tensor(variable)
+            variable.value.assign_sub(value * optimizer.weight_decay * learning_rate)
+        optimizer.update_step(gradient, variable, learning_rate)
+
+
+def count_step(optimizer: keras.optimizers.Optimizer) -> None:
+    """Counts a step; call it on each replica, and every one counts its own copy of `iterations`."""
+    iterations: Any = optimizer.iterations  # Keras's stubs do not know it.
+    tf.raw_ops.AssignAddVariableOp(
+        resource=iterations.value.handle, value=tf.ones([], iterations.value.dtype)
+    )
+
+
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class MomentumSGD(keras.optimizers.SGD):
     """Stochastic gradient descent with `v = momentum * v + g; w -= learning_rate * v`.

@@ -163,7 +163,12 @@ class DeviceOptions:
         "float32", "precision of the net's computations"
     )
     sync_bn: bool = option(False, "compute batch norm over the global batch instead of each device's share")
-    xla: bool = option(False, "compile the net with XLA; one device only")
+    xla: Literal["auto", "on", "off"] = option(
+        "auto",
+        "compile the step with XLA (auto: on GPUs, as far as the other flags allow); --xla alone means on",
+        nargs="?",
+        const="on",
+    )
     accumulate: int = option(1, "compute each batch in N parts, to save memory", minimum=1)
 
     def problems(self) -> Iterator[str]:
@@ -517,7 +522,7 @@ class CentreTrainingOptions(TrainingOptions):
         refused = {
             f"--accumulate {device.accumulate}": device.accumulate > 1,
             f"--precision {device.precision}": device.precision == "mixed_float16",
-            "--xla": device.xla,
+            "--xla on": device.xla == "on",
             f"--loss {self.loss.loss}": (
                 (is_sharded and not self.loss.variant.can_be_sharded)
                 or (is_sampled and not self.loss.has_centres)

@@ -66,7 +66,7 @@ class Progress:
         fetched = [{name: float(value) for name, value in terms.items()} for terms in self._pending]
         self._pending = []
         for number, terms in enumerate(fetched, first):
-            for name in ("total", "gradient_norm"):
+            for name in ("loss", "gradient_norm"):
                 if not math.isfinite(terms[name]):
                     return number, terms, name
         for purpose in self._fetched:
@@ -74,9 +74,20 @@ class Progress:
         return None
 
     def means(self, purpose: Literal["show", "summarise"]) -> dict[str, float]:
-        """Returns the means of the steps fetched since the last call for the same purpose."""
+        """Returns the means of the steps fetched since the last call for the same purpose.
+
+        `weight_decay` is the mean of the steps that computed it, often the last one alone, and `total` is the
+        sum of the means.
+        """
         steps, self._fetched[purpose] = self._fetched[purpose], []
-        return {name: float(np.mean([terms[name] for terms in steps])) for name in steps[0]} if steps else {}
+        values: dict[str, list[float]] = {}
+        for terms in steps:
+            for name, value in terms.items():
+                values.setdefault(name, []).append(value)
+        means = {name: float(np.mean(found)) for name, found in values.items()}
+        if "weight_decay" in means:
+            means["total"] = means["loss"] + means["weight_decay"]
+        return means
 
 
 class Summaries:
@@ -118,13 +129,13 @@ def log_first_step(train_step: Callable) -> Callable:
     """Returns the same function, which logs the duration of its first call: that one traces the graph."""
     is_first = True
 
-    def step(*batch):
+    def step(*batch, **options):
         nonlocal is_first
         start = time.perf_counter()
-        terms = train_step(*batch)
+        terms = train_step(*batch, **options)
         if is_first:
             is_first = False
-            float(terms["total"])  # waits for the device
+            float(terms["loss"])  # waits for the device
             logger.info("First step: %.1f s (includes graph tracing)", time.perf_counter() - start)
         return terms
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 _PACKAGES = ("tensorflow", "keras", "numpy")
 # Flags whose change says nothing about the run. Those that name a model are checked on their own.
-_IGNORED = ("check", "allow_changes", "model_path", "init_from", "from_scratch", "teacher")
+_IGNORED = ("check", "allow_changes", "model_path", "init_from", "from_scratch", "teacher", "xla")
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:

@@ -254,7 +254,7 @@ class Session:
             weight_decay=decay_in_loss(optimizer, options.weight_decay, trained, decayed),
             clip_norm=options.clip_norm,
             accumulate=device.accumulate,
-            xla=device.xla,
+            xla={"auto": None, "on": True, "off": False}[device.xla],
             schedules=schedules or {},
             average=self._average,
             distillation=distillation,

@@ -14,9 +14,13 @@ from dataset.preprocess import RawImages
 from training.centres import Extra, Gradients, ShardedCentres, make_centres
 from training.ema import WeightAverage
 from training.loss_scale import LossScale
+from training.optimizers import count_step, update
 
 Terms = dict[str, tf.Tensor]
 Values = tf.Tensor | list
+
+# Gradients travel between the devices in packs of this size.
+_COMMUNICATION = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=32 * 2**20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,8 @@ class StepOptions:
         weight_decay: weight of the decay in the objective, at least 0.
         clip_norm: largest global norm of the gradient, greater than 0. Defaults to no clipping.
         accumulate: number of parts of a batch, at least 1.
-        xla: compile forward and backward pass with XLA, on one device only.
+        xla: compile forward and backward pass, and the update, with XLA, on each device for itself. `None`
+            compiles on GPUs what can be compiled, and nothing on other devices.
         schedules: functions of the step, by the argument of the head that they set.
         average: moving average of the backbone's weights.
         distillation: built loss layer of a teacher, whose loss is added: `distillation(embeddings, targets)`
@@ -39,7 +44,7 @@ class StepOptions:
     weight_decay: float = 1e-4
     clip_norm: float | None = None
     accumulate: int = 1
-    xla: bool = False
+    xla: bool | None = False
     schedules: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     average: WeightAverage | None = None
     distillation: keras.layers.Layer | None = None
@@ -100,48 +105,58 @@ class Trainer:
                     f"--accumulate: expected 1 with {type(layer).__name__}, which compares all images of a "
                     f"batch, received {options.accumulate}"
                 )
-        if options.xla and is_distributed:
-            # XLA finds mirrored variables on devices other than the one it compiles for.
-            raise ValueError(
-                f"--xla: expected one device, received {strategy.num_replicas_in_sync}. "
-                "Leave it out, or give --strategy one."
-            )
         # The replicas of this process; other workers have their own.
         self._num_local_replicas = len(strategy.extended.worker_devices) if is_distributed else 1
         self._variables = backbone.trainable_variables + head.trainable_variables
         if options.distillation is not None:
             self._variables = self._variables + options.distillation.trainable_variables
-        # Keras would sum the gradients over the replicas again: the step does so before it clips them. There
-        # is no public switch. Without this line test_two_replicas_equal_one_device fails.
-        optimizer._all_reduce_sum_gradients = list
         # Restoring needs the optimizer's variables to exist.
         with strategy.scope():
             optimizer.build(self._variables)
         self._centres = make_centres(
             head, optimizer, self._variables, decayed_variables, options.weight_decay
         )
-        if not self._centres.is_whole and (options.accumulate > 1 or options.loss_scale or options.xla):
+        if not self._centres.is_whole and (options.accumulate > 1 or options.loss_scale):
             raise ValueError(
-                "expected neither --accumulate nor --precision mixed_float16 nor --xla with sampled or "
-                "sharded centres, received one of them"
+                "--accumulate, --precision mixed_float16: expected neither of them with sampled or sharded "
+                "centres"
             )
+        obstacle = self._obstacle_to_xla(is_distributed)
+        if options.xla and obstacle:
+            raise ValueError(f"--xla on: expected --xla auto or off with {obstacle}")
+        compiles = options.xla if options.xla is not None else _has_gpus(strategy)
         optional = {} if options.average is None else {"average": options.average.net}
         optional |= {} if options.distillation is None else {"distillation": options.distillation}
         optional |= {} if options.loss_scale is None else {"loss_scale": options.loss_scale}
         self.state = tf.train.Checkpoint(backbone=backbone, head=head, optimizer=optimizer, **optional)
-        compute = self._replica_gradients
-        self._compute = tf.function(compute, jit_compile=True) if options.xla else compute
-        self._step_of_batch = tf.function(self._compute_and_update)
-        self._gradients_of_part = tf.function(self._gradients)
-        self._sum_of_parts = tf.function(self._add)
-        self._step_of_parts = tf.function(self._update)
+        self._compute = _on_each_replica(self._replica_gradients, compiles and not obstacle)
+        compiles = compiles and self._centres.is_whole
+        self._finish = _on_each_replica(self._with_decay_and_norm, compiles)
+        self._apply = _on_each_replica(self._replica_apply, compiles)
+        self._step_of_batch = tf.function(self._run_step)
+        self._gradients_of_part = tf.function(self._run_part)
+        self._sum_of_parts = tf.function(self._run_sum)
+        self._step_of_parts = tf.function(self._run_update)
+        self._decay_of_weights = tf.function(self._weight_decay)
+
+    def _obstacle_to_xla(self, is_distributed):
+        """Returns the flag that keeps forward and backward pass from being compiled, or `None`."""
+        if not self._centres.is_whole:
+            return "--shard_centres or --sample_rate"
+        # Sums over several devices within the passes are not compiled: nobody has tried it on GPUs.
+        if is_distributed and any(getattr(layer, "synchronised", False) for layer in self.backbone.layers):
+            return "--sync_bn on several devices"
+        for layer in (self.head, self.options.distillation):
+            if is_distributed and getattr(layer, "compares_replicas", False):
+                return f"{type(layer).__name__} on several devices, which looks at the global batch"
+        return None
 
     @property
     def step(self) -> int:
         """Number of steps done so far."""
         return int(self.optimizer.iterations.numpy())
 
-    def train_step(self, images: Values, *labels: Values) -> Terms:
+    def train_step(self, images: Values, *labels: Values, with_decay: bool = True) -> Terms:
         """Updates all variables once, with the global batch or this worker's share of it.
 
         Args:
@@ -150,12 +165,14 @@ class Trainer:
                 `(batch, height, width, 3)`, which is split here.
             labels: `identities`, int32 or int64 `(batch,)`, and with a distillation `targets`, float32
                 `(batch, teacher_dim)`, or lists of their shares.
+            with_decay: whether to compute `weight_decay` and `total`, for which all weights are read.
 
         Returns:
-            Scalars from before the update: the means of the head's terms, `weight_decay`, `total`,
-            `gradient_norm`, `learning_rate`, the scheduled values, and with a loss scale `loss_scale` and
-            `skipped`.
+            Scalars from before the update: the means of the head's terms, `gradient_norm`, `learning_rate`,
+            the scheduled values, with a loss scale `loss_scale` and `skipped`, and `weight_decay` and
+            `total`. They stay on the first device until somebody reads them.
         """
+        decay = self._decay_of_weights() if with_decay else None
         parts = [*zip(*map(self._parts, (images, *labels)), strict=True)]
         if len(parts) == 1:
             terms = self._step_of_batch(*parts[0])
@@ -166,6 +183,10 @@ class Trainer:
         if self.options.average is not None:
             with self.strategy.scope():  # where statistics are read as the mean over the replicas
                 self.options.average.update(self.optimizer.iterations)
+        centre_decay = terms.pop("centre_decay", 0.0)
+        if decay is not None:
+            terms["weight_decay"] = decay + centre_decay
+            terms["total"] = terms["loss"] + terms["weight_decay"]
         return terms
 
     def _parts(self, values):
@@ -180,67 +201,70 @@ class Trainer:
                 lambda context, first=first: shares[first + context.replica_id_in_sync_group % num_replicas]
             )
 
-    def _compute_and_update(self, images, *labels):
-        return self._update(*self._gradients(images, *labels))
+    # The functions `_run_...` are called for all replicas at once, the others below on each of them.
 
-    def _gradients(self, images, *labels):
-        """Returns every replica's shares of the terms, its gradients and its extra, for a batch or a part."""
-        return self.strategy.run(self._compute, args=(images, labels, self._scheduled()))
+    def _run_step(self, images, *labels):
+        return self._of_first_replica(self.strategy.run(self._replica_step, args=(images, labels)))
 
-    def _add(self, sums, results):
+    def _run_part(self, images, *labels):
+        return self.strategy.run(self._replica_part, args=(images, labels))
+
+    def _run_sum(self, sums, results):
         add = functools.partial(tf.nest.map_structure, tf.add)
         return self.strategy.run(add, args=(sums, results))
 
-    def _update(self, shares, gradients, extra):
-        """Sums the replicas' gradients and applies them; returns the terms of the whole batch."""
+    def _run_update(self, *results):
+        return self._of_first_replica(self.strategy.run(self._replica_update, args=results))
+
+    def _of_first_replica(self, terms):
+        return {name: self.strategy.experimental_local_results(term)[0] for name, term in terms.items()}
+
+    def _weight_decay(self):
+        squares = [tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._centres.decayed_whole]
+        return self.options.weight_decay * tf.add_n(squares)
+
+    def _replica_step(self, images, labels):
+        return self._replica_update(*self._replica_part(images, labels))
+
+    def _replica_part(self, images, labels):
+        return self._compute(images, labels, self._scheduled())
+
+    def _replica_update(self, shares: Terms, gradients: Gradients, extra: Extra) -> Terms:
+        """Sums the gradients of all replicas and applies them; returns the terms of the global batch.
+
+        Nothing here leaves the replica but one sum over all of them, so no device waits for the host.
+        """
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         scheduled = self._scheduled()
-        shares, gradients, extra = self.strategy.run(self._replica_sum, args=(shares, gradients, extra))
-        terms = {name: self.strategy.reduce("SUM", share, axis=None) for name, share in shares.items()}
-
-        def apply():
-            self.strategy.run(self._replica_apply, args=(gradients, extra, terms["gradient_norm"]))
-
-        if self.options.loss_scale is None:
-            apply()
-        else:
-            terms |= self._apply_if_finite(apply, terms["gradient_norm"], self.options.loss_scale)
-        return {**terms, **scheduled, "learning_rate": learning_rate}
-
-    def _apply_if_finite(self, apply: Callable, norm: tf.Tensor, loss_scale: LossScale) -> Terms:
-        # The norm is that of the sum over all replicas, so all of them decide the same way.
-        is_finite = tf.math.is_finite(norm)
-        scale = tf.identity(loss_scale.scale)
-
-        def skip():
-            self.optimizer.iterations.assign_add(1)  # the next step gets the next batch
-
-        tf.cond(is_finite, apply, skip)
-        loss_scale.update(is_finite)
-        # Gradients that are infinite without a scale cannot be helped: show them, and the loop stops.
-        shown = tf.where(is_finite | (scale <= 1.0), norm, 0.0)
-        return {"gradient_norm": shown, "loss_scale": scale, "skipped": tf.cast(~is_finite, tf.float32)}
+        terms, gradients = self._sum_of_replicas(shares, gradients)
+        gradients, extra, norm, centre_decay = self._finish(gradients, extra)
+        self._apply(gradients, extra, norm)
+        if self.options.loss_scale is not None:
+            is_finite = tf.math.is_finite(norm)
+            scale = self.options.loss_scale.update(is_finite)
+            # Gradients that are infinite without a scale cannot be helped: show them, and the loop stops.
+            norm = tf.where(is_finite | (scale <= 1.0), norm, 0.0)
+            terms |= {"loss_scale": scale, "skipped": tf.cast(~is_finite, tf.float32)}
+        count_step(self.optimizer)
+        terms |= {} if self._centres.is_whole else {"centre_decay": centre_decay}
+        return {**terms, "gradient_norm": norm, **scheduled, "learning_rate": learning_rate}
 
     def _scheduled(self):
         step = tf.convert_to_tensor(self.optimizer.iterations)
         return {name: schedule(step) for name, schedule in self.options.schedules.items()}
 
     def _replica_gradients(self, images, labels, scheduled):
+        """Returns the replica's shares of the terms, its gradients and its extra, for a batch or a part."""
         if isinstance(images, RawImages):
             images = images.to_input(self.backbone.input_shape[1:3])
         num_shares = self.strategy.num_replicas_in_sync * self.options.accumulate
-        global_batch = tf.cast(tf.shape(images)[0] * num_shares, tf.float32)
+        global_batch = float(images.shape[0] * num_shares)
         with tf.GradientTape(persistent=True) as tape:
             samples = self._samples(self.backbone(images, training=True), labels, scheduled)
             shares = {name: tf.reduce_sum(values) / global_batch for name, values in samples.items()}
             factor = self.options.loss_scale.scale if self.options.loss_scale else 1.0
             objective = shares["loss"] * factor
-        gradients = self._centres_last(tape, objective)
-        squares = [tf.nn.l2_loss(tf.convert_to_tensor(variable)) for variable in self._centres.decayed_whole]
-        shares["weight_decay"] = self.options.weight_decay * tf.add_n(squares) / num_shares
-        shares["total"] = shares["loss"] + shares["weight_decay"]
-        gradients = self._with_decay(gradients, self.options.weight_decay / num_shares * factor)
-        return shares, *self._centres.to_dense(gradients)
+        return shares, *self._centres.to_dense(self._centres_last(tape, objective))
 
     def _samples(self, embeddings, labels, scheduled):
         """Returns the terms of each sample: those of the head, and of the distillation if there is one."""
@@ -267,37 +291,72 @@ class Trainer:
         with tf.control_dependencies(gradients):
             return gradients + tape.gradient(objective, sources[num_net_variables:])
 
-    def _with_decay(self, gradients: Gradients, rate: float | tf.Tensor) -> Gradients:
-        """Adds the gradient of the decay to that of each variable that decays as a whole.
-
-        It depends on nothing but the weights, so TensorFlow would compute it when the step begins, and keep
-        it in memory with the activations. The control dependency delays it.
-        """
-        decayed = {id(variable) for variable in self._centres.decayed_whole}
-        with tf.control_dependencies(gradients):
-            return [
-                gradient + rate * tf.convert_to_tensor(variable) if id(variable) in decayed else gradient
-                for gradient, variable in zip(gradients, self._variables, strict=True)
-            ]
-
-    def _replica_sum(self, shares: Terms, gradients: Gradients, extra: Extra):
-        """Sums the gradients over the replicas, and adds their norm to the shares."""
+    def _sum_of_replicas(self, shares: Terms, gradients: Gradients) -> tuple[Terms, Gradients]:
         context = tf.distribute.get_replica_context()
-        num_replicas = context.num_replicas_in_sync
+        if context.num_replicas_in_sync == 1:
+            return shares, gradients
+        # TensorFlow sums from the end of the list, a pack at a time. A pack can travel while the device still
+        # computes the next ones, so the list is in the opposite order of the backward pass.
+        num_net_variables = len(self.backbone.trainable_variables)
+        of_net, of_losses = gradients[:num_net_variables], gradients[num_net_variables:]
+        values = [*of_losses, tf.stack(list(shares.values())), *of_net]
         # Sums over workers need tensors with a device, which the arguments of a function do not have.
-        shares, gradients = tf.nest.map_structure(tf.identity, (shares, gradients))
-        gradients = context.all_reduce("SUM", gradients)
+        values = context.all_reduce("SUM", [tf.identity(value) for value in values], options=_COMMUNICATION)
+        of_losses, (terms, *of_net) = values[: len(of_losses)], values[len(of_losses) :]
+        return dict(zip(shares, tf.unstack(terms), strict=True)), [*of_net, *of_losses]
+
+    def _with_decay_and_norm(self, gradients: Gradients, extra: Extra):
+        """Adds the decay to gradients that are summed over the replicas.
+
+        The decay depends on nothing but the weights, so TensorFlow would compute it when the step begins, and
+        keep it in memory beside the activations. The control dependencies delay it.
+
+        Returns:
+            `(gradients, extra, norm, decay)`, where `decay` is that of centres that are sampled or sharded.
+        """
         if self.options.loss_scale is not None:
             gradients = [gradient / self.options.loss_scale.scale for gradient in gradients]
-        gradients, extra, decay = self._centres.add_decay(gradients, extra)
-        if not self._centres.is_whole:
-            shares["weight_decay"] += decay / num_replicas
-            shares["total"] += decay / num_replicas
-        norm = tf.linalg.global_norm(gradients)
-        return {**shares, "gradient_norm": norm / num_replicas}, gradients, extra
+        decayed = {id(variable) for variable in self._centres.decayed_whole}
+        sums = []
+        for gradient, variable in zip(gradients, self._variables, strict=True):
+            if id(variable) in decayed:
+                with tf.control_dependencies([gradient]):
+                    gradient = gradient + self.options.weight_decay * tf.convert_to_tensor(variable)
+            sums.append(gradient)
+        gradients, extra, decay = self._centres.add_decay(sums, extra)
+        return gradients, extra, tf.linalg.global_norm(gradients), decay
 
     def _replica_apply(self, gradients: Gradients, extra: Extra, norm: tf.Tensor) -> None:
-        if self.options.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, use_norm=norm)
-        gradients = self._centres.for_optimizer(gradients, extra)
-        self.optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+        """Clips the gradients and updates the variables. With a loss scale an infinite norm changes nothing.
+
+        The norm is that of the sum over all replicas, so all of them decide the same way.
+        """
+
+        def apply():
+            clipped = gradients
+            if self.options.clip_norm is not None:
+                clipped, _ = tf.clip_by_global_norm(gradients, self.options.clip_norm, use_norm=norm)
+            update(self.optimizer, self._variables, self._centres.for_optimizer(clipped, extra))
+
+        if self.options.loss_scale is None:
+            apply()
+        else:
+            tf.cond(tf.math.is_finite(norm), apply, lambda: None)
+
+
+def _has_gpus(strategy):
+    if strategy.num_replicas_in_sync > 1:
+        return all("GPU" in device for device in strategy.extended.worker_devices)
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _on_each_replica(function: Callable, compiles: bool) -> Callable:
+    """Returns the function, or one that compiles it with XLA.
+
+    `strategy.run` would lift a `tf.function` out of the replicas and compile all of them in one, which fails
+    where it finds variables of several devices. It does not recognise the function that is returned here.
+    """
+    if not compiles:
+        return function
+    compiled = tf.function(function, jit_compile=True)
+    return lambda *arguments: compiled(*arguments)

@@ -161,6 +161,11 @@ def test_net_of_the_flags():
     assert net_of("--embedding_size=64")["embedding_size"] == 64
 
 
+def test_xla_alone_means_on():
+    given = ([], ["--xla"], ["--xla", "--batch_size=8"], ["--xla", "off"])
+    assert [parse_centre_options(flags).device.xla for flags in given] == ["auto", "on", "on", "off"]
+
+
 def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
     base = {"architecture": "gn_ir50", "image_size": [64, 64], "keep_prob": 0.5, "seed": 3}
     assert net_of("--seed=7", base=base) == {**base, "seed": 7}
@@ -193,7 +198,8 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
         (["--scale=0", "--keep_prob=1.5"], ["--scale is 0.0", "--keep_prob is 1.5"]),
         (["--preset=vidoe"], ["--preset is vidoe. Give one of arcface, video. Did you mean video?"]),
         (["--batch_size=10", "--accumulate=4"], ["--batch_size is 10. Give a multiple of --accumulate, 4."]),
-        (["--sample_rate=0.1", "--xla"], ["--sample_rate below 1 does not work with --xla."]),
+        (["--sample_rate=0.1", "--xla"], ["--sample_rate below 1 does not work with --xla on."]),
+        (["--xla=yes"], ["--xla is yes. Give one of auto, on, off."]),
         (["--loss=distillation"], ["--loss distillation needs --teacher"]),
         (["--teacher_weight=2"], ["--teacher_weight needs --teacher"]),
         (

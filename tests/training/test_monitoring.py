@@ -44,10 +44,10 @@ def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
     batches = RecordBatches(manifest, {4: nan})
     loop, _ = make_loop(tmp_path, batches=batches)
     path = tmp_path / "logs" / "nan_step_00000005.txt"
-    with pytest.raises(FloatingPointError, match=rf"step 5: .* total.*{path}"):
+    with pytest.raises(FloatingPointError, match=rf"step 5: .* loss.*{path}"):
         loop.run()
     text = path.read_text()
-    assert "Step 5 (batch 4," in text and "total nan" in text
+    assert "Step 5 (batch 4," in text and "loss nan" in text
     lines = [line.split(maxsplit=1) for line in text.splitlines() if "record at byte" in line]
     index = manifest.open_index()
     records = batches.sampler.batch(4).tolist()

@@ -21,22 +21,31 @@ def test_pauses_do_not_count(monkeypatch):
 
 def test_only_the_first_step_is_timed(caplog):
     caplog.set_level("INFO")
-    step = log_first_step(lambda images, identities: {"total": tf.constant(images + identities)})
-    assert [float(step(1, number)["total"]) for number in range(3)] == [1.0, 2.0, 3.0]
+    step = log_first_step(lambda images, identities: {"loss": tf.constant(images + identities)})
+    assert [float(step(1, number)["loss"]) for number in range(3)] == [1.0, 2.0, 3.0]
     assert [message.split(":")[0] for message in caplog.messages] == ["First step"]
 
 
-@pytest.mark.parametrize("name", ["total", "gradient_norm"])
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_first_step_that_is_not_finite(name, value):
     """Row 14 of docs/fidelity.md: a gradient can be infinite where the loss is finite."""
-    good = {"total": 1.0, "gradient_norm": 2.0}
+    good = {"loss": 1.0, "gradient_norm": 2.0}
     progress = Progress()
-    for terms in (good, {**good, name: value}, {**good, "total": math.nan}):
+    for terms in (good, {**good, name: value}, {**good, "loss": math.nan}):
         progress.add({key: tf.constant(term) for key, term in terms.items()})
     step, terms, received = progress.fetch(9)
     assert (step, received) == (8, name)
     assert terms[name] == pytest.approx(value, nan_ok=True)
+
+
+def test_decay_that_only_the_last_step_computed():
+    progress = Progress()
+    for terms in ({"loss": 1.0}, {"loss": 4.0, "weight_decay": 0.5, "total": 4.5}):
+        progress.add({name: tf.constant(value) for name, value in {**terms, "gradient_norm": 1.0}.items()})
+    assert progress.fetch(2) is None
+    means = progress.means("show")
+    assert means == {"loss": 2.5, "gradient_norm": 1.0, "weight_decay": 0.5, "total": 3.0}
 
 
 def test_progress_lines_are_short():

@@ -2,15 +2,16 @@
 
 import tensorflow as tf
 
-from tests.graphs import count_operations, graph_on_gpu
+from tests.graphs import FREE, count_operations, graph_on_gpu
 from tests.training.small_trainer import SIZE
 from tests.training.test_precision import make_trainer
 from training.distribution import make_strategy
 
 
 def traced_step(trainer, batch_size=8):
-    images = tf.TensorSpec((batch_size, *SIZE, 3), tf.float32)
-    return trainer._step_of_batch.get_concrete_function(images, tf.TensorSpec((batch_size,), tf.int32))
+    given = tf.zeros((batch_size, *SIZE, 3)), tf.zeros(batch_size, tf.int32)
+    (batch,) = zip(*map(trainer._parts, given), strict=True)
+    return trainer._step_of_batch.get_concrete_function(*batch)
 
 
 def test_number_of_operations():
@@ -18,3 +19,10 @@ def test_number_of_operations():
     counts = count_operations(graph_on_gpu(traced_step(make_trainer(make_strategy(), "mixed_bfloat16"))))
     assert counts["Conv2D"] == 1
     assert counts.total() <= 215, counts
+
+
+def test_no_arithmetic_on_the_host(two_replicas):
+    """The first replica is CPU:0 here, so what runs outside of the replicas shows by having no device."""
+    trainer = make_trainer(two_replicas, "mixed_bfloat16", clip_norm=1.0)
+    operations = [op for op in traced_step(trainer).graph.get_operations() if op.type not in FREE]
+    assert {op.device[-5:] for op in operations} == {"CPU:0", "CPU:1"}

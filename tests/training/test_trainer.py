@@ -117,15 +117,20 @@ def test_order_of_gradients():
 
     @tf.function
     def gradients(images, identities):
-        return trainer._replica_gradients(images, (identities,), {})[1]
+        _, gradients, extra = trainer._replica_gradients(images, (identities,), {})
+        return trainer._with_decay_and_norm(gradients, extra)[0]
 
     outputs = gradients.get_concrete_function(*batch(0, 4)).graph.outputs
-    kernel, centres = (all_before(gradient.op) for gradient in (outputs[0], outputs[-1]))
+    centres = all_before(outputs[-1].op)
     products = [op for op in centres if op.type == "MatMul" and op.outputs[0].shape == (32, IDENTITIES)]
     assert products
     for op in products:
         assert any(before.type == "Conv2DBackpropFilter" for before in all_before(op))
-        assert op in kernel
+    # The decay of the kernel, too, is computed after its gradient.
+    with_decay = outputs[0].op
+    assert with_decay.type == "AddV2"
+    decay = with_decay.inputs[1].op
+    assert any(before.type == "Conv2DBackpropFilter" for before in all_before(decay))
 
 
 def all_before(op):

@@ -2,16 +2,14 @@
 
 import pytest
 
-from benchmarks.replicas import largest_difference, parse_arguments, train_on
+from benchmarks.replicas import largest_difference, parse_arguments, run_alone, train_on
 from tests.training.small_trainer import HEADS, batch, make_trainer
+from tests.training.test_step_graph import traced_step
 from training.distribution import make_strategy
 
 
-@pytest.mark.parametrize("flags", [("--net=tiny_renorm",), ("--net=tiny_group", "--accumulate=2")])
-def test_compiled_steps_equal_other_steps(flags):
-    plain, compiled = (
-        train_on(make_strategy(), parse_arguments(["--steps=8", *flags, *xla])) for xla in ([], ["--xla"])
-    )
+def check_losses(strategy, *flags):
+    plain, compiled = (train_on(strategy, parse_arguments([*flags, *xla])) for xla in ([], ["--xla"]))
     assert largest_difference(plain["loss"], compiled["loss"]) < 1e-5
     assert compiled["gradient_norm"] == pytest.approx(plain["gradient_norm"], rel=1e-4)
     assert compiled["moving"] == pytest.approx(plain["moving"], rel=1e-5)
@@ -26,6 +24,38 @@ def test_losses_compile(name):
             assert float(two[term]) == pytest.approx(float(one[term]), rel=1e-4, abs=1e-6), (term, step)
 
 
-def test_several_replicas_are_refused(two_replicas):
-    with pytest.raises(ValueError, match=r"--xla: .* 2"):
-        make_trainer(two_replicas, xla=True)
+@pytest.mark.parametrize("flags", [("--net=tiny_renorm",), ("--net=tiny_group", "--accumulate=2")])
+def test_compiled_steps_equal_other_steps(flags):
+    check_losses(make_strategy(), "--steps=8", *flags)
+
+
+@pytest.mark.parametrize("flags", [(), ("--accumulate=2", "--clip_norm=8", "--steps=6")])
+def test_each_of_two_replicas_compiles_its_own_step(two_replicas, flags):
+    check_losses(two_replicas, *flags)
+
+
+@pytest.mark.long
+def test_four_replicas_compile():
+    plain, compiled = (run_alone(4, {"xla": xla}) for xla in (False, True))
+    assert len(plain["loss"]) == 20
+    assert largest_difference(plain["loss"], compiled["loss"]) < 1e-5
+
+
+def test_the_whole_step_is_compiled(two_replicas):
+    trainer = make_trainer(two_replicas, xla=True)
+    graph = traced_step(trainer).graph
+    compiled = [op for op in graph.get_operations() if op.type == "StatefulPartitionedCall"]
+    assert len(compiled) == 3 * 2  # passes, decay, update
+    assert all(op.get_attr("_XlaMustCompile") for op in compiled)
+    assert not any(op.type.startswith(("Conv2D", "MatMul", "ResourceApply")) for op in graph.get_operations())
+
+
+@pytest.mark.parametrize("name", ["adaface", "batch_hard"])
+def test_what_looks_at_other_replicas_is_not_compiled(two_replicas, name):
+    with pytest.raises(ValueError, match=r"--xla on: .*(AdaFace|Triplet)Loss"):
+        make_trainer(two_replicas, make_head=HEADS[name], xla=True)
+
+
+def test_auto_compiles_nothing_on_processors():
+    step = traced_step(make_trainer(make_strategy(), xla=None))
+    assert any(op.type == "Conv2D" for op in step.graph.get_operations())
