@@ -122,11 +122,11 @@ def measure(args):
         numbers["needs"] = needs(*given)
         return numbers["needs"]
 
-    def train_step(self, images, identities):
+    def train_step(self, images, identities, **options):
         numbers.setdefault("before", peak())
         begin = time.perf_counter()
-        terms = step(self, images, identities)
-        float(terms["total"])
+        terms = step(self, images, identities, **options)
+        float(terms["loss"])
         numbers["last_step"] = time.perf_counter() - begin
         return terms
 

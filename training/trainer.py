@@ -238,6 +238,9 @@ class Trainer:
         scheduled = self._scheduled()
         terms, gradients = self._sum_of_replicas(shares, gradients)
         gradients, extra, norm, centre_decay = self._finish(gradients, extra)
+        if self.options.clip_norm is not None and self.strategy.num_replicas_in_sync > 1:
+            # Replicas whose norms differed in the last bit would drift apart.
+            norm = tf.distribute.get_replica_context().all_reduce("MEAN", norm)
         self._apply(gradients, extra, norm)
         if self.options.loss_scale is not None:
             is_finite = tf.math.is_finite(norm)

@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from tests.graphs import FREE, count_operations, graph_on_gpu
-from tests.training.small_trainer import SIZE
+from tests.training.small_trainer import IDENTITIES, SIZE
 from tests.training.test_precision import make_trainer
+from tests.training.test_trainer import all_before
 from training.distribution import make_strategy
 
 
@@ -26,3 +27,15 @@ def test_no_arithmetic_on_the_host(two_replicas):
     trainer = make_trainer(two_replicas, "mixed_bfloat16", clip_norm=1.0)
     operations = [op for op in traced_step(trainer).graph.get_operations() if op.type not in FREE]
     assert {op.device[-5:] for op in operations} == {"CPU:0", "CPU:1"}
+
+
+def test_first_pack_of_gradients_does_not_wait_for_the_last(two_replicas, monkeypatch):
+    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=1000)
+    monkeypatch.setattr("training.trainer._COMMUNICATION", options)
+    operations = traced_step(make_trainer(two_replicas, "float32")).graph.get_operations()
+    packs = [op for op in operations if op.type.startswith("CollectiveReduce")]
+    first, last = packs[0], packs[len(packs) // 2 - 1]  # of the first replica
+    assert len(packs) >= 2 * 4
+    gradients = [{op.type for op in all_before(pack)} for pack in (first, last)]
+    assert ["Conv2DBackpropFilter" in before for before in gradients] == [False, True]
+    assert last.inputs[0].shape.num_elements() == 32 * IDENTITIES  # the centres

@@ -66,8 +66,8 @@ def run(options, output):
     losses = []
     train_step = trainer.train_step
 
-    def step(images, identities):
-        terms = train_step(images, identities)
+    def step(images, identities, **options):
+        terms = train_step(images, identities, **options)
         losses.append(float(terms["loss"]))
         return terms
 
