@@ -38,9 +38,8 @@ class Dropout(keras.layers.Layer):
         self.seed = seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.draws = self.add_weight(
-            (), "zeros", "int32", trainable=False, aggregation="only_first_replica", name="draws"
-        )
+        # Every replica counts for itself. Code that is compiled for a GPU cannot use int32 variables.
+        self.draws = self.add_weight((), "zeros", "int64", trainable=False, name="draws")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or self.keep_prob == 1:
@@ -79,7 +78,7 @@ def uniform_of_batch(draws: keras.Variable, seed: int, batch_size: tf.Tensor, sh
         shape: shape of the numbers of one image.
     """
     context = tf.distribute.get_replica_context()
-    draw = tf.cast(tf.convert_to_tensor(draws), tf.int64)
+    draw = tf.convert_to_tensor(draws)
     # The factor keeps the masks of runs with one replica as they were in older versions.
     counter = tf.stack([draw, tf.constant(seed, tf.int64) * 65536])
     global_shape = tf.concat([[batch_size * context.num_replicas_in_sync], shape], 0)

@@ -63,9 +63,8 @@ class DropTokens(keras.layers.Layer):
         self.seed = seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.draws = self.add_weight(
-            (), "zeros", "int32", trainable=False, aggregation="only_first_replica", name="draws"
-        )
+        # Every replica counts for itself. Code that is compiled for a GPU cannot use int32 variables.
+        self.draws = self.add_weight((), "zeros", "int64", trainable=False, name="draws")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         batch, num_tokens = tf.shape(inputs)[0], inputs.shape[1]

@@ -1,5 +1,6 @@
 """The compiled step against the one that is not."""
 
+import numpy as np
 import pytest
 
 from benchmarks.replicas import largest_difference, parse_arguments, run_alone, train_on
@@ -27,6 +28,11 @@ def test_losses_compile(name):
 @pytest.mark.parametrize("flags", [("--net=tiny_renorm",), ("--net=tiny_group", "--accumulate=2")])
 def test_compiled_steps_equal_other_steps(flags):
     check_losses(make_strategy(), "--steps=8", *flags)
+
+
+def test_dropout_compiles_on_two_replicas(two_replicas):
+    compiled = train_on(two_replicas, parse_arguments(["--net=tiny_dropout", "--steps=3", "--xla"]))
+    assert np.isfinite(compiled["loss"]).all()
 
 
 @pytest.mark.parametrize("flags", [(), ("--accumulate=2", "--clip_norm=8", "--steps=6")])
