@@ -74,7 +74,7 @@ class Setting:
     Attributes:
         net: a backbone.
         precision: a key of `PRECISIONS`.
-        xla: whether forward and backward pass are compiled.
+        xla: whether the step is compiled.
         identities: int > 0.
         head: a key of `HEADS`.
         gpus: int > 0.
@@ -104,7 +104,7 @@ class Setting:
         precision, _ = PRECISIONS[self.precision]
         return [
             *(f"--backbone={self.net}", f"--precision={precision}", *HEADS[self.head]),
-            *(["--xla"] if self.xla else []),
+            f"--xla={'on' if self.xla else 'off'}",
             *("--image_size", *map(str, self.image_size)),
             f"--batch_size={self.batch_size * self.gpus}",
         ]
@@ -364,8 +364,8 @@ def steps_per_second(trainer, batch, seconds, interval):
     count, start, passed = 0, time.perf_counter(), 0.0
     while passed < seconds:
         for _ in range(interval):
-            terms = trainer.train_step(*batch)
-        float(terms["total"])
+            terms = trainer.train_step(*batch, with_decay=False)
+        float(terms["loss"])
         count += interval
         passed = time.perf_counter() - start
     return count / passed
