@@ -86,10 +86,12 @@ def embed_source(model, sources, batch_size):
     starts = range(0, sources.num_images, batch_size)
     for start in Progress(starts, desc="embedding", unit="batches"):
         records = np.arange(start, min(start + batch_size, sources.num_images))
-        faces, labels = zip(*map(decode_example, sources.read(records)[0]), strict=True)
-        faces = [cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR_RGB) for face in faces]
+        faces = [
+            cv2.imdecode(np.frombuffer(decode_example(example)[0], np.uint8), cv2.IMREAD_COLOR_RGB)
+            for example in sources.read(records)[0]
+        ]
         embeddings.append(model.embed(np.stack(faces)))
-        identities += labels
+        identities += [sources.place_of(record).identity for record in records]
     return np.concatenate(embeddings), np.array(identities)
 
 

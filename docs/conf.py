@@ -40,6 +40,8 @@ nitpick_ignore_regex = [("py:.*", r"(tensorflow|tf|keras|numpy|np|pathlib|collec
 
 html_theme = "furo"
 html_title = "margin-centre-face"
+html_static_path = ["site_extensions/static"]
+html_css_files = ["site.css"]
 html_extra_path = ["site_extensions/start"]
 html_copy_source = False
 html_show_copyright = False

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.start_up import programs
+from docs.site_extensions.parsers import find_parser
 from tests.first_party import ROOT
 
 PAGES = [str(path.relative_to(ROOT / "docs")) for path in sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += ["../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md"]
 PAGES += ["../benchmarks/README.md", "../benchmarks/gpu.md"]
+all_programs = functools.cache(programs)
 TESTS = collections.defaultdict(str)  # two folders can have tests of one name
 for path in (ROOT / "tests").rglob("test_*.py"):
     TESTS[path.name] += path.read_text()
@@ -59,4 +61,22 @@ def test_all_pages_are_in_the_site():
 def test_the_reference_has_all_programs():
     pages = "".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
     documented = re.findall(r"\{program-flags\} (\S+)", pages)
-    assert sorted(documented) == [name for name in programs() if not name.startswith("benchmarks")]
+    assert sorted(documented) == [name for name in all_programs() if not name.startswith("benchmarks")]
+
+
+@functools.cache
+def flags_of(program):
+    """All flags of a program, those of its commands included."""
+    parser = find_parser(program)
+    commands = [action.choices.values() for action in parser._actions if hasattr(action, "_parser_class")]
+    parsers = [parser, *(command for group in commands for command in group)]
+    return {flag for one in parsers for action in one._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_have_known_flags(page):
+    text = (ROOT / "docs" / page).read_text().replace("\\\n", " ")
+    for program, arguments in re.findall(r"python -m ([\w.]+)([^`\n]*)", text):
+        if program in all_programs():
+            flags = set(re.findall(r"(?<!\S)--\w+", arguments))
+            assert flags <= flags_of(program) | {"--help"}, program

@@ -14,7 +14,7 @@ from tests.first_party import ROOT
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.long, pytest.mark.timeout(600)]
 FACES = "import numpy; faces = numpy.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), 'uint8')\n"
-PAGES = ("thresholds", "use_a_model", "recognise_people", "export")  # in this order
+PAGES = ("thresholds", "use_a_model", "recognise_people", "export", "quick_start")  # in this order
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@
 """
 
 import argparse
-import importlib
-import importlib.util
 import re
-from unittest import mock
 
 from sphinx.util.docutils import SphinxDirective
+
+from site_extensions.parsers import find_parser
 
 
 def setup(app):
@@ -30,26 +29,6 @@ class ProgramFlags(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(_describe(f"python -m {name}", find_parser(name))))
 
 
-class _Found(Exception):
-    """Ends a program as soon as its parser is complete."""
-
-
-def find_parser(name):
-    """Returns the `ArgumentParser` of a program, such as `eval.test_lfw`."""
-    package = importlib.util.find_spec(name).submodule_search_locations
-    module = importlib.import_module(f"{name}.__main__" if package else name)
-
-    def stop(parser, *_):
-        raise _Found(parser)
-
-    with mock.patch.object(argparse.ArgumentParser, "print_help", stop):
-        try:
-            module.main(["--help"])
-        except _Found as found:
-            return found.args[0]
-    raise ValueError(f"{name} --help shows no help")
-
-
 def _describe(command, parser):
     yield from [f"{_escape(parser.description or '')}", "", f":::{{program}} {command}", ":::", ""]
     formatter = parser._get_formatter()
@@ -58,13 +37,16 @@ def _describe(command, parser):
         commands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
         flags = [action for action in actions if action not in commands and action.dest != "help"]
         if flags:
-            yield from [f":::{{rubric}} {_escape(group.title.capitalize())}", ":::", ""]
+            yield from [f":::{{rubric}} {_escape(group.title[0].upper() + group.title[1:])}", ":::", ""]
             if group.description:
                 yield from [_escape(group.description), ""]
         for action in flags:
             yield from [f"::::{{option}} {_signature(formatter, action)}"]
             text = formatter._expand_help(action).replace(" (default: False)", "")
-            yield from [_escape(text.replace("default: True", "default: on")), "::::", ""]
+            text = text.replace("default: True", "default: on") + " (required)" * bool(
+                action.required and action.option_strings
+            )
+            yield from [_escape(text), "::::", ""]
         for action in commands:
             for name, subparser in action.choices.items():
                 yield from [f":::{{rubric}} {command} {name}", ":::", ""]
@@ -81,5 +63,9 @@ def _signature(formatter, action):
 
 
 def _escape(text):
-    """Markdown that shows the text as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", " ".join(text.split()))
+    """Markdown that shows the text as it is, and `code` as code."""
+    pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    return "".join(
+        piece if place % 2 else re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", piece)
+        for place, piece in enumerate(pieces)
+    )

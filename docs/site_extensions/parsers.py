@@ -1,0 +1,26 @@
+"""Finds the parser of a program."""
+
+import argparse
+import importlib
+import importlib.util
+from unittest import mock
+
+
+class _Found(Exception):
+    """Ends a program as soon as its parser is complete."""
+
+
+def find_parser(name):
+    """Returns the `ArgumentParser` of a program, such as `eval.test_lfw`."""
+    package = importlib.util.find_spec(name).submodule_search_locations
+    module = importlib.import_module(f"{name}.__main__" if package else name)
+
+    def stop(parser, *_):
+        raise _Found(parser)
+
+    with mock.patch.object(argparse.ArgumentParser, "print_help", stop):
+        try:
+            module.main(["--help"])
+        except _Found as found:
+            return found.args[0]
+    raise ValueError(f"{name} --help shows no help")
