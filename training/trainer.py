@@ -317,7 +317,7 @@ class Trainer:
         """Adds the decay to gradients that are summed over the replicas.
 
         The decay depends on nothing but the weights, so TensorFlow would compute it when the step begins, and
-        keep it in memory beside the activations. The control dependencies delay it.
+        keep it in memory with the activations. The control dependencies delay it.
 
         Returns:
             `(gradients, extra, norm, decay)`, where `decay` is that of centres that are sampled or sharded.
