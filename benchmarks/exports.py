@@ -10,8 +10,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.comparison import interleaved, machine, medians
 from common.files import readable_size
 from dataset.pairs.image_pairs import read_pairs
@@ -66,7 +64,8 @@ def rows(args, folder):
             low, high = change.interval
             is_shown = scores is not reference
             cells.append(f"{change.value:+.4f} [{low:+.4f}, {high:+.4f}]" if is_shown else "")
-        yield name, _size(forms[name]), *cells, *(f"{speeds[size][name]:.0f}" for size in _BATCH_SIZES)
+        size = readable_size(file_size(forms[name]))
+        yield name, size, *cells, *(f"{speeds[size][name]:.0f}" for size in _BATCH_SIZES)
 
 
 def make_forms(model_path, folder, face_size, images, only=()):
@@ -109,12 +108,13 @@ def measure(models, faces, rounds):
     return speeds
 
 
-def _size(path):
+def file_size(path):
+    """The bytes of an exported model: of the files of a folder, of an `.xml` file with its `.bin` file."""
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
     else:
         files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return readable_size(np.sum([file.stat().st_size for file in files]))
+    return sum(file.stat().st_size for file in files)
 
 
 if __name__ == "__main__":

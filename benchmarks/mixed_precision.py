@@ -35,7 +35,7 @@ def rows(args):
     size = tuple(args.image_size)
     batch = made_up_batch(args.batch_size, size, _NUM_IDENTITIES)
     plain = PlainStep(plain_net(args.net_depth, size, keras_norm=True, keras_prelu=True), _NUM_IDENTITIES)
-    steps = {dtype: our_step(args.net_depth, size, _NUM_IDENTITIES, dtype) for dtype in _TO_REACH}
+    steps = {dtype: our_step(f"ir{args.net_depth}", size, _NUM_IDENTITIES, dtype) for dtype in _TO_REACH}
     ways = {name: lambda step=step: step(*batch) for name, step in {"plain": plain, **steps}.items()}
     seconds = medians(interleaved(ways, args.rounds, warm_up=2))
     for dtype, to_reach in _TO_REACH.items():

@@ -81,18 +81,18 @@ def with_keras_layers(net, norm, prelu):
     return keras.models.clone_model(net, clone_function=exchanged) if norm or prelu else net
 
 
-def our_step(depth, image_size, num_identities, dtype="float32"):
+def our_step(name, image_size, num_identities, dtype="float32"):
     """Our step as the session makes it, with a batch in memory.
 
     Args:
-        depth, image_size: of the original's net.
+        name, image_size: of the backbone.
         num_identities: int > 0.
         dtype: dtype policy of the layers. Defaults to `"float32"`.
 
     Returns:
         Function of images and identities, which returns the loss as a float.
     """
-    backbone = Backbone(f"ir{depth}", image_size=image_size, dtype=dtype)
+    backbone = Backbone(name, image_size=image_size, dtype=dtype)
     head = AngularCentreLoss(num_identities)
     head.build(backbone.output_shape)
     decayed = decayed_variables(backbone) + head.trainable_variables

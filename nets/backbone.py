@@ -120,8 +120,8 @@ def load_backbone(path: str | Path) -> Backbone:
             a `.keras` file;
             a training checkpoint, or a folder of them (the newest is taken);
             a TensorFlow 1 checkpoint of the original (its prefix, or one of its files);
-            an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt`, `.onnx`), or its transformer (`.pth`);
-            as `.onnx`);
+            an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt`, `.onnx`), or its transformer
+            (`.pth`, `.pt`);
             another MobileFaceNet (`.onnx`, with `NAME.onnx.input.json` if it takes other pixels).
 
     Raises:

@@ -1,0 +1,203 @@
+"""All nets: parameters, multiply-adds, sizes of their files, and images per second.
+
+    python -m benchmarks.nets
+
+Every net has random weights, takes faces of 112x112, and gets a process of its own. The training step is that
+of `train_centre` without its input: batch 32, float32, 1,000 identities. All formats of a net take turns, so
+that a busy machine slows all of them. The results of each net are kept in the folder, and the next call
+continues there.
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import itertools
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.comparison import machine
+from common.files import readable_size, write_json
+from nets.variants import VARIANTS
+
+FACE_SIZE = (112, 112)
+BATCH_SIZES = (1, 32)
+FORMS = ("SavedModel", "ONNX float32", "OpenVINO float32", "OpenVINO int8", "TFLite float32")
+_NUM_IDENTITIES = 1000
+_NUM_CALIBRATION = 50  # images of noise, because accuracy is not measured
+_BYTES_TO_CONVERT = 200  # of memory that tf2onnx needs, for each parameter
+
+
+def main(argv=None):
+    """The program."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nets", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NET", help="some nets only (default: all)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("output/nets"), help="results and files (%(default)s)"
+    )
+    parser.add_argument("--count_only", action="store_true", help="parameters and multiply-adds only")
+    parser.add_argument("--export_only", action="store_true", help="the above, and write the files")
+    parser.add_argument("--seconds", type=float, default=1.5, help="for each speed (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=600, help="start no net later (%(default)s)")
+    args = parser.parse_args(argv)
+    unknown = sorted(set(args.names) - set(VARIANTS))
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}. Known nets: {', '.join(VARIANTS)}")
+    names = args.names or list(VARIANTS)
+    stages = {"count": count}
+    if not args.count_only:
+        stages["export"] = export
+        if not args.export_only:
+            stages["measure"] = functools.partial(measure, seconds=args.seconds)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    run(names, stages, args.folder, args.minutes)
+    results = {name: _read(args.folder, name) for name in names}
+    print("\n".join(table({name: result for name, result in results.items() if result})))
+
+
+def run(names, stages, folder, minutes):
+    """Runs the stages that each net lacks, and stores each result at once."""
+    start = time.monotonic()
+    for name, (stage, function) in itertools.product(names, stages.items()):
+        result = _read(folder, name)
+        if stage in result:
+            continue
+        if time.monotonic() - start > 60 * minutes:
+            break
+        print(f"{name}: {stage}", file=sys.stderr, flush=True)
+        # A process of its own gives its memory back, and may be killed.
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            future = pool.submit(function, name, folder)
+            error = future.exception()
+        if error is not None:
+            print(f"{name}: {stage}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            continue
+        write_json(folder / f"{name}.json", {**result, stage: future.result()})
+
+
+def count(name, folder):
+    """Counts parameters and multiply-adds of the net as it is built."""
+    from nets.backbone import Backbone
+    from tests.nets.counting import multiply_adds, num_parameters
+
+    net = Backbone(name, FACE_SIZE)
+    sizes = {"embedding_size": net.output_shape[-1]}
+    return {"parameters": num_parameters(net), "multiply_adds": multiply_adds(net), **sizes}
+
+
+def export(name, folder):
+    """Writes the net in all formats; returns the sizes of the files in bytes."""
+    from benchmarks.exports import file_size, make_forms
+    from export.onnx_graph import to_onnx
+    from nets.backbone import Backbone
+    from tests.nets.counting import num_parameters
+    from training.memory import host_memory
+
+    files = folder / name
+    files.mkdir(exist_ok=True)
+    net = Backbone(name, FACE_SIZE)
+    path = files / "net.keras"
+    net.save(path)
+    forms = FORMS
+    if num_parameters(net) * _BYTES_TO_CONVERT > (host_memory() or 0):
+        print(f"{name}: too little memory for ONNX and OpenVINO", file=sys.stderr, flush=True)
+        forms = [form for form in FORMS if not form.startswith(("ONNX", "OpenVINO"))]
+    images = np.random.default_rng(0).integers(0, 256, (_NUM_CALIBRATION, *FACE_SIZE, 3), np.uint8)
+    # Several formats start with the same conversion, which takes most of the time.
+    converted = functools.cache(to_onnx)
+    with mock.patch("export.onnx.to_onnx", converted), mock.patch("export.openvino.to_onnx", converted):
+        paths = make_forms(path, files, FACE_SIZE, images, forms)
+    path.unlink()
+    return {form: {"path": paths[form].name, "size": file_size(paths[form])} for form in forms}
+
+
+def measure(name, folder, seconds):
+    """Images per second of training and of embedding, by format and batch size."""
+    from eval.embedding.embedder import load_embedder
+
+    exported = _read(folder, name)["export"]
+    paths = {form: folder / name / entry["path"] for form, entry in exported.items()}
+    models = {form: load_embedder(path, FACE_SIZE).model for form, path in paths.items()}
+    faces = np.random.default_rng(0).integers(0, 256, (max(BATCH_SIZES), *FACE_SIZE, 3), np.uint8)
+    speeds = {"machine": machine()}
+    for size in BATCH_SIZES:
+        ways = {form: functools.partial(model.embed, faces[:size]) for form, model in models.items()}
+        taken = turns(ways, seconds)
+        speeds[f"batch {size}"] = {form: size / taken[form] for form in models}
+    del models, ways
+    step = _training_step(name)
+    speeds["training"] = 32 / turns({"step": step}, seconds)["step"]
+    return speeds
+
+
+def turns(ways, seconds, num_turns=5, clock=time.perf_counter):
+    """Times several functions in turns, each for about the same time, and at least one call.
+
+    Returns:
+        dict with the median seconds of a call.
+    """
+    for way in ways.values():
+        way()
+    calls = {name: [] for name in ways}
+    while pending := [name for name in ways if sum(calls[name]) < seconds]:
+        for name in pending:
+            last = len(calls[name])
+            while sum(calls[name][last:]) < seconds / num_turns:
+                start = clock()
+                ways[name]()
+                calls[name].append(clock() - start)
+    return {name: statistics.median(of_way) for name, of_way in calls.items()}
+
+
+def _training_step(name):
+    from benchmarks.plain_net import made_up_batch, our_step
+
+    step = our_step(name, FACE_SIZE, _NUM_IDENTITIES)
+    return functools.partial(step, *made_up_batch(32, FACE_SIZE, _NUM_IDENTITIES))
+
+
+def table(results):
+    """The lines of the two tables of docs/nets.md: costs and sizes, then speeds."""
+    yield f"| net | parameters | multiply-adds | numbers | {' | '.join(FORMS)} |"
+    yield "|---" * (4 + len(FORMS)) + "|"
+    for name, result in results.items():
+        counted, files = result["count"], result.get("export", {})
+        sizes = [readable_size(files[form]["size"]) if form in files else "" for form in FORMS]
+        operations = _in_millions(counted["multiply_adds"])
+        cells = [_in_millions(counted["parameters"]), operations, str(counted["embedding_size"]), *sizes]
+        yield f"| `{name}` | {' | '.join(cells)} |"
+    measured = {name: result["measure"] for name, result in results.items() if "measure" in result}
+    for machine_name in sorted({speeds["machine"] for speeds in measured.values()}):
+        yield f"\n{machine_name}\n"
+    yield f"| net | training | {' | '.join(FORMS)} |"
+    yield "|---" * (2 + len(FORMS)) + "|"
+    for name, speeds in measured.items():
+        cells = [_rate(speeds["training"])]
+        for form in FORMS:
+            rates = [speeds[f"batch {size}"].get(form) for size in BATCH_SIZES]
+            cells.append(" / ".join(_rate(rate) for rate in rates if rate is not None))
+        yield f"| `{name}` | {' | '.join(cells)} |"
+
+
+def _in_millions(number):
+    millions = number / 1e6
+    return f"{millions:,.0f} M" if millions >= 100 else f"{millions:.3g} M"
+
+
+def _rate(rate):
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
+def _read(folder, name):
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    main()
