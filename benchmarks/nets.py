@@ -187,7 +187,7 @@ def table(results):
 
 def _in_millions(number):
     millions = number / 1e6
-    return f"{millions:,.0f} M" if millions >= 100 else f"{millions:.3g} M"
+    return f"{millions:,.0f} M" if millions >= 100 else f"{millions:#.3g} M"
 
 
 def _rate(rate):

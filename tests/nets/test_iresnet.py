@@ -7,6 +7,7 @@ from nets.backbone import Backbone
 from nets.importers.insightface_weights import torch_variables
 from nets.iresnet import iresnet
 from nets.layers.batch_norm import BatchNorm
+from tests.nets.counting import multiply_adds
 from tests.torch_state import random_state
 
 # Two times one pixels are left at the end: neither the order of flattening nor the far edge is left out.
@@ -86,9 +87,12 @@ def test_against_numpy(training):
 @pytest.mark.parametrize(("depth", "expected"), [(18, 24_025_600), (50, 43_590_848), (100, 65_156_160)])
 def test_parameters_are_pytorch_s(depth, expected):
     # As PyTorch counts: with the gamma that is fixed, without moving statistics.
-    mappings = torch_variables(iresnet(depth))
+    net = iresnet(depth)
+    mappings = torch_variables(net)
     sizes = [np.prod(shape, dtype=int) for name, (_, shape, _) in mappings.items() if "running" not in name]
     assert sum(sizes) == expected
+    # In billions, as arcface_torch says.
+    assert round(multiply_adds(net) / 1e9, 1) == {18: 2.6, 50: 6.3, 100: 12.1}[depth]
     if depth == 18:
         assert mappings.keys() == random_state(18).keys()
         assert all(value.shape == mappings[name].shape for name, value in random_state(18).items())

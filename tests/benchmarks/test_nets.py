@@ -1,0 +1,69 @@
+import functools
+import json
+import os
+
+from benchmarks.nets import BATCH_SIZES, FORMS, run, table, turns
+
+
+class Clock:
+    """Seconds that only the timed functions let pass."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def wait(self, calls, name, *seconds):
+        """Takes the next of the given times, and then always the last."""
+        self.now += seconds[min(calls.count(name), len(seconds) - 1)]
+        calls.append(name)
+
+
+def test_ways_take_turns_and_the_median_counts():
+    clock, calls = Clock(), []
+    ways = {
+        "fast": functools.partial(clock.wait, calls, "fast", 9, 0.25, 0.125, 0.5, 0.25),
+        "slow": functools.partial(clock.wait, calls, "slow", 9, 7),
+    }
+    assert turns(ways, 1.0, num_turns=5, clock=clock) == {"fast": 0.25, "slow": 7}
+    # The first call of each is not timed. A slow way has one turn.
+    assert calls[:5] == ["fast", "slow", "fast", "slow", "fast"] and calls.count("slow") == 2
+
+
+def stage(name, folder):
+    if name == "bad":
+        raise ValueError("no such layer")
+    if name == "killed":
+        os._exit(9)
+    return {"name": name}
+
+
+def test_results_are_kept_and_the_next_call_continues(tmp_path, capfd):
+    run(["bad", "killed", "good"], {"count": stage}, tmp_path, minutes=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["good.json"]
+    assert "bad: count: ValueError: no such layer" in capfd.readouterr().err
+    (tmp_path / "good.json").write_text('{"count": 1}')
+    run(["good"], {"count": stage}, tmp_path, minutes=5)
+    assert json.loads((tmp_path / "good.json").read_text()) == {"count": 1}
+    run(["late"], {"count": stage}, tmp_path, minutes=-1)
+    assert not (tmp_path / "late.json").exists()
+
+
+def test_table():
+    count = {"parameters": 1_003_136, "multiply_adds": 220_965_376, "embedding_size": 128}
+    files = {form: {"path": "face", "size": 4_100_000} for form in FORMS[:2]}
+    speeds = {f"batch {size}": {form: 12.0 * size for form in FORMS[:2]} for size in BATCH_SIZES}
+    results = {
+        "mobilefacenet": {
+            "count": count,
+            "export": files,
+            "measure": {"machine": "2 cores", "training": 5.54, **speeds},
+        },
+        "ir50": {"count": count},
+    }
+    lines = list(table(results))
+    assert "| `mobilefacenet` | 1.00 M | 221 M | 128 | 4.1 MB | 4.1 MB |  |  |  |" in lines
+    assert "| `mobilefacenet` | 5.5 | 12 / 384 | 12 / 384 |  |  |  |" in lines
+    assert "| `ir50` | 1.00 M | 221 M | 128 |  |  |  |  |  |" in lines
+    assert "\n2 cores\n" in lines
