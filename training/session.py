@@ -266,7 +266,10 @@ class Session:
         for name in ("architecture", "image_size", "embedding_size"):
             expected, received = self.backbone.net[name], start.net[name]
             if expected != received:
-                raise ValueError(f"{path}: the flags ask for {name} = {expected}, the model has {received}")
+                raise ValueError(
+                    f"{path}: the flags ask for {name} = {expected}, the model has {received}. Leave out "
+                    "these flags, or start from another model."
+                )
         self.backbone.set_weights(start.get_weights())
         logger.info("Loaded the net of %s: %s. Optimizer and step start fresh.", path, start.architecture)
 

@@ -173,10 +173,14 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
             write_json(path, expected)
         received = read_json(path)
         if received != expected:
-            raise ValueError(
-                f"{path}: expected {expected}, received {str(received)[:500]}. "
-                "Delete its folder to compute the features again."
+            wanted, found = map(_flattened, (expected, received))
+            differences = ", ".join(
+                f"{name} is {found.get(name)!r} instead of {value!r}"
+                for name, value in wanted.items()
+                if value != found.get(name)
             )
+            advice = f"Delete the folder {self.folder} to compute these again."
+            raise ValueError(f"{path}: belongs to other features: {differences or received}. {advice}")
 
     def _read_progress(self):
         """Returns a `_Progress`, or `None` if it cannot be read."""
@@ -210,3 +214,11 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         while content:
             written = os.pwrite(self._file.fileno(), content, offset)
             content, offset = content[written:], offset + written
+
+
+def _flattened(entry):
+    """The values of a `store.json`, those of its inputs among them. A damaged one has none."""
+    if not isinstance(entry, dict):
+        return {}
+    inputs = entry.get("inputs")
+    return {**entry, **(inputs if isinstance(inputs, dict) else {}), "inputs": None}

@@ -117,7 +117,7 @@ class TestKey:
             fill(store)
         path = store.folder / "store.json"
         path.write_text(path.read_text().replace("cd34", "ef56"))
-        with pytest.raises(ValueError, match=r"store\.json: .*'cd34'.*'ef56'"):
+        with pytest.raises(ValueError, match=r"store\.json: .*'ef56' instead of 'cd34'\. Delete"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS)
         path.write_text("{")
         with pytest.raises(ValueError, match=r"store\.json: "):
@@ -125,7 +125,7 @@ class TestKey:
 
     def test_another_number_of_rows(self, tmp_path):
         FeatureStore(tmp_path, INPUTS, NUM_ROWS).close()
-        with pytest.raises(ValueError, match=r"'num_rows': 51.*'num_rows': 50"):
+        with pytest.raises(ValueError, match="num_rows is 50 instead of 51"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS + 1)
 
     @pytest.mark.parametrize(("inputs", "error"), [({"a": np.nan}, ValueError), ({"a": Path()}, TypeError)])
