@@ -164,25 +164,37 @@ def _training_step(name):
 
 def table(results):
     """The lines of the two tables of docs/nets.md: costs and sizes, then speeds."""
-    yield f"| net | parameters | multiply-adds | numbers | {' | '.join(FORMS)} |"
-    yield "|---" * (4 + len(FORMS)) + "|"
-    for name, result in results.items():
-        counted, files = result["count"], result.get("export", {})
-        sizes = [readable_size(files[form]["size"]) if form in files else "" for form in FORMS]
-        operations = _in_millions(counted["multiply_adds"])
-        cells = [_in_millions(counted["parameters"]), operations, str(counted["embedding_size"]), *sizes]
-        yield f"| `{name}` | {' | '.join(cells)} |"
+    yield from _rows(("net", "parameters", "multiply-adds", "numbers", *FORMS), results, _costs)
     measured = {name: result["measure"] for name, result in results.items() if "measure" in result}
-    for machine_name in sorted({speeds["machine"] for speeds in measured.values()}):
-        yield f"\n{machine_name}\n"
-    yield f"| net | training | {' | '.join(FORMS)} |"
-    yield "|---" * (2 + len(FORMS)) + "|"
-    for name, speeds in measured.items():
-        cells = [_rate(speeds["training"])]
-        for form in FORMS:
-            rates = [speeds[f"batch {size}"].get(form) for size in BATCH_SIZES]
-            cells.append(" / ".join(_rate(rate) for rate in rates if rate is not None))
-        yield f"| `{name}` | {' | '.join(cells)} |"
+    machines = sorted({speeds["machine"] for speeds in measured.values()})
+    yield "\n" + "\n".join(machines) + "\n"
+    yield from _rows(("net", "training", *FORMS), measured, _speeds)
+
+
+def _rows(headings, entries, describe):
+    """One row for each entry. Nets of which all cells are equal share a row."""
+    yield f"| {' | '.join(headings)} |"
+    yield "|---" * len(headings) + "|"
+    names = {}
+    for name, entry in entries.items():
+        names.setdefault(describe(entry), []).append(f"`{name}`")
+    for cells, nets in names.items():
+        yield f"| {' | '.join([', '.join(nets), *cells])} |"
+
+
+def _costs(result):
+    counted, files = result["count"], result.get("export", {})
+    sizes = [readable_size(files[form]["size"]) if form in files else "" for form in FORMS]
+    numbers = map(_in_millions, (counted["parameters"], counted["multiply_adds"]))
+    return *numbers, str(counted["embedding_size"]), *sizes
+
+
+def _speeds(speeds):
+    cells = [_rate(speeds["training"])]
+    for form in FORMS:
+        rates = [speeds[f"batch {size}"].get(form) for size in BATCH_SIZES]
+        cells.append(" / ".join(_rate(rate) for rate in rates if rate is not None))
+    return tuple(cells)
 
 
 def _in_millions(number):

@@ -61,9 +61,10 @@ def test_table():
             "measure": {"machine": "2 cores", "training": 5.54, **speeds},
         },
         "ir50": {"count": count},
+        "ir32": {"count": count},
     }
     lines = list(table(results))
     assert "| `mobilefacenet` | 1.00 M | 221 M | 128 | 4.1 MB | 4.1 MB |  |  |  |" in lines
     assert "| `mobilefacenet` | 5.5 | 12 / 384 | 12 / 384 |  |  |  |" in lines
-    assert "| `ir50` | 1.00 M | 221 M | 128 |  |  |  |  |  |" in lines
+    assert "| `ir50`, `ir32` | 1.00 M | 221 M | 128 |  |  |  |  |  |" in lines
     assert "\n2 cores\n" in lines
