@@ -150,8 +150,8 @@ def load_backbone(path: str | Path) -> Backbone:
         return load_insightface(path)
     raise ValueError(
         f"{path}: expected a SavedModel (a folder with saved_model.pb), a .keras file, a training "
-        "checkpoint (a folder step_...), a TensorFlow 1 checkpoint (a prefix with an .index next to it), "
-        f"or an iresnet or MobileFaceNet ({', '.join(SUFFIXES)})"
+        "checkpoint (a folder step_...), a TensorFlow 1 checkpoint (a prefix with an .index file), "
+        f"or a net of InsightFace or another MobileFaceNet ({', '.join(SUFFIXES)})"
     )
 
 

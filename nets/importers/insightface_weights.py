@@ -120,6 +120,9 @@ def _load_onnx(path):
         arrays, scale, offset = read_onnx_iresnet(graph)
         shapes, read = {name: array.shape for name, array in arrays.items()}, arrays.__getitem__
     normalises = (scale, offset) != (1, 0)
+    if pixels is None and not normalises:
+        missing = input_format_path(path)
+        logger.info("%s does not exist: assuming InsightFace's pixels, RGB, (pixel - 127.5) / 127.5", missing)
     pixels = pixels or (UNCHANGED if normalises else INSIGHTFACE)
     return _build(path, shapes, read, arguments, pixels.after(scale, offset))
 
