@@ -85,6 +85,15 @@ class PipelineOptions:
     devices: tuple[str, ...] = ()
 
 
+def require_size(sources: CombinedSources, image_size: Sequence[int]) -> None:
+    """Raises `ValueError` if the images are too small to crop an image of this size."""
+    if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
+        raise ValueError(
+            f"{sources.manifests[0].folder}: images are {sources.image_size}, "
+            f"too small for an image size of {tuple(image_size)}"
+        )
+
+
 class TrainingBatches:
     """Endless batches of training images, from any batch on, split into shares for devices.
 
@@ -118,11 +127,7 @@ class TrainingBatches:
         options: PipelineOptions | None = None,
     ) -> None:
         options = options or PipelineOptions()
-        if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
-            raise ValueError(
-                f"{sources.manifests[0].folder}: images are {sources.image_size}, "
-                f"too small for an image size of {tuple(image_size)}"
-            )
+        require_size(sources, image_size)
         if options.targets is not None and options.read != "random":
             raise ValueError(f"--read is {options.read}. A teacher needs --read random.")
         self.sources = sources

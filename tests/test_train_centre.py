@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -243,6 +244,18 @@ def test_image_size_that_is_too_large(data, caplog):
     arguments[1:3] = ["160", "160"]
     assert train_centre.main(arguments) == 1
     assert "expected faces of at least (160, 160), received (112, 112)" in caplog.text
+
+
+def test_image_size_is_compared_before_a_teacher_embeds_all_images(data, caplog, monkeypatch):
+    config = data / "config.ini"
+    config.write_text(config.read_text().replace("enable = true", "enable = false"))
+    teacher = mock.Mock(path=config, sha256="a" * 64)
+    monkeypatch.setattr("training.session.load_teacher", lambda path: teacher)
+    monkeypatch.setattr("training.session.teacher_targets", lambda *given: pytest.fail("too early"))
+    arguments = flags(data, loss="distillation", teacher=config)
+    arguments[1:3] = ["160", "160"]
+    assert train_centre.main(arguments) == 1
+    assert "images are (112, 112), too small for an image size of (160, 160)" in caplog.text
 
 
 def test_checkpoint_of_another_depth(data, capsys):

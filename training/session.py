@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from dataset.augment import Augmentation
 from dataset.config import Config
-from dataset.pipeline import PipelineOptions, TrainingBatches
+from dataset.pipeline import PipelineOptions, TrainingBatches, require_size
 from dataset.sampling.by_identity import IdentitySampler
 from dataset.sampling.combine import CombinedSources
 from dataset.sampling.shuffled import ShuffledSampler
@@ -153,6 +153,7 @@ class Session:
         options, output = self.options, self.options.output
         fingerprints = describe_sources(sources.manifests)
         check_changes(options, self._previous, fingerprints)
+        require_size(sources, self.backbone.net["image_size"])  # before a teacher embeds them for hours
         teacher, targets = self._ask_teacher(sources)
         batches = self._make_batches(sources, sampler, targets)
         max_steps = options.length.num_steps(sampler.batches_per_epoch)
