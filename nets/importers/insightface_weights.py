@@ -17,6 +17,7 @@ from ..layers.grouped_conv import GroupedConv
 from ..mobilefacenet import STEM_WIDTH
 from ..variants import VARIANTS
 from ..vit import PATCH
+from .model_files import input_format_path
 from .onnx_graph import open_graph
 from .onnx_iresnet import read_onnx_iresnet
 from .onnx_mobilefacenet import read_onnx_mobilefacenet

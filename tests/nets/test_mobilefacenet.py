@@ -116,9 +116,11 @@ def test_pixels_of_any_order_and_scale(is_rgb):
     assert scaled == Pixels(True, (12.0,) * 3, (4.0,) * 3)
 
 
-def test_a_file_of_insightface_needs_no_description(tmp_path):
+def test_a_file_of_insightface_needs_no_description(tmp_path, caplog):
+    caplog.set_level("INFO")
     path = OnnxMobileFaceNet(small_state(MBF), *MBF, folded=True).save(tmp_path / "net.onnx", IMAGE_SIZE)
     backbone = load_backbone(path)
+    assert f"{path}.input.json does not exist: assuming InsightFace's pixels" in caplog.text
     assert not {"pixel_mean", "pixel_scale"} & backbone.net.keys()
     check(backbone, embedding_of_onnxruntime(path, [127.5] * 3, [127.5] * 3))
 
