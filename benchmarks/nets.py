@@ -102,6 +102,9 @@ def export(name, folder):
     files = folder / name
     files.mkdir(exist_ok=True)
     net = Backbone(name, FACE_SIZE)
+    for variable in net.trainable_variables:
+        if variable.name == "bias":  # tf2onnx fails where TensorFlow removes a bias of zeros
+            variable.assign(np.full(variable.shape, 0.01))
     path = files / "net.keras"
     net.save(path)
     forms = FORMS
