@@ -177,7 +177,7 @@ def table(results):
 
 
 def _rows(headings, entries, describe):
-    """One row for each entry. Nets of which all cells are equal share a row."""
+    """One row for each entry. Nets with equal cells share a row."""
     yield f"| {' | '.join(headings)} |"
     yield "|---" * len(headings) + "|"
     names = {}
