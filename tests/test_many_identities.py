@@ -35,7 +35,7 @@ def test_shards_of_one_device(data, caplog):
 
 
 def test_centres_that_do_not_fit(data, caplog, monkeypatch):
-    monkeypatch.setattr(centre_head, "device_memory", lambda strategy: 70_000)
+    monkeypatch.setattr(centre_head, "device_memory", lambda *_: 70_000)
     assert train_centre.main(flags(data)) == 1
     assert "6 centres need" in caplog.text and "but 70 kB are free" in caplog.text
     assert "--sample_rate 0.5 would fit" in caplog.text

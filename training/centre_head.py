@@ -41,7 +41,7 @@ def build_centre_head(options: CentreTrainingOptions, session: Session, num_iden
     num_replicas = strategy.num_replicas_in_sync
     with strategy.scope():
         head = _build(options, num_identities)
-        free = device_memory(strategy)
+        free = device_memory(strategy, session.gpu_memory)
         need = require_memory(
             head.num_centres,
             session.backbone.output_shape[-1],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -17,8 +19,9 @@ class WeightAverage:
     belong to the last weights and to few batches (`momentum` 0.9), not to the mean of the weights of
     thousands of steps. Counters, such as those of dropout, stay as they are.
 
-    The average is a net of its own on one device, so scoring it cannot change the net that is trained.
-    Weights are the same on all replicas; statistics are read as the mean over the replicas.
+    The average is a net of its own, so scoring it cannot change the net that is trained. Every replica keeps
+    the average of its own variables, so nothing travels between devices: weights are the same on all
+    replicas, and the statistics of an average are read as the mean over the replicas, as the net's are.
 
     References:
         - `tf.train.ExponentialMovingAverage`, for the rise of the decay
@@ -26,6 +29,7 @@ class WeightAverage:
           averages the statistics
 
     Args:
+        strategy: that of the backbone.
         backbone: the average starts with its weights.
         decay: in `(0, 1)`.
 
@@ -33,19 +37,34 @@ class WeightAverage:
         net: the averaged net, of the same class as the backbone. Checkpoints store it.
     """
 
-    def __init__(self, backbone: keras.Model, decay: float):
+    def __init__(self, strategy: tf.distribute.Strategy, backbone: keras.Model, decay: float):
         self.decay = decay
-        self.net = type(backbone).from_config(backbone.get_config())
-        self.net.set_weights(backbone.get_weights())
+        with strategy.scope():
+            self.net = type(backbone).from_config(backbone.get_config())
+            self.net.set_weights(backbone.get_weights())
         pairs = zip(self.net.variables, backbone.variables, strict=True)
-        self._pairs = [(to.value, of.value) for to, of in pairs if to.value.dtype.is_floating]
-        self._update = tf.function(self._move)
+        pairs = [(to.value, of.value) for to, of in pairs if to.value.dtype.is_floating]
+        local = strategy.experimental_local_results  # the variables of each replica of this process
+        of_pairs = [zip(local(average), local(weights), strict=True) for average, weights in pairs]
+        # XLA makes one operation of many small ones, whose starts take longer on a GPU than their work.
+        compiles = bool(tf.config.list_logical_devices("GPU"))
+        self._moves = [
+            tf.function(functools.partial(self._move, of_replica), jit_compile=compiles)
+            for of_replica in zip(*of_pairs, strict=True)
+        ]
+        self._devices = [average.device for average in local(pairs[0][0])]
+        self._update = tf.function(self._move_all)
 
     def update(self, step: int | keras.Variable) -> None:
         """Moves the average towards the weights after `step` steps, the newest included."""
         self._update(tf.cast(tf.convert_to_tensor(step), tf.float32))
 
-    def _move(self, step):
+    def _move_all(self, step):
+        for device, move in zip(self._devices, self._moves, strict=True):
+            with tf.device(device):
+                move(step)
+
+    def _move(self, pairs, step):
         decay = tf.minimum(self.decay, (1.0 + step) / (10.0 + step))
-        for average, weights in self._pairs:
+        for average, weights in pairs:
             average.assign_add((1.0 - decay) * (tf.convert_to_tensor(weights) - average))

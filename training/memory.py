@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,15 +56,18 @@ def host_memory(root: Path = Path("/")) -> int | None:
     return min(sizes, default=None)
 
 
-def device_memory(strategy: tf.distribute.Strategy) -> int | None:
+def device_memory(strategy: tf.distribute.Strategy, gpu_memory: Sequence[int] = ()) -> int | None:
     """Returns the bytes that each replica's device has free, or `None` where it is not known.
 
-    Devices of the host share its memory. The memory of a GPU is known only if a limit was set
-    (`tf.config.set_logical_device_configuration`): without one TensorFlow does not say how much it takes.
+    Devices of the host share its memory.
+
+    Args:
+        strategy: the devices.
+        gpu_memory: what `training.gpus.prepare_gpus` returned.
     """
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.list_logical_devices("GPU")
     # The default strategy does not name its one device: the first GPU, if there is one.
     num_devices, on_host = 1, not gpus
     if strategy.num_replicas_in_sync > 1:
@@ -73,13 +76,8 @@ def device_memory(strategy: tf.distribute.Strategy) -> int | None:
     if on_host:
         free = host_memory()
         return None if free is None else free // num_devices
-    free = []
-    for number, gpu in enumerate(gpus):
-        for logical in tf.config.get_logical_device_configuration(gpu) or ():
-            if logical.memory_limit is None:
-                return None
-            used = tf.config.experimental.get_memory_info(f"GPU:{number}")["current"]
-            free.append(logical.memory_limit * 2**20 - used)
+    get_info = tf.config.experimental.get_memory_info
+    free = [size - get_info(f"GPU:{number}")["current"] for number, size in enumerate(gpu_memory)]
     return min(free, default=None)
 
 

@@ -56,6 +56,13 @@ _OUTPUT_FOLDERS = {
 }
 
 
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
+
+
 def _switch(default: bool, help: str) -> Any:
     """A flag with a negative form, such as `--no-mirror`."""
     return option(default, help, action=argparse.BooleanOptionalAction)
@@ -170,6 +177,11 @@ class DeviceOptions:
         const="on",
     )
     accumulate: int = option(1, "compute each batch in N parts, to save memory", minimum=1)
+    gpu_memory: str = option(
+        "all",
+        "memory to take of each GPU: all that is free, as it is needed (growth), or at most X GiB",
+        metavar="{all,growth,X}",
+    )
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -184,6 +196,8 @@ class DeviceOptions:
                 yield f"--worker_index is {self.worker_index}. Give a number in [0, {len(addresses)})."
         elif self.worker_index is not None:
             yield "--worker_index needs --workers. With TF_CONFIG leave out both."
+        if self.gpu_memory not in ("all", "growth") and not _is_positive(self.gpu_memory):
+            yield f"--gpu_memory is {self.gpu_memory}. Give all, growth or a number of GiB above 0."
 
 
 @dataclass(frozen=True, kw_only=True)

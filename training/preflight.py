@@ -16,7 +16,7 @@ from common.files import readable_size, write_file
 from dataset.pipeline import TrainingBatches
 from nets.importers.training_checkpoint import checkpoint_folders
 from training.checkpoints import NUM_KEPT, model_folders
-from training.memory import check_disk, num_bytes, num_exports, step_memory
+from training.memory import check_disk, device_memory, num_bytes, num_exports, step_memory
 from training.options import OutputOptions
 from training.trainer import Trainer
 
@@ -30,13 +30,22 @@ _GRAPH_BYTES = 12_000_000  # of a SavedModel: up to 12 MB with the nets of this 
 
 
 def check_run(
-    trainer: Trainer, batches: TrainingBatches, output: OutputOptions, first_step: int, max_steps: int
+    trainer: Trainer,
+    batches: TrainingBatches,
+    output: OutputOptions,
+    first_step: int,
+    max_steps: int,
+    gpu_memory: Sequence[int] = (),
 ) -> None:
     """Logs data, memory and disk of a run that is about to start; raises `ValueError` if a disk is too full.
 
-    It takes a second or two. `first_step` steps are done, and the run stops after `max_steps`.
+    It takes a second or two. `first_step` steps are done, and the run stops after `max_steps`. `gpu_memory`
+    is that of `training.memory.device_memory`.
     """
-    for line in (*_data(batches), _memory(trainer, batches), *_disk(trainer, output, first_step, max_steps)):
+    for line in _data(batches):
+        logger.info("%s", line)
+    _log_memory(trainer, batches, gpu_memory)
+    for line in _disk(trainer, output, first_step, max_steps):
         logger.info("%s", line)
 
 
@@ -81,15 +90,24 @@ def _data(batches):
         )
 
 
-def _memory(trainer, batches):
+def _log_memory(trainer, batches, gpu_memory):
     num_replicas = trainer.strategy.num_replicas_in_sync
-    size = batches.sampler.batch_size // num_replicas
+    size = batches.sampler.batch_size // num_replicas // trainer.options.accumulate
     needs = step_memory(trainer, size)
+    total = sum(needs.values())
+    taken = sum(needs[name] for name in ("weights", "optimizer", "average"))
+    free = device_memory(trainer.strategy, gpu_memory)
     parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
-    return (
-        f"memory: at least {readable_size(sum(needs.values()))} for a step of {size} images on each of "
-        f"{num_replicas} device(s): {parts}"
+    logger.info(
+        "memory: at least %s for a step of %d images on each of %d device(s): %s; %s are in use, free: %s",
+        *(readable_size(total), size, num_replicas, parts, readable_size(taken)),
+        "unknown" if free is None else readable_size(free),
     )
+    if free is not None and total - taken > free:
+        logger.warning(
+            "The step may not fit into memory. Give a smaller --batch_size, a larger --accumulate, or "
+            "--precision mixed_bfloat16."
+        )
 
 
 def _disk(trainer, output, first_step, max_steps):

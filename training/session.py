@@ -33,6 +33,7 @@ from training.distribution import (
     worker_rows,
 )
 from training.ema import WeightAverage
+from training.gpus import prepare_gpus
 from training.input_checks import log_start_of_resumed_run, start_record
 from training.loop import TrainingLoop
 from training.loss_scale import LossScale, check_loss_scale
@@ -68,6 +69,7 @@ class Session:
 
     Attributes:
         strategy: build the head in its scope.
+        gpu_memory: bytes that TensorFlow can take of each GPU; empty if that is not known.
         backbone: the net to train.
         first_step: number of steps that are done.
         is_new: whether this run has no checkpoint to resume from.
@@ -97,6 +99,7 @@ class Session:
         checkpoint = own or (resume_from and newest_checkpoint(resume_from))
         self._own_checkpoint = own and own[0]
         self.is_new = checkpoint is None
+        self.gpu_memory = [] if strategy else prepare_gpus(device.strategy, device.gpu_memory)
         self.strategy = strategy or make_strategy(kind=device.strategy)
         num_replicas, batch_size = self.strategy.num_replicas_in_sync, options.data.batch_size
         if batch_size % (num_replicas * device.accumulate):
@@ -126,7 +129,7 @@ class Session:
         teacher = options.distillation.teacher
         self._teacher = load_teacher(teacher) if teacher else None
         ema = options.optimizer.ema
-        self._average = WeightAverage(self.backbone, ema) if ema else None
+        self._average = WeightAverage(self.strategy, self.backbone, ema) if ema else None
         self._scored = self._average.net if self._average else self.backbone
         self._validators = make_validators(self._scored, config, options.validation, batch_size)
         for validator in self._validators:
@@ -185,7 +188,7 @@ class Session:
         images = f"{sources.num_images} images of {sources.num_identities} identities"
         logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
-        check_run(trainer, batches, output, self.first_step, max_steps)
+        check_run(trainer, batches, output, self.first_step, max_steps, self.gpu_memory)
         loop.restore(self._resume_from, self._own_checkpoint)
         # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
         if self.is_new or options.check:

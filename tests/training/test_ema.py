@@ -18,7 +18,7 @@ def make_averaging(strategy, decay=0.5, **arguments):
         trainer.head,
         trainer.optimizer,
         trainer.decayed_variables,
-        StepOptions(average=WeightAverage(trainer.backbone, decay)),
+        StepOptions(average=WeightAverage(strategy, trainer.backbone, decay)),
     )
 
 
@@ -26,10 +26,10 @@ def values(net):
     return [np.array(variable.numpy()) for variable in net.variables]
 
 
-def replicas_mean(strategy, net):
-    """The mean of each variable over all replicas, whose statistics differ."""
+def replicas_values(strategy, net):
+    """The values of each variable on all replicas: `(replicas, ...)`."""
     return [
-        np.mean([local.numpy() for local in strategy.experimental_local_results(variable.value)], axis=0)
+        np.stack([local.numpy() for local in strategy.experimental_local_results(variable.value)])
         for variable in net.variables
     ]
 
@@ -64,22 +64,33 @@ def test_average_does_not_change_the_training():
         np.testing.assert_array_equal(one, two)
 
 
-def test_two_replicas(two_replicas):
+def test_every_replica_keeps_the_average_of_its_own_variables(two_replicas):
     trainer = make_averaging(two_replicas)
-    expected = values(trainer.backbone)
+    average = trainer.options.average.net
+    expected = replicas_values(two_replicas, trainer.backbone)
     for step in range(1, 4):
         trainer.train_step(*batch(step, 8))
         d = min(0.5, (1 + step) / (10 + step))
-        current = replicas_mean(two_replicas, trainer.backbone)
+        current = replicas_values(two_replicas, trainer.backbone)
         expected = [d * old + (1 - d) * new for old, new in zip(expected, current, strict=True)]
-    moving = [
-        two_replicas.experimental_local_results(v.value)
-        for v in trainer.backbone.variables
-        if "moving" in v.path
-    ]
-    assert all(not np.array_equal(one, two) for one, two in moving)
-    for one, two in zip(expected, values(trainer.options.average.net), strict=True):
+    received = replicas_values(two_replicas, average)
+    for variable, one, two in zip(average.variables, expected, received, strict=True):
+        places = [local.device[-5:] for local in two_replicas.experimental_local_results(variable.value)]
+        assert places == ["CPU:0", "CPU:1"]
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+        # Each replica normalises by the statistics of its own share; they are read as their mean.
+        assert np.array_equal(two[0], two[1]) == ("moving" not in variable.path)
+        np.testing.assert_allclose(variable.numpy(), two.mean(axis=0), rtol=1e-6)
+
+
+def test_a_checkpoint_of_one_device_continues_on_two(tmp_path, two_replicas):
+    one, two = make_averaging(make_strategy()), make_averaging(two_replicas)
+    one.train_step(*batch(0, 8))
+    make_checkpoints(tmp_path, one, recipe={"ema": True}).save(1)
+    make_checkpoints(tmp_path, two, recipe={"ema": True}).restore()
+    received = replicas_values(two_replicas, two.options.average.net)
+    for value, replicas in zip(values(one.options.average.net), received, strict=True):
+        np.testing.assert_array_equal(replicas, [value, value])
 
 
 def test_resume_bit_for_bit(tmp_path):
@@ -111,7 +122,7 @@ def test_resume_with_and_without_average_is_refused(tmp_path):
 
 def test_checkpoint_loads_the_average(tmp_path):
     backbone = Backbone(**NET)
-    average = WeightAverage(backbone, 0.5)
+    average = WeightAverage(make_strategy(), backbone, 0.5)
     average.net.set_weights([value + 1 for value in average.net.get_weights()])
     trainer = make_trainer(make_strategy())
     trainer.state = tf.train.Checkpoint(backbone=backbone, average=average.net)
@@ -123,7 +134,7 @@ def test_checkpoint_loads_the_average(tmp_path):
 
 def test_counters_are_not_averaged():
     net = Backbone(**{**NET, "keep_prob": 0.5})
-    average = WeightAverage(net, 0.5)
+    average = WeightAverage(make_strategy(), net, 0.5)
     net(np.zeros((2, 16, 16, 3), "float32"), training=True)
     average.update(1)
     (draws,) = (v for v in average.net.variables if v.path.endswith("draws"))
