@@ -118,8 +118,8 @@ class CentreLayer(LossLayer):
         """Checks the inputs and selects the centres of this step.
 
         Returns:
-            `(embeddings, identities, centres)`: float32 `(batch, dim)`; int32 or int64 `(batch,)`, indices
-            into the selected identities; and float32 `(dim, num_selected * centres_per_identity)`. With
+            `(embeddings, identities, centres)`: float32 `(batch, dim)`; int64 `(batch,)`, indices into
+            the selected identities; and float32 `(dim, num_selected * centres_per_identity)`. With
             shards: inputs of the global batch, and the `Shards`.
         """
         embeddings = tf.cast(embeddings, tf.float32)

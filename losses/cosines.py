@@ -34,8 +34,7 @@ def replace_own_entries(similarities: tf.Tensor, identities: tf.Tensor, values: 
 
 def is_highest(similarities: tf.Tensor, identities: tf.Tensor) -> tf.Tensor:
     """1 where the own identity has the highest similarity, else 0; float32 `(batch,)`."""
-    highest = tf.argmax(similarities, axis=1, output_type=tf.int64)  # a GPU leaves int32 to its host
-    return tf.cast(highest == tf.cast(identities, tf.int64), tf.float32)
+    return tf.cast(tf.argmax(similarities, axis=1) == identities, tf.float32)
 
 
 def angle(cosine: tf.Tensor) -> tf.Tensor:

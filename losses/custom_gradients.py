@@ -62,6 +62,5 @@ def cross_entropy(logits: tf.Tensor, identities: tf.Tensor):
 
 def places(identities: tf.Tensor) -> tf.Tensor:
     """Indices of each sample's own identity in a `(batch, num_identities)` matrix: int32 `(batch, 2)`."""
-    # TensorFlow computes int32 on the host of a GPU, but int64 and casts on the GPU.
-    rows, columns = tf.range(tf.shape(identities)[0]), identities
-    return tf.cast(tf.stack([tf.cast(rows, tf.int64), tf.cast(columns, tf.int64)], axis=1), tf.int32)
+    rows = tf.cast(tf.range(tf.shape(identities)[0]), identities.dtype)
+    return tf.cast(tf.stack([rows, identities], axis=1), tf.int32)

@@ -57,13 +57,15 @@ class HardNetLoss(DistanceLoss):
             "accuracy": tf.cast(positive < hardest, tf.float32),
         }
         # The mean over both halves is the mean over the pairs.
-        return self.with_loss(**{name: own_share(tf.tile(values, [2])) for name, values in terms.items()})
+        return self.with_loss(
+            **{name: own_share(tf.concat([values, values], 0)) for name, values in terms.items()}
+        )
 
 
 def _pair_identities(identities):
     """Identities of the pairs, from those of anchors and positives."""
     half = tf.size(identities) // 2
-    is_paired = tf.reduce_all(identities[: 2 * half] == tf.tile(identities[:half], [2]))
+    is_paired = tf.reduce_all(identities[:half] == identities[half : 2 * half])
     is_even = tf.size(identities) == 2 * half
     halves = "two equal halves, anchors and positives"
     return require_identities(is_paired & is_even, halves, identities)[:half]

@@ -62,7 +62,9 @@ def require(condition: bool, name: str, expected: str, received: Any) -> None:
 
 
 def checked_identities(identities: Any, num_identities: int | None = None) -> tf.Tensor:
-    """Returns identities as int32. Checks their type and, if `num_identities` is given, their range.
+    """Returns identities as int64. Checks their type and, if `num_identities` is given, their range.
+
+    A GPU compares int64; TensorFlow leaves int32 to the host.
 
     Raises:
         ValueError: the identities are not integers.
@@ -71,11 +73,13 @@ def checked_identities(identities: Any, num_identities: int | None = None) -> tf
     identities = tf.convert_to_tensor(identities)
     if not identities.dtype.is_integer:
         raise ValueError(f"identities: expected integers, received {identities.dtype.name}")
+    checked = tf.cast(identities, tf.int64)
     if num_identities is None:
-        return tf.cast(identities, tf.int32)
+        return checked
     # Some devices read zeros out of range, and the loss would silently be wrong.
-    in_range = tf.reduce_all((identities >= 0) & (identities < num_identities))
-    return require_identities(in_range, f"values in [0, {num_identities})", tf.cast(identities, tf.int32))
+    in_range = tf.reduce_all((checked >= 0) & (checked < num_identities))
+    expected = f"values in [0, {num_identities})"
+    return tf.cast(require_identities(in_range, expected, identities), tf.int64)
 
 
 def require_identities(condition: tf.Tensor, expected: str, identities: tf.Tensor) -> tf.Tensor:

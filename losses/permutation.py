@@ -43,7 +43,7 @@ def draw_on_gpu(num_drawn: int, num_values: int, key: tf.Tensor) -> tf.Tensor:
     """
     width = max(math.ceil(math.log2(max(num_values - 1, 1)) / 2), 8)  # bits of half a block
     num_blocks = 4**width
-    half = tf.cast(tf.range(2**width), tf.int64)
+    half = tf.range(2**width, dtype=tf.int64)
     left, right = half[:, None], half[None, :]
     permuted = _joined(*_encrypt(left, right, _round_keys(key, width), width), width)
     numbers = _joined(left, right, width)

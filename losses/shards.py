@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .replicas import global_batch
+from .replicas import global_batch, replica_number
 
 
 class Shards:
@@ -28,7 +28,7 @@ class Shards:
 
     def own(self) -> tf.Variable:
         """The variable of this replica; call it in replica context."""
-        return self.variables[_replica()]
+        return self.variables[replica_number()]
 
     def joined(self) -> tf.Tensor:
         """All columns, without the padding: float32 `(dim, num_columns)`."""
@@ -45,7 +45,7 @@ class ShardedCosines:
 
     def __init__(self, cosines: tf.Tensor, shards: Shards) -> None:
         self._cosines = cosines
-        self._columns = _replica() * shards.width + tf.range(shards.width)
+        self._columns = replica_number() * shards.width + tf.range(shards.width, dtype=tf.int64)
         self._is_centre = self._columns < shards.shape[1]
 
     def own_entries(self, identities: tf.Tensor) -> tf.Tensor:
@@ -77,11 +77,6 @@ class ShardedCosines:
         # Replicas can compute sums but no maxima, so each gathers the maxima of all.
         highest = tf.stop_gradient(tf.reduce_max(values, axis=1))
         return tf.reduce_max(tf.reshape(global_batch(highest), (-1, tf.size(highest))), axis=0)
-
-
-def _replica():
-    number = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return number if isinstance(number, int) else int(tf.get_static_value(number))
 
 
 def _sum_of_replicas(values):

@@ -1,0 +1,164 @@
+"""Every operation of a training step runs on a GPU, and hardly a value goes back to the host."""
+
+import functools
+
+import pytest
+import tensorflow as tf
+
+from losses.build import build_loss
+from losses.distillation import DistillationLoss
+from losses.hardnet import HardNetLoss
+from losses.triplet import TripletLoss
+from losses.variants import LOSSES
+from nets.ghostfacenet import ghostfacenet
+from nets.imagenet_net import imagenet_net
+from nets.iresnet import UNITS, iresnet
+from nets.mobilefacenet import mobilefacenet
+from nets.resnet_ir import resnet_ir
+from nets.variants import STAGES
+from nets.vit import vit
+from tests.gpu_kernels import Copy, copies_to_host, large_copies_to_device, missing_kernels
+from tests.training import sharded_trainer, small_trainer, test_optimizers, test_precision
+
+IDENTITIES, DIM, BATCH = 40, 8, 8
+
+# Values that a step needs on the host. It waits for them, but nothing else does, so they cost no time unless
+# the device is idle then.
+COPIES = {
+    Copy("All", "Assert", "bool"): "whether all identities are in range, before the loss",
+    Copy("LogicalAnd", "If", "bool"): "the same of HardNetLoss, whether the batch consists of pairs",
+    Copy("Pack", "StatelessRandomGetKeyCounter", "int64"): "seed and step of the sampled centres, 16 bytes",
+}
+# Sizes of gradients, before they are packed for the sum over the devices. TensorFlow computes them once.
+SIZES = Copy("Prod", "Pack", "int32")
+WITHOUT_KERNEL = {"Const(dtype=string)": "the message of that check, which stays on the host"}
+HEADS = {
+    **{name: functools.partial(build_loss, name, IDENTITIES) for name in LOSSES},
+    **{
+        f"{name}, sampled": functools.partial(build_loss, name, IDENTITIES, sample_rate=0.5)
+        for name in ("arcface", "softmax", "sub_centre")
+    },
+    "label smoothing": functools.partial(build_loss, "arcface", IDENTITIES, label_smoothing=0.1),
+    "batch_hard": TripletLoss,
+    "batch_all": functools.partial(TripletLoss, "batch_all"),
+    "hardnet": HardNetLoss,
+    "distillation": functools.partial(DistillationLoss, relation_weight=1.0),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine_with_gpu():
+    """The code chooses the operations for GPUs, although there is none."""
+    list_devices = tf.config.list_logical_devices
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tf.config,
+            "list_logical_devices",
+            lambda kind=None: ["a GPU"] if kind == "GPU" else list_devices(kind),
+        )
+        yield
+
+
+def traced_head(head):
+    """Loss and gradients of a head."""
+    is_taught = isinstance(head, DistillationLoss)
+    target = tf.TensorSpec((BATCH, 6), tf.float32) if is_taught else tf.TensorSpec((BATCH,), tf.int32)
+    head.build(*([(None, DIM), (None, 6)] if is_taught else [(None, DIM)]))
+
+    @tf.function
+    def step(embeddings, target):
+        variables = [variable.value for variable in head.trainable_variables]
+        with tf.GradientTape() as tape:
+            tape.watch(embeddings)
+            terms = head(embeddings, target)
+            loss = tf.reduce_mean(terms["loss"])
+        return terms, tape.gradient(loss, [embeddings, *variables])
+
+    return step.get_concrete_function(tf.TensorSpec((BATCH, DIM), tf.float32), target)
+
+
+def traced_step(trainer, batch):
+    """The whole step of a trainer."""
+    (part,) = zip(*map(trainer._parts, batch), strict=True)
+    return trainer._step_of_batch.get_concrete_function(*part)
+
+
+def check(function, also_copied=()):
+    assert missing_kernels(function) <= set(WITHOUT_KERNEL)
+    assert copies_to_host(function) <= {*COPIES, *also_copied}
+    assert not large_copies_to_device(function, 2 * BATCH)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_losses(name):
+    check(traced_head(HEADS[name]()))
+
+
+def test_exceptions_are_needed():
+    step = traced_head(HEADS["arcface, sampled"]())
+    pairs = traced_head(HardNetLoss())
+    assert copies_to_host(step) | copies_to_host(pairs) == set(COPIES)
+    assert missing_kernels(step) == set(WITHOUT_KERNEL)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
+def test_steps(optimizer):
+    trainer = test_optimizers.make_trainer(tf.distribute.get_strategy(), f"--optimizer={optimizer}")
+    check(traced_step(trainer, small_trainer.batch(0, BATCH)))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_precisions(precision, two_replicas):
+    scale = (256.0,) if precision == "mixed_float16" else None
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        trainer = test_precision.make_trainer(strategy, precision, loss_scale=scale, clip_norm=1.0)
+        check(traced_step(trainer, small_trainer.batch(0, BATCH)), {SIZES})
+
+
+@pytest.mark.parametrize("arguments", [{}, {"sharded": True}, {"sample_rate": 0.5}], ids=str)
+def test_two_devices(arguments, two_replicas):
+    trainer = sharded_trainer.make_trainer(two_replicas, **arguments)
+    check(traced_step(trainer, sharded_trainer.batch(0)), {SIZES})
+
+
+def test_detects_operations_without_kernel():
+    @tf.function
+    def step(values):
+        drawn = tf.random.experimental.index_shuffle(tf.range(4), (1, 2), 3)
+        return tf.gather(values, drawn), tf.cast(tf.argmax(values, output_type=tf.int32) + 1, tf.float32)
+
+    function = step.get_concrete_function(tf.TensorSpec((4,), tf.float32))
+    assert "RandomIndexShuffle(Tseed=int32, dtype=int32)" in missing_kernels(function)
+    assert Copy("ArgMax", "AddV2", "int32") in copies_to_host(function)
+
+
+def small_nets():
+    """One of each family, as small as its builder allows."""
+    return {
+        "resnet_ir": lambda **given: resnet_ir(32, unit_type="se_ir", **given),
+        "group norm": lambda **given: resnet_ir(32, norm="group", **given),
+        "renorm": lambda **given: resnet_ir(32, norm="renorm", **given),
+        "iresnet": lambda **given: iresnet(18, **given),
+        "mobilefacenet": lambda **given: mobilefacenet(1, (1, 1, 1, 1), **given),
+        "ghostfacenet": lambda **given: ghostfacenet(0.5, 2, **given),
+        "vit": lambda **given: vit(32, 2, **given),
+        "vgg": lambda **given: imagenet_net("vgg16", **given),
+        "resnet": lambda **given: imagenet_net("resnet50", **given),
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", small_nets())
+def test_nets(name, precision, monkeypatch):
+    monkeypatch.setitem(STAGES, 32, ((16, 1), (32, 1), (32, 2)))
+    monkeypatch.setitem(UNITS, 18, (1, 1, 1, 1))
+    net = small_nets()[name](image_size=(36, 36), embedding_size=DIM, keep_prob=0.5, dtype=precision)
+
+    @tf.function
+    def step(images):
+        with tf.GradientTape() as tape:
+            embeddings = net(images, training=True)
+        return tape.gradient(embeddings, [variable.value for variable in net.trainable_variables])
+
+    check(step.get_concrete_function(tf.TensorSpec((BATCH, 36, 36, 3), tf.float32)))
