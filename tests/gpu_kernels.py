@@ -24,7 +24,7 @@ class Copy(NamedTuple):
 def _registered():
     by_operation = collections.defaultdict(list)
     for kernel in kernels.get_all_registered_kernels().kernel:
-        # Kernels for `DEFAULT` start on every device, but leave all values on the host.
+        # Those for `DEFAULT` serve every device that has none of its own.
         if kernel.device_type in ("GPU", "DEFAULT") and not kernel.label:
             by_operation[kernel.op].append(kernel)
     return by_operation
@@ -34,45 +34,56 @@ _REGISTERED = _registered()
 
 
 def missing_kernels(function):
-    """Counts the operations of a `ConcreteFunction` without a kernel for GPUs, by type and dtypes."""
+    """Operations of a `ConcreteFunction` without a kernel for GPUs, with their dtypes."""
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
     inner = {inner.signature.name for inner in graph.library.function}
     return {_described(node) for node in nodes if node.op not in inner and _kernel(node) is None}
 
 
-def large_copies_to_device(function, num_values):
-    """Values that the host computes with more than `num_values` numbers, and copies to a GPU."""
-    graph = function.graph
-    return {
-        Copy(tensor.op.type, operation.type, tensor.dtype.name)
-        for operation in graph.get_operations()
-        if operation.type != "Placeholder"
-        for tensor, needs_host in zip(operation.inputs, _on_host(operation, "input"), strict=True)
-        if not needs_host
-        and tensor.op.type not in ("Const", "Placeholder")
-        and tensor.dtype not in _HANDLES
-        and _is_on_host(tensor)
-        and (tensor.shape.num_elements() or num_values + 1) > num_values
-    }
-
-
 def copies_to_host(function):
-    """Values that a `ConcreteFunction` copies from a GPU to its host: the host waits until they are there."""
-    graph = function.graph
+    """Values that a `ConcreteFunction` copies from a GPU to its host, which then waits for the GPU."""
     return {
-        Copy(tensor.op.type, operation.type, tensor.dtype.name)
-        for operation in graph.get_operations()
-        if operation.type != "Placeholder"
-        for tensor, needs_host in zip(operation.inputs, _on_host(operation, "input"), strict=True)
+        _copy(tensor, operation)
+        for tensor, operation, needs_host in _used_values(function)
         if needs_host and not _is_on_host(tensor)
     }
 
 
+def large_copies_to_device(function, num_values):
+    """Values of more than `num_values` numbers that the host computes and a GPU uses."""
+    return {
+        _copy(tensor, operation)
+        for tensor, operation, needs_host in _used_values(function)
+        if not needs_host and tensor.op.type != "Placeholder" and _is_on_host(tensor)
+        if (tensor.shape.num_elements() or num_values + 1) > num_values
+    }
+
+
+def _copy(tensor, operation):
+    return Copy(tensor.op.type, operation.type, tensor.dtype.name)
+
+
+def _used_values(function):
+    """Yields `(tensor, operation, needs_host)` for each input of each operation, but for constants."""
+    constants = set()
+    for operation in function.graph.get_operations():  # inputs come before what uses them
+        if operation.type in ("Shape", "ShapeN", "Size"):
+            is_constant = all(tensor.shape.is_fully_defined() for tensor in operation.inputs)
+        elif operation.op_def.is_stateful or not operation.inputs:
+            is_constant = operation.type == "Const"
+        else:  # TensorFlow computes it once, before the first step
+            is_constant = all(tensor.op in constants for tensor in operation.inputs)
+        if is_constant:
+            constants.add(operation)
+        elif operation.inputs:
+            for tensor, needs_host in zip(operation.inputs, _on_host(operation, "input"), strict=True):
+                if tensor.op not in constants and tensor.dtype not in _HANDLES:
+                    yield tensor, operation, needs_host
+
+
 def _is_on_host(tensor):
     operation = tensor.op
-    if operation.type == "Const" or tensor.dtype in _HANDLES:
-        return True
     if operation.type == "Placeholder":  # an argument of the function
         return tensor.dtype == tf.int32
     return _on_host(operation, "output")[tensor.value_index]

@@ -52,7 +52,7 @@ class DropTokens(keras.layers.Layer):
         training: bool; `False` keeps all tokens.
 
     Returns:
-        The kept tokens, and int32 `(batch, tokens)`: the place of each token among kept and removed ones.
+        The kept tokens, and int64 `(batch, tokens)`: the place of each token among kept and removed ones.
     """
 
     def __init__(self, ratio: float = 0.1, seed: int = 0, **kwargs: Any) -> None:
@@ -69,11 +69,11 @@ class DropTokens(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         batch, num_tokens = tf.shape(inputs)[0], inputs.shape[1]
         if not training or self.ratio == 0:
-            return inputs, tf.zeros((batch, num_tokens), tf.int32)  # which nothing uses
+            return inputs, tf.zeros((batch, num_tokens), tf.int64)  # which nothing uses
         numbers = uniform_of_batch(self.draws, self.seed, batch, [num_tokens])
-        order = tf.argsort(tf.ensure_shape(numbers, (None, num_tokens)), axis=1)
+        order = _argsort(tf.ensure_shape(numbers, (None, num_tokens)))
         kept = order[:, : int(num_tokens * (1 - self.ratio))]
-        return tf.gather(inputs, kept, axis=1, batch_dims=1), tf.argsort(order, axis=1)
+        return tf.gather(inputs, kept, axis=1, batch_dims=1), _argsort(order)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ratio": self.ratio, "seed": self.seed}
@@ -107,7 +107,8 @@ class RestoreTokens(keras.layers.Layer):
         if not training or self.ratio == 0:
             return tokens
         batch, kept, _ = tf.unstack(tf.shape(tokens))
-        removed = tf.tile(tf.convert_to_tensor(self.tokens), [batch, tf.shape(places)[1] - kept, 1])
+        shape = [batch, tf.shape(places)[1] - kept, tokens.shape[2]]
+        removed = tf.broadcast_to(tf.convert_to_tensor(self.tokens), shape)
         restored = tf.gather(tf.concat([tokens, removed], axis=1), places, axis=1, batch_dims=1)
         return tf.ensure_shape(restored, (None, places.shape[1], tokens.shape[2]))
 
@@ -160,3 +161,8 @@ class SelfAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
+
+
+def _argsort(values):
+    # A GPU leaves int32 to its host.
+    return tf.cast(tf.argsort(values, axis=1), tf.int64)
