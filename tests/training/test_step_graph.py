@@ -19,7 +19,14 @@ def test_number_of_operations():
     """A net with one convolution, one dense layer, two norms and a PReLU; most belong to the loss."""
     counts = count_operations(graph_on_gpu(traced_step(make_trainer(make_strategy(), "mixed_bfloat16"))))
     assert counts["Conv2D"] == 1
-    assert counts.total() <= 215, counts
+    assert counts.total() <= 208, counts
+
+
+def test_number_of_operations_of_a_compiled_step():
+    """Forward and backward pass, decay with norm, update; and the counter of the steps."""
+    trainer = make_trainer(make_strategy(), "mixed_bfloat16", xla=True)
+    counts = count_operations(graph_on_gpu(traced_step(trainer)))
+    assert counts == {"StatefulPartitionedCall": 3, "AssignAddVariableOp": 1}
 
 
 def test_no_arithmetic_on_the_host(two_replicas):
