@@ -2,13 +2,20 @@
 
     python -m benchmarks.input_pipeline
 
-Drawn faces of 112x112 at quality 95, in a temporary folder: read from the converted source, decoded, cropped
-to 112x96, mirrored and normalised, by a pipeline that runs already. The references are simplejpeg, which only
-decodes, from memory, with as many threads as there are cores, each into a buffer of its own; and one thread
-with PIL, NumPy and a queue, from memory, too.
+Drawn faces of 112x112 at quality 95, in a temporary folder: read from the converted source and decoded, by
+a pipeline that runs already. The training step mirrors, crops and normalises them. The references are
+simplejpeg, which only decodes, from memory, with as many threads as there are cores, each into a buffer of
+its own; and one thread with PIL, NumPy and a queue, from memory, too, which makes float32 of 112x96.
+
+The last rows show what Python's lock costs, because only one thread at a time can run Python. Threads read
+and decode without TensorFlow: first 1 and 2 of them, then 8 and 16 as on a machine with as many cores. These
+sleep instead of decoding pixels, for as long as that takes, because neither needs the lock and a sleep needs
+no core. They call the decoder with an image of 8x8.
 """
 
 import argparse
+import ctypes
+import functools
 import io
 import itertools
 import os
@@ -18,6 +25,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import PIL.Image
@@ -28,7 +36,8 @@ from benchmarks.made_up_faces import convert_faces, made_up_faces
 from benchmarks.running_pipeline import RunningPipeline, consume
 
 IMAGE_SIZE = (112, 96)
-_WHAT = "input pipeline, 112x112 q95 to float32 112x96"
+_WHAT = "input pipeline, 112x112 q95 to uint8"
+_SET_TIMER_SLACK = 29  # for `prctl`; by default Linux lets a thread sleep 50 µs longer
 
 
 def main(argv=None):
@@ -47,6 +56,7 @@ def main(argv=None):
 def rows(args):
     """Yields the rows of the table."""
     from dataset.pipeline import TrainingBatches
+    from dataset.sampling.batch_loader import BatchLoader
     from dataset.sampling.combine import CombinedSources
     from dataset.sampling.shuffled import ShuffledSampler
 
@@ -78,6 +88,9 @@ def rows(args):
         }
         ways = {name: timed(name, way) for name, way in ways.items()}
         seconds = medians(interleaved(ways, args.rounds, around={"ours": ours}))
+        loader = BatchLoader(sources, np.arange(args.batch_size))
+        records = [sampler.batch(k) for k in range(args.batches)]
+        locked = [*lock_rows(loader, records, faces, args.rounds)]
     rates = {name: num_images / of_way for name, of_way in seconds.items()}
     cost = {name: 1e6 / num_images * of_way for name, of_way in medians(processor_time).items()}
     for name, reference, to_reach in (
@@ -94,11 +107,75 @@ def rows(args):
         cost["simplejpeg"],
         cost["ours"] / cost["simplejpeg"],
     )
+    yield from locked
 
 
-def decode_all(images):
-    """Decodes JPEGs of 112x112, and nothing else."""
-    buffer = np.empty((112, 112, 3), np.uint8)
+def lock_rows(loader, records, faces, rounds):
+    """Yields rows about threads that read and decode.
+
+    Args:
+        loader: `dataset.sampling.batch_loader.BatchLoader`.
+        records: list of int64 arrays, the records of each batch.
+        faces: list of bytes, JPEGs of 112x112.
+        rounds: int > 0.
+    """
+    num_images = sum(map(len, records))
+    decode, small = simplejpeg.decode_jpeg, simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    costs = {}
+    for _ in range(rounds):
+        for name, work, num in (
+            ("all", lambda: consume(map(loader.load, records)), num_images),
+            ("face", lambda: decode_all(faces), len(faces)),
+            ("small", lambda: decode_all([small] * len(faces), np.empty((8, 8, 3), np.uint8)), len(faces)),
+        ):
+            start = time.thread_time()
+            work()
+            costs.setdefault(name, []).append((time.thread_time() - start) / num)
+    cost = medians(costs)
+    pause = cost["face"] - cost["small"]
+    rest = cost["all"] - pause
+    yield Row(
+        "reading and decoding, all but the decoding of pixels, time of a core",
+        "all of it",
+        "µs/image",
+        1e6 * rest,
+        1e6 * cost["all"],
+        rest / cost["all"],
+        "under 25 µs",
+    )
+    ways = {number: functools.partial(load_all, loader, records, number) for number in (1, 2)}
+    one, two = (num_images / seconds for seconds in medians(interleaved(ways, rounds)).values())
+    yield Row("reading and decoding, 2 threads", "1 thread", "images/s", two, one, two / one)
+
+    def as_long(_image, order, buffer):
+        decode(small, order, buffer=np.empty((8, 8, 3), np.uint8))
+        time.sleep(pause)
+
+    with mock.patch("simplejpeg.decode_jpeg", as_long):
+        ways = {number: functools.partial(load_all, loader, records, number) for number in (1, 8, 16)}
+        rates = {number: num_images / taken for number, taken in medians(interleaved(ways, rounds)).items()}
+    for number in (8, 16):
+        yield Row(
+            f"reading and decoding, {number} threads that sleep instead of decoding pixels",
+            f"{number} times one such thread",
+            "images/s",
+            rates[number],
+            number * rates[1],
+            rates[number] / (number * rates[1]),
+            "at least 40,000 images/s",
+        )
+
+
+def load_all(loader, records, num_threads):
+    """Reads and decodes batches; each thread takes the next one."""
+    prctl = functools.partial(ctypes.CDLL(None).prctl, _SET_TIMER_SLACK, 1, 0, 0, 0)
+    with ThreadPoolExecutor(num_threads, initializer=prctl) as pool:
+        consume(pool.map(loader.load, records))
+
+
+def decode_all(images, buffer=None):
+    """Decodes JPEGs of 112x112, or of the buffer's size, and nothing else."""
+    buffer = np.empty((112, 112, 3), np.uint8) if buffer is None else buffer
     for image in images:
         simplejpeg.decode_jpeg(image, buffer=buffer)
 
