@@ -407,7 +407,9 @@ def test_batches_are_copied_ahead(make):
     with pytest.raises(OSError, match="fourth"):
         for batch in batches:
             taken.append(batch)
-            time.sleep(0.05)
+            end = time.monotonic() + 10
+            while len(calls) < batch + 2 and time.monotonic() < end:
+                time.sleep(0.001)
             assert len(calls) == batch + 2
     assert taken == [1, 2, 3]
     assert set(calls) - {threading.get_ident()} == set(calls[:1])
