@@ -138,7 +138,8 @@ def test_a_row_that_fails_costs_only_itself(tmp_path, monkeypatch):
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert run_alone(setting, args, tmp_path) == {"failed": "line"} and seen["gpus"] == "0,1"
+    assert run_alone(setting, args, tmp_path) == {"failed": "exit code -9: line"}
+    assert seen["gpus"] == "0,1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
     run_alone(setting, args, tmp_path)
     assert seen["gpus"] == "3,5"
@@ -147,4 +148,4 @@ def test_a_row_that_fails_costs_only_itself(tmp_path, monkeypatch):
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr("subprocess.run", late)
-    assert "1200 s" in run_alone(setting, args, tmp_path)["failed"]
+    assert "1800 s" in run_alone(setting, args, tmp_path)["failed"]
