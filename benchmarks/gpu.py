@@ -240,7 +240,7 @@ def settings(num_gpus, args):
         rows += [each for other in others for each in variants(net=other, gpus=gpus)]
         for identities in (base.identities, 1_000_000):
             rows += variants(gpus=gpus, identities=identities)
-            # `train_centre` refuses XLA with these.
+            # Nothing of these is compiled.
             rows.append(variants(gpus=gpus, identities=identities, head="sampled")[0])
             if gpus > 1:
                 rows.append(variants(gpus=gpus, identities=identities, head="sharded")[0])
