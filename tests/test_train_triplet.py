@@ -147,7 +147,8 @@ def test_models_that_do_not_fit(trained, program, caplog, capsys):
     else:
         arguments = [*triplet_flags(trained, **given), "--backbone=se_ir32"]
         assert train_triplet.main(arguments) == 1
-        assert "the flags ask for architecture = se_ir32, the model has ir32. Leave out these flags" in caplog.text
+        expected = "the flags ask for architecture = se_ir32, the model has ir32. Leave out these flags"
+        assert expected in caplog.text
         # A run of another loss is not gone on from by mistake.
         with pytest.raises(SystemExit):
             train_triplet.main(triplet_flags(trained, ckpt_path=trained / "ckpt"))
