@@ -272,7 +272,7 @@ class TrainingBatches:
                 return sampler.positions(np.arange(start, start + size))[0]
 
         def choices(start):
-            return tf.ensure_shape(tf.numpy_function(pools, [start], tf.int64), (size,))
+            return tf.ensure_shape(tf.numpy_function(pools, [start], tf.int64, stateful=False), (size,))
 
         return tf.data.Dataset.range(first, np.iinfo(np.int64).max, size).map(choices).unbatch()
 
@@ -295,7 +295,8 @@ class TrainingBatches:
 
         targets = options.targets
         types = (tf.uint8, tf.int64, tf.int64, *(() if targets is None else (tf.float32,)))
-        images, identities, sources, *rows = tf.numpy_function(load, [k, *examples], types)
+        # TensorFlow would call a stateful function in one thread only where operations are deterministic.
+        images, identities, sources, *rows = tf.numpy_function(load, [k, *examples], types, stateful=False)
         images = tf.ensure_shape(images, (len(self.rows), *self.sources.image_size, 3))
         labels = [tf.ensure_shape(identities, self.rows.shape)]
         if targets is not None:

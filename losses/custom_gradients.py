@@ -2,10 +2,12 @@
 
 import tensorflow as tf
 
+from .products import has_gpus, matmul
+
 # As in `tf.math.l2_normalize`: shorter columns are divided by this, and their lengths have no gradient.
 SHORTEST = 1e-6
-# Rows to square at a time. Their squares stay in the cache for up to 100,000 columns, and the next slice is
-# aligned with any number of columns, so TensorFlow does not copy it.
+# Rows to square at a time on CPUs. Their squares stay in the cache for up to 100,000 columns, and the next
+# slice is aligned with any number of columns, so TensorFlow does not copy it.
 _ROWS = 16
 
 
@@ -15,10 +17,10 @@ def inner_products(vectors: tf.Tensor, columns: tf.Tensor):
 
     def gradient(upstream):
         # TensorFlow's own `upstream @ columns^T` takes half as long again on a CPU.
-        to_vectors = tf.transpose(tf.matmul(columns, upstream, transpose_b=True))
-        return to_vectors, tf.matmul(vectors, upstream, transpose_a=True)
+        to_vectors = tf.transpose(matmul(columns, upstream, transpose_b=True))
+        return to_vectors, matmul(vectors, upstream, transpose_a=True)
 
-    return tf.matmul(vectors, columns), gradient
+    return matmul(vectors, columns), gradient
 
 
 @tf.custom_gradient
@@ -28,18 +30,19 @@ def unit_products(vectors: tf.Tensor, columns: tf.Tensor):
     It scales the products instead of the columns: far fewer operations, and no second copy of the columns.
     """
     # `tf.math.reduce_euclidean_norm` would be as fast, but XLA does not support it.
-    starts = range(0, columns.shape[0], _ROWS)
-    squares = tf.add_n([tf.reduce_sum(tf.square(columns[row : row + _ROWS]), axis=0) for row in starts])
+    rows = columns.shape[0] if has_gpus() else _ROWS
+    starts = range(0, columns.shape[0], rows)
+    squares = tf.add_n([tf.reduce_sum(tf.square(columns[row : row + rows]), axis=0) for row in starts])
     inverse = tf.math.rsqrt(tf.maximum(squares, SHORTEST**2))
-    inner = tf.matmul(vectors, columns)
+    inner = matmul(vectors, columns)
 
     def gradient(upstream):
         to_inner = upstream * inverse
         to_inverse = tf.reduce_sum(upstream * inner, axis=0)
-        to_columns = tf.matmul(vectors, to_inner, transpose_a=True)
+        to_columns = matmul(vectors, to_inner, transpose_a=True)
         with tf.control_dependencies([to_columns]):
             to_columns += columns * tf.where(squares >= SHORTEST**2, -to_inverse * inverse**3, 0.0)
-        return tf.transpose(tf.matmul(columns, to_inner, transpose_b=True)), to_columns
+        return tf.transpose(matmul(columns, to_inner, transpose_b=True)), to_columns
 
     return inner * inverse, gradient
 

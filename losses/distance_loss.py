@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from .loss_layer import LossLayer, require
+from .products import product
 from .replicas import global_batch
 
 
@@ -43,7 +44,7 @@ def pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tenso
 
     References: margin-centre-face, `losses/triplet_loss.py::_pairwise_distances`
     """
-    products = tf.matmul(embeddings, embeddings, transpose_b=True)
+    products = product(embeddings, embeddings, transpose_b=True)
     # Taken from the same products, so that an embedding has distance 0 to itself.
     squares = tf.linalg.diag_part(products)
     distances = tf.maximum(squares[:, None] - 2.0 * products + squares[None, :], 0.0)

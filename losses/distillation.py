@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from .distance_loss import pairwise_distances
 from .loss_layer import LossLayer, require
+from .products import product
 from .replicas import global_batch, own_share
 
 
@@ -82,7 +83,7 @@ class DistillationLoss(LossLayer):
         targets = tf.stop_gradient(tf.cast(targets, tf.float32))
         mapped = embeddings
         if self.map is not None:
-            mapped = tf.matmul(embeddings, tf.convert_to_tensor(self.map))
+            mapped = product(embeddings, tf.convert_to_tensor(self.map))
         targets = tf.math.l2_normalize(targets, axis=1)
         cosine = tf.reduce_sum(tf.math.l2_normalize(mapped, axis=1) * targets, axis=1)
         loss = self.weight * (1.0 - cosine)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import keras
 
-from .layers.batch_norm import BatchNorm
+from .layers.batch_norm import BatchNorm, move_statistics_together
 from .layers.grouped_conv import GroupedConv
 from .layers.prelu import PReLU
 from .variants import find_variant
@@ -89,6 +89,11 @@ class Backbone(keras.Model):
         super().__init__(graph.input, graph.output, name=graph.name)
         self.architecture = architecture
         self._arguments = self_arguments
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Computes the embeddings; called by Keras."""
+        with move_statistics_together():
+            return super().call(inputs, training=training, mask=mask)
 
     @property
     def net(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.files import one_line
-from training.options import TrainingOptions
+from training.options import DeviceOptions, TrainingOptions
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,25 @@ def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.di
     if kind != "one" and len(devices) > 1:
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()
+
+
+def set_arithmetic(options: DeviceOptions) -> None:
+    """Sets how GPUs compute, for the whole process. Call it before the first operation.
+
+    Environment variables that are already set win.
+    """
+    has_16_bits = options.precision != "float32"
+    # A net with 16 bits leaves only the loss in float32.
+    tf.config.experimental.enable_tensor_float_32_execution(options.tf32 == "on" and not has_16_bits)
+    if has_16_bits:
+        # Otherwise batch norm transposes 16-bit images before and after its kernel.
+        os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
+        # No two values of a step are scattered to one place, so no order of sums can show. TensorFlow, which
+        # cannot know that, would copy all logits to the host, and refuse the gradient of dropped tokens.
+        for kind in ("SCATTER_OP_DETERMINISM", "SEGMENT_REDUCTION_OP_DETERMINISM_EXCEPTIONS"):
+            os.environ.setdefault(f"TF_DISABLE_{kind}", "1")
 
 
 def describe_strategy(strategy: tf.distribute.Strategy, options: TrainingOptions) -> str:

@@ -169,6 +169,10 @@ class DeviceOptions:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
         "float32", "precision of the net's computations"
     )
+    tf32: Literal["on", "off"] = option(
+        "on", "let GPUs round the factors of a float32 net to 10 bits of mantissa; the loss never does"
+    )
+    deterministic: bool = option(False, "make runs on GPUs repeatable; slower, and no use on CPUs")
     sync_bn: bool = option(False, "compute batch norm over the global batch instead of each device's share")
     xla: Literal["auto", "on", "off"] = option(
         "auto",

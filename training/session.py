@@ -30,6 +30,7 @@ from training.distribution import (
     describe_strategy,
     make_strategy,
     replica_devices,
+    set_arithmetic,
     worker_rows,
 )
 from training.ema import WeightAverage
@@ -91,6 +92,7 @@ class Session:
         self._config = config
         self._resume_from = resume_from
         output, device = options.output, options.device
+        set_arithmetic(device)
         self._monitor = RunMonitor(options.length.max_minutes)
         meet = _meeting() if strategy is None and device.strategy == "multiworker" else None
         own = agreed_checkpoint(output.ckpt_path, meet) if meet else newest_checkpoint(output.ckpt_path)

@@ -46,7 +46,8 @@ class Dropout(keras.layers.Layer):
             return inputs
         shape = self._mask_shape(tf.shape(inputs))
         kept = uniform_of_batch(self.draws, self.seed, shape[0], shape[1:]) < self.keep_prob
-        return tf.where(kept, inputs / self.keep_prob, 0)
+        # If it met `tf.where` with a scalar here, TensorFlow would leave all convs as they are: see `PReLU`.
+        return inputs / self.keep_prob * tf.cast(kept, inputs.dtype)
 
     def _mask_shape(self, shape):
         return shape

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+# TensorFlow has no public way to switch determinism off again.
+from tensorflow.python.framework.config import disable_op_determinism
+
 from dataset import pipeline
 from dataset.augment import Augmentation
 from dataset.config import SourceConfig
@@ -300,6 +303,26 @@ def test_batches_are_drawn_by_one_thread_at_a_time(manifests):
     sources = CombinedSources(manifests)
     batches = TrainingBatches(sources, OneAtATime(sources.sizes, 8), IMAGE_SIZE)
     assert len(take(batches, 60)[0]) == 60
+
+
+def test_deterministic_runs_read_batches_in_parallel(make, monkeypatch):
+    """TensorFlow calls stateful functions one after the other then."""
+    batches = make()
+    plain, _ = take(batches, 4)
+    load, together, calls = batches._loader.load, threading.Barrier(2, timeout=20), itertools.count()
+
+    def load_together(records):
+        if next(calls) < 2:
+            together.wait()  # raises after 20 seconds alone
+        return load(records)
+
+    monkeypatch.setattr(batches._loader, "load", load_together)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        deterministic, _ = take(batches, 4)
+    finally:
+        disable_op_determinism()
+    np.testing.assert_array_equal(deterministic, plain)
 
 
 def test_a_program_ends_while_batches_are_read_ahead(manifests):
