@@ -29,7 +29,7 @@ PROGRAMS = (
     "many_records",
 )
 # With tables of their own, which fill other pages. They run only if they are named.
-OTHERS = ("nets",)
+OTHERS = ("mobilefacenet", "nets")
 
 
 def main(argv=None):

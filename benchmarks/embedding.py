@@ -46,7 +46,7 @@ def rows(args):
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     faces = np.random.default_rng(0).integers(0, 256, (max(args.batch_size), *FACE_SIZE, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        engines = load_engines(made_up_net(args.net_depth), Path(folder, "model"), args.threads)
+        engines = load_engines(made_up_net(f"ir{args.net_depth}"), Path(folder, "model"), args.threads)
     compare(engines, faces)
     for batch_size in args.batch_size:
         batch, repeats = faces[:batch_size], max(1, 32 // batch_size)
@@ -131,11 +131,11 @@ def load_engines(net, path, threads):
     return engines
 
 
-def made_up_net(depth, image_size=IMAGE_SIZE):
+def made_up_net(name, image_size=IMAGE_SIZE):
     """A net that has none of its initial statistics and slopes."""
     from nets.backbone import Backbone
 
-    net = Backbone(f"ir{depth}", image_size)
+    net = Backbone(name, image_size)
     rng = np.random.default_rng(0)
     ranges = {
         "moving_variance": (0.5, 2),

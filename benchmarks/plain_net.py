@@ -10,7 +10,7 @@ from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 from nets.resnet_ir import resnet_ir
 from training.optimizers import MomentumSGD
-from training.trainer import Trainer
+from training.trainer import StepOptions, Trainer
 
 # The original's decay, by the last part of a variable's name. See `nets.backbone.decayed_variables`.
 _DECAYED = ("kernel", "gamma", "alphas", "alpha", "embedding_weights")
@@ -81,13 +81,14 @@ def with_keras_layers(net, norm, prelu):
     return keras.models.clone_model(net, clone_function=exchanged) if norm or prelu else net
 
 
-def our_step(name, image_size, num_identities, dtype="float32"):
+def our_step(name, image_size, num_identities, dtype="float32", xla=False):
     """Our step as the session makes it, with a batch in memory.
 
     Args:
         name, image_size: of the backbone.
         num_identities: int > 0.
         dtype: dtype policy of the layers. Defaults to `"float32"`.
+        xla: bool, whether to compile the step. Defaults to `False`.
 
     Returns:
         Function of images and identities, which returns the loss as a float.
@@ -96,7 +97,8 @@ def our_step(name, image_size, num_identities, dtype="float32"):
     head = AngularCentreLoss(num_identities)
     head.build(backbone.output_shape)
     decayed = decayed_variables(backbone) + head.trainable_variables
-    trainer = Trainer(tf.distribute.get_strategy(), backbone, head, MomentumSGD(0.001), decayed)
+    optimizer, options = MomentumSGD(0.001), StepOptions(xla=xla)
+    trainer = Trainer(tf.distribute.get_strategy(), backbone, head, optimizer, decayed, options)
     return lambda images, identities: float(trainer.train_step(images, identities)["total"])
 
 

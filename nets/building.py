@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .layers.depthwise_conv import DepthwiseConv
+
 
 def named_seed(name: str, seed: int) -> int:
     """Returns a seed for a layer's initial weights. It depends on the layer's name, not on other layers."""
@@ -52,7 +54,7 @@ def padded_depthwise_conv(
 ) -> tf.Tensor:
     """Applies a depthwise conv whose input is padded like that of `padded_conv`."""
     x, padding = _pad(x, name, kernel_size, stride, dtype)
-    return keras.layers.DepthwiseConv2D(
+    return DepthwiseConv(
         kernel_size,
         stride,
         padding=padding,

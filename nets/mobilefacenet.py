@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from .building import named_seed, padded_conv, padded_depthwise_conv, rescaled_pixels
 from .layers.batch_norm import BatchNorm
+from .layers.compiled_prelu import CompiledPReLU
 from .layers.dropout import Dropout
 from .layers.grouped_conv import GroupedConv
-from .layers.prelu import PReLU
+from .layers.pointwise_conv import PointwiseConv
 
 EPSILON = 1e-5  # of every batch norm
 NUM_FEATURES = 512  # channels of the last feature map
@@ -129,7 +130,7 @@ class _Builder:
             x = self.norm(x, f"{name}.layers.1", dtype=self.dtype)
         if activation == "prelu":
             slope = keras.initializers.Constant(0.25)  # PyTorch's default
-            return PReLU(initializer=slope, dtype=self.dtype, name=f"{name}.layers.2")(x)
+            return CompiledPReLU(initializer=slope, dtype=self.dtype, name=f"{name}.layers.2")(x)
         if activation is not None:
             x = keras.layers.ReLU(_ACTIVATIONS[activation], dtype=self.dtype, name=f"{name}.layers.2")(x)
         return x
@@ -139,9 +140,11 @@ class _Builder:
             2.0, "fan_out", "untruncated_normal", named_seed(name, self.seed)
         )
         use_bias = not self.has_norms
+        arguments: dict[str, Any] = {"dtype": self.dtype, "name": name, "use_bias": use_bias}
+        if kernel_size == 1:
+            return PointwiseConv(filters, 1, kernel_initializer=kernel, **arguments)(x)
         if groups == 1:
             return padded_conv(x, name, filters, kernel_size, stride, kernel, self.dtype, use_bias)
-        arguments: dict[str, Any] = {"dtype": self.dtype, "name": name, "use_bias": use_bias}
         if not isinstance(kernel_size, int):  # the whole feature map
             return keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=kernel, **arguments)(x)
         if groups == filters:

@@ -6,7 +6,7 @@ from benchmarks.onnx_net import onnx_net
 
 
 def test_the_same_embeddings():
-    net = made_up_net(32, (32, 24))
+    net = made_up_net("ir32", (32, 24))
     images = np.random.default_rng(0).normal(size=(3, 32, 24, 3)).astype(np.float32)
     model = onnx_net(net)
     # One in each unit, and one before them.
