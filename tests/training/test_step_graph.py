@@ -16,10 +16,13 @@ def traced_step(trainer, batch_size=8):
 
 
 def test_number_of_operations():
-    """A net with one convolution, one dense layer, two norms and a PReLU; most belong to the loss."""
+    """A net with one convolution, one dense layer, two norms and a PReLU; most belong to the loss.
+
+    Its norms move their statistics one by one: 7 operations more than in a `Backbone`.
+    """
     counts = count_operations(graph_on_gpu(traced_step(make_trainer(make_strategy(), "mixed_bfloat16"))))
     assert counts["Conv2D"] == 1
-    assert counts.total() <= 208, counts
+    assert counts.total() <= 213, counts
 
 
 def test_number_of_operations_of_a_compiled_step():
