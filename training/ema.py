@@ -53,16 +53,14 @@ class WeightAverage:
             for of_replica in zip(*of_pairs, strict=True)
         ]
         self._devices = [average.device for average in local(pairs[0][0])]
-        self._update = tf.function(self._move_all)
+        self._local = local
 
     def update(self, step: int | keras.Variable) -> None:
         """Moves the average towards the weights after `step` steps, the newest included."""
-        self._update(tf.cast(tf.convert_to_tensor(step), tf.float32))
-
-    def _move_all(self, step):
-        for device, move in zip(self._devices, self._moves, strict=True):
+        steps = self._local(step.value) if isinstance(step, keras.Variable) else [step] * len(self._moves)
+        for device, move, own_step in zip(self._devices, self._moves, steps, strict=True):
             with tf.device(device):
-                move(step)
+                move(tf.cast(own_step, tf.float32))
 
     def _move(self, pairs, step):
         decay = tf.minimum(self.decay, (1.0 + step) / (10.0 + step))

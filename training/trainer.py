@@ -185,9 +185,6 @@ class Trainer:
             # One call per part, so that no two parts are in memory at once.
             results = (self._gradients_of_part(*part) for part in parts)
             terms = self._step_of_parts(*functools.reduce(self._sum_of_parts, results))
-        if self.options.average is not None:
-            with self.strategy.scope():  # where statistics are read as the mean over the replicas
-                self.options.average.update(self.optimizer.iterations)
         centre_decay = terms.pop("centre_decay", 0.0)
         if decay is not None:
             terms["weight_decay"] = decay + centre_decay
@@ -209,7 +206,7 @@ class Trainer:
     # The functions `_run_...` are called for all replicas at once, the others below on each of them.
 
     def _run_step(self, images, *labels):
-        return self._of_first_replica(self.strategy.run(self._replica_step, args=(images, labels)))
+        return self._finished(self.strategy.run(self._replica_step, args=(images, labels)))
 
     def _run_part(self, images, *labels):
         return self.strategy.run(self._replica_part, args=(images, labels))
@@ -219,9 +216,12 @@ class Trainer:
         return self.strategy.run(add, args=(sums, results))
 
     def _run_update(self, *results):
-        return self._of_first_replica(self.strategy.run(self._replica_update, args=results))
+        return self._finished(self.strategy.run(self._replica_update, args=results))
 
-    def _of_first_replica(self, terms):
+    def _finished(self, terms):
+        """Updates the average, and returns the terms of the first replica."""
+        if self.options.average is not None:
+            self.options.average.update(self.optimizer.iterations)
         return {name: self.strategy.experimental_local_results(term)[0] for name, term in terms.items()}
 
     def _weight_decay(self):

@@ -64,7 +64,9 @@ def test_average_does_not_change_the_training():
         np.testing.assert_array_equal(one, two)
 
 
-def test_every_replica_keeps_the_average_of_its_own_variables(two_replicas):
+@pytest.mark.parametrize("gpus", [[], ["a GPU, so XLA compiles the update"]])
+def test_every_replica_keeps_the_average_of_its_own_variables(gpus, two_replicas, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
     trainer = make_averaging(two_replicas)
     average = trainer.options.average.net
     expected = replicas_values(two_replicas, trainer.backbone)

@@ -18,20 +18,20 @@ from nets.resnet_ir import resnet_ir
 from nets.variants import STAGES
 from nets.vit import vit
 from tests.gpu_kernels import Copy, copies_to_host, large_copies_to_device, missing_kernels
-from tests.training import sharded_trainer, small_trainer, test_optimizers, test_precision
+from tests.training import sharded_trainer, small_trainer, test_ema, test_optimizers, test_precision
 
 IDENTITIES, DIM, BATCH = 40, 8, 8
 
-# Values that a step needs on the host. It waits for them, but nothing else does, so they cost no time unless
-# the device is idle then.
+# Values that a step needs on the host, a few bytes each. What depends on them starts only when the device has
+# come so far. The net does not depend on the first three, so they cost no time while it is computed.
 COPIES = {
     Copy("All", "Assert", "bool"): "whether all identities are in range, before the loss",
     Copy("LogicalAnd", "If", "bool"): "the same of HardNetLoss, whether the batch consists of pairs",
     Copy("Pack", "StatelessRandomGetKeyCounter", "int64"): "seed and step of the sampled centres, 16 bytes",
 }
-# Whether the gradients are finite, and how many steps in a row were.
+# Whether the gradients are finite, before the weights change, and how many steps in a row had finite ones.
 FLOAT16 = {Copy("IsFinite", "If", "bool"), Copy("ReadVariableOp", "Identity", "int32")}
-WITHOUT_KERNEL = {"Const(dtype=string)": "the message of that check, which stays on the host"}
+WITHOUT_KERNEL = {"Const(dtype=string)": "the message of the check of the identities"}
 HEADS = {
     **{name: functools.partial(build_loss, name, IDENTITIES) for name in LOSSES},
     **{
@@ -124,6 +124,10 @@ def test_two_devices(arguments, two_replicas, monkeypatch):
     monkeypatch.setattr(sharded_trainer, "IDENTITIES", IDENTITIES)
     trainer = sharded_trainer.make_trainer(two_replicas, **arguments)
     check(traced_step(trainer, sharded_trainer.batch(0)))
+
+
+def test_moving_average(two_replicas):
+    check(traced_step(test_ema.make_averaging(two_replicas), small_trainer.batch(0, BATCH)))
 
 
 def test_detects_operations_without_kernel():
