@@ -31,10 +31,10 @@ from common.files import one_line, write_file
 from nets.start_tensorflow import start_tensorflow
 
 PRECISIONS = {
-    "float32": ("float32", "off"),
-    "tf32": ("float32", "on"),
-    "bfloat16": ("mixed_bfloat16", "off"),
-    "float16": ("mixed_float16", "off"),
+    "float32": ("--precision=float32", "--tf32=off"),
+    "tf32": ("--precision=float32", "--tf32=on"),
+    "bfloat16": ("--precision=mixed_bfloat16",),
+    "float16": ("--precision=mixed_float16",),
 }
 HEADS = {"dense": (), "sampled": ("--sample_rate=0.1",), "sharded": ("--shard_centres",)}
 SAMPLE_RATE = 0.1
@@ -101,9 +101,8 @@ class Setting:
 
     def flags(self):
         """The flags of `train_centre`."""
-        precision, _ = PRECISIONS[self.precision]
         return [
-            *(f"--backbone={self.net}", f"--precision={precision}", *HEADS[self.head]),
+            *(f"--backbone={self.net}", *PRECISIONS[self.precision], *HEADS[self.head]),
             f"--xla={'on' if self.xla else 'off'}",
             *("--image_size", *map(str, self.image_size)),
             f"--batch_size={self.batch_size * self.gpus}",
@@ -319,8 +318,6 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
         dict: images/s of `loop`, `step` and `input`; `first_step`, in seconds; `card`; `memory`, the largest
         number of bytes in use on a GPU, or `None`; `tensorflow`, its version; `work`, see there.
     """
-    import tensorflow as tf
-
     import train_centre
     from training.loop import TrainingLoop
     from training.options import parse_centre_options
@@ -334,7 +331,6 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
         batches.start_at = lambda step: clock.time(start_at(step))
         return TrainingLoop(trainer, batches, *others)
 
-    tf.config.experimental.enable_tensor_float_32_execution(PRECISIONS[setting.precision][1] == "on")
     with tempfile.TemporaryDirectory() as output:
         options = parse_centre_options(
             [
@@ -406,21 +402,16 @@ def work(net, setting):
 def share_of_peak(setting, result):
     """The time that the work of a step takes at the peak of the card, as a share of the step's time.
 
-    The net is counted in its precision. The products with the centres are float32, in TF32 only where the
-    setting allows it.
+    The net is counted in its precision, and the products with the centres in float32.
 
     Returns:
         float, or `None` if the card's peak is not known.
     """
     card = next((name for name in PEAKS if re.search(rf"\b{name}\b", result["card"])), None)
-    if card is None or "MIG" in result["card"]:
-        return None
-    peaks = PEAKS[card]
-    of_head = "tf32" if PRECISIONS[setting.precision][1] == "on" else "float32"
-    if peaks[setting.precision] is None or peaks[of_head] is None:
+    if card is None or "MIG" in result["card"] or PEAKS[card][setting.precision] is None:
         return None
     net, head = result["work"]
-    least = (net / peaks[setting.precision] + head / peaks[of_head]) / 1e12
+    least = (net / PEAKS[card][setting.precision] + head / PEAKS[card]["float32"]) / 1e12
     return least * result["step"] / (setting.batch_size * setting.gpus)
 
 
