@@ -1,4 +1,4 @@
-"""MobileFaceNet beside the same net in PyTorch: training steps, and embeddings in all formats.
+"""MobileFaceNet next to the same net in PyTorch: training steps, and embeddings in all formats.
 
     python -m benchmarks.mobilefacenet --torch_python .venv-torch/bin/python
 
