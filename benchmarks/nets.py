@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import multiprocessing
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -100,7 +101,8 @@ def export(name, folder):
     from training.memory import host_memory
 
     files = folder / name
-    files.mkdir(exist_ok=True)
+    shutil.rmtree(files, ignore_errors=True)  # of a process that was killed
+    files.mkdir()
     net = Backbone(name, FACE_SIZE)
     for variable in net.trainable_variables:
         if variable.name == "bias":  # tf2onnx fails where TensorFlow removes a bias of zeros
