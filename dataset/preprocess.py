@@ -63,7 +63,8 @@ def normalise(pixels: tf.Tensor) -> tf.Tensor:
 
 def mirror(images: tf.Tensor, is_mirrored: tf.Tensor) -> tf.Tensor:
     """Mirrors the marked images, left to right: `(batch, height, width, channels)`, and bool `(batch,)`."""
-    return tf.where(is_mirrored[:, None, None, None], images[:, :, ::-1], images)
+    # A slice with a negative step takes ten times as long on a CPU.
+    return tf.where(is_mirrored[:, None, None, None], tf.reverse(images, [2]), images)
 
 
 def draw_mirrors(batch_size: int, seed: tf.Tensor) -> tf.Tensor:
