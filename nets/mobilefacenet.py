@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from .building import named_seed, padded_conv, padded_depthwise_conv, rescaled_pixels
 from .layers.batch_norm import BatchNorm
-from .layers.compiled_prelu import CompiledPReLU
 from .layers.dropout import Dropout
 from .layers.grouped_conv import GroupedConv
 from .layers.pointwise_conv import PointwiseConv
+from .layers.prelu import PReLU
 
 EPSILON = 1e-5  # of every batch norm
 NUM_FEATURES = 512  # channels of the last feature map
@@ -130,7 +130,7 @@ class _Builder:
             x = self.norm(x, f"{name}.layers.1", dtype=self.dtype)
         if activation == "prelu":
             slope = keras.initializers.Constant(0.25)  # PyTorch's default
-            return CompiledPReLU(initializer=slope, dtype=self.dtype, name=f"{name}.layers.2")(x)
+            return PReLU(initializer=slope, dtype=self.dtype, name=f"{name}.layers.2")(x)
         if activation is not None:
             x = keras.layers.ReLU(_ACTIVATIONS[activation], dtype=self.dtype, name=f"{name}.layers.2")(x)
         return x

@@ -5,31 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nets.layers import compiled_prelu, depthwise_conv, pointwise_conv
-from nets.layers.compiled_prelu import CompiledPReLU
+from nets.layers import depthwise_conv, pointwise_conv
 from nets.layers.depthwise_conv import DepthwiseConv
 from nets.layers.pointwise_conv import PointwiseConv
-from nets.layers.prelu import PReLU
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 7, 6, 4)).astype(np.float32)
 
 
-def is_compiled(node, functions):
-    return "PartitionedCall" in node.op and functions[node.attr["f"].func.name].attr["_XlaMustCompile"].b
-
-
-def is_product(node, functions):
+def is_product(node):
     return node.op == "MatMul"
 
 
-def is_in_float32(node, functions):
+def is_in_float32(node):
     return node.op.endswith("BackpropInput") and node.attr["T"].type == tf.float32.as_datatype_enum
 
 
-PRELU = {"initializer": keras.initializers.Constant(0.25)}
 LAYERS = [
-    (CompiledPReLU, PReLU, PRELU, "float32", is_compiled, 2),
-    (CompiledPReLU, PReLU, PRELU, "mixed_bfloat16", is_compiled, 2),
     (PointwiseConv, keras.layers.Conv2D, {"filters": 5, "kernel_size": 1}, "float32", is_product, 1),
     (
         *(DepthwiseConv, keras.layers.DepthwiseConv2D, {"kernel_size": 3, "strides": 2}),
@@ -53,8 +44,7 @@ def compute(layer, wanted, training=True):
         return outputs, tape.gradient(objective, [images, *(v.value for v in layer.trainable_variables)])
 
     graph = gradients.get_concrete_function(tf.TensorSpec(IMAGES.shape)).graph.as_graph_def()
-    functions = {function.signature.name: function for function in graph.library.function}
-    return tf.nest.flatten(gradients(IMAGES)), sum(wanted(node, functions) for node in graph.node)
+    return tf.nest.flatten(gradients(IMAGES)), sum(wanted(node) for node in graph.node)
 
 
 @pytest.mark.parametrize(("kind", "reference", "arguments", "dtype", "wanted", "number"), LAYERS)
@@ -71,7 +61,7 @@ def test_the_same_gradients_by_other_operations(kind, reference, arguments, dtyp
 def test_plain_operations_elsewhere(monkeypatch, kind, reference, arguments, dtype, wanted, number):
     """In exports, and in training on GPUs or several replicas."""
     assert compute(kind(**arguments, dtype=dtype), wanted, training=False)[1] == 0
-    for module in (compiled_prelu, depthwise_conv, pointwise_conv):
+    for module in (depthwise_conv, pointwise_conv):
         monkeypatch.setattr(module, "trains_on_one_cpu", lambda: False)
     received, found = compute(kind(**arguments, dtype=dtype), wanted)
     expected, _ = compute(reference(**arguments, dtype=dtype), wanted)
@@ -83,7 +73,7 @@ def test_plain_operations_elsewhere(monkeypatch, kind, reference, arguments, dty
 def test_layers_survive_a_round_trip(tmp_path):
     images = keras.Input(IMAGES.shape[1:])
     x = PointwiseConv(5, 1, use_bias=True)(images)
-    net = keras.Model(images, CompiledPReLU(initializer="ones")(DepthwiseConv(3, 2)(x)))
+    net = keras.Model(images, DepthwiseConv(3, 2)(x))
     for variable in net.variables:
         variable.assign(np.random.default_rng(1).normal(size=variable.shape))
     net.save(tmp_path / "net.keras")
