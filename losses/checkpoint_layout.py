@@ -13,7 +13,6 @@ def save_as(
     shape: tuple[int, ...],
     read: Callable[[], tf.Tensor],
     write: Callable[[tf.Tensor], object],
-    dtype: tf.DType | None = None,
 ) -> None:
     """Makes `tf.train.Checkpoint` save and restore another tensor in place of a variable's value.
 
@@ -23,7 +22,6 @@ def save_as(
 
     Args:
         shape: shape of the tensor that `read` returns for saving and `write` takes when restoring.
-        dtype: its type. Defaults to that of the variable.
     """
     stored = variable.value
     first = getattr(stored, "values", (stored,))[0]  # a mirrored variable has one copy per replica
@@ -31,7 +29,7 @@ def save_as(
     deferred = type(first._serialize_to_tensors()[_KEY])
 
     def serialize():
-        return {_KEY: deferred(read, dtype or first.dtype, first.device)}
+        return {_KEY: deferred(read, first.dtype, first.device)}
 
     def restore(tensors):
         value = tensors[_KEY]
@@ -59,17 +57,3 @@ def save_transposed(variable: keras.Variable) -> None:
 
     shape = tuple(variable.shape)[::-1]
     save_as(variable, shape, lambda: tf.transpose(copies[0].read_value_no_copy()), write)
-
-
-def save_as_int32(variable: keras.Variable) -> None:
-    """Makes `tf.train.Checkpoint` store an int64 counter as int32, as older versions did.
-
-    TensorFlow keeps int32 variables on the host, where code that is compiled for a GPU cannot use them.
-    """
-    copies = getattr(variable.value, "values", (variable.value,))
-
-    def write(value):
-        for copy in copies:
-            copy.assign(tf.cast(value, copy.dtype))
-
-    save_as(variable, (), lambda: tf.cast(copies[0].read_value_no_copy(), tf.int32), write, tf.int32)

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from dataset.preprocess import RawImages
-from losses.checkpoint_layout import save_as_int32
+from nets.layers.counters import save_counters_as_int32
 from training.centres import Extra, Gradients, ShardedCentres, make_centres
 from training.ema import WeightAverage
 from training.loss_scale import LossScale
@@ -130,9 +130,7 @@ class Trainer:
         optional |= {} if options.distillation is None else {"distillation": options.distillation}
         optional |= {} if options.loss_scale is None else {"loss_scale": options.loss_scale}
         for net in [backbone] if options.average is None else [backbone, options.average.net]:
-            for variable in net.variables:
-                if variable.dtype == "int64":  # the counters of dropout
-                    save_as_int32(variable)
+            save_counters_as_int32(net)
         self.state = tf.train.Checkpoint(backbone=backbone, head=head, optimizer=optimizer, **optional)
         self._compute = _on_each_replica(self._replica_gradients, compiles and not obstacle)
         compiles = compiles and self._centres.is_whole

@@ -114,6 +114,7 @@ def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
     import tensorflow as tf  # takes seconds, and the functions above do without
 
     from ..backbone import Backbone
+    from ..layers.counters import save_counters_as_int32
 
     newest = newest_checkpoint(path)
     if newest is None:
@@ -124,6 +125,7 @@ def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
         backbone = Backbone(**manifest["net"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST_NAME}: {error}") from None
+    save_counters_as_int32(backbone)
     # Reads neither the optimizer nor the centres, which are in the same file.
     name = "average" if "ema" in (manifest.get("recipe") or {}) else "backbone"
     try:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from losses.checkpoint_layout import save_as_int32, save_transposed
+from losses.checkpoint_layout import save_transposed
 
 KEY = "variable/.ATTRIBUTES/VARIABLE_VALUE"
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -30,15 +30,3 @@ def test_other_shape(tmp_path):
     path = tf.train.Checkpoint(variable=tf.Variable(tf.zeros((3, 5)))).write(str(tmp_path / "state"))
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(3, 5\)"):
         tf.train.Checkpoint(variable=transposed_variable(VALUES).value).read(path)
-
-
-def test_counter_of_an_older_version(tmp_path):
-    path = tf.train.Checkpoint(variable=tf.Variable(7)).write(str(tmp_path / "state"))
-    counter = keras.Variable(0, dtype="int64")
-    save_as_int32(counter)
-    checkpoint = tf.train.Checkpoint(variable=counter.value)
-    checkpoint.read(path).assert_consumed()
-    assert counter.numpy() == 7
-    counter.assign(9)
-    assert tf.train.load_checkpoint(checkpoint.write(str(tmp_path / "new"))).get_tensor(KEY) == np.int32(9)
-    assert tf.train.load_checkpoint(str(tmp_path / "new")).get_variable_to_dtype_map()[KEY] == tf.int32
