@@ -125,11 +125,15 @@ def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
         backbone = Backbone(**manifest["net"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST_NAME}: {error}") from None
-    save_counters_as_int32(backbone)
     # Reads neither the optimizer nor the centres, which are in the same file.
     name = "average" if "ema" in (manifest.get("recipe") or {}) else "backbone"
+    state = str(folder / STATE_NAME)
     try:
-        status = tf.train.Checkpoint(**{name: backbone}).read(str(folder / STATE_NAME)).expect_partial()
+        dtypes = tf.train.load_checkpoint(state).get_variable_to_dtype_map()
+        # Only the training programs store counters in this way.
+        if any(key.startswith(name) and dtype == tf.int32 for key, dtype in dtypes.items()):
+            save_counters_as_int32(backbone)
+        status = tf.train.Checkpoint(**{name: backbone}).read(state).expect_partial()
         status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise ValueError(f"{folder}: expected the weights of {manifest['net']}: {error}") from None
