@@ -10,6 +10,7 @@ import train_centre
 from common.options import flag_values
 from nets.backbone import Backbone, load_backbone
 from nets.importers.training_checkpoint import newest_checkpoint
+from nets.layers.counters import save_counters_as_int32
 from tests.small_runs import are_equal, data, flags, log, state
 from training import session
 from training.options import PRESETS, describe_preset, parse_centre_options
@@ -90,6 +91,7 @@ def test_run_with_all_recipe_flags(data, monkeypatch, capsys):
 def load_trained(folder, net):
     """The weights that were trained, not the average."""
     backbone = Backbone(**net)
+    save_counters_as_int32(backbone)
     path = newest_checkpoint(folder)[0] / "state"
     tf.train.Checkpoint(backbone=backbone).read(str(path)).expect_partial()
     return backbone.get_weights()
