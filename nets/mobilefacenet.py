@@ -10,7 +10,6 @@ from .building import named_seed, padded_conv, padded_depthwise_conv, rescaled_p
 from .layers.batch_norm import BatchNorm
 from .layers.dropout import Dropout
 from .layers.grouped_conv import GroupedConv
-from .layers.pointwise_conv import PointwiseConv
 from .layers.prelu import PReLU
 
 EPSILON = 1e-5  # of every batch norm
@@ -140,11 +139,9 @@ class _Builder:
             2.0, "fan_out", "untruncated_normal", named_seed(name, self.seed)
         )
         use_bias = not self.has_norms
-        arguments: dict[str, Any] = {"dtype": self.dtype, "name": name, "use_bias": use_bias}
-        if kernel_size == 1:
-            return PointwiseConv(filters, 1, kernel_initializer=kernel, **arguments)(x)
         if groups == 1:
             return padded_conv(x, name, filters, kernel_size, stride, kernel, self.dtype, use_bias)
+        arguments: dict[str, Any] = {"dtype": self.dtype, "name": name, "use_bias": use_bias}
         if not isinstance(kernel_size, int):  # the whole feature map
             return keras.layers.DepthwiseConv2D(kernel_size, depthwise_initializer=kernel, **arguments)(x)
         if groups == filters:

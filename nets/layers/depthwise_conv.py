@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from .cpu_training import trains_on_one_cpu
+from .batch_norm import num_replicas
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
@@ -18,7 +18,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         is_slow = max(self.strides) > 1 and self.compute_dtype == "bfloat16" and self.padding == "valid"
-        if not training or not is_slow or not trains_on_one_cpu():
+        if not training or not is_slow or not _trains_on_one_cpu():
             return super().call(inputs)
         outputs = _trained(inputs, tf.convert_to_tensor(self.kernel), self.strides)
         return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias)) if self.use_bias else outputs
@@ -50,3 +50,7 @@ def _trained(inputs, kernel, strides):
         return tf.nn.depthwise_conv2d(inputs, kernel, steps, "VALID"), gradients
 
     return convolve(inputs, kernel)
+
+
+def _trains_on_one_cpu():
+    return num_replicas() == 1 and not tf.config.list_logical_devices("GPU")
