@@ -113,8 +113,8 @@ def parse_options(
     """
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     _add_flags(parser, options_class)
-    parser.set_defaults(**(defaults or {}))
-    parser.set_defaults(**_chosen_defaults(parser, argv, faithful or {}, presets or {}))
+    chosen = _chosen_defaults(parser, argv, faithful or {}, presets or {})
+    parser.set_defaults(**{flag: _as_typed(value) for flag, value in {**(defaults or {}), **chosen}.items()})
     values, unknown = parser.parse_known_args(argv)
     return _build_checked(parser, options_class, vars(values), unknown, find_input_problems)
 
@@ -274,8 +274,19 @@ def _add_flags(parser, options_class):
             argument |= {"dest": item.name, "required": item.default is dataclasses.MISSING}
         has_default = item.default not in (None, dataclasses.MISSING)
         # argparse would show "default: None".
-        argument["default"] = item.default if has_default else argparse.SUPPRESS
+        argument["default"] = _as_typed(item.default) if has_default else argparse.SUPPRESS
         parser.add_argument(*names, **argument)
+
+
+class _Words(tuple):
+    """A tuple that `--help` shows as a user types it."""
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self))
+
+
+def _as_typed(value):
+    return _Words(value) if isinstance(value, tuple) else value
 
 
 def _chosen_defaults(parser, argv, faithful, presets):
@@ -295,7 +306,7 @@ def _build(options_class, values):
             arguments[item.name] = _build(group_class, values)
         elif item.name in values:
             value = values[item.name]
-            arguments[item.name] = tuple(value) if isinstance(value, list) else value
+            arguments[item.name] = tuple(value) if isinstance(value, (list, tuple)) else value
     return options_class(**arguments)
 
 

@@ -130,6 +130,7 @@ def test_help_names_groups_and_defaults(capsys):
     shown = capsys.readouterr().out
     assert "Batches:" in shown and "See docs/training.md." in shown
     assert "images per step (default: 64)" in shown and "None" not in shown
+    assert "rates (default: 0.1 0.01)" in shown
 
 
 def test_a_flag_without_default_is_required():
