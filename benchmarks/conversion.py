@@ -1,4 +1,4 @@
-"""How fast `dataset.convert` reads, checks and writes a `.rec`, compared with `cp` of it.
+"""Times `dataset.convert` reading, checking and writing a `.rec`, next to `cp` of the same file.
 
     python -m benchmarks.conversion
 

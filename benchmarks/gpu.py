@@ -1,4 +1,4 @@
-"""How fast `train_centre` trains on the GPUs of this machine.
+"""Measures the speed of `train_centre` on the GPUs of this machine.
 
     ./bench.sh gpu --quick                  # bfloat16, with and without XLA, on 1, 2, 4 ... GPUs
     ./bench.sh gpu                          # all rows
@@ -69,7 +69,7 @@ _HEADINGS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a row measures.
+    """The settings of one row.
 
     Attributes:
         net: a backbone.
@@ -205,7 +205,7 @@ def parse_arguments(argv=None):
 
 
 def count_gpus():
-    """How many GPUs TensorFlow sees. Another process asks it, as this one must not hold their memory."""
+    """Counts the GPUs in another process, so that this one does not hold their memory."""
     code = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.split()[-1])
@@ -265,7 +265,7 @@ def data_folder(folder, num_identities):
 
 
 def run_alone(setting, args, data):
-    """What `measure` returns, from a process that sees as many GPUs as the setting has; or why it failed."""
+    """Runs `measure` in a process that sees as many GPUs as the setting has. Returns result or error."""
     command = [sys.executable, "-m", "benchmarks.gpu", f"--seconds={args.seconds}", f"--data={data}"]
     command += [f"--one={json.dumps(dataclasses.asdict(setting))}"]
     environment = dict(os.environ)
@@ -285,7 +285,7 @@ def run_alone(setting, args, data):
 
 
 def measure_or_fail(setting, args):
-    """What `measure` returns in a process of its own, or `{"failed": str}`."""
+    """Runs `measure` in a process of its own. Returns its result, or `{"failed": str}`."""
     start_tensorflow()
     import tensorflow as tf
 

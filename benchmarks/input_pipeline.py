@@ -1,4 +1,4 @@
-"""How fast training batches come, compared with decoding alone and with a loader in Python.
+"""Times training batches, next to decoding alone and to a loader in Python.
 
     python -m benchmarks.input_pipeline
 

@@ -1,4 +1,4 @@
-"""How close the embeddings of one identity lie together, for several models.
+"""Measures how close the embeddings of one identity lie together, for several models.
 
     python -m benchmarks.intra_identity --config config.ini --source vgg MODEL MODEL ...
 

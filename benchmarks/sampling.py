@@ -1,4 +1,4 @@
-"""What batches of identities and batches by weight cost, compared with those of a plain shuffle.
+"""Times batches of identities and batches by weight, next to those of a plain shuffle.
 
     python -m benchmarks.sampling
 

@@ -1,4 +1,4 @@
-"""How long every program takes to answer `--help`, compared with a Python that imports argparse.
+"""Times `--help` of every program, next to a Python process that only imports argparse.
 
 python -m benchmarks.start_up
 """

@@ -1,4 +1,4 @@
-"""What TensorFlow has for GPUs, by its registry of kernels, which a machine without a GPU has, too."""
+"""Reads which operations have a GPU kernel from TensorFlow's registry, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _is_on_host(tensor):
 
 
 def _on_host(operation, side):
-    """Whether the kernel expects each of its inputs, or leaves each of its outputs, in the host's memory."""
+    """Tells for each input or output of a kernel whether it is in the memory of the host."""
     node = operation.node_def
     kernel = _kernel(node)
     on_host = []

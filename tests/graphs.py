@@ -1,4 +1,4 @@
-"""What TensorFlow makes of a graph on a machine with a GPU, without having one."""
+"""Optimises graphs as TensorFlow does on a machine with a GPU, without a GPU."""
 
 import collections
 

@@ -201,7 +201,7 @@ class Trainer:
                 lambda context, first=first: shares[first + context.replica_id_in_sync_group % num_replicas]
             )
 
-    # The functions `_run_...` are called for all replicas at once, the others below on each of them.
+    # The functions `_run_...` are called once for all replicas. The others below are called on each replica.
 
     def _run_step(self, images, *labels):
         return self._finished(self.strategy.run(self._replica_step, args=(images, labels)))

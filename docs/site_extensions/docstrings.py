@@ -1,4 +1,4 @@
-"""Docstrings of the project for autodoc: their backticks, links and indented formulas in reStructuredText."""
+"""Turns docstrings (backticks, links, indented formulas) into reStructuredText for autodoc."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The directive `program-flags`: all flags of a program, from its own parser.
+"""The directive `program-flags` lists all flags of a program, from its own parser.
 
 ```{program-flags} eval.test_lfw
 ```
