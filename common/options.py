@@ -109,10 +109,11 @@ def parse_options(
         An instance of `options_class`. Lists of values are tuples.
 
     Raises:
-        SystemExit: with code 2 after a usage error, code 1 if only inputs are wrong, code 0 after `--help`.
+        SystemExit: with code 2 after a usage error, code 1 if only inputs are wrong, code 0 after help.
     """
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.formatter_class = _HelpFormatter
     _add_flags(parser, options_class)
+    _set_usage(parser)
     chosen = _chosen_defaults(parser, argv, faithful or {}, presets or {})
     parser.set_defaults(**{flag: _as_typed(value) for flag, value in {**(defaults or {}), **chosen}.items()})
     values, unknown = parser.parse_known_args(argv)
@@ -132,9 +133,10 @@ def parse_command(
     for name, options_class in commands.items():
         summary = (options_class.__doc__ or "").partition("\n")[0]
         parsers[name] = subparsers.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name, help=summary, description=summary, formatter_class=_HelpFormatter
         )
         _add_flags(parsers[name], options_class)
+        _set_usage(parsers[name])
     given, unknown = parser.parse_known_args(argv)
     values = vars(given)
     name = values["command"]
@@ -154,6 +156,58 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Suggests the known word that is most like this one: ` Did you mean ...?`, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+class ShortHelpParser(argparse.ArgumentParser):
+    """A parser whose `--help` shows the most important flags. `--help-all` shows every flag.
+
+    Args:
+        prog: name of the program, such as `python -m train_centre`.
+        description: what the program does.
+        first_flags: names of the flags that `--help` shows, without dashes, in this order.
+    """
+
+    def __init__(self, prog: str, description: str, first_flags: Sequence[str]) -> None:
+        super().__init__(prog, description=description, add_help=False)
+        self._first_flags = first_flags
+        self.add_argument("-h", "--help", action="help", help="show the most important flags and exit")
+        show_all = {"action": _AllHelpAction, "nargs": 0, "default": argparse.SUPPRESS}
+        self.add_argument("--help-all", **show_all, help="show every flag and exit")
+
+    def format_help(self) -> str:
+        """Returns the text for `--help`."""
+        actions = {action.dest: action for action in self._actions}
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, [])
+        formatter.add_text(self.description)
+        formatter.start_section("most important flags")
+        formatter.add_arguments([actions[name] for name in self._first_flags])
+        formatter.end_section()
+        formatter.add_text("--help-all shows every flag.")
+        return formatter.format_help()
+
+
+class _AllHelpAction(argparse.Action):
+    def __call__(self, parser, *_: Any, **__: Any) -> NoReturn:
+        sys.stdout.write(argparse.ArgumentParser.format_help(parser))
+        parser.exit()
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Appends the default to a flag's help, except for a switch that is off."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, bool):
+            return f"{action.help} (default: on)" if action.default else action.help
+        return super()._get_help_string(action)
+
+
+def _set_usage(parser):
+    """Shortens the usage to the arguments that are required or positional, and `[flags]`."""
+    formatter = parser._get_formatter()
+    needed = [action for action in parser._actions if action.required or not action.option_strings]
+    formatter.add_usage(None, needed, [], prefix="")
+    parser.usage = " ".join(formatter.format_help().replace("%", "%%").split()) + " [flags]"
 
 
 class _WrongValue(NamedTuple):
@@ -202,7 +256,8 @@ def _build_checked(parser, options_class, values, unknown, find_input_problems=N
 
 def _end(parser: argparse.ArgumentParser, problems: Sequence[str], code: int) -> NoReturn:
     text = f" {problems[0]}" if len(problems) == 1 else "".join(f"\n  {problem}" for problem in problems)
-    hint = f"\nRun {parser.prog} --help to see all flags." if code == 2 else ""
+    help_flag = "--help-all" if isinstance(parser, ShortHelpParser) else "--help"
+    hint = f"\nRun {parser.prog} {help_flag} to see all flags." if code == 2 else ""
     parser.exit(code, f"{parser.prog}: error:{text}{hint}\n")
 
 

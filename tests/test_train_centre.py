@@ -336,15 +336,16 @@ def test_ctrl_c_in_the_program(data):
     assert newest_checkpoint(data / "ckpt")[1]["step"] == stopped + 1
 
 
-def test_help_is_instant_and_imports_no_tensorflow():
+@pytest.mark.parametrize(("flag", "shown"), [("--help", "--preset"), ("--help-all", "--centre_weight")])
+def test_help_imports_no_tensorflow(flag, shown):
     code = (
         "import sys, train_centre\n"
-        "try:\n    train_centre.main(['--help'])\n"
+        f"try:\n    train_centre.main(['{flag}'])\n"
         "except SystemExit as stopped:\n    assert stopped.code == 0\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--centre_weight" in done.stdout
+    assert shown in done.stdout
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.options import option, parse_options
+from common.options import ShortHelpParser, option, parse_options
 from eval.scoring.verification import RULES
 from losses.variants import ARGUMENTS, LOSSES, MININGS, TEACHER_LOSSES, LossVariant
 from nets.variants import KEEP_PROB, UNIT_TYPES, VARIANTS, find_variant
@@ -55,6 +55,21 @@ _OUTPUT_FOLDERS = {
     "log_file_path": "logs",
 }
 
+# What `--help` of both programs shows. `--help-all` shows every flag.
+_FIRST_FLAGS = (
+    "config",
+    "source",
+    "output",
+    "check",
+    "model_path",
+    "backbone",
+    "batch_size",
+    "epoch",
+    "max_steps",
+    "strategy",
+    "precision",
+)
+
 
 def _is_positive(text: str) -> bool:
     try:
@@ -72,17 +87,33 @@ def _switch(default: bool, help: str) -> Any:
 class DataOptions:
     """Data."""
 
-    config: Path = option(Path("./config.ini"), "config file that says where the data is")
-    source: tuple[str, ...] = option(("vgg", "ms1m"), "config sections to train on", nargs="+")
-    source_weights: tuple[float, ...] | None = option(
-        None, "probabilities (default: by size)", nargs="+", minimum=0
+    config: Path = option(Path("./config.ini"), "file that says where the data is")
+    source: tuple[str, ...] = option(
+        ("vgg", "ms1m"), "data to train on: names of sections of --config", nargs="+", metavar="NAME"
     )
-    read: Literal["random", "sequential"] = option("random", "how to read the records, see docs/data.md")
-    mirror: bool = _switch(True, "mirror images at random (row 3)")
-    list_order: Literal["bgr", "rgb"] = option("bgr", "channel order of image lists (row 25)")
-    batch_size: int = option(64, "images per step, over all devices", minimum=1)
-    max_bad_images: int = option(100, "stop when more than N images are unusable (row 27)", minimum=0)
-    seed: int = option(0, "seed of weights, order, mirroring and dropout", minimum=0)
+    source_weights: tuple[float, ...] | None = option(
+        None,
+        "probability of drawing from each --source, in that order; they sum to 1 (default: in proportion to "
+        "the number of images)",
+        nargs="+",
+        minimum=0,
+    )
+    read: Literal["random", "sequential"] = option(
+        "random",
+        "random shuffles over the whole set; sequential streams the files through a shuffle buffer, for "
+        "disks that are slow at random reads",
+    )
+    mirror: bool = _switch(True, "mirror half of the images, chosen at random (row 3)")
+    list_order: Literal["bgr", "rgb"] = option(
+        "bgr", "channel order in which images of a train_list are fed to the net (row 25)"
+    )
+    batch_size: int = option(64, "number of images per step, summed over all devices", minimum=1)
+    max_bad_images: int = option(
+        100, "stop after more than N damaged images; each one is replaced by another (row 27)", minimum=0
+    )
+    seed: int = option(
+        0, "seed of all random numbers: initial weights, order, augmentation, dropout", minimum=0
+    )
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -98,9 +129,13 @@ class DataOptions:
 class LengthOptions:
     """Length of the run."""
 
-    epoch: int = option(20, "stop after N epochs; the original's 100,000 never ended (row 41)", minimum=0)
-    max_steps: int | None = option(None, "stop after N steps", minimum=0)
-    max_minutes: float | None = option(None, "stop after X minutes; the same command resumes", above=0)
+    epoch: int = option(20, "stop after N passes over the images (row 41)", minimum=0)
+    max_steps: int | None = option(None, "stop after N steps (default: --epoch decides)", minimum=0)
+    max_minutes: float | None = option(
+        None,
+        "save and stop after X minutes; run the same command again to resume (default: no limit)",
+        above=0,
+    )
 
     def num_steps(self, steps_per_epoch: float) -> int:
         """Returns the step to stop after: the sooner of `epoch` and `max_steps`."""
@@ -110,21 +145,43 @@ class LengthOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class NetOptions:
-    """Net (default: that of the model to start from, or else ir50 at 112 96)."""
+    """Net. The defaults are those of the model to start from, or ir50 for images of 112x96."""
 
-    net_depth: Literal[32, 50, 100, 152] | None = option(None, "depth of the original's net")
-    net_type: str | None = option(None, "kind of its residual units", choices=UNIT_TYPES)
-    backbone: str | None = option(None, f"any net: {', '.join(VARIANTS)}", choices=VARIANTS, metavar="NAME")
+    net_depth: Literal[32, 50, 100, 152] | None = option(
+        None, "number of layers of the original's net, instead of --backbone (default: 50)"
+    )
+    net_type: str | None = option(
+        None,
+        "residual units of the original's net; se_ir adds squeeze-and-excitation (default: ir)",
+        choices=UNIT_TYPES,
+    )
+    backbone: str | None = option(
+        None,
+        "net to train, such as ir50, iresnet50, mobilefacenet or vit_s; --help-all lists all names "
+        "(default: ir50)",
+        choices=VARIANTS,
+        metavar="NAME",
+    )
     image_size: tuple[int, ...] | None = option(
-        None, "centre crop to feed", nargs=2, metavar=("H", "W"), minimum=1
+        None,
+        "height and width in pixels of the images that the net takes, cut from the centre (default: 112 96)",
+        nargs=2,
+        metavar=("H", "W"),
+        minimum=1,
     )
     embedding_size: int | None = option(
-        None, "numbers of an embedding (512; mobilefacenet 128)", minimum=1, metavar="N"
+        None, "length of an embedding (default: 512; mobilefacenet 128)", minimum=1, metavar="N"
     )
     keep_prob: float | None = option(
-        None, f"share that dropout keeps ({KEEP_PROB}; iresnets and small nets 1)", above=0, maximum=1
+        None,
+        "share of the features that dropout keeps before the last dense layer; 1 switches dropout off "
+        f"(default: {KEEP_PROB}; iresnets, vits and small nets 1)",
+        above=0,
+        maximum=1,
     )
-    random_final_gamma: bool = _switch(False, "freeze the last gamma at a random draw (row 7)")
+    random_final_gamma: bool = _switch(
+        False, "freeze the gamma of the last batch norm at random values instead of 1 (row 7)"
+    )
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -157,33 +214,53 @@ class NetOptions:
         return net
 
 
+# A docstring cannot be an f-string. `--help-all` shows this paragraph.
+NetOptions.__doc__ = f"{NetOptions.__doc__}\n\nNames for --backbone: {', '.join(VARIANTS)}."
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
     """Devices (see docs/devices.md)."""
 
     strategy: Literal["auto", "one", "mirrored", "multiworker"] = option(
-        "auto", "use one device, all GPUs of this machine (auto: if it has several), or several machines"
+        "auto",
+        "devices to train on: one, all GPUs of this machine (mirrored), or several machines "
+        "(multiworker); auto chooses between one and mirrored",
     )
-    workers: str | None = option(None, "all workers (default: TF_CONFIG)", metavar="HOST:PORT,...")
-    worker_index: int | None = option(None, "place of this worker in --workers; 0 is the chief")
+    workers: str | None = option(
+        None,
+        "addresses of all workers, the same list on each (default: environment variable TF_CONFIG)",
+        metavar="HOST:PORT,...",
+    )
+    worker_index: int | None = option(
+        None, "position of this worker in --workers, from 0; worker 0, the chief, writes the files"
+    )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = option(
-        "float32", "precision of the net's computations"
+        "float32",
+        "arithmetic of the net; mixed_bfloat16 is faster on recent GPUs, and weights and loss stay float32",
     )
     tf32: Literal["on", "off"] = option(
-        "on", "let GPUs round the factors of a float32 net to 10 bits of mantissa; the loss never does"
+        "on",
+        "let GPUs round the factors of the net's float32 products to 10 bits, which is faster; the loss "
+        "is not rounded",
     )
-    deterministic: bool = option(False, "make runs on GPUs repeatable; slower, and no use on CPUs")
-    sync_bn: bool = option(False, "compute batch norm over the global batch instead of each device's share")
+    deterministic: bool = option(
+        False, "make runs on GPUs repeatable, which is slower; runs on CPUs always are"
+    )
+    sync_bn: bool = option(False, "normalise over the batch of all devices instead of each device's share")
     xla: Literal["auto", "on", "off"] = option(
         "auto",
-        "compile the step with XLA (auto: on GPUs, as far as the other flags allow); --xla alone means on",
+        "compile the training step with XLA; auto does so on GPUs where the other flags allow it; --xla "
+        "alone means on",
         nargs="?",
         const="on",
     )
-    accumulate: int = option(1, "compute each batch in N parts, to save memory", minimum=1)
+    accumulate: int = option(
+        1, "compute each batch in N parts, one after the other, which needs less memory", minimum=1
+    )
     gpu_memory: str = option(
         "all",
-        "memory to take of each GPU: all that is free, as it is needed (growth), or at most X GiB",
+        "GPU memory to reserve: all that is free, a little more whenever it is needed (growth), or X GiB",
         metavar="{all,growth,X}",
     )
 
@@ -208,16 +285,28 @@ class DeviceOptions:
 class OptimizerOptions:
     """Optimizer (see docs/recipes.md)."""
 
-    optimizer: Literal["sgd", "adamw", "lamb"] = option("sgd", "adamw and lamb decay in the update")
+    optimizer: Literal["sgd", "adamw", "lamb"] = option(
+        "sgd", "sgd has weight decay in the loss; adamw and lamb have it in the update"
+    )
     momentum: float = option(0.9, "momentum of SGD, or beta_1 of AdamW and LAMB", above=0, maximum=1)
     weight_decay: float = option(
-        1e-4, "weight of the decay", flags=("--weight_decay", "--weight_deacy"), minimum=0
+        1e-4, "strength of weight decay", flags=("--weight_decay", "--weight_deacy"), minimum=0
     )
     dense_decay: Literal["every_depth", "depth_50"] = option(
-        "every_depth", "nets whose dense kernel decays (row 5)"
+        "every_depth",
+        "whether the last dense layer has weight decay in every net, or only in the original's nets of "
+        "depth 50 (row 5)",
     )
-    clip_norm: float | None = option(None, "largest global norm of the gradient", above=0)
-    ema: float | None = option(None, "score and export a moving average with decay X", above=0, below=1)
+    clip_norm: float | None = option(
+        None, "scale the gradient down to this global norm when it is larger (default: never)", above=0
+    )
+    ema: float | None = option(
+        None,
+        "keep a moving average of the weights with decay X, such as 0.999; validate and export it "
+        "(default: off)",
+        above=0,
+        below=1,
+    )
 
     def recipe(self) -> dict[str, object] | None:
         """Returns the options that add variables to a checkpoint, or `None` if there are none."""
@@ -232,17 +321,34 @@ class ScheduleOptions:
     """Learning rate (see docs/recipes.md)."""
 
     schedule: Literal["steps", "cosine", "polynomial"] = option(
-        "steps", "follow --lr_values, or fall from --lr to --lr_end"
+        "steps",
+        "steps follows --lr_values; cosine and polynomial fall from --lr to --lr_end until the end of "
+        "the run",
     )
-    lr_values: tuple[float, ...] = option((0.001, 0.0005, 0.0003, 0.0001), "rates", nargs="+", above=0)
+    lr_values: tuple[float, ...] = option(
+        (0.001, 0.0005, 0.0003, 0.0001),
+        "learning rates of --schedule steps, one more than --lr_steps",
+        nargs="+",
+        above=0,
+    )
     lr_steps: tuple[int, ...] = option(
-        (40_000, 60_000, 80_000), "steps at which the rate changes, for a batch of 512", nargs="*"
+        (40_000, 60_000, 80_000),
+        "steps at which the next of --lr_values takes over, for 512 images per step; with --batch_size "
+        "64 they are 8 times as large",
+        nargs="*",
     )
-    lr_counts_per_step: Literal[1, 2] = option(1, "counts of --lr_steps per step (row 1)")
-    lr: float | None = option(None, "peak of cosine and polynomial, for a batch of 512", above=0)
-    lr_end: float = option(0.0, "end of cosine and polynomial, for a batch of 512", minimum=0)
-    lr_power: float = option(2.0, "power of polynomial", above=0)
-    warmup_steps: int = option(0, "steps over which the rate rises from 0", minimum=0)
+    lr_counts_per_step: Literal[1, 2] = option(
+        1, "2 counts every step twice, so rates change at half of --lr_steps (row 1)"
+    )
+    lr: float | None = option(
+        None,
+        "highest learning rate of --schedule cosine or polynomial, which need it; for 512 images per step, "
+        "scaled to --batch_size",
+        above=0,
+    )
+    lr_end: float = option(0.0, "last learning rate of cosine and polynomial, scaled like --lr", minimum=0)
+    lr_power: float = option(2.0, "exponent of polynomial; 1 is a straight line", above=0)
+    warmup_steps: int = option(0, "raise the learning rate from 0 over the first N steps", minimum=0)
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -267,13 +373,15 @@ class ScheduleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationOptions:
-    """Augmentation: probabilities per image (see docs/recipes.md)."""
+    """Augmentation: the probability that an image is changed (see docs/recipes.md)."""
 
-    augment_crop: float = option(0.0, "shift and zoom", minimum=0, maximum=1)
-    augment_occlusion: float = option(0.0, "black out all but a box", minimum=0, maximum=1)
+    augment_crop: float = option(0.0, "shift and zoom the image a little", minimum=0, maximum=1)
+    augment_occlusion: float = option(
+        0.0, "black out all of the image but a random box", minimum=0, maximum=1
+    )
     augment_colour: float = option(0.0, "change brightness, contrast and saturation", minimum=0, maximum=1)
-    augment_low_resolution: float = option(0.0, "scale down and up again", minimum=0, maximum=1)
-    augment_jpeg: float = option(0.0, "compress as JPEG", minimum=0, maximum=1)
+    augment_low_resolution: float = option(0.0, "scale the image down and up again", minimum=0, maximum=1)
+    augment_jpeg: float = option(0.0, "compress the image as JPEG", minimum=0, maximum=1)
 
     def probabilities(self) -> dict[str, Any]:
         """The arguments of `dataset.augment.Augmentation`."""
@@ -284,13 +392,19 @@ class AugmentationOptions:
 class DistillationOptions:
     """Distillation (see docs/nets_and_losses.md)."""
 
-    teacher: Path | None = option(None, "also learn the embeddings of this model, in any format")
+    teacher: Path | None = option(
+        None,
+        "train the net to give the same embeddings as this model, a file or folder in any format "
+        "(default: off)",
+    )
     teacher_weight: float | None = option(
-        None, "weight of 1 - cosine to the embedding of the teacher (10)", above=0
+        None, "weight of 1 - cosine between the embeddings of net and teacher (default: 10)", above=0
     )
 
     teacher_relation: float | None = option(
-        None, "weight of the differences to the teacher's distances within a batch (0)", minimum=0
+        None,
+        "weight of the difference between the distances within a batch and those of the teacher (default: 0)",
+        minimum=0,
     )
 
     def problems(self) -> Iterator[str]:
@@ -309,18 +423,26 @@ class DistillationOptions:
 class OutputOptions:
     """Output."""
 
-    output: Path = option(Path("./output"), "folder for the next four, unless they are given")
-    summary_path: Path = option(None, "folder for TensorBoard logs (default: summary in --output)")
-    ckpt_path: Path = option(None, "folder for training checkpoints (default: ckpt in --output)")
-    saved_model_path: Path = option(None, "folder for SavedModels (default: models in --output)")
-    log_file_path: Path = option(None, "folder for log files (default: logs in --output)")
-    saver_maxkeep: int = option(100, "keep N SavedModels, and the best of each validation set", minimum=1)
+    output: Path = option(
+        Path("./output"), "folder for all files of the run; the next four flags move parts of it"
+    )
+    summary_path: Path = option(None, "folder for TensorBoard logs (default: summary/ in --output)")
+    ckpt_path: Path = option(None, "folder for training checkpoints (default: ckpt/ in --output)")
+    saved_model_path: Path = option(None, "folder for SavedModels (default: models/ in --output)")
+    log_file_path: Path = option(None, "folder for log files (default: logs/ in --output)")
+    saver_maxkeep: int = option(
+        100, "keep the N newest SavedModels, and the best of each validation set", minimum=1
+    )
     show_info_interval: int = option(20, "log progress every N steps", minimum=1)
     summary_interval: int = option(300, "write TensorBoard scalars every N steps", minimum=1)
     validate_interval: int = option(2000, "validate every N steps", minimum=1)
-    save_interval: int = option(1000, "save a checkpoint every N steps; keep 3 and the best", minimum=1)
-    ckpt_interval: int = option(20_000, "write a SavedModel every N steps, whatever its score", minimum=1)
-    profile: bool = option(False, "write a TensorBoard profile of steps 10 to 20 of this run")
+    save_interval: int = option(
+        1000, "save a training checkpoint every N steps; the newest 3 and the best are kept", minimum=1
+    )
+    ckpt_interval: int = option(
+        20_000, "write a SavedModel every N steps, also without a new best score", minimum=1
+    )
+    profile: bool = option(False, "write a TensorBoard profile of steps 10 to 20 after the start")
     worker_folder: Path | None = None  # temporary folder of a worker that is not the chief
 
     def __post_init__(self) -> None:
@@ -343,13 +465,22 @@ class OutputOptions:
 class ValidationOptions:
     """Validation."""
 
-    lfw_threshold: float = option(0.99, "write a SavedModel when LFW reaches a new best above this accuracy")
-    ytf_threshold: float = option(0.94, "the same for YTF, images and videos")
-    validate_videos: int | None = option(None, "also score YTF videos, N frames per template", minimum=1)
-    threshold: str = option(
-        "best", "rule for a fold's threshold; crossing uses the original's folds (rows 18, 19)", choices=RULES
+    lfw_threshold: float = option(
+        0.99, "write a SavedModel at each new best accuracy on LFW above X, a fraction"
     )
-    lfw_as_stored: bool = _switch(False, "feed a .np file to the net in its own channel order (row 24)")
+    ytf_threshold: float = option(0.94, "the same for YTF, pairs of images and of videos")
+    validate_videos: int | None = option(
+        None, "also validate on videos of YTF, with N frames of each (default: off)", minimum=1
+    )
+    threshold: str = option(
+        "best",
+        "threshold of a fold: the most accurate on the other folds, or the original's rule and folds "
+        "(crossing; rows 18, 19)",
+        choices=RULES,
+    )
+    lfw_as_stored: bool = _switch(
+        False, "feed the .np file of [lfw] to the net in the channel order of the file (row 24)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,9 +497,13 @@ class CentreStartOptions(StartOptions):
     """Start of a run that has no checkpoint in --ckpt_path yet."""
 
     model_path: Path | None = option(
-        None, "resume from another run's checkpoint, or take net and centres from a TensorFlow 1 checkpoint"
+        None,
+        "training checkpoint of another run to resume from, or TensorFlow 1 checkpoint that gives net "
+        "and centres (default: random weights)",
     )
-    init_from: Path | None = option(None, "take the net from any model; everything else starts fresh")
+    init_from: Path | None = option(
+        None, "model of any format that gives only the weights of the net (default: random weights)"
+    )
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -378,19 +513,37 @@ class CentreStartOptions(StartOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """Loss (each has its own defaults)."""
+    """Loss. Every loss has its own defaults (see docs/nets_and_losses.md)."""
 
     loss: str = option(
-        "angular_centre", "name of the loss; distillation ignores labels", choices=LOSSES | TEACHER_LOSSES
+        "angular_centre",
+        f"loss to train with: {', '.join(LOSSES | TEACHER_LOSSES)}",
+        choices=LOSSES | TEACHER_LOSSES,
+        metavar="NAME",
     )
-    margin: float | None = option(None, "margin in radians; of the cosine for cosface and adaface", minimum=0)
-    scale: float | None = option(None, "factor of the cosines", above=0)
-    centre_weight: float | None = option(None, "weight of the centre term (0.3)", minimum=0)
-    margin_a: float | None = option(None, "factor of the angle, for combined", above=0)
-    margin_b: float | None = option(None, "subtracted from the cosine, for combined", minimum=0, below=2)
-    num_sub_centres: int | None = option(None, "centres per identity, for sub_centre", minimum=1)
-    label_smoothing: float = option(0.0, "share of the label spread over all identities", minimum=0, below=1)
-    margin_warmup_steps: int = option(0, "steps over which the margin rises from 0", minimum=0)
+    margin: float | None = option(
+        None,
+        "margin in radians; for cosface, and in part for adaface, of the cosine (default: by loss, 0.3 "
+        "to 0.5)",
+        minimum=0,
+    )
+    scale: float | None = option(
+        None, "factor of the cosines before the softmax (default: 64; cosface 30)", above=0
+    )
+    centre_weight: float | None = option(
+        None, "weight of the centre term of angular_centre (default: 0.3)", minimum=0
+    )
+    margin_a: float | None = option(None, "factor of the angle in combined (default: 1)", above=0)
+    margin_b: float | None = option(
+        None, "difference of cosines that combined adds to --margin (default: 0.2)", minimum=0, below=2
+    )
+    num_sub_centres: int | None = option(
+        None, "number of centres per identity in sub_centre (default: 3)", minimum=1
+    )
+    label_smoothing: float = option(
+        0.0, "share of each label that is spread evenly over all identities", minimum=0, below=1
+    )
+    margin_warmup_steps: int = option(0, "raise the margin from 0 over the first N steps", minimum=0)
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -429,17 +582,23 @@ class CentresOptions:
     """Many identities (see docs/many_identities.md)."""
 
     sample_rate: float = option(
-        1.0, "share of the identities in a step: the batch's, and others at random", above=0, maximum=1
+        1.0,
+        "share of the identities whose centres take part in a step: those of the batch and random "
+        "others; below 1 a step is faster",
+        above=0,
+        maximum=1,
     )
-    shard_centres: bool = option(False, "split the centres over the devices")
+    shard_centres: bool = option(
+        False, "split the centres over the devices instead of copying all of them to each"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TripletStartOptions(StartOptions):
     """Start of a run that has no checkpoint in --ckpt_path yet."""
 
-    model_path: Path | None = option(None, "model to fine-tune")
-    from_scratch: bool = option(False, "train a net with random weights instead")
+    model_path: Path | None = option(None, "model to fine-tune, in any format; give this or --from_scratch")
+    from_scratch: bool = option(False, "start from random weights instead of --model_path")
 
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
@@ -451,12 +610,19 @@ class TripletStartOptions(StartOptions):
 class TripletOptions:
     """Triplets."""
 
-    triplet_margin: float = option(0.3, "margin between the distances", minimum=0)
-    triplet_weight: float = option(10.0, "weight of the triplet loss in the total loss", above=0)
-    sample_per_class: int = option(4, "images of each identity in a batch", minimum=2)
-    mining: str = option("batch_hard", "which triplets of a batch to use", choices=MININGS)
-    squared: bool = _switch(False, "square the distances")
-    with_replacement: bool = _switch(False, "draw with replacement, identities by their size (row 13)")
+    triplet_margin: float = option(
+        0.3, "how much farther a negative should be than a positive, as a distance of unit vectors", minimum=0
+    )
+    triplet_weight: float = option(10.0, "weight of the triplet loss against weight decay", above=0)
+    sample_per_class: int = option(4, "number of images of each identity in a batch", minimum=2)
+    mining: str = option(
+        "batch_hard", "triplets of a batch: the hardest one of each image, or all", choices=MININGS
+    )
+    squared: bool = _switch(False, "compare squared distances")
+    with_replacement: bool = _switch(
+        False,
+        "draw identities in proportion to their size, and identities and images with replacement (row 13)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,10 +635,12 @@ class TrainingOptions:
     """
 
     allow_changes: bool = option(
-        False, "resume although loss, net, sources or batch size are not those of the run"
+        False, "resume even if loss, net, sources or batch size differ from those of the run"
     )
-    check: bool = option(False, "only check data, memory, disk and speed; exit code 0 if all is well")
-    faithful: bool = option(False, "train as the published models: set the flags marked (row N)")
+    check: bool = option(False, "check data, memory, disk space and speed, then exit without training")
+    faithful: bool = option(
+        False, "train with the original's choices: set all flags marked (row N), rows of docs/fidelity.md"
+    )
     data: DataOptions
     length: LengthOptions
     net: NetOptions
@@ -516,8 +684,14 @@ class TrainingOptions:
 class CentreTrainingOptions(TrainingOptions):
     """Options of train_centre."""
 
-    preset: str | None = option(None, "set all flags of a recipe; flags that you give win", choices=PRESETS)
-    reshuffle: bool = _switch(True, "shuffle the images again for every epoch (row 12)")
+    preset: str | None = option(
+        None,
+        "set the flags of a recipe, which docs/recipes.md lists; flags that you give win (default: none)",
+        choices=PRESETS,
+    )
+    reshuffle: bool = _switch(
+        True, "give every epoch its own order of the images; otherwise all repeat the first order (row 12)"
+    )
     start: CentreStartOptions
     loss: LossOptions
     centres: CentresOptions
@@ -585,7 +759,8 @@ def parse_centre_options(
     argv: Sequence[str] | None = None, find_input_problems: FindProblems | None = None
 ) -> CentreTrainingOptions:
     """Parses the command line of train_centre; see `common.options.parse_options`."""
-    parser = argparse.ArgumentParser("python -m train_centre", description="Train a net with a margin loss.")
+    first_flags = (*_FIRST_FLAGS, "loss", "preset", "lr")
+    parser = ShortHelpParser("python -m train_centre", "Train a net with a margin loss.", first_flags)
     faithful = {**FAITHFUL, "reshuffle": False}
     return parse_options(
         parser,
@@ -601,7 +776,8 @@ def parse_triplet_options(
     argv: Sequence[str] | None = None, find_input_problems: FindProblems | None = None
 ) -> TripletTrainingOptions:
     """Parses the command line of train_triplet; see `common.options.parse_options`."""
-    parser = argparse.ArgumentParser("python -m train_triplet", description="Fine-tune a net on triplets.")
+    first_flags = (*_FIRST_FLAGS, "from_scratch", "sample_per_class", "triplet_margin", "lr_values")
+    parser = ShortHelpParser("python -m train_triplet", "Fine-tune a net on triplets.", first_flags)
     defaults = {"source": ["vgg"], "output": Path("./output/vgg-triplet")}
     faithful = {**FAITHFUL, "with_replacement": True}
     return parse_options(

@@ -42,10 +42,8 @@ def _describe(command, parser):
                 yield from [_escape(group.description), ""]
         for action in flags:
             yield from [f"::::{{option}} {_signature(formatter, action)}"]
-            text = formatter._expand_help(action).replace(" (default: False)", "")
-            text = text.replace("default: True", "default: on") + " (required)" * bool(
-                action.required and action.option_strings
-            )
+            is_required = action.required and action.option_strings
+            text = formatter._expand_help(action) + " (required)" * bool(is_required)
             yield from [_escape(text), "::::", ""]
         for action in commands:
             for name, subparser in action.choices.items():

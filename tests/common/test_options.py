@@ -1,11 +1,12 @@
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from common.options import exit_on_errors, option, parse_command, parse_options
+from common.options import ShortHelpParser, exit_on_errors, option, parse_command, parse_options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,50 @@ def test_help_names_groups_and_defaults(capsys):
     assert "Batches:" in shown and "See docs/training.md." in shown
     assert "images per step (default: 64)" in shown and "None" not in shown
     assert "rates (default: 0.1 0.01)" in shown
+
+
+def test_usage_is_one_line_with_the_required_arguments(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    assert capsys.readouterr().out.startswith("usage: test --config PATH [flags]\n\n")
+    with pytest.raises(SystemExit):
+        parse_words("count", "--help")
+    assert capsys.readouterr().out.startswith("usage: words count --out PATH [flags]\n\n")
+
+
+def test_help_says_of_a_switch_only_that_it_is_on(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert "flip images at random (default: on)" in shown and "False" not in shown
+
+
+def parse_with_short_help(*argv):
+    parser = ShortHelpParser("test", "Does it.", ("lr_values", "batch_size"))
+    return parse_options(parser, Options, argv)
+
+
+def test_short_help_shows_the_first_flags_and_help_all_shows_every_flag(capsys):
+    shown = []
+    for flag in ("--help", "-h", "--help-all"):
+        with pytest.raises(SystemExit) as end:
+            parse_with_short_help(flag)
+        assert end.value.code == 0
+        shown.append(capsys.readouterr().out)
+    short, same, complete = shown
+    assert short == same and short.startswith("usage: test --config PATH [flags]\n\nDoes it.\n")
+    assert re.findall(r"^  (--\w+)", short, re.MULTILINE) == ["--lr_values", "--batch_size"]
+    assert "images per step (default: 64)" in short
+    assert short.endswith("\n--help-all shows every flag.\n")
+    assert complete.startswith("usage: test --config PATH [flags]\n\nDoes it.\n")
+    flags = {"--config", "--faithful", "--preset", "--batch_size", "--mirror", "--max_steps", "--lr_values"}
+    assert set(re.findall(r"^  (--\w+)", complete, re.MULTILINE)) == {*flags, "--weight_decay", "--help"}
+
+
+def test_a_wrong_flag_points_to_help_all(capsys):
+    with pytest.raises(SystemExit):
+        parse_with_short_help("--config=a.ini", "--batch_size=0")
+    assert capsys.readouterr().err.endswith("\nRun test --help-all to see all flags.\n")
 
 
 def test_a_flag_without_default_is_required():

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -159,6 +160,22 @@ def test_net_of_the_flags():
     assert net == {"architecture": "iresnet50", "image_size": [112, 112], "seed": 0, "keep_prob": 0.9}
     assert net_of("--faithful")["random_final_gamma"] is True
     assert net_of("--embedding_size=64")["embedding_size"] == 64
+
+
+@pytest.mark.parametrize("parse", PROGRAMS)
+def test_help_is_short_and_help_all_shows_every_flag(parse, capsys):
+    lengths, shown = [], []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            parse([flag])
+        text = capsys.readouterr().out
+        lengths.append(len(text.splitlines()))
+        shown.append(set(re.findall(r"(?<=^  )--(?!help)\w+", text, re.MULTILINE)))
+    short, complete = shown
+    first = "config source batch_size epoch max_steps backbone strategy precision output model_path check"
+    assert {f"--{name}" for name in first.split()} < short < complete
+    assert complete == {f"--{name}" for name in flag_values(parse([]))}
+    assert lengths[0] < 55
 
 
 def test_xla_alone_means_on():
