@@ -1,4 +1,4 @@
-"""SavedModels and Keras files of other projects, run by TensorFlow."""
+"""Runs SavedModels and Keras files of other projects in TensorFlow."""
 
 import zipfile
 from pathlib import Path
@@ -17,19 +17,21 @@ _SIGNATURE = "serving_default"
 class DescribedModel(FileModel):
     """Embeds aligned faces with a SavedModel or a `.keras` file whose input is described.
 
-    Both are programs. Keras refuses some of what a file may run, a SavedModel runs all of it.
+    Both formats can contain code. Keras refuses to load unsafe parts of a file. TensorFlow runs everything in
+    a SavedModel.
     """
 
     _runtime = "TensorFlow"
 
     def _errors(self):
-        # Keras raises any of these for a damaged file.
+        # Keras raises each of these for some damaged files.
         errors = OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError
         return tf.errors.OpError, zipfile.BadZipFile, *errors
 
     def _open(self, path: Path):
         if is_saved_model(path):
-            self._owner: Any = tf.saved_model.load(str(path))  # It owns the variables.
+            # The variables live only as long as this object.
+            self._owner: Any = tf.saved_model.load(str(path))
             if _SIGNATURE not in self._owner.signatures:
                 raise ValueError(
                     f"expected a signature {_SIGNATURE}, received {list(self._owner.signatures)}"

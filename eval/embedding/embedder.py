@@ -1,4 +1,4 @@
-"""One interface to a trained model in any format: from faces to embeddings."""
+"""Embeds faces with a trained model in any format, through one interface."""
 
 import dataclasses
 from pathlib import Path
@@ -18,13 +18,13 @@ class Embedder:
 
     Attributes:
         path: the model that was found, such as the newest checkpoint of a folder.
-        sha256: of the model; see `nets.importers.model_files.model_sha256`.
-        face_size: `(height, width)` of the aligned faces.
-        dim: how many numbers an embedding has.
+        sha256: digest of the model; see `nets.importers.model_files.model_sha256`.
+        face_size: `(height, width)` of the aligned faces, in pixels.
+        dim: length of an embedding.
         engine: the library that runs the model.
-        model: what the engine loaded.
+        model: the net that the engine loaded.
         flip: add the embedding of each face's mirror image.
-        batch_size: faces at a time.
+        batch_size: number of faces to embed at a time.
     """
 
     path: Path
@@ -40,10 +40,11 @@ class Embedder:
         """Embeds aligned faces.
 
         Args:
-            faces: uint8 `(n, height, width, 3)`, RGB, of `face_size`. Larger ones are cropped.
+            faces: uint8 `(n, height, width, 3)`, RGB. Faces larger than `face_size` are cropped to their
+                centre.
 
         Returns:
-            float32 `(n, dim)`, not normalised: the length is a quality of the face.
+            float32 `(n, dim)`, not normalised. The length of an embedding measures the quality of the face.
 
         Raises:
             ValueError: the faces are too small or of another type.
@@ -71,8 +72,8 @@ class Embedder:
 
         Args:
             source: aligned faces, as for `embed`; or the path of a picture, a folder of pictures of one
-                person, or a video. There the faces are found, and those of the main track count; see
-                `eval.recognition.tracks`.
+                person, or a video. With a path, faces are detected and aligned, and the main track is used;
+                see `eval.recognition.tracks`.
 
         Returns:
             float64 `(dim,)`, of length 1.
@@ -82,7 +83,7 @@ class Embedder:
         """
         if not isinstance(source, (str, Path)):
             return pool(self.embed(source), "mean")
-        from eval.recognition.tracks import find_tracks  # only now: it loads the readers of videos
+        from eval.recognition.tracks import find_tracks  # Loads the video readers, so not at the top.
 
         template = find_tracks(Path(source), self).main.template
         if template is None:
@@ -98,23 +99,24 @@ def load_embedder(
     engine: EngineOptions | None = None,
     batch_size: int = 64,
 ) -> Embedder:
-    """Loads a model of any kind, ours or not.
+    """Loads a model in any format, from this project or another one.
 
-    - SavedModel, training checkpoint or folder of checkpoints, `.keras`, and the other formats that
-      `nets.backbone.load_backbone` reads. TensorFlow runs these.
-    - `.onnx`, `.tflite`, and OpenVINO's `.xml`. Their own runtimes run these, without TensorFlow. Files that
-      this project exported say what they take. For any other file `face.onnx`, a small file
-      `face.onnx.input.json` in the same folder says it; see `eval.embedding.input_format.InputFormat`.
+    - TensorFlow runs a SavedModel, a training checkpoint or folder of checkpoints, a `.keras` file, and the
+      other formats that `nets.backbone.load_backbone` reads.
+    - `.onnx`, `.tflite` and OpenVINO's `.xml` files run in their own runtimes, without TensorFlow. Files that
+      this project exported describe their input. For any other file, such as `face.onnx`, write the
+      description to `face.onnx.input.json` in the same folder; see
+      `eval.embedding.input_format.InputFormat`.
 
     A SavedModel is a program, and loading it runs it: load one only from a source that you trust.
 
     Args:
         path: the model.
-        face_size: `(height, width)` of the aligned faces that you will embed. Defaults to the size that the
-            model takes, or to 112x112 if it takes any.
+        face_size: `(height, width)` of the aligned faces that you will embed. Defaults to the input size of
+            the model, or to 112x112 if the model takes any size.
         flip: add the embedding of each face's mirror image.
-        engine: what runs a model that has no runtime of its own. Defaults to TensorFlow in float32.
-        batch_size: faces at a time.
+        engine: the engine for models that do not run in their own runtime. Defaults to TensorFlow in float32.
+        batch_size: number of faces to embed at a time.
 
     Example: the similarity of two people, from -1 to 1.
 
@@ -125,7 +127,8 @@ def load_embedder(
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: the model is damaged, takes other faces or is not described, or a package is missing.
+        ValueError: the model is damaged, needs faces of another size, has no description of its input, or
+            gives NaN or infinity; or a package is missing.
     """
     found = find_model(path)
     chosen = (engine or EngineOptions()).chosen_for(found)

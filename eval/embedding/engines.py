@@ -1,4 +1,4 @@
-"""The table of engines that compute embeddings. It imports no engine before a model is loaded."""
+"""The engines that compute embeddings. An engine is imported only when it loads a model."""
 
 import dataclasses
 import importlib
@@ -14,13 +14,13 @@ from common.options import option
 from nets.importers.model_files import runs_as_it_is
 from nets.start_tensorflow import start_tensorflow
 
-NUM_COMPARED = 16  # how many faces of the set to embed for `load_engine`
+NUM_COMPARED = 16  # how many faces of a set to give to `load_engine`
 
-# Loading and timing another engine takes seconds, and embedding so many images takes minutes.
+# Loading and timing another engine takes seconds, and embedding this many images takes minutes.
 _MIN_IMAGES_TO_MEASURE = 10_000
 _MIN_SPEED_UP = 1.05
 
-# Largest difference between an engine's unit embeddings and TensorFlow's, by precision.
+# Largest allowed difference between an engine's unit embeddings and TensorFlow's, by precision.
 _TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
@@ -29,11 +29,11 @@ class EmbeddingModel(Protocol):
 
     @property
     def face_size(self) -> tuple[int, int]:
-        """`(height, width)` of the faces."""
+        """`(height, width)` of the faces, in pixels."""
         ...
 
     def embed(self, faces: np.ndarray) -> np.ndarray:
-        """Takes uint8 faces `(batch, *face_size, 3)`, RGB, to float32 `(batch, dim)`, not normalised."""
+        """Embeds uint8 RGB faces `(batch, *face_size, 3)` as float32 `(batch, dim)`, not normalised."""
         ...
 
 
@@ -42,7 +42,7 @@ class _Implementation(NamedTuple):
     precisions: tuple[str, ...]
 
 
-# The name of an engine is that of the Python package it needs. The first is the default and the reference.
+# Each engine is named after the Python package that it needs. The first one is the default and the reference.
 ENGINES = {
     "tensorflow": _Implementation("eval.embedding.face_model", ("float32",)),
     "openvino": _Implementation("eval.embedding.openvino", ("float32", "bfloat16")),
@@ -55,8 +55,8 @@ class _FileEngine(NamedTuple):
     model: str  # a class of this module, called with `(path, face_size)`
 
 
-# By suffix. These engines run a file as it is. Of ONNX files they run those that take pixels or whose input
-# is described: from any other, TensorFlow takes the weights.
+# The engines that run a model file as it is, by suffix. An ONNX file is run like this only if it takes pixels
+# or its input is described. TensorFlow loads the weights of any other ONNX file.
 FILE_ENGINES = {
     ".onnx": _FileEngine("onnxruntime", "eval.embedding.onnx_file", "OnnxModel"),
     ".tflite": _FileEngine("ai-edge-litert", "eval.embedding.tflite_file", "TfliteModel"),
@@ -66,7 +66,7 @@ FILE_ENGINES = {
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """A library and the precision it computes in. The last bits of embeddings depend on both."""
+    """A library and the precision that it computes in. The last bits of embeddings depend on both."""
 
     name: str = "tensorflow"
     precision: str = "float32"
@@ -102,15 +102,15 @@ class EngineOptions:
 
     @property
     def chosen(self) -> Engine:
-        """The engine asked for, or else the first that has the precision."""
+        """The requested engine, or else the first one that supports the precision."""
         able = (name for name, engine in ENGINES.items() if self.precision in engine.precisions)
         return Engine(self.engine or next(able), self.precision)
 
     def chosen_for(self, path: Path) -> Engine:
-        """The engine for a model: that of its suffix in `FILE_ENGINES`, or else `chosen`.
+        """Returns the engine for a model: the one for its suffix in `FILE_ENGINES`, or else `chosen`.
 
         Raises:
-            ValueError: the flags ask for another engine, or the engine is not installed.
+            ValueError: the flags name another engine, or the engine is not installed.
         """
         known = FILE_ENGINES.get(path.suffix)
         if known is None or (path.suffix == ".onnx" and not runs_as_it_is(path)):
@@ -125,23 +125,26 @@ class EngineOptions:
         return engine
 
     def problems(self) -> Iterator[str]:
-        """Yields a sentence if the engine lacks the precision or is not installed."""
+        """Yields a sentence if the engine does not support the precision or is not installed."""
         engine = self.chosen
         precisions = ENGINES[engine.name].precisions
         if engine.precision not in precisions:
-            yield f"--precision: {engine.name} has no {engine.precision}. Give {' or '.join(precisions)}."
+            yield (
+                f"--precision: {engine.name} does not support {engine.precision}. "
+                f"Use {' or '.join(precisions)}."
+            )
         elif engine.version is None:
             yield f"--engine: {engine.name} is not installed. Run `pip install {engine.name}`."
 
 
 def check_faces(faces: np.ndarray, face_size: tuple[int, int]) -> None:
-    """Raises `ValueError` if faces have another size than the model takes."""
+    """Raises `ValueError` if the faces do not have the shape `(batch, *face_size, 3)`."""
     if faces.shape[1:] != (*face_size, 3):
         raise ValueError(f"faces: expected shape (batch, *{face_size}, 3), received {faces.shape}")
 
 
 def noise_faces(num_faces: int, face_size: tuple[int, int]) -> np.ndarray:
-    """Returns images of noise to try a model with."""
+    """Returns noise to try a model with: uint8 `(num_faces, *face_size, 3)`."""
     return np.random.default_rng(0).integers(0, 256, (num_faces, *face_size, 3), np.uint8)
 
 
@@ -152,19 +155,25 @@ def load_engine(
     faces: np.ndarray | None,
     num_images: int,
 ) -> tuple[EmbeddingModel, str]:
-    """Loads a model and describes the engine that runs it, in one or more lines.
+    """Loads a model and describes the engine that runs it.
 
-    OpenVINO is compared with TensorFlow first. If TensorFlow embeds many images on a
-    CPU, the other installed engines are timed, and the description says how much faster they would be.
-    The timing affects no number.
+    The embeddings of OpenVINO are first compared with TensorFlow's. If TensorFlow has to embed many images on
+    a CPU, the other installed engines are timed, and the description says how much faster they would be. The
+    timing does not change the choice of the engine.
 
     Args:
+        engine: the engine to use.
         path, face_size: see `eval.embedding.face_model.load_face_model`.
-        faces: uint8 `(n, *face_size, 3)`, RGB, a few to compare and time engines with. Defaults to noise.
+        faces: a few faces for comparing and timing engines, uint8 `(n, *face_size, 3)`, RGB. Defaults to
+            noise.
         num_images: how many images the model will embed.
 
+    Returns:
+        `(model, description)`. The description has one or more lines.
+
     Raises:
-        FileNotFoundError, ValueError: see `load_face_model`; or the engine disagrees with TensorFlow.
+        FileNotFoundError, ValueError: see `load_face_model`; or the engine's embeddings differ from
+            TensorFlow's.
     """
     known = FILE_ENGINES.get(path.suffix)
     if known is not None and known.package == engine.name:
@@ -213,7 +222,7 @@ def _faster_engines(path, face_size, faces, reference):
         try:
             model = _load_checked(engine, path, face_size, faces, reference)
         except ValueError:
-            continue  # An engine that cannot run the model right is no alternative.
+            continue  # This engine cannot run the model, or gives wrong embeddings.
         speed_up = _images_per_second(model, faces) / _images_per_second(reference, faces)
         if speed_up >= _MIN_SPEED_UP:
             yield f"  --engine {engine.name} would be {speed_up:.1f} times as fast."

@@ -1,4 +1,4 @@
-"""Embeddings of many images, which are decoded while the model works."""
+"""Embeds many images, and decodes the next ones while the model runs."""
 
 import collections
 import contextlib
@@ -16,7 +16,7 @@ _BATCHES_AHEAD = 2
 
 
 class NotFiniteError(ValueError):
-    """An embedding holds NaN or infinity. The weights of the model are at fault, not the image file."""
+    """An embedding contains NaN or infinity. The cause is the weights of the model, not the image file."""
 
 
 def embed_images(
@@ -29,28 +29,30 @@ def embed_images(
     flip: bool = False,
     progress: str | None = None,
 ) -> Generator[np.ndarray]:
-    """Embeds images in order, batch by batch, and decodes the next batches meanwhile.
+    """Embeds images in order, batch by batch. A thread decodes the next batches meanwhile.
 
     Batches end at multiples of `batch_size`, wherever the first one starts. The last bits of an embedding
-    depend on the batch it is computed in. So if you stop between two batches and continue there with the
-    same `batch_size`, you get exactly the numbers of an unbroken run. The last batch is not padded (row 29 of
-    docs/fidelity.md).
+    depend on the batch that it is computed in. So if you stop between two batches and continue there with the
+    same `batch_size`, you get exactly the numbers of an uninterrupted run. The last batch is not padded (row
+    29 of docs/fidelity.md).
 
     Args:
-        decode: takes `(start, stop)` to the images of these numbers, uint8
-            `(stop - start, height, width, 3)`. A thread calls it, once at a time and in order.
-        batch_size: positive.
+        model: the net.
+        decode: `decode(start, stop)` returns the images `start` to `stop - 1`, uint8
+            `(stop - start, height, width, 3)`, RGB. One thread makes all calls, in order.
+        num_images: number of images in the set.
+        batch_size: images per batch, at least 1.
         start: number of the first image to embed.
-        flip: add the embedding of each image's mirror image, neither normalised, as InsightFace does in
+        flip: add the embedding of each image's mirror image. Neither is normalised before, as in InsightFace,
             `src/eval/verification.py`.
-        progress: what the progress calls the images, such as `"frames"`. Without it none is shown.
+        progress: the unit that the progress bar shows, such as `"frames"`. `None` hides the bar.
 
     Yields:
         float32 `(n, dim)`, `n` at most `batch_size`.
 
     Raises:
-        NotFiniteError: an embedding is not finite; names the image.
-        Exceptions of `decode` and of the model, when it is the turn of their batch.
+        NotFiniteError: an embedding is not finite. The message names the image.
+        Any exception of `decode` or of the model, in the order of the batches.
     """
     bar = Progress(
         desc="embedding", unit=progress or "", total=num_images, initial=start, shown=progress is not None
@@ -93,10 +95,10 @@ def embed_into(
     flip: bool = False,
     progress: str | None = None,
 ) -> None:
-    """Computes the features that a store lacks; see `embed_images`.
+    """Computes the missing features of a store; see `embed_images`.
 
-    It may be killed at any moment, and the next call continues. With the same `batch_size` the features are
-    those of an unbroken run, bit for bit; with another one the last bits may differ.
+    If it is killed at any moment, the next call continues. With the same `batch_size` the features are the
+    same bits as those of an uninterrupted run. With another one the last bits may differ.
     """
     batches = embed_images(
         model, decode, store.num_rows, batch_size, start=store.num_done, flip=flip, progress=progress

@@ -1,4 +1,4 @@
-"""The TensorFlow engine: a trained model, loaded from any format, as a function from faces to embeddings."""
+"""The TensorFlow engine: loads a trained model from any format and embeds faces with it."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +21,9 @@ class FaceModel:
     """Embeds aligned faces.
 
     Args:
-        function: `tf.function` with an input signature, from uint8 `(batch, *face_size, 3)`, RGB, to float32
-            `(batch, dim)`.
+        function: `tf.function` with an input signature. Takes uint8 `(batch, *face_size, 3)`, RGB. Returns
+            float32 `(batch, dim)`.
+        face_size: `(height, width)` of the faces, in pixels.
     """
 
     def __init__(self, function: Any, face_size: tuple[int, int]) -> None:
@@ -31,11 +32,14 @@ class FaceModel:
 
     @classmethod
     def from_backbone(cls, backbone: keras.Model, face_size: tuple[int, int] | None = None) -> Self:
-        """Wraps a net from normalised images to embeddings, and crops faces that are larger than its input.
+        """Wraps a net that computes embeddings from normalised images.
 
-        The faces have the size of its input if `face_size` gives no other.
+        Faces that are larger than the net's input are cropped to their centre. Each call uses the current
+        weights, so a net in training needs to be wrapped only once.
 
-        Each call uses the current weights, so a net in training needs to be wrapped only once.
+        Args:
+            backbone: the net.
+            face_size: `(height, width)` of the faces. Defaults to the size of the net's input.
 
         Raises:
             ValueError: the faces are smaller than the net's input.
@@ -58,7 +62,7 @@ class FaceModel:
 
 
 def load_model(path: Path, face_size: tuple[int, int] | None, precision: str) -> FaceModel | DescribedModel:
-    """Loads a model for the engine TensorFlow, whose only precision is float32."""
+    """Loads a model for the TensorFlow engine. Its only precision is float32."""
     return load_face_model(path, face_size)
 
 
@@ -68,18 +72,18 @@ def load_face_model(
     """Loads a model in any format that `nets.backbone.load_backbone` reads.
 
     A SavedModel or Keras file of another project is loaded if its input is described; see
-    `eval.embedding.input_format`. Such a model is a program, as any SavedModel is, and this function runs it:
-    load one only from a source you trust. Nothing in other formats is run.
+    `eval.embedding.input_format`. Such a model is a program, like any SavedModel, and this function runs it.
+    Load one only from a source that you trust. Files in other formats cannot run code.
 
     Args:
-        path: the model, which computes in float32 whatever it was trained in.
-        face_size: `(height, width)` of the faces to embed. With `None`, the size that the model takes.
+        path: the model. It computes in float32, whatever its training used.
+        face_size: `(height, width)` of the faces to embed. Defaults to the input size of the model.
         rectified: build the net in the form that suits OpenVINO, if it can be built; see
             `nets.inference.inference_net`.
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: not a model, or it does not take faces of this size.
+        ValueError: `path` is not a model, or the model does not take faces of this size.
     """
     if (is_saved_model(path) or path.suffix == ".keras") and input_format_path(path).is_file():
         return DescribedModel(path, face_size)
@@ -125,7 +129,7 @@ def _load_saved_model(path, face_size):
 
     @tf.function(input_signature=[_faces_spec(face_size)])
     def embed(faces):
-        # By way of `loaded`, which owns the variables: `serve` alone does not keep them.
+        # `loaded` owns the variables. A reference to `serve` alone would not keep them.
         outputs = loaded.signatures["serving_default"](images=faces)
         return outputs["embedding"] * outputs["norm"][:, None]
 

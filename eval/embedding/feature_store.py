@@ -1,4 +1,4 @@
-"""Features on disk, which are computed once even if the computation is interrupted."""
+"""Stores features on disk, so that an interrupted computation can continue."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ _BLOCK = 1 << 24  # bytes that a check reads at a time
 
 
 class _Progress(NamedTuple):
-    """The rows that count: their number, their length and the CRC32C of all of them."""
+    """The committed rows: their number, their length and the CRC32C of all of them."""
 
     num_done: int = 0
     dim: int = 0
@@ -40,32 +40,33 @@ class _Progress(NamedTuple):
 
 
 def inputs_of_frames(model_sha256: str, frames: InputFrames, engine: Engine) -> dict[str, Any]:
-    """Returns everything that the features of frames follow from; not the paths, which may change."""
+    """Returns everything that determines the features of frames. Paths may change and are left out."""
     described = {name: value for name, value in vars(frames).items() if name != "path"}
     return {"model": model_sha256, "frames": described, "engine": dataclasses.asdict(engine)}
 
 
 class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
-    """The features of one model and one set of images: a row each, in order, in a folder of their own.
+    """The features of one model and one set of images, one row for each image in order, in one folder.
 
-    The folder is named after everything the features follow from, so a change of any input leads to another
-    folder. It holds `store.json` with these inputs, `features.f32` with the rows (float32, little-endian, and
-    nothing else), and `progress.json` with the number of rows that count, their length and their CRC32C.
+    The name of the folder is a hash of everything that determines the features, so a change of any input
+    leads to another folder. The folder holds `store.json` with these inputs, `features.f32` with the rows
+    (float32, little-endian, and nothing else), and `progress.json` with the number of committed rows, their
+    length and their CRC32C.
 
-    The rows are on disk before `progress.json` is replaced to count them. So after a kill or a power cut at
-    any moment, all rows that count are there; later rows do not count and are overwritten. Opening a store
-    reads the rows that count and compares the CRC32C. If it differs, the store warns and starts over.
+    Rows are written to disk before `progress.json` commits them. So after a kill or a power cut at any
+    moment, all committed rows are there. Rows that are not committed are overwritten. Opening a store reads
+    the committed rows and compares the CRC32C. If it differs, the store warns and starts over.
 
-    One process fills a store; any number of processes read a complete one. Leaving the context flushes.
+    One process fills a store. Any number of processes can read a complete one. Leaving the context flushes.
 
     Args:
         root: folder for any number of stores. It is created if needed.
-        inputs: everything the features follow from, such as digests of model and images; values for JSON.
+        inputs: everything that determines the features, such as digests of model and images, as JSON values.
         num_rows: number of rows of the complete store.
 
     Raises:
         ValueError: the folder of this name has other inputs or another number of rows.
-        BlockingIOError: another process fills this store.
+        BlockingIOError: another process is filling this store.
     """
 
     def __init__(self, root: Path, inputs: dict[str, Any], num_rows: int) -> None:
@@ -87,7 +88,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
 
     @property
     def num_done(self) -> int:
-        """Number of rows that are there, including those not flushed yet."""
+        """Number of appended rows, including those that are not flushed yet."""
         return self._appended.num_done
 
     @property
@@ -97,19 +98,23 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
 
     @property
     def features(self) -> np.ndarray:
-        """All rows of the complete store, memory-mapped and read-only: float32 `(num_rows, dim)`."""
+        """All rows of the complete store, memory-mapped and read-only: float32 `(num_rows, dim)`.
+
+        Raises:
+            ValueError: the store is not complete.
+        """
         if not self.is_complete:
             raise ValueError(f"{self.folder}: expected {self.num_rows} rows, received {self.num_done} so far")
         return np.memmap(self._features, _DTYPE, "r", shape=(self.num_rows, self._flushed.dim))
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows, float32 `(n, dim)`. Flushes after the last one, or five seconds after the last flush.
+        """Adds rows, float32 `(n, dim)`. Flushes when the store is complete, or every five seconds.
 
-        Only whole appends are flushed: after a kill the store continues where one of them began.
+        Only whole appends are flushed, so after a kill the store continues at the start of one.
 
         Raises:
             ValueError: the array has another shape or type. Nothing is stored.
-            OSError: the disk is full. Earlier rows stay, and the same rows may be appended again.
+            OSError: the disk is full. Earlier rows stay, and you can append the same rows again.
         """
         done, num_missing = self._appended, self.num_rows - self.num_done
         fits = rows.ndim == 2 and rows.dtype == np.float32 and len(rows) <= num_missing
@@ -121,13 +126,13 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         content = np.ascontiguousarray(rows, _DTYPE).tobytes()
         self._write(content, done.num_bytes)
         crc = google_crc32c.extend(done.crc32c, content)
-        # In one assignment: Ctrl-C may come between two.
+        # One assignment, because Ctrl-C may arrive between two.
         self._appended = _Progress(done.num_done + len(rows), rows.shape[1], crc)
         if self.num_done == self.num_rows or time.monotonic() - self._flushed_at >= _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Makes all appended rows count. They are on disk once this returns."""
+        """Commits all appended rows. They are on disk once this returns."""
         if self._appended != self._flushed:
             os.fsync(self._file.fileno())
             write_json(self._progress, self._appended._asdict())
@@ -137,30 +142,31 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         self._flushed_at = time.monotonic()
 
     def close(self) -> None:
-        """Flushes and lets other processes in. Arrays from `features` stay valid."""
+        """Flushes and releases the lock. Arrays from `features` stay valid."""
         with self._resources:
             if not self._file.closed:
                 self.flush()
 
     def _lock_and_check(self, inputs):
-        """Takes the lock that the state of the store needs, and returns the progress that counts."""
+        """Takes the lock, shared if the store is complete, and returns the checked progress."""
         progress = self._read_progress()
         self._lock.acquire(shared=progress is not None and progress.num_done == self.num_rows)
         self._compare_inputs({"version": VERSION, "num_rows": self.num_rows, "inputs": inputs})
-        progress = self._read_progress()  # Another process may have changed it before this one got the lock.
+        # Another process may have changed it before this process got the lock.
+        progress = self._read_progress()
         if progress is None or not self._is_sound(progress):
             logger.warning("%s: the stored features are damaged. Computing them again.", self.folder)
             self._lock.acquire()
-            # A new file: another process may have mapped the old one.
+            # Start a new file, because another process may have mapped the old one.
             self._features.unlink(missing_ok=True)
             progress = _Progress()
         return progress
 
     def _open_features(self):
-        if self.is_complete:  # Nothing changes any more. Another process may be checking the store.
+        if self.is_complete:  # It no longer changes, so other processes can read it, too.
             self._lock.acquire(shared=True, wait=True)
             return self._features.open("rb")
-        for leftover in self.folder.glob("*.tmp"):  # of a process that was killed
+        for leftover in self.folder.glob("*.tmp"):  # left by a process that was killed
             leftover.unlink()
         self._features.touch()
         file = self._features.open("r+b", buffering=0)
@@ -195,7 +201,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
         return progress if is_possible else None
 
     def _is_sound(self, progress):
-        """Reads all rows that count and compares their CRC32C."""
+        """Reads all committed rows and compares their CRC32C."""
         crc, num_missing = 0, progress.num_bytes
         size = self._features.stat().st_size if self._features.exists() else 0
         if size < num_missing:
@@ -217,7 +223,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
 
 
 def _flattened(entry):
-    """The values of a `store.json`, those of its inputs among them. A damaged one has none."""
+    """Returns the values of `store.json`, with its inputs on the same level; none if it is damaged."""
     if not isinstance(entry, dict):
         return {}
     inputs = entry.get("inputs")

@@ -1,4 +1,4 @@
-"""Nets in files that a runtime runs as they are."""
+"""Base class of the models that a runtime runs directly from a file."""
 
 import abc
 import math
@@ -12,9 +12,9 @@ from eval.embedding.engines import check_faces
 from eval.embedding.input_format import EXAMPLE, PLAIN_PIXELS, InputFormat
 from nets.importers.model_files import input_format_path
 
-FACE_SIZE = (112, 112)  # of nets that take any size
+FACE_SIZE = (112, 112)  # for nets that take any size
 
-_MAX_PIXELS = 1 << 25  # of a batch; a damaged file may announce billions
+_MAX_PIXELS = 1 << 25  # in a batch; a damaged file may announce billions
 
 
 class NetInput(NamedTuple):
@@ -30,29 +30,29 @@ class NetInput(NamedTuple):
 class FileModel(abc.ABC):
     """Embeds aligned faces with a file that has one input.
 
-    A file that this project exported takes uint8 `images` and gives `embedding` and `norm`. Any other
-    describes its input; see `InputFormat`. Size and batch size are read from the file, or else from the
-    description. Larger faces are cropped. The embedding is the output `embedding`, or else the first. If
-    there is an output `norm`, the embedding is multiplied by it.
+    A file that this project exported takes uint8 `images` and gives `embedding` and `norm`. Any other file
+    needs a description of its input; see `InputFormat`. The image size and the batch size come from the file,
+    or else from the description. Larger faces are cropped to their centre. The embedding is the output
+    `embedding`, or else the first output. If there is an output `norm`, the embedding is multiplied by it.
 
     Args:
         path: the file.
-        face_size: `(height, width)` of the faces to embed. Defaults to the size that the net takes, or to
-            112x112 if it takes any.
+        face_size: `(height, width)` of the faces to embed. Defaults to the input size of the net, or to
+            112x112 if the net takes any size.
 
     Raises:
-        ValueError: the file or its description is damaged or missing, the file is not a net from images of at
-            most this size to embeddings, or the runtime is not installed.
+        ValueError: the file is damaged, its description is damaged or missing, or the file is not a net that
+            computes embeddings from images of at most this size.
     """
 
-    _runtime: ClassVar[str]  # its name in messages
+    _runtime: ClassVar[str]  # name of the runtime in messages
 
     def __init__(self, path: Path, face_size: tuple[int, int] | None = None) -> None:
         self._path = path
         described = InputFormat.read(path)
         try:
             inputs, outputs = self._open(path)
-        except (*self._errors(), UnicodeDecodeError) as error:  # the latter for names
+        except (*self._errors(), UnicodeDecodeError) as error:  # names in a damaged file may not be UTF-8
             raise ValueError(f"{path}: {self._runtime} cannot run it: {_last_line(error)}") from None
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             received = ", ".join(f"{entry.name} {list(entry.shape)}" for entry in inputs)
@@ -77,7 +77,7 @@ class FileModel(abc.ABC):
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            # A file with a fixed batch size takes no fewer images.
+            # A file with a fixed batch size does not take fewer images.
             filled = np.resize(part, (size, *part.shape[1:])) if self._batch_size else part
             try:
                 outputs = self._run(filled, self._outputs)
@@ -141,7 +141,7 @@ class FileModel(abc.ABC):
             )
 
     def _stored(self, images):
-        """Returns images in the type of the input."""
+        """Converts images to the type of the input, and quantises them if the input is quantised."""
         dtype = self._input.dtype
         if self._input.quantization:
             scale, zero_point = self._input.quantization
@@ -151,5 +151,5 @@ class FileModel(abc.ABC):
 
 
 def _last_line(error):
-    """Returns the line of a message that says what is wrong. The lines before it name source files."""
+    """Returns the last line of a message, which says what is wrong. The other lines name source files."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -1,4 +1,4 @@
-"""The description of the pixels that a net in a file expects."""
+"""Describes the pixels that a net in a file expects."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from common.typed_json import from_json, read_json
 from nets.importers.model_files import input_format_path
 
-# For messages.
+# Shown in error messages.
 EXAMPLE = '{"channels": "rgb", "layout": "nhwc", "mean": [127.5, 127.5, 127.5], "scale": [128, 128, 128]}'
 _Colour = tuple[float, float, float]
 
@@ -18,8 +18,8 @@ _Colour = tuple[float, float, float]
 class InputFormat:
     """The pixels that a net expects: `(pixel - mean) / scale`, where pixels are 0 to 255.
 
-    `NAME.onnx.input.json` in the folder of `NAME.onnx` holds these keys, and so it is for other files. Files
-    of this project need no description.
+    For `NAME.onnx`, the file `NAME.onnx.input.json` in the same folder holds these keys, and likewise for
+    other formats. Files that this project exported need no description.
 
     Args:
         channels: `"rgb"` or `"bgr"`.
@@ -27,7 +27,7 @@ class InputFormat:
         mean: one number for each channel, in the order of `channels`.
         scale: one number for each channel, not 0.
         size: `(height, width)` of the input, if the file leaves it open.
-        batch: the only number of images that the net takes at a time, if the file does not say so.
+        batch: the batch size, if it is fixed and the file does not say so.
     """
 
     channels: str
@@ -58,11 +58,11 @@ class InputFormat:
 
     @property
     def takes_plain_pixels(self) -> bool:
-        """True if the net takes the pixels as they are."""
+        """True if the net takes pixels from 0 to 255 as they are."""
         return not any(self.mean) and set(self.scale) == {1}
 
     def prepare(self, faces: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Crops the centre of uint8 RGB faces `(batch, height, width, 3)` and turns it into the net's input.
+        """Crops uint8 RGB faces `(batch, height, width, 3)` to their centre and converts them for the net.
 
         Returns:
             `(batch, *image_size, 3)` or `(batch, 3, *image_size)`; float32, or uint8 for plain pixels.

@@ -1,13 +1,13 @@
 """The model card: what a model is, how well it scores, and the thresholds that were measured for it.
 
 The card of a SavedModel is the file `model_card.json` in its folder. The card of any other model is the file
-`NAME.model_card.json` in the folder of the model. If there is no such file, it is the card inside the model:
+`NAME.model_card.json` in the folder of the model. If there is no such file, the model itself holds the card:
 
 - ONNX: the metadata `model_card`
-- TFLite: the file `model_card.json` in a zip archive that is appended to the model
+- TFLite: the file `model_card.json` in a zip archive appended to the model
 - OpenVINO: `model_card` in the `rt_info` of the .xml file
 
-Reading a card imports neither TensorFlow nor another library that runs models.
+Reading a card does not import TensorFlow or any other library that runs models.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ class ModelCard(dict[str, Any]):
 
     - `sha256`: digest of the model that the card belongs to
     - `net`, `embedding_size`, `preprocessing`: see `export.card.describe_net`
-    - `signatures`, `pooling`: of a SavedModel; see `export.saved_model.export_saved_model`
-    - `run`, `step`, `precision`: the training that made it; see `export.card.describe_run`
-    - `scores`: accuracy with its interval and protocol by name of the set
+    - `signatures`, `pooling`: only for a SavedModel; see `export.saved_model.export_saved_model`
+    - `run`, `step`, `precision`: the training run behind the model; see `export.card.describe_run`
+    - `scores`: for each set, by name, the accuracy with its interval and protocol
     - `calibrations`: `eval.scoring.calibration.Calibration` by kind
     """
 
     def calibration(self, prefer: str = "template") -> Calibration | None:
-        """Returns the thresholds of this `Calibration.kind`, or else of the other kind, or else `None`."""
+        """Returns the thresholds of this `Calibration.kind`, else of the other kind, else `None`."""
         found = self.get(_CALIBRATIONS) or {}
         value = found.get(prefer) or next(iter(found.values()), None)
         return value and from_json(Calibration, value, Path(CARD_NAME))
 
     def with_calibration(self, calibration: Calibration) -> ModelCard:
-        """Returns a card that has these thresholds in place of those of the same kind."""
+        """Returns a card in which these thresholds replace those of the same kind."""
         value = json.loads(json.dumps(dataclasses.asdict(calibration)))
         calibrations = {**(self.get(_CALIBRATIONS) or {}), calibration.kind: value}
         return ModelCard({**self, _CALIBRATIONS: calibrations})
 
     def to_embed(self) -> str:
-        """Returns the JSON to store inside of a model file, which cannot hold its own digest."""
+        """Returns the JSON to store inside a model file, without the digest of that file."""
         return json.dumps({key: value for key, value in self.items() if key != _DIGEST})
 
 
 def card_path(model: str | Path) -> Path:
-    """Returns the path of the card of a model, which may not exist."""
+    """Returns the path of the card of a model. The file may not exist."""
     model = find_model(model)
     return model / CARD_NAME if is_saved_model(model) else model.with_name(f"{model.name}.{CARD_NAME}")
 
@@ -77,7 +77,7 @@ def read_card(model: str | Path) -> ModelCard:
 
     Raises:
         FileNotFoundError: the model does not exist.
-        ValueError: the card is damaged, or belongs to another model. The message names its file.
+        ValueError: the card is damaged, or belongs to another model. The message names the file.
     """
     model = find_model(model)
     path = card_path(model)
@@ -87,8 +87,8 @@ def read_card(model: str | Path) -> ModelCard:
         known = card.get(_DIGEST) is None and is_saved_model(model)
         if not known and card.get(_DIGEST) != _digest(model):
             raise ValueError(
-                f"{path}: the card belongs to another model than {model.name}; its {_DIGEST} differs. Delete "
-                f"the card, then measure thresholds: python -m export.calibrate {model} --pairs lfw.bin"
+                f"{path}: the card does not belong to {model.name}: the {_DIGEST} differs. Delete the card, "
+                f"then measure thresholds: python -m export.calibrate {model} --pairs lfw.bin"
             )
         return card
     read = _READERS.get(model.suffix) if model.is_file() else None
@@ -97,7 +97,7 @@ def read_card(model: str | Path) -> ModelCard:
 
 
 def write_card(model: str | Path, card: dict[str, Any]) -> Path:
-    """Writes the card of a model, with the model's digest, in place of an older card; returns its path."""
+    """Writes the card of a model, with the model's digest, replaces an older card, and returns the path."""
     model = find_model(model)
     path = card_path(model)
     write_json(path, {**card, _DIGEST: _digest(model)})
@@ -112,7 +112,7 @@ def no_thresholds(model: str | Path) -> str:
 def _checked(values: Any, path: Path) -> ModelCard:
     calibrations = values.get(_CALIBRATIONS) if isinstance(values, dict) else None
     if not isinstance(values, dict) or not isinstance(calibrations, dict | None):
-        raise ValueError(f"{path}: expected a JSON object, and in it an object {_CALIBRATIONS}")
+        raise ValueError(f"{path}: expected a JSON object, with {_CALIBRATIONS} as an object if present")
     for kind, value in (calibrations or {}).items():
         place = Path(f"{path}, {_CALIBRATIONS}.{kind}")
         if from_json(Calibration, value, place).kind != kind:
@@ -123,8 +123,8 @@ def _checked(values: Any, path: Path) -> ModelCard:
 def _digest(model):
     """Returns the digest that ties a card to its model.
 
-    That of a SavedModel leaves out the folder's other files, which people add. The index holds a checksum of
-    each weight.
+    For a SavedModel it covers the graph and the index of the variables, which holds a checksum of each
+    weight. People add other files to the folder, so these are left out.
     """
     if not is_saved_model(model):
         return model_sha256(model)

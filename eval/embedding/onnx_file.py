@@ -1,4 +1,4 @@
-"""ONNX files, run by ONNX Runtime."""
+"""Runs ONNX files in ONNX Runtime."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ class OnnxModel(FileModel):
     _runtime = "ONNX Runtime"
 
     def _errors(self):
-        # ONNX Runtime's errors have no common base class, and no public name.
+        # ONNX Runtime's errors have no common base class and no public names.
         module = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
         kinds = vars(module).values()
         return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
@@ -25,7 +25,7 @@ class OnnxModel(FileModel):
     def _open(self, path: Path):
         import onnxruntime
 
-        read_onnx(path)  # Refuses files that name others outside of their folder.
+        read_onnx(path)  # Refuses a file that refers to files outside its folder.
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -33,7 +33,8 @@ class OnnxModel(FileModel):
         for entry in self._session.get_inputs():
             if entry.type not in _TYPES:
                 raise ValueError(f"{path}: {entry.name}: expected {', '.join(_TYPES)}, received {entry.type}")
-            shape = tuple(size if isinstance(size, int) else None for size in entry.shape)  # else a name
+            # A size that the file leaves open is a name or `None`.
+            shape = tuple(size if isinstance(size, int) else None for size in entry.shape)
             inputs.append(NetInput(entry.name, shape, np.dtype(_TYPES[entry.type])))
         return inputs, [output.name for output in self._session.get_outputs()]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-# Not part of TensorFlow's public API, which has no function that turns variables into constants.
-# `openvino.convert_model` does it too, but takes half as long again. `tests/eval/test_engines.py` fails
-# without the function.
+# This is not part of TensorFlow's public API, which cannot turn variables into constants.
+# `openvino.convert_model` can, but takes one and a half times as long. `tests/eval/test_engines.py` fails if
+# the function goes away.
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from eval.embedding.engines import check_faces
@@ -18,9 +18,9 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoModel:
-    """Embeds aligned faces on the CPU like the `FaceModel` it is made from.
+    """Embeds aligned faces on the CPU, like the `FaceModel` that it is made from.
 
-    OpenVINO reads TensorFlow's graph itself, so it runs whatever a `FaceModel` can be loaded from.
+    OpenVINO reads TensorFlow's graph itself, so every format that a `FaceModel` can be loaded from works.
 
     Args:
         model: the model to convert.

@@ -1,4 +1,4 @@
-"""OpenVINO files, `NAME.xml` with the weights in `NAME.bin`."""
+"""Runs OpenVINO files: `NAME.xml`, with the weights in `NAME.bin`."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class OpenVinoFileModel(FileModel):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         core = openvino.Core()
-        # OpenVINO's own choice would be bfloat16 on some processors.
+        # By default, OpenVINO would use bfloat16 on some processors.
         self._net = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         inputs = [
             NetInput(_name(port), _shape(port), port.get_element_type().to_dtype())

@@ -1,4 +1,4 @@
-"""TFLite files, run by LiteRT."""
+"""Runs TFLite files in LiteRT."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ from eval.embedding.file_model import FileModel, NetInput
 
 
 class TfliteModel(FileModel):
-    """Embeds aligned faces with a TFLite file. If it has several signatures, the first one counts.
+    """Embeds aligned faces with a TFLite file. If it has several signatures, the first one is used.
 
-    LiteRT ends the process for some files that were made to do harm: load one only from a source you trust.
+    A malicious file can crash LiteRT and with it the process. Load a file only from a source that you trust.
     """
 
     _runtime = "LiteRT"

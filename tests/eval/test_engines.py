@@ -51,7 +51,7 @@ class TestOptions:
         [
             (["--engine=openvino"], "pip install openvino"),
             (["--precision=bfloat16"], "pip install openvino"),
-            (["--engine=tensorflow", "--precision=bfloat16"], "Give float32"),
+            (["--engine=tensorflow", "--precision=bfloat16"], "Use float32"),
             (["--engine=auto"], "--engine is auto. Give one of"),
         ],
     )
