@@ -1,7 +1,7 @@
-"""Thresholds of similarity for chosen false accept rates, measured on pairs.
+"""Measures similarity thresholds for chosen false accept rates on a set of pairs.
 
 A pair is accepted if `similarity >= threshold`. FAR is the fraction of the impostor pairs that are accepted,
-TAR that of the genuine pairs.
+and TAR is the fraction of the genuine pairs that are accepted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eval.scoring.templates import POOLINGS
 
 KINDS = ("single", "template")
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-MIN_PAIRS = 10  # of each kind; as many impostor pairs as the largest of the FARs needs
+MIN_PAIRS = 10  # of each kind; the largest of the FARs needs this many impostor pairs
 
 _PER_DECADE = 10
 _QUANTILES = np.linspace(0, 1, 101)
@@ -28,7 +28,7 @@ class ThresholdRow:
     """A row of the threshold table.
 
     Attributes:
-        far: the FAR asked for.
+        far: the requested FAR.
         threshold: pairs with at least this similarity are accepted.
         tar: the TAR at this threshold.
         interval: 95 % confidence interval of the TAR at this FAR.
@@ -42,7 +42,7 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class Curve:
-    """Thresholds and TARs on a grid of FARs, from 1 down to the smallest FAR that was measured, and at 0."""
+    """Thresholds and TARs on a grid of FARs, from 1 down to the smallest measured FAR, then at 0."""
 
     far: tuple[float, ...]
     threshold: tuple[float, ...]
@@ -51,7 +51,7 @@ class Curve:
     def __post_init__(self) -> None:
         lengths = {len(self.far), len(self.threshold), len(self.tar)}
         if len(lengths) != 1 or lengths == {0}:
-            raise ValueError("expected the same count of numbers in far, threshold and tar, and at least one")
+            raise ValueError("far, threshold and tar: expected equally many numbers, and at least one")
         if any(np.diff(self.far) >= 0) or self.far[0] > 1 or self.far[-1] != 0:
             raise ValueError("far: expected numbers that fall from at most 1 to 0")
         if any(np.diff(self.threshold) < 0):
@@ -63,9 +63,11 @@ class OperatingPoint:
     """A threshold, and the rates that were measured with it.
 
     Attributes:
-        asked_far: the FAR asked for.
-        far: the FAR on the curve that the threshold keeps, at most `asked_far`; 0 if no impostor is accepted.
-        note: a sentence if the pairs are too few to measure `asked_far`.
+        asked_far: the requested FAR.
+        far: the FAR on the curve at this threshold, at most `asked_far`; 0 if no impostor pair is accepted.
+        threshold: pairs with at least this similarity are accepted.
+        tar: the TAR at this threshold.
+        note: a sentence if there are too few pairs to measure `asked_far`.
     """
 
     asked_far: float
@@ -85,12 +87,12 @@ class Calibration:
         flip: whether the embeddings of mirror images were added.
         pooling: how frames were pooled to templates, one of `eval.scoring.templates.POOLINGS`; `None` for
             single images.
-        table: for each of `FARS` that the number of impostor pairs allows.
-        curve: for any FAR between; see `threshold_at`.
+        table: a row for each of `FARS` that there are enough impostor pairs for.
+        curve: thresholds for any FAR; see `threshold_at`.
         genuine, impostor: percentiles of the similarities, from the 0th to the 100th.
-        resampled: what was drawn again for the intervals, `"identities"` or `"pairs"`.
+        resampled: the unit of the resamples behind the intervals, `"identities"` or `"pairs"`.
         files: SHA-256 of the files of the set, by name.
-        max_frames: how many frames of each video were used at most; `None` for all.
+        max_frames: largest number of frames that were used of each video; `None` for all.
     """
 
     kind: str
@@ -117,10 +119,10 @@ class Calibration:
             raise ValueError("num_genuine and num_impostor: expected positive numbers")
 
     def threshold_at(self, far: float) -> OperatingPoint:
-        """Returns the lowest threshold on the curve that keeps a FAR.
+        """Returns the lowest threshold on the curve whose FAR is at most `far`.
 
-        A FAR below `1 / num_impostor` cannot be measured. It gets the threshold that accepts no impostor
-        pair, and a note that says so.
+        A FAR below `1 / num_impostor` cannot be measured. For such a FAR, the result is the threshold that
+        accepts no impostor pair, with a note that says so.
 
         Raises:
             ValueError: `far` is not in (0, 1].
@@ -138,7 +140,7 @@ class Calibration:
         return OperatingPoint(far, curve.far[place], curve.threshold[place], curve.tar[place], note)
 
     def threshold_for_fpir(self, fpir: float, gallery_size: int) -> OperatingPoint:
-        """Returns the threshold for identification, so that an unknown person is named with this probability.
+        """Returns the threshold at which an unknown person gets a name with probability `fpir`.
 
         Such a person is compared with every person of the gallery. If these comparisons are independent,
 
@@ -149,7 +151,8 @@ class Calibration:
         """
         if not 0 < fpir < 1 or gallery_size < 1:
             raise ValueError(
-                f"expected an FPIR in (0, 1) and a person or more, received {fpir:g}, {gallery_size}"
+                "expected an FPIR in (0, 1) and a gallery of at least 1 person, "
+                f"received {fpir:g} and {gallery_size}"
             )
         return self.threshold_at(-math.expm1(math.log1p(-fpir) / gallery_size))
 
@@ -159,33 +162,33 @@ class Calibration:
         mirrored = ", with mirror images" if self.flip else ""
         pairs = f"{self.num_genuine} genuine and {self.num_impostor} impostor pairs"
         yield f"{what}{mirrored} : {self.set}, {pairs}"
-        yield f"  {'FAR':>8}{'threshold':>12}{'TAR':>10}  95 % interval, by drawing {self.resampled}"
+        yield f"  {'FAR':>8}{'threshold':>12}{'TAR':>10}  95 % interval ({self.resampled} resampled)"
         for row in self.table:
             low, high = row.interval
             yield f"  {row.far:8g}{row.threshold:12.5f}{row.tar:10.5f}  [{low:.5f}, {high:.5f}]"
         left_out = [far for far in FARS if all(row.far != far for row in self.table)]
         if left_out:
             fars = ", ".join(f"{far:g}" for far in left_out)
-            yield f"  FAR {fars} : not measured, needs {round(1 / left_out[0])} impostor pairs or more"
+            yield f"  FAR {fars} : not measured, needs at least {round(1 / left_out[0])} impostor pairs"
 
 
 def can_calibrate(is_same: np.ndarray) -> bool:
-    """Tells whether a set has enough pairs of both kinds."""
+    """Returns whether a set has at least `MIN_PAIRS` genuine and `MIN_PAIRS` impostor pairs."""
     num_genuine = np.count_nonzero(is_same)
     return bool(MIN_PAIRS <= num_genuine <= len(is_same) - MIN_PAIRS)
 
 
 def check_pairs(is_same: np.ndarray, name: str) -> None:
-    """Raises `ValueError` if a set has too few pairs of a kind.
+    """Raises `ValueError` if a set has fewer than `MIN_PAIRS` genuine or impostor pairs.
 
     Args:
-        is_same: bool, shape `(pairs,)`.
-        name: of the set, for the error.
+        is_same: bool, shape `(pairs,)`: whether a pair is genuine.
+        name: name of the set, for the message.
     """
     if not can_calibrate(is_same):
         num_genuine = np.count_nonzero(is_same)
         raise ValueError(
-            f"{name}: expected {MIN_PAIRS} genuine and {MIN_PAIRS} impostor pairs or more, "
+            f"{name}: expected at least {MIN_PAIRS} genuine and {MIN_PAIRS} impostor pairs, "
             f"received {num_genuine} and {len(is_same) - num_genuine}"
         )
 
@@ -204,10 +207,10 @@ def calibrate(
 ) -> Calibration:
     """Measures thresholds.
 
-    As many pairs are accepted as the FAR allows, the most similar first, and equal similarities together.
-    The threshold is the middle between the last accepted similarity and the next one: in a small set this gap
-    can be wide. If no pair may be accepted, the threshold is just above the largest similarity and the TAR is
-    0.
+    Each threshold accepts the most similar pairs, as many as the FAR allows. Pairs of equal similarity are
+    accepted together or not at all. The threshold is halfway between the last accepted similarity and the
+    next one. In a small set this gap can be wide. If no pair may be accepted, the threshold is just above the
+    largest similarity and the TAR is 0.
 
     Args:
         similarities: float, finite, shape `(pairs,)`.
@@ -215,8 +218,8 @@ def calibrate(
         kind, flip, pooling, files, max_frames: see `Calibration`.
         name: name of the set.
         identities: identities of the first and of the second face of every pair, shape `(pairs,)` each, for
-            the intervals; see `eval.scoring.metrics.bootstrap_intervals`. Without them the pairs are drawn
-            again, as if they were independent.
+            the intervals; see `eval.scoring.metrics.bootstrap_intervals`. Without them the pairs are
+            resampled as if they were independent.
 
     Raises:
         ValueError: a similarity is not finite, or there are too few pairs.
@@ -260,24 +263,25 @@ def calibrate(
 
 
 def _rates(similarities, is_same):
-    """Returns the thresholds to choose from, and FAR and TAR at each.
+    """Returns the candidates for a threshold, and FAR and TAR at each.
 
-    The thresholds fall. The first one accepts no pair, the last one accepts all.
+    They are in descending order. The first one accepts no pair, and the last one accepts all pairs.
     """
     order = np.argsort(-similarities)
-    ends = np.flatnonzero(np.diff(similarities[order], append=-np.inf))  # of runs of equal similarities
+    # The last position of each run of equal similarities.
+    ends = np.flatnonzero(np.diff(similarities[order], append=-np.inf))
     values = similarities[order][ends]
     far, tar = (
         np.append(0.0, np.cumsum(kind)[ends] / np.count_nonzero(kind))
         for kind in (~is_same[order], is_same[order])
     )
     middles = (values[:-1] + values[1:]) / 2
-    middles = np.where(middles > values[1:], middles, values[:-1])  # neighbouring numbers have no middle
+    middles = np.where(middles > values[1:], middles, values[:-1])  # Adjacent floats have no middle.
     return np.concatenate([[np.nextafter(values[0], np.inf)], middles, values[-1:]]), far, tar
 
 
 def _grid(num_impostor):
-    """Returns ten FARs per decade from 1 down to the smallest that can be measured, and 0."""
+    """Returns ten FARs per decade, from 1 down to the smallest that can be measured, and then 0."""
     count = math.ceil(_PER_DECADE * math.log10(num_impostor))
     fars = [10 ** (-number / _PER_DECADE) for number in range(count)]
     return (*(far for far in fars if far * num_impostor > 1 + 1e-9), 1 / num_impostor, 0.0)

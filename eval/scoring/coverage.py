@@ -1,4 +1,4 @@
-"""Counts of the videos, frames and pairs that an evaluation can use."""
+"""Counts the videos, frames and pairs that an evaluation can use."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _SHOWN = 10  # names in a message
 
 @dataclasses.dataclass(frozen=True)
 class FramesPerVideo:
-    """Smallest, median and largest number of frames of the videos that have any."""
+    """Smallest, median and largest number of frames per video, over the videos that have frames."""
 
     min: int
     median: float
@@ -22,15 +22,17 @@ class FramesPerVideo:
 
 @dataclasses.dataclass(frozen=True)
 class Coverage:
-    """Counts of the named videos, frames and pairs that can be used, and the names of the others.
+    """Counts of the videos, frames and pairs of a set, and the names of those that cannot be used.
 
     Attributes:
+        videos: number of videos that the pairs name.
         missing: videos without a folder.
         empty: videos whose folder has no usable frame.
         frames: number of usable frames.
-        unusable: paths of the other frames, with the reason.
-        wrong_videos: number of named videos that are listed as wrong.
-        pairs_left_out: number of pairs with a video without frames.
+        unusable: paths of the unusable frames, with the reason.
+        wrong_videos: number of videos of the pairs that are listed as wrong.
+        pairs, genuine, impostor: number of pairs: all, genuine and impostor.
+        pairs_left_out: number of pairs in which a video has no frames.
     """
 
     videos: int
@@ -52,12 +54,12 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """True if every named video and every frame can be used."""
+        """True if every video and every frame can be used."""
         return not (self.missing or self.empty or self.unusable)
 
 
 def coverage_of(pairs: VideoPairs, frames: VideoFrames, wrong_videos: Sequence[str]) -> Coverage:
-    """Counts the videos, frames and pairs that can be used; `frames` are those of the videos of `pairs`."""
+    """Counts the videos, frames and pairs that can be used. `frames` must be those of `pairs.videos`."""
     found = frames.frames_per_video[frames.frames_per_video > 0]
     return Coverage(
         videos=len(pairs.videos),

@@ -1,18 +1,18 @@
-"""Distances between the embeddings of pairs."""
+"""Computes distances between the embeddings of pairs."""
 
 import numpy as np
 
 DISTANCES = ("cosine", "L2", "SSD")
 
-PAIRS_AT_ONCE = 256  # So few that their embeddings stay in a core's cache.
+PAIRS_AT_ONCE = 256  # Few enough that their embeddings stay in a core's cache.
 
 
 def pair_distances(first: np.ndarray, second: np.ndarray, distance: str) -> np.ndarray:
     """Computes distances between the embeddings of pairs.
 
-    `"cosine"` is `1 - cos`, in [0, 2]; `"SSD"` is the sum of squared differences and `"L2"` its root. These
-    two do not normalise the embeddings, like the original. A zero embedding has no direction and is at
-    cosine distance 1 from everything.
+    `"cosine"` is `1 - cos`, in [0, 2]. `"SSD"` is the sum of squared differences, and `"L2"` is its square
+    root. Like the original, these two do not normalise the embeddings. A zero embedding has no direction and
+    is at cosine distance 1 from everything.
 
     References:
     - margin-centre-face, `util/distance.py`
@@ -25,7 +25,7 @@ def pair_distances(first: np.ndarray, second: np.ndarray, distance: str) -> np.n
         float64, shape `(pairs,)`.
     """
     distances = np.empty(len(first))
-    # Some pairs at a time: float64 copies of all embeddings would take four times their memory.
+    # Float64 copies of all embeddings would take four times their memory, so this works in blocks.
     for start in range(0, len(first), PAIRS_AT_ONCE):
         block = slice(start, start + PAIRS_AT_ONCE)
         one, other = (embeddings[block].astype(np.float64) for embeddings in (first, second))

@@ -1,4 +1,4 @@
-"""Scores of pairs by one or more methods, from their distances."""
+"""Scores pairs by one or more methods, from their distances."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ _NUM_HARDEST = 12
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The parts of a run that follow from the embeddings; see `eval.scoring.evaluation_run.Scores`."""
+    """The parts of a run that depend on the embeddings; see `eval.scoring.evaluation_run.Scores`."""
 
     SCORES = ("lines", "methods", "frames_curve", "bootstrap", "hardest")
 
@@ -55,15 +55,16 @@ def evaluate_distances(
     All arrays have the shape `(num_pairs,)`.
 
     Args:
-        distances: by method.
-        score: takes distances to the lines of scores.
+        distances: distances of the pairs, by method.
+        score: computes the lines of scores from distances.
         first, second: names of the videos or images.
-        splits: numbers of the splits.
-        method, error_filter: the method and the line that the hardest pairs and the metrics are for.
-        names_tell_identities: whether `eval.scoring.people.identity_of` is right about all names. Only then
-            do metrics other than the accuracy get intervals.
-        more_metrics: metrics of the chosen method that do not follow from the distances.
-        num_resamples: for the intervals.
+        is_same: bool: whether a pair is genuine.
+        splits: number of each pair's split.
+        method, error_filter: the method and the line to choose the hardest pairs and compute the metrics for.
+        names_tell_identities: whether `eval.scoring.people.identity_of` is right for all names. Only then do
+            metrics other than the accuracy get intervals.
+        more_metrics: metrics of the chosen method that are not computed from the distances.
+        num_resamples: number of bootstrap resamples for the intervals.
 
     Raises:
         ValueError: the protocol cannot score these pairs.
@@ -72,10 +73,10 @@ def evaluate_distances(
     used = scored[method].select(error_filter).used
     bootstrap, identities = Bootstrap(num_resamples), None
     if names_tell_identities:
-        of_first, of_second = (
+        first_people, second_people = (
             np.array([identity_of(str(name)) for name in names[used]]) for names in (first, second)
         )
-        identities = of_first, of_second
+        identities = first_people, second_people
     methods = {}
     for name, lines in scored.items():
         result = lines.select(error_filter).result

@@ -1,4 +1,4 @@
-"""One run of an evaluation: its dataclasses, and the folder that stores them.
+"""The dataclasses of a run of an evaluation, and the folder that stores them.
 
 `scores.json` holds `Scores`, and `pairs.npz` holds `ScoredPairs`.
 """
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class ByErrorFilter(NamedTuple, Generic[T]):
-    """One value for each of the three lines of scores, by the keys of `ERROR_FILTERS`."""
+    """One value for each of the three lines of scores. The fields are the keys of `ERROR_FILTERS`."""
 
     none: T
     both: T
@@ -57,7 +57,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class InputFrames(InputFile):
-    """The frames, and how they went into the model. Sizes are `(height, width)`."""
+    """The frames, and how they were prepared for the model. Sizes are `(height, width)` in pixels."""
 
     image_size: tuple[int, int]
     crop: tuple[int, int] | None
@@ -66,7 +66,7 @@ class InputFrames(InputFile):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that the run read. A set of image pairs is one file, `frames`."""
+    """Everything that the run read. For image pairs, `frames` is the one file of the set."""
 
     model: InputFile
     splits: InputFile | None
@@ -76,9 +76,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LineScores:
-    """One line of scores by the chosen method. `folds` are the numbers of the folds.
+    """One line of scores by the chosen method.
 
-    `std` is the standard deviation over the folds, and `threshold` the mean.
+    `accuracy` and `threshold` are means over the folds, and `std` is the standard deviation of the accuracy.
+    `folds` holds the numbers of the folds.
     """
 
     name: str
@@ -104,7 +105,7 @@ class LineScores:
 class MethodScores:
     """The scores of one method: accuracies on all lines, and the rest on the chosen line.
 
-    A metric is `None` where there are too few impostor pairs to measure it; it has no interval then.
+    A metric is `None` and has no interval if there are too few impostor pairs to measure it.
     """
 
     lines: ByErrorFilter[float]
@@ -134,7 +135,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class PairPicture:
-    """A pair, by its place in `ScoredPairs`, and the path of its picture inside the run."""
+    """A pair, by its position in `ScoredPairs`, and the path of its picture inside the run."""
 
     pair: int
     picture: str
@@ -161,14 +162,15 @@ class Scores:
         name: name of the model.
         set: name of the set of videos or images.
         faithful: whether the run scored as the original does.
+        command: the command line.
         versions: versions of the installed packages.
-        engine: what computed the embeddings. `None` in runs of versions that did not store it.
-        model: net, steps and date. `None` in runs of versions that did not store it.
+        engine: the engine that computed the embeddings. `None` in runs of older versions.
+        model: net, steps and date. `None` in runs of older versions.
         coverage: `None` for image pairs, which are always complete.
         method, rule, folds, error_filter, error_match: see `eval.scoring.videos.VideoProtocol`. For image
             pairs, the method is the distance.
-        lines: scores of the chosen method. For image pairs, which have no list of wrong ones, all are the
-            same.
+        lines: scores of the chosen method. For image pairs all lines are the same, because no pair is listed
+            as wrong.
         frames_curve: empty for image pairs.
     """
 
@@ -208,9 +210,10 @@ class ScoredPairs:
 
     Attributes:
         first, second: names of the videos or images.
-        splits: int, the splits that the file names; of image pairs the folds.
-        used: bool, the pairs that belong to each line.
-        folds: int, the folds of each line, negative for pairs that are never scored.
+        is_same: bool: whether a pair is genuine.
+        splits: int, the splits in the file; for image pairs, the folds.
+        used: bool, for each line: whether a pair belongs to it.
+        folds: int, for each line: the fold of a pair, negative for pairs that are never scored.
         distances: float, by method.
     """
 
@@ -246,7 +249,7 @@ class EvaluationRun:
 
     @property
     def named_lines(self) -> dict[str, LineScores]:
-        """The lines by error filter. A line with the same scores as another one is left out."""
+        """The lines by error filter. Lines with the scores of the chosen or an earlier line are left out."""
         lines, kept = self.scores.lines._asdict(), {}
         for key in (self.scores.error_filter, *lines):
             scores = dataclasses.replace(lines[key], name="")
@@ -260,7 +263,7 @@ class EvaluationRun:
         return self.scores.lines.select(self.scores.error_filter)
 
     def thresholds(self, error_filter: str) -> np.ndarray:
-        """Returns the threshold of each pair's fold on a line, NaN for pairs that are never scored."""
+        """Returns the threshold of each pair's fold: float `(num_pairs,)`, NaN for pairs without a score."""
         line = self.scores.lines.select(error_filter)
         by_fold = dict(zip(line.folds, line.fold_thresholds, strict=True))
         folds = self.pairs.folds.select(error_filter)
@@ -274,9 +277,10 @@ class EvaluationRun:
 
 
 def write_run(folder: Path, scores: Scores, pairs: ScoredPairs) -> EvaluationRun:
-    """Removes earlier scores, writes `pairs.npz`, then `scores.json`: a folder with scores is complete.
+    """Writes the scores and pairs of a run.
 
-    Names of files that are not UTF-8 get replacement characters.
+    It removes earlier scores, then writes `pairs.npz`, then `scores.json`. So a folder with scores is always
+    complete. File names that are not UTF-8 get replacement characters.
 
     Raises:
         ValueError: `read_run` would refuse the scores or the pairs. Nothing is written then.
@@ -322,14 +326,14 @@ def read_run(folder: Path) -> EvaluationRun:
 
 
 def _scores(path: Path, content: Any) -> Scores:
-    # Another version may have other keys, so it is reported before any of them.
+    # Another version may have other keys, so the version is checked first.
     if isinstance(content, dict) and content.get("version") != VERSION:
         raise ValueError(f"{path}, version: expected {VERSION}, received {content.get('version')!r}")
     return from_json(Scores, content, path)
 
 
 def _scored_pairs(path: Path, arrays: dict[str, np.ndarray], scores: Scores) -> ScoredPairs:
-    """Checks the arrays of `pairs.npz`, also against the scores, and names them."""
+    """Checks the arrays of `pairs.npz`, also against the scores, and returns them as `ScoredPairs`."""
     expected = {**_VECTORS, **_BY_LINE, **{f"distances/{method}": "f" for method in scores.methods}}
     if arrays.keys() != expected.keys():
         received = ", ".join(arrays) or "none"
@@ -344,7 +348,9 @@ def _scored_pairs(path: Path, arrays: dict[str, np.ndarray], scores: Scores) -> 
             )
         if kind == "f" and not np.isfinite(array).all():
             pair = np.flatnonzero(~np.isfinite(array))[0]
-            raise ValueError(f"{path}, {name}: the distance of pair {pair} is {array[pair]}")
+            raise ValueError(
+                f"{path}, {name}: expected finite distances, received {array[pair]} for pair {pair}"
+            )
     pairs = ScoredPairs(
         **{name: arrays[name] for name in _VECTORS},
         used=ByErrorFilter(*arrays["used"]),
@@ -359,5 +365,5 @@ def _scored_pairs(path: Path, arrays: dict[str, np.ndarray], scores: Scores) -> 
             raise ValueError(f"{path}, folds, line {name}: expected {line.folds}, received {unknown[0]}")
     for entry in (*scores.hardest.genuine, *scores.hardest.impostor):
         if not 0 <= entry.pair < num_pairs:
-            raise ValueError(f"{path}: has {num_pairs} pairs, and scores.json names pair {entry.pair}")
+            raise ValueError(f"{path}: has only {num_pairs} pairs, but scores.json names pair {entry.pair}")
     return pairs

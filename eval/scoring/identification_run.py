@@ -1,4 +1,4 @@
-"""One run of an open-set identification: the dataclasses behind its `scores.json`."""
+"""The dataclasses behind `scores.json` of a run of `eval.test_identify`."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,10 +11,11 @@ KINDS = {"templates": "Templates", "frames": "Single frames"}  # of probes
 
 @dataclass(frozen=True)
 class IdentifyThreshold:
-    """The threshold that `eval.identify` takes for this gallery, by the model card.
+    """The threshold that `eval.identify` uses for this gallery, from the model card.
 
     Attributes:
-        fpir: the FPIR asked for.
+        value: the threshold of similarity.
+        fpir: the requested FPIR.
         reasons: sentences that say where the threshold comes from.
     """
 
@@ -36,7 +37,8 @@ class ProbeScores:
     """The scores of one kind of probes; see `eval.scoring.open_set.open_set_metrics`.
 
     Attributes:
-        at_threshold: at the threshold of `eval.identify`, if the model card has thresholds.
+        at_threshold: rates at the threshold of `eval.identify`, or `None` if the model card has no
+            thresholds.
     """
 
     num_probes: int
@@ -50,9 +52,10 @@ class ProbeScores:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """One of the two folders.
+    """The people in the folder of the gallery or of the probes.
 
     Attributes:
+        path: the folder.
         num_files: number of pictures and videos.
         problems: a sentence for each file that cannot be used.
     """
@@ -76,11 +79,12 @@ class ProbeResult:
     """The answer for the template of a file.
 
     Attributes:
-        path: in the folder of the probes.
-        person: who it shows.
-        rank: of this person, 0 if unknown.
+        path: path inside the folder of the probes.
+        person: the person that the file shows.
+        num_frames: number of frames in the template; 0 without a usable face.
+        rank: rank of this person; 0 if the person is not in the gallery.
         nearest: people of the gallery, nearest first; empty without a usable face.
-        own: similarity to `person`, if mated and with a face.
+        own: similarity to `person`; `None` if the person is not in the gallery or there is no usable face.
     """
 
     path: str
@@ -97,9 +101,9 @@ class IdentificationScores:
 
     Attributes:
         name: name of the model.
-        aligned: the files were aligned faces, and nothing was detected.
-        flip: the embeddings of mirror images were added, as in the calibration of the model card.
-        unknown_people: names that are only among the probes.
+        aligned: whether the files were aligned faces, so that no faces were detected.
+        flip: whether the embeddings of mirror images were added, as in the calibration of the model card.
+        unknown_people: names of people who are only among the probes.
         kinds: the scores, by the keys of `KINDS`.
         results: one for each file of the probes.
     """

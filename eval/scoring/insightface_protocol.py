@@ -8,7 +8,7 @@ from eval.scoring.distances import PAIRS_AT_ONCE
 from eval.scoring.verification import NUM_FOLDS, VerificationResult
 
 VAL_FAR = 1e-3
-VAL_NAME = "val"  # of the metric in a run
+VAL_NAME = "val"  # name of the metric in a run
 
 # InsightFace_TF, `verification.py::evaluate`.
 _THRESHOLDS = np.arange(0, 4, 0.01)
@@ -17,14 +17,15 @@ _VAL_THRESHOLDS = np.arange(0, 4, 0.001)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InsightFaceResult(VerificationResult):
-    """Accuracy of a set of pairs, and rates as fractions.
+    """Accuracy on a set of pairs, and rates as fractions.
 
     Attributes:
         distances: float64, shape `(num_pairs,)`: squared L2.
-        folds: int, shape `(num_pairs,)`.
-        tar, far: float64, shape `(400,)`, at the thresholds 0, 0.01 ... 3.99: means over the folds.
-        val, val_std, val_far: over the folds: mean and deviation of TAR, and mean of FAR, at the thresholds
-            where the other folds have FAR 1e-3.
+        folds: int, shape `(num_pairs,)`: the fold of each pair, from 0.
+        tar, far: float64, shape `(400,)`: means over the folds at the thresholds 0, 0.01 ... 3.99.
+        val, val_std: mean and standard deviation of TAR over the folds, each at the threshold where the other
+            folds have FAR 1e-3.
+        val_far: mean of FAR over the folds at the same thresholds.
     """
 
     distances: np.ndarray
@@ -39,15 +40,16 @@ class InsightFaceResult(VerificationResult):
 def evaluate_insightface(embeddings: np.ndarray, is_same: np.ndarray) -> InsightFaceResult:
     """Scores pairs as InsightFace_TF scores `lfw`, `cfp_ff`, `cfp_fp` and `agedb_30`.
 
-    The embeddings are normalised; the distance is squared L2. The pairs are cut, in order, into ten folds,
-    the first ones longer by a pair if ten does not divide their number. A pair is called same if
-    `distance < threshold`. The threshold of a fold is
+    The embeddings are normalised, and the distance is squared L2. The pairs are cut, in order, into ten
+    folds. If their number is not divisible by ten, the first folds have one pair more. A pair is called same
+    if `distance < threshold`. The threshold of a fold is
 
-    - for accuracy, the smallest of 0, 0.01 ... 3.99 that put the most pairs of the other folds on the right
-      side;
-    - for VAL, which is TAR, the one where FAR on the other folds is 1e-3, or 0 if they never reach it. It is
-      interpolated linearly between two of 0, 0.001 ... 3.999: the last with a FAR up to 1e-3 and the first
-      above, as SciPy's `interp1d` did until it began to refuse thresholds that share a FAR.
+    - for accuracy, one of 0, 0.01 ... 3.99: the smallest of those that put the most pairs of the other folds
+      on the right side;
+    - for VAL, InsightFace's name for this TAR, the threshold where FAR on the other folds is 1e-3, or 0 if
+      FAR never reaches 1e-3. It is interpolated linearly between two of 0, 0.001 ... 3.999: the last one with
+      a FAR up to 1e-3 and the first one above. SciPy's `interp1d` did the same until it began to refuse
+      thresholds that share a FAR.
 
     References:
     - InsightFace_TF, `verification.py`: `evaluate`, `calculate_roc`, `calculate_val`, which come
@@ -59,7 +61,7 @@ def evaluate_insightface(embeddings: np.ndarray, is_same: np.ndarray) -> Insight
         is_same: bool, shape `(num_pairs,)`.
 
     Raises:
-        ValueError: a fold without genuine or without impostor pairs, which has no VAL.
+        ValueError: a fold has no genuine or no impostor pairs, so it has no VAL.
     """
     num_pairs = is_same.size
     sizes = num_pairs // NUM_FOLDS + (np.arange(NUM_FOLDS) < num_pairs % NUM_FOLDS)
@@ -107,7 +109,7 @@ def evaluate_insightface(embeddings: np.ndarray, is_same: np.ndarray) -> Insight
 
 
 def _squared_distances(embeddings):
-    """Computes in float64, for some pairs at a time, which stay in a core's cache."""
+    """Computes squared L2 distances in float64, in blocks of pairs that stay in a core's cache."""
     distances = []
     for start in range(0, len(embeddings), 2 * PAIRS_AT_ONCE):
         block = embeddings[start : start + 2 * PAIRS_AT_ONCE].astype(np.float64)

@@ -1,7 +1,7 @@
-"""Metrics of verification other than accuracy, and their confidence intervals.
+"""Computes metrics of verification other than accuracy, and confidence intervals of all metrics.
 
 Distances shrink with likeness. A pair is accepted if `distance < threshold`. FAR is the fraction of the
-impostor pairs that are accepted, TAR that of the genuine pairs.
+impostor pairs that are accepted, and TAR is the fraction of the genuine pairs that are accepted.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,30 @@ def tar_name(far: float) -> str:
 
 
 def roc(distances: np.ndarray, is_same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the receiver operating characteristic.
+    """Computes the receiver operating characteristic (ROC).
 
-    It has a point for every distinct distance, which counts the pairs below, and a last one for all pairs.
+    It has one point for each distinct distance, where the pairs below it are accepted, and a last point where
+    all pairs are accepted.
 
     Args:
         distances: float, finite, shape `(pairs,)`.
-        is_same: bool, shape `(pairs,)`: whether a pair is genuine. Both kinds are needed.
+        is_same: bool, shape `(pairs,)`: whether a pair is genuine. There must be pairs of both kinds.
 
     Returns:
         `(far, tar)`, float64, shape `(distinct distances + 1,)`, rising from 0 to 1.
     """
-    from sklearn.metrics import roc_curve  # Takes a second to import.
+    from sklearn.metrics import roc_curve  # The import takes a second.
 
     far, tar, _ = roc_curve(is_same, -np.asarray(distances), drop_intermediate=False)
     return far, tar
 
 
 def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
-    """Returns the rate where `FAR = 1 - TAR`, both linear between the points of an ROC."""
+    """Returns the rate where `FAR = 1 - TAR`, interpolated linearly between the points of an ROC.
+
+    Args:
+        far, tar: float, shape `(points,)`, rising from 0 to 1; see `roc`.
+    """
     return float(np.interp(0, far + tar - 1, far))
 
 
@@ -43,10 +48,10 @@ def verification_metrics(distances: np.ndarray, is_same: np.ndarray) -> dict[str
     """Returns the metrics of the ROC by name; see `roc`.
 
     - `eer`: see `equal_error_rate`.
-    - `auc`: area under the ROC by the trapezium rule, the probability that a genuine pair is nearer than an
-      impostor pair. Equal distances count half.
+    - `auc`: area under the ROC by the trapezium rule. It is the probability that a genuine pair is nearer
+      than an impostor pair, where equal distances count half.
     - `tar@far=0.1` and so on for `FARS`: the largest TAR at a FAR up to this one. It is `None` with fewer
-      than `1 / FAR` impostor pairs: accepting a single one would be too many.
+      than `1 / FAR` impostor pairs, because accepting a single one would exceed the FAR.
 
     Example:
 
@@ -71,10 +76,11 @@ def bootstrap_intervals(
     """Computes confidence intervals of the metrics: percentiles over the resamples of `bootstrap_samples`.
 
     Args:
-        confidence: in (0, 1). The other arguments are those of `bootstrap_samples`.
+        confidence: in (0, 1). For the other arguments, see `bootstrap_samples`.
 
     Returns:
-        `(low, high)` by the name of the metric, for metrics that are not `None` and whose argument is given.
+        `(low, high)` by the name of the metric. Metrics that are `None`, or that need an argument that is not
+        given, are left out.
     """
     samples = bootstrap_samples(
         distances,
@@ -89,7 +95,7 @@ def bootstrap_intervals(
 
 
 def interval_of(samples: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns the percentiles that hold this fraction of the samples between them."""
+    """Returns the two percentiles between which this fraction of the samples lies."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return low, high
 
@@ -106,15 +112,15 @@ def bootstrap_samples(
 ) -> dict[str, np.ndarray]:
     """Computes the metrics of resampled sets.
 
-    Accuracy: draws as many folds as there are, with replacement, and takes their mean.
+    Accuracy: each resample draws as many folds as the set has, with replacement, and takes their mean.
 
-    Other metrics: pairs that share an identity are not independent, so this draws as many identities as
-    there are, with replacement. If an identity is drawn `k` times, a pair of that identity alone counts `k`
-    times and a pair of two identities `k1 * k2` times, whatever its label says: in real sets some videos
-    have a wrong name. Draws without genuine or without impostor pairs are repeated.
+    Other metrics: pairs that share an identity are not independent, so each resample draws as many identities
+    as the set has, with replacement. If an identity is drawn `k` times, a pair of only that identity counts
+    `k` times. A pair of two identities counts `k1 * k2` times, whatever its label says, because in real sets
+    some videos have a wrong name. A draw without genuine or without impostor pairs is repeated.
 
-    The draws depend on the identities and the seed only. So the samples of two models on the same pairs can
-    be subtracted from each other.
+    The draws depend only on the identities and the seed. So you can subtract the samples of two models on the
+    same pairs from each other.
 
     References:
     - Snijders and Borgatti 1999, "Non-parametric standard errors and tests for network
@@ -130,11 +136,13 @@ def bootstrap_samples(
         identities: int or str, shape `(pairs,)` each: the identities of the first and of the second face of
             every pair, for samples of all other metrics.
         fars: FARs to compute the TAR at.
+        num_resamples: number of resamples.
+        seed: seed of the draws.
 
     Returns:
         float `(num_resamples,)` by the name of the metric.
     """
-    # Two streams: asking for more metrics does not change the others.
+    # Two streams of random numbers, so that the samples of one metric do not depend on the others.
     fold_rng, identity_rng = np.random.default_rng(seed).spawn(2)
     samples = {}
     if fold_accuracies is not None:
@@ -151,14 +159,15 @@ def bootstrap_samples(
 
 def accuracy_interval(fold_accuracies: Sequence[float]) -> tuple[float, float]:
     """Computes the 95 % interval of an accuracy; see `bootstrap_intervals`."""
-    none = np.empty(0)
-    return bootstrap_intervals(none, none, fold_accuracies=fold_accuracies)["accuracy"]
+    no_pairs = np.empty(0)
+    return bootstrap_intervals(no_pairs, no_pairs, fold_accuracies=fold_accuracies)["accuracy"]
 
 
 def _resample_identities(distances, is_same, identities, fars, num_resamples, rng):
     # The pairs are sorted once for all resamples: calling scikit-learn for each takes ten times as long.
     order = np.argsort(distances)
-    ends = np.flatnonzero(np.diff(distances[order], append=np.inf))  # of runs of equal distances
+    # The last position of each run of equal distances.
+    ends = np.flatnonzero(np.diff(distances[order], append=np.inf))
     is_same = is_same[order]
     first, second = (np.asarray(identity)[order] for identity in identities)
     names, numbers = np.unique(np.concatenate([first, second]), return_inverse=True)
@@ -167,7 +176,7 @@ def _resample_identities(distances, is_same, identities, fars, num_resamples, rn
     while len(samples) < num_resamples:
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
         weights = times[first] * np.where(first == second, 1, times[second])
-        # At worst, with one pair of each kind and three identities, every fifth draw has both.
+        # In the worst case, one pair of each kind and three identities, every fifth draw has both kinds.
         if weights[is_same].any() and weights[~is_same].any():
             far, tar = (np.cumsum(np.where(kind, weights, 0)) for kind in (~is_same, is_same))
             far, tar = (np.append(0, accepted[ends] / accepted[-1]) for accepted in (far, tar))

@@ -1,8 +1,8 @@
-"""Open-set identification: probes of people in the gallery, and of people who are not.
+"""Scores open-set identification, where some probes show people who are not in the gallery.
 
-A probe is mated if its person is in the gallery, and unknown otherwise. It is named after the gallery person
-with the largest similarity if that reaches a threshold. FPIR is the fraction of the unknown probes that get a
-name, TPIR that of the mated probes that get the right one.
+A probe is mated if its person is in the gallery, and unknown otherwise. It gets the name of the most similar
+person in the gallery if that similarity reaches a threshold. FPIR is the fraction of the unknown probes that
+get a name. TPIR is the fraction of the mated probes that get the right name.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ def rank_name(rank: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class RankedProbes:
-    """Everything about the similarities that open-set scores depend on.
+    """Probes with their best similarity and the rank of the right person: all that the scores depend on.
 
     Attributes:
         people: str `(num_probes,)`, the person that each probe shows.
         best: float64 `(num_probes,)`, the largest similarity to a person in the gallery.
-        ranks: int64 `(num_probes,)`, how many people in the gallery are at least as similar as the right one,
-            who counts. So a tie counts against the model. It is 0 for unknown probes.
+        ranks: int64 `(num_probes,)`, the number of people in the gallery who are at least as similar as the
+            right person, including that person. So a tie counts against the model. 0 for unknown probes.
         num_gallery: number of people in the gallery.
     """
 
@@ -46,7 +46,7 @@ class RankedProbes:
     def from_similarities(
         cls, similarities: np.ndarray, gallery: Sequence[str], probes: Sequence[str]
     ) -> Self:
-        """Ranks the people in the gallery for each of some or all probes.
+        """Ranks the people in the gallery for each probe. `concatenate` joins the results of several calls.
 
         Args:
             similarities: float, finite, shape `(num_probes, num_gallery)`.
@@ -64,12 +64,13 @@ class RankedProbes:
         if not np.isfinite(similarities).all():
             probe, column = np.argwhere(~np.isfinite(similarities))[0].tolist()
             raise ValueError(
-                f"similarities: that of probe {probe} to {gallery[column]} is {similarities[probe, column]}"
+                f"similarities: expected finite numbers, received {similarities[probe, column]} for probe "
+                f"{probe} and {gallery[column]}"
             )
         columns = {person: column for column, person in enumerate(gallery)}
         if len(columns) < len(gallery):
             twice = next(person for column, person in enumerate(gallery) if columns[person] != column)
-            raise ValueError(f"gallery: {twice} is there twice")
+            raise ValueError(f"gallery: expected unique names, received {twice} twice")
         own = np.array([columns.get(person, -1) for person in probes], np.int64)
         to_own = np.take_along_axis(similarities, own[:, np.newaxis], axis=1)
         ranks = np.count_nonzero(similarities >= to_own, axis=1)
@@ -78,7 +79,7 @@ class RankedProbes:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Joins the probes of the same gallery."""
+        """Joins probes that were ranked in the same gallery."""
         people, best, ranks = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("people", "best", "ranks")
         )
@@ -86,26 +87,26 @@ class RankedProbes:
 
     @property
     def is_mated(self) -> np.ndarray:
-        """bool `(num_probes,)`."""
+        """Whether the person of each probe is in the gallery: bool `(num_probes,)`."""
         return self.ranks > 0
 
     @property
     def measurable_fpirs(self) -> tuple[float, ...]:
-        """Those of `FPIRS` that the unknown probes can measure: one of them is not too many."""
+        """The `FPIRS` that can be measured: those with at least `1 / FPIR` unknown probes."""
         num_unknown = np.count_nonzero(~self.is_mated)
         return tuple(fpir for fpir in FPIRS if num_unknown >= 1 / fpir)
 
     @property
     def measurable_ranks(self) -> tuple[int, ...]:
-        """Those of `RANKS` that the gallery can measure: it has more people."""
+        """The `RANKS` that can be measured: those below the number of people in the gallery."""
         return tuple(rank for rank in RANKS if self.num_gallery > rank)
 
 
 def open_set_curve(probes: RankedProbes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns FPIR and TPIR by threshold.
+    """Computes FPIR and TPIR at every threshold.
 
-    It has a first point where nothing is accepted, and a point for each distinct `best`, the largest first.
-    There must be unknown probes.
+    At the first point no probe is accepted. Then comes a point for each distinct `best`, the largest first.
+    There must be mated and unknown probes.
 
     Returns:
         `(fpir, tpir, thresholds)`, float64 `(distinct + 1,)`. Similarities of at least the threshold are
@@ -118,10 +119,14 @@ def open_set_curve(probes: RankedProbes) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def rank_curve(probes: RankedProbes, most: int | None = None) -> np.ndarray:
-    """Returns the fraction of the mated probes with a rank of at most 1, 2, ... (CMC), float64.
+    """Returns the fraction of the mated probes with a rank of at most 1, 2, ..., `most` (CMC).
 
     Args:
+        probes: the probes, at least one of them mated.
         most: the last rank. Defaults to the number of people in the gallery.
+
+    Returns:
+        float64 `(most,)`.
     """
     ranks = probes.ranks[probes.is_mated]
     counts = np.bincount(ranks, minlength=probes.num_gallery + 1)[1:]
@@ -132,10 +137,10 @@ def open_set_metrics(probes: RankedProbes) -> tuple[dict[str, float | None], dic
     """Computes metrics by name, and the thresholds of those that have one.
 
     - `rank-1`, `rank-5`: the fraction of the mated probes with at most this rank, whatever the similarity. It
-      is `None` if the gallery has no more people than that: it would be 1 for every model.
+      is `None` if the gallery does not have more people than the rank, because every model would score 1.
     - `tpir@fpir=0.01`, `tpir@fpir=0.1`: the largest TPIR at an FPIR up to this one. It is `None` with fewer
-      than `1 / FPIR` unknown probes: a name for a single one would be too many. Its threshold is the smallest
-      `best` of all probes that keeps to the FPIR.
+      than `1 / FPIR` unknown probes, because a name for a single one would exceed the FPIR. Its threshold is
+      the smallest `best` of all probes that does not exceed the FPIR.
 
     References:
     - ISO/IEC 19795-1: identification rates in open sets
@@ -165,7 +170,7 @@ def open_set_metrics(probes: RankedProbes) -> tuple[dict[str, float | None], dic
 
 
 def rates_at(probes: RankedProbes, threshold: float) -> tuple[float, float | None]:
-    """Returns `(tpir, fpir)` at a threshold from elsewhere. FPIR is `None` without unknown probes."""
+    """Returns `(tpir, fpir)` at a given threshold. FPIR is `None` without unknown probes."""
     is_accepted, is_mated = probes.best >= threshold, probes.is_mated
     tpir = np.mean(is_accepted[is_mated] & (probes.ranks[is_mated] == 1))
     return float(tpir), None if is_mated.all() else float(np.mean(is_accepted[~is_mated]))
@@ -176,9 +181,16 @@ def open_set_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Computes confidence intervals of the metrics: percentiles over resamples.
 
-    Probes of one person are not independent, so this draws as many people of the probes as there are, with
-    replacement. If a person is drawn `k` times, each probe of that person counts `k` times. Draws without
-    mated probes are repeated, and so are draws without unknown ones if there are any. The gallery stays.
+    Probes of one person are not independent, so each resample draws people, with replacement, as many as the
+    probes show. If a person is drawn `k` times, each probe of that person counts `k` times. A draw without
+    mated probes is repeated. If the set has unknown probes, so is a draw without unknown probes. The gallery
+    stays the same.
+
+    Args:
+        probes: the probes.
+        num_resamples: number of resamples.
+        confidence: in (0, 1).
+        seed: seed of the draws.
 
     Returns:
         `(low, high)` by the name of each metric that is not `None`.
@@ -203,17 +215,18 @@ def open_set_intervals(
 
 
 class _Ordered:
-    """Probes by falling similarity, sorted once for all resamples."""
+    """Probes by descending similarity, sorted once for all resamples."""
 
     def __init__(self, probes: RankedProbes) -> None:
         self._order = np.argsort(-probes.best, kind="stable")
         self.best = probes.best[self._order]
-        self.ends = np.flatnonzero(np.diff(self.best, append=-np.inf))  # of runs of equal similarities
+        # The last position of each run of equal similarities.
+        self.ends = np.flatnonzero(np.diff(self.best, append=-np.inf))
         ranks = probes.ranks[self._order]
         self._is_unknown, self._is_first = ranks == 0, ranks == 1
 
     def rates(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns FPIR and TPIR at each end, after a 0. The weights are counts."""
+        """Returns FPIR and TPIR: 0, then the rate at each of `ends`. A probe counts `weights` times."""
         weights = weights[self._order]
         totals = weights[self._is_unknown].sum(), weights[~self._is_unknown].sum()
         kinds = zip((self._is_unknown, self._is_first), totals, strict=True)
@@ -225,7 +238,7 @@ class _Ordered:
 
 def _check_mated(probes):
     if not probes.is_mated.any():
-        raise ValueError("probes: none of them shows a person of the gallery")
+        raise ValueError("probes: expected at least one probe of a person in the gallery, received none")
 
 
 def _metrics(probes, ordered, weights, fpirs):
@@ -242,5 +255,5 @@ def _metrics(probes, ordered, weights, fpirs):
 
 
 def _places(fpir, fpirs):
-    """Returns pairs of an FPIR and the last place of the curve that keeps to it."""
+    """Pairs each FPIR with the last position of the curve that does not exceed it."""
     return zip(fpirs, np.searchsorted(fpir, fpirs, side="right") - 1, strict=True)

@@ -1,4 +1,4 @@
-"""The people in pairs of videos or images."""
+"""Tells which people the videos or images of pairs show."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,31 +10,40 @@ _MOST_PER_PERSON = 2
 
 
 def identity_of(name: str) -> str:
-    """Returns the person in the name of a video or an image: all but the last part of `Name/number`."""
+    """Returns the person in the name of a video or an image, such as `Name` for `Name/3`."""
     return name.rpartition("/")[0] or name
 
 
 def identities_of(
     names: Sequence[str], first: np.ndarray, second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the people in both sides of pairs, str `(num_pairs,)` each, from numbers of names."""
+    """Returns the people on both sides of pairs.
+
+    Args:
+        names: names of all videos or images.
+        first, second: int, shape `(num_pairs,)`: positions in `names`.
+
+    Returns:
+        `(first people, second people)`, str `(num_pairs,)` each.
+    """
     people = np.array([identity_of(name) for name in names])
     return people[first], people[second]
 
 
 def name_images(digests: Sequence[str], is_same: np.ndarray) -> np.ndarray:
-    """Names the images of pairs `person 3f2a9c01/image 34`, after the pictures and their numbers.
+    """Makes up names for the images of pairs, such as `person 3f2a9c01/image 34`.
 
-    Equal pictures show one person, and so do the two of a genuine pair. The file tells no more.
+    The files have no names of people. Two images are known to show one person only if they are equal or form
+    a genuine pair.
 
     Args:
-        digests: hash of each picture, two for each pair.
+        digests: hash of each image, two for each pair.
         is_same: bool, shape `(num_pairs,)`.
 
     Returns:
         str, shape `(num_pairs, 2)`.
     """
-    parents = {digest: digest for digest in digests}  # Each person is a tree of pictures.
+    parents = {digest: digest for digest in digests}  # Each person is a tree of images.
 
     def root(digest: str) -> str:
         while parents[digest] != digest:
@@ -51,12 +60,12 @@ def name_images(digests: Sequence[str], is_same: np.ndarray) -> np.ndarray:
 def spread_over_people(
     pairs: Iterable[int], first: np.ndarray, second: np.ndarray, most: int
 ) -> Iterable[int]:
-    """Returns the first pairs, in order, and skips every further pair of a person who has two.
+    """Returns the first pairs in order, but no more than two pairs of any person.
 
     Args:
-        pairs: places in `first` and `second`.
+        pairs: positions in `first` and `second`.
         first, second: names of the videos or images of all pairs.
-        most: number of pairs to return at most.
+        most: largest number of pairs to return.
     """
     return islice(_spread(pairs, first, second), most)
 

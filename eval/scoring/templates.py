@@ -1,16 +1,16 @@
-"""Templates: from the embeddings of a video's frames to one embedding, or to distances of frame pairs."""
+"""Pools the embeddings of a video's frames into a template, and compares videos frame by frame."""
 
 import numpy as np
 
-# The poolings that are sums: a frame's weight on its direction is its norm to this power.
+# The poolings that are weighted sums of directions. The weight of a frame is its norm to this power.
 NORM_POWERS = {"mean": 1, "normalised_mean": 0, "norm_weighted": 2}
 POOLINGS = (*NORM_POWERS, "geometric_median")
 RECOMMENDED_POOLING = "mean"
 FRAME_PAIRS = ("best_frames", "mean_frames", "median_frames")
 
-# The geometric median: steps as short as this are the last, and points as near as this count as reached.
+# The geometric median: a step this short is the last one, and a point this near counts as reached.
 _TOLERANCE = 1e-10
-# A dozen are usual. If one of the points is barely the median, the steps towards it become very short.
+# A dozen iterations are usual. If one of the points is barely the median, the steps towards it become tiny.
 _MAX_ITERATIONS = 1000
 
 
@@ -27,9 +27,9 @@ def pool(frames: np.ndarray, pooling: str) -> np.ndarray:
     So the plain `"mean"` already weights the directions by the norm, which is how AdaFace fuses features.
     `"norm_weighted"` weights by its square: if the norm is a quality inversely proportional to the deviation
     of a direction, these are the inverse variances that Probabilistic Face Embeddings fuse with.
-    `"normalised_mean"` is the original's. Less than half of the frames cannot move the `"geometric_median"`
-    far. Zero embeddings have no direction and are left out. The template is zero if all are or if they cancel
-    out, and then it is at cosine distance 1 from everything.
+    `"normalised_mean"` is the original's. Fewer than half of the frames cannot move the `"geometric_median"`
+    far. Zero embeddings have no direction and are left out. If all embeddings are zero, or if they cancel
+    out, the template is zero and at cosine distance 1 from everything.
 
     References:
     - margin-centre-face, `eval/test_ytf.py` (`"normalised_mean"`)
@@ -67,12 +67,12 @@ def geometric_median(points: np.ndarray) -> np.ndarray:
     """Computes the point with the smallest sum of distances to all points.
 
     Its breakdown point is 1/2: to move it without bound, half of the points have to be moved. It is unique
-    unless the points are on one line, where it is a median of their order: the one that the iteration reaches
-    from the mean.
+    unless the points are on one line. There it is a median of their positions on the line: the one that the
+    iteration reaches from the mean.
 
     Weiszfeld's iteration starts at the mean. It steps from `m` to the mean weighted by `1 / |x_i - m|`, which
-    is not defined if `m` is at `num_here` of the points. These resist the unit pulls of the other points,
-    whose sum has length `strength`, with a force of `num_here`.
+    is not defined if `num_here` of the points are at `m`. Each other point pulls `m` with a force of 1, and
+    the sum of these pulls has length `strength`. The points at `m` hold it with a force of `num_here`.
 
     References:
     - Weiszfeld 1937, Tohoku Mathematical Journal 43, 355
@@ -81,6 +81,9 @@ def geometric_median(points: np.ndarray) -> np.ndarray:
 
     Args:
         points: float, finite, shape `(num_points, dim)`, not empty.
+
+    Returns:
+        float64, shape `(dim,)`.
     """
     points = np.asarray(points, np.float64)
     median = points.mean(axis=0)
@@ -102,11 +105,12 @@ def geometric_median(points: np.ndarray) -> np.ndarray:
 
 
 def frame_pair_distances(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Computes distances of two videos without pooling: over all pairs of a frame of each.
+    """Computes distances between two videos from all pairs of their frames, without pooling.
 
     These are the smallest, the mean and the median cosine distance, in [0, 2]. The mean is 1 minus the
     product of the means of the normalised frames. The other two come from float32 cosines, accurate to 1e-6.
-    Zero embeddings have no direction and are left out. If a video has no others, all distances are 1.
+    Zero embeddings have no direction and are left out. If a video has only zero embeddings, all distances
+    are 1.
 
     Args:
         first, second: float, finite, shapes `(num_first, dim)` and `(num_second, dim)`, not empty.

@@ -1,4 +1,4 @@
-"""Verification: from the distances of pairs to accuracy, deviation and threshold."""
+"""Computes the accuracy of verification, its deviation and its threshold from the distances of pairs."""
 
 import dataclasses
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 
 NUM_FOLDS = 10
 
-# Values in an array of folds besides the numbers of the folds.
-NEVER_SCORED = -1  # helps to find every threshold, and no fold scores it
-LEFT_OUT = -2
+# Special values in an array of fold numbers.
+NEVER_SCORED = -1  # a pair that helps to find every threshold but is not scored
+LEFT_OUT = -2  # a pair that is not used at all
 
 
 @dataclasses.dataclass(frozen=True)
 class VerificationResult:
-    """Accuracy of a set of pairs, as a fraction, and the thresholds behind it.
+    """Accuracy on a set of pairs, as a fraction, and the thresholds behind it.
 
     Attributes:
         accuracy, threshold: means over the folds.
@@ -29,7 +29,7 @@ class VerificationResult:
     fold_thresholds: tuple[float, ...]
 
     def summary(self, name: str) -> str:
-        """Returns the original's line, such as `Precision on lfw : 0.99467+-0.00386`."""
+        """Returns the line that the original prints, such as `Precision on lfw : 0.99467+-0.00386`."""
         return f"Precision on {name} : {self.accuracy:.5f}+-{self.std:.5f}"
 
 
@@ -39,8 +39,8 @@ class ScoredLine:
 
     Attributes:
         name: its name in the printed line.
-        used: bool, shape `(num_pairs,)`: the pairs that count.
-        folds: int, shape `(num_pairs,)`: the fold of each pair, negative if no fold scores it.
+        used: bool, shape `(num_pairs,)`: whether a pair belongs to the line.
+        folds: int, shape `(num_pairs,)`: the fold of each pair, negative if the pair is not scored.
         result: accuracy and thresholds.
     """
 
@@ -53,13 +53,18 @@ class ScoredLine:
 def best_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
     """Returns the threshold that puts the most pairs on the right side.
 
-    A pair is called same if its distance is below the threshold. Between two neighbouring distinct distances
-    every threshold does equally well, so the candidates are the middles of the gaps and the two that call all
-    pairs the same or none. Of several best candidates it is the middle one by rank (the lower of the middle
-    two): at the edges of such a range the noise of a small set shows. The distances have to be ascending.
+    A pair is called same if its distance is below the threshold. All thresholds between two neighbouring
+    distinct distances are equally good, so the candidates are the middles of these gaps, and one threshold
+    each that calls all pairs or no pair same. If several candidates are best, the middle one by rank is
+    returned, or the lower of the middle two, because the ends of their range depend on the noise of a small
+    set.
+
+    Args:
+        distances: float, ascending, shape `(pairs,)`, not empty.
+        is_same: bool, shape `(pairs,)`.
     """
-    # gained[k]: how many more pairs are right if the k smallest distinct values are called same
-    # than if none is.
+    # gained[k]: how many more pairs are right if the k smallest distinct distances are called same than if
+    # no pair is.
     run_ends = np.append(np.flatnonzero(distances[1:] != distances[:-1]), distances.size - 1)
     gained = np.append(0, np.cumsum(np.where(is_same, 1, -1))[run_ends])
     candidates = np.flatnonzero(gained == gained.max())
@@ -76,9 +81,14 @@ def best_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
 def crossing_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
     """Returns the original's threshold: where the sorted distances cross.
 
-    With the positives ascending and the negatives descending, it is the mean of the first two of equal rank
-    where the positive is larger. A perfect separation has no such pair. Its threshold is 0, which puts every
-    negative on the right side and every positive on the wrong one. The distances have to be ascending.
+    Sort the positives in ascending and the negatives in descending order. The threshold is the mean of the
+    first positive and negative of equal rank where the positive is larger. If the two kinds are perfectly
+    separated, there are no such two. Then the threshold is 0, so every negative is right and every positive
+    is wrong.
+
+    Args:
+        distances: float, ascending, shape `(pairs,)`.
+        is_same: bool, shape `(pairs,)`.
 
     References:
     - margin-centre-face, `util/verification.py::find_threshold_sort`
@@ -142,7 +152,7 @@ def original_folds(is_same: np.ndarray) -> np.ndarray:
     return folds
 
 
-# For pairs of images; the order of the pairs decides.
+# How pairs of images can be divided into folds, by their order in the file.
 IMAGE_FOLDS = {"even": even_folds, "original": original_folds}
 
 
@@ -156,12 +166,12 @@ def evaluate_pairs(
         is_same: bool, shape `(pairs,)`.
         rule: one of `RULES`: `"best"` (`best_threshold`) or `"crossing"` (`crossing_threshold`), see fidelity
             row 18.
-        folds: int, shape `(pairs,)`: the number of every pair's fold, from any start, `NEVER_SCORED` or
-            `LEFT_OUT`. Defaults to `even_folds`, which scores each pair once.
+        folds: int, shape `(pairs,)`: the fold number of every pair, `NEVER_SCORED` or `LEFT_OUT`. The numbers
+            may start anywhere from 0. Defaults to `even_folds`, which scores each pair once.
 
     Raises:
-        ValueError: distances that are not finite, fewer than two folds, or no positives or negatives outside
-            a fold to find its threshold on.
+        ValueError: a distance is not finite, there are fewer than two folds, or no positives or no negatives
+            are outside a fold to find its threshold on.
 
     Example:
 
@@ -179,7 +189,7 @@ def evaluate_pairs(
     if numbers.size < 2:
         raise ValueError(f"expected at least 2 folds, received {numbers.size}")
 
-    # Sorted once for all folds: a part of a sorted array is sorted.
+    # One sort is enough for all folds, because a part of a sorted array is sorted.
     order = np.argsort(distances)
     distances, is_same, folds = distances[order], is_same[order], folds[order]
     accuracies, thresholds = [], []
@@ -208,7 +218,7 @@ def evaluate_pairs(
 def is_right(distances: Any, is_same: Any, thresholds: Any, rule: str) -> Any:
     """Returns whether each threshold puts its pair on the right side: bool, of the shape of the arguments.
 
-    A pair is called same if `distance < threshold`, and different otherwise. By the rule `"crossing"`, a
+    A pair is called same if `distance < threshold`, and different otherwise. With the rule `"crossing"`, a
     distance equal to the threshold is always wrong, as in the original.
     """
     right = (distances < thresholds) == is_same

@@ -1,4 +1,4 @@
-"""Distances between videos, by every method in one pass over the features of their frames."""
+"""Computes distances between videos by every method, in one pass over the features of their frames."""
 
 from collections.abc import Sequence
 
@@ -28,19 +28,20 @@ def video_distances(
     It reads the features one video at a time, so they may be larger than the memory.
 
     Args:
-        features: float, shape `(num_frames, dim)`, such as a memory map, with the frames of each video in a
-            row.
-        offsets: int, shape `(num_videos + 1,)`: video `i` has the frames from `offsets[i]` to
-            `offsets[i + 1]`.
-        first, second: int, shape `(num_pairs,)`: numbers of videos that have a frame or more.
+        features: float, shape `(num_frames, dim)`, such as a memory map. The rows of each video follow one
+            another.
+        offsets: int, shape `(num_videos + 1,)`: video `i` has the rows from `offsets[i]` to
+            `offsets[i + 1] - 1`.
+        first, second: int, shape `(num_pairs,)`: numbers of the videos. Each needs at least one frame.
         methods: some of `METHODS`.
-        max_frames: positive, how many frames of each video to use, evenly spaced. Defaults to all.
+        max_frames: largest number of frames of each video to use, evenly spaced, at least 1. Defaults to all.
+        progress: show a progress bar.
 
     Returns:
         For each method, float64 of shape `(num_pairs,)`, in [0, 2].
 
     Raises:
-        ValueError: a video without frames, or features that are not finite.
+        ValueError: a video has no frames, or features are not finite.
     """
 
     def frames(video):
@@ -64,7 +65,7 @@ def video_distances(
             for pooling, pooled in zip(poolings, templates, strict=True):
                 distances[pooling] = pair_distances(pooled[first_places], pooled[second_places], "cosine")
         if frame_pairs:
-            # Products this small take longer on several threads, and fifty times as long on busy ones.
+            # Products this small are slower on several threads, and fifty times slower if these are busy.
             with threadpool_limits(1):
                 for pair, (one, other) in enumerate(zip(first, second, strict=True)):
                     by_method = frame_pair_distances(frames(one), frames(other))

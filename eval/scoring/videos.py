@@ -1,4 +1,4 @@
-"""Scores of a set of videos by every method, from the features of their frames."""
+"""Scores a set of videos by every method, from the features of their frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,26 +21,33 @@ from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES, involves_wr
 class VideoProtocol:
     """Protocol.
 
-    The scores of every method and with every filter are always printed. These flags choose what curves,
-    pictures and the table of methods show.
+    The program always prints the scores of every method with every filter. These flags choose the scores that
+    the curves, the pictures and the table of methods show.
     """
 
     method: str = option(
-        DEFAULT_METHOD, "how the frames of videos are compared", flags=("--pooling",), choices=METHODS
+        DEFAULT_METHOD, "how to compare two videos by their frames", flags=("--pooling",), choices=METHODS
     )
     rule: str = option(
-        "best", "how thresholds are found on the other folds (row 18)", flags=("--threshold",), choices=RULES
+        "best",
+        "how to find the threshold of a fold on the other folds: best, for the best accuracy; or crossing, "
+        "where the sorted distances cross, as in the original (row 18)",
+        flags=("--threshold",),
+        choices=RULES,
     )
-    folds: str = option("official", "splits of the file, or the original's folds (row 20)", choices=FOLDS)
+    folds: str = option(
+        "official", "the splits of the file, or folds by position as in the original (row 20)", choices=FOLDS
+    )
     error_filter: str = option(
         "none",
-        "pairs with a wrong video that are left out (row 21)",
+        "pairs to leave out because a video shows another person: no pairs, genuine and impostor pairs "
+        "(both), or genuine pairs (positives) (row 21)",
         flags=("--ytf_error_filter",),
         choices=tuple(ERROR_FILTERS),
     )
     error_match: str = option(
         "exact",
-        "how the name of a wrong video is matched (row 21)",
+        "which videos are wrong: those listed, or also those whose name contains a listed name (row 21)",
         flags=("--ytf_error_match",),
         choices=MATCHES,
     )
@@ -57,9 +64,11 @@ def evaluate_videos(
     """Scores all methods on all three lines.
 
     Args:
+        pairs: the pairs to score. Those without frames on both sides are left out.
         frames: frames of the videos of `pairs`.
         features: float, shape `(len(frames), dim)`.
         wrong_videos: names of videos with a wrong identity.
+        protocol: how to score, and what to show.
         progress: show a progress bar.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The protocol of YouTube Faces: the pairs that count, their folds, and the three lines of scores."""
+"""The protocol of YouTube Faces: which pairs are scored, their folds, and the three lines of scores."""
 
 from collections.abc import Sequence
 
@@ -21,13 +21,16 @@ def involves_wrong_video(
     """Returns which pairs have a video with a wrong identity.
 
     References:
-    - margin-centre-face, `eval/test_ytf.py`: there `match="substring"`, row 21 of docs/fidelity.md
+    - margin-centre-face, `eval/test_ytf.py`, which uses `match="substring"` (row 21 of docs/fidelity.md)
 
     Args:
         first, second: names of the videos of each pair.
         wrong_videos: names of the videos with a wrong identity.
         match: one of `MATCHES`. With `"substring"`, a video is also wrong if its name contains the name of
             a wrong one.
+
+    Returns:
+        bool, shape `(num_pairs,)`.
     """
     if match == "exact":
         return np.isin(first, wrong_videos) | np.isin(second, wrong_videos)
@@ -48,18 +51,20 @@ def score_lines(
     All arrays have the shape `(num_pairs,)`.
 
     Args:
+        distances: float, finite.
+        is_same: bool: whether a pair is genuine.
         splits: int, the official split of each pair.
         is_wrong: bool, from `involves_wrong_video`.
         rule: see `eval.scoring.verification.evaluate_pairs`.
-        folds: `"official"`: the splits; or `"position"`: the original's folds (rows 19 and 20 of
-            docs/fidelity.md), counted over the pairs that each line uses. The original does not have the line
-            `"both"`, which uses `even_folds`.
+        folds: `"official"` for the splits; or `"position"` for the original's folds (rows 19 and 20 of
+            docs/fidelity.md), counted over the pairs that each line uses. The line `"both"` is not in the
+            original and uses `even_folds`.
 
     Returns:
         A line for each of `ERROR_FILTERS`.
 
     Raises:
-        ValueError: the pairs cannot be scored like this; names the line.
+        ValueError: the pairs cannot be scored like this. The message names the line.
     """
     keep = {"none": np.ones(len(is_same), bool), "both": ~is_wrong, "positives": ~(is_wrong & is_same)}
     lines = {}
@@ -69,7 +74,7 @@ def score_lines(
             if folds == "official":
                 line_folds = splits[used]
             else:
-                # The original has no line "both", and its folds need at least as many negatives.
+                # The original has no line "both", and its folds need at least as many negatives as positives.
                 make_folds = even_folds if error_filter == "both" else original_folds
                 line_folds = make_folds(is_same[used])
                 line_folds[line_folds >= 0] += 1  # counted from 1, like the official splits

@@ -125,7 +125,7 @@ def test_too_few_unknown_probes(num_unknown, measured):
     [
         ({"similarities": np.zeros((2, 3))}, r"\(3, 2\)"),
         ({"similarities": np.array([[0, 0], [0, np.nan], [0, 0]])}, "probe 1 to b"),
-        ({"gallery": ["a", "a"]}, "a is there twice"),
+        ({"gallery": ["a", "a"]}, "received a twice"),
     ],
 )
 def test_refused(change, match):
