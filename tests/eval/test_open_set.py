@@ -124,7 +124,7 @@ def test_too_few_unknown_probes(num_unknown, measured):
     ("change", "match"),
     [
         ({"similarities": np.zeros((2, 3))}, r"\(3, 2\)"),
-        ({"similarities": np.array([[0, 0], [0, np.nan], [0, 0]])}, "probe 1 to b"),
+        ({"similarities": np.array([[0, 0], [0, np.nan], [0, 0]])}, "probe 1 and b"),
         ({"gallery": ["a", "a"]}, "received a twice"),
     ],
 )
