@@ -1,6 +1,6 @@
-"""Loss layers for face embeddings, as Keras layers: `layer(embeddings, identities)`.
+"""Losses for face embeddings. Each is a Keras layer that you call as `layer(embeddings, identities)`.
 
-The names below are imported on first use, because importing TensorFlow takes seconds. After `import losses`
+The classes are imported on first use, because importing TensorFlow takes seconds. After `import losses`,
 Keras can load models that hold these layers.
 """
 

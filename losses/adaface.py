@@ -1,4 +1,4 @@
-"""A margin that follows the quality of the image."""
+"""AdaFace: a margin that adapts to the quality of the image."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from .loss_layer import require
 from .margin_softmax import MarginSoftmaxLoss
 from .replicas import global_batch
 
-# From the authors' code, head.py::AdaFace: its `eps`, and the range of norms.
+# `eps` and the range of norms in the authors' code, head.py::AdaFace.
 EPSILON = 1e-3
 NORM_RANGE = (1e-3, 100.0)
 
@@ -21,25 +21,34 @@ class AdaFaceLoss(MarginSoftmaxLoss):
     """Separates identities by a margin that depends on the length of the embedding.
 
     Images of high quality give long embeddings. The loss stresses hard samples among long embeddings and easy
-    samples among short ones. With moving mean and standard deviation of the lengths, the target is
+    samples among short ones. Do not normalise the embeddings before you pass them.
 
-        z = clip(concentration * (|x| - mean) / std, -1, 1)
+    This is a `MarginSoftmaxLoss`. Let `theta` be the angle between an embedding and its own centre, `|x|` the
+    length of the embedding, clipped to `[0.001, 100]`, and `mean` and `std` the moving statistics of the
+    lengths. The target is
+
+        z = clip(concentration * (|x| - mean) / (std + 0.001), -1, 1)
         cos(theta - margin * z) - margin * z - margin
 
-    The shifted angle is clipped to `[0.001, pi - 0.001]`. No gradient flows through `z`. In training the
-    statistics move to those of the global batch before they are used.
+    The shifted angle is clipped to `[0.001, pi - 0.001]`. No gradient flows through `z`. A training step
+    moves the statistics towards those of the global batch before it uses them.
 
     References: [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' code, `head.py::AdaFace`
 
     Args:
-        concentration: greater than 0; `h` in the paper.
-        momentum: share of the old statistics that is kept, in `[0, 1)`. Others: see `MarginSoftmaxLoss`.
+        num_identities: number of identities, at least 1.
+        margin: radians in `[0, pi)`.
+        scale: factor of the cosines before the softmax, greater than 0.
+        concentration: `h` in the paper, greater than 0.
+        momentum: share of the old statistics that a step keeps, in `[0, 1)`.
+        **kwargs: arguments of `CentreLayer`. An `AdaFaceLoss` cannot be sharded.
 
     Call arguments:
-        training: `False` keeps the statistics. Defaults to `True`. Embeddings must not be normalised.
+        embeddings, identities, margin: see `LossLayer`.
+        training: whether to update the statistics. Defaults to `True`.
 
     Returns:
-        The terms of `MarginSoftmaxLoss`, and `norm`: the length of the embedding.
+        The terms of `MarginSoftmaxLoss`, and `norm`: the length of the embedding, not clipped.
     """
 
     compares_replicas = True  # for the statistics of the global batch
@@ -58,7 +67,7 @@ class AdaFaceLoss(MarginSoftmaxLoss):
         require(0 <= momentum < 1, "momentum", "a number in [0, 1)", momentum)
         self.concentration = concentration
         self.momentum = momentum
-        # All replicas see the global batch, so they write the same value.
+        # All replicas compute the statistics of the global batch, so they write the same value.
         statistic: dict[str, Any] = {"trainable": False, "aggregation": "only_first_replica"}
         statistic |= {"shape": (), "dtype": "float32", "autocast": False}
         # The initial values are those of the authors' code.
@@ -86,7 +95,7 @@ class AdaFaceLoss(MarginSoftmaxLoss):
 
     def _update_statistics(self, norms):
         mean = tf.reduce_mean(norms)
-        # Unbiased as in the authors' code, but 0 for a single embedding.
+        # Unbiased, as in the authors' code; there the deviation of a single embedding is NaN, here it is 0.
         degrees = tf.maximum(tf.cast(tf.size(norms), tf.float32) - 1.0, 1.0)
         std = tf.sqrt(tf.reduce_sum(tf.square(norms - mean)) / degrees)
         for statistic, value in ((self.norm_mean, mean), (self.norm_std, std)):

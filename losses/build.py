@@ -1,4 +1,4 @@
-"""Loss layers by name."""
+"""Builds a loss by its name."""
 
 import importlib
 from typing import Any
@@ -7,12 +7,26 @@ from .variants import COMMON_ARGUMENTS, LOSSES
 
 
 def build_loss(name: str, num_identities: int, seed: int = 0, **arguments: Any) -> Any:
-    """Makes the loss layer with centres of this name, a key of `LOSSES`.
+    """Builds a loss with centres by its name.
 
-    The arguments are those of the loss and of `CentreLayer`. `None` stands for the loss's own default.
+    Args:
+        name: a key of `LOSSES`, such as `"arcface"`.
+        num_identities: number of identities, at least 1.
+        seed: seed of the initial centres and of the samples.
+        **arguments: the arguments in `LOSSES[name].arguments`, and `label_smoothing`, `sample_rate` and
+            `sharded`. `None` stands for the default.
+
+    Returns:
+        The loss layer, a `CentreLayer`.
 
     Raises:
-        ValueError: no loss has this name, it has no such argument, or an argument is out of range.
+        ValueError: no loss has this name, the loss does not take an argument, or a value is out of range.
+
+    Example:
+
+    >>> from losses import build_loss
+    >>> build_loss("cosface", num_identities=10, margin=0.35).margin
+    0.35
     """
     if name not in LOSSES:
         raise ValueError(f"--loss: expected one of {', '.join(LOSSES)}, received {name}")

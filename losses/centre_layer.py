@@ -1,4 +1,4 @@
-"""Base of all losses that own centres."""
+"""The base class of all losses that own centres."""
 
 import math
 from collections.abc import Callable
@@ -15,33 +15,39 @@ from .shards import Shards
 
 
 class CentreLayer(LossLayer):
-    """Base of the losses that own one or several centres per identity.
+    """Base class of the losses that own one or several centres per identity.
 
-    A subclass defines `call` and gets the centres from `prepare`. Call arguments, outputs and errors: see
-    `LossLayer`. An identity outside `[0, num_identities)` raises `tf.errors.InvalidArgumentError`.
+    A subclass defines `call` and gets the centres from `prepare`. See `LossLayer` for call arguments and
+    outputs.
 
-    With `sample_rate < 1` the loss runs over the identities of the global batch and random others, and so do
-    the accuracies. The gradient of the centres is then a `tf.IndexedSlices` that holds each row once.
+    With `sample_rate < 1`, a step sees only a sample of the identities: those in the global batch and random
+    others. Loss and accuracies are computed over the sample. The gradient of the centres is then a
+    `tf.IndexedSlices` that holds each row once.
 
     References: [Partial FC](https://arxiv.org/abs/2203.15565), for the samples; margin-centre-face,
     `train_centre.py` (`w_init`), for the initial centres
 
     Args:
-        num_identities: at least 1.
+        num_identities: number of identities, at least 1.
         seed: seed of the initial centres and of the samples.
         label_smoothing: share of each label to spread over all identities, in `[0, 1)`.
         sample_rate: share of the identities that a step sees, in `(0, 1]`.
-        sharded: whether each replica holds a part of the centres, which `shard` creates. Excludes samples and
-            smoothed labels.
+        sharded: whether each replica holds only a part of the centres, which `shard` creates. Needs
+            `sample_rate=1`, `label_smoothing=0` and a loss that can be sharded.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
-        centres: trainable weight of shape `(dim, num_centres)`, with the centres of an identity side by side.
-            With samples it is the transpose, except in checkpoints. With shards it is a placeholder.
+        centres: trainable weight, float32 `(dim, num_centres)`. The centres of an identity are adjacent
+            columns. With `sample_rate < 1` it is transposed in memory, but not in checkpoints. With `sharded`
+            it is a placeholder.
         centres_shape: `(dim, num_centres)` in all cases.
+
+    Raises:
+        ValueError: an argument is out of range, or the identities are not integers.
+        tf.errors.InvalidArgumentError: an identity is outside `[0, num_identities)`.
     """
 
-    # True if every term depends only on cosines, target and the embeddings of the global batch.
+    # True if every term can be computed from cosines, target and the embeddings of the global batch.
     can_be_sharded = False
     centres_per_identity = 1
 
@@ -79,7 +85,7 @@ class CentreLayer(LossLayer):
         settings: dict[str, Any] = {"dtype": "float32", "autocast": False}
         if self.sharded:
             self._initial_centres = lambda: initializer(self.centres_shape, "float32")
-            # Optimizer and checkpoints know the shards by this placeholder.
+            # Stands for the shards in the optimizer and in checkpoints.
             self.centres = self.add_weight(shape=(), initializer="zeros", **settings)
             return
         settings |= {"name": "embedding_weights"}
@@ -99,16 +105,20 @@ class CentreLayer(LossLayer):
         return self.num_identities * self.centres_per_identity
 
     def shard(self, devices: list[str]) -> None:
-        """Creates the centres of a built layer that is `sharded`, outside the scope of the strategy."""
+        """Creates the centres of a layer with `sharded=True`, after `build` and outside the strategy's scope.
+
+        Args:
+            devices: names of the replicas' devices, in order.
+        """
         self.shards = Shards(self._initial_centres(), devices)
         save_as(self.centres, self.centres_shape, self.shards.joined, self.shards.assign)
 
     def set_sampling_step(self, step: Callable[[], Any]) -> None:
-        """Sets the function that returns the step to draw the sample for; without it the step is 0."""
+        """Sets the function that returns the current step, which decides the sample. Default: always 0."""
         self._sampling_step = step
 
     def assign_centres(self, centres: Any) -> None:
-        """Sets the centres to an array of shape `centres_shape`."""
+        """Sets all centres from an array of shape `centres_shape`."""
         if self.shards is not None:
             self.shards.assign(centres)
         else:
@@ -119,8 +129,8 @@ class CentreLayer(LossLayer):
 
         Returns:
             `(embeddings, identities, centres)`: float32 `(batch, dim)`; int64 `(batch,)`, indices into
-            the selected identities; and float32 `(dim, num_selected * centres_per_identity)`. With
-            shards: inputs of the global batch, and the `Shards`.
+            the selected identities; and float32 `(dim, num_selected * centres_per_identity)`. If the layer
+            is sharded, the first two are those of the global batch, and the third is the `Shards`.
         """
         embeddings = tf.cast(embeddings, tf.float32)
         identities = checked_identities(identities, self.num_identities)

@@ -1,4 +1,4 @@
-"""Variables that checkpoints hold in another layout than memory does."""
+"""Stores variables in checkpoints in a different layout from that in memory."""
 
 from collections.abc import Callable
 
@@ -21,11 +21,15 @@ def save_as(
     they go away.
 
     Args:
-        shape: shape of the tensor that `read` returns for saving and `write` takes when restoring.
+        variable: the variable to change. Restoring a tensor of another shape raises a `ValueError`.
+        shape: shape of the tensor in the checkpoint.
+        read: returns the tensor to save.
+        write: takes the restored tensor.
     """
     stored = variable.value
     first = getattr(stored, "values", (stored,))[0]  # a mirrored variable has one copy per replica
-    # TensorFlow's class for a value that is read later. Restoring asks for it, too, but does not read it.
+    # TensorFlow's class for a value that is read on demand. Restoring calls `serialize`, too, but reads
+    # nothing.
     deferred = type(first._serialize_to_tensors()[_KEY])
 
     def serialize():
@@ -46,7 +50,8 @@ def save_transposed(variable: keras.Variable) -> None:
     """Makes `tf.train.Checkpoint` transpose a matrix when it saves and restores it.
 
     Sampled centres are rows in memory, because rows are gathered and scattered about five times as fast as
-    columns. In checkpoints they stay columns, so runs with and without samples read each other's.
+    columns. In checkpoints they stay columns, so runs with and without samples can read each other's
+    checkpoints.
     """
     copies = getattr(variable.value, "values", (variable.value,))
 

@@ -1,4 +1,4 @@
-"""Multiplicative, angular and cosine margin in one."""
+"""The multiplicative, angular and cosine margins of SphereFace, ArcFace and CosFace in one loss."""
 
 from typing import Any
 
@@ -14,18 +14,27 @@ from .margin_softmax import MarginSoftmaxLoss
 class CombinedMarginLoss(MarginSoftmaxLoss):
     """Separates identities by the margins of SphereFace, ArcFace and CosFace together.
 
-    The target is
+    This is a `MarginSoftmaxLoss`. With `theta` the angle between an embedding and its own centre, the target
+    is
 
         cos(margin_a * theta + margin) - margin_b
 
-    It rises again past an angle of `pi`, as in the original. That of `ArcFaceLoss` does not.
+    Where `margin_a * theta + margin > pi` the target rises again, as in the original. The target of
+    `ArcFaceLoss` does not.
 
     References: [ArcFace](https://arxiv.org/abs/1801.07698), also for the defaults (CM1); margin-centre-face,
     `losses/face_losses.py::combine_loss_val`
 
     Args:
+        num_identities: number of identities, at least 1.
         margin_a: factor of the angle, greater than 0.
-        margin_b: a cosine in `[0, 2)`. Others: see `MarginSoftmaxLoss`, also for inputs and outputs.
+        margin: added to the angle, radians in `[0, pi)`.
+        margin_b: subtracted from the cosine, in `[0, 2)`.
+        scale: factor of the cosines before the softmax, greater than 0.
+        **kwargs: arguments of `CentreLayer`.
+
+    Returns:
+        The terms of `MarginSoftmaxLoss`.
     """
 
     can_be_sharded = True

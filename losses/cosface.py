@@ -1,4 +1,4 @@
-"""Additive cosine margin."""
+"""CosFace: an additive margin on the cosine."""
 
 from typing import Any
 
@@ -10,16 +10,24 @@ from .margin_softmax import MarginSoftmaxLoss
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class CosFaceLoss(MarginSoftmaxLoss):
-    """Separates identities by a margin of the cosine.
+    """Separates identities by a margin on the cosine.
 
-    The target is
+    This is a `MarginSoftmaxLoss`. With `theta` the angle between an embedding and its own centre, the target
+    is
 
         cos(theta) - margin
 
     References: [CosFace](https://arxiv.org/abs/1801.09414); margin-centre-face,
-    `losses/face_losses.py::cosineface_losses`, also for scale and margin
+    `losses/face_losses.py::cosineface_losses`, also for the defaults of margin and scale
 
-    Args: see `MarginSoftmaxLoss`, also for inputs and outputs. The margin is a cosine in `[0, 2)`.
+    Args:
+        num_identities: number of identities, at least 1.
+        margin: a cosine in `[0, 2)`.
+        scale: factor of the cosines before the softmax, greater than 0.
+        **kwargs: arguments of `CentreLayer`.
+
+    Returns:
+        The terms of `MarginSoftmaxLoss`.
     """
 
     can_be_sharded = True

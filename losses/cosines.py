@@ -10,9 +10,14 @@ from .shards import ShardedCosines, Shards
 
 
 def cosines_to(centres: Any, embeddings: tf.Tensor) -> Any:
-    """Cosine of every embedding to every centre, 0 where one of them is 0: float32 `(batch, num_centres)`.
+    """Returns the cosine of every embedding to every centre.
 
-    For `Shards` instead of centres of shape `(dim, num_centres)` it returns `ShardedCosines`.
+    Args:
+        centres: float32 `(dim, num_centres)`, or `Shards`.
+        embeddings: float32 `(batch, dim)`.
+
+    Returns:
+        float32 `(batch, num_centres)`, 0 where an embedding or a centre is 0. For `Shards`: `ShardedCosines`.
     """
     directions = tf.math.l2_normalize(embeddings, axis=1)
     if isinstance(centres, Shards):
@@ -21,35 +26,36 @@ def cosines_to(centres: Any, embeddings: tf.Tensor) -> Any:
 
 
 def own_entries(similarities: Any, identities: tf.Tensor) -> tf.Tensor:
-    """Each sample's similarity to its own identity: `(batch, num_identities)` to `(batch,)`."""
+    """Returns each sample's similarity to its own identity: `(batch, num_identities)` to `(batch,)`."""
     if isinstance(similarities, ShardedCosines):
         return similarities.own_entries(identities)
     return tf.gather_nd(similarities, places(identities))
 
 
 def replace_own_entries(similarities: tf.Tensor, identities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Replaces each sample's similarity to its own identity by its value in `values`, `(batch,)`."""
+    """Replaces each sample's similarity to its own identity by its entry of `values`, `(batch,)`."""
     return tf.tensor_scatter_nd_update(similarities, places(identities), values)
 
 
 def is_highest(similarities: tf.Tensor, identities: tf.Tensor) -> tf.Tensor:
-    """1 where the own identity has the highest similarity, else 0; float32 `(batch,)`."""
+    """Returns 1 where the own identity has the highest similarity, else 0: float32 `(batch,)`."""
     return tf.cast(tf.argmax(similarities, axis=1) == identities, tf.float32)
 
 
 def angle(cosine: tf.Tensor) -> tf.Tensor:
-    """`theta` in `[0, pi]`, with finite gradients; the error is at most 4e-5, at the poles."""
+    """Returns the angle in `[0, pi]`, with finite gradients. The error is at most 4e-5, near 0 and `pi`."""
     return tf.atan2(_sine(cosine), cosine)
 
 
 def cosine_with_margin(cosine: tf.Tensor, margin: tf.Tensor) -> tf.Tensor:
-    """`cos(theta + margin)`, with finite gradients; `cos(theta) - margin * sin(margin)` past `pi - margin`.
+    """Returns `cos(theta + margin)`, with finite gradients.
 
-    The second part keeps it monotonic.
+    Where `theta > pi - margin` it returns `cos(theta) - margin * sin(margin)`, which falls further as the
+    angle grows.
 
     References: margin-centre-face, `losses/face_losses.py::arcface_loss`
     """
-    sine = _sine(cosine)  # first: the order of the operations decides how their gradients add up
+    sine = _sine(cosine)  # comes first, because the order of operations decides how gradients are rounded
     inside = cosine > tf.cos(math.pi - margin)
     shifted = cosine * tf.cos(margin) - sine * tf.sin(margin)
     return tf.where(inside, shifted, cosine - margin * tf.sin(margin))
@@ -58,21 +64,26 @@ def cosine_with_margin(cosine: tf.Tensor, margin: tf.Tensor) -> tf.Tensor:
 def softmax_cross_entropy(
     identities: tf.Tensor, logits: tf.Tensor, label_smoothing: float = 0.0
 ) -> tf.Tensor:
-    """Softmax cross-entropy `(batch,)` of `(batch, num_identities)`, with smoothed labels.
+    """Returns the softmax cross-entropy with smoothed labels: float32 `(batch,)`.
 
-    The labels are `label_smoothing / num_identities` for each identity, plus `1 - label_smoothing` for the
-    own identity.
+    The label of each identity is `label_smoothing / num_identities`. That of the own identity is
+    `1 - label_smoothing` higher.
 
     References: [Rethinking the Inception Architecture](https://arxiv.org/abs/1512.00567), section 7
+
+    Args:
+        identities: int `(batch,)`.
+        logits: float32 `(batch, num_identities)`.
+        label_smoothing: in `[0, 1)`.
     """
     entropy = cross_entropy(logits, identities)
     if not label_smoothing:
         return entropy
-    # The negative logarithm of each probability is entropy + own - logit, without a second softmax.
+    # The negative logarithm of each probability is entropy + own - logit, so no second softmax is needed.
     others = entropy + own_entries(logits, identities) - tf.reduce_mean(logits, axis=1)
     return (1.0 - label_smoothing) * entropy + label_smoothing * others
 
 
 def _sine(cosine):
-    # Cut off at the poles, where its slope is infinite (row 4 of docs/fidelity.md).
+    # Bounded near angles of 0 and pi, where the slope of the root is infinite (row 4 of docs/fidelity.md).
     return tf.sqrt(tf.maximum(1.0 - cosine * cosine, 1e-9))

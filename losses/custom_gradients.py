@@ -1,22 +1,31 @@
-"""Operations over many centres whose hand-written gradients save time and memory."""
+"""Operations on many centres, with hand-written gradients that save time and memory."""
 
 import tensorflow as tf
 
 from .products import has_gpus, matmul
 
-# As in `tf.math.l2_normalize`: shorter columns are divided by this, and their lengths have no gradient.
+# A shorter column is divided by this instead of its length, and its length gets no gradient, as in
+# `tf.math.l2_normalize`.
 SHORTEST = 1e-6
-# Rows to square at a time on CPUs. Their squares stay in the cache for up to 100,000 columns, and the next
-# slice is aligned with any number of columns, so TensorFlow does not copy it.
+# Number of rows to square at a time on CPUs. Up to 100,000 columns, their squares stay in the cache. A slice
+# of 16 rows is always aligned, so TensorFlow does not copy it.
 _ROWS = 16
 
 
 @tf.custom_gradient
 def inner_products(vectors: tf.Tensor, columns: tf.Tensor):
-    """The product of `(batch, dim)` and `(dim, num_columns)`, float32, for many more columns than vectors."""
+    """Returns `vectors @ columns`, fast if there are many more columns than vectors.
+
+    Args:
+        vectors: float32 `(batch, dim)`.
+        columns: float32 `(dim, num_columns)`.
+
+    Returns:
+        float32 `(batch, num_columns)`.
+    """
 
     def gradient(upstream):
-        # TensorFlow's own `upstream @ columns^T` takes half as long again on a CPU.
+        # TensorFlow's own `upstream @ columns^T` takes 1.5 times as long on a CPU.
         to_vectors = tf.transpose(matmul(columns, upstream, transpose_b=True))
         return to_vectors, matmul(vectors, upstream, transpose_a=True)
 
@@ -25,9 +34,9 @@ def inner_products(vectors: tf.Tensor, columns: tf.Tensor):
 
 @tf.custom_gradient
 def unit_products(vectors: tf.Tensor, columns: tf.Tensor):
-    """The same with columns of unit length: `vectors @ tf.math.l2_normalize(columns, axis=0)`.
+    """Returns `vectors @ tf.math.l2_normalize(columns, axis=0)`; see `inner_products` for the shapes.
 
-    It scales the products instead of the columns: far fewer operations, and no second copy of the columns.
+    It scales the products instead of the columns. That takes far fewer operations and no copy of the columns.
     """
     # `tf.math.reduce_euclidean_norm` would be as fast, but XLA does not support it.
     rows = columns.shape[0] if has_gpus() else _ROWS
@@ -49,10 +58,15 @@ def unit_products(vectors: tf.Tensor, columns: tf.Tensor):
 
 @tf.custom_gradient
 def cross_entropy(logits: tf.Tensor, identities: tf.Tensor):
-    """Softmax cross-entropy `(batch,)` of `(batch, num_identities)`, with one pass of exponentials."""
+    """Returns the softmax cross-entropy, `(batch,)`, with one pass of exponentials.
+
+    Args:
+        logits: float32 `(batch, num_identities)`.
+        identities: int `(batch,)`.
+    """
     own = places(identities)
     probabilities = tf.nn.softmax(logits)
-    # Unlike the own probability, the highest is never 0.
+    # Unlike the own probability, the highest is never 0, so its logarithm is finite.
     excess = tf.reduce_max(logits, axis=1) - tf.gather_nd(logits, own)
     entropy = excess - tf.math.log(tf.reduce_max(probabilities, axis=1))
 
@@ -64,6 +78,6 @@ def cross_entropy(logits: tf.Tensor, identities: tf.Tensor):
 
 
 def places(identities: tf.Tensor) -> tf.Tensor:
-    """Indices of each sample's own identity in a `(batch, num_identities)` matrix: int32 `(batch, 2)`."""
+    """Returns the indices of the own entries in a `(batch, num_identities)` matrix: int32 `(batch, 2)`."""
     rows = tf.cast(tf.range(tf.shape(identities)[0]), identities.dtype)
     return tf.cast(tf.stack([rows, identities], axis=1), tf.int32)

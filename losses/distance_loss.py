@@ -1,4 +1,4 @@
-"""Base of the losses over distances within a batch."""
+"""The base class of the losses that compare the embeddings of a batch with each other."""
 
 from typing import Any
 
@@ -10,17 +10,18 @@ from .replicas import global_batch
 
 
 class DistanceLoss(LossLayer):
-    """Base of the losses that compare the embeddings of the global batch; see `LossLayer` for their call.
+    """Base class of the losses that compare the embeddings of the global batch with each other.
 
-    Each replica must have the same number of embeddings.
+    Each replica must have the same number of embeddings. See `LossLayer` for call arguments and errors.
 
     Args:
         margin: margin of the distance, at least 0.
-        normalise: whether embeddings are divided by their lengths first.
+        normalise: whether to scale each embedding to unit length first.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    needs_whole_batch = True  # a part of a batch lacks the pairs with the other parts
+    # A part of the batch would lack the pairs with the other parts.
+    needs_whole_batch = True
     compares_replicas = True
 
     def __init__(self, margin: float = 1.0, normalise: bool = True, **kwargs: Any) -> None:
@@ -30,7 +31,7 @@ class DistanceLoss(LossLayer):
         self.normalise = normalise
 
     def global_distances(self, embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
-        """Distances between all embeddings of the global batch: float32 `(global_batch, global_batch)`."""
+        """Returns the distances within the global batch: `(batch, dim)` to `(global_batch, global_batch)`."""
         embeddings = tf.cast(embeddings, tf.float32)
         if self.normalise:
             embeddings = tf.math.l2_normalize(embeddings, axis=1)
@@ -38,14 +39,22 @@ class DistanceLoss(LossLayer):
 
 
 def pairwise_distances(embeddings: tf.Tensor, squared: bool = False) -> tf.Tensor:
-    """Euclidean distance between every two embeddings: `(batch, dim)` to `(batch, batch)`, float32.
+    """Returns the Euclidean distance between every two embeddings.
 
-    The diagonal is exactly 0. Where a distance is 0, so is the gradient: the slope of the root is infinite.
+    The diagonal is exactly 0. Where a distance is 0, its gradient is 0, too, because the slope of the square
+    root is infinite there.
 
     References: margin-centre-face, `losses/triplet_loss.py::_pairwise_distances`
+
+    Args:
+        embeddings: float32 `(batch, dim)`.
+        squared: whether to return squared distances.
+
+    Returns:
+        float32 `(batch, batch)`.
     """
     products = product(embeddings, embeddings, transpose_b=True)
-    # Taken from the same products, so that an embedding has distance 0 to itself.
+    # From the same products, so that the distance of an embedding to itself is exactly 0.
     squares = tf.linalg.diag_part(products)
     distances = tf.maximum(squares[:, None] - 2.0 * products + squares[None, :], 0.0)
     if squared:

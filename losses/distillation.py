@@ -1,4 +1,4 @@
-"""Embeddings that follow those of a teacher."""
+"""Distillation: embeddings that learn those of a teacher."""
 
 from typing import Any
 
@@ -13,40 +13,49 @@ from .replicas import global_batch, own_share
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class DistillationLoss(LossLayer):
-    """Turns each embedding towards the embedding that a teacher, another net, gives to the same image.
+    """Turns each embedding towards the one that another net, the teacher, computes from the same image.
 
-    With `x` an embedding, `t` that of the teacher, and `W` a trainable matrix, the loss of one sample is
+    The loss needs no labels: call it as `layer(embeddings, targets)`. With `x` an embedding, `t` the
+    teacher's embedding and `W` a trainable matrix, the loss of one sample is
 
         weight * (1 - cos(W x, t)) + relation_weight * mean over j of huber(d(x, x_j) - d(t, t_j))
 
-    where `d` is the distance of two unit vectors, divided by the mean distance in the global batch, and `j`
-    are the other samples. `huber(e)` is `e^2 / 2` up to 1, and `|e| - 1/2` beyond.
+    where `j` runs over the other samples of the global batch, and `d` is the distance of two unit vectors,
+    divided by the mean distance in the global batch. `huber(e)` is `e^2 / 2` for `|e| <= 1`, and `|e| - 1/2`
+    otherwise.
 
-    `W` exists only where the sizes of the embeddings differ. It belongs to the loss: the net is used
-    without it. A sample whose `t` is 0 has no gradient.
-
-    It needs no labels: call it as `layer(embeddings, targets)`.
+    `W` exists only if the embeddings differ in size. It belongs to the loss, and the trained net does not
+    need it. A sample with `t = 0` gets no gradient from the cosine.
 
     References: [Distilling the Knowledge](https://arxiv.org/abs/1503.02531), for the idea;
-    [Relational Knowledge Distillation](https://arxiv.org/abs/1904.05068), its distances
+    [Relational Knowledge Distillation](https://arxiv.org/abs/1904.05068), for the distances
 
     Args:
         weight: factor of the first part, greater than 0.
-        relation_weight: factor of the second part, at least 0. Above 0 the loss needs the whole batch.
+        relation_weight: factor of the second part, at least 0. Above 0, the loss compares the samples of the
+            whole global batch.
         seed: seed of the initial `W`.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        embeddings: float, shape `(batch, dim)`.
-        targets: float, shape `(batch, teacher_dim)`, of any length.
+        embeddings: float, shape `(batch, dim)`. They need not have unit length.
+        targets: the teacher's embeddings, float, shape `(batch, teacher_dim)`. They need not have unit
+            length.
 
     Returns:
-        float32 terms of shape `(batch,)`: `loss`; `teacher_cosine`, the cosine above; with a
-        `relation_weight` also `teacher_relation`, the mean above.
+        dict of float32 tensors of shape `(batch,)`:
+        - `loss`
+        - `teacher_cosine`: the cosine above
+        - `teacher_relation`: the mean above, if `relation_weight > 0`
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Example:
 
-    >>> terms = DistillationLoss()(np.ones((4, 8), "float32"), np.ones((4, 8), "float32"))
+    >>> import numpy as np
+    >>> from losses import DistillationLoss
+    >>> terms = DistillationLoss()(np.ones((4, 8), "float32"), np.ones((4, 16), "float32"))
     >>> terms["teacher_cosine"].shape
     TensorShape([4])
     """
@@ -64,12 +73,12 @@ class DistillationLoss(LossLayer):
 
     @property
     def needs_whole_batch(self) -> bool:
-        """True if the loss compares the samples of a batch, so that it must see all of them."""
+        """Whether the loss compares the samples of a batch, so that it needs all of them at once."""
         return self.relation_weight > 0
 
     @property
     def compares_replicas(self) -> bool:
-        """True if a replica looks at the embeddings of other replicas."""
+        """Whether a replica needs the embeddings of other replicas."""
         return self.needs_whole_batch
 
     def build(self, embeddings_shape: tuple, targets_shape: tuple) -> None:
@@ -95,7 +104,7 @@ class DistillationLoss(LossLayer):
 
 
 def _relation(*directions: tf.Tensor) -> tf.Tensor:
-    """Mean Huber loss of each sample's relative distances to the others of the global batch: `(batch,)`."""
+    """Returns each sample's mean Huber loss over its distances to the other samples: `(batch,)`."""
     distances = [pairwise_distances(global_batch(values)) for values in directions]
     num_samples = tf.shape(distances[0])[0]
     num_others = tf.cast(tf.maximum(num_samples - 1, 1), tf.float32)

@@ -1,4 +1,4 @@
-"""The hardest negative of each pair in a batch of pairs."""
+"""HardNet: pairs of embeddings, each with the hardest negative in the batch."""
 
 import math
 from typing import Any
@@ -15,26 +15,42 @@ from .replicas import global_batch, own_share
 class HardNetLoss(DistanceLoss):
     """Brings the two embeddings of a pair nearer to each other than either is to the other pairs.
 
-    The first half of the global batch are anchors `a_i`, the second half their positives `p_i`. With `d` the
-    distance of two embeddings, the loss of one pair is
+    The first half of the global batch holds anchors `a_i`, the second half their positives `p_i` in the same
+    order. With `d` the distance of two embeddings, the loss of pair `i` is
 
-        max(0, margin + d(a_i, p_i) - min(d(a_i, p_j), d(a_j, p_i) for j != i))
+        max(0, margin + d(a_i, p_i) - min over j of min(d(a_i, p_j), d(a_j, p_i)))
 
-    where `j` are pairs of other identities. A pair without such `j` has a loss of 0. The original has a bug
-    and mines nothing (row 36 of docs/fidelity.md).
+    where `j` runs over the pairs of other identities. If there is no such pair, the loss is 0. The original
+    has a bug and mines nothing (row 36 of docs/fidelity.md).
 
     References: [Working hard to know your neighbor's margins](https://arxiv.org/abs/1705.10872);
     margin-centre-face, `losses/hard_loss.py::HardNet_loss`
 
-    Args: see `DistanceLoss`.
+    Args:
+        margin: margin of the distance, at least 0.
+        normalise: whether to scale each embedding to unit length first.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Returns:
-        float32 terms of shape `(batch,)`, the same for both of a pair: `loss`; `positive`, distance of the
-        two; `hardest_negative`, distance, 0 where there is none; `active`, 1 where the loss is > 0, else 0;
-        `accuracy`, 1 where the positive is nearer than every negative, else 0.
+        dict of float32 tensors of shape `(batch,)`; both embeddings of a pair have the same values:
+        - `loss`
+        - `positive`: distance between the two embeddings of the pair
+        - `hardest_negative`: distance to the nearest negative, 0 if there is no negative
+        - `active`: 1 where the loss is > 0, else 0
+        - `accuracy`: 1 where the positive is nearer than every negative, else 0
 
     Raises:
+        ValueError: an argument is out of range, or the identities are not integers.
         tf.errors.InvalidArgumentError: the halves of the global batch do not have the same identities.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from losses import HardNetLoss
+    >>> embeddings = np.tile(np.eye(2, dtype="float32"), (2, 1))
+    >>> terms = HardNetLoss()(embeddings, np.array([0, 1, 0, 1]))
+    >>> terms["accuracy"].numpy().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     def call(self, embeddings: Any, identities: Any, margin: Any = None) -> dict[str, tf.Tensor]:
@@ -63,7 +79,7 @@ class HardNetLoss(DistanceLoss):
 
 
 def _pair_identities(identities):
-    """Identities of the pairs, from those of anchors and positives."""
+    """Checks that both halves have the same identities and returns the first half."""
     half = tf.size(identities) // 2
     is_paired = tf.reduce_all(identities[:half] == identities[half : 2 * half])
     is_even = tf.size(identities) == 2 * half

@@ -1,4 +1,4 @@
-"""Base of all loss layers, and checks of their arguments."""
+"""The base class of all losses, and checks of their arguments."""
 
 import inspect
 from typing import Any
@@ -8,11 +8,13 @@ import tensorflow as tf
 
 
 class LossLayer(keras.layers.Layer):
-    """Base of all losses, called as `layer(embeddings, identities)`.
+    """Base class of all losses. Call a loss as `layer(embeddings, identities)`.
 
-    Everything is computed in float32 under every dtype policy, and gradients are finite for every embedding.
-    The mean of `loss` is also in `layer.losses`, where `keras.Model.fit` finds it: a subclass returns its
-    terms through `with_loss`. It keeps the arguments of its constructor as attributes of the same names.
+    A loss computes in float32 under every dtype policy. Its gradients are finite for every embedding. It adds
+    the mean of `loss` to `layer.losses`, where `keras.Model.fit` finds it.
+
+    A subclass returns its terms through `with_loss`. It keeps each argument of its constructor as an
+    attribute of the same name, where `get_config` reads it.
 
     Args:
         **kwargs: arguments of `keras.layers.Layer`.
@@ -20,27 +22,32 @@ class LossLayer(keras.layers.Layer):
     Call arguments:
         embeddings: float, shape `(batch, dim)`. They need not have unit length.
         identities: int, shape `(batch,)`.
-        margin: overrides the constructor's margin, for a margin that grows during training. Losses without a
-            margin do not take it.
+        margin: float or tensor of shape `()` that replaces the constructor's margin, so that the margin can
+            grow during training. Only losses with a margin take it.
 
     Returns:
-        float32 terms of shape `(batch,)`: `loss`, the value to minimise, and others that each class lists.
+        dict of float32 tensors of shape `(batch,)`. `loss` is the value to minimise. Each class lists its
+        other terms.
 
     Raises:
         ValueError: an argument is out of range, or the identities are not integers.
 
     Example:
 
-    >>> terms = ArcFaceLoss(num_identities=10)(np.ones((4, 8), "float32"), np.array([0, 1, 2, 9]))
+    >>> import numpy as np
+    >>> from losses import ArcFaceLoss
+    >>> layer = ArcFaceLoss(num_identities=10)
+    >>> terms = layer(np.ones((4, 8), "float32"), np.array([0, 1, 2, 9]))
     >>> terms["loss"].shape
     TensorShape([4])
     """
 
-    # True if a replica looks at the embeddings of other replicas.
+    # True if a replica needs the embeddings of other replicas.
     compares_replicas = False
 
     def __init__(self, **kwargs: Any) -> None:
-        # Keras would cast embeddings to the compute dtype, too coarse to tell angles near a centre apart.
+        # Otherwise Keras casts embeddings to the compute dtype, which may be too coarse for angles near a
+        # centre.
         super().__init__(**{**kwargs, "autocast": False})
 
     def with_loss(self, **terms: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -64,7 +71,11 @@ def require(condition: bool, name: str, expected: str, received: Any) -> None:
 def checked_identities(identities: Any, num_identities: int | None = None) -> tf.Tensor:
     """Returns identities as int64. Checks their type and, if `num_identities` is given, their range.
 
-    A GPU compares int64; TensorFlow leaves int32 to the host.
+    They are int64 because TensorFlow computes with int32 on the host even if there is a GPU.
+
+    Args:
+        identities: int, shape `(batch,)`.
+        num_identities: number of identities; `None` skips the check of the range.
 
     Raises:
         ValueError: the identities are not integers.
@@ -76,7 +87,7 @@ def checked_identities(identities: Any, num_identities: int | None = None) -> tf
     checked = tf.cast(identities, tf.int64)
     if num_identities is None:
         return checked
-    # Some devices read zeros out of range, and the loss would silently be wrong.
+    # Some devices read zeros where an index is out of range, and the loss would be wrong without an error.
     in_range = tf.reduce_all((checked >= 0) & (checked < num_identities))
     expected = f"values in [0, {num_identities})"
     return tf.cast(require_identities(in_range, expected, identities), tf.int64)

@@ -1,4 +1,4 @@
-"""A margin that grows with the length of the embedding."""
+"""MagFace: an angular margin that grows with the length of the embedding."""
 
 import math
 from typing import Any
@@ -13,27 +13,35 @@ from .margin_softmax import MarginSoftmaxLoss
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class MagFaceLoss(MarginSoftmaxLoss):
-    """Separates identities by an angular margin and teaches embeddings a length that tells their quality.
+    """Separates identities by an angular margin, and makes the length of an embedding measure image quality.
 
-    Embeddings must not be normalised. With `a = clip(|x|, lower_norm, upper_norm)` the clipped length of an
-    embedding `x`, target and penalty are
+    Do not normalise the embeddings before you pass them.
 
-        cos(theta + margin + (upper_margin - margin) * (a - lower_norm) / (upper_norm - lower_norm))
+    This is a `MarginSoftmaxLoss`. Let `theta` be the angle between an embedding `x` and its own centre, and
+    `a = clip(|x|, lower_norm, upper_norm)` the clipped length of the embedding. The target is
+
+        m = margin + (upper_margin - margin) * (a - lower_norm) / (upper_norm - lower_norm)
+        cos(theta + m)
+
+    Where `theta > pi - m` it continues as in `ArcFaceLoss`. The authors' code applies no margin where
+    `theta > pi / 2` by default. The penalty is
+
         norm_weight * (a / upper_norm^2 + 1 / a)
-
-    It continues as in `ArcFaceLoss`. The authors' code has no margin where `theta > pi / 2` by default.
 
     References: [MagFace](https://arxiv.org/abs/2103.06627), and the authors' code: `models/magface.py` for
     the formula, `run/run.sh` for the defaults
 
     Args:
-        margin: at `lower_norm`, radians in `(0, pi)`. A margin at the call scales `upper_margin`, too.
-        upper_margin: at `upper_norm`, radians in `[margin, pi)`.
+        num_identities: number of identities, at least 1.
+        margin: margin at `lower_norm`, radians in `(0, pi)`. A margin at the call scales `upper_margin`, too.
+        upper_margin: margin at `upper_norm`, radians in `[margin, pi)`.
+        scale: factor of the cosines before the softmax, greater than 0.
         lower_norm, upper_norm: range of the length; `0 < lower_norm < upper_norm`.
         norm_weight: weight of the penalty, at least 0; `lambda_g` in the paper.
+        **kwargs: arguments of `CentreLayer`.
 
     Returns:
-        The terms of `MarginSoftmaxLoss`, `norm_penalty` and `norm`: `a` above.
+        The terms of `MarginSoftmaxLoss`, `norm_penalty`: the penalty, and `norm`: the clipped length `a`.
     """
 
     can_be_sharded = True

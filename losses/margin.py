@@ -1,4 +1,4 @@
-"""Distance between the own and the nearest other centre."""
+"""The margin loss: the own cosine against the highest other cosine, without a softmax."""
 
 from typing import Any
 
@@ -14,21 +14,26 @@ from .loss_layer import require
 class MarginLoss(CentreLayer):
     """Pulls an embedding to its own centre and away from the nearest other one.
 
-    With `theta_j` the angle between an embedding and centre `j`, and `y` its identity, the loss is
+    Let `theta_j` be the angle between an embedding and centre `j`, and `y` the identity of the embedding. The
+    loss of one sample is
 
         2 - (cos(theta_y) - max(0, cos(theta_j) for j != y))
 
-    The 0 comes from the original, which multiplies the own entry by 0 instead of leaving it out: a centre
+    The 0 comes from the original, which multiplies the own entry by 0 instead of leaving it out. So a centre
     that is more than 90 degrees away does not push.
 
     References: margin-centre-face, `losses/face_losses.py::margin_loss`
 
-    Args: see `CentreLayer`, without `label_smoothing`.
+    Args:
+        num_identities: number of identities, at least 1.
+        **kwargs: arguments of `CentreLayer`. `label_smoothing` must be 0, and the loss cannot be sharded.
 
     Returns:
-        float32 terms of shape `(batch,)`: `loss`, in `[1, 4]`; `cross_entropy` of the softmax of the cosines,
-        to compare with other losses; `cosine` to the own centre; `accuracy`, 1 where the own centre is the
-        nearest, else 0.
+        dict of float32 tensors of shape `(batch,)`:
+        - `loss`: in `[1, 4]`
+        - `cross_entropy`: that of a softmax over the cosines, to compare with other losses
+        - `cosine`: cosine to the own centre
+        - `accuracy`: 1 where the own centre is the nearest, else 0
     """
 
     def __init__(self, num_identities: int, **kwargs: Any) -> None:

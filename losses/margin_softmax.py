@@ -1,4 +1,4 @@
-"""Base of all losses that are a softmax over cosines with a margin."""
+"""The base class of all losses that are a softmax over cosines with a margin."""
 
 import math
 from typing import Any
@@ -14,22 +14,29 @@ from .shards import ShardedCosines
 class MarginSoftmaxLoss(CentreLayer):
     """Softmax cross-entropy over cosines, with a margin on the logit of the own identity.
 
-    A subclass defines `target`, and may define `penalties`, `norm` or `cosines`. With `theta_j` the angle
-    between an embedding and centre `j`, and `y` its identity, the loss of one sample is
+    Let `theta_j` be the angle between an embedding and centre `j`, and `y` the identity of the embedding. The
+    loss of one sample is
 
         softmax_cross_entropy(scale * target(cos(theta_y)), scale * cos(theta_j) for j != y) + penalties
 
-    Call arguments and errors: see `LossLayer`.
+    A subclass defines `target`. It may also define `penalties`, `norm` and `cosines`. See `LossLayer` for
+    call arguments, and `CentreLayer` for errors.
 
     Args:
-        margin: size of the margin, in radians in `[0, pi)` unless the class says otherwise.
-        scale: factor of the cosines before the softmax, greater than 0: the radius of the hypersphere.
-        num_identities, **kwargs: see `CentreLayer`.
+        num_identities: number of identities, at least 1.
+        margin: size of the margin: radians in `[0, pi)`, unless the class says otherwise.
+        scale: factor of the cosines before the softmax, greater than 0. It is the radius of the hypersphere.
+        **kwargs: arguments of `CentreLayer`.
 
     Returns:
-        float32 terms of shape `(batch,)`: `loss`; `cross_entropy`; the penalties; `cosine` to the own centre,
-        in `[-1, 1]`; `accuracy`, 1 where the own centre is the nearest, else 0; `margin_accuracy`, the same
-        from the logits with margin; and `norm` if the class defines it.
+        dict of float32 tensors of shape `(batch,)`:
+        - `loss`: the sum of cross-entropy and penalties
+        - `cross_entropy`
+        - the penalties, if the class has any
+        - `cosine`: cosine to the own centre, in `[-1, 1]`
+        - `accuracy`: 1 where the own centre is the nearest, else 0
+        - `margin_accuracy`: 1 where the own logit is the highest in spite of the margin, else 0
+        - `norm`: length of the embedding, if the class defines it
     """
 
     margin_range = "radians in [0, pi)"
@@ -43,15 +50,29 @@ class MarginSoftmaxLoss(CentreLayer):
         self.scale = scale
 
     def target(self, cosine: tf.Tensor, margin: tf.Tensor, norm: Any) -> tf.Tensor:
-        """Returns the value that replaces `cosine`, to the own centre, in the logits: float32 `(batch,)`."""
+        """Returns what replaces the cosine to the own centre in the logits, before `scale`.
+
+        Args:
+            cosine: cosine to the own centre, float32 `(batch,)`.
+            margin: float32 `()`.
+            norm: the result of `norm`.
+
+        Returns:
+            float32 `(batch,)`.
+        """
         raise NotImplementedError
 
     def penalties(self, cosine: tf.Tensor, norm: Any) -> dict[str, tf.Tensor]:
-        """Returns the terms that are added to the cross-entropy, by name: float32 `(batch,)` each."""
+        """Returns the terms to add to the cross-entropy, by name; each is float32 `(batch,)`. Default: none.
+
+        Args:
+            cosine: cosine to the own centre, float32 `(batch,)`.
+            norm: the result of `norm`.
+        """
         return {}
 
     def norm(self, embeddings: tf.Tensor) -> Any:
-        """Returns the lengths of the embeddings, float32 `(batch,)`, for losses that depend on them."""
+        """Returns the lengths of the embeddings, float32 `(batch,)`, or `None` if the loss ignores them."""
         return None
 
     def cosines(self, centres: Any, embeddings: tf.Tensor) -> Any:
@@ -69,7 +90,7 @@ class MarginSoftmaxLoss(CentreLayer):
             terms = cosines.margin_softmax(cosine, target, identities, self.scale)
             entropy, accuracy, margin_accuracy = terms
         else:
-            # Scaling makes the only copy; its entries are then replaced in place.
+            # Scaling makes the only copy, in which the own entries are then replaced in place.
             logits = replace_own_entries(self.scale * cosines, identities, self.scale * target)
             entropy = softmax_cross_entropy(identities, logits, self.label_smoothing)
             accuracy, margin_accuracy = is_highest(cosines, identities), is_highest(logits, identities)

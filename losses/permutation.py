@@ -1,23 +1,23 @@
-"""Draws without replacement that a GPU can compute."""
+"""Draws numbers without replacement, with operations that a GPU supports."""
 
 import math
 
 import tensorflow as tf
 
-_FIRST_KEY = 498247692  # which `tf.random.experimental.index_shuffle` puts before the two numbers of its seed
-_CONSTANT, _SEQUENCE = 0xFFFFFFFC, 0x7369F885192C0EF5  # of the key schedule
+_FIRST_KEY = 498247692  # `tf.random.experimental.index_shuffle` puts it before the two numbers of its seed
+_CONSTANT, _SEQUENCE = 0xFFFFFFFC, 0x7369F885192C0EF5  # constants of the cipher's key schedule
 
 
 def draw(num_drawn: int, num_values: int, key: tf.Tensor) -> tf.Tensor:
     """Draws distinct numbers: `tf.random.experimental.index_shuffle` of `0, 1, ..., num_drawn - 1`.
 
-    TensorFlow has no kernel of its shuffle for GPUs. On a machine with GPUs this function computes the same
-    numbers from operations that have one.
+    TensorFlow's shuffle does not run on GPUs. On a machine with GPUs, this function computes the same numbers
+    with other operations.
 
     Args:
-        num_drawn: at most `num_values`.
+        num_drawn: how many numbers to draw, at most `num_values`.
         num_values: the numbers are in `[0, num_values)`.
-        key: int64 `(2,)`.
+        key: seed of the draw, int64 `(2,)`.
 
     Returns:
         int64 `(num_drawn,)`.
@@ -29,14 +29,15 @@ def draw(num_drawn: int, num_values: int, key: tf.Tensor) -> tf.Tensor:
 
 
 def draw_on_gpu(num_drawn: int, num_values: int, key: tf.Tensor) -> tf.Tensor:
-    """Returns what `draw` does, on any device: the Simon cipher with 4 rounds, and walks along its cycles.
+    """Returns the same numbers as `draw`, on any device.
 
-    The cipher permutes blocks of an even number of bits, so it may map a number to one that is too large.
-    TensorFlow then applies it to the result, again and again until the number is in range. Here a table holds
-    one step of the walk from every number, where the numbers in range stay. The table applied to itself walks
-    twice as far: it has to walk past all numbers out of range at most.
+    The method is the Simon cipher with 4 rounds, then cycle walking. The cipher permutes blocks of an even
+    number of bits, so it may map a number to one that is out of range. TensorFlow then applies the cipher
+    again, until the number is in range. Here a table holds one step of this walk for every number; numbers in
+    range stay where they are. Looking the table up in itself doubles the number of steps. That is repeated
+    until the walk is long enough to leave all numbers that are out of range.
 
-    All is int64, because TensorFlow computes with int32 on the host of a GPU.
+    All numbers are int64, because TensorFlow computes with int32 on the host of a GPU.
 
     References: [Simon and Speck](https://eprint.iacr.org/2013/404); [cycle walking](
     https://www.cs.ucdavis.edu/~rogaway/papers/subset.pdf); TensorFlow, `core/kernels/random_index_shuffle.cc`
@@ -54,7 +55,7 @@ def draw_on_gpu(num_drawn: int, num_values: int, key: tf.Tensor) -> tf.Tensor:
 
 
 def _round_keys(key, width):
-    """Keys of four rounds, of `width` bits each."""
+    """Returns the keys of the four rounds, each of `width` bits."""
     keys = [tf.constant(_FIRST_KEY, tf.int64), key[0], key[1]]
     keys = [tf.bitwise.bitwise_and(number, 2**width - 1) for number in keys]
     turned = [_rotated(keys[2], width - bits, width) for bits in (3, 4)]
@@ -70,7 +71,7 @@ def _encrypt(left, right, keys, width):
 
 
 def _joined(left, right, width):
-    """All blocks with these halves: int64 `(num_blocks,)`."""
+    """Joins the halves of blocks: int64 `(num_blocks,)`."""
     high = tf.bitwise.left_shift(left, tf.constant(width, tf.int64))
     return tf.reshape(tf.bitwise.bitwise_or(high, right), [-1])
 
@@ -81,7 +82,7 @@ def _mixed(words, width):
 
 
 def _rotated(words, bits, width):
-    """Turns words of `width` bits to the left."""
+    """Rotates words of `width` bits to the left."""
     high = tf.bitwise.left_shift(words, tf.constant(bits, tf.int64))
     low = tf.bitwise.right_shift(words, tf.constant(width - bits, tf.int64))
     return tf.bitwise.bitwise_and(tf.bitwise.bitwise_or(high, low), 2**width - 1)

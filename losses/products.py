@@ -1,4 +1,4 @@
-"""Products of float32 matrices that no device rounds to fewer bits."""
+"""Matrix products with the full precision of float32 on every device."""
 
 import tensorflow as tf
 
@@ -9,11 +9,16 @@ _DROPPED = 0x1FFF
 def matmul(
     left: tf.Tensor, right: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False
 ) -> tf.Tensor:
-    """`tf.matmul` without TF32, in which GPUs round float32 factors to 10 bits of mantissa.
+    """Computes `tf.matmul` with the precision of float32, even where TF32 is on.
 
-    TensorFlow knows TF32 only as a switch for the whole process, which a float32 net needs for its speed. So
-    where it is on, each factor is split into two numbers that lose nothing or little by the rounding. The
-    error of the three products is that of float32. On GPUs the result has no gradient: see `product`.
+    With TF32, GPUs round float32 factors to 10 bits of mantissa. TensorFlow can switch TF32 off only for the
+    whole process, which would slow down float32 nets. So if TF32 is on, this function splits each factor into
+    two numbers that lose little or nothing when they are rounded. The sum of three products is then as exact
+    as float32. On GPUs the result has no gradient; use `product` if you need one.
+
+    Args:
+        left, right: float32 matrices.
+        transpose_a, transpose_b: whether to transpose `left` and `right` first.
     """
     transposed = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     if not (has_gpus() and tf.config.experimental.tensor_float_32_execution_enabled()):
@@ -24,7 +29,7 @@ def matmul(
 
 
 def product(left: tf.Tensor, right: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
-    """`matmul` with a gradient."""
+    """Computes `matmul` with a gradient."""
 
     @tf.custom_gradient
     def with_gradient(left, right):
@@ -44,6 +49,9 @@ def has_gpus() -> bool:
 
 
 def _parts(values):
-    """Two float32 with the sum `values`. TF32 holds the first; in the second it rounds the last bits."""
+    """Splits values into sums of two float32 numbers.
+
+    TF32 holds the first number exactly. It rounds only the last bits of the second.
+    """
     high = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(values, tf.int32), ~_DROPPED), tf.float32)
     return high, values - high

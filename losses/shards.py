@@ -1,4 +1,4 @@
-"""Centres that are split between devices."""
+"""Splits centres between devices."""
 
 from typing import Any
 
@@ -8,10 +8,19 @@ from .replicas import global_batch, replica_number
 
 
 class Shards:
-    """A float32 matrix whose columns are split evenly between devices; the last shard is padded with 0.
+    """A float32 matrix whose columns are split evenly between devices.
 
-    Each device has a plain variable, because a strategy would mirror its own. So create shards outside the
-    strategy's scope, with one device per replica.
+    Each device holds one plain variable. Variables that are created in a strategy's scope are mirrored, so
+    create `Shards` outside of it.
+
+    Args:
+        columns: the matrix, float32 `(dim, num_columns)`.
+        devices: names of the devices, one per replica.
+
+    Attributes:
+        shape: `(dim, num_columns)`.
+        width: number of columns of each shard. The last shards are padded with 0.
+        variables: the shards, each `(dim, width)`.
     """
 
     def __init__(self, columns: tf.Tensor, devices: list[str]) -> None:
@@ -27,21 +36,26 @@ class Shards:
         return tf.split(tf.pad(columns, [[0, 0], [0, padding]]), num_devices, axis=1)
 
     def own(self) -> tf.Variable:
-        """The variable of this replica; call it in replica context."""
+        """Returns the shard of this replica. Call it in replica context."""
         return self.variables[replica_number()]
 
     def joined(self) -> tf.Tensor:
-        """All columns, without the padding: float32 `(dim, num_columns)`."""
+        """Returns all columns, without the padding: float32 `(dim, num_columns)`."""
         return tf.concat(self.variables, 1)[:, : self.shape[1]]
 
     def assign(self, columns: Any) -> None:
-        """Sets all columns."""
+        """Sets all columns from an array of shape `(dim, num_columns)`."""
         for variable, part in zip(self.variables, self._split(columns, len(self.variables)), strict=True):
             variable.assign(part)
 
 
 class ShardedCosines:
-    """Cosines of the global batch to the centres of this replica: float32 `(global_batch, width)`."""
+    """The cosines of the global batch to the centres of this replica.
+
+    Args:
+        cosines: float32 `(global_batch, width)`.
+        shards: the centres.
+    """
 
     def __init__(self, cosines: tf.Tensor, shards: Shards) -> None:
         self._cosines = cosines
@@ -49,15 +63,24 @@ class ShardedCosines:
         self._is_centre = self._columns < shards.shape[1]
 
     def own_entries(self, identities: tf.Tensor) -> tf.Tensor:
-        """Each sample's cosine to its own centre, which any replica may hold: `(global_batch,)`."""
+        """Returns each sample's cosine to its own centre, which any replica may hold: `(global_batch,)`."""
         return _sum_of_replicas(tf.reduce_sum(tf.where(self._is_own(identities), self._cosines, 0.0), axis=1))
 
     def margin_softmax(
         self, cosine: tf.Tensor, target: tf.Tensor, identities: tf.Tensor, scale: float
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Cross-entropy, accuracy and margin accuracy of `MarginSoftmaxLoss`."""
+        """Computes terms of `MarginSoftmaxLoss`: cross-entropy, accuracy and margin accuracy.
+
+        Returns three tensors of shape `(global_batch,)`.
+
+        Args:
+            cosine: cosine to the own centre, `(global_batch,)`.
+            target: the value that replaces it, `(global_batch,)`.
+            identities: int64 `(global_batch,)`.
+            scale: factor of the cosines.
+        """
         is_own = self._is_own(identities)
-        # The exponentials of the padding are 0, and so are their gradients.
+        # This makes the exponentials of the padding 0, and their gradients, too.
         cosines = tf.where(self._is_centre, self._cosines, tf.float32.min)
         logits = scale * tf.where(is_own, target[:, None], self._cosines)
         logits = tf.where(self._is_centre, logits, tf.float32.min)
@@ -74,7 +97,7 @@ class ShardedCosines:
         return identities[:, None] == self._columns
 
     def _highest(self, values):
-        # Replicas can compute sums but no maxima, so each gathers the maxima of all.
+        # Replicas can reduce to a sum but not to a maximum, so each gathers the maxima of all replicas.
         highest = tf.stop_gradient(tf.reduce_max(values, axis=1))
         return tf.reduce_max(tf.reshape(global_batch(highest), (-1, tf.size(highest))), axis=0)
 

@@ -1,4 +1,4 @@
-"""The plain softmax classifier."""
+"""The plain softmax loss, without a margin."""
 
 from typing import Any
 
@@ -12,22 +12,25 @@ from .custom_gradients import inner_products, unit_products
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class SoftmaxLoss(CentreLayer):
-    """Tells identities apart by inner products with their centres, without a margin or a bias.
+    """Classifies identities by inner products with their centres, without a margin or a bias.
 
-    With `x` an embedding, `w_j` centre `j`, and `y` its identity, the loss of one sample is
+    With `x` an embedding, `y` its identity and `w_j` centre `j`, the loss of one sample is
 
         softmax_cross_entropy(x . w_y, x . w_j for j != y)
-
-    where the centres have unit length if `normalise_centres` is set.
 
     References: margin-centre-face, `losses/face_losses.py::softmax_loss`; its `w_norm` is `normalise_centres`
 
     Args:
-        normalise_centres: whether centres are divided by their lengths first. Others: see `CentreLayer`.
+        num_identities: number of identities, at least 1.
+        normalise_centres: whether to scale each centre to unit length first.
+        **kwargs: arguments of `CentreLayer`. A `SoftmaxLoss` cannot be sharded.
 
     Returns:
-        float32 terms of shape `(batch,)`: `loss` and `cross_entropy`, which are the same; `cosine` to the own
-        centre; `accuracy`, 1 where the own logit is the highest, else 0.
+        dict of float32 tensors of shape `(batch,)`:
+        - `loss`
+        - `cross_entropy`: the same as `loss`
+        - `cosine`: cosine to the own centre
+        - `accuracy`: 1 where the own logit is the highest, else 0
     """
 
     def __init__(self, num_identities: int, normalise_centres: bool = False, **kwargs: Any) -> None:
@@ -44,7 +47,7 @@ class SoftmaxLoss(CentreLayer):
         return self.with_loss(
             loss=cross_entropy,
             cross_entropy=cross_entropy,
-            # Only for the log: the lengths have no gradient at 0.
+            # Without a gradient, because it is only logged, and a length of 0 has no finite gradient.
             cosine=tf.stop_gradient(tf.math.divide_no_nan(own_entries(logits, identities), lengths)),
             accuracy=is_highest(logits, identities),
         )

@@ -1,4 +1,4 @@
-"""Several centres per identity."""
+"""Sub-center ArcFace: several centres per identity."""
 
 from typing import Any
 
@@ -13,15 +13,23 @@ from .loss_layer import require
 class SubCentreLoss(ArcFaceLoss):
     """Separates identities by an angular margin to the nearest of several sub-centres.
 
-    Images with a wrong label gather at their own sub-centre, where they harm the others less. With `theta_jk`
-    the angle between an embedding and sub-centre `k` of identity `j`, the loss is that of `ArcFaceLoss` with
+    Images with a wrong label gather at a sub-centre of their own, where they do less harm to the others. With
+    `theta_jk` the angle between an embedding and sub-centre `k` of identity `j`, the loss is that of
+    `ArcFaceLoss` with
 
         cos(theta_j) = max over k of cos(theta_jk)
 
     References: [Sub-center ArcFace](https://ibug.doc.ic.ac.uk/media/uploads/documents/eccv_1445.pdf)
 
     Args:
-        num_sub_centres: centres per identity, at least 1. Others: see `MarginSoftmaxLoss`, also for inputs.
+        num_identities: number of identities, at least 1.
+        num_sub_centres: centres per identity, at least 1.
+        margin: radians in `[0, pi)`.
+        scale: factor of the cosines before the softmax, greater than 0.
+        **kwargs: arguments of `CentreLayer`. A `SubCentreLoss` cannot be sharded.
+
+    Returns:
+        The terms of `MarginSoftmaxLoss`.
     """
 
     can_be_sharded = False

@@ -1,4 +1,4 @@
-"""Triplets that are mined within the batch."""
+"""The triplet loss, with triplets mined within the batch."""
 
 import math
 from typing import Any
@@ -16,16 +16,16 @@ from .variants import MININGS
 class TripletLoss(DistanceLoss):
     """Brings embeddings of one identity nearer to each other than to any other identity.
 
-    With `d` the distance of two embeddings, an anchor `a`, other embeddings `p` of its identity (positives)
-    and embeddings `n` of other identities (negatives), the loss of one batch is
+    Each embedding of the global batch is an anchor `a`. Its positives `p` are the other embeddings of its
+    identity, and its negatives `n` are the embeddings of other identities. With `d` the distance of two
+    embeddings, the loss of the batch is `weight` times
 
         batch_hard: mean over a of max(0, margin + max over p of d(a, p) - min over n of d(a, n))
         batch_all:  mean over all (a, p, n) of margin + d(a, p) - d(a, n), where that is > 0
 
-    times `weight`. Memory grows with the square of the batch size, also for `batch_all`.
-
     An anchor without a positive or without a negative has no triplet and a loss of 0 (row 35 of
-    docs/fidelity.md); so has a batch without an active triplet.
+    docs/fidelity.md). A batch without an active triplet also has a loss of 0. Memory grows with the square of
+    the batch size for both kinds of mining.
 
     References: [FaceNet](https://arxiv.org/abs/1503.03832), [In Defense](https://arxiv.org/abs/1703.07737);
     margin-centre-face, `losses/triplet_loss.py::batch_hard_triplet_loss` and `::batch_all_triplet_loss`, and
@@ -33,14 +33,28 @@ class TripletLoss(DistanceLoss):
 
     Args:
         mining: `"batch_hard"` or `"batch_all"`.
+        margin: margin of the distance, at least 0.
         weight: factor of the loss, at least 0.
-        squared: whether distances are squared. Others: see `DistanceLoss`.
+        squared: whether to square the distances.
+        normalise: whether to scale each embedding to unit length first.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Returns:
-        float32 terms of shape `(batch,)`, by anchor: `loss`, `weight` times `triplet`; `triplet`, whose mean
-        over the global batch is the formula above; `hardest_positive` and `hardest_negative`, distances, 0
-        where there is none; `active`, whose mean over the global batch is the share of triplets with a
-        loss > 0 (of anchors for `batch_hard`).
+        dict of float32 tensors of shape `(batch,)`, one value per anchor:
+        - `loss`: `weight` times `triplet`
+        - `triplet`: its mean over the global batch is the formula above
+        - `hardest_positive`, `hardest_negative`: distances, 0 if the anchor has no positive or no negative
+        - `active`: its mean over the global batch is the share of triplets with a loss > 0; for
+          `batch_hard`, the share of anchors
+
+    Example:
+
+    >>> import numpy as np
+    >>> from losses import TripletLoss
+    >>> layer = TripletLoss(mining="batch_all", margin=0.3)
+    >>> terms = layer(np.eye(4, dtype="float32"), np.array([0, 0, 1, 1]))
+    >>> terms["active"].numpy().tolist()
+    [1.0, 1.0, 1.0, 1.0]
     """
 
     def __init__(
@@ -91,17 +105,17 @@ class TripletLoss(DistanceLoss):
 
 
 def _all_triplets(distances, positives, negatives, margin):
-    """Sum and number of each anchor's losses > 0; both float32 `(batch,)`."""
+    """Returns the sum and the number of each anchor's losses > 0; both float32 `(batch,)`."""
     known = tf.stop_gradient(distances)
     # A triplet is active if its negative is nearer than its positive plus the margin.
     reach = tf.where(positives, known + margin, -math.inf)
     nearness = tf.where(negatives, known, math.inf)
-    # int64, as a GPU leaves int32 to its host
+    # int64, because TensorFlow computes with int32 on the host of a GPU.
     num_per_positive = tf.searchsorted(tf.sort(nearness), reach, "left", tf.int64)
     num_not_above = tf.searchsorted(tf.sort(reach), nearness, "right", tf.int64)
     num_per_negative = tf.cast(tf.shape(distances)[1], tf.int64) - num_not_above
-    # The counts are constant wherever the loss has a gradient, so the sum is linear in the distances and
-    # needs no (batch, batch, batch).
+    # The counts are constant wherever the loss has a gradient. So the sum is linear in the distances, and no
+    # array of shape (batch, batch, batch) is needed.
     active = tf.reduce_sum(tf.cast(num_per_positive, tf.float32), axis=1)
     weights = tf.cast(num_per_positive - num_per_negative, tf.float32)
     return tf.reduce_sum(weights * distances, axis=1) + margin * active, active
@@ -112,6 +126,10 @@ def _count(mask):
 
 
 def _mean_factor(counts):
-    """Factor that turns the mean over the batch of sums over `counts` items into the mean over all items."""
+    """Returns the size of the global batch, divided by the sum of its counts.
+
+    Let each sample have a sum over `counts` values. Times this factor, the mean of the sums is the mean of
+    all values.
+    """
     counts = global_batch(counts)
     return tf.math.divide_no_nan(tf.cast(tf.size(counts), tf.float32), tf.reduce_sum(counts))

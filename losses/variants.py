@@ -1,13 +1,19 @@
-"""Names, arguments and sizes of the losses, for code that must not import TensorFlow."""
+"""The table of all losses. Imports no TensorFlow, so that `--help` can list them quickly."""
 
 import math
 from typing import Any, NamedTuple
 
 
 class LossVariant(NamedTuple):
-    """A loss with centres: where it is, which arguments flags may set, and which the name itself sets.
+    """A loss that the training programs know by name.
 
-    Margins are in `[0, margin_limit)`.
+    Attributes:
+        module: its module, relative to the package.
+        layer: its class.
+        arguments: the constructor's arguments that flags may set.
+        fixed: the constructor's arguments that the name sets.
+        margin_limit: margins are in `[0, margin_limit)`.
+        can_be_sharded: whether each replica can hold a part of the centres.
     """
 
     module: str
@@ -20,7 +26,7 @@ class LossVariant(NamedTuple):
 
 _MARGIN = ("margin", "scale")
 
-# A new loss is a new module and a row here.
+# To add a loss, add a module and a row here.
 LOSSES = {
     "angular_centre": LossVariant(".angular_centre", "AngularCentreLoss", (*_MARGIN, "centre_weight")),
     "arcface": LossVariant(".arcface", "ArcFaceLoss"),
@@ -38,7 +44,7 @@ LOSSES = {
     "magface": LossVariant(".magface", "MagFaceLoss"),
 }
 
-# Losses that need a teacher and no labels, and so own no centres.
+# Losses that need a teacher instead of labels, so they own no centres.
 TEACHER_LOSSES = {
     "distillation": LossVariant(".distillation", "DistillationLoss", (), can_be_sharded=False),
 }
@@ -53,5 +59,5 @@ MININGS = ("batch_hard", "batch_all")
 
 
 def num_sampled(num_centres: int, sample_rate: float) -> int:
-    """Number of centres in a sample: `ceil(sample_rate * num_centres)`, without the error of the product."""
-    return math.ceil(round(sample_rate * num_centres, 6))  # 0.1 * 30 is a little over 3
+    """Returns the number of centres in a sample, `ceil(sample_rate * num_centres)`."""
+    return math.ceil(round(sample_rate * num_centres, 6))  # in floating point 0.1 * 30 is a little over 3

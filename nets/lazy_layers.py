@@ -8,13 +8,15 @@ from types import ModuleType, SimpleNamespace
 
 
 def register_layers(package: str, modules: dict[str, str]) -> None:
-    """Registers layers with Keras at once, or as soon as something imports Keras.
+    """Registers layers with Keras now, or as soon as something imports Keras.
 
-    Keras finds a saved layer by its registered name and imports nothing for it. Importing the classes here
-    would load TensorFlow, which takes seconds. So this registers objects that import a class when Keras
-    restores a layer of it. An imported class takes the place of its object.
+    Keras finds the class of a saved layer by its registered name, but does not import its module. Importing
+    all modules here would load TensorFlow, which takes seconds. So this function registers a stand-in for
+    each class, which imports the class when Keras restores a layer. Once a class is imported, it replaces its
+    stand-in.
 
     Args:
+        package: name of the package, such as `"losses"`.
         modules: module of each class, relative to the package, such as `{"ArcFaceLoss": ".arcface"}`.
     """
 

@@ -1,5 +1,6 @@
-"""What `import losses` offers, and what it does not import."""
+"""The public names of `losses`, and what `import losses` does not import."""
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import keras
 import pytest
 
 import losses
+from losses.loss_layer import LossLayer
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,11 +50,19 @@ def test_keras_loads_layers_whose_modules_are_not_imported(package, imports, tmp
 
 
 @pytest.mark.parametrize("name", losses.__all__)
-def test_names(name):
+def test_every_public_name_can_be_imported(name):
     assert getattr(losses, name) is not None
     assert name in dir(losses)
 
 
-def test_unknown_name():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="FaceLoss"):
         losses.FaceLoss  # noqa: B018
+
+
+def test_examples_of_the_docstrings_run():
+    documented = [LossLayer, *(getattr(losses, name) for name in losses.__all__ if name != "LOSSES")]
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    for example in (example for item in documented for example in finder.find(item, globs={})):
+        assert runner.run(example).failed == 0, example.name
+    assert runner.tries > 20
