@@ -43,7 +43,8 @@ class DistillationLoss(LossLayer):
             length.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`:
+        dict of float32 tensors of shape `(batch,)`.
+
         - `loss`
         - `teacher_cosine`: the cosine above
         - `teacher_relation`: the mean above, if `relation_weight > 0`

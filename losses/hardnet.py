@@ -32,7 +32,8 @@ class HardNetLoss(DistanceLoss):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`; both embeddings of a pair have the same values:
+        dict of float32 tensors of shape `(batch,)`. Both embeddings of a pair have the same values.
+
         - `loss`
         - `positive`: distance between the two embeddings of the pair
         - `hardest_negative`: distance to the nearest negative, 0 if there is no negative

@@ -29,7 +29,8 @@ class MarginLoss(CentreLayer):
         **kwargs: arguments of `CentreLayer`. `label_smoothing` must be 0, and the loss cannot be sharded.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`:
+        dict of float32 tensors of shape `(batch,)`.
+
         - `loss`: in `[1, 4]`
         - `cross_entropy`: that of a softmax over the cosines, to compare with other losses
         - `cosine`: cosine to the own centre

@@ -29,7 +29,8 @@ class MarginSoftmaxLoss(CentreLayer):
         **kwargs: arguments of `CentreLayer`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`:
+        dict of float32 tensors of shape `(batch,)`.
+
         - `loss`: the sum of cross-entropy and penalties
         - `cross_entropy`
         - the penalties, if the class has any

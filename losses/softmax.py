@@ -26,7 +26,8 @@ class SoftmaxLoss(CentreLayer):
         **kwargs: arguments of `CentreLayer`. A `SoftmaxLoss` cannot be sharded.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`:
+        dict of float32 tensors of shape `(batch,)`.
+
         - `loss`
         - `cross_entropy`: the same as `loss`
         - `cosine`: cosine to the own centre

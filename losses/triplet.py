@@ -40,7 +40,8 @@ class TripletLoss(DistanceLoss):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Returns:
-        dict of float32 tensors of shape `(batch,)`, one value per anchor:
+        dict of float32 tensors of shape `(batch,)`, one value per anchor.
+
         - `loss`: `weight` times `triplet`
         - `triplet`: its mean over the global batch is the formula above
         - `hardest_positive`, `hardest_negative`: distances, 0 if the anchor has no positive or no negative
