@@ -188,7 +188,7 @@ class ShortHelpParser(argparse.ArgumentParser):
 
 
 class _AllHelpAction(argparse.Action):
-    def __call__(self, parser, *_: Any, **__: Any) -> NoReturn:
+    def __call__(self, parser, *_: Any, **__: Any) -> None:
         sys.stdout.write(argparse.ArgumentParser.format_help(parser))
         parser.exit()
 
