@@ -1,4 +1,4 @@
-"""Backbones by name: build one with initial weights, or load one from any file."""
+"""Builds a backbone by its name, or loads one from a file."""
 
 import importlib
 from collections.abc import Sequence
@@ -12,54 +12,56 @@ from .layers.grouped_conv import GroupedConv
 from .layers.prelu import PReLU
 from .variants import find_variant
 
-# All dense kernels of a transformer decay.
-_TRANSFORMER = ("blocks.", "feature.")
 CONVS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, GroupedConv)
-# In the original, in InsightFace's iresnets and MobileFaceNets.
+# Prefixes of a transformer's dense layers. All of their kernels decay.
+_TRANSFORMER = ("blocks.", "feature.")
+# The dense layer before the embedding in the original, in InsightFace's iresnets and in MobileFaceNets.
 _DENSE_NAMES = ("E_DenseLayer", "fc", "features.layers.2")
 
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class Backbone(keras.Model):
-    """A network from normalised faces to embeddings that knows how it was built.
+    """A Keras model from normalised faces to embeddings that remembers the arguments it was built with.
 
-    Its configuration is its name and a few numbers, one line of JSON in files and checkpoints.
+    Files and checkpoints store these arguments in one line of JSON. The architectures are
 
-    | name | architecture |
-    |---|---|
-    | `ir50`, `se_ir50`; 32, 50, 100, 152 | the original's LResNet-E-IR, `nets.resnet_ir` |
-    | `wide_ir50`, `wide_se_ir50`; 50, 101, 152 | its models B and C: units with 4 times the output channels |
-    | `gn_ir50` and so on | its model A: wide, with group normalisation |
-    | `renorm_ir50` and so on | wide, with batch renormalisation |
-    | `iresnet50`; 18, 34, 50, 100, 200 | InsightFace's own, `nets.iresnet` |
-    | `mobilefacenet`, `mbf`, `mbf_large` | `nets.mobilefacenet` |
-    | `ghostfacenet_1.3_2`; widths 0.5, 1, 1.3, strides 1, 2 | `nets.ghostfacenet` |
-    | `vit_t`, `vit_s`, `vit_b` | `nets.vit` |
-    | `vgg16`, `vgg19`, `resnet50`, `resnet101`, `resnet152` | ImageNet's, `nets.imagenet_net` |
+    - `ir50`, `se_ir50`, with depths 32, 50, 100, 152: the original's LResNet-E-IR, `nets.resnet_ir`
+    - `wide_ir50`, `wide_se_ir50`, with depths 50, 101, 152: its models B and C, with units of 4 times the
+      output channels
+    - `gn_ir50`, `gn_se_ir50`, with the same depths: its model A, wide with group normalisation
+    - `renorm_ir50`, `renorm_se_ir50`, with the same depths: wide with batch renormalisation
+    - `iresnet50`, with depths 18, 34, 50, 100, 200: InsightFace's residual net, `nets.iresnet`
+    - `mobilefacenet`, `mbf`, `mbf_large`: `nets.mobilefacenet`
+    - `ghostfacenet_1.3_2`, with widths 0.5, 1, 1.3 and strides 1, 2: `nets.ghostfacenet`
+    - `vit_t`, `vit_s`, `vit_b`: vision transformers, `nets.vit`
+    - `vgg16`, `vgg19`, `resnet50`, `resnet101`, `resnet152`: ImageNet's nets, `nets.imagenet_net`
 
     Args:
         architecture: a name of `nets.variants.VARIANTS`.
-        image_size: `(height, width)`.
+        image_size: `(height, width)` in pixels.
         embedding_size: greater than 0. Defaults to that of the architecture.
-        keep_prob: in `(0, 1]`, the share that dropout keeps. Defaults to that of the architecture.
-        seed: the initial weights and dropout masks follow from it and the names of the layers.
+        keep_prob: share of the values that dropout keeps, in `(0, 1]`. Defaults to that of the architecture.
+        seed: decides the initial weights and the dropout masks, together with the names of the layers.
         dtype: dtype policy of the layers, such as `"mixed_bfloat16"`.
         **options: further arguments of the architecture's function, such as `random_final_gamma`.
 
     Call arguments:
         images: float32 `(batch, *image_size, 3)`, BGR, `(pixel - 127.5) / 128`.
-        training: bool.
+        training: whether to use dropout and the statistics of the batch. Defaults to `False`.
 
     Returns:
-        float32 `(batch, embedding_size)`, not normalised.
+        float32 `(batch, embedding_size)`. Embeddings are not normalised.
 
     Raises:
-        ValueError: the name is unknown, or the architecture does not take an argument.
+        ValueError: the architecture is unknown, does not take an argument, or needs a larger image.
 
     Example:
 
-    >>> Backbone("ir32", image_size=(112, 96)).output_shape
-    (None, 512)
+    >>> import numpy as np
+    >>> from nets import Backbone
+    >>> backbone = Backbone("mobilefacenet", image_size=(48, 48))
+    >>> backbone(np.zeros((2, 48, 48, 3), "float32")).shape
+    TensorShape([2, 128])
     """
 
     def __init__(
@@ -91,13 +93,13 @@ class Backbone(keras.Model):
         self._arguments = self_arguments
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        """Computes the embeddings; called by Keras."""
+        """Computes the embeddings. Keras calls it."""
         with move_statistics_together():
             return super().call(inputs, training=training, mask=mask)
 
     @property
     def net(self) -> dict[str, Any]:
-        """The arguments of the constructor without the dtype, as JSON reads them back."""
+        """The arguments of the constructor without the dtype, in the types that JSON has."""
         return {name: value for name, value in self.get_config().items() if name != "dtype"}
 
     def get_config(self) -> dict[str, Any]:
@@ -107,31 +109,52 @@ class Backbone(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
-        """Builds a backbone of the same configuration, with initial weights."""
+        """Builds a backbone with the same arguments and initial weights."""
         return cls(**config)
 
 
 def build_backbone(name: str, **arguments: Any) -> Backbone:
-    """Builds a backbone by its name, with the keyword arguments of `Backbone`."""
+    """Builds a backbone by its name, with initial weights.
+
+    Args:
+        name: architecture of the backbone, such as `"ir50"`; see `Backbone`.
+        **arguments: other arguments of `Backbone`.
+
+    Raises:
+        ValueError: see `Backbone`.
+
+    Example:
+
+    >>> from nets import build_backbone
+    >>> build_backbone("mobilefacenet", image_size=(48, 48), embedding_size=64).output_shape
+    (None, 64)
+    """
     return Backbone(name, **arguments)
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """Loads a backbone with its weights and dtype policy. Runs no code from the file.
+    """Loads a backbone with its weights, without running any code from the file.
+
+    It can load
+
+    - a SavedModel written by `export.saved_model`
+    - a `.keras` file
+    - a training checkpoint, or the newest one in a folder of checkpoints
+    - a TensorFlow 1 checkpoint of the original, by its prefix or one of its files
+    - an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt`, `.onnx`), or its transformer (`.pth`, `.pt`)
+    - another MobileFaceNet (`.onnx`). If it takes other pixels than InsightFace's, describe them in
+      `NAME.onnx.input.json`.
 
     Args:
-        path: one of these:
-            a SavedModel written by `export.saved_model`;
-            a `.keras` file;
-            a training checkpoint, or a folder of them (the newest is taken);
-            a TensorFlow 1 checkpoint of the original (its prefix, or one of its files);
-            an iresnet or MobileFaceNet of InsightFace (`.pth`, `.pt`, `.onnx`), or its transformer
-            (`.pth`, `.pt`);
-            another MobileFaceNet (`.onnx`, with `NAME.onnx.input.json` if it takes other pixels).
+        path: path of the file or folder.
+
+    Returns:
+        The backbone. One from a `.keras` file keeps its dtype policy. All others are float32.
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: the file is damaged or has another format.
+        ModuleNotFoundError: the path is an ONNX file, and the package `onnx` is not installed.
+        ValueError: the file is damaged, or has another format.
     """
     # The importers import this module.
     from .importers.insightface_weights import SUFFIXES, load_insightface
@@ -144,7 +167,7 @@ def load_backbone(path: str | Path) -> Backbone:
     if checkpoint_prefix(path):
         return load_tf1_checkpoint(path).backbone
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model, nor a TensorFlow 1 checkpoint {path.name}.index")
+        raise FileNotFoundError(f"{path}: no such model, and no TensorFlow 1 checkpoint {path.name}.index")
     if is_saved_model(path):
         return load_backbone_of_saved_model(path)
     if path.is_dir() and checkpoint_folders(path):
@@ -161,20 +184,19 @@ def load_backbone(path: str | Path) -> Backbone:
 
 
 def decayed_variables(backbone: keras.Model, dense: bool = True) -> list[keras.Variable]:
-    """Lists the variables that the original decays: conv kernels, the dense kernel, trainable gammas, slopes.
+    """Lists the variables to which weight decay applies, as in the original.
 
-    In transformers all dense kernels decay.
-
-    It does not decay biases, betas, the dense layers of squeeze-and-excitation and the scales of group
-    normalisation.
+    These are the kernels of convs, the dense kernel before the embedding, trainable gammas and the slopes of
+    PReLUs. In transformers they are all dense kernels. Biases, betas, the dense layers of
+    squeeze-and-excitation and the scales of group normalisation do not decay.
 
     References:
     - margin-centre-face, `train_centre.py`: filters by the variables' names
 
     Args:
-        backbone: `Backbone`, or a model of one of the builders.
-        dense: whether to decay the dense kernel before the embedding (row 5 of docs/fidelity.md: the
-            original's filter found it at depth 50 only).
+        backbone: a `Backbone`, or a model that one of the builders made.
+        dense: whether the dense kernel before the embedding decays. The original's filter found it at depth
+            50 only (row 5 of docs/fidelity.md).
     """
     variables = []
     for layer in backbone.layers:

@@ -1,4 +1,4 @@
-"""Functions that the builders of all backbones share."""
+"""Functions that the builders of several backbones share."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .layers.depthwise_conv import DepthwiseConv
 
 
 def named_seed(name: str, seed: int) -> int:
-    """Returns a seed for a layer's initial weights. It depends on the layer's name, not on other layers."""
+    """Returns a seed for a layer's initial weights that depends on the layer's name, not on other layers."""
     return (zlib.crc32(name.encode()) + seed) % 2**31
 
 
@@ -26,9 +26,13 @@ def padded_conv(
     dtype: Any,
     use_bias: bool = False,
 ) -> tf.Tensor:
-    """Applies a conv whose input is padded by half the kernel on every side.
+    """Applies a conv whose input is padded with zeros, by half the kernel on every side.
 
-    The original and PyTorch pad this way; with a stride of 2, `padding="same"` pads only the far side.
+    The original and PyTorch pad this way. With a stride of 2, `padding="same"` would pad only the right and
+    the bottom side.
+
+    Args:
+        x: `(batch, height, width, channels)`.
     """
     x, padding = _pad(x, name, kernel_size, stride, dtype)
     return keras.layers.Conv2D(
@@ -52,7 +56,7 @@ def padded_depthwise_conv(
     dtype: Any,
     use_bias: bool = False,
 ) -> tf.Tensor:
-    """Applies a depthwise conv whose input is padded like that of `padded_conv`."""
+    """Applies a depthwise conv whose input is padded as in `padded_conv`."""
     x, padding = _pad(x, name, kernel_size, stride, dtype)
     return DepthwiseConv(
         kernel_size,
@@ -70,15 +74,15 @@ def rescaled_pixels(
 ) -> tf.Tensor:
     """Turns the input of all backbones, `(pixel - 127.5) / 128`, into `(pixel - mean) / scale`.
 
-    For nets with weights that were trained on other numbers. Moving the mean into the first kernel instead
-    would change the pixels at the edges, which a conv pads with zeros.
+    Nets whose weights were trained on other numbers need it. The mean cannot move into the first kernel
+    instead: that would change the result at the edges, where a conv pads with zeros.
 
     Args:
-        images: `(batch, height, width, 3)`, BGR.
-        mean, scale: three numbers, for blue, green and red, or both `None` for no change.
+        images: float32 `(batch, height, width, 3)`, BGR.
+        mean, scale: three numbers each, for blue, green and red, or both `None` for no change.
 
     Raises:
-        ValueError: there are not three finite numbers each, or a scale is 0.
+        ValueError: mean or scale is not three finite numbers, or a scale is 0.
     """
     if mean is None and scale is None:
         return images

@@ -1,4 +1,4 @@
-"""GhostFaceNet: GhostNet, whose layers compute half of their channels from the other half, made for faces."""
+"""GhostFaceNet: a GhostNet for faces, which computes half of its channels cheaply from the other half."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ LAST_WIDTH = 512  # channels of the last feature map, for a width of 1
 
 
 class _Block(NamedTuple):
-    """A row of GhostNet's table: for a width of 1."""
+    """A row of GhostNet's table, with channels for a width of 1."""
 
     kernel_size: int
     inner: int  # channels between the two ghost modules
@@ -54,17 +54,17 @@ def ghostfacenet(
     seed: int = 0,
     dtype: Any = "float32",
 ) -> keras.Model:
-    """Builds a GhostFaceNetV1, from normalised images to embeddings that are not normalised.
+    """Builds a GhostFaceNetV1, which the paper calls `GhostFaceNetV1-{width}-{stem_stride}`.
 
     A 3x3 conv and 16 ghost bottlenecks are followed by a 1x1 conv, a depthwise conv over the whole feature
-    map (GDC) and a dense layer, with a norm after each. A ghost module makes half of its channels by a 1x1
-    conv and the other half by a depthwise 3x3 conv of the first half. A bottleneck is
+    map (GDC) and a dense layer, with a norm after each. A ghost module computes half of its channels by a 1x1
+    conv, and the other half by a depthwise 3x3 conv of the first half. A bottleneck is
 
         x -> ghost module, PReLU -> depthwise conv, if there is a stride -> squeeze-and-excitation, in some
           -> ghost module -> + shortcut(x)
 
-    The shortcut is the identity, or a depthwise conv and a 1x1 conv where stride or channels change. The net
-    is called `GhostFaceNetV1-{width}-{stem_stride}` in the paper. Paddings are TensorFlow's "same", as there.
+    The shortcut is the identity, or a depthwise conv and a 1x1 conv where stride or channels change. Convs
+    pad like TensorFlow's "same", as in the authors' code.
 
     References:
     - [GhostNet](https://arxiv.org/abs/1911.11907), table 1 and figure 3
@@ -76,7 +76,7 @@ def ghostfacenet(
         stem_stride: 1 or 2, the stride of the first conv.
         image_size: `(height, width)`, each at least 16.
         keep_prob: share that dropout keeps before the dense layer. The paper has no dropout.
-        embedding_size, seed, dtype: see `nets.backbone.Backbone`.
+        embedding_size, seed, dtype: see `nets.backbone.Backbone`, also for inputs and outputs of the model.
 
     Raises:
         ValueError: the image is too small.
@@ -103,7 +103,7 @@ def ghostfacenet(
 
 
 def scaled(channels: float, width: float) -> int:
-    """Returns a number of channels times the width, rounded to a multiple of 4 but not down by over 10 %."""
+    """Returns `channels * width`, rounded to a multiple of 4, but never down by more than 10 %."""
     exact = channels * width
     rounded = max(4, int(exact + 2) // 4 * 4)
     return rounded + 4 if rounded < 0.9 * exact else rounded
@@ -156,7 +156,7 @@ class _Builder:
         self.dtype = dtype
 
     def conv(self, x, name, filters, kernel_size=1, stride=1, has_prelu=False):
-        """A conv and its norm."""
+        """Applies a conv, its norm and, if wanted, a PReLU."""
         x = keras.layers.Conv2D(
             filters,
             kernel_size,
@@ -170,7 +170,7 @@ class _Builder:
         return self._finish(x, name, has_prelu)
 
     def depthwise(self, x, name, kernel_size, stride=1, padding="same", has_prelu=False):
-        """A depthwise conv and its norm."""
+        """Applies a depthwise conv, its norm and, if wanted, a PReLU."""
         x = keras.layers.DepthwiseConv2D(
             kernel_size,
             stride,

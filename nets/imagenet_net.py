@@ -1,4 +1,4 @@
-"""VGG and ResNet from `keras.applications` as backbones for faces."""
+"""Makes backbones of VGG and ResNet from `keras.applications`."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ def imagenet_net(
 ) -> keras.Model:
     """Builds VGG or ResNet up to its last feature map, followed by the tail of LResNet-E-IR.
 
-    The tail (norm, dropout, flatten, dense, norm) replaces the classifier. Weights are random, since faces
-    are cropped and normalised differently from ImageNet's pictures. Batch normalisation is this
-    project's layer with the momentum and epsilon of the application.
+    The tail (norm, dropout, flatten, dense, norm) replaces the classifier. Weights are random, because faces
+    are cropped and normalised differently from ImageNet's pictures. Batch normalisation is this project's
+    layer, with Keras's momentum and epsilon for the net.
 
     References:
     - margin-centre-face, `nets/vgg16.py`, `nets/vgg19.py`, `nets/resnet.py`: classifiers that no face
@@ -30,8 +30,9 @@ def imagenet_net(
 
     Args:
         name: `"vgg16"`, `"vgg19"`, `"resnet50"`, `"resnet101"` or `"resnet152"`.
-        image_size: each at least 32.
-        embedding_size, keep_prob, seed, dtype: see `nets.backbone.Backbone`.
+        image_size: `(height, width)`, each at least 32.
+        keep_prob: share that dropout keeps before the dense layer.
+        embedding_size, seed, dtype: see `nets.backbone.Backbone`, also for inputs and outputs of the model.
 
     Raises:
         ValueError: the image is too small.
@@ -48,7 +49,7 @@ def imagenet_net(
         return type(layer).from_config(config)
 
     def call(layer, *args, **kwargs):
-        kwargs.pop("mask", None)  # an argument of Keras's own batch normalisation only
+        kwargs.pop("mask", None)  # which only Keras's own batch normalisation takes
         return layer(*args, **kwargs)
 
     features = keras.models.clone_model(features, clone_function=adapted, call_function=call)

@@ -1,4 +1,4 @@
-"""Faster forms of a backbone for inference, with the same embeddings up to rounding."""
+"""Makes backbones faster for inference. Their embeddings stay the same up to rounding."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from .layers.prelu import PReLU
 
 
 def in_float32(backbone: Backbone) -> Backbone:
-    """Copies a backbone to one that computes in float32 and is on one device."""
+    """Returns a copy of a backbone that computes in float32, on one device."""
     copy = type(backbone).from_config({**backbone.get_config(), "dtype": "float32"})
     copy_weights(backbone, copy)
     return copy
 
 
 def copy_weights(backbone: Backbone, copy: Backbone) -> None:
-    """Gives a net on one device the weights of another one of the same architecture."""
-    # One by one: `get_weights` would hold a third copy of all of them.
+    """Copies the weights of a backbone to another one of the same architecture, which is on one device."""
+    # One by one, because `get_weights` would hold a third copy of all of them.
     for variable, original in zip(copy.weights, backbone.weights, strict=True):
         variable.assign(np.asarray(original))
 
@@ -28,18 +28,20 @@ def copy_weights(backbone: Backbone, copy: Backbone) -> None:
 def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model:
     """Builds a model for inference with fewer operations.
 
-    - The batch norm after a conv becomes part of it: the kernel is scaled, and a bias is added. A norm
-      *before* a conv stays, because the zeros that pad its output do not pass through it.
-    - A PReLU becomes `max(x, slope * x)` where no slope is above 1: the same number with two operations
-      instead of three. With `rectified` it becomes `relu(x) + -slope * relu(-x)`, where the slopes have one
-      axis less than the images. OpenVINO recognises it and fuses it with the conv before it, and the
-      converter of TensorFlow Lite makes one operation of it.
+    - A batch norm after a conv becomes part of the conv: it scales the kernel and adds a bias. A norm
+      *before* a conv stays, because the conv pads with zeros after the norm.
+    - A PReLU becomes `max(x, slope * x)` if no slope is above 1. That is the same number, in two operations
+      instead of three.
+    - With `rectified` a PReLU becomes `relu(x) + -slope * relu(-x)` instead, where the slopes have one axis
+      less than the images. OpenVINO fuses this form with the conv before it, and the converter of TensorFlow
+      Lite makes one operation of it.
 
     Args:
-        backbone: model that computes in float32. It is not changed. The result shares the other layers.
+        backbone: model that computes in float32. It does not change. The result shares its other layers.
         rectified: whether to use the second form of the PReLU.
     """
-    convs = {}  # by the identity of the output: conv, input and output (kept, so that the identity is unique)
+    # Conv, input and output, by the `id` of the output. Keeping the output keeps its `id` unique.
+    convs = {}
 
     def call(layer, *args, **kwargs):
         inputs = args[0]
@@ -64,12 +66,12 @@ def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model
 
 
 def _fold_norm(conv, inputs, norm):
-    """Applies a conv with the norm after it folded into its weights, which are computed in float64."""
+    """Applies a conv whose weights, computed in float64, include the norm after it."""
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     gamma, beta, mean, variance = (np.asarray(getattr(norm, name), np.float64) for name in names)
     scale = gamma / np.sqrt(variance + norm.epsilon)
     bias = np.asarray(conv.bias) if conv.use_bias else 0.0
-    # The net keeps the original conv too if other layers use its output.
+    # A new name, because the net also keeps the original conv if other layers use its output.
     config = {**conv.get_config(), "use_bias": True, "name": f"{conv.name}_{norm.name.rpartition('.')[2]}"}
     folded = type(conv).from_config(config)
     outputs = folded(inputs)
@@ -79,7 +81,7 @@ def _fold_norm(conv, inputs, norm):
 
 
 def _kernel_scale(conv, scale):
-    """Turns one number for each output channel into factors of the conv's kernel."""
+    """Reshapes a factor per output channel so that it multiplies the conv's kernel."""
     if isinstance(conv, GroupedConv):
         inputs, outputs = conv.kernel.shape[2:]
         return np.repeat(scale.reshape(-1, outputs), inputs // conv.groups, axis=0)

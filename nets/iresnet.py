@@ -30,17 +30,21 @@ def iresnet(
     seed: int = 0,
     dtype: Any = "float32",
 ) -> keras.Model:
-    """Builds an iresnet, from normalised images to embeddings that are not normalised.
+    """Builds an iresnet.
 
     The stem (3x3 conv, norm, PReLU) is followed by four stages of residual units, then norm, flatten,
-    dropout, dense and norm. The 3x3 convs of a unit have no bias and are padded by one:
+    dropout, dense and norm. A unit has 3x3 convs without a bias, padded by one:
 
         x -> norm -> conv -> norm -> PReLU -> conv, stride -> norm -> + shortcut(x)
 
-    The first unit of every stage has stride 2 and the shortcut conv 1x1 -> norm; the others have stride 1
-    and an identity shortcut. Differences from `nets.resnet_ir`: the first stage has a conv shortcut too;
-    batch norm is PyTorch's (epsilon 1e-5, unbiased moving variance); dropout follows flattening; the dense
-    layer is float32 under every policy. Layers carry the names of PyTorch's modules.
+    The first unit of every stage has stride 2, and its shortcut is a 1x1 conv and a norm. The others have
+    stride 1 and an identity shortcut. Layers have the names of PyTorch's modules. Differences from
+    `nets.resnet_ir`:
+
+    - The first stage has a conv in its shortcut, too.
+    - Batch norm is PyTorch's: epsilon 1e-5, unbiased moving variance.
+    - Dropout comes after flattening.
+    - The dense layer is float32 under every policy.
 
     References:
     - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.2.2
@@ -50,7 +54,7 @@ def iresnet(
         depth: 18, 34, 50, 100 or 200.
         image_size: `(height, width)`, each at least 16.
         keep_prob: share that dropout keeps before the dense layer. InsightFace has no dropout.
-        embedding_size, seed, dtype: see `nets.backbone.Backbone`.
+        embedding_size, seed, dtype: see `nets.backbone.Backbone`, also for inputs and outputs of the model.
 
     Raises:
         ValueError: the image is too small.
@@ -106,7 +110,7 @@ class _Builder:
         return PReLU(initializer=slope, dtype=self.dtype, name=name)(x)
 
     def dense(self, x: tf.Tensor, name: str, units: int) -> tf.Tensor:
-        """PyTorch's default: kernel and bias are uniform in `+-1 / sqrt(inputs)`."""
+        """Applies a dense layer. As in PyTorch, kernel and bias start uniform in `+-1 / sqrt(inputs)`."""
         limit = x.shape[-1] ** -0.5
         arguments: dict[str, Any] = {
             f"{kind}_initializer": keras.initializers.RandomUniform(-limit, limit, named_seed(key, self.seed))

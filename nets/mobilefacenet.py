@@ -15,11 +15,11 @@ from .layers.prelu import PReLU
 EPSILON = 1e-5  # of every batch norm
 NUM_FEATURES = 512  # channels of the last feature map
 STEM_WIDTH = 64  # channels after the first conv, for a width of 1
-# Channels after the blocks of a stage for a width of 1, channels inside its first block (which has stride
-# 2) and inside the others.
+# For each stage: channels after its blocks, for a width of 1; channels inside its first block, which has a
+# stride of 2; channels inside the others.
 _STAGES = ((64, 128, 128), (128, 256, 256), (128, 512, 256))
 _FIRST_INNER = 128  # channels inside the blocks before the first stage
-_ACTIVATIONS = {"relu": None, "relu6": 6.0}  # with the largest value
+_ACTIVATIONS = {"relu": None, "relu6": 6.0}  # name and largest value
 
 
 def mobilefacenet(
@@ -36,20 +36,21 @@ def mobilefacenet(
     pixel_mean: Sequence[float] | None = None,
     pixel_scale: Sequence[float] | None = None,
 ) -> keras.Model:
-    """Builds a MobileFaceNet, from normalised images to embeddings that are not normalised.
+    """Builds a MobileFaceNet.
 
     A 3x3 conv with stride 2 and a 3x3 conv in 64 groups (depthwise for a width of 1) are followed by three
     stages of bottlenecks:
 
         x -> 1x1 conv -> depthwise 3x3 conv, stride -> 1x1 conv (+ x)
 
-    The first block of a stage has stride 2 and no sum. A 1x1 conv to 512 channels and a depthwise conv over
-    the whole feature map, which replaces average pooling, give the features of the dense layer. Every conv
-    and the dense layer are followed by a norm, and all but the linear ones (the last of each block, the
-    global one and the dense layer) by PReLU. The channels inside the blocks do not depend on the width.
+    The first block of a stage has stride 2 and no sum. After the stages come a 1x1 conv to 512 channels, a
+    depthwise conv over the whole feature map, which replaces average pooling, and the dense layer. Each conv
+    and the dense layer are followed by a norm. The activation follows the norm, except after the last conv of
+    each block, the conv over the whole map and the dense layer. The channels inside the blocks do not depend
+    on the width.
 
-    Layers carry the names of arcface_torch's modules. The depthwise kernels start larger than there, by He's
-    rule for the inputs of one channel. The dense layer is float32 under every policy.
+    Layers have the names of arcface_torch's modules. Depthwise kernels start larger than there, by He's rule
+    for the inputs of one channel. The dense layer is float32 under every policy.
 
     References:
     - [MobileFaceNets](https://arxiv.org/abs/1804.07573), table 1
@@ -57,16 +58,17 @@ def mobilefacenet(
 
     Args:
         width: channels between the blocks, in multiples of the paper's.
-        blocks: residual blocks before and in the three stages; a first number of 1 stands for the conv
-            in groups.
+        blocks: four numbers: the residual blocks before the stages and in each of them. A first number of 1
+            stands for the conv in groups.
         image_size: `(height, width)`, each at least 16.
         keep_prob: share that dropout keeps before the dense layer. The paper has no dropout.
-        embedding_size, seed, dtype: see `nets.backbone.Backbone`.
+        embedding_size, seed, dtype: see `nets.backbone.Backbone`, also for inputs and outputs of the model.
         norm: `"batch"`, or `"none"` for a net with folded norms: convs and dense layer have a bias instead.
         activation: `"prelu"`, `"relu"` or `"relu6"`.
-        separable_stem: a 1x1 conv follows the conv in groups, and both have ReLU.
-        pixel_mean, pixel_scale: what the net was trained on, `(pixel - mean) / scale` with three numbers for
-            blue, green and red; by default 127.5 and 128. It takes the same images in any case.
+        separable_stem: whether a 1x1 conv follows the conv in groups, with ReLU after both.
+        pixel_mean, pixel_scale: three numbers each, for blue, green and red, if the net was trained on
+            `(pixel - mean) / scale` with other numbers than 127.5 and 128. The net converts its input, which
+            stays that of all backbones.
 
     Raises:
         ValueError: the image is too small, or an argument is not one of those above.
@@ -116,14 +118,14 @@ class _Builder:
         self.has_norms = norm == "batch"
 
     def bottleneck(self, x, name, inner, filters, activation, stride=1):
-        """Three convs, and the sum with their input unless they have a stride."""
+        """Applies three convs, and adds their input unless they have a stride."""
         y = self.block(x, f"{name}.layers.0", inner, activation=activation)
         y = self.block(y, f"{name}.layers.1", inner, 3, stride, groups=inner, activation=activation)
         y = self.block(y, f"{name}.layers.2", filters)
         return y if stride > 1 else keras.layers.Add(dtype=self.dtype, name=f"{name}.add")([x, y])
 
     def block(self, x, name, filters, kernel_size: Any = 1, stride=1, groups=1, activation=None):
-        """A conv, its norm and its activation."""
+        """Applies a conv, its norm and its activation."""
         x = self._conv(x, f"{name}.layers.0", filters, kernel_size, stride, groups)
         if self.has_norms:
             x = self.norm(x, f"{name}.layers.1", dtype=self.dtype)

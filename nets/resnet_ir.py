@@ -13,7 +13,8 @@ from .layers.group_norm import GroupNorm
 from .layers.prelu import PReLU
 from .variants import KEEP_PROB, STAGES
 
-# Keras divides by the standard deviation of a truncated normal; tf.contrib multiplied the variance by 1.3.
+# To make up for the truncation, Keras divides by the standard deviation of a truncated normal, while
+# tf.contrib multiplied the variance by 1.3.
 _XAVIER_SCALE = 1.3 * 0.87962566103423978**2
 
 
@@ -29,11 +30,11 @@ def resnet_ir(
     norm: str = "batch",
     random_final_gamma: bool = False,
 ) -> keras.Model:
-    """Builds an LResNet-E-IR, from normalised images to embeddings that are not normalised.
+    """Builds an LResNet-E-IR.
 
     The stem (3x3 conv, norm, PReLU) is followed by four stages of residual units, then norm, dropout,
-    flatten, dense and norm. Layers carry the scopes of the original's variables with `.` for `/`, without
-    the prefix `resnet_v1_{depth}/`.
+    flatten, dense and norm. Layers have the names of the original's variable scopes, with `.` instead of `/`
+    and without the prefix `resnet_v1_{depth}/`.
 
     References:
     - [ArcFace](https://arxiv.org/abs/1801.07698), section 3.2.2, "LResNet50E-IR"
@@ -42,13 +43,15 @@ def resnet_ir(
     - Row 7 of docs/fidelity.md: `E_BN2`'s gamma is frozen at 1, not at a random draw.
 
     Args:
-        depth: 32 (thin), 50, 100, 101 (the same units under the name of the wide nets) or 152.
-        unit_type: `"ir"` or `"se_ir"` (squeeze-and-excitation, ReLU after each unit).
+        depth: 32 (thin), 50, 100, 101 (the units of 100, under the name of the wide nets) or 152.
+        unit_type: `"ir"`, or `"se_ir"` for squeeze-and-excitation and ReLU after each unit.
         image_size: `(height, width)`, each at least 16.
-        embedding_size, keep_prob, seed, dtype: see `nets.backbone.Backbone`.
+        embedding_size, keep_prob, seed, dtype: see `nets.backbone.Backbone`, also for inputs and outputs of
+            the model.
         expansion: output channels of a unit, in multiples of its base filters.
         norm: `"batch"`, `"group"` (without a norm after the dense layer) or `"renorm"`.
-        random_final_gamma: freeze `E_BN2`'s gamma at a draw from N(1, 0.002) as the original does, not at 1.
+        random_final_gamma: whether to freeze the gamma of `E_BN2` at a draw from N(1, 0.002), as in the
+            original, instead of at 1.
 
     Raises:
         ValueError: the image is too small.
@@ -130,6 +133,6 @@ class _Builder:
         return keras.layers.Dense(units, activation, name=name, **arguments)(x)
 
     def xavier(self, name: str) -> keras.initializers.Initializer:
-        """`tf.contrib.layers.xavier_initializer(uniform=False)`."""
+        """Returns `tf.contrib.layers.xavier_initializer(uniform=False)`."""
         seed = named_seed(name, self.seed)
         return keras.initializers.VarianceScaling(_XAVIER_SCALE, "fan_avg", "truncated_normal", seed)

@@ -1,4 +1,4 @@
-"""Loads TensorFlow for a program, without the lines that every start would write on the terminal."""
+"""Loads TensorFlow for a program, without its start-up messages on the terminal."""
 
 import contextlib
 import importlib
@@ -19,7 +19,7 @@ _NOISE_WITHOUT_GPU = (
     r"^E0000 .*\] failed call to cuInit",
 )
 _GPUS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
-# Another process passes the other lines on, so that none is lost if this one crashes.
+# Another process passes the other lines on, so that no line is lost if this one crashes.
 _FILTER = """
 import re, sys
 noise = re.compile("|".join(sys.argv[1:]).encode())
@@ -32,10 +32,10 @@ _WAIT_SECONDS = 5.0
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and lists its devices, and hides what it always writes to standard error then.
+    """Imports TensorFlow and lists its devices. Hides the lines that this always writes to standard error.
 
-    Unknown lines are shown. On a machine with a GPU, so are those about CUDA. With 0 or 1 in the environment
-    variable `TF_CPP_MIN_LOG_LEVEL`, all lines are shown.
+    All other lines are shown. On a machine with a GPU, lines about CUDA are shown, too. If the environment
+    variable `TF_CPP_MIN_LOG_LEVEL` is 0 or 1, all lines are shown.
     """
     if "tensorflow" in sys.modules:
         return
@@ -51,11 +51,11 @@ def _noise() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _without(noise: tuple[str, ...]) -> Iterator[None]:
-    """Hides lines on standard error, also of C++ code, that match one of the patterns."""
+    """Hides the lines on standard error that match one of the patterns, including those from C++."""
     sys.stderr.flush()
     stderr = os.dup(2)
     command = [sys.executable, "-I", "-S", "-c", _FILTER, *noise]
-    # In a session of its own, Ctrl-C does not end it before this process has written its last line.
+    # It gets its own session, so that Ctrl-C does not end it before this process has written its last line.
     read_end, write_end = os.pipe()
     process = subprocess.Popen(command, stdin=read_end, stdout=stderr, start_new_session=True)
     os.dup2(write_end, 2)
@@ -67,5 +67,6 @@ def _without(noise: tuple[str, ...]) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(stderr, 2)
         os.close(stderr)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # A process that started here may go on.
+        # A process that was started inside the block may still hold the pipe open.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_WAIT_SECONDS)

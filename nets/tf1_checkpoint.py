@@ -1,4 +1,4 @@
-"""Convert a TensorFlow 1 checkpoint of the original to a Keras file.
+"""Converts a TensorFlow 1 checkpoint of the original to a Keras file.
 
 python -m nets.tf1_checkpoint iter_258000_lfw_0.99133_ytf_0.95900.ckpt model.keras
 """

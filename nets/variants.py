@@ -3,8 +3,8 @@
 import difflib
 from typing import NamedTuple
 
-# Base filters and units of the four stages; margin-centre-face,
-# nets/L_Resnet_E_IR_fix_issue9.py::get_resnet. 101 is what nets/L_Resnet_E_IR.py calls the units of 100.
+# Base filters and number of units of the four stages, by depth. From margin-centre-face,
+# nets/L_Resnet_E_IR_fix_issue9.py::get_resnet. nets/L_Resnet_E_IR.py calls the units of depth 100 "101".
 STAGES = {
     32: ((16, 3), (32, 3), (64, 6), (128, 3)),
     50: ((64, 3), (128, 4), (256, 14), (512, 3)),
@@ -17,7 +17,14 @@ KEEP_PROB = 0.4  # the share that dropout keeps before the dense layer in the or
 
 
 class Variant(NamedTuple):
-    """A recipe for a backbone: a module with a function of the same name, and arguments of that function."""
+    """How to build a backbone.
+
+    Attributes:
+        builder: name of a module in `nets` and of its function that builds the model.
+        arguments: arguments of the function that the backbone's name sets.
+        keep_prob: default share that dropout keeps.
+        embedding_size: default size of the embedding.
+    """
 
     builder: str
     arguments: dict
@@ -60,7 +67,7 @@ VARIANTS = _variants()
 
 
 def find_variant(name: str) -> Variant:
-    """Looks up a name in `VARIANTS`. The `ValueError` for an unknown name lists the known ones."""
+    """Looks up a name in `VARIANTS`. Raises a `ValueError` that lists the known names if it is unknown."""
     if name not in VARIANTS:
         near = difflib.get_close_matches(str(name), VARIANTS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""

@@ -1,4 +1,4 @@
-"""Vision transformers of InsightFace's PyTorch trainer."""
+"""The vision transformers of InsightFace's PyTorch trainer."""
 
 from typing import Any
 
@@ -27,21 +27,21 @@ def vit(
     drop_path: float = 0.1,
     mask_ratio: float = 0.1,
 ) -> keras.Model:
-    """Builds a vision transformer, from normalised images to embeddings that are not normalised.
+    """Builds a vision transformer.
 
-    Patches of 9x9 pixels become tokens, by a conv, and get trained positions. Each block is
+    A conv turns patches of 9x9 pixels into tokens, to which trained positions are added. Each block is
 
         x -> + attention(layer norm(x)) -> + dense(ReLU6(dense(layer norm(x))))
 
-    with 8 heads and 4 times the channels between the dense layers. After the last block: layer norm,
-    flatten, dense, norm, dense, norm. Pixels at the right and bottom edge that fill no patch are ignored: 4
-    of 112.
+    with 8 heads and 4 times the channels between the dense layers. The last block is followed by layer norm,
+    flatten, dense, norm, dense and norm. Pixels at the right and bottom edges that do not fill a patch are
+    ignored. For 112 pixels these are 4.
 
-    During training, blocks are left out for some images (the later a block, the more often), and some tokens
-    are removed before the blocks and replaced by a trained one after them.
+    During training, blocks are left out for some images; the later a block, the more often. Some tokens are
+    removed before the first block, and a trained token takes their places after the last.
 
-    Layers carry the names of arcface_torch's modules. The layers after the last block are float32 under
-    every policy.
+    Layers have the names of arcface_torch's modules. The layers after the last block are float32 under every
+    policy.
 
     References:
     - [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929)
@@ -51,10 +51,11 @@ def vit(
         width: channels of a token.
         depth: number of blocks.
         image_size: `(height, width)`, each at least 9.
-        keep_prob: share that dropout keeps before the first dense layer of the head. InsightFace has none.
-        embedding_size, seed, dtype: see `nets.backbone.Backbone`.
-        drop_path: in `[0, 1)`, how often the last block is left out.
-        mask_ratio: in `[0, 1)`, share of the tokens that are removed.
+        keep_prob: share that dropout keeps before the first dense layer of the head. InsightFace has no
+            dropout there.
+        embedding_size, seed, dtype: see `nets.backbone.Backbone`, also for inputs and outputs of the model.
+        drop_path: share of the images for which the last block is left out, in `[0, 1)`.
+        mask_ratio: share of the tokens to remove, in `[0, 1)`.
 
     Raises:
         ValueError: the image is too small.
@@ -117,7 +118,7 @@ class _Builder:
         return BatchNorm(epsilon=_BATCH_NORM_EPSILON, unbiased=True, dtype="float32", name=name)(x)
 
     def add(self, x: tf.Tensor, branch: tf.Tensor, name: str, keep_prob: float) -> tf.Tensor:
-        """The sum with a branch that is left out for some images."""
+        """Adds a branch, which is left out for some images."""
         branch = DropPath(keep_prob, named_seed(name, self.seed), dtype=self.dtype, name=f"{name}.drop")(
             branch
         )

@@ -1,4 +1,4 @@
-"""Batch normalisation with the original's moving statistics, on the fused kernel."""
+"""Batch normalisation with the moving statistics of the original, computed by the fused kernel."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,14 @@ import tensorflow as tf
 
 
 class _Update(NamedTuple):
-    """A moving statistic and what it follows: `factor * statistic`, with a factor of shape `()`."""
+    """A moving statistic, and the value that it moves towards: `factor * statistic`.
+
+    Attributes:
+        moving: the variable, `(channels,)`.
+        momentum: share of the old value to keep.
+        statistic: that of the batch, `(channels,)`.
+        factor: float32 `()`.
+    """
 
     moving: tf.Variable
     momentum: float
@@ -24,9 +31,9 @@ _delayed: contextvars.ContextVar[list[_Update] | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def move_statistics_together() -> Iterator[None]:
-    """Delays the moving statistics of all layers inside the block, and moves them together at its end.
+    """Collects the updates of all moving statistics inside the block, and applies them together at its end.
 
-    On a GPU the launch of an operation on a few hundred numbers takes longer than the operation.
+    On a GPU, launching an operation on a few hundred numbers takes longer than the operation itself.
     """
     updates: list[_Update] = []
     token = _delayed.set(updates)
@@ -42,37 +49,48 @@ def move_statistics_together() -> Iterator[None]:
 class BatchNorm(keras.layers.Layer):
     """Normalises every channel (the last axis) over all other axes.
 
-    `y = gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the batch's statistics during training
-    and the moving ones otherwise. Like the original's, the moving variance follows the *biased* batch
-    variance. The fused kernel normalises by that one but returns the unbiased one (Bessel's
-    correction), which this layer undoes exactly. PyTorch's follows the unbiased one: `unbiased=True`.
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-    All four variables and the statistics are float32 under every dtype policy; inputs and outputs have the
-    policy's compute dtype. Under several replicas each normalises by the statistics of its own share, and
-    the moving ones are averaged when they are read. After `synchronise_batch_norm` all of them normalise by
-    the statistics of the global batch, as one device does.
+    Training uses the statistics of the batch, inference the moving statistics. As in the original, the moving
+    variance follows the *biased* variance of the batch. In PyTorch it follows the unbiased one, as here with
+    `unbiased=True`. The fused kernel returns the unbiased variance (Bessel's correction), which this layer
+    converts exactly.
+
+    Variables and statistics are float32 under every dtype policy. Inputs and outputs have the policy's
+    compute dtype. With several replicas, each normalises by the statistics of its own share of the batch, and
+    the moving statistics are averaged when they are read. After `synchronise_batch_norm`, every replica
+    normalises by the statistics of the global batch, as a single device does.
 
     References:
     - [Batch Normalization](https://arxiv.org/abs/1502.03167)
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (TensorLayer's `BatchNormLayer`)
 
     Args:
-        momentum: in `[0, 1)`, the share of the old moving statistics that is kept.
-        epsilon: greater than 0, added to the variance.
-        gamma_initializer: Keras initializer.
-        train_gamma: `False` keeps `gamma` as it is initialised or loaded.
-        unbiased: whether the moving variance follows the unbiased batch variance.
+        momentum: share of the old moving statistics that a step keeps, in `[0, 1)`.
+        epsilon: greater than 0.
+        gamma_initializer: Keras initializer of `gamma`.
+        train_gamma: whether `gamma` is trained. `False` keeps its initial or loaded value.
+        unbiased: whether the moving variance follows the unbiased variance of the batch.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`, like the output. Every
-            replica must get the same number of images.
+        inputs: float, shape `(batch, channels)` or `(batch, height, width, channels)`. Every replica must get
+            the same number of images.
+        training: whether to normalise by the statistics of the batch and move the moving statistics. Defaults
+            to `False`.
+
+    Returns:
+        The shape and dtype of the inputs.
+
+    Raises:
+        ValueError: the inputs do not have 2 or 4 axes.
 
     Example:
 
-    >>> layer = BatchNorm()
-    >>> float(abs(layer(np.ones((4, 2), "float32"), training=True)).numpy().max())
-    0.0
+    >>> import numpy as np
+    >>> from nets import BatchNorm
+    >>> BatchNorm()(np.array([[1.0], [3.0]], "float32"), training=True).numpy().round(3).tolist()
+    [[-1.0], [1.0]]
     """
 
     def __init__(
@@ -90,7 +108,7 @@ class BatchNorm(keras.layers.Layer):
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.train_gamma = train_gamma
         self.unbiased = unbiased
-        self.synchronised = False  # a property of the training, so it is not part of the configuration
+        self.synchronised = False  # it belongs to the training run, so it is not part of the configuration
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) not in (2, 4):
@@ -100,7 +118,7 @@ class BatchNorm(keras.layers.Layer):
             kwargs |= {"dtype": "float32", "autocast": False, "name": name}
             return keras.Variable(keras.initializers.get(initializer), (input_shape[-1],), **kwargs)
 
-        # Every step writes them and few read them, so each replica keeps its own until somebody reads.
+        # Every step writes them, but few steps read them. So each replica keeps its own until they are read.
         moving = {"trainable": False, "aggregation": "mean", "synchronization": "on_read"}
         self.beta = variable("beta", "zeros")
         self.gamma = variable("gamma", self.gamma_initializer, trainable=self.train_gamma)
@@ -110,7 +128,7 @@ class BatchNorm(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         flat = len(inputs.shape) == 2
         images = inputs[:, None, None, :] if flat else inputs
-        # A frozen layer keeps its statistics, like other layers of Keras.
+        # A frozen layer keeps its statistics, like Keras's own batch normalisation.
         use_batch = bool(training) and self.trainable
         is_global = use_batch and self.synchronised and num_replicas() > 1
         outputs = self._normalise_by_global_batch(images) if is_global else self._normalise(images, use_batch)
@@ -134,19 +152,19 @@ class BatchNorm(keras.layers.Layer):
         return normalised.y
 
     def _normalise_by_global_batch(self, images):
-        # The fused kernel has no gradient with respect to given statistics. This form has one, also through
-        # the collective.
+        # The fused kernel has no gradient with respect to statistics that are passed to it. This form has
+        # one, even through the collective operation.
         values = tf.cast(images, tf.float32)
         mean, variance = global_moments(values)
         scale, offset = self._scale_and_offset(images, True, (mean, variance))
-        # Subtract the mean first: folding it into the offset would cancel digits.
+        # Subtract the mean first. Folding it into the offset would cancel digits.
         outputs = (values - mean) * (tf.math.rsqrt(variance + self.epsilon) * scale) + offset
         count = tf.cast(tf.reduce_prod(tf.shape(images)[:-1]) * num_replicas(), tf.float32)
         self._move(mean, variance, count / (count - 1.0) if self.unbiased else tf.ones([]))
         return tf.cast(outputs, images.dtype)
 
     def _scale_and_offset(self, images, use_batch, moments=None):
-        """The factor and the offset of normalised values; a synchronised layer passes the global moments."""
+        """Returns factor and offset of normalised values. A synchronised layer passes the global moments."""
         return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
 
     def _move(self, mean, variance, variance_factor):
@@ -184,7 +202,7 @@ def _move(updates):
 
 
 def synchronise_batch_norm(model: keras.Model) -> int:
-    """Makes all batch normalisation of a model use the global batch. Returns the number of such layers."""
+    """Makes every `BatchNorm` of a model use the statistics of the global batch. Returns their number."""
     layers = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
     for layer in layers:
         layer.synchronised = True
@@ -192,11 +210,10 @@ def synchronise_batch_norm(model: keras.Model) -> int:
 
 
 def global_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns mean and biased variance, both `(channels,)`, over the images of all replicas.
+    """Returns mean and biased variance over the images of all replicas, both float32 `(channels,)`.
 
-    One all-reduce, through which gradients flow, exchanges the mean and variance of each replica. They are
-    combined by `variance = mean(variances + (means - mean)^2)`, which cancels no digits, unlike
-    `mean(x^2) - mean(x)^2`.
+    One all-reduce exchanges the mean and variance of each replica. Gradients flow through it. The variance is
+    `mean(variances + (means - mean)^2)`, which cancels no digits, unlike `mean(x^2) - mean(x)^2`.
 
     References:
     - Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (1979)
@@ -218,6 +235,6 @@ def global_moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def num_replicas() -> int:
-    """Returns the number of replicas that compute together; 1 outside of `strategy.run`."""
+    """Returns the number of replicas that compute together, 1 outside of `strategy.run`."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync

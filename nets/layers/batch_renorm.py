@@ -1,4 +1,4 @@
-"""Batch renormalisation, which narrows the gap between training and inference."""
+"""Batch renormalisation, which makes training more like inference."""
 
 from typing import Any
 
@@ -10,25 +10,27 @@ from .batch_norm import BatchNorm
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class BatchRenorm(BatchNorm):
-    """Batch normalisation that is corrected towards the moving statistics during training.
+    """Batch normalisation that training corrects towards the moving statistics.
 
-    `y = gamma * ((x - mean) / sqrt(variance + epsilon) * r + d) + beta` with the batch's statistics and
+    With `mean` and `variance` of the batch, training computes
 
         r = clip(sqrt(variance + epsilon) / sqrt(moving_variance + epsilon), rmin, rmax)
         d = clip((mean - moving_mean) / sqrt(moving_variance + epsilon), -dmax, dmax)
+        y = gamma * ((x - mean) / sqrt(variance + epsilon) * r + d) + beta
 
-    No gradient flows through `r` and `d`. As long as nothing is clipped, this is normalisation by the moving
-    statistics. The original keeps a second pair of moving averages for `r` and `d`. Its momenta are equal,
-    so both pairs have the same values, and this layer keeps one.
+    No gradient flows through `r` and `d`. If nothing is clipped, this normalises by the moving statistics.
+    The original keeps a second pair of moving averages for `r` and `d`. Its momenta are equal, so both pairs
+    have the same values, and this layer keeps one.
 
     References:
     - [Batch Renormalization](https://arxiv.org/abs/1702.03275)
     - margin-centre-face, `nets/L_Resnet_E_IR_RBN.py`
 
     Args:
-        momentum, epsilon, **kwargs: arguments of `BatchNorm`, also for inputs and outputs.
-        rmin, rmax: `0 <= rmin <= 1 <= rmax`.
-        dmax: at least 0.
+        momentum, epsilon: see `BatchNorm`, also for inputs, outputs and errors.
+        rmin, rmax: range of `r`, with `0 <= rmin <= 1 <= rmax`.
+        dmax: largest absolute value of `d`, at least 0.
+        **kwargs: other arguments of `BatchNorm`.
     """
 
     def __init__(

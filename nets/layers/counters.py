@@ -1,4 +1,4 @@
-"""Counters that are int64 in memory and int32 in checkpoints."""
+"""Stores int64 counters in checkpoints as int32."""
 
 import keras
 import tensorflow as tf
@@ -9,7 +9,8 @@ _KEY = "VARIABLE_VALUE"  # the name under which `tf.train.Checkpoint` keeps the 
 def save_counters_as_int32(model: keras.Model) -> None:
     """Makes `tf.train.Checkpoint` store the int64 variables of a model as int32, as older versions did.
 
-    TensorFlow keeps int32 variables on the host, where code that is compiled for a GPU cannot use them.
+    They are int64 in memory because TensorFlow keeps int32 variables on the host, where code that is compiled
+    for a GPU cannot use them.
 
     `_serialize_to_tensors` and `_restore_from_tensors` are private, but TensorFlow has no public way to
     change how a variable is saved without changing its key. `tests/nets/test_counters.py` fails if they go
@@ -23,7 +24,7 @@ def save_counters_as_int32(model: keras.Model) -> None:
 def _save_as_int32(stored):
     copies = getattr(stored, "values", (stored,))  # a mirrored variable has one copy per replica
     first = copies[0]
-    # TensorFlow's class for a value that is read later. Restoring asks for it, too, but does not read it.
+    # TensorFlow's class for a value that is read on demand. Restoring asks for it, too, but does not read it.
     deferred = type(first._serialize_to_tensors()[_KEY])
 
     def read():

@@ -8,10 +8,10 @@ from .batch_norm import num_replicas
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class DepthwiseConv(keras.layers.DepthwiseConv2D):
-    """A `keras.layers.DepthwiseConv2D` without padding.
+    """A `keras.layers.DepthwiseConv2D` that trains faster in bfloat16 on CPUs, if it has a stride.
 
-    When it trains on a CPU in bfloat16 with a stride, the gradient of the inputs is computed in float32. For
-    bfloat16, oneDNN has a reference kernel only, which takes 20 times as long.
+    With `padding="valid"` and a stride, the gradient of the inputs is computed in float32 there. For
+    bfloat16, oneDNN has only a reference kernel, which takes 20 times as long.
 
     Args: see `keras.layers.DepthwiseConv2D`.
     """
@@ -31,21 +31,21 @@ def _trained(inputs, kernel, strides):
     @tf.custom_gradient
     def convolve(inputs, kernel):
         def gradients(upstream):
-            of_inputs = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+            to_inputs = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                 input_sizes=tf.shape(inputs),
                 filter=tf.cast(kernel, tf.float32),
                 out_backprop=tf.cast(upstream, tf.float32),
                 strides=steps,
                 padding="VALID",
             )
-            of_kernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+            to_kernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
                 input=inputs,
                 filter_sizes=tf.shape(kernel),
                 out_backprop=upstream,
                 strides=steps,
                 padding="VALID",
             )
-            return tf.cast(of_inputs, inputs.dtype), of_kernel
+            return tf.cast(to_inputs, inputs.dtype), to_kernel
 
         return tf.nn.depthwise_conv2d(inputs, kernel, steps, "VALID"), gradients
 

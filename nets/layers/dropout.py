@@ -1,4 +1,4 @@
-"""Dropout with masks that depend on a seed and on a counter saved with the weights."""
+"""Dropout whose masks follow from a seed and from a counter that is saved with the weights."""
 
 from typing import Any
 
@@ -10,21 +10,25 @@ import tensorflow as tf
 class Dropout(keras.layers.Layer):
     """Keeps each value with probability `keep_prob` and scales it by `1 / keep_prob`.
 
-    The mask of an image is a pure function of the seed, the number of earlier draws and its place in the
+    The mask of an image depends only on the seed, the number of earlier draws and the image's place in the
     global batch. Each replica draws the masks of the global batch and takes its share, so the number of
-    replicas changes nothing. Keras's own layer keeps its random state outside of `tf.train.Checkpoint`, so a
-    resumed run would differ, and it draws the same mask on every replica.
+    replicas does not matter. Keras's own layer draws the same mask on every replica. It also keeps its random
+    state outside of `tf.train.Checkpoint`, so a resumed run would differ.
 
     References:
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py` (`E_Dropout`, `keep=0.4`)
 
     Args:
-        keep_prob: in `(0, 1]`.
+        keep_prob: probability of keeping a value, in `(0, 1]`.
+        seed: seed of the masks.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, ...)`, the same on every replica and that of the output.
-        training: bool; `False` returns the inputs.
+        inputs: float, shape `(batch, ...)`, the same shape on every replica.
+        training: whether to drop values. Defaults to `False`, which returns the inputs.
+
+    Returns:
+        The shape and dtype of the inputs.
 
     Raises:
         ValueError: `keep_prob` is out of range.
@@ -38,7 +42,7 @@ class Dropout(keras.layers.Layer):
         self.seed = seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        # Every replica counts for itself. Code that is compiled for a GPU cannot use int32 variables.
+        # Every replica has its own counter. It is int64, because code compiled for a GPU cannot use int32.
         self.draws = self.add_weight((), "zeros", "int64", trainable=False, name="draws")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -46,7 +50,8 @@ class Dropout(keras.layers.Layer):
             return inputs
         shape = self._mask_shape(tf.shape(inputs))
         kept = uniform_of_batch(self.draws, self.seed, shape[0], shape[1:]) < self.keep_prob
-        # If it met `tf.where` with a scalar here, TensorFlow would leave all convs as they are: see `PReLU`.
+        # No `tf.where` with a scalar here: TensorFlow would then not move the channels of any conv (see
+        # `PReLU`).
         return inputs / self.keep_prob * tf.cast(kept, inputs.dtype)
 
     def _mask_shape(self, shape):
@@ -58,12 +63,15 @@ class Dropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class DropPath(Dropout):
-    """Keeps all values of an image or none, so that a residual block is left out for some images.
+    """Keeps all values of an image or none. It leaves out a residual branch for some images.
 
     References:
     - [Deep Networks with Stochastic Depth](https://arxiv.org/abs/1603.09382)
 
-    Args: see `Dropout`, also for inputs and outputs.
+    Args:
+        keep_prob: probability of keeping an image, in `(0, 1]`.
+        seed: seed of the masks.
+        **kwargs: see `Dropout`, also for inputs and outputs.
     """
 
     def _mask_shape(self, shape):
@@ -74,9 +82,13 @@ def uniform_of_batch(draws: keras.Variable, seed: int, batch_size: tf.Tensor, sh
     """Draws numbers in `[0, 1)` for the images of this replica, and counts the draw.
 
     Args:
-        draws: number of earlier draws.
+        draws: number of earlier draws, an int64 variable of shape `()`.
+        seed: seed of the draws.
         batch_size: number of images, the same on every replica.
         shape: shape of the numbers of one image.
+
+    Returns:
+        float32 `(batch_size, *shape)`.
     """
     context = tf.distribute.get_replica_context()
     draw = tf.convert_to_tensor(draws)

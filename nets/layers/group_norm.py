@@ -12,26 +12,28 @@ _GROUPS = 32
 class GroupNorm(keras.layers.Layer):
     """Normalises each image over groups of neighbouring channels, at most 32 of them.
 
-    `y = scale * (x - mean) / sqrt(variance + epsilon) + offset`; the statistics are those of one image
-    and one group, so training and inference are the same function. They are computed in float32 under
-    every dtype policy. `scale` and `offset` have the original's shape `(1, channels, 1, 1)`.
+        y = scale * (x - mean) / sqrt(variance + epsilon) + offset
 
-    `keras.layers.GroupNormalization` cannot replace it: there `scale` is a flag, while checkpoints hold a
-    variable of that name, and it folds the mean into the offset, which cancels digits if the mean is large.
+    The statistics are those of one image and one group, so training and inference are the same function. They
+    are float32 under every dtype policy. The trainable `scale` and `offset` have the shape that they have in
+    the original, `(1, channels, 1, 1)`.
+
+    `keras.layers.GroupNormalization` cannot replace this layer. Its `scale` is a flag, but checkpoints hold a
+    variable of that name. It also folds the mean into the offset, which cancels digits if the mean is large.
 
     References:
     - [Group Normalization](https://arxiv.org/abs/1803.08494)
     - margin-centre-face, `nets/L_Resnet_E_IR_GBN.py`
 
     Args:
-        epsilon: greater than 0, added to the variance.
+        epsilon: greater than 0.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float, shape `(batch, height, width, channels)`. The output has the same shape and dtype.
 
     Raises:
-        ValueError: the channels cannot be divided into groups.
+        ValueError: there are more than 32 channels, but not a multiple of 32.
     """
 
     def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Convolution in groups of channels, from operations that are fast on CPUs."""
+"""Grouped convolution that is fast on CPUs."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class GroupedConv(keras.layers.Layer):
-    """Convolves each group of neighbouring channels into as many channels, with a stride of 1.
+    """Convolves each group of neighbouring channels into the same number of channels, with a stride of 1.
 
-    TensorFlow's own grouped convolution takes seconds on CPUs. This layer is a depthwise convolution that
-    computes all products, followed by their sum over the inputs of a group. `kernel[i, j, c, m]` is the
-    weight of input channel `c` for output `m` of the group of `c`.
+    TensorFlow's own grouped convolution takes seconds on CPUs. This layer computes all products by a
+    depthwise convolution and sums them over the inputs of each group. `kernel[i, j, c, m]` is the weight of
+    input channel `c` for output `m` of the group of `c`.
 
     Args:
-        kernel_size: odd, the sides of the kernel. The input is padded with zeros by half of it.
+        kernel_size: height and width of the kernel, odd. The input is padded with zeros by half of it.
         groups: number of groups, a divisor of the number of channels.
-        use_bias: whether to add one number to each output channel.
-        kernel_initializer: Keras initializer.
+        use_bias: whether to add a trained number to each output channel.
+        kernel_initializer: Keras initializer of the kernel.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float, shape `(batch, height, width, channels)`. The output has the same shape and dtype.
 
     Raises:
-        ValueError: the channels cannot be divided into groups.
+        ValueError: the number of channels is not a multiple of `groups`.
     """
 
     def __init__(

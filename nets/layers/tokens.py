@@ -1,4 +1,4 @@
-"""Layers of vision transformers: positions, masks and attention of tokens."""
+"""Layers of vision transformers: position embedding, removal of tokens, attention."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from .dropout import uniform_of_batch
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class PositionEmbedding(keras.layers.Layer):
-    """Adds a trained vector to each token.
+    """Adds a trained vector to each token, one for each position.
 
     Args:
-        initializer: Keras initializer.
+        initializer: Keras initializer of the vectors.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -37,22 +37,26 @@ class PositionEmbedding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class DropTokens(keras.layers.Layer):
-    """Removes tokens of each image at random during training. `RestoreTokens` fills their places later.
+    """Removes random tokens of each image during training. `RestoreTokens` fills their places later.
 
-    Like the masks of `Dropout`, which tokens an image keeps follows from the seed, the number of earlier
-    draws and the place of the image in the global batch.
+    As with `Dropout`, the choice depends only on the seed, the number of earlier draws and the image's place
+    in the global batch.
 
     Args:
-        ratio: in `[0, 1)`, the share to remove.
-        seed: of the choice.
+        ratio: share of the tokens to remove, in `[0, 1)`.
+        seed: seed of the choice.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float, shape `(batch, tokens, channels)`.
-        training: bool; `False` keeps all tokens.
+        training: whether to remove tokens. Defaults to `False`, which keeps all of them.
 
     Returns:
-        The kept tokens, and int64 `(batch, tokens)`: the place of each token among kept and removed ones.
+        `(kept, places)`: the kept tokens, `(batch, num_kept, channels)`; and int64 `(batch, tokens)`, the
+        index of each token in the sequence of the kept tokens followed by the removed ones.
+
+    Raises:
+        ValueError: `ratio` is out of range.
     """
 
     def __init__(self, ratio: float = 0.1, seed: int = 0, **kwargs: Any) -> None:
@@ -63,13 +67,13 @@ class DropTokens(keras.layers.Layer):
         self.seed = seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        # Every replica counts for itself. Code that is compiled for a GPU cannot use int32 variables.
+        # Every replica has its own counter. It is int64, because code compiled for a GPU cannot use int32.
         self.draws = self.add_weight((), "zeros", "int64", trainable=False, name="draws")
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         batch, num_tokens = tf.shape(inputs)[0], inputs.shape[1]
         if not training or self.ratio == 0:
-            return inputs, tf.zeros((batch, num_tokens), tf.int64)  # which nothing uses
+            return inputs, tf.zeros((batch, num_tokens), tf.int64)  # `RestoreTokens` ignores the zeros
         numbers = uniform_of_batch(self.draws, self.seed, batch, [num_tokens])
         order = _argsort(tf.ensure_shape(numbers, (None, num_tokens)))
         kept = order[:, : int(num_tokens * (1 - self.ratio))]
@@ -81,16 +85,19 @@ class DropTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class RestoreTokens(keras.layers.Layer):
-    """Puts tokens back to their places, with a trained vector for those that `DropTokens` removed.
+    """Puts tokens back in their places. A trained vector replaces the tokens that `DropTokens` removed.
 
     Args:
-        ratio: that of `DropTokens`.
-        initializer: Keras initializer.
+        ratio: the `ratio` of `DropTokens`.
+        initializer: Keras initializer of the vector.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: the two outputs of `DropTokens`, the first after any layers.
-        training: bool; `False` returns the tokens.
+        inputs: the two outputs of `DropTokens`. Any layers may have changed the values of the kept tokens.
+        training: whether tokens were removed. Defaults to `False`, which returns the tokens as they are.
+
+    Returns:
+        float `(batch, tokens, channels)`.
     """
 
     def __init__(self, ratio: float = 0.1, initializer: Any = "zeros", **kwargs: Any) -> None:
@@ -122,10 +129,15 @@ class RestoreTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class SelfAttention(keras.layers.Layer):
-    """Lets each token collect the values of all tokens, by the softmax of query and keys.
+    """Computes the attention of each token to all tokens of its image.
 
-    `softmax(q k^T / sqrt(channels of a head)) v` in each head. The softmax is float32 under every policy. The
-    layer has no weights: a dense layer before it makes queries, keys and values.
+    With `q`, `k` and `v` the queries, keys and values of a head, and `depth` the number of its channels, the
+    output of the head is
+
+        softmax(q k^T / sqrt(depth)) v
+
+    The softmax is float32 under every policy. The layer has no weights: a dense layer before it computes
+    queries, keys and values.
 
     References:
     - [Attention Is All You Need](https://arxiv.org/abs/1706.03762)
@@ -135,10 +147,11 @@ class SelfAttention(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float `(batch, tokens, 3 * channels)`: queries, keys, values, each by heads.
+        inputs: float, shape `(batch, tokens, 3 * channels)`: queries, then keys, then values. Each holds one
+            head after another.
 
     Returns:
-        `(batch, tokens, channels)` of the same dtype.
+        `(batch, tokens, channels)`, with the dtype of the inputs.
     """
 
     def __init__(self, num_heads: int, **kwargs: Any) -> None:
@@ -164,5 +177,5 @@ class SelfAttention(keras.layers.Layer):
 
 
 def _argsort(values):
-    # A GPU leaves int32 to its host.
+    # int64, because TensorFlow computes with int32 on the host of a GPU.
     return tf.cast(tf.argsort(values, axis=1), tf.int64)

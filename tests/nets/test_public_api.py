@@ -1,3 +1,6 @@
+"""The public names of `nets`, and what `import nets` does not import."""
+
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +23,16 @@ def test_names_are_importable_and_listed():
         from nets import NoSuchNet  # noqa: F401
 
 
-def test_losses_and_nets_share_one_mechanism():
+def test_examples_of_the_docstrings_run():
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    for example in (
+        example for name in nets.__all__ for example in finder.find(getattr(nets, name), globs={})
+    ):
+        assert runner.run(example).failed == 0, example.name
+    assert runner.tries > 10
+
+
+def test_losses_and_nets_have_the_same_lazy_layers():
     """They may not import each other, so each has a copy."""
     copies = [(ROOT / package / "lazy_layers.py").read_bytes() for package in ("losses", "nets")]
     assert copies[0] == copies[1]
