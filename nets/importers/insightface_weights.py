@@ -1,4 +1,4 @@
-"""Loads weights of InsightFace's nets from PyTorch and ONNX files, and of other MobileFaceNets from ONNX."""
+"""Loads InsightFace's nets from PyTorch and ONNX files, and other MobileFaceNets from ONNX files."""
 
 import functools
 import logging
@@ -36,9 +36,9 @@ _LEAVES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
     "alphas": "weight",
-    "tokens": None,  # a tensor that has the name of the layer
+    "tokens": None,  # the tensor has the name of the layer
 }
-# One tensor of each kind of net, which tells that a dict is its state_dict.
+# One tensor of each kind of net. A dict that contains one of them is a state_dict.
 _MARKS = ("conv1.weight", "conv_sep.layers.0.weight", "patch_embed.proj.weight")
 _IGNORED = "num_batches_tracked"  # a counter of each batch norm, which has no effect at this momentum
 
@@ -46,7 +46,13 @@ logger = logging.getLogger(__name__)
 
 
 class Mapping(NamedTuple):
-    """Target of a PyTorch tensor of this shape: `variable.assign(transform(tensor))`."""
+    """Where a PyTorch tensor goes: `variable.assign(transform(tensor))`.
+
+    Attributes:
+        variable: variable of the backbone.
+        shape: shape of the tensor.
+        transform: function that turns the tensor into the variable's value.
+    """
 
     variable: Any
     shape: tuple[int, ...]
@@ -54,20 +60,21 @@ class Mapping(NamedTuple):
 
 
 def torch_variables(backbone: keras.Model, pixels: Pixels = INSIGHTFACE) -> dict[str, Mapping]:
-    """Maps the names of PyTorch's tensors to the variables of an iresnet or a MobileFaceNet.
+    """Maps the names of PyTorch's tensors, such as `layer1.0.bn1.running_mean`, to a backbone's variables.
 
-    A name is such as `layer1.0.bn1.running_mean`. Kernels change from OIHW to HWIO, and the dense layer's
-    inputs from CHW to HWC. The first kernel takes BGR instead of RGB and `(pixel - 127.5) / 128` instead
-    of `/ 127.5`, so it is flipped and scaled by 128 / 127.5; both nets pad with zeros.
+    Kernels change from OIHW to HWIO, and the dense layer's inputs from CHW to HWC. The first kernel takes BGR
+    instead of RGB, and `(pixel - 127.5) / 128` instead of `/ 127.5`. So it is flipped and scaled by 128 /
+    127.5. That is exact, because both nets pad with zeros.
 
     Args:
-        pixels: what the tensors were trained on.
+        backbone: an iresnet, a MobileFaceNet or a vision transformer.
+        pixels: the pixels that the tensors were trained on.
     """
     first = next(layer for layer in backbone.layers if isinstance(layer, CONVS))
     mappings = {}
     for layer in backbone.layers:
         for variable in layer.variables:
-            if variable.name == "draws":  # dropout's counter, which PyTorch does not have
+            if variable.name == "draws":  # the counter of a dropout layer, which PyTorch does not have
                 continue
             shape, transform = tuple(variable.shape), np.asarray
             if len(shape) == 4:
@@ -83,23 +90,28 @@ def torch_variables(backbone: keras.Model, pixels: Pixels = INSIGHTFACE) -> dict
 
 
 def load_insightface(path: str | Path) -> Backbone:
-    """Loads an iresnet or MobileFaceNet, float32; names and shapes of the tensors tell which one it is.
+    """Loads an iresnet, a MobileFaceNet or a vision transformer, without running any code from the file.
 
-    Runs no code from the file. The backbone takes the same input as all backbones here (BGR,
-    `(pixel - 127.5) / 128`). A `NAME.onnx.input.json` says what an ONNX file takes; without it, that is what
-    InsightFace's nets take. Norms that are folded into the convs of a MobileFaceNet stay folded, so that it
-    is the same function when it is trained further. The log tells how many tensors were mapped and how many
-    were ignored.
+    The architecture is inferred from the names and shapes of the tensors. The backbone takes the same input
+    as
+    all backbones here: BGR, `(pixel - 127.5) / 128`. A file `NAME.onnx.input.json` says which pixels an ONNX
+    file takes. If there is none, they are assumed to be InsightFace's. Norms that are folded into the convs
+    of a MobileFaceNet stay folded, so that further training starts from the same function. The log says how
+    many tensors were mapped and ignored.
 
     References:
     - InsightFace, `recognition/arcface_torch`: `train_v2.py` (the saved objects), `torch2onnx.py`
 
     Args:
-        path: a `.onnx` file, or any other file with PyTorch's `state_dict`. That may be inside a dict with
-            other objects, and its names may begin with `module.`.
+        path: a `.onnx` file, or any other file with PyTorch's `state_dict`. The `state_dict` may be inside a
+            dict with other objects, and its names may begin with `module.`.
+
+    Returns:
+        The backbone, float32.
 
     Raises:
         FileNotFoundError: the file does not exist.
+        ModuleNotFoundError: it is an ONNX file, and the package `onnx` is not installed.
         ValueError: the file is damaged, holds another net or lacks tensors.
     """
     path = Path(path)
@@ -144,7 +156,7 @@ def _build(path, shapes, read, arguments=None, pixels=INSIGHTFACE):
             raise ValueError(f"{backbone.architecture} has no {some(unknown)}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    # One tensor at a time: a hostile file may name the same bytes many times.
+    # One tensor at a time, because a hostile file may name the same bytes many times.
     for name, mapping in mappings.items():
         mapping.variable.assign(mapping.transform(read(name).astype(np.float32)))
     logger.info("net: %s", backbone.net)
@@ -154,21 +166,22 @@ def _build(path, shapes, read, arguments=None, pixels=INSIGHTFACE):
 
 
 def _check_centre(pixels):
-    """Refuses pixels for which the zeros around the image would mean another grey."""
+    """Raises a `ValueError` unless zero, with which convs pad, stands for the same grey in both nets."""
     if pixels.arguments():
         scale, mean = pixels.scale[0], pixels.mean[0]
         received = f"pixel * {1 / scale:g} + {-mean / scale:g}"
-        raise ValueError(f"the input: expected (pixel - 127.5) * scale, received {received}")
+        raise ValueError(f"the pixels: expected (pixel - 127.5) * scale, received {received}")
 
 
 def identify_net(shapes: Shapes) -> dict:
     """Infers the arguments of `Backbone` from the names and shapes of a net's tensors.
 
-    The image is assumed to be square. The inputs of an iresnet's dense layer give its size (112 for
-    512 x 7 x 7), and the kernel over the whole feature map that of a MobileFaceNet.
+    The size of the image follows from the inputs of an iresnet's dense layer (512 x 7 x 7 stands for 112),
+    from a MobileFaceNet's kernel over the whole feature map, or from the number of a transformer's positions.
+    Images of iresnets and transformers are assumed to be square.
 
     Raises:
-        ValueError: the shapes are not those of an iresnet or MobileFaceNet.
+        ValueError: the shapes are not those of an iresnet, MobileFaceNet or vision transformer.
     """
     if _MARKS[1] in shapes:
         return _identify_mobilefacenet(shapes)
@@ -180,10 +193,11 @@ def _identify_vit(shapes):
     kernel, positions, last = (shapes.get(name, ()) for name in (_MARKS[2], "pos_embed", "feature.2.weight"))
     if list(map(len, (kernel, positions, last))) != [4, 3, 2]:
         received = f"{kernel}, {positions} and {last}"
-        raise ValueError(f"{_MARKS[2]}, pos_embed and feature.2.weight: received shapes {received}")
+        names = f"{_MARKS[2]}, pos_embed and feature.2.weight"
+        raise ValueError(f"{names}: expected 4, 3 and 2 axes, received shapes {received}")
     arguments, side = {"width": kernel[0], "depth": len(blocks)}, math.isqrt(positions[1])
     name = _find_variant("vit", arguments)
-    # 12 patches have 108 pixels, but faces have 112.
+    # 12 patches have 108 pixels, but the images have 112. The last 4 fill no patch.
     size = 112 if side == 12 else PATCH * side
     return {"architecture": name, "image_size": (size, size), "embedding_size": last[0]}
 
@@ -212,7 +226,7 @@ def _identify_mobilefacenet(shapes):
 
 
 def _find_variant(builder, arguments):
-    """Returns the name of the net that a builder makes with these arguments."""
+    """Returns the name of the backbone that a builder makes with these arguments."""
     known = {name: variant.arguments for name, variant in VARIANTS.items() if variant.builder == builder}
     for name, expected in known.items():
         if expected == arguments:
@@ -229,7 +243,7 @@ def _identify_iresnet(shapes):
     depth = next((depth for depth, expected in UNITS.items() if tuple(units) == expected), None)
     if depth is None:
         expected = ", ".join(f"{counts} ({depth})" for depth, counts in UNITS.items())
-        raise ValueError(f"expected an iresnet, of units {expected}; received units {tuple(units)}")
+        raise ValueError(f"expected an iresnet with units {expected}; received units {tuple(units)}")
     shape = shapes.get("fc.weight", ())
     if len(shape) != 2:
         raise ValueError(f"fc.weight: expected shape (embedding_size, inputs), received {shape}")
@@ -245,10 +259,10 @@ def _identify_iresnet(shapes):
 
 
 def _check_size(net, shapes):
-    """Refuses a small file that names a large net, before the net is built."""
+    """Raises a `ValueError` if a small file names a large net, before the net is built."""
     arguments = VARIANTS[net["architecture"]].arguments
     if net["architecture"].startswith("iresnet"):
-        # About half of the weights of the 3x3 convs.
+        # These are about half of the weights of the 3x3 convs.
         units = UNITS[arguments["depth"]]
         fewest = sum(count * 9 * width**2 for count, width in zip(units, WIDTHS, strict=True))
     elif net["architecture"].startswith("vit"):
@@ -262,7 +276,8 @@ def _check_size(net, shapes):
 
 def _find_state_dict(path, contents):
     contents = contents if isinstance(contents, dict) else {}
-    inner = {id(value): value for value in contents.values() if isinstance(value, dict)}  # each one once
+    # By `id`, so that a dict under several names counts once.
+    inner = {id(value): value for value in contents.values() if isinstance(value, dict)}
     dicts = [contents, *inner.values()]
     found = [state for state in map(_tensors, dicts) if any(mark in state for mark in _MARKS)]
     if len(found) != 1:
@@ -282,7 +297,7 @@ def _tensors(state):
 
 
 def _kernel(layer):
-    """Returns the shape of PyTorch's kernel, OIHW, and what turns it into the layer's."""
+    """Returns the shape of PyTorch's kernel, OIHW, and a function that turns it into the layer's."""
     height, width, inputs, outputs = layer.kernel.shape
     if isinstance(layer, GroupedConv):
         shape = (inputs, outputs, height, width)
@@ -304,7 +319,7 @@ def _conv_kernel(tensor):
 
 
 def _dense_kernel(feature_shape, tensor):
-    if len(feature_shape) < 3:  # of tokens, which PyTorch flattens in the same order
+    if len(feature_shape) < 3:  # tokens, which PyTorch flattens in the same order
         return tensor.T
     height, width, channels = feature_shape
     return tensor.reshape(-1, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, len(tensor))

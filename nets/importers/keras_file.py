@@ -1,4 +1,4 @@
-"""Backbones as `.keras` files."""
+"""Saves and loads backbones as `.keras` files."""
 
 import json
 import os
@@ -13,19 +13,23 @@ from .plain_zip import PlainZip
 from .restricted_pickle import brief
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_LARGEST_CONFIG = 1 << 20  # bytes; that of a backbone takes 500
+_LARGEST_CONFIG = 1 << 20  # bytes; a backbone needs about 500
 _REGISTERED_NAME = "margin_centre_face>Backbone"
 
 
 def save_keras_file(backbone: Backbone, path: str | Path) -> None:
-    """Writes a file that ends in `.keras` (else `ValueError`). It is complete or absent after a crash."""
+    """Writes a backbone to a `.keras` file. After a crash the file is either complete or absent.
+
+    Raises:
+        ValueError: the path does not end in `.keras`.
+    """
     path = Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path}: expected a name that ends in .keras")
-    path = Path(os.path.realpath(path))  # A link stays.
+    path = Path(os.path.realpath(path))  # so that a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder:
-        temporary = Path(folder, "model.keras")  # Keras insists on the ending.
+        temporary = Path(folder, "model.keras")  # Keras needs this ending
         backbone.save(temporary)
         _sync(temporary)
         temporary.replace(path)
@@ -33,7 +37,9 @@ def save_keras_file(backbone: Backbone, path: str | Path) -> None:
 
 
 def load_keras_file(path: Path) -> Backbone:
-    """Loads a `.keras` file without Keras's reader of configurations, so it can run no code.
+    """Loads a backbone from a `.keras` file.
+
+    It runs no code from the file, because it does not use Keras's reader of configurations.
 
     Raises:
         ValueError: the file is damaged, is not a Keras file, or holds another model.
@@ -48,7 +54,7 @@ def load_keras_file(path: Path) -> Backbone:
             backbone = Backbone(**net)
             backbone.load_weights(weights)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a Keras file of a backbone: {_first_line(error)}") from None
+        raise ValueError(f"{path}: not a Keras file of a backbone: {_first_line(error)}") from None
     return backbone
 
 
@@ -62,14 +68,14 @@ def _read_net(file):
         received = model.get("class_name") if isinstance(model, dict) else model
         raise ValueError(f"expected a Backbone, received {brief(received)}")
     net = model["config"]
-    # Keras writes a policy that was given as an object in this way.
+    # Keras writes a dtype policy as a dict if it was given as an object.
     if isinstance(net, dict) and isinstance(net.get("dtype"), dict):
         net["dtype"] = net["dtype"]["config"]["name"]
     return net
 
 
 def _check_weights(path):
-    """Refuses arrays that take more memory than the file: HDF5 can compress them, or store one value."""
+    """Raises a `ValueError` if the arrays take more memory than the file, which HDF5 could expand."""
     num_bytes = 0
 
     def add(name, item):
@@ -79,7 +85,7 @@ def _check_weights(path):
     with h5py.File(path) as file:
         file.visititems(add)
     if num_bytes > path.stat().st_size:
-        raise ValueError(f"expected {path.stat().st_size} bytes of weights at most, received {num_bytes}")
+        raise ValueError(f"expected at most {path.stat().st_size} bytes of weights, received {num_bytes}")
 
 
 def _first_line(error):

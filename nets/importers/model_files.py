@@ -1,4 +1,4 @@
-"""Finds the files of a model, hashes and describes them, without reading a weight."""
+"""Finds, hashes and describes the files of a model without loading its weights."""
 
 import hashlib
 import re
@@ -17,7 +17,14 @@ from .training_checkpoint import MANIFEST_NAME, newest_checkpoint, read_manifest
 
 
 def import_onnx(path: str | Path) -> ModuleType:
-    """Imports the optional package `onnx`, or raises an error that says how to install it."""
+    """Imports the optional package `onnx`.
+
+    Args:
+        path: ONNX file that needs the package, for the error message.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed. The message says how to install it.
+    """
     try:
         import onnx
     except ModuleNotFoundError:
@@ -26,14 +33,15 @@ def import_onnx(path: str | Path) -> ModuleType:
 
 
 def input_format_path(path: Path) -> Path:
-    """Returns the path of the file that describes the input of a model of another project."""
+    """Returns the path of the file that describes a model's input: `NAME.onnx.input.json` for `NAME.onnx`."""
     return path.with_name(f"{path.name}.input.json")
 
 
 def runs_as_it_is(path: Path) -> bool:
-    """Tells whether ONNX Runtime can run an ONNX file: it takes pixels, or a description says what it takes.
+    """Returns whether ONNX Runtime can run an ONNX file without knowing more about its input.
 
-    Any other file is only good for its weights.
+    That is so if the model takes uint8 pixels, or if a file describes its input. From any other ONNX file
+    only the weights can be read.
 
     Raises:
         ValueError: see `read_onnx`.
@@ -46,17 +54,17 @@ def runs_as_it_is(path: Path) -> bool:
 
 
 def find_model(path: str | Path) -> Path:
-    """Finds the one model that a path stands for at this moment.
+    """Finds the model that a path refers to at this moment.
 
-    During training the same path stands for a newer checkpoint later. Callers that need a model and its
-    digest find it once, then load and hash the result.
+    During training, a folder of checkpoints refers to a newer one later. If you need a model and its digest,
+    call this function once, then load and hash the result.
 
     Args:
         path: any path that `nets.load_backbone` takes.
 
     Returns:
-        A SavedModel, the prefix of a TensorFlow 1 checkpoint, a training checkpoint (the newest readable
-        one of a folder, like the loaders) or a file.
+        The path of a SavedModel, a training checkpoint or a file, or the prefix of a TensorFlow 1 checkpoint.
+        For a folder of checkpoints it is the newest one that can be read, which the loaders load, too.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -70,7 +78,7 @@ def find_model(path: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model, nor a TensorFlow 1 checkpoint {path.name}.index")
+        raise FileNotFoundError(f"{path}: no such model, and no TensorFlow 1 checkpoint {path.name}.index")
     newest = newest_checkpoint(path)
     if newest is None:
         raise ValueError(f"{path}: expected a SavedModel, a training checkpoint or a folder of them")
@@ -79,12 +87,12 @@ def find_model(path: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model in words.
+    """Facts about a model, to show to a user.
 
     Attributes:
-        name: the model's own name, not that of a folder of checkpoints.
-        net: name of the architecture, if the files tell it.
-        steps: number of training steps, if the files or the name tell it.
+        name: net and step of a training checkpoint, or the name of any other file or SavedModel.
+        net: name of the architecture, or `None` if the files do not say it.
+        steps: number of training steps, or `None` if neither the files nor the name say it.
         date: day on which the files were written, in UTC, such as `2026-11-27`.
     """
 
@@ -102,9 +110,6 @@ def describe_model(path: Path) -> ModelDescription:
 
     Args:
         path: what `find_model` returned.
-
-    Returns:
-        A training checkpoint is called by its net and step, any other model by its file or SavedModel.
 
     Raises:
         ValueError: a file that describes the model is damaged.
@@ -129,13 +134,15 @@ def describe_model(path: Path) -> ModelDescription:
 
 
 def model_sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a model's content. Models with equal digests give equal embeddings.
-
-    The model card is left out: new scores or thresholds do not make another model.
+    """Returns the SHA-256 of a model's content, in hexadecimal. Equal digests mean equal embeddings.
 
     The digest of a single file is the one that `sha256sum` prints. That of a training checkpoint is the
-    digest of its manifest, which holds the SHA-256 of the other files. For models of several files
-    it is that of lines with the names and SHA-256 of the files.
+    digest of its manifest, which holds the SHA-256 of the other files. For models of several files it is the
+    digest of a list of their names and SHA-256. The model card does not count, because new scores or
+    thresholds do not change the model.
+
+    Args:
+        path: any path that `nets.load_backbone` takes.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -143,7 +150,7 @@ def model_sha256(path: str | Path) -> str:
     """
     path = find_model(path)
     if is_saved_model(path):
-        # Nor a temporary file that a killed process left while it wrote the card.
+        # Leaves out the card, and temporary files of it that a killed process left.
         files = {
             file.relative_to(path).as_posix(): file
             for file in path.rglob("*")
@@ -152,7 +159,7 @@ def model_sha256(path: str | Path) -> str:
     elif path.is_dir():
         return sha256(path / MANIFEST_NAME)
     elif checkpoint_prefix(path):
-        # Not the .meta file: it is the graph of the training.
+        # Leaves out the .meta file, which is the training graph.
         siblings = path.parent.iterdir()
         starts = (f"{path.name}.index", f"{path.name}.data-")
         files = {file.name.removeprefix(path.name): file for file in siblings if file.name.startswith(starts)}
@@ -167,7 +174,7 @@ def model_sha256(path: str | Path) -> str:
 
 
 def _files_beside(path):
-    """Returns the other files that a model in a file consists of, by name."""
+    """Returns the other files that belong to a model file, by name."""
     outside = {}
     if path.suffix == ".onnx":
         outside = read_onnx(path)[1]
@@ -189,10 +196,11 @@ def _read_value(path, key, kind):
 def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:
     """Reads the graph of an ONNX file, and finds the other files that hold its tensors.
 
-    Models of more than 2 GB have such files. They lie in the folder of the ONNX file or below it.
+    Models of more than 2 GB have such files. They must be in the folder of the ONNX file or below it.
 
     Returns:
-        `(model, files)`: the `ModelProto` without the tensors of other files, and these files by their names.
+        `(model, files)`: the `ModelProto`, without the tensors in other files; and the paths of these files,
+        by their names in the model.
 
     Raises:
         FileNotFoundError: one of the files does not exist.
@@ -217,7 +225,7 @@ def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:
         try:
             num_bytes += int(entries.get("length", size - int(entries.get("offset", 0))))
         except ValueError:
-            raise ValueError(f"{path}: expected numbers for the place of a tensor in {brief(name)}") from None
+            raise ValueError(f"{path}: expected numbers as offset and length in {brief(name)}") from None
     most = sum(file.stat().st_size for file in files.values())
     if num_bytes > most:
         raise ValueError(
@@ -227,7 +235,10 @@ def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:
 
 
 def _file_below(path, name):
-    """Returns the file that an ONNX file calls `name`. A pipe or a device would never end."""
+    """Returns the path of the file that an ONNX file calls `name`.
+
+    Raises a `ValueError` for files elsewhere, and for pipes and devices, from which reading might never end.
+    """
     is_inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
     file = path.parent / name
     if not is_inside or not file.resolve().is_relative_to(path.parent.resolve()):

@@ -1,4 +1,4 @@
-"""Checks the arguments of a backbone in a file before the backbone is built."""
+"""Checks a backbone's arguments that were read from a file, before the backbone is built."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,11 @@ _LARGEST_JSON = 1 << 20  # bytes
 
 
 def read_small_json(path: Path) -> Any:
-    """Parses a JSON file of at most 1 MB, such as the description of a net; `ValueError` for another one."""
+    """Parses a JSON file of at most 1 MB, such as the description of a net.
+
+    Raises:
+        ValueError: the file is larger, cannot be read or is not JSON.
+    """
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise ValueError(f"more than {_LARGEST_JSON} bytes")
@@ -22,9 +26,9 @@ def read_small_json(path: Path) -> Any:
 
 
 def check_net(net: Any, num_bytes: int) -> None:
-    """Raises a `ValueError` unless the values can describe a backbone whose weights fit into the file.
+    """Raises a `ValueError` unless the values describe a backbone whose weights can be in the file.
 
-    A few bytes can ask for a dense layer of any size.
+    Without this check, a few bytes of JSON could ask for a dense layer of any size.
 
     Args:
         net: parsed JSON, arguments of `nets.backbone.Backbone`.
@@ -50,13 +54,13 @@ def check_net(net: Any, num_bytes: int) -> None:
     needed = _FLOAT_BYTES * _num_weights(variant, height, width, embedding_size)
     if needed > num_bytes:
         raise ValueError(
-            f"expected the weights of a net for images of {height}x{width} with an embedding_size of "
-            f"{embedding_size}, at least {needed} bytes, received {num_bytes} bytes"
+            f"images of {height}x{width} and an embedding_size of {embedding_size}: expected at least "
+            f"{needed} bytes of weights, received {num_bytes} bytes"
         )
 
 
 def _num_weights(variant, height, width, embedding_size):
-    """Returns the number of weights of the layers whose size depends on the image and the embedding."""
+    """Counts the weights of the layers whose size depends on the image and the embedding."""
     channels, cells = 512, -(-height // 16) * -(-width // 16)
     if variant.builder == "mobilefacenet":
         return channels * (cells + embedding_size)  # a depthwise conv, and the dense layer
@@ -69,7 +73,7 @@ def _num_weights(variant, height, width, embedding_size):
         return channels * (cells * (channels + 1) + embedding_size)
     if variant.builder == "imagenet_net":
         channels = 512 if "vgg" in variant.arguments["name"] else 2048
-        cells = (height // 32) * (width // 32)  # of 48 pixels ResNet makes two, and VGG one
+        cells = (height // 32) * (width // 32)  # a lower limit: ResNet makes two cells of 48 pixels, VGG one
     elif variant.builder == "resnet_ir":
         channels = STAGES[variant.arguments["depth"]][-1][0] * variant.arguments.get("expansion", 1)
     return embedding_size * cells * channels

@@ -1,4 +1,4 @@
-"""The graph of an ONNX file, as readers of nets follow it."""
+"""Follows the graph of an ONNX file, node by node."""
 
 import contextlib
 from collections.abc import Iterator
@@ -36,7 +36,12 @@ def open_graph(path: str | Path) -> "OnnxGraph":
 
 @contextlib.contextmanager
 def reading(graph: "OnnxGraph", kind: str) -> Iterator[None]:
-    """Turns every error about a graph into a `ValueError` that names the file and what it should hold."""
+    """Turns every error inside the block into a `ValueError` that names the file and the expected net.
+
+    Args:
+        graph: the graph that is read.
+        kind: the expected net, such as `"an iresnet"`.
+    """
     try:
         yield
     except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, OSError) as error:
@@ -45,7 +50,14 @@ def reading(graph: "OnnxGraph", kind: str) -> Iterator[None]:
 
 
 class Node(NamedTuple):
-    """A node of a graph, with the names of its inputs and of its first output."""
+    """A node of a graph.
+
+    Attributes:
+        kind: ONNX's name of the operation, such as `"Conv"`.
+        inputs: names of its inputs.
+        output: name of its first output.
+        attributes: ONNX's attributes, by name.
+    """
 
     kind: str
     inputs: list
@@ -53,7 +65,7 @@ class Node(NamedTuple):
     attributes: dict
 
 
-# The values that ONNX defines for missing attributes.
+# ONNX's default values of attributes.
 _DEFAULTS = {
     **{"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET"},
     **{"epsilon": 1e-5, "training_mode": 0, "alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
@@ -61,10 +73,10 @@ _DEFAULTS = {
 
 
 class OnnxGraph:
-    """Nodes that a reader takes one by one, from the input to the output; none may be left.
+    """The nodes of a graph. A reader takes them one by one, from the input to the output.
 
-    Nodes that only pass on their input are skipped. A file may use one tensor in many places; each becomes
-    one array.
+    Nodes that only pass on their input are skipped. A tensor that the file uses in several places becomes a
+    single array.
 
     Args:
         graph: the `GraphProto`.
@@ -79,7 +91,7 @@ class OnnxGraph:
         self.has_groups = False
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._arrays = {}
-        self._turned = {}  # the order of the axes of a transposed tensor
+        self._turned = {}  # the order of the axes of each transposed tensor
         self._consumers = {}
         same = {}
         for node in graph.node:
@@ -88,7 +100,8 @@ class OnnxGraph:
             if node.op_type == "Constant" and "value" in attributes:
                 self._constants[node.output[0]] = attributes["value"].t
             elif node.op_type == "Unsqueeze" and inputs[0] in self._constants:
-                self._constants[node.output[0]] = self._constants[inputs[0]]  # slopes: their axes are known
+                # Only slopes of PReLUs are unsqueezed, and readers know their axes.
+                self._constants[node.output[0]] = self._constants[inputs[0]]
             elif node.op_type == "Transpose" and inputs[0] in self._constants:
                 self._constants[node.output[0]] = self._constants[inputs[0]]
                 self._turned[node.output[0]] = tuple(attributes["perm"].ints) if attributes else None
@@ -103,10 +116,11 @@ class OnnxGraph:
         self._outputs = [same.get(value.name, value.name) for value in graph.output]
 
     def start(self) -> tuple[str, float, float]:
-        """Skips nodes that normalise pixels, as `pixel * scale + offset`.
+        """Skips the nodes at the start that normalise pixels, as `pixel * scale + offset`.
 
         Returns:
-            The first value after them, `scale` (1 if there are no such nodes) and `offset`.
+            `(x, scale, offset)`: the name of the value after them, and two numbers, 1 and 0 if there are no
+            such nodes.
 
         Raises:
             ValueError: the graph does not have one input and one output.
@@ -132,14 +146,23 @@ class OnnxGraph:
         """Raises a `ValueError` unless `x` is the output and no node is left."""
         left = [node.kind for nodes in self._consumers.values() for node in nodes]
         if left or [x] != self._outputs:
-            raise ValueError(f"expected the end after {place}, received {left or self._outputs}")
+            raise ValueError(f"expected the graph to end after {place}, received {left or self._outputs}")
 
     def kinds(self, x: str) -> list[str]:
-        """Lists the kinds of the nodes that consume a value."""
+        """Returns the sorted kinds of the nodes that take a value as input."""
         return sorted(node.kind for node in self._consumers.get(x, ()))
 
     def take(self, x: str, place: str, *kinds: str) -> Node:
-        """Returns the node of one of these kinds that consumes `x`, and removes it from the graph."""
+        """Removes the node of one of these kinds that takes `x` as input, and returns it.
+
+        Args:
+            x: name of a value.
+            place: name of the layer, for error messages.
+            *kinds: such as `"Conv"`.
+
+        Raises:
+            ValueError: there is no such node, or more than one.
+        """
         nodes = [node for node in self._consumers.get(x, ()) if node.kind in kinds]
         if len(nodes) != 1 or (nodes[0].inputs[0] != x and nodes[0].kind != "Add"):
             received = self.kinds(x) or "the end of the graph"
@@ -150,13 +173,13 @@ class OnnxGraph:
         return nodes[0]
 
     def constant(self, name: str, place: str) -> np.ndarray:
-        """Returns a tensor of the file."""
+        """Returns a tensor of the file by its name. Raises a `ValueError` if it does not hold numbers."""
         from onnx import numpy_helper
 
         if name not in self._constants:
             raise ValueError(f"{place}: expected a constant, received the computed {brief(name)}")
         tensor = self._constants[name]
-        if id(tensor) not in self._arrays:  # which `_constants` keeps
+        if id(tensor) not in self._arrays:  # the `id` stays unique, because `_constants` keeps the tensor
             array = numpy_helper.to_array(tensor, str(self.path.parent))
             if array.dtype.kind not in "fiu" or not array.size:
                 raise ValueError(f"{place}: expected numbers, received {array.dtype} of shape {array.shape}")
@@ -165,7 +188,12 @@ class OnnxGraph:
         return array.transpose(self._turned[name]) if name in self._turned else array
 
     def dense(self, x: str, name: str) -> tuple[np.ndarray, np.ndarray | None, str]:
-        """Takes a dense layer. Returns its kernel (outputs first), its bias if it has one, and its output."""
+        """Takes the dense layer after `x`.
+
+        Returns:
+            `(kernel, bias, output)`: kernel of shape `(outputs, inputs)`; bias, or `None` if there is none;
+            and the name of the output.
+        """
         node = self.take(x, name, "Gemm", "MatMul")
         check(node, name, alpha=1.0, beta=1.0, transA=0)
         kernel = self.constant(node.inputs[1], name)
@@ -180,7 +208,7 @@ class OnnxGraph:
         return kernel, self.constant(bias, name), node.output
 
     def vector(self, name: str, place: str) -> np.ndarray:
-        """Returns a tensor of the file with one axis."""
+        """Returns a tensor of the file by its name. Raises a `ValueError` if it does not have one axis."""
         array = self.constant(name, place)
         if array.ndim != 1:
             raise ValueError(f"{place}: expected a number per channel, received shape {array.shape}")
@@ -188,7 +216,7 @@ class OnnxGraph:
 
 
 def attribute(node: Node, name: str) -> Any:
-    """Returns an attribute of a node, or ONNX's value for a missing one."""
+    """Returns an attribute of a node, or ONNX's default."""
     from onnx import helper
 
     if name not in node.attributes:
@@ -200,7 +228,7 @@ def attribute(node: Node, name: str) -> Any:
 
 
 def check(node: Node, place: str, **expected: Any) -> None:
-    """Raises a `ValueError` if attributes of a node have other values."""
+    """Raises a `ValueError` if an attribute of a node has another value than expected."""
     for name, value in expected.items():
         received = attribute(node, name)
         same = np.isclose(received, value, rtol=1e-4) if isinstance(value, float) else received == value

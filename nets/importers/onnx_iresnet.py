@@ -9,13 +9,14 @@ from .onnx_graph import NORM_LEAVES, OnnxGraph, check, reading
 
 
 def read_onnx_iresnet(graph: OnnxGraph) -> tuple[dict[str, np.ndarray], float, float]:
-    """Reads the weights, float32, under the names of PyTorch's modules, such as `layer1.0.bn1.running_mean`.
+    """Reads the weights of an iresnet.
 
-    The names in the file do not matter. An exporter may have folded the batch norm after a conv into the
-    conv; such a norm is returned as one that only adds the conv's bias.
+    The names in the file do not matter. If an exporter has folded a batch norm into the conv before it, the
+    norm that is returned only adds the conv's bias.
 
     Returns:
-        The weights, and the numbers of `OnnxGraph.start`.
+        `(weights, scale, offset)`: float32 arrays by the names of PyTorch's tensors, such as
+        `layer1.0.bn1.running_mean`; and the numbers of `OnnxGraph.start`.
 
     Raises:
         ValueError: the graph is not an iresnet.
@@ -41,7 +42,7 @@ class _Walk:
         self._state["fc.bias"] = np.zeros(len(kernel)) if bias is None else bias
         x = self._norm_or_bias(x, "features", num_channels=len(kernel))
         self._graph.check_end(x, "features")
-        # A file may use one tensor in many places: each array is converted once.
+        # A file may use one tensor in many places, so each array is converted only once.
         arrays = {id(value): np.asarray(value, np.float32) for value in self._state.values()}
         return {name: arrays[id(value)] for name, value in self._state.items()}, scale, offset
 
@@ -80,7 +81,7 @@ class _Walk:
         return self._norm_or_bias(node.output, norm_name, len(kernel), bias)
 
     def _norm_or_bias(self, x, name, num_channels, bias: Any = 0.0):
-        """Takes a norm and subtracts the bias before it; replaces a folded norm by one that adds the bias."""
+        """Takes the norm after a conv and moves the conv's bias into it. A folded norm only adds the bias."""
         if self._graph.kinds(x) == ["BatchNormalization"]:
             x = self._norm(x, name)
             self._state[f"{name}.running_mean"] = self._state[f"{name}.running_mean"] - bias

@@ -14,11 +14,11 @@ _MOST_CONVS = 200
 
 
 class OnnxMobileFaceNet(NamedTuple):
-    """Weights under the names of arcface_torch's modules.
+    """The tensors of a MobileFaceNet, under the names that they have in arcface_torch.
 
     Attributes:
-        shapes: shapes of the tensors.
-        read: name of a tensor -> its values.
+        shapes: shapes of the tensors, by name.
+        read: function that takes the name of a tensor and returns its values.
         arguments: further arguments of `nets.mobilefacenet.mobilefacenet`.
         scale, offset: see `OnnxGraph.start`.
     """
@@ -31,9 +31,9 @@ class OnnxMobileFaceNet(NamedTuple):
 
 
 def read_onnx_mobilefacenet(graph: OnnxGraph) -> OnnxMobileFaceNet:
-    """Reads a MobileFaceNet with its norms, or with norms that an exporter folded into the convs.
+    """Reads a MobileFaceNet, with its norms or with norms that an exporter has folded into the convs.
 
-    The names in the file do not matter. Unless there is a norm after every conv, all of them are folded.
+    The names in the file do not matter. If not every conv has a norm, the remaining norms are folded, too.
 
     Raises:
         ValueError: the graph is not a MobileFaceNet.
@@ -53,7 +53,7 @@ class _Conv:
     epsilon: float = EPSILON
     activation: str | None = None
     slopes: np.ndarray | None = None
-    is_residual: bool = False  # the first conv of a block with a sum
+    is_residual: bool = False  # whether it is the first conv of a block with a sum
 
     @property
     def groups(self):
@@ -64,7 +64,7 @@ class _Conv:
         return self.groups == 1 and self.kernel.shape[2:] == (1, 1)
 
     def factors(self):
-        """Returns the factor of each channel in the norm."""
+        """Returns the factor by which the norm multiplies each channel."""
         gamma, _, _, variance = (np.asarray(values, np.float64) for values in self.norm or ())
         return gamma / np.sqrt(variance + self.epsilon)
 
@@ -105,7 +105,7 @@ class _Walk:
         *convs, dense, x = self._tail(x)
         self._graph.check_end(x, _DENSE)
         if len(convs) < 4:
-            raise ValueError(f"expected more than {len(convs)} convs")
+            raise ValueError(f"expected at least 4 convs before the dense layer, received {len(convs)}")
         names = self._names(convs)
         activation, stem_activation = convs[0].activation, None
         is_separable = "layers.1.pointwise" in names
@@ -133,7 +133,7 @@ class _Walk:
         return OnnxMobileFaceNet(shapes, lambda name: tensors[name][1](), arguments, scale, offset)
 
     def _tail(self, x):
-        """Yields the convs, then the dense layer (or the 1x1 conv that stands for it), then the output."""
+        """Returns the convs, then the dense layer (which may be a 1x1 conv), then the name of the output."""
         convs = self._convs
         if convs and convs[-1].is_pointwise:
             dense = convs.pop()
@@ -147,7 +147,7 @@ class _Walk:
         return *convs, dense, x
 
     def _names(self, convs):
-        """Names each conv by its place, and checks stride and padding."""
+        """Names each conv by its place in the net, and checks its kernel size, stride, padding and groups."""
         names = [("layers.0", 3, 2)]
         if convs[1].groups > 1:
             names.append(("layers.1", 3, 1))
@@ -171,7 +171,7 @@ class _Walk:
                 raise ValueError(f"{name}: expected kernel size {size}, received shape {conv.kernel.shape}")
             pads = [0 if size is None else size // 2] * 4
             check(conv.node, name, strides=[stride] * 2, pads=pads, dilations=[1, 1], auto_pad=b"NOTSET")
-            # The shape of the kernel does not tell the groups.
+            # The number of groups does not follow from the shape of the kernel.
             is_depthwise = name == _GLOBAL or name.endswith(".layers.1")
             if is_depthwise:
                 check(conv.node, name, group=len(conv.kernel))
@@ -226,7 +226,7 @@ class _Walk:
 
 
 def _tensors(conv, name, norm_name, has_norms):
-    """Returns shape and reader of each tensor of a conv."""
+    """Returns the shape of each tensor of a conv and a function that reads it, by name."""
     shape = conv.kernel.shape
     if not has_norms:
         return {
@@ -235,7 +235,7 @@ def _tensors(conv, name, norm_name, has_norms):
         }
     norm = list(conv.norm)
     tensors = {f"{name}.weight": (shape, lambda: conv.kernel)}
-    if conv.bias is not None:  # which the norm would subtract again
+    if conv.bias is not None:  # the norm subtracts its mean from the biased values
         norm[2] = norm[2] - conv.bias
     leaves = zip(NORM_LEAVES, norm, strict=True)
     return tensors | {f"{norm_name}.{leaf}": (v.shape, lambda v=v: v) for leaf, v in leaves}

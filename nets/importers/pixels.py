@@ -1,4 +1,4 @@
-"""Pixels that a file's net was trained on, as other projects normalise them."""
+"""How other projects order and normalise the pixels that their nets take."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,14 +8,14 @@ import numpy as np
 from .model_files import input_format_path
 from .net_arguments import read_small_json
 
-_CENTRE, _SCALE = 127.5, 128.0  # what all backbones take
+_CENTRE, _SCALE = 127.5, 128.0  # all backbones here take (pixel - 127.5) / 128
 
 
 class Pixels(NamedTuple):
-    """Channel order and numbers of `(pixel - mean) / scale`, where pixels are 0 to 255.
+    """The input of a net: `(pixel - mean) / scale`, with pixels of 0 to 255.
 
     Attributes:
-        is_rgb: whether the first channel is red, and not blue.
+        is_rgb: whether the first channel is red. Otherwise it is blue.
         mean, scale: three numbers, in the order of the channels.
     """
 
@@ -24,14 +24,15 @@ class Pixels(NamedTuple):
     scale: tuple[float, ...]
 
     def after(self, scale: float, offset: float) -> "Pixels":
-        """Returns the pixels after a graph's own `x * scale + offset`."""
+        """Returns the input of a net whose graph first computes `x * scale + offset`."""
         means = (m - offset / scale * s for m, s in zip(self.mean, self.scale, strict=True))
         return Pixels(self.is_rgb, tuple(means), tuple(s / scale for s in self.scale))
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of a builder for these pixels; none if the first kernel can take what differs.
+        """Returns the arguments of a builder for these pixels; empty if `stem_kernel` can make up for them.
 
-        A conv pads with zeros, which stand for the mean. So only a scale can move into its kernel.
+        A conv pads with zeros, which stand for the mean. So its kernel can make up for another scale, but not
+        for another mean.
         """
         if np.allclose(self.mean, _CENTRE, rtol=1e-5, atol=0):
             return {}
@@ -39,22 +40,22 @@ class Pixels(NamedTuple):
         return {"pixel_mean": list(self.mean[order]), "pixel_scale": list(self.scale[order])}
 
     def stem_kernel(self, kernel: np.ndarray) -> np.ndarray:
-        """Turns the first kernel, HWIO, into one that takes what the net here gives it: BGR."""
+        """Converts the kernel of the first conv, HWIO, so that it takes the pixels of the backbones here."""
         if not self.arguments():
             kernel = kernel * (_SCALE / np.asarray(self.scale, np.float64)).astype(np.float32)[:, None]
         return kernel[:, :, ::-1] if self.is_rgb else kernel
 
 
-# `recognition/arcface_torch/dataset.py` (RGB), `inference.py` (`/ 255`, `- 0.5`, `/ 0.5`)
+# From `recognition/arcface_torch/dataset.py` (RGB) and `inference.py` (`/ 255`, `- 0.5`, `/ 0.5`).
 INSIGHTFACE = Pixels(True, (127.5,) * 3, (127.5,) * 3)
 UNCHANGED = Pixels(True, (0.0,) * 3, (1.0,) * 3)
 
 
 def read_pixels(path: Path) -> Pixels | None:
-    """Reads `NAME.onnx.input.json` of a `NAME.onnx`, if there is one.
+    """Reads the file `NAME.onnx.input.json` next to `NAME.onnx`. Returns `None` if there is none.
 
     Raises:
-        ValueError: it is damaged, or the layout is not that of a graph of convolutions.
+        ValueError: the file is damaged, or its layout is not `"nchw"`.
     """
     description = input_format_path(path)
     if not description.is_file():

@@ -1,4 +1,4 @@
-"""Opens zip files whose entries are stored without compression, as PyTorch and Keras write them."""
+"""Opens zip files without compression, as PyTorch and Keras write them."""
 
 import io
 import zipfile
@@ -8,10 +8,10 @@ _LARGEST_DIRECTORY = 1 << 22  # bytes; the list of the 1,000 entries of a large 
 
 
 class PlainZip(zipfile.ZipFile):
-    """A zip that cannot make its reader take much more memory than the file.
+    """A zip file that cannot make its reader use much more memory than the size of the file.
 
     Raises:
-        ValueError: the file is no zip, is damaged, or its entries are compressed or overlap.
+        ValueError: the file is not a zip, is damaged, or has entries that are compressed or overlap.
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,7 +21,7 @@ class PlainZip(zipfile.ZipFile):
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in self.infolist()):
                 raise ValueError("expected a zip without compression, received a compressed one")
             if sum(entry.file_size for entry in self.infolist()) > path.stat().st_size:
-                raise ValueError("expected separate entries, received more bytes in them than in the file")
+                raise ValueError("expected separate entries, received entries with more bytes than the file")
         except BaseException as error:
             self._bytes.close()
             # `zipfile` raises NotImplementedError, a RuntimeError, for a newer version of the format.
@@ -31,7 +31,7 @@ class PlainZip(zipfile.ZipFile):
         self._bytes.is_open = True
 
     def entry(self, name: str) -> bytes:
-        """Returns the bytes of an entry, after a comparison with its checksum.
+        """Returns the bytes of an entry, after checking them against its checksum.
 
         Raises:
             ValueError: there is no such entry, or it is damaged.
@@ -48,9 +48,9 @@ class PlainZip(zipfile.ZipFile):
 
 
 class _ZipBytes(io.BufferedReader):
-    """A file that refuses to read more than `_LARGEST_DIRECTORY` bytes at a time until the zip is open.
+    """A file that refuses reads of more than `_LARGEST_DIRECTORY` bytes until the zip is open.
 
-    The list of entries takes ten times as much memory as in the file.
+    Opening a zip reads its list of entries, which takes ten times as much memory as in the file.
     """
 
     is_open = False

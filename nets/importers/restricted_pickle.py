@@ -1,7 +1,7 @@
-"""Reads pickles of plain data without running anything that is in them.
+"""Reads pickles of plain data without running any code from them.
 
-`pickle.load` calls whatever function a file names, and these files come from links on the web. This reader
-interprets the instructions itself. `pickle.Unpickler` with an allow-list would not be as safe: LONG_BINPUT
+`pickle.load` calls every function that a file names, and these files come from the web. This reader
+interprets the instructions itself. `pickle.Unpickler` with an allow-list would be less safe: LONG_BINPUT
 makes it allocate a table as large as the file demands, and BUILD calls methods of the objects.
 """
 
@@ -12,11 +12,10 @@ import reprlib
 import sys
 from typing import IO, Any
 
-_INSTRUCTION_BYTES = (
-    100  # memory that an instruction can lead to, such as an empty list and its place in the memo
-)
+# Memory that an instruction can use, such as an empty list and its place in the memo.
+_INSTRUCTION_BYTES = 100
 _SPARE_BYTES = 80 * 10**6
-_LARGEST_RANK = 64  # of a NumPy array
+_LARGEST_RANK = 64  # most axes that a NumPy array can have
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
@@ -31,12 +30,12 @@ class _Brief(reprlib.Repr):
 
 
 def brief(value: object) -> str:
-    """Returns the start of a value's `repr`. A small file can nest tuples whose whole text never ends."""
+    """Returns a short `repr` of a value. A small file can nest tuples whose full `repr` would never end."""
     return _Brief().repr(value)
 
 
 def are_sizes(numbers: Any) -> bool:
-    """Tells whether a value is a tuple of whole numbers that can be the shape of an array."""
+    """Returns whether a value is a tuple of integers that can be the shape of an array."""
     is_short = isinstance(numbers, tuple) and len(numbers) <= _LARGEST_RANK
     return is_short and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
 
@@ -51,34 +50,40 @@ class RefusedPickle(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """A function or class that a file names, such as `"numpy dtype"`. It cannot be called."""
+    """The name of a function or class in a file, such as `"numpy dtype"`. It cannot be called."""
 
     name: str
 
 
 @dataclasses.dataclass
 class Unfinished:
-    """An object that a file announces before it gives the contents. Then `value` is the object."""
+    """An object whose contents follow later in the file. `value` is `None` until then."""
 
     kind: str
     value: Any = None
 
 
 class RestrictedUnpickler:
-    """Reads lists, tuples, strings, bytes and numbers. A subclass allows a few more objects.
+    """Reads pickles of lists, tuples, strings, bytes and numbers. A subclass can allow a few more objects.
 
-    Protocols 0 to 5. Strings of Python 2 and bytearrays become bytes. Instructions that make other objects,
-    such as NEWOBJ, and names outside of the allow-list are refused. So are pickles whose objects take more
-    memory than 80 MB and three times the file: an instruction of one byte can make an empty list.
+    It reads protocols 0 to 5. Strings of Python 2 and bytearrays become bytes. It refuses instructions that
+    make other objects, such as NEWOBJ, and names outside of the allow-list. It also refuses pickles whose
+    objects take more memory than three times the file plus 80 MB, because an instruction of one byte can make
+    an empty list.
 
     Args:
-        file: a read of more bytes than there are must return what is there, as `io.BytesIO` and `mmap.mmap`
-            do.
-        file_size: number of bytes of the whole file.
+        file: the pickle. A read past the end must return the remaining bytes, as in `io.BytesIO` and
+            `mmap.mmap`.
+        file_size: number of bytes of the whole file, which may hold more than the pickle.
+
+    Attributes:
+        expected: what the file may hold, for error messages.
+        names: the allow-list of functions and classes, such as `"numpy dtype"`.
+        allows_dicts: whether the file may hold dicts.
     """
 
-    expected = "expected only lists, tuples, strings, bytes and numbers"  # for error messages
-    names: frozenset[str] = frozenset()  # the allow-list
+    expected = "expected only lists, tuples, strings, bytes and numbers"
+    names: frozenset[str] = frozenset()
     allows_dicts = False
 
     def __init__(self, file: IO[bytes], file_size: int) -> None:
@@ -89,15 +94,15 @@ class RestrictedUnpickler:
         self._memo: dict[int, Any] = {}
 
     def call(self, name: str, arguments: Any) -> Any:
-        """Returns what a function of the allow-list would return."""
+        """Returns the result of calling a function of the allow-list. A subclass computes it."""
         raise self.refusal(f"a call of {name}")
 
     def build(self, target: Any, state: Any) -> Any:
-        """Returns an object with the state that the file gives it."""
+        """Returns an object after the file has set its state."""
         raise self.refusal("an object with a state of its own")
 
     def find_persistent(self, identity: Any) -> Any:
-        """Returns an object that is stored outside of the pickle."""
+        """Returns an object that the file stores outside of the pickle."""
         raise self.refusal("the pickle instruction BINPERSID, which refers to other files")
 
     def refusal(self, received: str) -> RefusedPickle:
@@ -109,7 +114,7 @@ class RestrictedUnpickler:
 
         Raises:
             RefusedPickle: the file asks for more than is allowed.
-            ValueError: the file is damaged or no pickle.
+            ValueError: the file is damaged or not a pickle.
         """
         try:
             for name, argument in self._instructions():
@@ -121,7 +126,7 @@ class RestrictedUnpickler:
         except RefusedPickle:
             raise
         except (ValueError, LookupError, OverflowError, RecursionError) as error:
-            # Python's own messages quote whatever there is in place of a number.
+            # Cut, because Python's messages may quote any amount of text from the file.
             raise ValueError(f"not a pickle, or a damaged one: {str(error)[:200]}") from None
         return self._stack[0]
 
@@ -135,7 +140,7 @@ class RestrictedUnpickler:
             if code not in _OPCODES:
                 raise ValueError(f"expected a pickle instruction, received {code!r}")
             opcode = _OPCODES[code]
-            if opcode.name == "STRING":  # pickletools would decode it as ASCII
+            if opcode.name == "STRING":  # `pickletools` would decode it as ASCII
                 text = pickletools.read_stringnl(self._file, decode=False)
                 yield "STRING", codecs.escape_decode(text)[0]
             else:
@@ -155,7 +160,8 @@ class RestrictedUnpickler:
             case "BINSTRING" | "SHORT_BINSTRING":
                 push(argument.encode("latin-1"))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                if argument >= 1 << 32:  # Python puts numbers that differ by 2^61 - 1 in one place of a dict
+                # Larger numbers could be chosen to collide in the dict: Python's hash is modulo 2^61 - 1.
+                if argument >= 1 << 32:
                     raise ValueError(f"expected a place in the memo, received {brief(argument)}")
                 self._memo[argument] = self._stack[-1]
             case "MEMOIZE":
@@ -174,7 +180,7 @@ class RestrictedUnpickler:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 push(tuple(self._pop(int(name[-1]))))
             case "LIST" | "TUPLE":
-                items = self._pop_to_mark()  # replaces the stack
+                items = self._pop_to_mark()  # replaces `self._stack`, so `push` is out of date
                 self._stack.append(items if name == "LIST" else tuple(items))
             case "APPEND" | "APPENDS":
                 items = self._pop(1) if name == "APPEND" else self._pop_to_mark()
@@ -210,7 +216,7 @@ class RestrictedUnpickler:
                 pass  # a hint to read ahead
             case _:
                 if name == "INST":
-                    self._find_global(argument)  # whose error names the global
+                    self._find_global(argument)  # its error names the function
                 raise self.refusal(f"the pickle instruction {name}, which makes other objects")
 
     def _pop(self, count):
@@ -238,7 +244,7 @@ class RestrictedUnpickler:
         return Global(name)
 
     def _check_finished(self, value):
-        # Without recursion: a file can nest deeper than Python recurses, and a list can hold itself.
+        # Not recursive, because a file can nest deeper than Python recurses, and a list can hold itself.
         remaining, seen = [value], set()
         while remaining:
             item = remaining.pop()

@@ -1,6 +1,6 @@
-"""Loads the backbone inside an exported SavedModel, to train it further.
+"""Loads the backbone of an exported SavedModel, for example to train it further.
 
-Runs nothing of the SavedModel: `net.json` holds the arguments of the `Backbone`, and the variables are
+It runs no code from the SavedModel. `net.json` holds the arguments of the `Backbone`, and the variables are
 read as numbers, in the order of `Backbone.variables`.
 """
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from ..backbone import Backbone
 
 NET_NAME = "net.json"
-CARD_NAME = "model_card.json"  # what the training program says about the model
-VARIABLES = "variables_of_net"  # the attribute of the exported module that holds them
+CARD_NAME = "model_card.json"  # the training program's description of the model
+VARIABLES = "variables_of_net"  # attribute of the exported module that holds the variables
 
 
 def is_saved_model(path: str | Path) -> bool:
-    """Tells whether a folder is a SavedModel."""
+    """Returns whether a folder is a SavedModel."""
     return (Path(path) / "saved_model.pb").is_file()
 
 
 def load_backbone_of_saved_model(path: str | Path) -> "Backbone":
-    """Builds the backbone of an exported SavedModel and loads its weights; float32.
+    """Builds the backbone of an exported SavedModel, in float32, and loads its weights.
 
     Raises:
         ValueError: the folder is damaged, or is not a SavedModel of `export.saved_model`.
     """
-    import tensorflow as tf  # takes seconds, and `is_saved_model` does without
+    import tensorflow as tf  # here, because it takes seconds and `is_saved_model` does not need it
 
     from ..backbone import Backbone
 
     path = Path(path)
     if not (path / NET_NAME).is_file():
-        raise ValueError(f"{path}: expected a SavedModel with a {NET_NAME}, as export.saved_model writes it")
+        raise ValueError(f"{path}: expected a SavedModel of export.saved_model, but it has no {NET_NAME}")
     try:
         net = read_small_json(path / NET_NAME)
         check_net(net, sum(file.stat().st_size for file in (path / "variables").glob("variables.*")))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-STRIDE = 16  # pixels of the image per pixel of the last feature map of all nets that are imported
+STRIDE = 16  # pixels per cell of the last feature map, in all convolutional nets that are imported
 _NUM_SHOWN = 5
 _LENGTH_SHOWN = 80
 
@@ -10,7 +10,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_shapes(received: Shapes, expected: Shapes) -> None:
-    """Raises a `ValueError` if a file lacks tensors of a net or has them in other shapes."""
+    """Raises a `ValueError` if a file lacks a tensor of a net or has it in another shape."""
     missing = [name for name in expected if name not in received]
     if missing:
         raise ValueError(
@@ -22,7 +22,7 @@ def check_shapes(received: Shapes, expected: Shapes) -> None:
 
 
 def some(names: Sequence[str]) -> str:
-    """Returns the first names for a message, and the number of the others."""
+    """Returns the first 5 names, and the number of the others, for a message."""
     num_others = len(names) - _NUM_SHOWN
     return ", ".join(name[:_LENGTH_SHOWN] for name in names[:_NUM_SHOWN]) + (
         f" and {num_others} more" if num_others > 0 else ""

@@ -1,4 +1,4 @@
-"""Loads weights from TensorFlow 1 checkpoints of the original."""
+"""Loads backbones and centres from TensorFlow 1 checkpoints of the original."""
 
 import collections
 import dataclasses
@@ -24,12 +24,13 @@ _FILE_ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """The backbone and the centres of a checkpoint, and the names of the other variables.
+    """What was loaded from a checkpoint, and what was ignored.
 
     Attributes:
-        centres: float32 `(embedding_size, num_identities)`, if the checkpoint holds any.
+        backbone: the backbone, float32.
+        centres: float32 `(embedding_size, num_identities)`, or `None` if the checkpoint holds none.
         num_mapped: number of variables of the backbone.
-        ignored: names by kind (`"optimizer slots"`, `"others"`).
+        ignored: names of the other variables, by kind: `"optimizer slots"` and `"others"`.
     """
 
     backbone: "Backbone"
@@ -38,7 +39,7 @@ class Import:
     ignored: dict[str, list[str]]
 
     def report(self) -> str:
-        """Lists the mapped and ignored variables, in lines to print."""
+        """Returns a summary of the mapped and ignored variables, several lines to print."""
         net = self.backbone.net
         lines = [
             f"net: {net['architecture']}, images of {tuple(net['image_size'])}, "
@@ -52,10 +53,10 @@ class Import:
 
 
 def tf1_variables(backbone: "keras.Model") -> "dict[str, keras.Variable]":
-    """Maps the names of the original's variables to the variables of a backbone, which have the same shape.
+    """Maps the names of the original's variables to the variables of a backbone, which have the same shapes.
 
-    A name is such as `resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/W_conv2d`. The original has no
-    counterpart of the dropout counter.
+    Such a name is `resnet_v1_50/block1/unit_1/bottleneck_v1/conv1/W_conv2d`. The counter of dropout has no
+    counterpart in the original.
 
     References:
     - margin-centre-face, `nets/L_Resnet_E_IR_fix_issue9.py`: the variable scopes
@@ -73,11 +74,11 @@ def tf1_variables(backbone: "keras.Model") -> "dict[str, keras.Variable]":
 
 
 def checkpoint_prefix(path: str | Path) -> Path | None:
-    """Finds the prefix of a TensorFlow 1 checkpoint; `None` if there is no such checkpoint.
+    """Finds the prefix of a TensorFlow 1 checkpoint. Returns `None` if there is no such checkpoint.
 
     Args:
-        path: the prefix (`model.ckpt`), one of its files (`model.ckpt.index`), or a folder with a
-            `checkpoint` file, which names the newest one.
+        path: the prefix (`model.ckpt`), one of the checkpoint's files (`model.ckpt.index`), or a folder with
+            a file `checkpoint`, which names the newest checkpoint.
     """
     path = Path(path)
     if (path / "checkpoint").is_file():
@@ -90,7 +91,7 @@ def checkpoint_prefix(path: str | Path) -> Path | None:
 
 
 def load_tf1_checkpoint(path: str | Path) -> Import:
-    """Loads a backbone; the names and shapes of a checkpoint's variables tell which one it is.
+    """Loads backbone and centres. The architecture is inferred from the names and shapes of the variables.
 
     Args:
         path: see `checkpoint_prefix`.
@@ -99,13 +100,13 @@ def load_tf1_checkpoint(path: str | Path) -> Import:
         FileNotFoundError: there is no checkpoint.
         ValueError: the checkpoint is damaged, holds another net or lacks variables.
     """
-    import tensorflow as tf  # takes seconds, and `checkpoint_prefix` does without
+    import tensorflow as tf  # here, because it takes seconds and `checkpoint_prefix` does not need it
 
     from ..backbone import Backbone
 
     prefix = checkpoint_prefix(path)
     if prefix is None:
-        raise FileNotFoundError(f"{path}: expected a TensorFlow 1 checkpoint, received no {path}.index")
+        raise FileNotFoundError(f"{path}: no TensorFlow 1 checkpoint, because {path}.index does not exist")
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
@@ -116,7 +117,7 @@ def load_tf1_checkpoint(path: str | Path) -> Import:
             variable.assign(reader.get_tensor(name))
         centres = next((reader.get_tensor(name) for name in _CENTRES if name in shapes), None)
     except (tf.errors.OpError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{prefix}: expected a whole checkpoint, received: {error}") from None
+        raise ValueError(f"{prefix}: the checkpoint is incomplete or damaged: {error}") from None
     except ValueError as error:
         raise ValueError(f"{prefix}: {error}") from None
 
@@ -144,7 +145,7 @@ def identify_net(shapes: Shapes) -> dict:
 
     def shape(name):
         if name not in shapes:
-            raise ValueError(f"expected a variable {name}, received a checkpoint without it")
+            raise ValueError(f"the checkpoint has no variable {name}")
         return shapes[name]
 
     unit_type = "se_ir" if f"{unit}excitation_1/W" in shapes else "ir"
@@ -153,7 +154,7 @@ def identify_net(shapes: Shapes) -> dict:
     rows, embedding_size = shape(f"{scope}E_DenseLayer/W")
     channels = shape(f"{scope}E_GN_0/scale" if norm == "gn_" else f"{scope}E_BN1/gamma")
     pixels = rows // max(channels)
-    # The faces are upright or square: of 42 pixels the map is 7 x 6, of 49 it is 7 x 7.
+    # Faces are upright or square, so a feature map of 42 pixels is 7 x 6, and one of 49 pixels is 7 x 7.
     width = max(w for w in range(1, pixels + 1) if pixels % w == 0 and w * w <= pixels)
     return {
         "architecture": f"{norm}{unit_type}{depth}",

@@ -1,6 +1,6 @@
-"""Reads the tensors of a PyTorch file without PyTorch, and without running anything that is in it.
+"""Reads the tensors of a PyTorch file without PyTorch and without running any code from it.
 
-`torch.save` writes a zip: a pickle of the objects, and an entry with the bytes of every storage.
+`torch.save` writes a zip. It holds a pickle of the objects, and one entry for the bytes of each storage.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _DTYPES = {
     "torch DoubleStorage": "f8",
     "torch FloatStorage": "f4",
     "torch HalfStorage": "f2",
-    "torch BFloat16Storage": "u2",  # NumPy has no such type; it is the upper half of a float32
+    "torch BFloat16Storage": "u2",  # NumPy has no bfloat16, which is the upper half of a float32
     "torch LongStorage": "i8",
     "torch IntStorage": "i4",
     "torch ShortStorage": "i2",
@@ -31,12 +31,21 @@ _DTYPES = {
 _ORDERED_DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
-_OLDER_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1.6: a pickled magic number
+# Files of PyTorch before 1.6 start with this pickled magic number.
+_OLDER_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 @dataclasses.dataclass(frozen=True)
 class TorchTensor:
-    """The place of a tensor in its file; `offset` and `strides` count elements of its storage."""
+    """The place of a tensor in its file.
+
+    Attributes:
+        storage: name of the storage that holds its values.
+        dtype: PyTorch's type of the storage, such as `"torch FloatStorage"`.
+        offset: index of the first element in the storage.
+        shape: shape of the tensor.
+        strides: for each axis, the number of elements in the storage from one index to the next.
+    """
 
     storage: str
     dtype: str
@@ -46,15 +55,15 @@ class TorchTensor:
 
 
 class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
-    """A file of `torch.save`, PyTorch 1.6 or newer, as plain tensors. A context manager.
+    """A file that `torch.save` of PyTorch 1.6 or newer wrote, as a context manager.
 
-    Opening checks sizes, offsets and strides. Reading a tensor compares its bytes with their checksum.
+    Opening it checks sizes, offsets and strides. Reading a tensor checks its bytes against their checksum.
 
     References:
     - PyTorch, `torch/serialization.py::_save` and `torch/_utils.py::_rebuild_tensor_v2`: the format
 
     Attributes:
-        contents: the saved object, with a `TorchTensor` for each tensor or parameter.
+        contents: the saved object, with a `TorchTensor` in place of each tensor or parameter.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -107,11 +116,11 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
             raise ValueError(f"{self._path}: storage {tensor.storage[:80]}: {error}") from None
 
     def __exit__(self, *exception: object) -> None:
-        """Closes the file. Arrays that were read stay valid."""
+        """Closes the file. Arrays that were read from it stay valid."""
         self._zip.close()
 
     def _read_storage(self, key, dtype):
-        # Converted as a whole, because a file may name the same bytes many times.
+        # Convert the whole storage once, because a file may use the same bytes in many tensors.
         values = np.frombuffer(self._entry(f"data/{key}"), self._order + _DTYPES[dtype])
         if dtype == "torch BFloat16Storage":
             return (values.astype(np.uint32) << 16).view(np.float32)
@@ -122,9 +131,9 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
         with self._path.open("rb") as file:
             start = file.read(len(_OLDER_START))
         is_older = start == _OLDER_START
-        received = "the older one" if is_older else f"half a file, or one that begins with {start}"
+        received = "the older format" if is_older else f"an incomplete file or one that starts with {start}"
         return (
-            f"expected PyTorch's zip format (of 1.6 and newer), received {received}. Convert an older file "
+            f"expected the zip format of PyTorch 1.6 and newer, received {received}. Convert an older file "
             "with PyTorch: torch.save(torch.load(old, 'cpu', weights_only=True), new)"
         )
 
@@ -182,7 +191,7 @@ class _TensorUnpickler(RestrictedUnpickler):
                     raise RefusedPickle(
                         f"storage {brief(key)}: expected {brief(expected)} bytes, received {received}"
                     )
-                if self._dtypes.setdefault(key, dtype) != dtype:  # PyTorch does not write such a file
+                if self._dtypes.setdefault(key, dtype) != dtype:  # PyTorch never writes such a file
                     raise RefusedPickle(f"storage {brief(key)}: expected one type, received two")
                 return _Storage(key, dtype, size)
             case _:
@@ -201,7 +210,7 @@ class _TensorUnpickler(RestrictedUnpickler):
     def build(self, target: Any, state: Any) -> dict:
         if not isinstance(target, dict):
             raise self.refusal("an object with a state of its own")
-        return target  # without the attributes of an OrderedDict, such as `_metadata`
+        return target  # drops the attributes of an OrderedDict, such as `_metadata`
 
 
 def _tensor(storage, offset, shape, strides):

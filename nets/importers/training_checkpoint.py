@@ -1,8 +1,8 @@
 """Finds, verifies and reads training checkpoints, newest first.
 
-A checkpoint is a folder called exactly `step_{step:08d}` with a `checkpoint.json` (step, arguments of the
-`Backbone`, SHA-256 of the other files) and a `tf.train.Checkpoint` called `state`. `training/checkpoints.py`
-writes it.
+A checkpoint is a folder with the exact name `step_{step:08d}`, which `training/checkpoints.py` writes. It
+holds a manifest `checkpoint.json` (step, arguments of the `Backbone`, SHA-256 of the other files) and a
+`tf.train.Checkpoint` with the name `state`.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def checkpoint_folders(path: str | Path) -> list[Path]:
     """Lists the checkpoints at a path, newest first: the folder itself if it is one, else those in it.
 
-    A copy with another name, such as `step_00000010_keep`, is a checkpoint only if the path names it.
+    A copy with another name, such as `step_00000010_keep`, is found only if it is the path itself.
     """
     path = Path(path)
     if (path / MANIFEST_NAME).is_file():
@@ -41,12 +41,12 @@ def checkpoint_folders(path: str | Path) -> list[Path]:
 
 
 def checkpoint_name(step: int) -> str:
-    """Returns the name of the checkpoint of a step."""
+    """Returns the folder name of a step's checkpoint, such as `step_00001000`."""
     return f"step_{step:08d}"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads the manifest of a checkpoint, without a look at the other files.
+    """Reads the manifest of a checkpoint without checking the other files.
 
     Raises:
         ValueError: there is no manifest, or it is damaged.
@@ -67,12 +67,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: expected a step, checksums of files in its folder and a recipe, "
             f"received {brief(manifest)}"
         )
-    # The first checkpoints did not name their loss, because there was only one.
+    # The first checkpoints do not name their loss, because there was only one.
     return {"loss": "angular_centre", **manifest, "net": net}
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Compares every file of a checkpoint with its checksum and reads the manifest.
+    """Reads the manifest of a checkpoint after checking every file against its checksum.
 
     Raises:
         ValueError: the checkpoint is incomplete or damaged.
@@ -87,7 +87,10 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """Reads the newest readable checkpoint at a path, if there is any. Skips damaged ones with a warning.
+    """Finds the newest readable checkpoint at a path. Skips damaged ones with a warning.
+
+    Returns:
+        Its folder and its manifest, or `None` if there are no checkpoints.
 
     Raises:
         ValueError: there are checkpoints, but none can be read.
@@ -105,20 +108,23 @@ def newest_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
-    """Builds the backbone of the newest checkpoint and loads its weights (their average if there is one).
+    """Builds the backbone of the newest checkpoint and loads its weights, or their average if it holds one.
+
+    Args:
+        path: a checkpoint, or a folder of checkpoints.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: no checkpoint can be read, or it does not hold the backbone that it names.
     """
-    import tensorflow as tf  # takes seconds, and the functions above do without
+    import tensorflow as tf  # here, because it takes seconds and the functions above do not need it
 
     from ..backbone import Backbone
     from ..layers.counters import save_counters_as_int32
 
     newest = newest_checkpoint(path)
     if newest is None:
-        raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, received none")
+        raise FileNotFoundError(f"{path}: expected a checkpoint or a folder of checkpoints, but found none")
     folder, manifest = newest
     try:
         check_net(manifest["net"], sum(file.stat().st_size for file in folder.glob(f"{STATE_NAME}.*")))
@@ -130,7 +136,7 @@ def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
     state = str(folder / STATE_NAME)
     try:
         dtypes = tf.train.load_checkpoint(state).get_variable_to_dtype_map()
-        # Only the training programs store counters in this way.
+        # Only checkpoints of the training programs store counters as int32.
         if any(key.startswith(name) and dtype == tf.int32 for key, dtype in dtypes.items()):
             save_counters_as_int32(backbone)
         status = tf.train.Checkpoint(**{name: backbone}).read(state).expect_partial()
@@ -147,7 +153,7 @@ def sha256(path: str | Path) -> str:
 
 
 def _by_name(net):
-    """The first checkpoints had depth and unit type in place of the architecture's name."""
+    """Adds the architecture's name. The first checkpoints had depth and unit type in its place."""
     if "architecture" in net:
         return net
     rest = {name: net[name] for name in net if name not in ("depth", "unit_type")}

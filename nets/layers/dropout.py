@@ -50,8 +50,7 @@ class Dropout(keras.layers.Layer):
             return inputs
         shape = self._mask_shape(tf.shape(inputs))
         kept = uniform_of_batch(self.draws, self.seed, shape[0], shape[1:]) < self.keep_prob
-        # No `tf.where` with a scalar here: TensorFlow would then not move the channels of any conv (see
-        # `PReLU`).
+        # A `tf.where` with a scalar would keep TensorFlow from moving the channels of any conv: see `PReLU`.
         return inputs / self.keep_prob * tf.cast(kept, inputs.dtype)
 
     def _mask_shape(self, shape):

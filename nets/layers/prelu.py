@@ -28,10 +28,12 @@ class PReLU(keras.layers.Layer):
 
     Example:
 
+    >>> import keras
     >>> import numpy as np
     >>> from nets import PReLU
-    >>> PReLU()(np.array([[-2.0, 3.0]], "float32")).numpy().tolist()
-    [[0.0, 3.0]]
+    >>> layer = PReLU(keras.initializers.Constant(0.25))
+    >>> layer(np.array([[-2.0, 3.0]], "float32")).numpy().tolist()
+    [[-0.5, 3.0]]
     """
 
     def __init__(self, initializer: Any = "zeros", **kwargs: Any) -> None:
