@@ -84,12 +84,12 @@ CASES = CENTRE_CASES | DISTANCE_CASES
 
 
 def parametrize(cases):
-    """A decorator that calls a test with each case, as `case`."""
+    """Returns a decorator that calls a test with each case, as the argument `case`."""
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
 
 def random_batch(batch=12, dim=6, num_identities=5, seed=0):
-    """Embeddings of lengths 0.4 to 6, which is within, below and above MagFace's range here."""
+    """Returns embeddings with lengths of 0.4 to 6: below, inside and above the range of the MagFace case."""
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(size=(batch, dim))
     embeddings *= np.linspace(0.4, 6, batch)[:, None] / np.linalg.norm(embeddings, axis=1, keepdims=True)

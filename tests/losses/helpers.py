@@ -1,4 +1,4 @@
-"""What the tests of the losses share."""
+"""Helpers for the tests of the losses."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses" / "losses.npz")
 
 
 def terms_and_gradients(layer, embeddings, identities, call=None):
-    """Terms, and the gradients of the mean loss to embeddings and centres, as NumPy arrays."""
+    """Returns the terms, and the gradients of the mean loss to embeddings and centres, as NumPy arrays."""
     embeddings = tf.constant(embeddings)
     sources = [embeddings, *(weight.value for weight in layer.trainable_variables)]
     with tf.GradientTape() as tape:
@@ -21,7 +21,7 @@ def terms_and_gradients(layer, embeddings, identities, call=None):
 
 
 def terms_and_gradients_on_replicas(strategy, layer, embeddings, identities):
-    """The same for a global batch that the replicas of a strategy share; to the embeddings only."""
+    """Returns the terms and the embeddings' gradients of a global batch that is split between replicas."""
     num_replicas = strategy.num_replicas_in_sync
     embeddings, identities = (
         np.split(values, num_replicas) for values in (np.asarray(embeddings), np.asarray(identities))
@@ -52,7 +52,7 @@ def terms_and_gradients_on_replicas(strategy, layer, embeddings, identities):
 
 
 def numeric_gradient(function, values, step=1e-5):
-    """Central differences of a scalar function of a float64 array."""
+    """Returns the central differences of a scalar function of a float64 array."""
     gradient = np.zeros_like(values)
     for index in np.ndindex(values.shape):
         moved = np.zeros_like(values)

@@ -1,4 +1,4 @@
-"""The losses' formulas in float64 NumPy: the loss of every sample."""
+"""The formulas of the losses in float64 NumPy. Each function returns the loss of every sample."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def adaface(
     momentum=0.99,
     norms=None,
 ):
-    """Right after the first step; `norms` are those of the embeddings unless given."""
+    """The loss of the first step. `norms` replaces the lengths of the embeddings."""
     norms = np.clip(np.linalg.norm(embeddings, axis=1) if norms is None else norms, 1e-3, 100)
     mean = momentum * 20 + (1 - momentum) * norms.mean()
     std = momentum * 100 + (1 - momentum) * norms.std(ddof=1)
@@ -95,7 +95,7 @@ def magface(
 
 
 def hardnet(embeddings, identities, margin=1.0):
-    """Of every pair, by a loop over all others."""
+    """The loss of every pair, by a loop over all other pairs."""
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     anchors, positives = np.split(embeddings, 2)
     losses = []
@@ -121,7 +121,7 @@ def own(similarities, identities):
 
 
 def continued(margin):
-    """`cos(theta + margin)`, and on beyond `pi`, as in the original."""
+    """Returns `cos(theta + margin)`, continued beyond `pi` as in the original."""
     return lambda theta: np.where(
         theta < np.pi - margin, np.cos(theta + margin), np.cos(theta) - margin * np.sin(margin)
     )

@@ -28,14 +28,14 @@ def test_statistics_move_while_training():
     assert [weight.name for weight in layer.trainable_variables] == ["embedding_weights"]
 
 
-def test_outliers_are_cut_off():
+def test_lengths_of_outliers_are_clipped():
     embeddings, identities = random_batch()
     layer = AdaFaceLoss(5, momentum=0)
     layer(1e6 * embeddings, identities)
     np.testing.assert_allclose(statistics(layer), (100, 0))
 
 
-def test_batch_of_one():
+def test_a_batch_of_one_gives_finite_losses():
     embeddings, identities = random_batch()
     layer = AdaFaceLoss(5, momentum=0)
     assert np.isfinite(layer(embeddings[:1], identities[:1])["loss"]).all()
@@ -49,7 +49,7 @@ def test_two_replicas_equal_one_device(two_replicas):
     with two_replicas.scope():
         two = AdaFaceLoss(5, scale=4.0, momentum=0.5, seed=1)
         two.build((None, 6))
-    for _ in range(3):  # the statistics of a step are used in the next
+    for _ in range(3):  # each step continues from the statistics of the step before
         expected, expected_gradients, _ = terms_and_gradients(one, embeddings, identities)
         received, gradients = terms_and_gradients_on_replicas(two_replicas, two, embeddings, identities)
         for name, term in expected.items():

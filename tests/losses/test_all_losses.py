@@ -13,7 +13,7 @@ from tests.losses.helpers import terms_and_gradients
 IDENTITIES = np.array([997, 998, 0, 1, 1, 997, 998, 0, 1, 1])
 
 
-def test_cases_are_complete():
+def test_every_loss_has_a_case():
     assert CENTRE_CASES.keys() == LOSSES.keys()
 
 
@@ -39,7 +39,7 @@ def test_computes_in_float32_under_every_policy(case, dtype):
 
 @parametrize(CASES)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_mean_loss_is_added(case, compiled):
+def test_the_mean_loss_is_in_the_losses_of_the_layer(case, compiled):
     layer = case.make(1000)
     embeddings = random_batch(batch=10)[0]
 
@@ -53,7 +53,7 @@ def test_mean_loss_is_added(case, compiled):
 
 
 @parametrize(CASES)
-def test_gradients_where_embeddings_are_the_same_or_zero(case):
+def test_gradients_are_finite_where_embeddings_are_the_same_or_zero(case):
     embeddings = np.zeros((10, 4), np.float32)
     embeddings[2:6] = 1.0
     terms, *gradients = terms_and_gradients(case.make(1000), embeddings, IDENTITIES)
@@ -67,7 +67,7 @@ def test_identities_must_be_integers(case):
 
 
 @parametrize(CASES)
-def test_round_trip(case, tmp_path):
+def test_a_saved_loss_loads_with_the_same_outputs(case, tmp_path):
     embeddings, identities = keras.Input((6,)), keras.Input((), dtype="int32")
     layer = case.make(7, seed=5)
     model = keras.Model([embeddings, identities], layer(embeddings, identities))
@@ -96,7 +96,7 @@ def test_round_trip(case, tmp_path):
         *((name, "scale", 0) for name, case in CENTRE_CASES.items() if "scale" in case.arguments),
     ],
 )
-def test_bad_arguments(name, argument, value):
+def test_arguments_out_of_range_are_refused(name, argument, value):
     arguments = {"num_identities": 10} if name in CENTRE_CASES else {}
     with pytest.raises(ValueError, match=f"{argument}: .* {value}"):
         CASES[name].layer(**{**arguments, argument: value})

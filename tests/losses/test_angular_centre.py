@@ -26,7 +26,7 @@ def test_golden(scale, margin):
     np.testing.assert_allclose(terms["loss"], terms["cross_entropy"] + terms["centre"], rtol=1e-6)
     for received, name in zip(gradients, ("grad_embeddings", "grad_weights"), strict=True):
         np.testing.assert_allclose(received, golden[name], atol=1e-5 * np.abs(golden[name]).max())
-    if margin == 0.5:  # the set reaches past pi - margin, where the continuation is
+    if margin == 0.5:  # some golden angles are beyond pi - margin, where the target is continued
         assert terms["cosine"].min() < -np.cos(margin)
 
 
@@ -37,7 +37,7 @@ def test_margin_lowers_only_the_accuracy_with_margin():
     assert (float(terms["accuracy"][0]), float(terms["margin_accuracy"][0])) == (1.0, 0.0)
 
 
-def test_gradients_near_both_poles():
+def test_gradients_near_both_poles_equal_numeric_ones():
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(6, 3))
     identities = np.array([0, 1])

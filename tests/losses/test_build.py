@@ -17,7 +17,7 @@ GIVEN = {
 }
 
 
-def test_names():
+def test_names_are_in_the_documented_order():
     assert list(LOSSES) == [
         *("angular_centre", "arcface", "cosface", "combined", "softmax", "normalised_softmax"),
         *("margin", "sub_centre", "adaface", "magface"),
@@ -25,14 +25,14 @@ def test_names():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss(name):
+def test_every_loss_takes_the_arguments_in_the_table(name):
     entry = LOSSES[name]
     default = build_loss(name, 7, seed=4, **dict.fromkeys(GIVEN))
     assert type(default).__name__ == entry.layer
     assert (default.num_identities, default.seed) == (7, 4)
     parameters = inspect.signature(type(default)).parameters
     assert {*entry.arguments, *entry.fixed} <= parameters.keys()
-    # No flag of the command line that the loss has is forgotten.
+    # The table lists every flag that the loss can take.
     assert set(entry.arguments) == GIVEN.keys() & parameters.keys()
     given = {argument: GIVEN[argument] for argument in entry.arguments}
     changed = build_loss(name, 7, **given)
@@ -51,7 +51,7 @@ def test_every_loss(name):
         ("arcface", {"margin": 4}, "margin: .* 4"),
     ],
 )
-def test_errors(name, given, message):
+def test_errors_name_the_flag_and_the_value(name, given, message):
     with pytest.raises(ValueError, match=message):
         build_loss(name, 10, **given)
 

@@ -1,4 +1,4 @@
-"""Variables that checkpoints hold in another layout, through private methods of TensorFlow."""
+"""Checkpoints store variables in another layout, through private methods of TensorFlow."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def test_tensorflow_asks_a_variable_how_to_save_it(tmp_path):
     np.testing.assert_array_equal(copy, VALUES)
 
 
-def test_other_shape(tmp_path):
+def test_a_tensor_of_another_shape_is_refused(tmp_path):
     path = tf.train.Checkpoint(variable=tf.Variable(tf.zeros((3, 5)))).write(str(tmp_path / "state"))
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(3, 5\)"):
         tf.train.Checkpoint(variable=transposed_variable(VALUES).value).read(path)

@@ -1,4 +1,4 @@
-"""Products with centres against TensorFlow's own operations and their gradients."""
+"""Compares products with centres, and their gradients, with TensorFlow's own operations."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from losses.custom_gradients import cross_entropy, inner_products, unit_products
 
 
 def values_and_gradients(function, *sources):
-    """Of a function of float32 arrays; the gradient is that of a sum with different weights."""
+    """Returns the values of a function, and the gradients of their sum with random weights."""
     sources = [tf.constant(source, tf.float32) for source in sources]
     with tf.GradientTape() as tape:
         tape.watch(sources)
@@ -18,14 +18,14 @@ def values_and_gradients(function, *sources):
     return [values.numpy(), *(gradient.numpy() for gradient in tape.gradient(weighted, sources))]
 
 
-# Fewer rows than are squared at a time, as many, and some more.
+# The function squares 16 rows at a time.
 @pytest.mark.parametrize("dim", [5, 16, 37])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_unit_products(dim, compiled):
+def test_unit_products_equal_tensorflow_s(dim, compiled):
     rng = np.random.default_rng(0)
     vectors, columns = rng.normal(size=(4, dim)), rng.normal(size=(dim, 9))
-    columns[:, 2] = 0  # of no length, and of less than the shortest that counts
-    columns[:, 3] *= 1e-8
+    columns[:, 2] = 0
+    columns[:, 3] *= 1e-8  # shorter than `SHORTEST`
 
     ours = tf.function(unit_products, jit_compile=True) if compiled else unit_products
     received = values_and_gradients(ours, vectors, columns)
@@ -35,7 +35,7 @@ def test_unit_products(dim, compiled):
     assert np.abs(received[2][:, 2:4]).max() > 1e4  # the gradient of the product alone
 
 
-def test_inner_products():
+def test_inner_products_equal_tensorflow_s():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(4, 5)), rng.normal(size=(5, 9))
     for one, other in zip(
@@ -45,18 +45,18 @@ def test_inner_products():
 
 
 @pytest.mark.parametrize("scale", [0.1, 1, 300])
-def test_cross_entropy(scale):
+def test_cross_entropy_equals_tensorflow_s(scale):
     logits = scale * np.random.default_rng(0).normal(size=(6, 11))
     identities = np.array([0, 10, 3, 3, 5, 7], np.int32)
     received = values_and_gradients(lambda x: cross_entropy(x, identities), logits)
     expected = values_and_gradients(
         lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(identities, x), logits
     )
-    # At 300 most of the own probabilities are 0 in float32, and their logarithms are not.
+    # At 300, most own probabilities are 0 in float32, but their logarithms must be finite.
     for one, other in zip(received, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_logit_that_is_not_finite_shows():
+def test_a_logit_that_is_not_finite_makes_the_loss_not_finite():
     for bad in (np.nan, np.inf):
         assert not np.isfinite(cross_entropy(tf.constant([[0.0, bad]]), tf.constant([0]))).any()

@@ -7,7 +7,7 @@ from losses.distance_loss import pairwise_distances
 
 def embeddings_with_twins():
     embeddings = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
-    embeddings[4] = embeddings[7] = 1, -2, 0, 3, 1  # their products are exact in any order of summation
+    embeddings[4] = embeddings[7] = 1, -2, 0, 3, 1  # products of these are exact in any order of summation
     return embeddings
 
 
@@ -23,9 +23,9 @@ def test_against_numpy(squared):
 
 
 @pytest.mark.parametrize("squared", [False, True])
-# The compiler's gradient of the root is infinite at 0; the plain kernel's is cut off.
+# The gradient of the root at 0 is infinite in compiled code, and bounded in the plain kernel.
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_gradients_where_embeddings_are_the_same(squared, jit_compile):
+def test_gradients_are_zero_where_embeddings_are_the_same(squared, jit_compile):
     @tf.function(jit_compile=jit_compile)
     def gradients(embeddings):
         with tf.GradientTape(persistent=True) as tape:

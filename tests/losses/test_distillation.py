@@ -1,4 +1,4 @@
-"""The loss towards a teacher."""
+"""The loss that compares embeddings with those of a teacher."""
 
 import keras
 import numpy as np
@@ -75,7 +75,7 @@ def test_computes_in_float32_under_every_policy():
     assert coarse.weights[0].dtype == "float32"
 
 
-def test_round_trip(tmp_path):
+def test_a_saved_loss_loads_with_the_same_outputs(tmp_path):
     inputs = keras.Input((6,)), keras.Input((9,))
     model = keras.Model(inputs, DistillationLoss(3.0, seed=5)(*inputs))
     model.save(tmp_path / "loss.keras")
@@ -85,7 +85,7 @@ def test_round_trip(tmp_path):
     assert not np.allclose(DistillationLoss(3.0, seed=6)(*given)["loss"], model(given)["loss"])
 
 
-def test_bad_weight():
+def test_weights_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"weight: .* 0"):
         DistillationLoss(0)
     with pytest.raises(ValueError, match=r"relation_weight: .* -1"):

@@ -42,15 +42,15 @@ def test_against_numpy(identities):
     )
 
 
-def test_how_the_original_differs():
-    """`tf.diag` of a matrix, which has four axes, gives the golden numbers (row 36 of docs/fidelity.md)."""
+def test_the_original_mines_nothing():
+    """Its `tf.diag` of a matrix, with four axes, gives the golden numbers (row 36 of docs/fidelity.md)."""
     embeddings = tf.constant(GOLDEN["triplet/embeddings"])
     half = embeddings.shape[0] // 2
     with tf.GradientTape() as tape:
         tape.watch(embeddings)
         distances = pairwise_distances(embeddings)[:half, half:]
-        positive = tf.linalg.diag_part(distances)  # of l
-        k, i, j = np.ogrid[:half, :half, :half]  # (k, i, l), with l in the last axis
+        positive = tf.linalg.diag_part(distances)
+        k, i, j = np.ogrid[:half, :half, :half]
         kept = tf.constant(((k != i) & (j != i)).astype(np.float32))
         excess = 1.0 + positive[None, None, :] - distances[:, None, :] * kept
         loss = tf.reduce_mean(tf.maximum(excess, 0.0))
@@ -61,7 +61,7 @@ def test_how_the_original_differs():
     assert abs(float(tf.reduce_mean(mined)) - float(loss)) > 0.1
 
 
-def test_normalise():
+def test_lengths_do_not_matter_if_embeddings_are_normalised():
     embeddings = random_embeddings()
     scaled = embeddings * np.linspace(1, 3, 12, dtype=np.float32)[:, None]
     identities = np.tile(np.arange(6), 2)
@@ -83,7 +83,7 @@ def test_without_a_negative_there_is_no_loss(identities):
 
 
 @pytest.mark.parametrize("identities", [[0, 1, 1, 0], [0, 0, 0]])
-def test_halves_that_are_no_pairs(identities):
+def test_halves_with_different_identities_are_refused(identities):
     with pytest.raises(tf.errors.InvalidArgumentError, match="identities"):
         HardNetLoss()(random_embeddings(len(identities)), np.array(identities))
 

@@ -12,7 +12,7 @@ every_smoothed_loss = parametrize({name: case for name, case in CENTRE_CASES.ite
 
 
 def smoothed(logits, identities, share=0.2):
-    """The cross-entropy to smoothed labels, as it is defined."""
+    """Returns the cross-entropy with smoothed labels, by its definition."""
     labels = np.full(logits.shape, share / logits.shape[1])
     labels[np.arange(len(identities)), identities] += 1 - share
     peak = logits.max(axis=1, keepdims=True)
@@ -22,7 +22,7 @@ def smoothed(logits, identities, share=0.2):
 
 @pytest.mark.parametrize("spread", [1.0, 64.0])
 @pytest.mark.parametrize("share", [0.1, 0.7])
-def test_cross_entropy(spread, share):
+def test_cross_entropy_against_numpy(spread, share):
     rng = np.random.default_rng(0)
     logits = rng.uniform(-spread, spread, (9, 5)).astype(np.float32)
     identities = rng.integers(0, 5, 9).astype(np.int32)
@@ -35,7 +35,7 @@ def test_against_numpy(case, monkeypatch):
     embeddings, identities = random_batch()
     layer = case.built(label_smoothing=0.2)
     centres = layer.centres.numpy().astype(np.float64)
-    # The reference of the loss, with this cross-entropy in place of its own.
+    # The reference of the loss then uses this cross-entropy.
     monkeypatch.setattr(references, "cross_entropy", smoothed)
     expected = case.reference(embeddings.astype(np.float64), centres, identities, **case.arguments)
     terms, to_embeddings, _ = terms_and_gradients(layer, embeddings, identities)
@@ -46,7 +46,7 @@ def test_against_numpy(case, monkeypatch):
     np.testing.assert_array_equal(terms["accuracy"], plain["accuracy"])
 
 
-def test_gradient(monkeypatch):
+def test_gradient_equals_the_numeric_one(monkeypatch):
     embeddings, identities = random_batch(batch=5, seed=2)
     layer = CENTRE_CASES["arcface"].built(label_smoothing=0.2)
     centres = layer.centres.numpy().astype(np.float64)
@@ -60,23 +60,23 @@ def test_gradient(monkeypatch):
 
 
 @every_smoothed_loss
-def test_kept_in_the_configuration(case):
+def test_the_configuration_holds_label_smoothing(case):
     layer = case.built(label_smoothing=0.3)
     assert type(layer).from_config(layer.get_config()).label_smoothing == 0.3
 
 
-def test_by_name():
+def test_build_loss_takes_label_smoothing():
     assert build_loss("arcface", 9, label_smoothing=0.1).label_smoothing == 0.1
     assert build_loss("arcface", 9).label_smoothing == 0
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_out_of_range(share):
+def test_a_share_out_of_range_is_refused(share):
     with pytest.raises(ValueError, match="label_smoothing"):
         build_loss("softmax", 9, label_smoothing=share)
 
 
-def test_without_a_softmax():
+def test_a_loss_without_a_softmax_refuses_label_smoothing():
     with pytest.raises(ValueError, match=r"label_smoothing: .* 0\.1"):
         build_loss("margin", 9, label_smoothing=0.1)
     assert MarginLoss.from_config(MarginLoss(9).get_config()).num_identities == 9

@@ -1,4 +1,4 @@
-"""Properties of every loss with centres; a loss with more than that has its own file."""
+"""Properties of every loss with centres. Losses with further properties have their own files."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_against_numpy(case):
 
 
 @every_loss_with_margin
-def test_defaults(case):
+def test_defaults_are_those_of_the_references(case):
     embeddings, identities = random_batch(seed=1)
     layer = case.layer(5)
     received = layer(40 * embeddings, identities)["loss"]
@@ -51,13 +51,13 @@ def test_defaults(case):
 
 
 @every_loss_with_margin
-def test_margin_at_the_call(case):
+def test_a_margin_at_the_call_replaces_the_constructor_s(case):
     embeddings, identities = random_batch()
     layer = case.built()
     centres = layer.centres.numpy().astype(np.float64)
     arguments = {**case.arguments, "margin": 0.1}
     if case.layer is MagFaceLoss:
-        arguments["upper_margin"] = 0.3  # in proportion
+        arguments["upper_margin"] = 0.3  # a margin at the call scales it, too
     expected = case.reference(embeddings.astype(np.float64), centres, identities, **arguments)
     compiled = tf.function(lambda margin: layer(embeddings, identities, margin=margin)["loss"])
     np.testing.assert_allclose(compiled(tf.constant(0.1)), expected, rtol=2e-5)
@@ -102,7 +102,7 @@ def test_gradients_at_the_poles_are_finite(case, scale, on_axes):
     terms, *gradients = terms_and_gradients(layer, embeddings, np.array([0, 1, 2, 3]))
     assert all(np.isfinite(term).all() for term in terms.values())
     assert all(np.isfinite(gradient).all() for gradient in gradients)
-    # On its centre, too, after a centre has become 0.
+    # They are finite, too, where the centres are 0.
     layer.centres.assign(tf.zeros_like(layer.centres))
     terms, *gradients = terms_and_gradients(layer, embeddings, np.array([0, 1, 2, 3]))
     assert all(np.isfinite(term).all() for term in terms.values())
@@ -111,7 +111,7 @@ def test_gradients_at_the_poles_are_finite(case, scale, on_axes):
 
 @every_loss
 @pytest.mark.parametrize("identity", [-1, 10, 10**6])
-def test_identity_out_of_range(case, identity):
+def test_an_identity_out_of_range_is_refused(case, identity):
     layer = case.make(10)
     embeddings = tf.ones((3, 4))
     for call in (layer, tf.function(layer)):
@@ -121,7 +121,7 @@ def test_identity_out_of_range(case, identity):
 
 
 @every_loss
-def test_centres_in_a_checkpoint(case, tmp_path):
+def test_a_checkpoint_restores_the_centres(case, tmp_path):
     layers = [case.make(5, seed=seed) for seed in (0, 1)]
     for layer in layers:
         layer.build((None, 6))
@@ -207,6 +207,6 @@ def test_arcface_is_the_angular_centre_loss_without_its_centre_term(compiled):
         ("magface", "norm_weight", -1, "norm_weight: .* -1"),
     ],
 )
-def test_bad_arguments_of_one_loss(name, argument, value, message):
+def test_arguments_of_one_loss_out_of_range_are_refused(name, argument, value, message):
     with pytest.raises(ValueError, match=message):
         CENTRE_CASES[name].layer(10, **{argument: value})

@@ -14,7 +14,7 @@ from tests.losses.test_custom_gradients import values_and_gradients
 
 @pytest.fixture
 def rounding(monkeypatch):
-    """Makes `tf.matmul` round its factors, where TF32 is on."""
+    """Makes `tf.matmul` round its factors, as GPUs do if TF32 is on."""
     exact = tf.matmul
 
     def rounded(left, right, **kwargs):
@@ -57,7 +57,7 @@ def test_distances_are_not_rounded(rounding):
 
 
 def test_few_operations_on_gpus(monkeypatch):
-    """Fails for slices of the columns, which are faster on CPUs."""
+    """Fails if the columns are sliced, which is faster on CPUs only."""
     monkeypatch.setattr(custom_gradients, "has_gpus", lambda: True)
     specs = tf.TensorSpec((4, 512), tf.float32), tf.TensorSpec((512, 9), tf.float32)
     counts = count_operations(graph_on_gpu(tf.function(unit_products).get_concrete_function(*specs)))

@@ -40,7 +40,7 @@ def test_a_sample_holds_the_batch_and_others_once(step):
     np.testing.assert_array_equal(ids[places], BATCH_IDENTITIES)
 
 
-def test_draws_of_earlier_runs():
+def test_draws_equal_those_of_earlier_releases():
     # A resumed run repeats the draws of the release that started it.
     assert sample()[0].tolist() == [7, 3, 49, 0, 18, 36, 25, 9, 5, 30, 32, 2, 39, 22, 34]
 
@@ -75,8 +75,8 @@ def test_others_are_drawn_evenly():
 @pytest.mark.parametrize(
     ("rate", "expected"), [(0.01, 4), (0.08, 4), (0.09, 5), (0.1, 5), (0.28, 14), (0.281, 15), (1.0, 50)]
 )
-def test_size_of_a_sample(rate, expected):
-    # Rounded up, and never less than the batch's 4.
+def test_the_size_of_a_sample_is_rounded_up(rate, expected):
+    # It is never below the 4 identities of the batch.
     assert len(sample(rate=rate)[0]) == expected
 
 
@@ -106,7 +106,7 @@ def test_equals_the_loss_of_the_sampled_centres_alone(name):
     for term in expected:
         np.testing.assert_allclose(received[term], expected[term], rtol=1e-5, atol=1e-6, err_msg=term)
     np.testing.assert_allclose(to_embeddings, gradients[0], rtol=1e-4, atol=1e-5)
-    # No dense gradient: the rows of the sample, each once.
+    # The gradient is not dense. It holds each row of the sample once.
     assert isinstance(to_centres, tf.IndexedSlices)
     np.testing.assert_array_equal(to_centres.indices, rows)
     np.testing.assert_allclose(tf.transpose(to_centres.values), gradients[1], rtol=1e-4, atol=1e-5)
@@ -128,12 +128,12 @@ def test_cross_entropy_against_numpy():
         expected.append(np.log(np.exp(target) + others) - target)
     terms = layer(embeddings(), BATCH_IDENTITIES)
     np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
-    # Among the sampled ones, not among all.
+    # The accuracy looks for the nearest of the sampled centres, not of all.
     nearest = np.argmax(cosines[:, np.sort(ids)], axis=1)
     np.testing.assert_array_equal(terms["accuracy"], np.sort(ids)[nearest] == BATCH_IDENTITIES)
 
 
-def test_rate_1_is_the_dense_path():
+def test_a_rate_of_1_equals_the_loss_without_samples():
     dense = build_loss("arcface", IDENTITIES, seed=1)
     layer = sampled_layer("arcface", 1.0)
     dense.build((None, DIM))
@@ -165,7 +165,7 @@ def test_replicas_see_one_sample_of_the_global_batch(two_replicas):
     np.testing.assert_allclose(two_gradient, one_gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_serialises():
+def test_the_configuration_holds_rate_and_seed():
     layer = ArcFaceLoss(IDENTITIES, sample_rate=0.2, seed=3)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert (copy.sample_rate, copy.seed) == (0.2, 3)
@@ -177,11 +177,11 @@ def test_serialises():
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.1])
-def test_rate_out_of_range(rate):
+def test_a_rate_out_of_range_is_refused(rate):
     with pytest.raises(ValueError, match="sample_rate"):
         build_loss("arcface", IDENTITIES, sample_rate=rate)
 
 
-def test_identity_out_of_range():
+def test_an_identity_out_of_range_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError, match="identities"):
         sampled_layer("arcface")(embeddings(), np.full(BATCH, IDENTITIES, np.int32))

@@ -14,7 +14,7 @@ MININGS = ["batch_hard", "batch_all"]
 
 
 def reference(embeddings, identities, mining, margin, squared=False):
-    """Loss and share of active triplets of a batch, one anchor after the other, in float64."""
+    """Returns the loss of a batch and its share of active triplets, computed anchor by anchor in float64."""
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     losses, num_candidates = [], 0
     for anchor, identity in enumerate(identities):
@@ -55,7 +55,7 @@ def test_golden(mining, margin, form, normalise):
     if mining == "batch_all":
         np.testing.assert_allclose(terms["active"].mean(), golden["fraction_positive"], rtol=1e-6)
     expected = golden["grad_embeddings"]
-    if normalise:  # the golden embeddings are: what is left is the part along the sphere
+    if normalise:  # the golden embeddings have unit length, so only the gradient along the sphere remains
         expected = expected - embeddings * (expected * embeddings).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(received, expected, atol=1e-5 * max(np.abs(expected).max(), 0.1))
 
@@ -91,7 +91,7 @@ def test_defaults_are_the_original_s():
     )
 
 
-def test_hardest_distances():
+def test_the_hardest_distances_of_an_anchor():
     embeddings = np.array([[0.0], [1.0], [3.0], [7.0]])
     terms = TripletLoss(normalise=False)(embeddings, np.array([0, 0, 0, 1]))
     assert terms["hardest_positive"].numpy().tolist() == [3, 2, 3, 0]
@@ -113,13 +113,13 @@ def test_without_a_triplet_there_is_no_loss(mining, identities):
 
 
 @pytest.mark.parametrize("mining", MININGS)
-def test_anchor_without_a_positive(mining):
+def test_an_anchor_without_a_positive_has_no_loss(mining):
     embeddings, identities = random_batch([0, 0, 1, 2, 2])
     terms, gradients = terms_and_gradients(TripletLoss(mining, margin=5.0), embeddings, identities)
     assert terms["loss"][2] == 0
     assert (np.delete(terms["loss"], 2) > 0).all()
     assert np.isfinite(gradients).all()
-    assert np.abs(gradients[2]).max() > 0  # it is a negative of others
+    assert np.abs(gradients[2]).max() > 0  # it is a negative of other anchors
 
 
 @pytest.mark.parametrize("mining", MININGS)
@@ -129,7 +129,7 @@ def test_a_triplet_at_its_margin_is_not_active(mining):
 
 
 @pytest.mark.parametrize("mining", MININGS)
-def test_nan_is_not_hidden(mining):
+def test_nan_in_an_embedding_makes_the_loss_nan(mining):
     embeddings, identities = random_batch(np.repeat(np.arange(3), 3))
     embeddings[4, 0] = np.nan
     assert np.isnan(TripletLoss(mining)(embeddings, identities)["loss"]).any()
@@ -147,13 +147,13 @@ def test_two_replicas_equal_one_device(two_replicas, mining, identities):
     for name, term in expected.items():
         np.testing.assert_allclose(received[name], term, rtol=1e-5, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
-    # The loss of each half differs.
+    # The loss of a half alone would be different.
     alone = layer(embeddings[:4], identities[:4])["hardest_negative"]
     assert not np.allclose(alone, expected["hardest_negative"][:4])
 
 
 @pytest.mark.parametrize(("argument", "value"), [("mining", "semi_hard"), ("weight", -1)])
-def test_bad_arguments(argument, value):
+def test_bad_arguments_are_refused(argument, value):
     with pytest.raises(ValueError, match=f"{argument}: .* {value}"):
         TripletLoss(**{argument: value})
 
@@ -178,7 +178,7 @@ print((peak_after(512) - before) // 1024)
 """
 
 
-def test_memory_of_batch_all():
+def test_batch_all_needs_no_array_of_all_triplets():
     pytest.importorskip("resource")
     run = subprocess.run(
         [sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a net, as papers count them."""
+"""Counts parameters and multiply-adds of a net, as papers do."""
 
 import keras
 import numpy as np
@@ -8,12 +8,12 @@ from nets.layers.tokens import SelfAttention
 
 
 def num_parameters(net):
-    """Trainable numbers; moving statistics do not count."""
+    """Counts trainable numbers. Moving statistics do not count."""
     return sum(int(np.prod(variable.shape)) for variable in net.trainable_variables)
 
 
 def multiply_adds(net):
-    """Those of convs, dense layers and attention, for one image."""
+    """Counts the multiply-adds of convs, dense layers and attention, for one image."""
     count = 0
     for layer in net.layers:
         if isinstance(layer, CONVS):

@@ -1,4 +1,4 @@
-"""Compares this project's nets with golden values of the original's."""
+"""Compares this project's nets with golden values from the original's nets."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NETS = {
 
 
 def golden_difference(name, training):
-    """Largest difference from the golden embeddings and moving statistics, relative to the largest value."""
+    """Returns the largest difference from each golden array, relative to the largest value of the array."""
     golden = np.load(GOLDEN / f"{name}.npz")
     backbone = resnet_ir(*NETS[name], keep_prob=1.0)
     variables = load_golden_weights(backbone)

@@ -1,4 +1,4 @@
-"""Writes iresnets as ONNX graphs, in the ways in which exporters do."""
+"""Writes iresnets as ONNX graphs, as different exporters do."""
 
 import itertools
 
@@ -15,7 +15,7 @@ class OnnxNet:
 
     Args:
         state: dict from PyTorch's name to array.
-        folded: bool, fold the batch norm after a conv into it, and call tensors by numbers.
+        folded: bool, fold the batch norm after a conv into it, and name tensors by numbers.
         matmul: bool, write the dense layer as MatMul and Add, and the flattening as Reshape.
         pixels: list of `(kind, number)` before the first conv.
         changes: dict from the name of a layer to attributes that its node gets instead.

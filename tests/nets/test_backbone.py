@@ -14,7 +14,7 @@ from nets.variants import VARIANTS
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float32)
 
 
-# One of each builder; tests/nets/test_resnet_ir.py has the further kinds of the first.
+# One name of each builder. tests/nets/test_resnet_ir.py has more names of the first.
 @pytest.mark.parametrize("name", ["se_ir32", "iresnet18", "vgg16", "resnet50"])
 def test_train_embed_and_reload(name, tmp_path):
     backbone = nets.build_backbone(name, image_size=(32, 32), embedding_size=48, keep_prob=0.9, seed=3)
@@ -56,7 +56,7 @@ def test_mixed_precision_keeps_weights_and_embedding_in_float32(name):
 
 @pytest.mark.parametrize(("name", "expected"), [("vgg16", 13), ("vgg19", 16), ("resnet50", 53)])
 def test_imagenet_nets_have_the_layers_of_the_papers(name, expected):
-    # 13 + 3 and 16 + 3 with the classifier; 49 + 1, and 4 shortcuts.
+    # The papers count 3 more layers in VGG's classifier, 1 in ResNet's, and not the 4 shortcuts.
     layers = imagenet_net(name, (32, 32), embedding_size=8).layers
     assert sum(isinstance(layer, keras.layers.Conv2D) for layer in layers) == expected
     if name == "resnet50":
@@ -69,14 +69,14 @@ def test_keep_prob_is_that_of_the_architecture():
     assert VARIANTS["ir50"].keep_prob == 0.4 and VARIANTS["iresnet50"].keep_prob == 1.0
 
 
-def test_a_name_that_is_nearly_one():
+def test_errors_suggest_a_similar_name_and_name_the_argument():
     with pytest.raises(ValueError, match=r"iresnet50.*'ires50'"):
         Backbone("ires50")
     with pytest.raises(ValueError, match=r"iresnet18: .*random_final_gamma"):
         Backbone("iresnet18", random_final_gamma=True)
 
 
-def test_all_names_build_with_their_builders_arguments():
+def test_names_agree_with_the_arguments_of_their_builders():
     for name, variant in VARIANTS.items():
         assert name.startswith(variant.arguments.get("name", "")) and variant.keep_prob in (0.4, 1.0)
         if variant.builder != "vit":  # named by letters

@@ -1,4 +1,4 @@
-"""Counters of layers in checkpoints, through private methods of TensorFlow."""
+"""Checkpoints store the counters of layers as int32, through private methods of TensorFlow."""
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,7 @@ def net_with_a_counter():
     return net, layer.draws
 
 
-def test_counter_of_an_older_version(tmp_path):
+def test_checkpoints_of_older_versions_can_be_read(tmp_path):
     path = tf.train.Checkpoint(draws=tf.Variable(7)).write(str(tmp_path / "state"))
     _, draws = net_with_a_counter()
     checkpoint = tf.train.Checkpoint(draws=draws.value)

@@ -18,7 +18,7 @@ ARGUMENTS: dict = {"kernel_size": 3, "strides": 2, "dtype": "mixed_bfloat16"}
 
 
 def compute(layer, wanted, training=True):
-    """Returns the output and all gradients of a function of it, and the number of the wanted operations."""
+    """Returns the layer's output and all gradients, and the number of the wanted operations in the graph."""
     layer.build(IMAGES.shape)
     for variable in layer.weights:
         variable.assign(np.random.default_rng(1).uniform(-0.5, 1, variable.shape))
@@ -35,7 +35,7 @@ def compute(layer, wanted, training=True):
     return tf.nest.flatten(gradients(IMAGES)), sum(wanted(node) for node in graph.node)
 
 
-def test_the_same_gradients_by_other_operations():
+def test_gradients_are_the_same_but_computed_in_float32():
     received, found = compute(DepthwiseConv(**ARGUMENTS), is_in_float32)
     expected, _ = compute(keras.layers.DepthwiseConv2D(**ARGUMENTS), is_in_float32)
     assert found == 1 and len(received) == len(expected) >= 3
@@ -43,8 +43,8 @@ def test_the_same_gradients_by_other_operations():
         np.testing.assert_allclose(one, two, rtol=2e-2, atol=2e-2 * np.abs(two).max())
 
 
-def test_plain_operations_elsewhere(monkeypatch):
-    """In exports, and in training on GPUs or several replicas."""
+def test_operations_are_plain_elsewhere(monkeypatch):
+    """That is, in exports, and in training on GPUs or several replicas."""
     assert compute(DepthwiseConv(**ARGUMENTS), is_in_float32, training=False)[1] == 0
     monkeypatch.setattr(depthwise_conv, "_trains_on_one_cpu", lambda: False)
     received, found = compute(DepthwiseConv(**ARGUMENTS), is_in_float32)

@@ -112,12 +112,12 @@ def test_parameters_and_multiply_adds():
     assert multiply_adds(net) == 59_316_222
 
 
-def test_channels():
+def test_channels_are_rounded_to_multiples_of_4():
     assert [scaled(16, width) for width in (0.5, 1, 1.3)] == [8, 16, 20]
     assert scaled(10, 1) == 12  # 8 would be over 10 % less
 
 
-def test_precision_decay_and_sizes():
+def test_kernels_decay_and_the_embedding_is_float32():
     net = Backbone("ghostfacenet_0.5_2", (16, 40), 8, dtype="mixed_bfloat16")
     embedding = net(np.zeros((2, 16, 40, 3), np.float32), training=True)
     assert embedding.dtype == "float32" and embedding.shape == (2, 8)

@@ -11,7 +11,7 @@ IMAGES = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
 
 
 def trained(architecture, slopes):
-    """A net whose weights are not the initial ones anywhere."""
+    """Returns a net in which no weights have their initial values."""
     net = Backbone(architecture, (32, 32), embedding_size=32, seed=1)
     randomise(net, slopes)
     return net
@@ -44,7 +44,7 @@ def count(net, kind):
         ("iresnet18", (0.5, 1.5), True),
     ],
 )
-def test_the_same_embeddings(architecture, slopes, rectified):
+def test_embeddings_stay_the_same(architecture, slopes, rectified):
     net = trained(architecture, slopes)
     before = net.get_weights()
     fast = inference_net(net, rectified)
@@ -54,7 +54,7 @@ def test_the_same_embeddings(architecture, slopes, rectified):
     # One norm before the first conv of each unit, and two at the end.
     assert count(fast, BatchNorm) == {"se_ir32": 15 + 2, "iresnet18": 8 + 2}[architecture]
     assert count(fast, PReLU) == (count(net, PReLU) if max(slopes) > 1 and not rectified else 0)
-    # The net is as it was, and still of its kind.
+    # The net itself has not changed.
     for one, two in zip(before, net.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(net(IMAGES, training=False), expected)
@@ -62,7 +62,7 @@ def test_the_same_embeddings(architecture, slopes, rectified):
 
 
 def test_norms_that_cannot_be_folded_stay():
-    """A norm after an activation, and a conv whose output has a second consumer."""
+    """Such as a norm after an activation, and a norm after a conv whose output is also used elsewhere."""
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(images)
     x = BatchNorm()(x)
@@ -76,7 +76,7 @@ def test_norms_that_cannot_be_folded_stay():
     assert count(fast, BatchNorm) == 1
 
 
-def test_in_float32():
+def test_in_float32_copies_the_weights():
     net = Backbone("ir32", (32, 32), dtype="mixed_bfloat16", seed=3)
     copy = in_float32(net)
     assert {layer.compute_dtype for layer in copy.layers} == {"float32"}

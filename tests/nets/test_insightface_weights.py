@@ -23,7 +23,7 @@ def state():
 
 @pytest.fixture
 def small():
-    """A net of few channels; the graph does not tell, so its reader takes it."""
+    """A net with few channels. The reader of a graph does not check their number."""
     return random_state(18, (SIDE, SIDE), EMBEDDING_SIZE, widths=(4, 5, 6, 7))
 
 
@@ -57,24 +57,24 @@ def test_embeddings_are_those_of_onnxruntime(tmp_path, state, faces, folded):
     check(backbone, faces, embedding_of_onnxruntime(path, (faces / 255 - 0.5) / 0.5))
 
 
-def test_pixels_that_the_graph_normalises(tmp_path, state, faces):
+def test_a_graph_may_normalise_its_pixels(tmp_path, state, faces):
     path = OnnxNet(state, True, pixels=[("Sub", 127.5), ("Mul", 1 / 128)]).save(tmp_path / "net.onnx")
     check(load_insightface(path), faces, embedding_of_onnxruntime(path, faces))
 
 
 @pytest.mark.parametrize("matmul", [False, True])
-def test_tensors_of_a_graph_with_its_norms(tmp_path, small, matmul):
+def test_a_graph_with_norms_gives_its_tensors(tmp_path, small, matmul):
     received = read_iresnet(OnnxNet(small, matmul=matmul).save(tmp_path / "net.onnx"))
     assert received.keys() == small.keys()
     for name, value in small.items():
         np.testing.assert_array_equal(received[name], value, err_msg=name)
 
 
-def test_tensors_of_a_graph_without_its_norms(tmp_path, small):
+def test_a_graph_with_folded_norms_gives_norms_that_add_the_bias(tmp_path, small):
     received = read_iresnet(OnnxNet(small, folded=True).save(tmp_path / "net.onnx"))
     assert received.keys() == small.keys()
     for name in ("layer2.0.bn3", "layer2.0.downsample.1"):
-        # Whatever comes in, the bias is added, and nothing else is done.
+        # The norm adds the bias and does nothing else.
         deviation = np.sqrt(received[f"{name}.running_var"] + np.float32(1e-5))
         np.testing.assert_allclose(received[f"{name}.weight"] / deviation, 1, rtol=1e-7)
         factor = small[f"{name}.weight"] / np.sqrt(small[f"{name}.running_var"] + 1e-5)
@@ -84,8 +84,8 @@ def test_tensors_of_a_graph_without_its_norms(tmp_path, small):
     np.testing.assert_array_equal(received["layer2.0.bn1.bias"], small["layer2.0.bn1.bias"])
 
 
-def test_detours_of_exporters(tmp_path, small):
-    """Bias and norm, Identity, Constant, Unsqueeze, Dropout."""
+def test_nodes_that_exporters_add_are_followed(tmp_path, small):
+    """Such as a bias before a norm, and the nodes Identity, Constant, Unsqueeze and Dropout."""
     net = OnnxNet(small)
     conv, flatten, prelu = (
         net.nodes[0],
@@ -113,7 +113,7 @@ def test_detours_of_exporters(tmp_path, small):
         np.testing.assert_array_equal(received[name], value, err_msg=name)
 
 
-def test_half_precision(tmp_path, small):
+def test_half_precision_becomes_float32(tmp_path, small):
     halves = {name: value.astype(np.float16) for name, value in small.items()}
     received = read_iresnet(OnnxNet(halves).save(tmp_path / "net.onnx"))
     assert {value.dtype for value in received.values()} == {np.dtype(np.float32)}
@@ -145,7 +145,7 @@ def test_other_settings_are_refused(tmp_path, small, arguments, message):
     assert f"{path}: not an iresnet" in str(error.value)
 
 
-def test_an_iresnet_of_other_pixels_is_refused(tmp_path, state):
+def test_an_iresnet_for_other_pixels_is_refused(tmp_path, state):
     path = OnnxNet(state, pixels=[("Sub", 120), ("Div", 128)]).save(tmp_path / "net.onnx")
     message = r"\(pixel - 127.5\) \* scale, received pixel \* 0.0078125 \+ -0.9375"
     with pytest.raises(ValueError, match=message) as error:
@@ -176,7 +176,7 @@ def _one_more_at_the_end(net):
     net.output = "more"
 
 
-def _one_more_beside(net):
+def _one_more_branch(net):
     net.nodes.append(helper.make_node("Relu", [net.output], ["more"]))
 
 
@@ -197,7 +197,7 @@ def _no_tail(net):
         (_no_shortcut, "layer1.0: expected the sum of unit and shortcut"),
         (_no_conv_on_the_first_shortcut, "expected a unit after layer0.0, received"),
         (_one_more_at_the_end, r"expected the graph to end after features, received \['Relu'\]"),
-        (_one_more_beside, r"expected the graph to end after features, received \['Relu'\]"),
+        (_one_more_branch, r"expected the graph to end after features, received \['Relu'\]"),
         (_computed_kernel, "conv1: expected a constant, received the computed 'absolute'"),
         (_no_tail, "flatten: expected Flatten or Reshape, received the end of the graph"),
     ],
@@ -211,7 +211,7 @@ def test_other_graphs_are_refused(tmp_path, small, change, message):
     assert f"{path}: not an iresnet" in str(error.value)
 
 
-def test_damaged_onnx_files(tmp_path, small):
+def test_damaged_onnx_files_are_refused(tmp_path, small):
     path = tmp_path / "net.onnx"
     with pytest.raises(FileNotFoundError, match=r"net\.onnx"):
         load_insightface(path)
@@ -223,7 +223,7 @@ def test_damaged_onnx_files(tmp_path, small):
 
 
 @pytest.mark.parametrize(("prefix", "inside"), [("", None), ("module.", "state_dict_backbone")])
-def test_a_state_dict_of_pytorch(tmp_path, state, prefix, inside):
+def test_a_state_dict_is_found_and_loaded(tmp_path, state, prefix, inside):
     path = tmp_path / "model.pt"
     write_state_dict(path, {**state, "bn1.num_batches_tracked": np.zeros((), np.float32)}, prefix, inside)
     for name, (variable, _, transform) in torch_variables(load_insightface(path)).items():
@@ -245,7 +245,7 @@ def test_a_state_dict_of_pytorch(tmp_path, state, prefix, inside):
         ({"fc.weight": None}, r"fc\.weight: .* \(\)"),
     ],
 )
-def test_state_dicts_of_other_nets(tmp_path, state, change, message):
+def test_state_dicts_of_other_nets_are_refused(tmp_path, state, change, message):
     path = tmp_path / "model.pt"
     changed = {name: value for name, value in {**state, **change}.items() if value is not None}
     write_state_dict(path, changed)
@@ -254,7 +254,7 @@ def test_state_dicts_of_other_nets(tmp_path, state, change, message):
     assert str(path) in str(error.value)
 
 
-def test_a_file_of_two_nets(tmp_path):
+def test_a_file_of_two_nets_or_none_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     tensors = {"conv1.weight": np.zeros((1, 1), np.float32)}
     write_state_dict(path, tensors, inside="student")
@@ -267,7 +267,7 @@ def test_a_file_of_two_nets(tmp_path):
         load_insightface(path)
 
 
-def test_a_file_that_names_one_storage_many_times(tmp_path):
+def test_a_file_that_names_one_storage_many_times_takes_little_memory(tmp_path):
     path, size = tmp_path / "model.pt", 10**7
     names = [*random_state(18, widths=(1, 1, 1, 1)), *(f"extra{number}" for number in range(20))]
     tensors = dict.fromkeys(names, tensor("HalfStorage", "0", size, 0, (size,), (1,)))
@@ -281,7 +281,7 @@ def test_a_file_that_names_one_storage_many_times(tmp_path):
     assert peak < 4 * path.stat().st_size + 10**8
 
 
-def test_net_by_its_shapes():
+def test_shapes_tell_depth_and_sizes():
     for depth, units in {**UNITS, 200: (6, 26, 60, 6)}.items():
         shapes = {
             f"layer{stage}.{unit}.conv1.weight": (1, 1, 3, 3)
@@ -296,7 +296,7 @@ def test_net_by_its_shapes():
         }
 
 
-def test_saved_as_a_keras_file_and_loaded_again(tmp_path, state, faces, caplog):
+def test_a_keras_file_gives_the_same_embeddings(tmp_path, state, faces, caplog):
     caplog.set_level("INFO")
     path, out = OnnxNet(state).save(tmp_path / "net.onnx"), tmp_path / "net.keras"
     out.symlink_to(tmp_path / "disk" / "net")
@@ -312,7 +312,7 @@ def test_saved_as_a_keras_file_and_loaded_again(tmp_path, state, faces, caplog):
 
 
 def test_one_dict_under_many_names_counts_once(tmp_path):
-    """Reading each of them again would take the square of the file's size."""
+    """If each name were read, the time would grow with the square of the file's size."""
     path = tmp_path / "net.pth"
     state = a_dict({"conv1.weight": tensor()}) + b"r\xff\x00\x00\x00"  # place 255 of the memo
     names = b"".join(plain(str(number)) + b"j\xff\x00\x00\x00" for number in range(100))

@@ -10,12 +10,12 @@ from nets.layers.batch_norm import BatchNorm
 from tests.nets.counting import multiply_adds
 from tests.torch_state import random_state
 
-# Two times one pixels are left at the end: neither the order of flattening nor the far edge is left out.
+# The last feature map has 2 x 1 pixels, so the order of flattening and the far edge matter.
 IMAGE_SIZE, FEATURE_SIZE = (18, 16), (2, 1)
 
 
 class NumpyNet:
-    """iresnet18 as PyTorch computes it, in float64: NCHW, RGB. Moves its statistics when it trains."""
+    """iresnet18 as PyTorch computes it, in float64: NCHW, RGB. Training moves its statistics."""
 
     def __init__(self, state, training):
         self.state = {name: value.astype(np.float64) for name, value in state.items()}
@@ -86,7 +86,7 @@ def test_against_numpy(training):
 
 @pytest.mark.parametrize(("depth", "expected"), [(18, 24_025_600), (50, 43_590_848), (100, 65_156_160)])
 def test_parameters_are_pytorch_s(depth, expected):
-    # As PyTorch counts: with the gamma that is fixed, without moving statistics.
+    # PyTorch counts the gamma that is not trained, but no moving statistics.
     net = iresnet(depth)
     mappings = torch_variables(net)
     sizes = [np.prod(shape, dtype=int) for name, (_, shape, _) in mappings.items() if "running" not in name]
@@ -135,13 +135,13 @@ def test_seed_decides_the_weights():
 
 
 @pytest.mark.parametrize("image_size", [(16, 16), (112, 96), (49, 33)])
-def test_any_image_size(image_size):
+def test_images_may_have_any_size(image_size):
     backbone = iresnet(18, image_size, embedding_size=24)
     assert backbone(tf.zeros((2, *image_size, 3))).shape == (2, 24)
     assert backbone.get_layer("flatten").input.shape[1:3] == tuple(-(-size // 16) for size in image_size)
 
 
-def test_dropout_before_the_dense_layer():
+def test_dropout_comes_before_the_dense_layer():
     backbone = iresnet(18, image_size=(32, 32), embedding_size=8, keep_prob=0.5)
     dense = backbone.get_layer("fc")
     inputs = keras.Model(backbone.inputs, dense.input)(tf.ones((4, 32, 32, 3)), training=True).numpy()
@@ -163,7 +163,7 @@ def test_dtype_policy_keeps_weights_statistics_and_embedding_in_float32():
     assert float(tf.reduce_min(-keras.losses.cosine_similarity(embedding, expected))) > 0.99
 
 
-def test_round_trip_of_a_keras_file(tmp_path):
+def test_a_keras_file_gives_the_same_embeddings(tmp_path):
     backbone = Backbone("iresnet18", image_size=IMAGE_SIZE, embedding_size=32, keep_prob=0.7, seed=3)
     load(backbone, random_state(18, FEATURE_SIZE, embedding_size=32))
     backbone.save(tmp_path / "net.keras")
@@ -177,7 +177,7 @@ def test_round_trip_of_a_keras_file(tmp_path):
     ("arguments", "message"),
     [({"image_size": (8, 96)}, r"image_size: .*\(16, 16\), .*\(8, 96\)"), ({"keep_prob": 0}, "keep_prob")],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         iresnet(18, **arguments)
 

@@ -36,7 +36,7 @@ def rewrite(good, tmp_path):
 
 @pytest.fixture
 def no_net(monkeypatch):
-    """Fails if a net is built: a file is refused before that."""
+    """Makes a test fail if a net is built. Bad files must be refused before that."""
     monkeypatch.setattr(keras_file, "Backbone", None)
 
 
@@ -55,7 +55,7 @@ def refused(path):
 
 
 @pytest.mark.usefixtures("no_net")
-def test_zeros_that_are_compressed(rewrite):
+def test_compressed_zeros_are_refused(rewrite):
     path = rewrite(zipfile.ZIP_DEFLATED, model__weights__h5=bytes(10**7))
     assert path.stat().st_size < 10**5
     assert "compress" in refused(path)
@@ -63,7 +63,7 @@ def test_zeros_that_are_compressed(rewrite):
 
 @pytest.mark.usefixtures("no_net")
 @pytest.mark.parametrize("options", [{"chunks": True, "compression": "gzip"}, {"chunks": (1 << 20,)}])
-def test_arrays_that_take_more_memory_than_the_file(rewrite, tmp_path, options):
+def test_arrays_that_take_more_memory_than_the_file_are_refused(rewrite, tmp_path, options):
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file.create_dataset("vars/0", (1 << 28,), "f4", **options)  # 1 GB of zeros
     assert (tmp_path / "weights.h5").stat().st_size < 10**6
@@ -85,7 +85,7 @@ def test_arrays_that_take_more_memory_than_the_file(rewrite, tmp_path, options):
         {"seed": "1"},
     ],
 )
-def test_nets_that_the_file_cannot_hold(good, rewrite, changes):
+def test_nets_that_the_file_cannot_hold_are_refused(good, rewrite, changes):
     refused(rewrite(config__json=config_of(good, **changes)))
 
 
@@ -93,12 +93,12 @@ def test_nets_that_the_file_cannot_hold(good, rewrite, changes):
 @pytest.mark.parametrize(
     "config", ["", "{", "[]", "[" * 10**5, " " * 2**21, '{"class_name": "Sequential"}', None]
 )
-def test_other_configurations(rewrite, config):
+def test_configurations_of_other_models_are_refused(rewrite, config):
     refused(rewrite(config__json=config))
 
 
 @pytest.mark.usefixtures("no_net")
-def test_damaged_files(good, tmp_path):
+def test_damaged_files_are_refused(good, tmp_path):
     content, rng = good.read_bytes(), np.random.default_rng(0)
     path = tmp_path / "net.keras"
     for place in [0, 10, len(content) - 10, *rng.integers(0, len(content), 20)]:
@@ -110,10 +110,10 @@ def test_damaged_files(good, tmp_path):
         damaged = bytearray(content)
         damaged[place] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
-        refused(path)  # Bits without an effect lead as far as the net, which is missing here.
+        refused(path)  # even if the bit has no effect, because `no_net` keeps the net from being built
 
 
-def test_a_policy_that_was_given_as_an_object(good, rewrite):
+def test_a_dtype_policy_that_was_given_as_an_object_is_kept(good, rewrite):
     policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "mixed_bfloat16"}}
     backbone = load_backbone(rewrite(config__json=config_of(good, dtype=policy)))
     assert backbone.get_config()["dtype"] == "mixed_bfloat16"
@@ -121,5 +121,5 @@ def test_a_policy_that_was_given_as_an_object(good, rewrite):
         np.testing.assert_array_equal(one, two)
 
 
-def test_weights_of_another_net(good, rewrite):
+def test_weights_of_another_net_are_refused(good, rewrite):
     refused(rewrite(config__json=config_of(good, architecture="se_ir32")))

@@ -68,14 +68,14 @@ def test_a_state_dict_gives_the_embeddings_of_onnxruntime(tmp_path, name, kind):
             np.testing.assert_array_equal(one, two)
 
 
-def test_tensors_of_the_large_net():
+def test_tensors_of_the_large_net_have_arcface_torch_s_names():
     mappings = torch_variables(Backbone("mbf_large", (16, 16), 8))
     expected = {name: value.shape for name, value in mobilefacenet_state(*LARGE, (1, 1), 8).items()}
     assert {name: mapping.shape for name, mapping in mappings.items()} == expected
     assert identify_net(expected)["architecture"] == "mbf_large"
 
 
-def test_a_file_with_folded_norms_and_other_pixels(tmp_path):
+def test_a_file_with_folded_norms_and_other_pixels_gives_the_same_embeddings(tmp_path):
     state = small_state(PAPER, separable=True)
     net = OnnxMobileFaceNet(state, *PAPER, folded=True, dense=False, activation="relu6", separable=True)
     path = net.save(tmp_path / "net.onnx", IMAGE_SIZE)
@@ -97,8 +97,8 @@ def test_a_file_with_folded_norms_and_other_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("is_rgb", [False, True])
-def test_pixels_of_any_order_and_scale(is_rgb):
-    """The input of the first kernel, in float64. It has one pixel, so nothing is padded."""
+def test_pixels_of_any_order_and_scale_are_converted(is_rgb):
+    """Applies the first kernel in float64 to an image of one pixel, so nothing is padded."""
     rng = np.random.default_rng(0)
     faces, kernel = rng.uniform(0, 255, (5, 3)), rng.normal(size=(1, 1, 3, 4)).astype(np.float32)  # RGB
     for mean in (rng.uniform(90, 130, 3), np.full(3, 127.5)):
@@ -111,7 +111,7 @@ def test_pixels_of_any_order_and_scale(is_rgb):
             means, scales = map(np.asarray, arguments.values())
             images = (images * 128 + 127.5 - means) / scales
         np.testing.assert_allclose(images @ pixels.stem_kernel(kernel)[0, 0], expected, rtol=1e-5)
-    # A graph that normalises what it gets.
+    # The graph normalises its input.
     scaled = Pixels(True, (0.0,) * 3, (2.0,) * 3).after(0.5, -3.0)
     assert scaled == Pixels(True, (12.0,) * 3, (4.0,) * 3)
 
@@ -134,7 +134,7 @@ def test_a_file_of_insightface_needs_no_description(tmp_path, caplog):
         ({"channels": 3}, r"net\.onnx\.input\.json: channels: .*3"),
     ],
 )
-def test_damaged_descriptions(tmp_path, values, message):
+def test_damaged_descriptions_are_refused(tmp_path, values, message):
     (tmp_path / "net.onnx").write_bytes(b"")
     content = {"channels": "rgb", "layout": "nchw", **IMAGENET, **values}
     (tmp_path / "net.onnx.input.json").write_text(json.dumps(content))
@@ -143,7 +143,7 @@ def test_damaged_descriptions(tmp_path, values, message):
 
 
 def _without_a_block(net):
-    """The sum stays, but the file has one block less than any known net."""
+    """Removes a block, so that the net has fewer blocks than any known net."""
     adds = [number for number, node in enumerate(net.nodes) if node.op_type == "Add"]
     last = net.nodes[adds[0]]
     after = next(node for node in net.nodes[adds[0] + 1 :] if last.output[0] in node.input)
@@ -156,9 +156,9 @@ def _without_a_block(net):
 
 
 def _relu_at_the_end(net):
-    clip = [node for node in net.nodes if node.op_type == "PRelu"][-1]
-    clip.op_type = "Relu"
-    del clip.input[1]
+    prelu = [node for node in net.nodes if node.op_type == "PRelu"][-1]
+    prelu.op_type = "Relu"
+    del prelu.input[1]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_other_graphs_are_refused(tmp_path, change, changes, message):
     assert str(path) in str(error.value)
 
 
-def test_grouped_conv_is_keras_s(tmp_path):
-    """With a bias, after a round trip, and with a norm after it folded into it."""
+def test_grouped_conv_equals_keras_s(tmp_path):
+    """With a bias, and after saving and loading."""
     images = keras.Input((5, 4, 12))
     x = GroupedConv(3, groups=4, use_bias=True, kernel_initializer="he_normal", name="conv")(images)
     net = keras.Model(images, x)
@@ -191,7 +191,7 @@ def test_grouped_conv_is_keras_s(tmp_path):
     kernel, bias = net.get_layer("conv").get_weights()
     reference = keras.layers.Conv2D(12, 3, padding="same", groups=4)
     reference.build((None, 5, 4, 12))
-    # Kernel of Keras: inputs of a group, then all outputs.
+    # The last axes of Keras's kernel are the inputs of a group, then all outputs.
     kernel = kernel.reshape(3, 3, 4, 3, 3).transpose(0, 1, 3, 2, 4).reshape(3, 3, 3, 12)
     reference.set_weights([kernel, bias])
     np.testing.assert_allclose(net(inputs), reference(inputs), rtol=1e-4, atol=1e-5)
@@ -201,7 +201,7 @@ def test_grouped_conv_is_keras_s(tmp_path):
         GroupedConv(3, groups=5).build((None, 5, 4, 12))
 
 
-def test_decay_precision_and_seeds():
+def test_kernels_decay_and_the_embedding_is_float32():
     net = Backbone("mobilefacenet", (32, 18), 8, keep_prob=0.5, dtype="mixed_bfloat16")
     kernels = {id(v) for v in net.trainable_variables if v.name == "kernel"}
     assert kernels <= {id(v) for v in decayed_variables(net)}
@@ -224,6 +224,6 @@ def test_decay_precision_and_seeds():
         ({"pixel_mean": [1.0, 2.0, 3.0], "pixel_scale": [1.0, 0.0, 1.0]}, "pixel_scale: expected no 0"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         mobilefacenet(*PAPER, **arguments)

@@ -35,7 +35,7 @@ class TestOneFile:
         (tmp_path / name).write_bytes(b"weightz")
         assert model_sha256(tmp_path / name) == sha256(b"weightz")
 
-    def test_missing_model(self, tmp_path):
+    def test_a_missing_model_is_an_error(self, tmp_path):
         for function in (find_model, model_sha256):
             with pytest.raises(FileNotFoundError, match=r"gone\.keras"):
                 function(tmp_path / "gone.keras")
@@ -44,11 +44,11 @@ class TestOneFile:
 class TestOnnx:
     WEIGHTS = np.arange(6000, dtype=np.float32).reshape(60, 100)
 
-    def test_one_file(self, tmp_path):
+    def test_the_digest_of_one_file_is_its_own(self, tmp_path):
         path = write_onnx(tmp_path / "a", self.WEIGHTS)
         assert model_sha256(path) == sha256(path.read_bytes())
 
-    def test_tensors_in_another_file(self, tmp_path):
+    def test_tensors_in_another_file_count(self, tmp_path):
         options = {"save_as_external_data": True, "location": "net.bin", "size_threshold": 0}
         path = write_onnx(tmp_path / "a", self.WEIGHTS, **options)
         expected = model_sha256(path)
@@ -68,7 +68,7 @@ class TestOnnx:
     @pytest.mark.parametrize(
         "name", ["/dev/zero", "../secret", "pipe", "link", "folder", "", "a/../../secret"]
     )
-    def test_files_that_are_not_of_the_model(self, tmp_path, name):
+    def test_files_that_do_not_belong_to_the_model_are_refused(self, tmp_path, name):
         path = write_onnx(tmp_path / "a", self.WEIGHTS)
         (tmp_path / "secret").write_bytes(bytes(self.WEIGHTS.nbytes))
         os.mkfifo(path.with_name("pipe"))
@@ -84,7 +84,7 @@ class TestOnnx:
             with pytest.raises(ValueError, match=r"net\.onnx: expected tensors in"):
                 read(path)
 
-    def test_many_tensors_in_the_same_bytes(self, tmp_path):
+    def test_many_tensors_in_the_same_bytes_are_refused(self, tmp_path):
         path = write_onnx(tmp_path / "a", self.WEIGHTS)
         path.with_name("bytes").write_bytes(bytes(10**6))
         model = onnx.load(path)
@@ -99,7 +99,7 @@ class TestOnnx:
             with pytest.raises(ValueError, match="at most 1000000 bytes in bytes, received 2000000000"):
                 read(path)
 
-    def test_damaged(self, tmp_path):
+    def test_a_damaged_file_is_refused(self, tmp_path):
         (tmp_path / "net.onnx").write_bytes(b"no such thing")
         with pytest.raises(ValueError, match=r"net\.onnx"):
             model_sha256(tmp_path / "net.onnx")
@@ -168,7 +168,7 @@ class TestFolders:
         other = write_checkpoint(tmp_path / "run" / "step_00000004", b"other weights")
         assert model_sha256(other) != model_sha256(path)
 
-    def test_the_newest_whole_one_of_a_run(self, tmp_path, caplog):
+    def test_the_newest_whole_checkpoint_of_a_run_is_found(self, tmp_path, caplog):
         old = write_checkpoint(tmp_path / "step_00000003", b"old")
         new = write_checkpoint(tmp_path / "step_00000012", b"new")
         assert find_model(tmp_path) == new
@@ -209,13 +209,13 @@ class TestFolders:
         (write_checkpoint(tmp_path / "step_00000012", b"new") / "checkpoint.json").write_text(text)
         assert find_model(tmp_path) == old
 
-    def test_another_folder(self, tmp_path):
+    def test_a_folder_without_a_model_is_refused(self, tmp_path):
         (tmp_path / "notes.txt").write_bytes(b"")
         with pytest.raises(ValueError, match="expected a SavedModel, a training checkpoint"):
             model_sha256(tmp_path)
 
 
-def test_reads_no_weights_with_tensorflow():
+def test_imports_neither_tensorflow_nor_onnx():
     program = (
         "import sys, nets.importers.model_files\n"
         "sys.exit(bool({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"

@@ -22,7 +22,7 @@ def test_group_norm_against_numpy(channels, groups):
     expected = normalised * scale.ravel() + offset.ravel()
     received = layer(x.astype(np.float32), training=True)
     np.testing.assert_allclose(received, expected, atol=1e-5)
-    # One image does not see the others.
+    # The result for an image does not depend on the others.
     np.testing.assert_allclose(layer(x[:1].astype(np.float32)), expected[:1], atol=1e-5)
 
 
@@ -47,7 +47,7 @@ def renorm_reference(x, layer, moving_mean, moving_variance):
     return (x - mean) / stddev, r, d
 
 
-# The second one is far from the moving statistics: r and d are clipped.
+# The second batch is far from the moving statistics, so r and d are clipped.
 @pytest.mark.parametrize(("mean", "stddev", "is_clipped"), [(0.3, 1.2, False), (40.0, 9.0, True)])
 def test_batch_renorm_against_numpy(mean, stddev, is_clipped):
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_batch_renorm_against_numpy(mean, stddev, is_clipped):
     np.testing.assert_allclose(layer.moving_mean, 0.9 * moving_mean + 0.1 * x.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(layer.moving_variance, 0.9 * moving_variance + 0.1 * x.var(axis=0), rtol=1e-5)
 
-    # No gradient through r and d: that of plain batch normalisation with other factors.
+    # No gradient flows through r and d, so it is that of batch normalisation with constant r and d.
     def plain(values):
         statistics = values.mean(axis=0), np.sqrt(values.var(axis=0) + layer.epsilon)
         return (((values - statistics[0]) / statistics[1] * r + d) * gamma + beta) ** 3
@@ -95,7 +95,7 @@ def test_batch_renorm_in_inference_is_batch_norm():
 
 
 @pytest.mark.parametrize("layer", [GroupNorm(0.02), BatchRenorm(0.5, 0.03, 0.1, 7.0, 2.0)])
-def test_round_trip(layer, tmp_path):
+def test_a_saved_norm_loads_with_the_same_outputs(layer, tmp_path):
     images = keras.Input((4, 4, 32))
     model = keras.Model(images, layer(images))
     inputs = tf.random.stateless_normal((3, 4, 4, 32), (0, 1)) * 9

@@ -108,7 +108,7 @@ def test_initial_values():
     variables = {name.split("/", 1)[1]: v.numpy() for name, v in tf1_variables(backbone).items()}
     kernel = variables["block3/unit_2/bottleneck_v1/conv1/W_conv2d"]
     stddev = np.sqrt(1.3 * 2 / (9 * 256 + 9 * 256))
-    # Cut at two standard deviations, which leaves 0.88 of the stated one.
+    # Draws are truncated at two standard deviations, which leaves 0.88 of the standard deviation.
     assert np.abs(kernel).max() <= 2 * stddev * 1.001
     assert kernel.std() == pytest.approx(0.8796 * stddev, rel=0.01)
     gammas = np.concatenate(
@@ -130,7 +130,7 @@ def test_seed_decides_the_weights():
     assert any((a != b).any() for a, b in zip(weights[0], weights[2], strict=True))
 
 
-def test_parameters():
+def test_numbers_of_parameters():
     expected = {(50, (112, 96)): 41.79, (50, (112, 112)): 43.62, (100, (112, 112)): 65.22}
     for (depth, image_size), millions in expected.items():
         backbone = resnet_ir(depth, image_size=image_size)
@@ -138,7 +138,7 @@ def test_parameters():
 
 
 @pytest.mark.parametrize("image_size", [(112, 96), (64, 64), (113, 97)])
-def test_any_image_size(image_size):
+def test_images_may_have_any_size(image_size):
     embedding = resnet_ir(32, image_size=image_size)(tf.zeros((2, *image_size, 3)))
     assert embedding.shape == (2, 512)
 
@@ -155,7 +155,7 @@ def test_dtype_policy_keeps_weights_statistics_and_embedding_in_float32():
     assert float(tf.reduce_min(cosines)) > 0.99
 
 
-def test_round_trip_of_a_keras_file(tmp_path):
+def test_a_keras_file_gives_the_same_embeddings(tmp_path):
     backbone = resnet_ir(32, "se_ir", image_size=(48, 40), embedding_size=64, keep_prob=0.7, seed=3)
     load_golden_weights(backbone)
     backbone.save(tmp_path / "net.keras")
@@ -169,7 +169,7 @@ def test_round_trip_of_a_keras_file(tmp_path):
     ("arguments", "message"),
     [({"image_size": (8, 96)}, r"image_size: .*\(16, 16\), .*\(8, 96\)"), ({"keep_prob": 0}, "keep_prob")],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         resnet_ir(**arguments)
 

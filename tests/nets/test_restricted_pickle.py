@@ -14,7 +14,7 @@ from nets.importers.torch_file import TorchFile
 from tests.torch_zip import a_dict, a_global, call, plain, storage, tensor, write_torch_zip
 
 MEGABYTE = 10**6
-SIZE = 20 * MEGABYTE  # of the payload that a file repeats
+SIZE = 20 * MEGABYTE  # bytes of the payload that a file repeats
 REPETITIONS = 20
 
 
@@ -66,7 +66,7 @@ HUGE = {
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("instruction", HUGE)
-def test_huge_numbers(instruction, name, tmp_path):
+def test_huge_numbers_allocate_little(instruction, name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"")
     with limited_memory(path):
@@ -81,7 +81,7 @@ def dtype(code):
 
 
 @pytest.mark.parametrize("shape", [(10**12,), (2**62, 2**62), (SIZE, 1000), (0, 2**70)])
-def test_giant_shapes(shape, tmp_path):
+def test_giant_shapes_are_refused(shape, tmp_path):
     frombuffer = b"cnumpy.core.numeric\n_frombuffer\n("
     program = frombuffer + binbytes(b"") + dtype("u1") + plain(shape) + b"VC\ntR"
     strides = tuple(0 for _ in shape)
@@ -112,7 +112,7 @@ REPEATED = {
 
 
 @pytest.mark.parametrize("kind", REPEATED)
-def test_repeated_buffers_of_arrays(kind, tmp_path):
+def test_arrays_that_repeat_a_buffer_share_it(kind, tmp_path):
     payload = binbytes(bytes(SIZE)) + b"q\x09"
     path = tmp_path / "file.bin"
     path.write_bytes(b"\x80\x04(" + payload + REPEATED[kind] * REPETITIONS + b"l.")
@@ -122,7 +122,7 @@ def test_repeated_buffers_of_arrays(kind, tmp_path):
     assert all(np.shares_memory(array, np.frombuffer(payload, np.uint8)) for array in arrays)
 
 
-def test_repeated_encoding_of_text(tmp_path):
+def test_repeated_encodings_of_a_text_take_little_memory(tmp_path):
     encode = b"c_codecs\nencode\nh\x00\x8c\x06latin1\x86R"
     text = b"X" + struct.pack("<I", SIZE) + b"a" * SIZE
     path = tmp_path / "file.bin"
@@ -132,7 +132,7 @@ def test_repeated_encoding_of_text(tmp_path):
     assert received[1] == received[-1] == b"a" * SIZE
 
 
-def test_repeated_storage_of_tensors(tmp_path):
+def test_tensors_that_repeat_a_storage_take_little_memory(tmp_path):
     shared = tensor("FloatStorage", "0", SIZE // 4, 0, (SIZE // 4,), (1,))
     path = tmp_path / "file.pth"
     write_torch_zip(path, a_dict({str(i): shared for i in range(REPETITIONS)}), {"0": bytes(SIZE)})
@@ -141,7 +141,7 @@ def test_repeated_storage_of_tensors(tmp_path):
     assert len(arrays) == REPETITIONS
 
 
-def test_repeated_storage_of_halves(tmp_path):
+def test_float16_tensors_that_repeat_a_storage_take_little_memory(tmp_path):
     shared = tensor("HalfStorage", "0", SIZE // 2, 0, (SIZE // 2,), (1,))
     path = tmp_path / "file.pth"
     write_torch_zip(path, a_dict({str(i): shared for i in range(REPETITIONS)}), {"0": bytes(SIZE)})
@@ -166,7 +166,7 @@ MANY = {
 @pytest.mark.parametrize(
     ("kind", "name"), [*((kind, "file.bin") for kind in MANY), ("empty lists", "file.pth")]
 )
-def test_many_small_objects(kind, name, tmp_path):
+def test_many_small_objects_are_refused(kind, name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="more memory than the file"), limited_memory(path):
@@ -174,7 +174,7 @@ def test_many_small_objects(kind, name, tmp_path):
 
 
 def nested_tuple():
-    """A small program whose tuple has a text of 6 MB, and with 40 more levels one that never ends."""
+    """Returns a small program whose tuple has a `repr` of 6 MB. With 40 more levels it would never end."""
     value = 1
     for _ in range(20):
         value = (value, value)
@@ -219,7 +219,7 @@ def test_shapes_of_giant_numbers_take_no_time(tmp_path):
     assert time.process_time() - start < 5
 
 
-def test_keys_that_share_a_place_are_refused(tmp_path):
+def test_keys_that_collide_in_a_dict_are_refused(tmp_path):
     """A dict takes the square of the time for numbers that differ by 2^61 - 1."""
     memo = b"".join(b"p%d\n" % (place * (2**61 - 1)) for place in range(1, 3))
     keys = b"".join(plain(place * (2**61 - 1)) + b"N" for place in range(1, 3))

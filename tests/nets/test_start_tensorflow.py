@@ -1,4 +1,4 @@
-"""The lines that TensorFlow writes on every start are hidden, and all others are shown."""
+"""The lines that TensorFlow writes at every start are hidden, and all others are shown."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def test_lines_before_a_crash_are_shown():
 
 
 @pytest.mark.skipif(any(Path(device).exists() for device in module._GPUS), reason="CUDA may say more")
-def test_a_start_is_silent():
+def test_starting_tensorflow_writes_nothing():
     """Fails once another version of TensorFlow writes other lines."""
     ended = run("module.start_tensorflow()", TF_CPP_MIN_LOG_LEVEL="2")
     assert (ended.returncode, ended.stderr) == (0, b"")

@@ -1,4 +1,4 @@
-"""The original's checkpoints, with the golden weights, must give the golden embeddings."""
+"""Checkpoints of the original with the golden weights must give the golden embeddings."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_program_writes_a_keras_file_and_a_summary(ir32, tmp_path, capsys):
     assert [path.name for path in out.parent.iterdir()] == ["model.keras"]
 
 
-def test_every_way_to_name_a_checkpoint(ir32):
+def test_a_checkpoint_is_found_by_each_of_its_names(ir32):
     for name in ("", ".index", ".meta", ".data-00000-of-00001"):
         assert checkpoint_prefix(f"{ir32}{name}") == ir32
     assert checkpoint_prefix(ir32.parent) == ir32  # by its `checkpoint` file
@@ -94,7 +94,7 @@ def error_of(path):
     return str(raised.value)
 
 
-def test_incomplete_checkpoint(ir32, tmp_path):
+def test_an_incomplete_checkpoint_is_refused(ir32, tmp_path):
     copies = {}
     for file in ir32.parent.glob("iter_9*"):
         copies[file.suffix] = tmp_path / file.name
@@ -124,7 +124,7 @@ def test_missing_variables_are_named(tmp_path):
     assert f"missing: {names[0]}, {names[1]}" in error_of(prefix)
 
 
-def test_checkpoint_of_another_net(tmp_path):
+def test_a_checkpoint_of_another_net_is_refused(tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps([["conv1/weights", [3, 3, 3, 8], True]]))
     prefix = write_tf1_checkpoint(other, tmp_path / "other.ckpt")

@@ -25,7 +25,7 @@ def read(path):
         return {name: file.read(value) for name, value in file.contents.items()}
 
 
-def test_file_that_pytorch_wrote():
+def test_a_file_that_pytorch_wrote_is_read():
     expected = np.load(GOLDEN / "tensors.npz")
     received = read(GOLDEN / "tensors.pth")
     assert list(received) == expected.files
@@ -43,7 +43,7 @@ def test_file_that_pytorch_wrote():
         ("BoolStorage", "?"),
     ],
 )
-def test_dtypes_and_byte_orders(path, name, dtype, byte_order):
+def test_every_dtype_and_byte_order_is_read(path, name, dtype, byte_order):
     numbers = np.array([[0, 1, 2], [100, 5, 1]]).astype(dtype)
     stored = numbers.astype(numbers.dtype.newbyteorder(byte_order or "little")).tobytes()
     program = a_dict({"x": tensor(name)})
@@ -63,14 +63,14 @@ def test_bfloat16_is_the_upper_half_of_float32(path, byte_order):
     assert received.dtype == np.float32
 
 
-def test_views_of_one_storage(path):
+def test_views_of_one_storage_are_read(path):
     program = a_dict(
         {
             "transposed": tensor(shape=(3, 2), strides=(1, 3)),
             "second_row": tensor(offset=3, shape=(3,), strides=(1,)),
             "every_second": tensor(offset=1, shape=(3,), strides=(2,)),
             "one": tensor(offset=5, shape=(), strides=()),
-            # What a stride leads to along an axis of one is never read.
+            # The stride along an axis of length 1 has no effect.
             "one_row": tensor(offset=3, shape=(1, 3), strides=(1000, 1)),
         }
     )
@@ -84,13 +84,13 @@ def test_views_of_one_storage(path):
     np.testing.assert_array_equal(received["one_row"], rows[1:])
 
 
-def test_plain_contents_and_the_later_protocols(path):
+def test_plain_contents_of_later_protocols_are_read(path):
     contents = {"epoch": 20, "lr": 0.1, "names": ["a", "b"], "flags": (True, None), 3: {"big": 2**70}}
     for protocol in (2, 4, 5):
         write_torch_zip(path, pickle.dumps(contents, protocol)[2:-1], {})
         with TorchFile(path) as file:
             assert file.contents == contents
-    # As protocol 4 names a global.
+    # Protocol 4 names a global in this way.
     stack_global = plain("collections") + plain("OrderedDict") + b"\x93"
     write_torch_zip(path, call(stack_global), {})
     with TorchFile(path) as file:
@@ -151,7 +151,7 @@ def test_refuses_everything_but_plain_tensors(path, attack):
     assert str(path) in str(error.value)
 
 
-def test_nothing_is_run(path, tmp_path):
+def test_code_in_the_file_does_not_run(path, tmp_path):
     mark = tmp_path / "was_run"
     for protocol in (2, 4):
         program = pickle.dumps({"x": Attack(mark)}, protocol)
@@ -181,7 +181,7 @@ def test_nothing_is_run(path, tmp_path):
         {"shape": (0, 2**70), "strides": (2**70, 1)},
     ],
 )
-def test_tensors_outside_of_their_storage(path, place):
+def test_tensors_outside_of_their_storage_are_refused(path, place):
     write_torch_zip(path, a_dict({"x": tensor(**place)}), {"0": NUMBERS.tobytes()})
     with pytest.raises(ValueError, match=f"{path}: "):
         read(path)
@@ -203,14 +203,14 @@ def test_tensors_outside_of_their_storage(path, place):
         (b"\xff", "damaged one: .*xff"),
     ],
 )
-def test_damaged_pickles(path, program, message):
+def test_damaged_pickles_are_refused(path, program, message):
     write_torch_zip(path, program, {"0": NUMBERS.tobytes()})
     with pytest.raises(ValueError, match=message) as error:
         TorchFile(path)
     assert str(path) in str(error.value)
 
 
-def test_a_checksum_that_does_not_match(path):
+def test_bytes_that_do_not_match_their_checksum_are_refused(path):
     write_torch_zip(path, a_dict({"x": tensor()}), {"0": NUMBERS.tobytes()})
     data = path.read_bytes()
     path.write_bytes(data.replace(NUMBERS.tobytes(), NUMBERS[::-1].tobytes()))
@@ -221,10 +221,10 @@ def test_a_checksum_that_does_not_match(path):
         TorchFile(path)
 
 
-def test_other_files(path, tmp_path):
+def test_files_of_other_formats_are_refused(path, tmp_path):
     with pytest.raises(FileNotFoundError, match=str(path)):
         TorchFile(path)
-    # As torch.save wrote before 1.6, and does on request.
+    # The format of torch.save before 1.6, which newer versions write on request.
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2))
     with pytest.raises(ValueError, match=r"torch\.save\(torch\.load\(old"):
         TorchFile(path)
@@ -244,7 +244,7 @@ def test_other_files(path, tmp_path):
         TorchFile(path)
 
 
-def test_a_newer_version_of_the_zip_format(path):
+def test_a_newer_version_of_the_zip_format_is_refused(path):
     write_torch_zip(path, plain(1), {})
     content = path.read_bytes()
     start = content.index(b"PK\x01\x02") + 6  # the version that is needed to read the entry
@@ -253,7 +253,7 @@ def test_a_newer_version_of_the_zip_format(path):
         TorchFile(path)
 
 
-def test_a_list_of_many_entries(path):
+def test_a_very_long_list_of_entries_is_refused(path):
     """The list of entries takes ten times as much memory as in the file."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", b"\x80\x02N.")
@@ -263,21 +263,21 @@ def test_a_list_of_many_entries(path):
         TorchFile(path)
 
 
-def test_two_types_of_one_storage(path):
+def test_a_storage_of_two_types_is_refused(path):
     program = a_dict({"a": tensor("FloatStorage"), "b": tensor("IntStorage")})
     write_torch_zip(path, program, {"0": NUMBERS.tobytes()})
     with pytest.raises(ValueError, match="'0': expected one type"):
         TorchFile(path)
 
 
-def test_shapes_of_booleans(path):
+def test_shapes_of_booleans_are_refused(path):
     write_torch_zip(path, a_dict({"x": tensor(shape=(True, 3), strides=(3, 1))}), {"0": NUMBERS.tobytes()})
     with pytest.raises(ValueError, match="received shape"):
         TorchFile(path)
 
 
-def test_entries_that_overlap(path):
-    # A zip can point to the same bytes many times over.
+def test_entries_that_overlap_are_refused(path):
+    # A zip can point to the same bytes many times.
     write_torch_zip(path, plain(1), {str(key): bytes(1000) for key in range(3)})
     with zipfile.ZipFile(path, "a") as file:
         file.filelist += [file.getinfo("archive/data/0")] * 10

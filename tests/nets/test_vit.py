@@ -65,7 +65,7 @@ def test_against_numpy():
         np.testing.assert_allclose(model(IMAGES, training=False), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_state_dict(tmp_path):
+def test_a_state_dict_is_loaded_and_others_are_refused(tmp_path):
     state = vit_state(256, 12, num_tokens=4, embedding_size=24)
     write_state_dict(tmp_path / "net.pth", state)
     net = load_backbone(tmp_path / "net.pth")
@@ -98,7 +98,7 @@ def test_parameters_and_multiply_adds():
         assert round(expected_operations(**VARIANTS[name].arguments) / 1e9, 1) == billions
 
 
-def test_precision_decay_and_training(tmp_path):
+def test_kernels_decay_and_the_embedding_is_float32(tmp_path):
     net = Backbone("vit_t", IMAGE_SIZE, 12, keep_prob=0.9, seed=3, dtype="mixed_bfloat16", mask_ratio=0.4)
     assert {v.dtype for v in net.variables if v.name != "draws"} == {"float32"}
     with tf.GradientTape() as tape:

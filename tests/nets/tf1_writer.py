@@ -9,14 +9,14 @@ from tests.golden.weight_rule import golden_weight
 
 
 def write_tf1_checkpoint(variables_json, prefix, num_identities=10, leave_out=(), change=None):
-    """Writes the variables of a golden list, slots, step and centres, with the rule's values.
+    """Writes the variables of a golden list, their slots, step and centres, with values of `golden_weight`.
 
     Args:
         variables_json: Path of a list of `[name, shape, trainable]`.
-        prefix: Path.
-        num_identities: int, of the centres.
-        leave_out: names that the checkpoint is to lack.
-        change: dict from name to another value.
+        prefix: Path of the checkpoint.
+        num_identities: number of centres.
+        leave_out: names of variables to leave out.
+        change: dict from the name of a variable to another value.
     """
     values = {"global_step": 258000}
     for name, shape, trainable in json.loads(variables_json.read_text()):
@@ -28,7 +28,7 @@ def write_tf1_checkpoint(variables_json, prefix, num_identities=10, leave_out=()
     values |= change or {}
     values = {name: value for name, value in values.items() if name not in leave_out}
     with tf1.Graph().as_default(), tf1.Session() as session:
-        fed = {}  # and not written into the graph, which may not be larger than 2 GB
+        fed = {}  # a graph that holds the values may not be larger than 2 GB
         for name, value in values.items():
             value = np.asarray(value)
             placeholder = tf1.placeholder(value.dtype, value.shape)

@@ -1,4 +1,4 @@
-"""Small models in the forms on disk, written without TensorFlow."""
+"""Writes small models in every format on disk, without TensorFlow."""
 
 import hashlib
 import json
