@@ -66,8 +66,8 @@ def softmax_cross_entropy(
 ) -> tf.Tensor:
     """Returns the softmax cross-entropy with smoothed labels: float32 `(batch,)`.
 
-    The label of each identity is `label_smoothing / num_identities`. That of the own identity is
-    `1 - label_smoothing` higher.
+    The label of each identity is `label_smoothing / num_identities`, plus `1 - label_smoothing` for the own
+    identity.
 
     References: [Rethinking the Inception Architecture](https://arxiv.org/abs/1512.00567), section 7
 

@@ -63,8 +63,8 @@ def torch_variables(backbone: keras.Model, pixels: Pixels = INSIGHTFACE) -> dict
     """Maps the names of PyTorch's tensors, such as `layer1.0.bn1.running_mean`, to a backbone's variables.
 
     Kernels change from OIHW to HWIO, and the dense layer's inputs from CHW to HWC. The first kernel takes BGR
-    instead of RGB, and `(pixel - 127.5) / 128` instead of `/ 127.5`. So it is flipped and scaled by 128 /
-    127.5. That is exact, because both nets pad with zeros.
+    instead of RGB, and `(pixel - 127.5) / 128` instead of `(pixel - 127.5) / 127.5`. So it is flipped and
+    scaled by `128 / 127.5`. That is right at the edges, too, because both nets pad with zeros.
 
     Args:
         backbone: an iresnet, a MobileFaceNet or a vision transformer.
@@ -92,12 +92,11 @@ def torch_variables(backbone: keras.Model, pixels: Pixels = INSIGHTFACE) -> dict
 def load_insightface(path: str | Path) -> Backbone:
     """Loads an iresnet, a MobileFaceNet or a vision transformer, without running any code from the file.
 
-    The architecture is inferred from the names and shapes of the tensors. The backbone takes the same input
-    as
-    all backbones here: BGR, `(pixel - 127.5) / 128`. A file `NAME.onnx.input.json` says which pixels an ONNX
-    file takes. If there is none, they are assumed to be InsightFace's. Norms that are folded into the convs
-    of a MobileFaceNet stay folded, so that further training starts from the same function. The log says how
-    many tensors were mapped and ignored.
+    The architecture is inferred from the names and shapes of the tensors. Like all backbones here, the result
+    takes BGR images, `(pixel - 127.5) / 128`. A file `NAME.onnx.input.json` says which pixels an ONNX file
+    takes. If there is none, they are assumed to be InsightFace's. Norms that are folded into the convs of a
+    MobileFaceNet stay folded, so that further training starts from the same function. The log says how many
+    tensors were mapped and ignored.
 
     References:
     - InsightFace, `recognition/arcface_torch`: `train_v2.py` (the saved objects), `torch2onnx.py`
@@ -166,7 +165,7 @@ def _build(path, shapes, read, arguments=None, pixels=INSIGHTFACE):
 
 
 def _check_centre(pixels):
-    """Raises a `ValueError` unless zero, with which convs pad, stands for the same grey in both nets."""
+    """Raises a `ValueError` if the zeros that convs pad with would stand for another grey than in the file."""
     if pixels.arguments():
         scale, mean = pixels.scale[0], pixels.mean[0]
         received = f"pixel * {1 / scale:g} + {-mean / scale:g}"

@@ -39,7 +39,7 @@ class Import:
     ignored: dict[str, list[str]]
 
     def report(self) -> str:
-        """Returns a summary of the mapped and ignored variables, several lines to print."""
+        """Returns lines to print that list the mapped and ignored variables."""
         net = self.backbone.net
         lines = [
             f"net: {net['architecture']}, images of {tuple(net['image_size'])}, "
