@@ -1,9 +1,10 @@
-"""Trains a net with a margin loss: the angular margin and the centre term, or another.
+"""Trains a net with a margin loss.
 
     python -m train_centre --net_depth 50 --batch_size 64
 
-Sources that are not converted yet are converted first. To resume a stopped run, give the same command.
-`training/options.py` declares the flags.
+The program first converts sources that are not converted yet. To resume a stopped run, run the same command
+again.
+`training/options.py` defines the flags.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: CentreTrainingOptions, strategy: tf.distribute.Strategy | None = None) -> int:
-    """Trains and returns the exit code. `strategy` defaults to that of `--strategy`.
+    """Trains a net and returns the exit code. `strategy` defaults to that of `--strategy`.
 
     References:
         - margin-centre-face, `train_centre.py`
     """
     config = read_config(options.data.config)
-    # TensorFlow takes seconds to import: --help and a wrong path answer at once.
+    # TensorFlow takes seconds to import. It is imported late so that --help and wrong paths answer at once.
     start_tensorflow()
     from dataset.sampling.combine import CombinedSources
     from dataset.sampling.shuffled import ShuffledSampler

@@ -2,8 +2,9 @@
 
     python -m train_triplet --model_path=output/models/iter_258000_lfw_0.99133_ytf_0.95900
 
-Sources that are not converted yet are converted first. To resume a stopped run, give the same command.
-`training/options.py` declares the flags.
+The program first converts sources that are not converted yet. To resume a stopped run, run the same command
+again.
+`training/options.py` defines the flags.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: TripletTrainingOptions, strategy: tf.distribute.Strategy | None = None) -> int:
-    """Trains and returns the exit code. `strategy` defaults to that of `--strategy`.
+    """Fine-tunes a net and returns the exit code. `strategy` defaults to that of `--strategy`.
 
-    Row 11 of docs/fidelity.md: the original restores trainable variables only, so that the statistics of
-    batch normalisation and the last gamma start fresh. Here the whole net is restored; optimizer and step
-    start fresh.
+    Row 11 of docs/fidelity.md: the original restores only the trainable variables, so the statistics of batch
+    normalisation and the last gamma start fresh. Here the whole net is restored. Optimizer and step start
+    fresh.
 
     References:
         - margin-centre-face, `train_triplet.py`
     """
     config = read_config(options.data.config)
-    # TensorFlow takes seconds to import: --help and a wrong path answer at once.
+    # TensorFlow takes seconds to import. It is imported late so that --help and wrong paths answer at once.
     start_tensorflow()
     from dataset.sampling.by_identity import IdentitySampler
     from dataset.sampling.combine import CombinedSources

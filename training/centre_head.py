@@ -1,4 +1,4 @@
-"""Builds the loss layer of train_centre: its memory check, its shards, and where its centres start."""
+"""Builds the loss layer of train_centre, after a check that its centres fit into memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_loss(options: CentreTrainingOptions, strategy: tf.distribute.Strategy) -> None:
-    """Raises `ValueError` for wrong arguments of the loss, before the sources are converted."""
+    """Raises `ValueError` if the flags of the loss are wrong. Call it before the sources are converted."""
     if options.loss.has_centres:
         _build(options, num_identities=1)
     if options.centres.shard_centres:
@@ -32,10 +32,15 @@ def check_loss(options: CentreTrainingOptions, strategy: tf.distribute.Strategy)
 def build_centre_head(options: CentreTrainingOptions, session: Session, num_identities: int) -> CentreLayer:
     """Makes and builds the loss layer.
 
-    A new run takes its centres from `model_path`, if that is given, and else starts with random ones.
+    A new run takes its centres from `--model_path`. Without that flag they start at random.
+
+    Args:
+        options: the flags.
+        session: gives the strategy, the net and the memory of the GPUs.
+        num_identities: number of identities of all sources.
 
     Raises:
-        ValueError: the centres do not fit into memory, or `model_path` does not hold them.
+        ValueError: the centres do not fit into memory, or `--model_path` has none of the right shape.
     """
     strategy, start = session.strategy, options.start
     num_replicas = strategy.num_replicas_in_sync
@@ -63,13 +68,13 @@ def build_centre_head(options: CentreTrainingOptions, session: Session, num_iden
 
 
 def margin_schedules(head: CentreLayer, options: LossOptions, first_step: int) -> dict[str, Callable]:
-    """The schedules of `training.trainer.Trainer` for this head: that of the margin, if it has one."""
+    """Returns `StepOptions.schedules` for this head: the margin, or `{}` if the loss has none."""
     if not options.has_margin:
         return {}
     if first_step < options.margin_warmup_steps:
         logger.info(
-            "The margin rises from 0 to %g until step %d. The loss will rise with it until then, since the "
-            "task gets harder. Watch accuracy and cosine meanwhile.",
+            "The margin rises from 0 to %g until step %d. Until then the loss rises with it, because the "
+            "task gets harder. Watch accuracy and cosine instead.",
             *(head.margin, options.margin_warmup_steps),
         )
     return {"margin": LinearRise(head.margin, options.margin_warmup_steps)}
@@ -92,7 +97,7 @@ def _load_centres(head: CentreLayer, path: Path) -> None:
         received = "none" if centres is None else f"shape {centres.shape}"
         raise ValueError(
             f"{path}: expected centres of shape {head.centres_shape}, received {received}. "
-            "To take only the net give --init_from."
+            "To take only the net, give --init_from."
         )
     head.assign_centres(centres)
     logger.info("Loaded the centres of %d identities from %s.", centres.shape[1], path)

@@ -1,8 +1,8 @@
 """Three ways to train the centres of a head: all rows, a sample of rows, or shards.
 
 A step computes gradients (`sources`, `to_dense`), sums them over the replicas, adds the decay (`add_decay`),
-clips them and updates the weights (`for_optimizer`). Between these calls all gradients are dense tensors in a
-list, and `extra` is a dict of what the centres need besides.
+clips them and updates the weights (`for_optimizer`). Between these calls, a list holds all gradients as dense
+tensors, and the dict `extra` holds what else the centres need.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ def make_centres(
     decayed_variables: list[keras.Variable],
     weight_decay: float,
 ) -> WholeCentres:
-    """Makes the object that fits the head.
+    """Makes the object that trains the centres of a head.
 
     Args:
         head: built loss layer, with shards if it is `sharded`.
-        optimizer: built optimizer; samples and shards need momentum SGD.
-        variables: what a step trains, the head's variables among them.
-        decayed_variables: those of `variables` that decay.
-        weight_decay: at least 0.
+        optimizer: built optimizer.
+        variables: all variables that a step trains, including those of the head.
+        decayed_variables: the variables that have weight decay.
+        weight_decay: strength of the decay, at least 0.
+
+    Raises:
+        ValueError: the centres are sampled or sharded, and the optimizer is not momentum SGD.
     """
     if getattr(head, "sharded", False):
         return ShardedCentres(head, optimizer, variables, decayed_variables, weight_decay)
@@ -44,10 +47,10 @@ def make_centres(
 
 
 class WholeCentres:
-    """Centres that a step trains like all other weights, or a head without centres.
+    """Trains all centres in every step, like other weights. Also fits a head without centres.
 
     Attributes:
-        decayed_whole: the variables that decay in every step, as a whole.
+        decayed_whole: variables that decay as a whole in every step.
     """
 
     is_whole = True
@@ -57,18 +60,18 @@ class WholeCentres:
         self._variables = variables
 
     def sources(self) -> list[tf.Variable]:
-        """Returns what to take gradients of, one for each of the variables; in replica context."""
+        """Returns the tensors to differentiate by, one for each variable. Call it in replica context."""
         return [variable.value for variable in self._variables]
 
     def to_dense(self, gradients: Gradients) -> tuple[Gradients, Extra]:
-        """Returns the gradients as dense tensors, and the extra."""
+        """Returns `(gradients, extra)` with the gradients as dense tensors."""
         return gradients, {}
 
     def add_decay(self, gradients: Gradients, extra: Extra) -> tuple[Gradients, Extra, tf.Tensor | float]:
         """Adds the decay of the centres to gradients that are summed over the replicas.
 
         Returns:
-            `(gradients, extra, decay)`, where `decay` is float32 `weight_decay * sum(v^2) / 2`.
+            `(gradients, extra, decay)`, where `decay` is `weight_decay * sum(v^2) / 2`, float32.
         """
         return gradients, extra, 0.0
 
@@ -78,7 +81,7 @@ class WholeCentres:
 
 
 class _PartialCentres(WholeCentres):
-    """Centres that a step trains apart from the other weights."""
+    """Trains the centres separately from the other weights."""
 
     is_whole = False
 
@@ -93,15 +96,16 @@ class _PartialCentres(WholeCentres):
         self._velocity: Any = optimizer.momentums[self._place]
 
     def _replaced(self, gradients, gradient):
-        """Returns the list with another gradient in the place of the centres."""
+        """Returns the list with another gradient at the position of the centres."""
         return [*gradients[: self._place], gradient, *gradients[self._place + 1 :]]
 
 
 class SampledCentres(_PartialCentres):
-    """Centres whose rows a step sees, decays and changes only in part.
+    """Trains a sample of the rows of the centres in each step. The other rows do not change or decay.
 
-    A gradient of rows stands in the list by its values. All replicas have the same rows in the same order, so
-    their values can be summed, clipped and scaled like any other gradient.
+    The list of gradients holds the values of the sampled rows, and `extra` holds the row numbers. All
+    replicas have the same rows in the same order, so the values can be summed, clipped and scaled like any
+    other gradient.
     """
 
     def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
@@ -123,10 +127,10 @@ class SampledCentres(_PartialCentres):
 
 
 class ShardedCentres(_PartialCentres):
-    """Centres that are divided: every replica holds, decays and changes its own part.
+    """Trains centres that are divided over the replicas. Each replica holds and changes its own shard.
 
-    The gradient of a shard stays on its replica, in the extra. In the list of gradients stands the length of
-    all shards' gradients: clipping scales it, and the shards' gradients are scaled by the same factor.
+    The gradient of a shard stays on its replica, in `extra`. The list of gradients holds the norm of all
+    shards' gradients instead. Clipping scales this norm, and then the shards' gradients by the same factor.
     """
 
     def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
@@ -145,7 +149,7 @@ class ShardedCentres(_PartialCentres):
 
     def add_decay(self, gradients, extra):
         centres = self._shards.own()
-        with tf.control_dependencies([extra["gradient"]]):  # late, as in `Trainer._with_decay_and_norm`
+        with tf.control_dependencies([extra["gradient"]]):  # delays it, as in `Trainer._with_decay_and_norm`
             gradient = extra["gradient"] + self._decay * tf.convert_to_tensor(centres)
         sums = [2.0 * tf.nn.l2_loss(gradient), self._decay * tf.nn.l2_loss(centres)]
         squares, decay = tf.distribute.get_replica_context().all_reduce("SUM", sums)
@@ -153,7 +157,7 @@ class ShardedCentres(_PartialCentres):
         return self._replaced(gradients, length), {"gradient": gradient, "length": length}, decay
 
     def for_optimizer(self, gradients, extra):
-        """Updates the shard; its place in the list gets a 0."""
+        """Updates this replica's shard, and returns a gradient of 0 in its place."""
         factor = tf.math.divide_no_nan(gradients[self._place], extra["length"])
         apply_momentum(
             self._shards.own(),
@@ -169,13 +173,15 @@ def shard_devices(strategy: tf.distribute.Strategy) -> list[str]:
     """Returns the devices that share the centres, one per replica.
 
     Raises:
-        ValueError: there is one, or some belong to other processes, whose shards no checkpoint would hold.
+        ValueError: there is only one device, or some devices belong to other processes. A checkpoint would
+            not contain their shards.
     """
     num_replicas = strategy.num_replicas_in_sync
     devices = list(strategy.extended.worker_devices) if num_replicas > 1 else []
     if len(devices) != num_replicas:
         raise ValueError(
             f"--shard_centres: expected several devices of one process, received "
-            f"{max(len(devices), 1)} of {num_replicas}"
+            f"{max(len(devices), 1)} of {num_replicas}. Leave out --shard_centres, or use one machine with "
+            "several GPUs."
         )
     return devices

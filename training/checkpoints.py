@@ -1,4 +1,4 @@
-"""Training checkpoints and SavedModels of a run: writing, restoring and cleaning up."""
+"""Writes, restores and removes the training checkpoints and SavedModels of a run."""
 
 from __future__ import annotations
 
@@ -30,21 +30,25 @@ _LEFTOVER_NAME = re.compile(rf"\.(?:{files.NAME.pattern}|{_MODEL_NAME.pattern})(
 class Checkpoints:
     """The checkpoints of one run, in one folder: the newest, and those of the best scores.
 
-    A checkpoint gets its name only when all its files, with their checksums, are on disk. After a kill or a
-    power cut every checkpoint is complete. `tf.train.CheckpointManager` does not sync, keeps what a kill
-    leaves, and starts from step 0 if its state file is lost.
+    A checkpoint gets its name only when all its files, with their checksums, are on disk. So every checkpoint
+    is complete, even after a kill or a power cut. `tf.train.CheckpointManager` cannot promise that: it does
+    not sync, keeps partial files after a kill, and starts from step 0 if its state file is lost.
 
     Row 15 of docs/fidelity.md: step and best scores are stored in the checkpoint, not in its name.
 
     Args:
+        folder: folder of the checkpoints.
         state: everything that training changes.
         net: arguments of `nets.backbone.Backbone`.
-        recipe: what else decides which variables there are. A checkpoint with `"ema"` in it holds the
-            moving average of the net as `average`.
-        started_from: `training.input_checks.start_record`, or `None` where older checkpoints lack it.
+        num_identities: number of identities of the loss layer.
+        loss: name of the loss.
+        recipe: options that add variables; see `training.options.OptimizerOptions.recipe`. With `"ema"` in
+            it, a checkpoint holds the moving average of the net as `average`.
+        started_from: what `training.input_checks.start_record` returns, or `None` if the run was started by
+            an older version, which did not record it.
         teacher: SHA-256 of the model whose embeddings the net learns, if there is one.
-        allow_changes: restore checkpoints of another net, loss, teacher or number of identities, where the
-            variables have the same names and shapes.
+        allow_changes: also restore checkpoints of another net, loss, teacher or number of identities, as long
+            as the variables have the same names and shapes.
         scratch: temporary folder of a worker that is not the chief. TensorFlow reads the variables of all
             workers together, so this worker takes part in writing, but it keeps nothing.
 
@@ -67,7 +71,7 @@ class Checkpoints:
     ):
         self.folder = folder
         self.state = state
-        # As JSON returns it: tuples become lists.
+        # Through JSON, so that tuples become lists, as in the manifests that this is compared with.
         self._run = json.loads(json.dumps({"net": net, "num_identities": num_identities, "loss": loss}))
         if recipe:
             self._run["recipe"] = recipe
@@ -80,16 +84,20 @@ class Checkpoints:
         self._checksums: dict[str, str] = {}  # of the files of `saved_step`
 
     def save(self, step: int, best_steps: dict[str, int] | None = None, **scores: Any) -> Path:
-        """Writes a checkpoint and removes old ones. For the `saved_step` it writes only the scores.
+        """Writes a checkpoint and removes old ones. If `step` is `saved_step`, it only writes the scores.
 
         Args:
             step: number of steps done.
-            best_steps: step of the best score of each validator; checkpoints of these steps stay, like
-                the newest.
-            **scores: what else to store, as JSON.
+            best_steps: step of the best score of each validator. Checkpoints of these steps are kept, like
+                the newest ones.
+            **scores: other values to store in the manifest, as JSON.
+
+        Returns:
+            The folder of the checkpoint.
 
         Raises:
-            OSError: it could not be written, for instance on a full disk. The older ones stay.
+            OSError: the checkpoint cannot be written, for instance because the disk is full. Older
+                checkpoints are kept.
         """
         best_steps = best_steps or {}
         target = self.folder / checkpoint_name(step)
@@ -104,7 +112,8 @@ class Checkpoints:
             write_json(target / files.MANIFEST_NAME, {**manifest, "sha256": self._checksums})
         else:
             self._write(target, manifest)
-        # Later checkpoints are damaged, or this run would have started there. They do not count.
+        # Checkpoints of later steps are damaged: otherwise this run would have resumed from one. So they do
+        # not count among the newest.
         until_now = list(
             itertools.dropwhile(lambda folder: folder != target, checkpoint_folders(self.folder))
         )
@@ -121,16 +130,20 @@ class Checkpoints:
             remove_folder(self.folder / checkpoint_name(step))
 
     def restore(self, path: Path | None = None, own: Path | None = None) -> dict[str, Any] | None:
-        """Loads the newest checkpoint that can be read, and returns its manifest, or `None` if there is none.
+        """Loads the newest checkpoint that can be read.
 
         Args:
-            path: a checkpoint, or a folder of checkpoints, to start from while this run has none of its own.
-            own: a checkpoint of this run to take in place of its newest.
+            path: a checkpoint, or a folder of checkpoints, to use if this run has none of its own.
+            own: a checkpoint of this run to use instead of its newest.
+
+        Returns:
+            The manifest of the checkpoint, or `None` if there is no checkpoint.
 
         Raises:
             FileNotFoundError: there is no checkpoint at `path`.
-            ValueError: it is of another net, loss, teacher or number of identities, or none can be read: a
-                run never starts from 0 in a folder with checkpoints that it cannot use.
+            ValueError: the checkpoint belongs to another net, loss, teacher or number of identities, or no
+                checkpoint can be read. A run never starts from step 0 in a folder with checkpoints that it
+                cannot use.
         """
         start = time.perf_counter()
         if self._scratch is None:
@@ -154,7 +167,7 @@ class Checkpoints:
         except (ValueError, AssertionError) as error:
             if not changed:
                 raise
-            reason = f"the variables differ, too: {str(error).partition(chr(10))[0]}"
+            reason = f"the variables differ as well: {str(error).partition(chr(10))[0]}"
             raise ValueError(f"{folder}: {'; '.join(changed.values())}; {reason}") from None
         if newest_own:
             self.saved_step, self._checksums = manifest["step"], manifest["sha256"]
@@ -176,16 +189,17 @@ class Checkpoints:
 class SavedModels:
     """SavedModels in one folder, called `iter_{step}_lfw_{accuracy:.5f}_ytf_{accuracy:.5f}`.
 
-    A validation that is off is not part of the name. A folder of such a name is a complete model, also after
-    a kill.
+    Validations that are off do not appear in the name. A folder with such a name is a complete model, even
+    after a kill.
 
     References:
         - margin-centre-face, `train_centre.py` (names, which models are kept)
 
     Args:
-        export: writes a model and its card to the path that it gets, completely or not at all.
-        keep: how many of the newest stay, at least 1. The best of each validator always stays.
-        in_names: validators whose accuracy is part of the names.
+        folder: folder of the models.
+        export: function that writes a model and its card to a path, completely or not at all.
+        keep: number of newest models to keep, at least 1. The best of each validator is always kept.
+        in_names: validators whose accuracy appears in the names.
     """
 
     def __init__(
@@ -203,15 +217,19 @@ class SavedModels:
     def write(
         self, step: int, scores: dict[str, float], best_steps: dict[str, int], card: dict[str, Any]
     ) -> Path:
-        """Writes the model of a step, replaces an earlier one of this step, and removes old ones.
+        """Writes the model of a step, replaces an earlier model of this step, and removes old models.
 
         Args:
             step: number of steps done.
-            scores: accuracy of each validator.
-            best_steps: step of the best score of each; these models stay.
-            card: says what each score is, as JSON.
+            scores: accuracy of each validator, a fraction.
+            best_steps: step of the best score of each validator. Models of these steps are kept.
+            card: the model card, as JSON.
+
+        Returns:
+            The folder of the model.
         """
-        # A run that was killed after this step may have left one. On several devices its score may differ.
+        # A run that was killed after this step may have left a model. Its score, and so its name, can differ
+        # when it was trained on several devices.
         for old_step, old in model_folders(self.folder):
             if old_step == step:
                 remove_folder(old)
@@ -224,7 +242,7 @@ class SavedModels:
         return path
 
     def remove_leftovers(self) -> None:
-        """Removes what a kill left of models that were being written or removed."""
+        """Removes partial models that a killed run left behind."""
         _remove_leftovers(self.folder)
 
 

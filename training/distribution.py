@@ -1,4 +1,4 @@
-"""Options for devices and workers."""
+"""Distribution strategies, and how devices and workers share a batch."""
 
 import logging
 import os
@@ -13,14 +13,18 @@ logger = logging.getLogger(__name__)
 
 
 def worker_rows(strategy: tf.distribute.Strategy, batch_size: int, parts: int = 1) -> np.ndarray:
-    """Returns which images of every global batch this process computes, in increasing order.
+    """Returns which images of every global batch this process computes.
 
-    All replicas share every part of a batch in their order, so a part consists of the same images whatever
-    the number of replicas and workers.
+    Each part of a batch is divided among the replicas in order. So a part consists of the same images for any
+    number of replicas and workers.
 
     Args:
-        batch_size: a multiple of replicas times `parts`.
+        strategy: strategy of the run.
+        batch_size: number of images of the global batch, a multiple of the number of replicas times `parts`.
         parts: number of parts that a step computes one after the other.
+
+    Returns:
+        Positions in the batch in increasing order: int64, shape `(batch_size / num_workers,)`.
     """
     num_workers, worker = _num_workers_and_index(strategy)
     return np.arange(batch_size).reshape(parts, num_workers, -1)[:, worker].ravel()
@@ -36,7 +40,7 @@ def replica_devices(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
 class WorkerAgreement:
     """Makes all workers end a run at the same step.
 
-    A worker that stopped alone would leave the others waiting in their next all-reduce. So the workers
+    If one worker stopped alone, the others would wait forever in their next all-reduce. So the workers
     exchange their signals after every step, and if one has to stop, all stop. A single process exchanges
     nothing.
 
@@ -51,7 +55,7 @@ class WorkerAgreement:
         def gather(value):
             def share():
                 context = tf.distribute.get_replica_context()
-                # Every replica writes its own place of a vector of zeros.
+                # The vector is 0 except at the position of this replica, so the sum collects all values.
                 row = tf.one_hot(
                     context.replica_id_in_sync_group, context.num_replicas_in_sync, value, 0, dtype=tf.int32
                 )
@@ -62,7 +66,11 @@ class WorkerAgreement:
         self._gather = gather
 
     def agreed_signal(self, number: int | None) -> int | None:
-        """Returns the signal that ends the run on all workers; `number` is this worker's, if any."""
+        """Returns the signal that ends the run on all workers, or `None`.
+
+        Args:
+            number: the signal that this worker received, if any.
+        """
         if not self.are_several:
             return number
         return int(self._gather(tf.constant(number or 0)).numpy().max()) or None
@@ -79,15 +87,15 @@ def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.di
     """Makes the one distribution strategy of a program.
 
     Call it once, before any other TensorFlow operation: the all-reduces of two strategies in one process
-    clash, and workers have to meet before their first operation.
+    clash, and workers have to connect before their first operation.
 
     Row 17 of docs/fidelity.md: the original is bound to GPU 3.
 
     Args:
         devices: device names such as `["GPU:0", "GPU:1"]`. Defaults to all GPUs.
-        kind: `"auto"` mirrors over the devices if there are at least two, and else uses the one there is;
-            `"one"` uses one device; `"mirrored"` refuses fewer than two; `"multiworker"` waits for all
-            workers in `TF_CONFIG`.
+        kind: `"auto"` mirrors over the devices if there are at least two, and otherwise uses one device;
+            `"one"` uses one device; `"mirrored"` needs at least two; `"multiworker"` waits for all workers in
+            `TF_CONFIG`.
 
     Raises:
         OSError: the workers cannot connect.
@@ -99,7 +107,11 @@ def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.di
         except tf.errors.OpError as error:  # A port is in use, or a worker has ended.
             raise OSError(f"the workers cannot connect: {one_line(error.message)}") from None
     if "TF_CONFIG" in os.environ:
-        logger.warning("TF_CONFIG is set, and --strategy is %s: this process trains alone", kind)
+        logger.warning(
+            "TF_CONFIG is set, and --strategy is %s: this process trains alone. To train with "
+            "the other workers, give --strategy multiworker.",
+            kind,
+        )
     if devices is None:
         devices = [device.name for device in tf.config.list_logical_devices("GPU")]
     if kind == "mirrored" and len(devices) < 2:
@@ -115,21 +127,21 @@ def set_arithmetic(options: DeviceOptions) -> None:
     Environment variables that are already set win.
     """
     has_16_bits = options.precision != "float32"
-    # A net with 16 bits leaves only the loss in float32.
+    # In a net with 16 bits only the loss is left in float32, and the loss must not be rounded.
     tf.config.experimental.enable_tensor_float_32_execution(options.tf32 == "on" and not has_16_bits)
     if has_16_bits:
         # Otherwise batch norm transposes 16-bit images before and after its kernel.
         os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-        # No two values of a step are scattered to one place, so no order of sums can show. TensorFlow, which
-        # cannot know that, would copy all logits to the host, and refuse the gradient of dropped tokens.
+        # A step never scatters two values to the same place, so the order of sums does not matter. TensorFlow
+        # does not know that: it would copy all logits to the host, and refuse the gradient of dropped tokens.
         for kind in ("SCATTER_OP_DETERMINISM", "SEGMENT_REDUCTION_OP_DETERMINISM_EXCEPTIONS"):
             os.environ.setdefault(f"TF_DISABLE_{kind}", "1")
 
 
 def describe_strategy(strategy: tf.distribute.Strategy, options: TrainingOptions) -> str:
-    """Describes in one log line how devices share the batch, and what that means for the learning rate."""
+    """Returns a log line that says how devices share the batch, and what that means for the learning rate."""
     num_replicas = strategy.num_replicas_in_sync
     batch_size, num_parts = options.data.batch_size, options.device.accumulate
     parts = f" x {num_parts} parts" if num_parts > 1 else ""

@@ -1,4 +1,4 @@
-"""A moving average of the weights."""
+"""A moving average of the weights of a net (`--ema`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class WeightAverage:
     `d = min(decay, (1 + t) / (10 + t))`. The smaller `d` of the first steps keeps the random initial weights
     out of the average.
 
-    All floating-point variables are averaged, also the statistics of batch normalisation: the last statistics
-    belong to the last weights and to few batches (`momentum` 0.9), not to the mean of the weights of
-    thousands of steps. Counters, such as those of dropout, stay as they are.
+    All floating-point variables are averaged, including the statistics of batch normalisation. The statistics
+    of the last step would not do: they come from few batches (`momentum` 0.9) and belong to the last weights,
+    not to the average over thousands of steps. Counters, such as those of dropout, are not averaged.
 
-    The average is a net of its own, so scoring it cannot change the net that is trained. Every replica keeps
-    the average of its own variables, so nothing travels between devices: weights are the same on all
-    replicas, and the statistics of an average are read as the mean over the replicas, as the net's are.
+    The average is a separate net, so scoring it cannot change the net that is trained. Every replica averages
+    its own variables, so nothing travels between devices. Weights are equal on all replicas. The statistics
+    are read as the mean over the replicas, like those of the trained net.
 
     References:
         - `tf.train.ExponentialMovingAverage`, for the rise of the decay
@@ -29,9 +29,9 @@ class WeightAverage:
           averages the statistics
 
     Args:
-        strategy: that of the backbone.
-        backbone: the average starts with its weights.
-        decay: in `(0, 1)`.
+        strategy: the strategy in whose scope the backbone was made.
+        backbone: the net that is trained. The average starts with its weights.
+        decay: share of the average that a step keeps, in `(0, 1)`.
 
     Attributes:
         net: the averaged net, of the same class as the backbone. Checkpoints store it.
@@ -43,20 +43,24 @@ class WeightAverage:
             self.net = type(backbone).from_config(backbone.get_config())
             self.net.set_weights(backbone.get_weights())
         pairs = zip(self.net.variables, backbone.variables, strict=True)
-        pairs = [(to.value, of.value) for to, of in pairs if to.value.dtype.is_floating]
+        pairs = [(to.value, source.value) for to, source in pairs if to.value.dtype.is_floating]
         local = strategy.experimental_local_results  # the variables of each replica of this process
-        of_pairs = [zip(local(average), local(weights), strict=True) for average, weights in pairs]
-        # XLA makes one operation of many small ones, whose starts take longer on a GPU than their work.
+        replica_pairs = [zip(local(average), local(weights), strict=True) for average, weights in pairs]
+        # On a GPU it takes longer to start these many small operations than to run them. XLA joins them.
         compiles = bool(tf.config.list_logical_devices("GPU"))
         self._moves = [
-            tf.function(functools.partial(self._move, of_replica), jit_compile=compiles)
-            for of_replica in zip(*of_pairs, strict=True)
+            tf.function(functools.partial(self._move, pairs_of_replica), jit_compile=compiles)
+            for pairs_of_replica in zip(*replica_pairs, strict=True)
         ]
         self._devices = [average.device for average in local(pairs[0][0])]
         self._local = local
 
     def update(self, step: int | keras.Variable) -> None:
-        """Moves the average towards the weights after `step` steps, the newest included."""
+        """Moves the average towards the weights.
+
+        Args:
+            step: number of steps done, including the newest.
+        """
         steps = self._local(step.value) if isinstance(step, keras.Variable) else [step] * len(self._moves)
         for device, move, own_step in zip(self._devices, self._moves, steps, strict=True):
             with tf.device(device):

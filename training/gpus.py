@@ -13,27 +13,29 @@ from common.files import readable_size
 
 logger = logging.getLogger(__name__)
 
-# TensorFlow leaves this much of a GPU to CUDA and its libraries: 225 MB to 1.8 GB, by the generation.
+# The most that TensorFlow leaves to CUDA and its libraries: 225 MB to 1.8 GB, depending on the GPU's
+# generation.
 _RESERVE = 1800 * 2**20
 
 
 class _UnknownMemory(Exception):
-    """The reason why the free memory of the GPUs is not known."""
+    """Raised when the free memory of the GPUs is unknown. The message says why."""
 
 
 def prepare_gpus(kind: str, memory: str) -> list[int]:
     """Chooses the GPUs of a run and how TensorFlow takes their memory.
 
-    Call it before the first operation of TensorFlow, which would take almost all memory of every GPU.
+    Call it before the first operation of TensorFlow, because that operation reserves almost all memory of
+    every GPU.
 
     Args:
         kind: as in `training.distribution.make_strategy`. `"one"` uses the first GPU and hides the others.
-        memory: `"all"` takes what is free at the start, `"growth"` takes it when it is needed, and a number
-            is a limit in GiB.
+        memory: `"all"` reserves what is free at the start, `"growth"` reserves memory when it is needed, and
+            a number in a string is a limit in GiB.
 
     Returns:
-        The bytes that TensorFlow can take of each GPU that the run uses. The list is empty if there is no
-        GPU, or if it is not known how much is free.
+        The bytes that TensorFlow can use on each GPU of the run. The list is empty if there is no GPU, or if
+        the free memory is unknown.
 
     Raises:
         ValueError: a GPU has less free than the limit.
@@ -49,7 +51,7 @@ def prepare_gpus(kind: str, memory: str) -> list[int]:
     try:
         free = free_memory(len(visible))[: len(gpus)]
     except _UnknownMemory as reason:
-        logger.info("the free memory of the GPUs is not known: %s", reason)
+        logger.info("The free memory of the GPUs is unknown: %s", reason)
         free = []
     if memory == "all":
         return [max(size - _RESERVE, 0) for size in free]
@@ -62,7 +64,7 @@ def prepare_gpus(kind: str, memory: str) -> list[int]:
         if size < megabytes * 2**20:
             raise ValueError(
                 f"--gpu_memory is {memory} GiB, but GPU {number} has {readable_size(size)} free. Give less, "
-                "or end what else uses the GPU."
+                "or end other programs that use the GPU."
             )
     limit = tf.config.LogicalDeviceConfiguration(memory_limit=megabytes)
     for gpu in gpus:
@@ -77,7 +79,10 @@ def free_memory(num_gpus: int) -> list[int]:
     of the machine by their place on the PCI bus.
 
     Args:
-        num_gpus: as many as TensorFlow sees.
+        num_gpus: number of GPUs that TensorFlow sees.
+
+    Returns:
+        Free bytes of each GPU.
 
     Raises:
         _UnknownMemory: `nvidia-ml-py` is not installed, or the numbers do not tell which GPU is which.

@@ -33,23 +33,31 @@ def find_input_problems(options: TrainingOptions) -> Iterator[str]:
 
 
 def start_record(options: TrainingOptions) -> dict[str, Any]:
-    """Returns the entry about the model that a new run starts from, for its checkpoints.
+    """Describes the model that a new run starts from, for its checkpoints.
 
-    Empty for random weights, else the flag with its path as given and in full, so that the same command is
-    recognised after a move of all folders, and from another working directory.
+    Returns:
+        The path of each flag that names a model, as given and absolute. Empty if the run starts from random
+        weights. The path as given recognises the same command after all folders were moved; the absolute path
+        recognises it in another working directory.
     """
     models = options.start.models()
     return {flag: {"given": str(path), "full": str(path.resolve())} for flag, path in models.items()}
 
 
 def log_start_of_resumed_run(options: TrainingOptions, folder: Path, manifest: dict[str, Any]) -> None:
-    """Logs that a model is not read, because the run resumes from the checkpoint `folder`."""
+    """Logs that the models that flags name are not read, because the run resumes from a checkpoint.
+
+    Args:
+        options: the flags.
+        folder: the checkpoint.
+        manifest: manifest of the checkpoint.
+    """
     for flag, path in options.start.models().items():
         if "started_from" in manifest:
             logger.info("--%s %s is not read again: this run resumes from %s", flag, path, folder)
         else:
             logger.warning(
-                "--%s %s is not used: this run resumes from %s, which does not say what it started from",
+                "--%s %s is not used: this run resumes from %s, which does not record its start model",
                 *(flag, path, folder),
             )
 
@@ -89,7 +97,7 @@ def _start_problems(options: TrainingOptions) -> Iterator[str]:
     start, folder = options.start, options.output.ckpt_path
     for flag, path in start.models().items():
         if not (_is_readable(path) or checkpoint_prefix(path)):
-            yield f"--{flag}: {path} {_UNREADABLE}. Nor is it the prefix of a TensorFlow 1 checkpoint."
+            yield f"--{flag}: {path} {_UNREADABLE}, and it is not the prefix of a TensorFlow 1 checkpoint."
     teacher = options.distillation.teacher
     if teacher is not None and not (_is_readable(teacher) or checkpoint_prefix(teacher)):
         yield f"--teacher: {teacher} {_UNREADABLE}."
@@ -109,7 +117,7 @@ def _start_problems(options: TrainingOptions) -> Iterator[str]:
 
 
 def _other_start(options, newest, manifest):
-    """Yields what is wrong if flags name another model than the one that the run started from."""
+    """Yields a problem for each flag that names another model than the one that the run started from."""
     recorded = manifest.get("started_from")
     if not _is_start_record(recorded):  # an old checkpoint
         return
@@ -128,7 +136,7 @@ def _other_start(options, newest, manifest):
 
 
 def _changes(options, checkpoint, manifest):
-    """Yields the changes that prevent a run from being resumed, or make its result meaningless."""
+    """Yields a problem for each change that prevents a resume, or would make the result meaningless."""
     is_own = checkpoint.parent == options.output.ckpt_path
     run = f"the run in {checkpoint.parent}"
     other_way = "--output NEW for a new run" if is_own else "--init_from to take only its net"
@@ -157,7 +165,7 @@ def _changes(options, checkpoint, manifest):
         if key in net:
             changed[key] = before.get(key), net[key]
     yield from _other_teacher(options, manifest.get("teacher"), run, other_way)
-    # Checkpoints do not say these.
+    # Checkpoints do not store these flags, but run.json does.
     previous = changed_flags(options, read_starts(checkpoint.parent)[-1:])
     changed |= {flag: previous[flag] for flag in ("batch_size", "source") if flag in previous}
     for flag, values in changed.items():
@@ -170,7 +178,7 @@ def _changes(options, checkpoint, manifest):
 
 
 def _other_teacher(options, recorded, run, other_way):
-    """Yields what is wrong if the teacher is not that of the run, known by its SHA-256."""
+    """Yields a problem if the teacher is not that of the run. Its SHA-256 decides that."""
     path = options.distillation.teacher
     if path is None and recorded:
         problem, advice = f"--teacher is not given, but {run} has a teacher", "Give its teacher"
@@ -185,7 +193,7 @@ def _other_teacher(options, recorded, run, other_way):
 
 
 def _is_start_record(value):
-    """Tells whether this is what `start_record` returns. Old checkpoints lack it."""
+    """Tells whether a value has the form that `start_record` returns. Old checkpoints lack the record."""
     if not isinstance(value, dict):
         return False
     return all(isinstance(paths, dict) and paths.keys() >= {"given", "full"} for paths in value.values())
@@ -204,7 +212,7 @@ def _is_own(path, newest):
 
 
 def _newest_manifest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Reads the manifest of the newest checkpoint that has a readable one, without checksums."""
+    """Reads the manifest of the newest checkpoint whose manifest is readable. Checks no checksums."""
     for checkpoint in checkpoint_folders(folder):
         try:
             return checkpoint, read_manifest(checkpoint)

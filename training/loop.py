@@ -1,4 +1,4 @@
-"""The loop that both programs run: batches, logs, validation, checkpoints, models."""
+"""The training loop of both programs: steps, logs, validation, checkpoints and SavedModels."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ _ADVICE = "Try a lower learning rate, a longer warm-up or --clip_norm."
 
 
 class TrainingLoop:
-    """Trains until `max_steps`, and never loses more than the steps since the last checkpoint.
+    """Trains until `max_steps`. A run that is stopped loses at most the steps since its last checkpoint.
 
-    A checkpoint also records what is pending at its step, a validation or a SavedModel. If a kill interrupts
-    that, the next start does it. While training, a full disk costs checkpoints and models but not the run; at
-    the end of the run it is an error, after both the checkpoint and the model were tried.
+    A checkpoint also records whether a validation or a SavedModel is still pending at its step. If the run is
+    killed before that is done, the next start does it. If the disk is full during training, the loop skips
+    checkpoints and models and continues. At the end of the run, a full disk is an error, raised after the
+    loop has tried to write both the checkpoint and the model.
 
     The loop writes a SavedModel when a validation reaches a new best above its threshold, at every export
     interval, and at the end. A loss or gradient that is not finite stops the run before such weights are
@@ -57,10 +58,15 @@ class TrainingLoop:
         - margin-centre-face, `train_centre.py` (intervals, names, when to save)
 
     Args:
+        trainer: trains the steps.
+        batches: the training data.
         checkpoints: checkpoints of `trainer.state`.
-        validators: scored in this order.
+        models: SavedModels of the run.
+        validators: validation sets, scored in this order.
         output: intervals and folders.
         max_steps: stop after this step.
+        monitor: time limit and warnings.
+        workers: agreement of all workers on when to stop.
     """
 
     def __init__(
@@ -90,29 +96,30 @@ class TrainingLoop:
         self._validated_at = None  # step of these scores
         self._best = {}
         self._best_steps = {}
-        self._intervals = {}  # of each newest accuracy
+        self._intervals = {}  # confidence interval of each newest accuracy
         self._scored_at = {}  # step of each newest accuracy
         self._protocols = {validator.name: validator.protocol for validator in validators}
-        self._calibrations: list[Callable[[], Calibration]] = []  # of the embeddings of the last validation
+        # Each calibrates thresholds with the embeddings of the last validation.
+        self._calibrations: list[Callable[[], Calibration]] = []
         self._pending: list[str] = []  # "validate" and "export" that are still to do at this step
         self._progress = Progress()
         self._signals = StopSignals()  # received by this process
-        self._reason: int | None = None  # to end the run: a signal, or `_TIME_IS_UP`
-        self._errors: dict[Callable, OSError] = {}  # of what has to be written at the end
+        self._reason: int | None = None  # why the run ends: a signal, or `_TIME_IS_UP`
+        self._errors: dict[Callable, OSError] = {}  # failed writes at the end of the run
 
     def restore(self, resume_from: Path | None = None, own: Path | None = None) -> None:
         """Loads the newest checkpoint if there is one.
 
         Args:
-            resume_from: a checkpoint, or a folder of them, to use while the run has none of its own.
-            own: the run's checkpoint that all workers agreed on. Defaults to the newest.
+            resume_from: a checkpoint, or a folder of checkpoints, to use if the run has none of its own.
+            own: the checkpoint of the run that all workers agreed on. Defaults to the newest.
 
         Raises: like `training.checkpoints.Checkpoints.restore`.
         """
         manifest = self.checkpoints.restore(resume_from, own)
         self._step = self.trainer.step
         if manifest is not None:
-            # The first checkpoints lack the keys with a default.
+            # Checkpoints of early versions lack the keys that have a default here.
             self._best = manifest["best"]
             self._best_steps = manifest.get("best_steps", {})
             self._scores = manifest["scores"]
@@ -125,13 +132,13 @@ class TrainingLoop:
         """Trains from the step that was restored, or from the start.
 
         Returns:
-            The exit code: 0 at the end or when the time is up, or 128 + the number of the signal that ended
-            the run.
+            The exit code: 0 at the end or when the time is up; 128 + the number of the signal if a signal
+            ended the run.
 
         Raises:
             FloatingPointError: loss, gradient, weights or embeddings of a validation are not finite.
-            ValueError: a batch cannot be read; the weights up to there are saved.
-            OSError: the last checkpoint or model cannot be written; the older ones stay.
+            ValueError: a batch cannot be read. The weights before that batch are saved.
+            OSError: the last checkpoint or model cannot be written. Older ones are kept.
         """
         self.models.remove_leftovers()
         self._summaries = Summaries(self.output.summary_path)
@@ -149,8 +156,8 @@ class TrainingLoop:
                 with profiled(self.trainer.train_step, self.output.profile_path) as train_step:
                     self._train(log_first_step(train_step))
             except (ValueError, OSError):
-                # The data or the disk failed and the weights are good, so they are saved. With several
-                # workers that needs the others, which know of no error.
+                # The data or the disk failed, but the weights are good: save them. With several workers all
+                # have to take part in saving, and the others do not know of the error.
                 if not self.workers.are_several:
                     self._try_to(self._save)
                 raise
@@ -169,13 +176,13 @@ class TrainingLoop:
                 return
 
     def _should_stop(self):
-        """Tells whether a signal or the clock ends the run here: on all workers at once, or on none."""
+        """Tells whether a signal or the time limit ends the run now. All workers get the same answer."""
         reason = self._signals.received or (_TIME_IS_UP if self.monitor.is_time_up() else None)
         self._reason = self.workers.agreed_signal(reason)
         return self._reason is not None
 
     def _forget_other_protocols(self, protocols):
-        """Drops the scores of validation sets that have changed, because new scores do not compare."""
+        """Drops the scores of validation sets that have changed: new scores cannot be compared with them."""
         for name, protocol in protocols.items():
             if protocol != self._protocols.setdefault(name, protocol):
                 for scores in (
@@ -195,7 +202,8 @@ class TrainingLoop:
             self._summarise()
         kinds = (("validate", "validate"), ("export", "ckpt"))
         self._pending = [work for work, interval in kinds if interval in due]
-        # `_finish` handles the last step: a checkpoint of it with nothing pending would end the run.
+        # `_finish` handles the last step. A checkpoint of that step with nothing pending would mean that the
+        # run is complete.
         if not (self._pending or "save" in due) or self._step >= self.max_steps:
             return
         with self._clock.paused():
@@ -204,24 +212,27 @@ class TrainingLoop:
             self._run_pending()
 
     def _run_pending(self, required=False):
-        """Validates and exports as pending. See `_try_to`."""
+        """Runs the pending validation and export. `required` is passed to `_try_to`."""
         if "validate" in self._pending:
             improved = self._validate()
             self._pending = ["export"] if improved or "export" in self._pending else []
             is_best = self._step in self._best_steps.values()
             if self._pending or is_best or self.checkpoints.saved_step == self._step:
                 self._try_to(self._save, required)
-        # Several workers only stop when they agree.
+        # Several workers stop only when they agree.
         is_stopping = self._reason if self.workers.are_several else self._signals.received
         if "export" in self._pending and is_stopping is None and self._try_to(self._export, required):
             self._try_to(self._save, required)
 
     def _try_to(self, write, required=False):
-        """Tells whether a checkpoint or a model was written. `_raise_errors` raises what was required."""
+        """Calls `write` and tells whether it succeeded.
+
+        An error is only logged, unless the write is required: then `_raise_errors` raises it later.
+        """
         try:
             write()
         except OSError as error:
-            if self.workers.are_several:  # perhaps only one of them failed
+            if self.workers.are_several:  # The others may not have failed, and would wait for this worker.
                 raise
             if required:
                 self._errors[write] = error
@@ -298,10 +309,10 @@ class TrainingLoop:
             try:
                 result, embeddings = validator.score()
             except NotFiniteError as error:
-                self.checkpoints.discard(self._step)  # perhaps it was saved before the validation
+                self.checkpoints.discard(self._step)  # It may have been saved before the validation.
                 raise self._not_finite(f"validation on {name}: {error}") from None
             except (ValueError, OSError) as error:
-                if not self._step:  # a new run has nothing to lose
+                if not self._step:  # A new run has no progress to lose.
                     raise
                 self._summaries.write(self._step, self.monitor.log_failed_validation(self._step, name, error))
                 continue
@@ -349,7 +360,7 @@ class TrainingLoop:
     def _export(self):
         card = describe_scores(self._step, self._scores, self._intervals, self._scored_at, self._protocols)
         if self._validated_at == self._step:
-            for calibrate in reversed(self._calibrations):  # The first set of a kind counts.
+            for calibrate in reversed(self._calibrations):  # The first set of each kind wins.
                 card = ModelCard(card).with_calibration(calibrate())
         logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps, card))
         self._pending = []

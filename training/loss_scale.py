@@ -1,4 +1,4 @@
-"""The scale that keeps float16 gradients from vanishing."""
+"""Loss scaling, which keeps float16 gradients from vanishing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nets.importers.training_checkpoint import STATE_NAME
 class LossScale(tf.Module):
     """A factor of the loss that halves after an overflow and doubles after many steps without one.
 
-    Gradients of float16 layers are 0 below 6e-8 and infinite above 65,504. Multiplied by a power of two they
-    use the range in between without losing digits. The trainer skips the update of a step whose gradients are
-    not finite. Keras's `LossScaleOptimizer` decides that on each replica alone, so the weights of the
-    replicas would diverge when only one of them overflows.
+    Gradients of float16 layers are 0 below 6e-8 and infinite above 65,504. Multiplying the loss by a power of
+    two moves them into this range without a rounding error. The trainer skips the update of a step whose
+    gradients are not finite. Keras's `LossScaleOptimizer` decides that on each replica separately, so the
+    weights of the replicas would diverge when only one of them overflows.
 
     References:
         - [Mixed Precision Training](https://arxiv.org/abs/1710.03740)
@@ -37,10 +37,13 @@ class LossScale(tf.Module):
         self.growth_steps = growth_steps
 
     def update(self, is_finite: tf.Tensor) -> tf.Tensor:
-        """Changes the scale after a step whose sum of gradients was finite, or not; call it on each replica.
+        """Changes the scale after a step. Call it on each replica.
+
+        Args:
+            is_finite: bool scalar, whether the gradients summed over all replicas were finite.
 
         Returns:
-            The scale of that step.
+            The scale of that step, float32 scalar.
         """
         scale, good_steps = tf.identity(self.scale), tf.identity(self.good_steps) + 1
         grows = is_finite & (good_steps >= self.growth_steps)
@@ -53,12 +56,13 @@ class LossScale(tf.Module):
 
 
 def check_loss_scale(folder: Path, precision: str) -> None:
-    """Raises `ValueError` if only one of checkpoint and `--precision` needs a loss scale."""
+    """Raises `ValueError` unless checkpoint and `--precision` both have a loss scale, or both have none."""
     names = [name for name, _ in tf.train.list_variables(str(folder / STATE_NAME))]
     has_scale = any(name.startswith("loss_scale/") for name in names)
     if has_scale != (precision == "mixed_float16"):
         received = "with" if has_scale else "without"
         raise ValueError(
             f"{folder}: the checkpoint was trained {received} a loss scale, which does not fit "
-            f"--precision {precision}. Resume with the precision of that run, or take only the net."
+            f"--precision {precision}. Give the --precision of that run, or take only its net with "
+            "--init_from."
         )

@@ -20,22 +20,27 @@ if TYPE_CHECKING:
 
 _FLOAT = 4  # bytes; centres are float32 whatever the precision of the net
 
-# Copies of the sampled centres, their gradient among them, when a step uses most memory. Measured by
-# benchmarks.many_identities on a CPU, with an angular margin and momentum.
+# The numbers of copies were measured by benchmarks.many_identities on a CPU, with an angular margin and
+# momentum. Copies of the sampled centres, including their gradient, at the peak of a step that has few
+# logits.
 _STEP_COPIES = 4
-_COPIES_BESIDE_LOGITS, _LOGIT_COPIES = 3, 5  # the same while the logits use most memory, and arrays of logits
-_RESTORE_COPIES = 3  # of all centres while a checkpoint is restored: two as on disk, one transposed
-_LOGITS_OF_STEP = 3  # arrays: products with the centres, probabilities, and their gradient
+# Copies of the sampled centres, and arrays of logits, at the peak of a step that has many logits.
+_COPIES_WITH_LOGITS, _LOGIT_COPIES = 3, 5
+# Copies of all centres while a checkpoint is restored: two as on disk, one transposed.
+_RESTORE_COPIES = 3
+# Arrays of logits in a step: products with the centres, probabilities, and their gradient.
+_LOGITS_OF_STEP = 3
 
 _RATES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # values of --sample_rate that an error may suggest
 
-# Layers whose gradient needs neither inputs nor outputs (`Flatten` is a view), or inputs only.
+# Layers whose gradient needs neither inputs nor outputs (`Flatten` is a view), and layers whose gradient
+# needs only the inputs.
 _KEEP_NOTHING = ("Add", "Flatten", "InputLayer", "ZeroPadding2D")
 _KEEP_INPUTS = ("BatchNorm", "Conv2D", "Dense", "PReLU")
 
 
 def host_memory(root: Path = Path("/")) -> int | None:
-    """Returns the bytes that this process can still take, or `None` where they are not known: not on Linux.
+    """Returns the bytes of memory that this process can still use, or `None` if unknown (outside Linux).
 
     Args:
         root: folder that holds `proc` and `sys`.
@@ -50,19 +55,19 @@ def host_memory(root: Path = Path("/")) -> int | None:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
     except OSError:
-        limit, used = "max", 0  # not in a container of cgroup version 2
+        limit, used = "max", 0  # The process is not in a container of cgroup version 2.
     if limit != "max":
         sizes.append(max(int(limit) - used, 0))
     return min(sizes, default=None)
 
 
 def device_memory(strategy: tf.distribute.Strategy, gpu_memory: Sequence[int] = ()) -> int | None:
-    """Returns the bytes that each replica's device has free, or `None` where it is not known.
+    """Returns the free bytes of each replica's device, or `None` if unknown.
 
-    Devices of the host share its memory.
+    Devices on the host share its memory.
 
     Args:
-        strategy: the devices.
+        strategy: strategy of the run, which names the devices.
         gpu_memory: what `training.gpus.prepare_gpus` returned.
     """
     import tensorflow as tf
@@ -83,12 +88,12 @@ def device_memory(strategy: tf.distribute.Strategy, gpu_memory: Sequence[int] = 
 
 @dataclass(frozen=True)
 class CentreMemory:
-    """Bytes that the centres of a head take on one device, within a fifth.
+    """Bytes that the centres of a head need on one device, accurate to about 20 %.
 
     Attributes:
-        centres: the centres that the device holds. Their velocities take the same again.
-        sampled: the centres that a step computes with.
-        logits: one array of logits.
+        centres: bytes of the centres that the device holds. Their velocities need the same amount again.
+        sampled: bytes of the centres that a step computes with.
+        logits: bytes of one array of logits.
     """
 
     centres: int
@@ -97,14 +102,14 @@ class CentreMemory:
 
     @property
     def copies(self) -> int:
-        """The gradients of the centres, and other copies of them and of the logits."""
+        """Bytes of the gradients of the centres, and of temporary copies of centres and logits."""
         step = _STEP_COPIES * self.sampled
-        beside_logits = _COPIES_BESIDE_LOGITS * self.sampled + _LOGIT_COPIES * self.logits
-        return max(max(step, beside_logits, _RESTORE_COPIES * self.centres) - 2 * self.logits, 0)
+        with_logits = _COPIES_WITH_LOGITS * self.sampled + _LOGIT_COPIES * self.logits
+        return max(max(step, with_logits, _RESTORE_COPIES * self.centres) - 2 * self.logits, 0)
 
     @property
     def total(self) -> int:
-        """Centres, velocities, logits with their gradient, and copies."""
+        """Bytes of centres, velocities, logits with their gradient, and copies."""
         return 2 * self.centres + 2 * self.logits + self.copies
 
     def __str__(self) -> str:
@@ -120,8 +125,8 @@ def centre_memory(
 
     Args:
         num_centres: number of identities times centres per identity.
-        dim: size of the embeddings.
-        batch_size: images of one device.
+        dim: length of the embeddings.
+        batch_size: number of images on one device.
         sample_rate: share of the centres that a step computes with, in `(0, 1]`.
         num_shards: number of devices that share the centres; each has logits of the global batch.
     """
@@ -134,9 +139,9 @@ def centre_memory(
 def require_memory(
     num_centres: int, dim: int, batch_size: int, sample_rate: float, free: int | None, num_shards: int = 1
 ) -> CentreMemory:
-    """Raises `ValueError` if the centres need more than `free` bytes, if these are known, on each device.
+    """Raises `ValueError` if the centres need more than `free` bytes on each device.
 
-    The other arguments and the result are those of `centre_memory`.
+    `free` is `None` if it is unknown. The other arguments and the result are those of `centre_memory`.
     """
     memory = centre_memory(num_centres, dim, batch_size, sample_rate, num_shards)
     if free is None or memory.total <= free:
@@ -146,7 +151,7 @@ def require_memory(
         for rate in _RATES
         if rate < sample_rate and centre_memory(num_centres, dim, batch_size, rate).total <= free
     ]
-    if num_shards > 1:  # --sample_rate does not go with shards
+    if num_shards > 1:  # --sample_rate does not work with shards.
         advice = "Use more devices, a smaller --batch_size or fewer identities."
     elif fitting:
         advice = f"--sample_rate {fitting[0]} would fit."
@@ -158,15 +163,18 @@ def require_memory(
 
 
 def step_memory(trainer: Trainer, batch_size: int) -> dict[str, int]:
-    """Estimates the memory of a training step on one device, in bytes, by what it is for.
+    """Estimates the memory of a training step on one device.
 
-    All activations, see `activation_bytes`, are in memory when the gradient begins. The working memory of
-    convolutions and of the head comes on top, and what an allocator leaves unused between arrays. So the sum
-    is a lower bound; docs/many_identities.md says by how much.
+    All activations (see `activation_bytes`) are in memory when the backward pass begins. The working memory
+    of convolutions and of the head, and gaps that the allocator leaves, come on top. So the sum is a lower
+    bound. docs/many_identities.md says how far it is from the measured memory.
 
     Args:
         trainer: has net, head and optimizer.
-        batch_size: images of one device.
+        batch_size: number of images on one device.
+
+    Returns:
+        Bytes by purpose, such as `"weights"` and `"activations"`.
     """
     backbone, head = trainer.backbone, trainer.head
     parts = [part for part in (backbone, head, trainer.options.distillation) if part is not None]
@@ -180,7 +188,7 @@ def step_memory(trainer: Trainer, batch_size: int) -> dict[str, int]:
         centres = centre_memory(head.num_centres, dim, batch_size, head.sample_rate, num_shards)
         logits = _LOGITS_OF_STEP * centres.logits
         gradients -= centres.centres - centres.sampled
-        if head.sharded:  # In the lists of variables a scalar stands for the shards.
+        if head.sharded:  # The lists of variables hold a scalar in place of the shards.
             weights += centres.centres
             gradients += centres.centres
             velocities += centres.centres
@@ -197,11 +205,11 @@ def step_memory(trainer: Trainer, batch_size: int) -> dict[str, int]:
 
 
 def activation_bytes(backbone: keras.Model) -> int:
-    """Returns the bytes that one image leaves behind in the forward pass, because the gradient needs them.
+    """Returns the bytes of activations that the forward pass of one image keeps for the backward pass.
 
-    Every tensor counts once: the inputs of convolutions, dense layers, norms and PReLUs, one byte for each
-    value of a dropout, and inputs and outputs of all other layers except those that need nothing (sums,
-    padding). The image itself is not counted.
+    Every tensor counts once. Convolutions, dense layers, norms and PReLUs keep their inputs. Dropout keeps
+    one byte per value. Sums and padding keep nothing. All other layers keep inputs and outputs. The image
+    itself is not counted.
     """
     import tensorflow as tf
 
@@ -225,7 +233,13 @@ def num_bytes(variables: Iterable[keras.Variable]) -> int:
 
 
 def num_exports(first_step: int, max_steps: int, interval: int) -> int:
-    """Returns how many SavedModels a run writes whatever its scores: one per interval, and one at its end."""
+    """Returns how many SavedModels a run writes at least: one per interval, and one at its end.
+
+    Args:
+        first_step: number of steps that are done.
+        max_steps: the last step.
+        interval: steps between models, `--ckpt_interval`.
+    """
     return max_steps // interval - first_step // interval + (max_steps % interval > 0)
 
 
@@ -233,10 +247,11 @@ def check_disk(planned: list[tuple[Path, int, str]]) -> list[str]:
     """Raises `ValueError` if files that a run will write do not fit on their disks.
 
     Args:
-        planned: `(folder, bytes, what)` for each; the folder need not exist, `what` is for the messages.
+        planned: `(folder, bytes, what)` for each kind of file. The folder need not exist. Messages call the
+            files `what`.
 
     Returns:
-        One line per file system, for the log.
+        One line for the log per file system.
     """
     by_device = {}
     for folder, size, what in planned:

@@ -18,25 +18,25 @@ from dataset.pipeline import TrainingBatches
 
 logger = logging.getLogger(__name__)
 
-# The profiled steps, counted from 1 in this process: the steps before them trace graphs and fill buffers.
+# The profiled steps, counted from 1 in this process. Earlier steps trace graphs and fill buffers.
 FIRST_PROFILED, LAST_PROFILED = 10, 20
 
-# Root mean square cosine of different images above which a net has collapsed. Untrained nets have 0.78 to
-# 0.84 (ir32, ir50, iresnet18 on LFW), trained nets 0.3 to 0.4; 1 means one line for all images. At 0.99
-# images lie within 8 degrees of one line, too close to be told apart.
+# A net has collapsed if the root mean square cosine of different images is above this. Untrained nets have
+# 0.78 to 0.84 (ir32, ir50, iresnet18 on LFW), trained nets 0.3 to 0.4. At 1 all embeddings lie on one line.
+# At 0.99 they lie within 8 degrees of one line, too close to be told apart.
 COLLAPSED = 0.99
 
-# Embeddings that are compared with each other: enough for three digits of the mean.
+# The number of embeddings that are compared with each other. It is enough for three digits of the mean.
 _MAX_COMPARED = 1000
 
 _MIN_LENGTH = 1e-6  # shorter embeddings count as zero
 
 
 class RunMonitor:
-    """Keeps the time limit, counted from its construction, and logs bad images and failed validations.
+    """Watches the time limit, and logs bad images and failed validations.
 
     Args:
-        max_minutes: time limit of the run, greater than 0, or `None`.
+        max_minutes: time limit in minutes, counted from now; greater than 0, or `None` for no limit.
     """
 
     def __init__(self, max_minutes: float | None):
@@ -50,7 +50,7 @@ class RunMonitor:
         return self.max_minutes is not None and time.monotonic() - self._start >= 60 * self.max_minutes
 
     def log_bad_images(self, step: int, batches: TrainingBatches) -> None:
-        """Logs every bad image of the batches that was not logged before."""
+        """Logs the bad images that were found since the last call."""
         bad_images = list(batches.bad_images.values())
         for reason in bad_images[self._num_logged :]:
             logger.warning("step %d  bad image, replaced by another one: %s", step, reason)
@@ -59,7 +59,7 @@ class RunMonitor:
         self._num_logged = len(bad_images)
 
     def log_failed_validation(self, step: int, name: str, error: Exception) -> dict[str, float]:
-        """Logs a validation that failed; returns scalars for TensorBoard."""
+        """Logs a failed validation, and returns its scalars for TensorBoard."""
         self._num_failures[name] = count = self._num_failures.get(name, 0) + 1
         logger.warning(
             "step %d  validation on %s failed, %d time(s) so far. Training continues; models keep the last "
@@ -73,13 +73,14 @@ def check_embeddings(name: str, embeddings: np.ndarray) -> tuple[dict[str, float
     """Measures whether the embeddings of a validation set have collapsed.
 
     The measure is the root mean square of the cosines of all pairs of different images. It is 1 if all
-    embeddings are equal, also if only their signs differ, which the mean of the cosines would not show.
+    embeddings are equal up to their signs. The mean of the cosines would not show different signs.
 
     Args:
+        name: name of the validation set.
         embeddings: float `(num_images, dim)`, finite, not normalised; at least two images.
 
     Returns:
-        `(scalars, warnings)`: values for TensorBoard, and what is wrong with the embeddings.
+        `(scalars, warnings)`: values for TensorBoard, and a sentence for each problem.
     """
     lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     num_zero = int(np.count_nonzero(lengths < _MIN_LENGTH))
@@ -100,7 +101,7 @@ def check_embeddings(name: str, embeddings: np.ndarray) -> tuple[dict[str, float
     if num_zero:
         warnings.append(
             f"{name}: {num_zero} of {len(embeddings)} embeddings are zero. They have "
-            "no direction and are scored as unlike everything."
+            "no direction, so they count as different from every other image."
         )
     prefix = f"validation/{name}"
     return {f"{prefix}_rms_cosine": rms_cosine, f"{prefix}_zero_embeddings": num_zero}, warnings
@@ -108,12 +109,12 @@ def check_embeddings(name: str, embeddings: np.ndarray) -> tuple[dict[str, float
 
 @contextlib.contextmanager
 def profiled(train_step: Callable, folder: Path | None) -> Iterator[Callable]:
-    """Yields the same function, which profiles its calls 10 to 20, both included, if there is a folder.
+    """Yields a function that calls `train_step` and profiles calls 10 to 20, inclusive.
 
     Args:
-        train_step: trains one step.
-        folder: the profile goes to `plugins/profile` in it, where TensorBoard's profile plugin
-            (`pip install tensorboard-plugin-profile`) looks for it.
+        train_step: function that trains one step.
+        folder: folder for the profile. It is written to `plugins/profile`, where TensorBoard's profile plugin
+            (`pip install tensorboard-plugin-profile`) looks for it. `None` profiles nothing.
     """
     num_steps = 0
 
@@ -140,7 +141,7 @@ def profiled(train_step: Callable, folder: Path | None) -> Iterator[Callable]:
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM. A second signal ends the program at once.
+    """Records SIGINT and SIGTERM. A second signal ends the program at once.
 
     Attributes:
         received: number of the first signal, or `None`.
@@ -151,7 +152,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Notes signals inside the block. After it they act as before."""
+        """Records signals that arrive inside the block. After the block they act as before."""
 
         def handle(number, _frame):
             if self.received is not None:
@@ -180,13 +181,15 @@ def first_non_finite(variables: Iterable[keras.Variable]) -> str | None:
 
 
 def write_bad_step(folder: Path, step: int, terms: dict[str, float], batches: TrainingBatches) -> str:
-    """Writes to `nan_step_{step:08d}.txt` which images a step was made of.
+    """Lists the images of a step in `nan_step_{step:08d}.txt`.
 
-    They follow from the data, the seed and the step: nothing was stored for this report.
+    The images follow from the data, the seed and the step, so nothing has to be stored for this report.
 
     Args:
+        folder: folder of the file.
         step: number of the step as in the log, counted from 1; its batch is `step - 1`.
         terms: the terms that the step returned.
+        batches: the training data.
 
     Returns:
         A sentence for the error that ends the run.

@@ -1,4 +1,4 @@
-"""Optimizers from options, and momentum as TensorFlow 1 computes it."""
+"""Makes the optimizer that flags ask for, and computes momentum as TensorFlow 1 does."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def make_optimizer(options: OptimizerOptions, learning_rate: LearningRate) -> keras.optimizers.Optimizer:
-    """Makes the optimizer; call it in the strategy's scope.
+    """Makes the optimizer. Call it in the strategy's scope.
 
-    Its `weight_decay` is `None` if the loss has to decay the weights.
+    The optimizer's `weight_decay` is `None` if the decay belongs to the loss, as with SGD.
 
     References:
         - [AdamW](https://arxiv.org/abs/1711.05101)
@@ -38,12 +38,15 @@ def decay_in_loss(
     variables: list[keras.Variable],
     decayed_variables: list[keras.Variable],
 ) -> float:
-    """Makes the optimizer decay the weights if it can, and returns the weight of the decay in the loss.
+    """Returns the weight of the decay in the loss: 0 if the optimizer decays the weights itself.
+
+    It also tells such an optimizer which variables do not decay.
 
     Args:
         optimizer: not built yet.
-        variables: everything that is trained.
-        decayed_variables: those of them that decay.
+        weight_decay: strength of the decay, at least 0.
+        variables: all variables that are trained.
+        decayed_variables: the variables that have weight decay.
     """
     if optimizer.weight_decay is None:
         return weight_decay
@@ -58,13 +61,15 @@ def update(
     variables: list[keras.Variable],
     gradients: list[tf.Tensor | tf.IndexedSlices],
 ) -> None:
-    """Applies gradients that are summed over the replicas; call it on each replica.
+    """Applies gradients that are summed over the replicas. Call it on each replica.
 
     Every replica updates its own copy of the variables. Keras's `apply_gradients` would sum the gradients
-    again, and leave the replica for the update, which compiled code cannot.
+    again, and would leave the replica context for the update, which compiled code cannot do.
 
     Args:
-        optimizer: built; its step is not counted. See `count_step`.
+        optimizer: built optimizer. Its step is not counted; see `count_step`.
+        variables: variables that the optimizer was built with.
+        gradients: one for each variable.
     """
     learning_rate: Any = optimizer.learning_rate
     for variable, gradient in zip(variables, gradients, strict=True):
@@ -76,7 +81,7 @@ def update(
 
 
 def count_step(optimizer: keras.optimizers.Optimizer) -> None:
-    """Counts a step; call it on each replica, and every one counts its own copy of `iterations`."""
+    """Counts a step of the optimizer. Call it on each replica: each has its own copy of `iterations`."""
     iterations: Any = optimizer.iterations  # Keras's stubs do not know it.
     tf.raw_ops.AssignAddVariableOp(
         resource=iterations.value.handle, value=tf.ones([], iterations.value.dtype)
@@ -87,9 +92,9 @@ def count_step(optimizer: keras.optimizers.Optimizer) -> None:
 class MomentumSGD(keras.optimizers.SGD):
     """Stochastic gradient descent with `v = momentum * v + g; w -= learning_rate * v`.
 
-    Keras multiplies the gradient by the learning rate before it enters the velocity, so a drop of the rate
-    acts on new gradients only. Here, as in the original, the rate scales the whole velocity (row 30 of
-    docs/fidelity.md). The two agree while the rate is constant.
+    Keras multiplies the gradient by the learning rate before it enters the velocity, so a lower rate only
+    affects new gradients. Here, as in the original, the rate scales the whole velocity (row 30 of
+    docs/fidelity.md). Both agree while the rate is constant.
 
     A gradient may be a `tf.IndexedSlices` that holds every row once. Then only these rows of variable and
     velocity change, as in Partial FC.
@@ -111,7 +116,8 @@ class MomentumSGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable; called by Keras."""
-        # Keras has no public way from a variable to its velocity. Without it no test of the trainer passes.
+        # Keras has no public way from a variable to its velocity. The tests of the trainer fail if this
+        # changes.
         velocity = self.momentums[self._get_variable_index(variable)]
         if isinstance(gradient, tf.IndexedSlices):
             self._update_rows(gradient, variable, velocity, tf.cast(learning_rate, variable.dtype))

@@ -1,4 +1,4 @@
-"""Command-line options of the two training programs. Imports no TensorFlow, so that `--help` is instant."""
+"""Flags of the two training programs. Imports no TensorFlow, so that `--help` is instant."""
 
 import argparse
 import math
@@ -138,7 +138,7 @@ class LengthOptions:
     )
 
     def num_steps(self, steps_per_epoch: float) -> int:
-        """Returns the step to stop after: the sooner of `epoch` and `max_steps`."""
+        """Returns the step to stop after: the end of `epoch` or `max_steps`, whichever comes first."""
         steps = math.ceil(self.epoch * steps_per_epoch)
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
@@ -189,11 +189,12 @@ class NetOptions:
             yield "--backbone names the whole net. Leave out --net_depth and --net_type."
 
     def arguments(self, seed: int, base: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The arguments of `nets.backbone.Backbone`.
+        """Returns the arguments of `nets.backbone.Backbone`.
 
         Args:
-            seed: of the weights.
-            base: used where no flag is given: the model to start from, by default ir50 at 112x96.
+            seed: seed of the initial weights.
+            base: arguments of the model to start from, used where no flag is given. Defaults to ir50 for
+                images of 112x96.
         """
         base = base or {}
         net = {"architecture": "ir50", "image_size": (112, 96), **base, "seed": seed}
@@ -207,7 +208,8 @@ class NetOptions:
             "keep_prob": self.keep_prob,
         }
         net |= {name: value for name, value in given.items() if value is not None}
-        if net["architecture"] != base.get("architecture"):  # whose function may not take further arguments
+        if net["architecture"] != base.get("architecture"):
+            # Another architecture may not take the further arguments of the base.
             net = {name: value for name, value in net.items() if name in (*given, "seed")}
         if self.random_final_gamma and find_variant(net["architecture"]).builder == "resnet_ir":
             net["random_final_gamma"] = True
@@ -384,7 +386,7 @@ class AugmentationOptions:
     augment_jpeg: float = option(0.0, "compress the image as JPEG", minimum=0, maximum=1)
 
     def probabilities(self) -> dict[str, Any]:
-        """The arguments of `dataset.augment.Augmentation`."""
+        """Returns the arguments of `dataset.augment.Augmentation`."""
         return {name.removeprefix("augment_"): value for name, value in vars(self).items()}
 
 
@@ -414,7 +416,7 @@ class DistillationOptions:
                 yield f"--{name} needs --teacher MODEL."
 
     def arguments(self) -> dict[str, Any]:
-        """Those of `losses.distillation.DistillationLoss`, where the flags give them."""
+        """Returns the arguments of `losses.distillation.DistillationLoss` that flags give."""
         given = {"weight": self.teacher_weight, "relation_weight": self.teacher_relation}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -452,7 +454,7 @@ class OutputOptions:
 
     @property
     def profile_path(self) -> Path | None:
-        """Folder for the profile, if one is asked for."""
+        """Folder for the profile, or `None` without `--profile`."""
         return self.summary_path if self.profile else None
 
     def due(self, step: int) -> set[str]:
@@ -488,7 +490,7 @@ class StartOptions:
     """Start of a run."""
 
     def models(self) -> dict[str, Path]:
-        """The models that flags name, by flag without dashes."""
+        """Returns the models that flags name, by flag without dashes."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Path)}
 
 
@@ -573,7 +575,7 @@ class LossOptions:
         return "margin" in self.variant.arguments
 
     def arguments(self) -> dict[str, Any]:
-        """Those of `losses.build.build_loss`; `None` stands for the loss's own default."""
+        """Returns the arguments of `losses.build.build_loss`. `None` means the loss's own default."""
         return {name: getattr(self, name) for name in (*ARGUMENTS, "label_smoothing")}
 
 
@@ -627,7 +629,7 @@ class TripletOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Options of both programs: the original's, with its defaults, and ours.
+    """Options of both programs: those of the original, with its defaults, and our own.
 
     References:
         - margin-centre-face, `train_centre.py::get_parser` and `train_triplet.py::get_parser`; row 17 of
@@ -791,7 +793,7 @@ def parse_triplet_options(
 
 
 def describe_preset(name: str) -> str:
-    """The flags of a preset as you would type them."""
+    """Returns the flags of a preset as you would type them."""
     given = []
     for flag, value in PRESETS[name].items():
         if isinstance(value, bool):

@@ -23,10 +23,11 @@ from training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 _MOST_IMAGES, _MOST_COLUMNS = 64, 8
-_SMALLEST_CELL = 96  # pixels wide; smaller images are enlarged
-_STRIP = 16  # pixels for the label below each image
-_AMPLE = 0.8  # a device that takes a larger share of the input will wait for it now and then
-_GRAPH_BYTES = 12_000_000  # of a SavedModel: up to 12 MB with the nets of this project
+_SMALLEST_CELL = 96  # width in pixels; smaller images are enlarged
+_STRIP = 16  # height in pixels of the label below each image
+# Above this ratio of step speed to input speed, the device will wait for the input now and then.
+_TIGHT_RATIO = 0.8
+_GRAPH_BYTES = 12_000_000  # The graph of a SavedModel takes up to 12 MB with the nets of this project.
 
 
 def check_run(
@@ -37,20 +38,32 @@ def check_run(
     max_steps: int,
     gpu_memory: Sequence[int] = (),
 ) -> None:
-    """Logs data, memory and disk of a run that is about to start; raises `ValueError` if a disk is too full.
+    """Logs data, memory and disk space of a run that is about to start. It takes a second or two.
 
-    It takes a second or two. `first_step` steps are done, and the run stops after `max_steps`. `gpu_memory`
-    is that of `training.memory.device_memory`.
+    Args:
+        trainer: has net, head and optimizer.
+        batches: the training data.
+        output: intervals and folders.
+        first_step: number of steps that are done.
+        max_steps: the last step.
+        gpu_memory: what `training.gpus.prepare_gpus` returned.
+
+    Raises:
+        ValueError: a disk has too little space for the checkpoints and models of the run.
     """
-    for line in _data(batches):
+    for line in _describe_data(batches):
         logger.info("%s", line)
     _log_memory(trainer, batches, gpu_memory)
-    for line in _disk(trainer, output, first_step, max_steps):
+    for line in _check_disk_space(trainer, output, first_step, max_steps):
         logger.info("%s", line)
 
 
 def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None:
-    """Checks the labels of the batch of a step, and draws it to `first_batch.png` in a folder."""
+    """Checks the labels of the batch of a step, and draws the batch to `first_batch.png` in a folder.
+
+    Raises:
+        ValueError: an identity has no centre in the loss layer.
+    """
     sources = batches.sources
     shares, identities, *_ = next(batches.start_at(step))
     images = np.concatenate([share.to_input(batches.image_size) for share in shares])
@@ -68,7 +81,7 @@ def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None
 
 
 def measure_speed(trainer: Trainer, batches: TrainingBatches, step: int, seconds: float = 5.0) -> None:
-    """Measures and logs the speed of input and step, `seconds` each. This changes the weights."""
+    """Measures and logs the speed of input and step, for `seconds` each. This changes the weights."""
     stream = batches.start_at(step)
     batch = next(stream)
     input_rate = input_speed(stream, len(batches.rows), seconds)
@@ -78,7 +91,7 @@ def measure_speed(trainer: Trainer, batches: TrainingBatches, step: int, seconds
     logger.info("speed: %s", verdict(input_rate, step_rate, is_on_processor))
 
 
-def _data(batches):
+def _describe_data(batches):
     for number, manifest in enumerate(batches.sources.manifests):
         order = "RGB" if number in batches.options.rgb_sources else "BGR"
         mirrored = "mirrored at random" if batches.options.mirror else "not mirrored"
@@ -110,16 +123,16 @@ def _log_memory(trainer, batches, gpu_memory):
         )
 
 
-def _disk(trainer, output, first_step, max_steps):
+def _check_disk_space(trainer, output, first_step, max_steps):
     weights = num_bytes(trainer.backbone.variables)
     size = weights + num_bytes([*trainer.head.variables, *trainer.optimizer.variables])
     if trainer.options.average is not None:
         size += weights
-    # One more than are kept, while it is being written.
+    # While a checkpoint is being written, there is one more than are kept.
     num_checkpoints = max(0, NUM_KEPT + 1 - len(checkpoint_folders(output.ckpt_path)))
     exports = num_exports(first_step, max_steps, output.ckpt_interval)
     num_models = min(exports, max(0, output.saver_maxkeep + 1 - len(model_folders(output.saved_model_path))))
-    # A SavedModel holds the weights, and once more the kernels of convolutions with norms folded in.
+    # A SavedModel holds the weights, and a second copy of the kernels, with the norms folded in.
     kernels = num_bytes(variable for variable in trainer.backbone.variables if len(variable.shape) == 4)
     model_size = weights + kernels + _GRAPH_BYTES
     checkpoints = f"{num_checkpoints} more checkpoint(s) of {readable_size(size)}"
@@ -129,12 +142,13 @@ def _disk(trainer, output, first_step, max_steps):
 
 
 def check_labels(identities: np.ndarray, num_identities: int) -> None:
-    """Raises `ValueError` if an identity of a batch has no place in the loss layer."""
+    """Raises `ValueError` if an identity of a batch is not in `[0, num_identities)`."""
     wrong = np.flatnonzero((identities < 0) | (identities >= num_identities))
     if len(wrong):
         raise ValueError(
             f"image {wrong[0]} of the first batch: expected an identity in [0, {num_identities}), "
-            f"received {identities[wrong[0]]}"
+            f"received {identities[wrong[0]]}. Check the converted data with "
+            "python -m dataset.convert --check."
         )
 
 
@@ -144,9 +158,10 @@ def write_batch_picture(path: Path, images: np.ndarray, labels: Sequence[str], g
     Args:
         path: PNG file; its folder is created, and an existing file is replaced.
         images: float, shape `(batch, height, width, 3)`, as the net gets them: `(pixel - 127.5) / 128`, BGR.
-            RGB images look blue, which shows a wrong channel order.
+            Images that are RGB by mistake look blue.
         labels: one per image.
-        group: number of images that belong together. A row of the picture does not break a group that fits.
+        group: number of images that belong together. A group that fits into a row of the picture is not
+            split.
     """
     pixels = np.clip(np.rint(np.asarray(images)[:_MOST_IMAGES] * 128.0 + 127.5), 0, 255).astype(np.uint8)
     height, width = pixels.shape[1:3]
@@ -154,7 +169,7 @@ def write_batch_picture(path: Path, images: np.ndarray, labels: Sequence[str], g
     height, width = height * factor, width * factor
     columns = min(len(pixels), _MOST_COLUMNS // group * group or _MOST_COLUMNS)
     rows = math.ceil(len(pixels) / columns)
-    # White lines of two pixels between the cells.
+    # White lines, two pixels wide, separate the cells.
     picture = np.full((rows * (height + _STRIP + 2), columns * (width + 2), 3), 255, np.uint8)
     for number, (image, label) in enumerate(zip(pixels, labels, strict=False)):
         row, column = divmod(number, columns)
@@ -182,10 +197,12 @@ def step_speed(train_step: Callable, batch: Sequence, batch_size: int, seconds: 
 
 
 def verdict(input_rate: float, step_rate: float, share_processor: bool) -> str:
-    """Explains the speeds of input and step, both in images per second.
+    """Returns a sentence that compares the speeds of input and step.
 
     Args:
-        share_processor: whether the net computes on the processor that also decodes.
+        input_rate: images per second that the input gives.
+        step_rate: images per second that the training step takes.
+        share_processor: whether the net computes on the processor that also decodes images.
     """
     speeds = f"the input gives {input_rate:.0f} images/s, a step takes {step_rate:.0f} images/s: "
     share = step_rate / input_rate
@@ -197,13 +214,13 @@ def verdict(input_rate: float, step_rate: float, share_processor: bool) -> str:
             f"{speeds}the input starves the device, which will wait {1 - 1 / share:.0%} of the time. Use "
             "more cores, put the data on a local disk, or try --read sequential if random reads are slow."
         )
-    if share > _AMPLE:
+    if share > _TIGHT_RATIO:
         return f"{speeds}the input only just keeps up with the device"
     return f"{speeds}the input is {1 / share:.1f} times as fast as the device"
 
 
 def _calls_per_second(call, seconds):
-    """The first call, which fills buffers or traces a graph, does not count."""
+    """Returns the rate of calls. The first call does not count: it fills buffers or traces a graph."""
     call()
     start = time.perf_counter()
     count, passed = 0, 0.0

@@ -16,36 +16,38 @@ logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
-_RUN_FOLDERS = ("ckpt_path", "saved_model_path", "summary_path")  # that a run has for itself
+# Folders that no two runs may share.
+_RUN_FOLDERS = ("ckpt_path", "saved_model_path", "summary_path")
 
 
 def run_program(name: str, work: Callable[[Options], int], options: Options) -> int:
     """Runs `work(options)` with a log on the console and in a file.
 
-    First it checks that every output folder can be written. A start that fails before it has written
-    anything removes the folders that it created.
+    First it checks that every output folder can be written. If the start fails before anything was written,
+    the folders that it created are removed.
 
     Args:
-        name: name of the program; the log file is `{log_file_path}/{name}_{time}.log`.
-        work: trains and returns an exit code.
+        name: name of the program. The log file is `{log_file_path}/{name}_{time}.log`.
+        work: function that trains and returns an exit code.
+        options: flags, passed to `work`.
 
     Returns:
-        The exit code: that of `work`; 1 after bad input, a full disk or a loss that is not finite, with a
-        line in the log that says so; 130 after Ctrl-C.
+        The exit code: that of `work`; 1 after bad input, a full disk or a loss that is not finite, which the
+        log explains; 130 after Ctrl-C.
     """
     try:
         with own_folders(options.device, options.output) as output, _own_output(output):
             return _run_logged(name, work, dataclasses.replace(options, output=output))
-    except (ValueError, OSError) as error:  # before there is a log
+    except (ValueError, OSError) as error:  # The log file is not open yet.
         logger.error("%s: %s", name, error)
         return 1
 
 
 @contextlib.contextmanager
 def _own_output(output: OutputOptions) -> Iterator[None]:
-    """Holds the folders of a run and checks that all can be written. Runs may share a log folder."""
+    """Locks the folders of a run, and checks that they can be written. Runs may share a log folder."""
     with contextlib.ExitStack() as stack:
-        if output.worker_folder is None:  # Another worker than the chief writes where no other run does.
+        if output.worker_folder is None:  # Other workers than the chief write to temporary folders.
             for folder, flag in {getattr(output, flag).resolve(): flag for flag in _RUN_FOLDERS}.items():
                 with _naming(flag):
                     stack.enter_context(folder_lock(folder))
@@ -57,6 +59,7 @@ def _own_output(output: OutputOptions) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming(flag):
+    """Adds the flag to the message of an `OSError` in the block."""
     try:
         yield
     except OSError as error:
@@ -64,12 +67,12 @@ def _naming(flag):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file. If the disk is full, the console says so once, and shows the rest of the log alone."""
+    """A log file that may stop growing: if the disk is full, the console says so once, and has the rest."""
 
     _has_failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Called in the handler of an exception."""
+        """Called by `logging` when a record cannot be written."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -78,7 +81,7 @@ class _LogFile(logging.FileHandler):
             logger.error("%s: cannot write the log file: %s", self.baseFilename, error.strerror)
 
     def close(self) -> None:
-        """Closes the file, also on a full disk."""
+        """Closes the file, even if the disk is full."""
         with contextlib.suppress(OSError):
             super().close()
 
@@ -92,7 +95,7 @@ def _run_logged(name, work, options):
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = (logging.StreamHandler(), file)
     root = logging.getLogger()
-    # A program that is run by `python -m` is called __main__.
+    # The module of a program that `python -m` runs is called __main__.
     for package in ("common", "dataset", "nets", "eval", "training", "export", name, "__main__"):
         logging.getLogger(package).setLevel(logging.INFO)
     # TensorFlow warns of every name that it changes in a SavedModel.

@@ -19,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 class StepClock:
-    """Measures steps per second, without validations and savings, after `step` steps."""
+    """Measures steps per second, leaving out validations and saves.
+
+    Args:
+        step: number of steps that are done.
+    """
 
     def __init__(self, step: int):
         self._step = step
@@ -27,7 +31,7 @@ class StepClock:
         self._rate = math.nan
 
     def steps_per_second(self, step: int) -> float:
-        """Returns the rate since the last call, or the last rate if no step was done since."""
+        """Returns the rate since the last call, or the last rate if no step was done since then."""
         if step > self._step:
             now = time.perf_counter()
             self._rate = (step - self._step) / (now - self._start)
@@ -54,13 +58,14 @@ class Progress:
         self._pending.append(terms)
 
     def fetch(self, step: int) -> tuple[int, dict[str, float], str] | None:
-        """Fetches all pending terms at once, so that the device is not held up step by step.
+        """Fetches all pending terms at once, so that the device does not wait after every step.
 
         Args:
             step: number of the step that was added last.
 
         Returns:
-            `(step, terms, name)` of the first step whose loss or gradient, called `name`, is not finite.
+            `(step, terms, name)` of the first step whose `loss` or `gradient_norm` is not finite, where
+            `name` is that term; `None` if all are finite.
         """
         first = step - len(self._pending) + 1
         fetched = [{name: float(value) for name, value in terms.items()} for terms in self._pending]
@@ -74,10 +79,10 @@ class Progress:
         return None
 
     def means(self, purpose: Literal["show", "summarise"]) -> dict[str, float]:
-        """Returns the means of the steps fetched since the last call for the same purpose.
+        """Returns the means over the steps fetched since the last call for the same purpose.
 
-        `weight_decay` is the mean of the steps that computed it, often the last one alone, and `total` is the
-        sum of the means.
+        `weight_decay` is the mean over the steps that computed it, often only the last one. `total` is the
+        mean of `loss` plus that of `weight_decay`.
         """
         steps, self._fetched[purpose] = self._fetched[purpose], []
         values: dict[str, list[float]] = {}
@@ -91,9 +96,9 @@ class Progress:
 
 
 class Summaries:
-    """Writes TensorBoard scalars to disk at once. A full disk costs points, not the run.
+    """Writes TensorBoard scalars to disk at once. If the disk is full, points are lost but the run continues.
 
-    It is logged once, and again when the disk is full again.
+    The error is logged once, and again only if a later write succeeded in between.
 
     Args:
         folder: created if it is missing.
@@ -126,7 +131,7 @@ class Summaries:
 
 
 def log_first_step(train_step: Callable) -> Callable:
-    """Returns the same function, which logs the duration of its first call: that one traces the graph."""
+    """Wraps a training step so that it logs the duration of its first call, which traces the graph."""
     is_first = True
 
     def step(*batch, **options):
@@ -143,7 +148,7 @@ def log_first_step(train_step: Callable) -> Callable:
 
 
 def progress_lines(start: str, parts: Iterable[str], width: int = 139) -> list[str]:
-    """Joins parts to lines of at most `width` characters that all begin with `start`."""
+    """Joins parts into lines that all begin with `start`, of at most `width` characters where possible."""
     lines = [start]
     for part in parts:
         if len(lines[-1]) + 2 + len(part) > width and lines[-1] != start:

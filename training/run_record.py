@@ -1,4 +1,4 @@
-"""The record of a run, `run.json` in its checkpoint folder: all starts, and what changed between them.
+"""Records all starts of a run in `run.json`, in its checkpoint folder, and compares each with the one before.
 
 Imports no TensorFlow.
 """
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 _PACKAGES = ("tensorflow", "keras", "numpy")
-# Flags whose change says nothing about the run. Those that name a model are checked on their own.
+# Flags that may change during a run. `input_checks` checks those that name a model.
 _IGNORED = ("check", "allow_changes", "model_path", "init_from", "from_scratch", "teacher", "xla")
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
-    """Reads all starts of the run in a folder, oldest first. A record that cannot be read counts as none."""
+    """Reads all starts of the run in a folder, oldest first. An unreadable record counts as empty."""
     path = folder / RUN_NAME
     try:
         starts = json.loads(path.read_bytes())["starts"]
@@ -43,12 +43,17 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s: cannot be read, and will be written again: %s", path, error)
+        logger.warning("%s cannot be read. A new record will replace it: %s", path, error)
         return []
 
 
 def changed_flags(options: TrainingOptions, previous: list[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
-    """Returns `(value of the previous start, value now)` by flag, where they differ."""
+    """Returns `(previous value, new value)` of each flag that has changed.
+
+    Args:
+        options: the flags of this start.
+        previous: the entry of the previous start, in a list; empty if there is none.
+    """
     now, before = _as_json(flag_values(options)), previous[0]["options"] if previous else {}
     return {
         flag: (before[flag], value)
@@ -58,7 +63,7 @@ def changed_flags(options: TrainingOptions, previous: list[dict[str, Any]]) -> d
 
 
 def describe_sources(manifests: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
-    """Fingerprints of the data, by source: a digest of the manifest covers the checksums of all shards."""
+    """Returns a fingerprint of each source. The digest of a manifest covers the checksums of all shards."""
     return {
         manifest.source: {
             "manifest_sha256": file_sha256(manifest.folder / MANIFEST_NAME),
@@ -76,11 +81,12 @@ def check_changes(
     """Logs each flag and each source that changed since the previous start of a run.
 
     Args:
-        previous: the entry of that start, or nothing.
-        sources: `describe_sources`.
+        options: the flags of this start.
+        previous: the entry of the previous start, in a list; empty if there is none.
+        sources: what `describe_sources` returns.
 
     Raises:
-        ValueError: the data of a source has changed, without `--allow_changes`.
+        ValueError: the data of a source has changed, and `--allow_changes` is not given.
     """
     for flag, values in changed_flags(options, previous).items():
         before, now = (shown(value) for value in values)
@@ -91,8 +97,9 @@ def check_changes(
         logger.warning("changed since the last start: the data of source %s", name)
     if changed and not options.allow_changes:
         raise ValueError(
-            f"The data of {', '.join(changed)} is not that of the run in {options.output.ckpt_path}. Give "
-            "--allow_changes to resume on other data, or --output NEW for a new run."
+            f"The data of {', '.join(changed)} has changed since the last start of the run in "
+            f"{options.output.ckpt_path}. Give --allow_changes to resume with the new data, or --output NEW "
+            "for a new run."
         )
 
 
@@ -100,10 +107,16 @@ def check_changes(
 def recorded(
     folder: Path, options: TrainingOptions, sources: dict[str, dict[str, Any]], **facts: Any
 ) -> Iterator[dict[str, Any]]:
-    """Adds a start to the record, and its end when the block ends.
+    """Adds a start to the record, and its end when the block ends. A killed run has no `end`.
+
+    Args:
+        folder: folder of the checkpoints.
+        options: the flags.
+        sources: what `describe_sources` returns.
+        **facts: other values for the entry, as JSON.
 
     Yields:
-        The entry of this start. The block may add to it. A killed run has no `end`.
+        The entry of this start, to which the block may add.
     """
     entry: dict[str, Any] = {
         "command": shlex.join(sys.orig_argv),
@@ -136,12 +149,12 @@ def recorded(
 
 
 def _as_json(values):
-    """The values as JSON returns them: tuples become lists, paths become strings."""
+    """Passes the values through JSON: tuples become lists, paths become strings."""
     return json.loads(json.dumps(values, default=str))
 
 
 def shown(value: Any) -> str:
-    """The value of a flag as you would type it."""
+    """Returns the value of a flag as you would type it."""
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     return "(not given)" if value is None else str(value)
@@ -152,7 +165,7 @@ def _now():
 
 
 def _git_commit():
-    """The commit of this project, with `-dirty` if files differ from it; `None` outside a repository."""
+    """Returns the commit of this project, with `-dirty` if files differ from it, or `None` outside Git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(

@@ -12,10 +12,16 @@ from training.options import ScheduleOptions
 def make_schedule(
     options: ScheduleOptions, batch_size: int, num_steps: int
 ) -> schedules.LearningRateSchedule:
-    """Makes the learning rate schedule of a run of `num_steps` steps.
+    """Makes the learning rate schedule of a run.
 
-    `lr` and `lr_end` are for 512 images a step and grow with the batch, as `lr_steps` shrink with it. The
-    rates of cosine and polynomial fall from the end of the warm-up to `num_steps`.
+    `lr` and `lr_end` are rates for 512 images per step. They are scaled in proportion to the batch size, and
+    `lr_steps` in inverse proportion. Cosine and polynomial fall from the end of the warm-up to the end of the
+    run.
+
+    Args:
+        options: the flags.
+        batch_size: number of images per step.
+        num_steps: length of the run.
 
     References:
         - `tf.compat.v1.train.piecewise_constant`, as in `train_centre.py` of margin-centre-face; row 1 of
@@ -28,7 +34,7 @@ def make_schedule(
         ValueError: the warm-up is as long as the run.
     """
     if options.schedule == "steps" or options.lr is None:
-        # Keras needs a boundary.
+        # Keras needs at least one boundary.
         boundaries = options.boundaries(batch_size) or [1]
         values = options.lr_values if options.lr_steps else 2 * options.lr_values
         return Warmup(schedules.PiecewiseConstantDecay(boundaries, list(values)), options.warmup_steps)
@@ -56,7 +62,7 @@ class Warmup(schedules.LearningRateSchedule):
     Args:
         schedule: the other schedule.
         warmup_steps: at least 0.
-        delay: the other schedule starts after so many steps. Defaults to `0`.
+        delay: number of steps after which the other schedule starts. Defaults to `0`.
     """
 
     def __init__(self, schedule: schedules.LearningRateSchedule, warmup_steps: int, delay: int = 0):
@@ -82,8 +88,8 @@ class LinearRise:
     """A value that rises from 0 in equal steps, and is constant after `num_steps`.
 
     Args:
-        value: the value at the end.
-        num_steps: at least 0, which means the value from the start.
+        value: the final value.
+        num_steps: at least 0. With 0 the value is constant from the start.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Sets up what both training programs share, from options and config to a running loop."""
+"""Sets up a training run from flags and config, and runs it. Both training programs use this."""
 
 from __future__ import annotations
 
@@ -54,23 +54,26 @@ logger = logging.getLogger(__name__)
 
 
 class Session:
-    """A training run: net, optimizer, validation sets.
+    """A training run: strategy, net and validation sets.
 
-    Create it before the sources are converted, which can take hours: it finds wrong flags, models and
-    validation sets first.
+    Create it before the sources are converted, which can take hours, so that wrong flags, models and
+    validation sets are found first.
 
-    A run whose `ckpt_path` holds checkpoints resumes from the newest. Only a run without any looks at
-    `resume_from` and `start_from`, so the same command resumes after a stop.
+    If `ckpt_path` holds checkpoints, the run resumes from the newest, and `resume_from` and `start_from` are
+    ignored. So the same command resumes after a stop.
 
     Args:
-        strategy: Defaults to that of the flags.
-        resume_from: a training checkpoint, or a folder of them, for net, loss layer, optimizer and step.
+        options: the flags.
+        config: the config file.
+        strategy: strategy to train with. Defaults to that of the flags.
+        resume_from: a training checkpoint, or a folder of checkpoints, that gives net, loss layer, optimizer
+            and step.
         start_from: a model that gives the net and nothing else (row 11 of docs/fidelity.md), in any format
             of `nets.backbone.load_backbone`.
 
     Attributes:
-        strategy: build the head in its scope.
-        gpu_memory: bytes that TensorFlow can take of each GPU; empty if that is not known.
+        strategy: strategy of the run. Build the head in its scope.
+        gpu_memory: bytes that TensorFlow can use on each GPU; empty if unknown.
         backbone: the net to train.
         first_step: number of steps that are done.
         is_new: whether this run has no checkpoint to resume from.
@@ -78,6 +81,7 @@ class Session:
     Raises:
         FileNotFoundError: a model or a validation set is missing.
         ValueError: flags, models or validation sets do not fit together.
+        OSError: the workers cannot connect.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Session:
         self._started_from = own[1].get("started_from") if own else start_record(options)
         if own:
             log_start_of_resumed_run(options, *own)
-        # The newest start of the run that is resumed.
+        # The entry of the newest start of the run that is resumed, or nothing.
         self._previous = read_starts(checkpoint[0].parent)[-1:] if checkpoint else []
         self.first_step = checkpoint[1]["step"] if checkpoint else 0
         if checkpoint:
@@ -148,12 +152,23 @@ class Session:
         export_model: Callable,
         schedules: dict[str, Callable] | None = None,
     ) -> int:
-        """Trains to the end, or only checks the run if the flags say so; returns the exit code.
+        """Trains until the end of the run. With `--check` it only checks the run.
 
         Args:
-            head: built loss layer; its trainable variables decay, and so does the matrix of a teacher.
-            export_model: `export.saved_model.export_saved_model`.
+            sources: the converted data.
+            sampler: chooses the records of each batch.
+            head: built loss layer. Its trainable variables have weight decay, and so has the matrix of the
+                distillation loss.
+            export_model: the function `export.saved_model.export_saved_model`.
             schedules: see `training.trainer.StepOptions`.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            ValueError: flags and data do not fit together or to the checkpoint, or a batch cannot be read.
+            OSError: a disk is full, or a file cannot be read or written.
+            FloatingPointError: loss, gradient or weights are not finite.
         """
         options, output = self.options, self.options.output
         fingerprints = describe_sources(sources.manifests)
@@ -192,14 +207,14 @@ class Session:
         logger.info("%s", describe_strategy(self.strategy, options))
         check_run(trainer, batches, output, self.first_step, max_steps, self.gpu_memory)
         loop.restore(self._resume_from, self._own_checkpoint)
-        # With --read sequential a later batch takes long to reach, and the picture of the first one is there.
+        # A resumed run has the picture already, and with --read sequential a later batch takes long to reach.
         if self.is_new or options.check:
             check_first_batch(batches, self.first_step, output.summary_path)
         if options.check:
             measure_speed(trainer, batches, self.first_step)
             logger.info("Check passed. Nothing was trained.")
             return 0
-        if output.worker_folder is not None:  # the chief writes the record
+        if output.worker_folder is not None:  # Only the chief writes the record.
             return loop.run()
         facts = {"net": self.backbone.net, "loss": options.loss_name, "teacher": teacher}
         with recorded(output.ckpt_path, options, fingerprints, first_step=self.first_step, **facts) as entry:
@@ -208,7 +223,7 @@ class Session:
             return entry["exit_code"]
 
     def _ask_teacher(self, sources):
-        """Returns a description of the teacher and its embeddings, or `(None, None)`, and forgets it."""
+        """Returns `(description, embeddings)` of the teacher or `(None, None)`, and frees the teacher."""
         teacher, self._teacher = self._teacher, None
         if teacher is None:
             return None, None
@@ -281,7 +296,7 @@ class Session:
 
 
 def _meeting() -> Exchange | None:
-    """Returns a function that exchanges messages with the other workers, if there are any."""
+    """Returns a function that exchanges messages with the other workers, or `None` without others."""
     addresses, index = cluster()
     if len(addresses) == 1:
         return None
@@ -290,5 +305,5 @@ def _meeting() -> Exchange | None:
 
 
 def _digest(model: Path | None) -> str:
-    """Returns the SHA-256 of a model, or an empty text if no model is given."""
+    """Returns the SHA-256 of a model, or an empty string if no model is given."""
     return "" if model is None else model_sha256(find_model(model))

@@ -1,4 +1,4 @@
-"""A teacher's embeddings of all training images, computed once and kept with the converted sources."""
+"""Computes a teacher's embeddings of all training images, and stores them with the converted sources."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from eval.embedding.input_format import crop_centre
 logger = logging.getLogger(__name__)
 
 FOLDER = "teachers"  # in the folder of a converted source
-_NUM_TRIED = 32  # identities to try a teacher on, with two images each
-# A MobileFaceNet reached 0.96 to 1 on real faces. With wrongly scaled pixels the second was 0.61 to 0.84.
+_NUM_TRIED = 32  # number of identities to try a teacher on, with two images each
+# Lower shares cause a warning. A MobileFaceNet reached 0.96 to 1 on real faces. With wrongly scaled pixels
+# the second share was 0.61 to 0.84.
 _LEAST_AGREEMENT = {"a face and its mirror image": 0.95, "two faces of one identity": 0.88}
 
 
@@ -39,7 +40,7 @@ class NoLoss(keras.layers.Layer):
 
 
 def load_teacher(path: Path) -> Embedder:
-    """Loads a model of any kind as a teacher, which adds the embeddings of a face and of its mirror image.
+    """Loads a model of any format as a teacher, which adds the embeddings of a face and of its mirror image.
 
     Raises: as `eval.embedding.embedder.load_embedder`.
     """
@@ -53,19 +54,18 @@ def load_teacher(path: Path) -> Embedder:
 def teacher_targets(teacher: Embedder, sources: CombinedSources) -> list[np.ndarray]:
     """Returns the teacher's embeddings of all images, and computes those that are not on disk yet.
 
-    They lie in the folder `teachers` of each converted source, under a name that follows from the digests of
-    teacher and source. After a kill the next call continues. If several processes call this at once, one
-    computes and the others wait.
+    They are stored in the folder `teachers` of each converted source, under a name made from the digests of
+    teacher and source. If the process is killed, the next call continues. If several processes call this at
+    once, one computes and the others wait.
 
-    A record that is damaged gets an embedding without a meaning. It is never used, because training replaces
-    the record.
+    A damaged record gets a meaningless embedding. It is never used, because training replaces the record.
 
     Returns:
         float32 `(num_images, dim)` for each source, memory-mapped.
 
     Raises:
         ValueError: the images are too small for the teacher, or an embedding is not finite.
-        OSError: the disk is full, or a shard or the folder cannot be used.
+        OSError: the disk is full, a shard cannot be read, or the folder cannot be written.
     """
     if any(have < want for have, want in zip(sources.image_size, teacher.face_size, strict=True)):
         (height, width), (needed_height, needed_width) = sources.image_size, teacher.face_size
@@ -116,7 +116,7 @@ def _fill(store, teacher, sources, number):
 
 
 class _Faces:
-    """The images of one source as the teacher takes them."""
+    """The images of one source, cropped to the teacher's size. `bad` collects damaged records."""
 
     def __init__(self, sources, number, face_size):
         self.folder = sources.manifests[number].folder
@@ -126,10 +126,11 @@ class _Faces:
         self._face_size = face_size
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Returns images by their places in the source: uint8 `(stop - start, *face_size, 3)`, RGB."""
+        """Returns the images at places `start` to `stop` of the source: uint8 `(num, *face_size, 3)`, RGB."""
         return self.at(range(start, stop))
 
     def at(self, places) -> np.ndarray:
+        """Returns the images at any places of the source, in the form of `read`. Damaged records get any image."""
         images = np.zeros((len(places), *self._sources.image_size, 3), np.uint8)
         for image, place in zip(images, places, strict=True):
             record = self._first + int(place)
@@ -143,18 +144,23 @@ class _Faces:
 
 
 def find_doubts(teacher: Embedder, faces: _Faces, labels: np.ndarray) -> Iterator[str]:
-    """Yields a sentence if the teacher hardly tells people apart, as with images that it does not expect.
+    """Yields a warning if the teacher hardly tells people apart, perhaps because it expects other pixels.
 
     It compares two images of up to 32 identities, and their mirror images.
+
+    Args:
+        teacher: the teacher to try.
+        faces: images of one source.
+        labels: identity of each image, int, shape `(num_images,)`.
     """
-    if not labels.any():  # of a source without labels: probably as many people as images
+    if not labels.any():  # The source has no labels. It probably shows as many people as images.
         labels = np.arange(len(labels))
     order = np.random.default_rng(0).permutation(len(labels))
     places = [order[labels[order] == label][:2] for label in np.unique(labels)[:_NUM_TRIED]]
     places = np.concatenate(places)
     images, identities = faces.at(places), labels[places]
     single = dataclasses.replace(teacher, flip=False)
-    with contextlib.suppress(NotFiniteError):  # the error comes when all images are embedded
+    with contextlib.suppress(NotFiniteError):  # `embed_into` raises it again with the place.
         embeddings, mirrored = (_units(single.embed(given)) for given in (images, images[:, :, ::-1]))
         similarities = embeddings @ embeddings.T
         is_same = identities[:, None] == identities[None, :]

@@ -32,14 +32,15 @@ class StepOptions:
         weight_decay: weight of the decay in the objective, at least 0.
         clip_norm: largest global norm of the gradient, greater than 0. Defaults to no clipping.
         accumulate: number of parts of a batch, at least 1.
-        xla: compile forward and backward pass, and the update, with XLA, on each device for itself. `None`
-            compiles on GPUs what can be compiled, and nothing on other devices.
-        schedules: functions of the step, by the argument of the head that they set.
+        xla: whether each device compiles forward pass, backward pass and update with XLA. `None` compiles
+            what can be compiled on GPUs, and nothing on other devices.
+        schedules: functions of the step. Each key is the argument of the head that the function sets.
         average: moving average of the backbone's weights.
-        distillation: built loss layer of a teacher, whose loss is added: `distillation(embeddings, targets)`
-            returns terms as the head does. Batches then hold targets.
-        loss_scale: for float16, made in the strategy's scope. A step whose gradients are not finite on some
-            replica then counts but changes no weight; it reports `skipped` 1 and `gradient_norm` 0.
+        distillation: built loss layer of a teacher, whose loss is added to that of the head.
+            `distillation(embeddings, targets)` returns terms as the head does. Batches then hold targets.
+        loss_scale: loss scale for float16, made in the strategy's scope. With it, a step whose gradients are
+            not finite on some replica counts but changes no weight. It reports `skipped` 1 and
+            `gradient_norm` 0.
     """
 
     weight_decay: float = 1e-4
@@ -53,7 +54,7 @@ class StepOptions:
 
 
 class Trainer:
-    """Backbone, loss layer and optimizer, and the step that updates them.
+    """Holds backbone, loss layer and optimizer, and updates them step by step.
 
     The objective is `mean(loss) + weight_decay * sum(v^2) / 2`, with the mean over the global batch. Every
     replica computes its share, so the gradients of all replicas add up to those of one device. Only batch
@@ -61,20 +62,22 @@ class Trainer:
     (`nets.layers.batch_norm.synchronise_batch_norm`).
 
     With `accumulate` the step computes the batch in parts, one after the other, and sums their gradients
-    before it clips and applies them: the update of the whole batch in the memory of one part. Only batch
-    normalisation sees the parts.
+    before it clips and applies them. The update is that of the whole batch, with the memory of one part. Only
+    batch normalisation differs, because it sees each part separately.
 
-    The gradients are summed over the replicas and then clipped; Keras's own clipping sees each replica alone.
+    The gradients are first summed over the replicas and then clipped. Keras would clip them on each replica
+    separately.
 
     References:
         - margin-centre-face, `train_centre.py` (objective, decay), row 6 of docs/fidelity.md
 
     Args:
-        strategy: the other objects are made in its scope.
+        strategy: strategy in whose scope the other objects were made.
         backbone: model from images to embeddings.
-        head: built loss layer: `head(embeddings, identities, **scheduled)` returns float32 `(batch,)` tensors
-            by name, `loss` among them.
-        decayed_variables: the trainable variables that decay.
+        head: built loss layer. `head(embeddings, identities, **scheduled)` returns a dict of float32
+            `(batch,)` tensors with the key `loss`.
+        optimizer: optimizer, not built yet.
+        decayed_variables: the trainable variables that have weight decay.
         options: Defaults to `StepOptions()`.
 
     Raises:
@@ -119,12 +122,12 @@ class Trainer:
         )
         if not self._centres.is_whole and (options.accumulate > 1 or options.loss_scale):
             raise ValueError(
-                "--accumulate, --precision mixed_float16: expected neither of them with sampled or sharded "
-                "centres"
+                "--accumulate and --precision mixed_float16 do not work with sampled or sharded centres. "
+                "Leave them out."
             )
         obstacle = self._obstacle_to_xla(is_distributed)
         if options.xla and obstacle:
-            raise ValueError(f"--xla on: expected --xla auto or off with {obstacle}")
+            raise ValueError(f"--xla on does not work with {obstacle}. Give --xla auto or off.")
         compiles = options.xla if options.xla is not None else _has_gpus(strategy)
         optional = {} if options.average is None else {"average": options.average.net}
         optional |= {} if options.distillation is None else {"distillation": options.distillation}
@@ -143,10 +146,10 @@ class Trainer:
         self._decay_of_weights = tf.function(self._weight_decay)
 
     def _obstacle_to_xla(self, is_distributed):
-        """Returns the flag that keeps forward and backward pass from being compiled, or `None`."""
+        """Returns what prevents the compilation of forward and backward pass, or `None`."""
         if not self._centres.is_whole:
             return "--shard_centres or --sample_rate"
-        # Sums over several devices within the passes are not compiled: nobody has tried it on GPUs.
+        # Sums over several devices within the passes are not compiled, because that was never tried on GPUs.
         if is_distributed and any(getattr(layer, "synchronised", False) for layer in self.backbone.layers):
             return "--sync_bn on several devices"
         for layer in (self.head, self.options.distillation):
@@ -163,17 +166,18 @@ class Trainer:
         """Updates all variables once, with the global batch or this worker's share of it.
 
         Args:
-            images: a list of `RawImages`, the shares of each part for each replica, see
-                `dataset.pipeline.TrainingBatches.start_at`. Or network input, float32
+            images: a list of `RawImages`, one for each replica and part, as
+                `dataset.pipeline.TrainingBatches.start_at` yields them; or network input, float32
                 `(batch, height, width, 3)`, which is split here.
-            labels: `identities`, int32 or int64 `(batch,)`, and with a distillation `targets`, float32
-                `(batch, teacher_dim)`, or lists of their shares.
-            with_decay: whether to compute `weight_decay` and `total`, for which all weights are read.
+            *labels: `identities`, int32 or int64 `(batch,)`. With a distillation also `targets`, float32
+                `(batch, teacher_dim)`. Each can be a list of shares, like the images.
+            with_decay: whether to compute `weight_decay` and `total`, which needs a pass over all weights.
 
         Returns:
-            Scalars from before the update: the means of the head's terms, `gradient_norm`, `learning_rate`,
-            the scheduled values, with a loss scale `loss_scale` and `skipped`, and `weight_decay` and
-            `total`. They stay on the first device until somebody reads them.
+            Scalars by name, with values from before the update: the means of the head's terms,
+            `gradient_norm`, `learning_rate` and the scheduled values; with a loss scale also `loss_scale` and
+            `skipped`; with `with_decay` also `weight_decay` and `total`. They stay on the first device until
+            they are read.
         """
         decay = self._decay_of_weights() if with_decay else None
         parts = [*zip(*map(self._parts, (images, *labels)), strict=True)]
@@ -190,7 +194,7 @@ class Trainer:
         return terms
 
     def _parts(self, values):
-        """Yields each part of a batch as one value per replica."""
+        """Yields each part of a batch, with one value per replica."""
         num_replicas, num_parts = self._num_local_replicas, self.options.accumulate
         shares = values if isinstance(values, list) else tf.split(values, num_parts * num_replicas)
         if num_replicas == 1:
@@ -201,7 +205,8 @@ class Trainer:
                 lambda context, first=first: shares[first + context.replica_id_in_sync_group % num_replicas]
             )
 
-    # The functions `_run_...` are called once for all replicas. The others below are called on each replica.
+    # The functions `_run_...` are called once for all replicas. The functions `_replica_...` and those that
+    # they call run on each replica.
 
     def _run_step(self, images, *labels):
         return self._finished(self.strategy.run(self._replica_step, args=(images, labels)))
@@ -217,7 +222,7 @@ class Trainer:
         return self._finished(self.strategy.run(self._replica_update, args=results))
 
     def _finished(self, terms):
-        """Updates the average, and returns the terms of the first replica."""
+        """Updates the moving average, and returns the terms of the first replica."""
         if self.options.average is not None:
             self.options.average.update(self.optimizer.iterations)
         return {name: self.strategy.experimental_local_results(term)[0] for name, term in terms.items()}
@@ -233,9 +238,9 @@ class Trainer:
         return self._compute(images, labels, self._scheduled())
 
     def _replica_update(self, shares: Terms, gradients: Gradients, extra: Extra) -> Terms:
-        """Sums the gradients of all replicas and applies them; returns the terms of the global batch.
+        """Sums the gradients of all replicas and applies them. Returns the terms of the global batch.
 
-        Nothing here leaves the replica but one sum over all of them, so no device waits for the host.
+        The replicas exchange values only through all-reduces, so no device waits for the host.
         """
         learning_rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         scheduled = self._scheduled()
@@ -248,7 +253,7 @@ class Trainer:
         if self.options.loss_scale is not None:
             is_finite = tf.math.is_finite(norm)
             scale = self.options.loss_scale.update(is_finite)
-            # Gradients that are infinite without a scale cannot be helped: show them, and the loop stops.
+            # At a scale of 1 infinite gradients remain infinite. The norm shows them, and the loop stops.
             norm = tf.where(is_finite | (scale <= 1.0), norm, 0.0)
             terms |= {"loss_scale": scale, "skipped": tf.cast(~is_finite, tf.float32)}
         count_step(self.optimizer)
@@ -260,7 +265,11 @@ class Trainer:
         return {name: schedule(step) for name, schedule in self.options.schedules.items()}
 
     def _replica_gradients(self, images, labels, scheduled):
-        """Returns the replica's shares of the terms, its gradients and its extra, for a batch or a part."""
+        """Returns `(terms, gradients, extra)` of this replica, for a batch or a part of it.
+
+        The terms of all replicas and parts add up to the means over the global batch. `training.centres`
+        explains `extra`.
+        """
         if isinstance(images, RawImages):
             images = images.to_input(self.backbone.input_shape[1:3])
         num_shares = self.strategy.num_replicas_in_sync * self.options.accumulate
@@ -275,7 +284,7 @@ class Trainer:
     def _samples(self, embeddings, labels, scheduled):
         """Returns the terms of each sample: those of the head, and of the distillation if there is one."""
         identities, *targets = labels
-        # Batches hold them as int64, because TensorFlow keeps int32 arguments of a step on the host.
+        # Batches hold int64 identities, because TensorFlow keeps int32 arguments of a step on the host.
         terms = self.head(embeddings, tf.cast(identities, tf.int32), **scheduled)
         if self.options.distillation is None:
             return terms
@@ -285,9 +294,10 @@ class Trainer:
     def _centres_last(self, tape: tf.GradientTape, objective: tf.Tensor) -> Gradients:
         """Returns the gradient of each variable, computing that of the centres last.
 
-        The gradient of the centres is large, and quick to compute. Computed first, it would occupy memory
-        while the net's activations still do. To delay it, the step computes the few operations between loss
-        and centres twice. It does not for shards, where they exchange logits between devices.
+        The gradient of the centres is large, and quick to compute. If it were computed first, it would be in
+        memory together with the net's activations. To delay it, the step computes the few operations between
+        loss and centres twice. With shards this is not worth it: these operations exchange logits between
+        devices.
         """
         sources = self._centres.sources()
         if isinstance(self._centres, ShardedCentres):
@@ -301,24 +311,24 @@ class Trainer:
         context = tf.distribute.get_replica_context()
         if context.num_replicas_in_sync == 1:
             return shares, gradients
-        # TensorFlow sums from the end of the list, a pack at a time. A pack can travel while the device still
-        # computes the next ones, so the list is in the opposite order of the backward pass.
+        # TensorFlow sums from the end of the list, one pack at a time. A pack can travel while the device
+        # still computes the next ones, if the list is in the opposite order of the backward pass.
         num_net_variables = len(self.backbone.trainable_variables)
-        of_net, of_losses = gradients[:num_net_variables], gradients[num_net_variables:]
-        values = [*of_losses, tf.stack(list(shares.values())), *of_net]
+        from_net, from_losses = gradients[:num_net_variables], gradients[num_net_variables:]
+        values = [*from_losses, tf.stack(list(shares.values())), *from_net]
         # Sums over workers need tensors with a device, which the arguments of a function do not have.
         values = context.all_reduce("SUM", [tf.identity(value) for value in values], options=_COMMUNICATION)
-        of_losses, (terms, *of_net) = values[: len(of_losses)], values[len(of_losses) :]
-        return dict(zip(shares, tf.unstack(terms), strict=True)), [*of_net, *of_losses]
+        from_losses, (terms, *from_net) = values[: len(from_losses)], values[len(from_losses) :]
+        return dict(zip(shares, tf.unstack(terms), strict=True)), [*from_net, *from_losses]
 
     def _with_decay_and_norm(self, gradients: Gradients, extra: Extra):
         """Adds the decay to gradients that are summed over the replicas.
 
-        The decay depends on nothing but the weights, so TensorFlow would compute it when the step begins, and
-        keep it in memory with the activations. The control dependencies delay it.
+        The decay depends on nothing but the weights. So TensorFlow would compute it when the step begins, and
+        keep it in memory together with the activations. The control dependencies delay it.
 
         Returns:
-            `(gradients, extra, norm, decay)`, where `decay` is that of centres that are sampled or sharded.
+            `(gradients, extra, norm, decay)`, where `decay` is the decay term of sampled or sharded centres.
         """
         if self.options.loss_scale is not None:
             gradients = [gradient / self.options.loss_scale.scale for gradient in gradients]
@@ -333,9 +343,10 @@ class Trainer:
         return gradients, extra, tf.linalg.global_norm(gradients), decay
 
     def _replica_apply(self, gradients: Gradients, extra: Extra, norm: tf.Tensor) -> None:
-        """Clips the gradients and updates the variables. With a loss scale an infinite norm changes nothing.
+        """Clips the gradients and updates the variables.
 
-        The norm is that of the sum over all replicas, so all of them decide the same way.
+        With a loss scale, an infinite norm skips the update. The norm is that of the sum over all replicas, so
+        all replicas decide the same way.
         """
 
         def apply():
@@ -357,10 +368,10 @@ def _has_gpus(strategy):
 
 
 def _on_each_replica(function: Callable, compiles: bool) -> Callable:
-    """Returns the function, or one that compiles it with XLA.
+    """Returns the function, or a function that compiles it with XLA.
 
-    `strategy.run` would lift a `tf.function` out of the replicas and compile all of them in one, which fails
-    where it finds variables of several devices. It does not recognise the function that is returned here.
+    Given a `tf.function`, `strategy.run` would compile all replicas as one function, which fails because
+    their variables are on several devices. It does not recognise the lambda that is returned here.
     """
     if not compiles:
         return function

@@ -36,11 +36,13 @@ class Validator:
 
     Attributes:
         name: name in the log, in TensorBoard and in checkpoints.
-        threshold: a new best above this accuracy is exported.
-        score: scores the net as it is when this is called; also returns the embeddings, `(num_images, dim)`.
-        protocol: what the score depends on besides the net. Scores of other protocols are not comparable.
-        calibrate: measures the thresholds for the model card from these embeddings; `None` if the pairs are
-            too few.
+        threshold: accuracy, a fraction. A new best above it is exported.
+        score: scores the net with its current weights. Returns the result and the embeddings,
+            `(num_images, dim)`.
+        protocol: everything that the score depends on apart from the net. Scores of different protocols
+            cannot be compared.
+        calibrate: measures the thresholds for the model card from these embeddings. `None` if there are too
+            few pairs.
     """
 
     name: str
@@ -66,9 +68,9 @@ class ValidationSet(NamedTuple):
     """A validation set: how to open it and what its score is used for."""
 
     name: str
-    open: Callable[[Config, ValidationOptions], OpenSet | None]  # `None` if config and flags do not want it
-    threshold: str  # attribute of the options with `Validator.threshold`
-    in_model_name: bool  # whether the names of SavedModels hold its accuracy
+    open: Callable[[Config, ValidationOptions], OpenSet | None]  # returns `None` if it is switched off
+    threshold: str  # name of the option that holds `Validator.threshold`
+    in_model_name: bool  # whether its accuracy is part of the names of SavedModels
 
 
 def _open_pairs(pairs, path, **protocol):
@@ -131,7 +133,7 @@ def _open_ytf_videos(config, options):
     digest = file_sha256(config.ytf.splits)
 
     def calibrate_videos(embeddings):
-        # Not the original's pooling, which is what the score is for.
+        # The score uses the original's pooling. Thresholds are for users, so they use the recommended one.
         return calibrate(
             1 - distances(embeddings, RECOMMENDED_POOLING),
             pairs.is_same,
@@ -172,10 +174,16 @@ MODEL_NAME_SETS = tuple(entry.name for entry in VALIDATION_SETS if entry.in_mode
 def make_validators(
     backbone: Backbone, config: Config, options: ValidationOptions, batch_size: int
 ) -> list[Validator]:
-    """Opens and checks the validation sets that config and flags ask for, to score a net without dropout.
+    """Opens and checks the validation sets that config and flags ask for.
 
-    The net is scored in float32, as SavedModels compute, whatever it is trained in. So the score of a model
-    is that in its name.
+    The net is scored without dropout, and in float32 whatever the precision of training. SavedModels compute
+    the same way, so a model has the score that its name says.
+
+    Args:
+        backbone: the net to score.
+        config: paths of the validation sets.
+        options: the flags.
+        batch_size: number of images that the net embeds at a time.
 
     Raises:
         FileNotFoundError: a set is missing.

@@ -1,4 +1,7 @@
-"""Several processes that train as one: their addresses, and where each may write. Imports no TensorFlow."""
+"""Workers, the processes that train one net together: their addresses, and where each may write.
+
+Imports no TensorFlow.
+"""
 
 import contextlib
 import dataclasses
@@ -12,7 +15,7 @@ from training.options import DeviceOptions, OutputOptions
 
 
 def set_workers(options: DeviceOptions) -> int:
-    """Sets `TF_CONFIG`, where TensorFlow looks for the workers, from the flags if they name any.
+    """Sets the environment variable `TF_CONFIG`, which TensorFlow reads, if flags name the workers.
 
     Returns:
         The index of this worker; 0 is the chief.
@@ -50,9 +53,9 @@ def cluster() -> tuple[list[str], int]:
 
 @contextlib.contextmanager
 def own_folders(device: DeviceOptions, output: OutputOptions) -> Iterator[OutputOptions]:
-    """Yields where this process writes: a worker that is not the chief gets a temporary folder.
+    """Yields the folders that this process writes to. A worker that is not the chief gets temporary folders.
 
-    Such a worker has to write what the chief writes, because all workers read variables together. All of them
+    Such a worker has to write what the chief writes, because all workers read variables together. All workers
     read checkpoints from `ckpt_path`. Raises like `set_workers`.
     """
     index = set_workers(device) if device.strategy == "multiworker" else 0

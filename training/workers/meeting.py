@@ -1,4 +1,4 @@
-"""Messages between workers before TensorFlow connects them: all start from the same weights, or none starts.
+"""Messages between workers before TensorFlow connects them, so that all start with the same weights.
 
 Imports no TensorFlow.
 """
@@ -25,26 +25,29 @@ logger = logging.getLogger(__name__)
 
 Exchange = Callable[[Any], list[Any]]
 
-PATIENCE = 600.0  # seconds in which all workers have to be started
+PATIENCE = 600.0  # seconds within which all workers have to start
 _GREETING = b"margin-centre-face worker 0\n"
-_ANSWER = 15.0  # seconds in which the chief greets
-_MESSAGE = 5.0  # seconds in which a worker sends its message
-_MAX_BYTES = 1_000_000  # of a message
+_ANSWER = 15.0  # seconds within which the chief has to greet
+_MESSAGE = 5.0  # seconds within which a worker has to send its message
+_MAX_BYTES = 1_000_000  # longest message
 
 
 def exchange(addresses: Sequence[str], index: int, message: Any, patience: float = PATIENCE) -> list[Any]:
-    """Gives a message to all workers and returns the messages of all, in the order of the workers.
+    """Sends a message to all workers, and returns the messages of all workers.
 
-    The workers meet at the port of worker 0, which TensorFlow uses later.
+    The workers connect to the port of worker 0, which TensorFlow uses later.
 
     Args:
         addresses: `host:port` of all workers.
         index: number of this worker.
-        message: sent as JSON.
-        patience: seconds to wait for workers that are not there yet.
+        message: a value that JSON can hold.
+        patience: seconds to wait for workers that have not started yet.
+
+    Returns:
+        The messages, in the order of the workers.
 
     Raises:
-        OSError: a port is in use, or a worker does not come or has ended.
+        OSError: a port is in use, or a worker does not start or has ended.
     """
     if index == 0:
         return _lead(addresses, message, patience)
@@ -67,14 +70,17 @@ def _lead(addresses, message, patience):
                         f"no message from worker {named}. Start all workers, and see their logs."
                     ) from None
                 stack.enter_context(connection)
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # of another program
+                with contextlib.suppress(
+                    OSError, ValueError, KeyError, TypeError
+                ):  # It may be another program.
                     connection.settimeout(_MESSAGE)
                     connection.sendall(_GREETING)
                     received = json.loads(_read_line(connection))
                     number = int(received["worker"])
                     if 0 < number < len(addresses) and number not in messages:
                         connections[number], messages[number] = connection, received
-        # The port is closed before anybody is answered, so that the next exchange never meets this one.
+        # The port is closed before any worker gets its answer, so that its next exchange cannot connect to
+        # it.
         problems = [
             f"worker {number}: {messages[number]['problem']}"
             for number in sorted(connections)
@@ -83,7 +89,7 @@ def _lead(addresses, message, patience):
         ordered = [message, *(messages[number]["message"] for number in range(1, len(addresses)))]
         answer = json.dumps({"problem": "; ".join(problems), "messages": ordered}).encode() + b"\n"
         for connection in connections.values():
-            with contextlib.suppress(OSError):  # This worker has ended, and TensorFlow will find out.
+            with contextlib.suppress(OSError):  # This worker has ended. TensorFlow will notice.
                 connection.sendall(answer)
     return _messages(answer)
 
@@ -129,7 +135,7 @@ def _connect(address, patience):
     while True:
         try:
             return socket.create_connection(_host_and_port(address), timeout=_ANSWER)
-        except OSError as error:  # It may start later.
+        except OSError as error:  # Worker 0 may start later.
             if time.monotonic() > deadline:
                 problem = f"{address}, the address of worker 0: {error.strerror or error}"
                 raise OSError(f"{problem}. Start all workers, and see its log.") from None
@@ -142,7 +148,7 @@ def _host_and_port(address):
 
 
 def _read_line(connection):
-    """Returns a line, or what came of it before the other side closed the connection."""
+    """Returns a line, or the part of it that arrived before the other side closed the connection."""
     line = b""
     while not line.endswith(b"\n") and len(line) < _MAX_BYTES:
         received = connection.recv(65536)
@@ -163,14 +169,14 @@ def agreed_checkpoint(path: Path, exchange: Exchange) -> tuple[Path, dict[str, A
     """Returns the newest checkpoint at a path that all workers can read, with its manifest.
 
     Args:
-        path: a folder of checkpoints, which workers may share or have a copy of.
-        exchange: gives a message to all workers and returns those of all.
+        path: a folder of checkpoints. The workers share it, or each has a copy.
+        exchange: function that sends a message to all workers and returns their messages.
 
     Returns:
         `None` if no worker has any checkpoint.
 
     Raises:
-        ValueError: the workers have checkpoints, but none in common. The message says who has what.
+        ValueError: the workers have checkpoints, but none in common. The message lists them.
     """
     newest, problem = None, ""
     try:
@@ -201,7 +207,8 @@ def check_same_start(describe: Callable[[], str], exchange: Exchange) -> None:
     """Raises `ValueError` unless all workers start from the same model.
 
     Args:
-        describe: returns the digest of the model of this worker, or an empty text if it has none.
+        describe: function that returns the digest of the model of this worker, or an empty string.
+        exchange: function that sends a message to all workers and returns their messages.
     """
     try:
         mine = describe()
@@ -222,7 +229,7 @@ def _readable(path):
 
 
 def _identity(folder, manifest):
-    """The step, and the digest of the manifest, which holds the digests of all other files."""
+    """Returns the step, and the digest of the manifest, which holds the digests of all other files."""
     return [manifest["step"], sha256(folder / MANIFEST_NAME)]
 
 
