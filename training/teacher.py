@@ -130,7 +130,7 @@ class _Faces:
         return self.at(range(start, stop))
 
     def at(self, places) -> np.ndarray:
-        """Returns the images at any places of the source, in the form of `read`. Damaged records get any image."""
+        """Returns the images at these places of the source, in the form of `read`."""
         images = np.zeros((len(places), *self._sources.image_size, 3), np.uint8)
         for image, place in zip(images, places, strict=True):
             record = self._first + int(place)

@@ -345,8 +345,8 @@ class Trainer:
     def _replica_apply(self, gradients: Gradients, extra: Extra, norm: tf.Tensor) -> None:
         """Clips the gradients and updates the variables.
 
-        With a loss scale, an infinite norm skips the update. The norm is that of the sum over all replicas, so
-        all replicas decide the same way.
+        With a loss scale, an infinite norm skips the update. The norm is that of the sum over all replicas,
+        so all replicas decide the same way.
         """
 
         def apply():
