@@ -115,6 +115,8 @@ def test_rising_margin_is_explained(first_step, is_explained, caplog):
     head = SimpleNamespace(margin=0.5)
     schedules = margin_schedules(head, LossOptions(margin_warmup_steps=100), first_step)
     assert float(schedules["margin"](50)) == 0.25
-    explained = "rises from 0 to 0.5 until step 100" in caplog.text and "the loss rises with it" in caplog.text
+    explained = (
+        "rises from 0 to 0.5 until step 100" in caplog.text and "the loss rises with it" in caplog.text
+    )
     assert explained == is_explained
     assert margin_schedules(head, LossOptions(loss="softmax"), 0) == {}
