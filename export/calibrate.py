@@ -40,45 +40,51 @@ from eval.scoring.templates import POOLINGS, RECOMMENDED_POOLING
 from eval.scoring.verification import evaluate_pairs
 from eval.scoring.video_distances import video_distances
 
-_ALIGNED = (112, 112)  # size of published sets, whose centre nets with a smaller input take
+# The size of published sets. Nets with a smaller input use the centre of such a face.
+_ALIGNED = (112, 112)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CalibrateOptions:
-    """Model and sets."""
+    """The model, and the pairs to measure its thresholds on."""
 
     model_path: Path = option(
-        help="a model in any format that eval.test_lfw takes", flags=("model_path",), metavar="MODEL"
+        help="a model in any format that eval.test_lfw reads", flags=("model_path",), metavar="MODEL"
     )
     pairs: Path | None = option(
-        None, "pairs of images for the thresholds of single images: a .bin file of InsightFace, or lfw.np"
+        None, "pairs of images, to measure thresholds for single images: an InsightFace .bin file, or lfw.np"
     )
-    order: str = option("rgb", "order of the channels in a .np file", choices=NPDATA_ORDERS)
+    order: str = option("rgb", "order of the colour channels in a .np file", choices=NPDATA_ORDERS)
     splits: Path | None = option(
         None,
-        "pairs of videos for the thresholds of templates: splits.txt or splits_corrected.txt",
+        "pairs of videos, to measure thresholds for templates: splits.txt or splits_corrected.txt",
         metavar="FILE",
     )
-    prefix: Path | None = option(None, "with --splits: folder of Name/number/*.jpg", metavar="DIR")
-    allow_missing: bool = option(False, "with --splits: use the videos that are there if frames are missing")
+    prefix: Path | None = option(
+        None, "with --splits: folder of the frames, Name/number/*.jpg", metavar="DIR"
+    )
+    allow_missing: bool = option(
+        False, "with --splits: if frames are missing, continue with the videos that have frames"
+    )
     pooling: str = option(
-        RECOMMENDED_POOLING, "with --splits: how frames are pooled to templates", choices=POOLINGS
+        RECOMMENDED_POOLING, "with --splits: how the frames of a video are pooled", choices=POOLINGS
     )
     flip: bool = option(
-        False, "add the embedding of each face's mirror image, now and in programs that use it"
+        False,
+        "add to each embedding that of the mirrored face; programs that use these thresholds do the same",
     )
-    batch_size: int = option(64, "faces at a time", minimum=1)
+    batch_size: int = option(64, "number of faces to embed at once", minimum=1)
     features: Path = option(
-        Path("output/features"), "with --splits: folder that keeps the embeddings of frames", metavar="DIR"
+        Path("output/features"), "with --splits: folder to store the embeddings of frames in", metavar="DIR"
     )
     engine: EngineOptions
 
     def problems(self) -> Iterator[str]:
-        """Yields a sentence if no set is given, or half of one."""
+        """Yields a sentence for each missing flag."""
         if self.pairs is None and self.splits is None:
-            yield "--pairs or --splits: give one of them, or both."
+            yield "--pairs and --splits are both missing. Give one of them, or both."
         if (self.splits is None) != (self.prefix is None):
-            yield "--splits and --prefix: give both or neither."
+            yield "--splits and --prefix belong together. Give both or neither."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,15 +100,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def calibrate_model(options: CalibrateOptions, load: Callable[..., Embedder] = load_embedder) -> None:
-    """Measures and prints the thresholds, and writes them to the card of the model.
+    """Measures and prints the thresholds of a model, and writes them to its card.
 
     Args:
-        load: loads the model.
+        load: function that loads the model. Tests replace it.
 
     Raises:
-        FileNotFoundError, ValueError: the model, its present card or a set cannot be used.
+        FileNotFoundError: the model, a set or a frame does not exist.
+        ValueError: the model, its existing card or a set cannot be used.
     """
-    # All inputs are checked before anything is embedded.
+    # Check every input first, so that a bad path fails in seconds, not after hours of embedding.
     card = read_card(options.model_path)
     pairs = videos = None
     if options.pairs is not None:
@@ -128,14 +135,16 @@ def calibrate_model(options: CalibrateOptions, load: Callable[..., Embedder] = l
 def _open_videos(
     options: CalibrateOptions, splits: Path, prefix: Path
 ) -> tuple[VideoPairs, VideoFrames, np.ndarray]:
-    """Returns pairs and frames, and which pairs have frames on both sides."""
+    """Returns the pairs, their frames, and a bool array `(num_pairs,)`: whether both videos have frames."""
     pairs = read_video_pairs(splits)
     frames = find_frames(prefix, pairs.videos, memo=options.features)
     coverage = coverage_of(pairs, frames, ())
     if not coverage.is_complete:
         print("\n".join(describe_coverage(coverage)))
         if not options.allow_missing:
-            raise ValueError(f"{prefix}: frames are missing. --allow_missing uses what is there.")
+            raise ValueError(
+                f"{prefix}: frames are missing. Add them, or give --allow_missing to leave out these videos."
+            )
     scorable = scorable_pairs(pairs, frames)
     check_pairs(pairs.is_same[scorable], str(splits))
     return pairs, frames, scorable
@@ -146,7 +155,7 @@ def _check_size(path, size, embedder):
     if size != embedder.face_size and not is_cropped:
         received, taken = ("x".join(map(str, one)) for one in (size, embedder.face_size))
         raise ValueError(
-            f"{path}: has faces of {received}, and the model takes {taken}. Give faces of this size."
+            f"{path}: the faces are {received}, but the model takes {taken}. Give faces of the model's size."
         )
 
 
@@ -182,7 +191,7 @@ def _calibrate_videos(
 
     crop = None if embedder.face_size == frames.image_size else embedder.face_size
     described = InputFrames(str(frames.prefix), frames.sha256, frames.image_size, crop, embedder.flip)
-    # The same as those of `eval.test_ytf`, so each program uses what the other one has computed.
+    # `eval.test_ytf` describes its inputs in the same way, so the two programs share stored embeddings.
     inputs = inputs_of_frames(embedder.sha256, described, embedder.engine)
     first, second, is_same = (values[scorable] for values in (pairs.first, pairs.second, pairs.is_same))
     with FeatureStore(options.features, inputs, len(frames)) as store:
@@ -207,11 +216,13 @@ def _calibrate_videos(
 
 
 def _score(distances, is_same, folds=None):
+    """Returns the accuracy and its 95 % interval, for the card."""
     result = evaluate_pairs(distances, is_same, folds=folds)
     return {"accuracy": result.accuracy, "interval": accuracy_interval(result.fold_accuracies)}
 
 
 def _with_thresholds(card: ModelCard, calibration: Calibration, score: dict[str, Any]) -> ModelCard:
+    """Prints thresholds and accuracy, and returns the card with both added."""
     print("\n".join(calibration.lines()))
     low, high = score["interval"]
     print(f"  accuracy {score['accuracy']:.5f} [{low:.5f}, {high:.5f}]")

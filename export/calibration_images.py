@@ -1,4 +1,4 @@
-"""Reads the faces that an exporter measures the ranges of activations on, for files in int8."""
+"""Reads the faces that an int8 export measures the ranges of its activations on."""
 
 from pathlib import Path
 
@@ -11,25 +11,27 @@ from dataset.records.manifest import MANIFEST_NAME, read_manifest
 from dataset.sampling.batch_loader import BatchLoader
 from dataset.sampling.combine import CombinedSources
 
-NUM_IMAGES = 500
+NUM_IMAGES = 500  # faces that are drawn by default
 
 
 def read_calibration_images(
     path: Path, face_size: tuple[int, int], num_images: int = NUM_IMAGES, seed: int = 0
 ) -> np.ndarray:
-    """Draws aligned faces, or takes all of them if there are fewer.
+    """Draws aligned faces at random, or takes all of them if there are fewer than `num_images`.
 
     Args:
-        path: a folder of converted records; any other folder, which is searched with its subfolders for
-            images; or a file of pairs.
+        path: one of three sources: a folder of converted records; any other folder, whose images and
+            subfolders are read; or a file of pairs.
         face_size: `(height, width)` that every image must have.
+        num_images: int > 0.
+        seed: of the draw.
 
     Returns:
-        uint8 `(n, *face_size, 3)`, RGB.
+        uint8 `(n, *face_size, 3)`, RGB, `n <= num_images`.
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: there is no image, an image is damaged, or it has another size.
+        ValueError: there is no image, or one is damaged or has another size.
     """
     if (path / MANIFEST_NAME).is_file():
         sources = CombinedSources([read_manifest(path)])
@@ -48,13 +50,16 @@ def read_calibration_images(
         drawn = _draw(path, 2 * len(pairs), num_images, seed)
         images = np.concatenate([pairs.batch(number, number + 1) for number in drawn])
     if images.shape[1:3] != face_size:
-        raise ValueError(f"{path}: has images of {images.shape[1:3]}. Expected {face_size}, see --face_size.")
+        raise ValueError(
+            f"{path}: the images are {images.shape[1:3]}, expected {face_size}. "
+            "Give other images, or set --face_size."
+        )
     return images
 
 
 def _draw(path, num_found, num_images, seed):
     if not num_found:
-        raise ValueError(f"{path}: has no image. Give a folder of aligned faces or of converted records.")
+        raise ValueError(f"{path}: no image found. Give a folder of aligned faces or of converted records.")
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(num_found, min(num_images, num_found), replace=False))
 

@@ -1,4 +1,4 @@
-"""Facts about a model for its card, from the files that training leaves."""
+"""Collects what a model card says about a model, from the files that training writes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from eval.embedding.model_card import ModelCard, read_card
 from nets.importers.model_files import find_model
 from nets.importers.training_checkpoint import MANIFEST_NAME, read_manifest
 
-RUN_NAME = "run.json"  # the record of a run, in its folder of checkpoints
+RUN_NAME = "run.json"  # the record of a training run, in its folder of checkpoints
 
-# These arguments describe the form of a model, not the net.
-_OF_THE_FORM = ("sha256", "signatures", "pooling")
+# These keys of a card describe the exported file, not the net, so an export from this file leaves them out.
+_FILE_KEYS = ("sha256", "signatures", "pooling")
 _RUN_KEYS = ("start", "loss", "git_commit", "versions")
 
 
 def card_of_source(path: Path) -> ModelCard:
-    """Returns what is known about a model that is exported: its own card, or what its checkpoint says.
+    """Returns what is known about the source of an export: its own card, and what its checkpoint says.
+
+    Where both have a value, the card wins.
+
+    Args:
+        path: a model, or a folder of training checkpoints, which stands for the newest one.
 
     Raises:
         FileNotFoundError: the model does not exist.
@@ -31,7 +36,7 @@ def card_of_source(path: Path) -> ModelCard:
         names = ("scores", "intervals", "scored_at", "protocols")
         facts = describe_scores(manifest["step"], *(manifest.get(name) or {} for name in names))
         facts["run"] = describe_run(model.parent)
-    own = {key: value for key, value in read_card(model).items() if key not in _OF_THE_FORM}
+    own = {key: value for key, value in read_card(model).items() if key not in _FILE_KEYS}
     scores = {**facts.get("scores", {}), **own.get("scores", {})}
     return ModelCard({**facts, **own, **({"scores": scores} if scores else {})})
 
@@ -43,14 +48,14 @@ def describe_scores(
     scored_at: dict[str, int],
     protocols: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Describes the validation of a training.
+    """Returns the values of a card that describe how a model scored during training.
 
     Args:
-        step: of the model.
-        scores: accuracy of each validation set.
+        step: training step of the model.
+        scores: accuracy in [0, 1] on each validation set, by name.
         intervals: 95 % interval of each accuracy. Checkpoints of earlier versions have none.
-        scored_at: step of each accuracy.
-        protocols: what each accuracy depends on besides the net.
+        scored_at: training step at which each accuracy was measured.
+        protocols: how each accuracy was measured, such as the number of pairs.
     """
     described = {
         name: {
@@ -65,12 +70,12 @@ def describe_scores(
 
 
 def describe_run(folder: Path) -> dict[str, Any] | None:
-    """Describes the run of a folder of checkpoints: loss, data, flags, versions and date of its last start.
+    """Describes the training run of a folder of checkpoints: its loss, data, flags, versions and last start.
 
-    Paths, the name of the host and the command are left out: a model goes to other people.
+    Leaves out paths, the host name and the command, because models are passed on to other people.
 
     Returns:
-        `None` if there is no record, or one that cannot be read.
+        dict of these values, or `None` if the record of the run is missing or unreadable.
     """
     try:
         start = read_json(folder / RUN_NAME)["starts"][-1]
@@ -85,15 +90,15 @@ def describe_run(folder: Path) -> dict[str, Any] | None:
 
 
 def describe_net(net: dict[str, Any], face_size: tuple[int, int]) -> dict[str, Any]:
-    """Describes a net and what it expects of a face.
+    """Returns the values of a card that describe a net and how to prepare a face for it.
 
     Args:
         net: arguments of `nets.backbone.Backbone`.
         face_size: `(height, width)` of the faces.
 
     Returns:
-        `preprocessing` says that the centre of `image_size` is cut out of a face, and its channels become
-        `(pixel - mean) / scale` in this order.
+        dict of `net`, `embedding_size` and `preprocessing`: cut the central `image_size` out of a face, order
+        its channels as `channels` says, and compute `(pixel - mean) / scale`.
     """
     from dataset.preprocess import MEAN, SCALE
 

@@ -1,4 +1,4 @@
-"""The flags and the steps that the exporters of ONNX, TFLite and OpenVINO files share."""
+"""Flags and steps that the exporters of ONNX, TFLite and OpenVINO files share."""
 
 from __future__ import annotations
 
@@ -26,58 +26,60 @@ PRECISIONS = ("float32", "float16", "int8")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Model, output and pairs."""
+    """The model, the file to write, and the pairs to score it on."""
 
-    suffix: ClassVar[str]  # of the file
-    packages: ClassVar[tuple[str, ...]]  # that the program imports, besides requirements.txt
+    suffix: ClassVar[str]  # of the file to write
+    packages: ClassVar[tuple[str, ...]]  # packages that this exporter needs besides requirements.txt
 
     model_path: Path = option(
         help="training checkpoint, or a net in any other format", flags=("model_path",), metavar="MODEL"
     )
     out: Path = option(help="file to write", flags=("out",), metavar="OUT")
     pairs: Path = option(
-        help="score the file on these pairs, and measure its thresholds: lfw.np, or an InsightFace .bin file"
+        help="pairs to score the file on and to measure thresholds on: lfw.np, or an InsightFace .bin file"
     )
     precision: str = option(
         "float32",
-        "float16: the file holds the weights in 16 bits, which halves its size, and processors without "
-        "float16 compute in float32; int8: layers compute in 8 bits, and the file has a quarter of the size",
+        "float16 stores the weights in 16 bits, which halves the file; processors without float16 still "
+        "compute in float32. int8 computes most layers in 8 bits, and the file shrinks to a quarter",
         choices=PRECISIONS,
     )
     calibration: Path | None = option(
         None,
-        f"with int8: aligned faces to measure the ranges of all layers on; {NUM_IMAGES} of them are drawn: "
-        "a folder of converted records, a folder of images, or a file of pairs. Take training images, so "
-        "that the pairs still measure something new",
+        "with --precision int8: aligned faces to measure the ranges of all layers on: a folder of converted "
+        f"records, a folder of images, or a file of pairs; {NUM_IMAGES} faces are drawn from it. Use "
+        "training images, so that the score on the pairs stays independent",
     )
-    face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
+    face_size: tuple[int, int] = option(
+        (112, 112), "height and width of the faces", nargs=2, metavar=("H", "W")
+    )
     max_drop: float = option(
-        0.005, "write nothing if the accuracy on the pairs falls by more than X", minimum=0
+        0.005, "write no file if the accuracy on the pairs drops by more than X", minimum=0
     )
     overwrite: bool = option(False, "replace an existing file")
 
     def problems(self) -> Iterator[str]:
-        """Yields a sentence for each wrong value, and one if a package is missing."""
+        """Yields a sentence for each wrong value, and one if packages are missing."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
-            yield f"{' and '.join(missing)} not installed. Run: pip install -r requirements-export.txt"
+            yield f"Not installed: {', '.join(missing)}. Run: pip install -r requirements-export.txt"
         if self.out.suffix != self.suffix:
-            yield f"out is {self.out}. Give a name that ends in {self.suffix}."
+            yield f"OUT is {self.out}. Give a name that ends in {self.suffix}."
         elif self.out.exists() and not self.overwrite:
-            yield f"{self.out}: exists already. Give another name, or --overwrite."
+            yield f"{self.out} already exists. Give another name, or --overwrite."
         if self.precision == "int8" and self.calibration is None:
-            yield "--precision int8: give --calibration, a folder of converted records or of aligned faces."
+            yield "--precision int8 needs --calibration: a folder of converted records or of aligned faces."
         elif self.precision != "int8" and self.calibration is not None:
-            yield "--calibration: only --precision int8 uses it. Leave it out, or give --precision int8."
+            yield "Only --precision int8 uses --calibration. Leave it out, or give --precision int8."
 
 
 class FileFormat(NamedTuple):
-    """A format that nets can be exported to.
+    """A file format to export to.
 
     Attributes:
-        write: takes a net in float32, the path of the file, the size of the faces, the precision, and for
-            int8 the images to calibrate with, uint8 `(n, *face_size, 3)`, RGB.
-        add_card: puts a model card as JSON into a file.
+        write: `write(backbone, path, face_size, precision, images)` writes a float32 net to a file. `images`
+            is `None`, or for int8 the faces to calibrate with: uint8 `(n, *face_size, 3)`, RGB.
+        add_card: `add_card(path, card)` stores a model card, as JSON, inside the file.
     """
 
     write: Callable[[Backbone, Path, tuple[int, int], str, np.ndarray | None], None]
@@ -85,18 +87,19 @@ class FileFormat(NamedTuple):
 
 
 def embedding_function(backbone: Backbone, face_size: tuple[int, int], *, rectified: bool = False) -> Any:
-    """Makes the function that the files hold.
+    """Builds the function that an exported file computes, from faces to embeddings.
 
-    - Input `images`: uint8 `(batch, *face_size, 3)`, RGB. Cropping and normalising are part of the function.
+    - Input `images`: uint8 `(batch, *face_size, 3)`, RGB. The function crops and normalises them.
     - Output `embedding`: float32 `(batch, dim)`, of unit length.
-    - Output `norm`: float32 `(batch,)`, the length before.
+    - Output `norm`: float32 `(batch,)`, the length of the embedding before normalisation.
 
     Args:
         backbone: net in float32.
+        face_size: `(height, width)` of the faces, at least the net's input size.
         rectified: see `nets.inference.inference_net`.
 
     Returns:
-        `tf.function` whose attribute `owned` keeps the variables.
+        `tf.function`. Its attribute `owned` lists its variables and so keeps them alive.
 
     Raises:
         ValueError: the faces are smaller than the net's input.
@@ -125,11 +128,12 @@ def run_exporter(
     file_format: FileFormat,
     argv: Sequence[str] | None,
 ) -> None:
-    """Runs an exporter. Raises `SystemExit` with a message if the net cannot be exported.
+    """Runs an export program from its command line. Raises `SystemExit` with a message if it fails.
 
     Args:
-        program: such as `export.onnx`.
-        description: what it does, for `--help`.
+        program: name of the module, such as `export.onnx`.
+        description: what the program does, for `--help`.
+        argv: arguments of the program; `None` takes those of this process.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
     options = parse_options(parser, options_class, argv)
@@ -141,8 +145,10 @@ def run_exporter(
 def _export(options, file_format):
     pairs = read_pairs(options.pairs)
     if pairs.image_size != options.face_size:
-        sizes = f"{pairs.image_size}, --face_size is {options.face_size}"
-        raise ValueError(f"{options.pairs}: has images of {sizes}. Give pairs of the same size.")
+        raise ValueError(
+            f"{options.pairs}: the images are {pairs.image_size}, but --face_size is {options.face_size}. "
+            "Give other pairs, or another --face_size."
+        )
     images = None
     if options.calibration is not None:
         images = read_calibration_images(options.calibration, options.face_size)
@@ -157,7 +163,7 @@ def _export(options, file_format):
 
     backbone = in_float32(load_backbone(options.model_path))
     reference = FaceModel.from_backbone(backbone, options.face_size)
-    # The file gets its name only if it scores well.
+    # The file appears under its final name only if it scores well.
     with atomic_files(options.out) as path:
         file_format.write(backbone, path, options.face_size, options.precision, images)
         exported = load_embedder(path, options.face_size)
@@ -168,8 +174,8 @@ def _export(options, file_format):
         drop = -comparison.differences["accuracy"].value
         if drop > options.max_drop:
             raise ValueError(
-                f"{options.out}: not written. The accuracy falls by {drop:.5f}, "
-                f"more than --max_drop {options.max_drop}."
+                f"{options.out}: not written, because the accuracy drops by {drop:.5f}, "
+                f"more than --max_drop {options.max_drop}. Try another --precision, or raise --max_drop."
             )
         calibration = calibrate(
             1 - scores.distances,
@@ -179,7 +185,7 @@ def _export(options, file_format):
             identities=scores.identities,
             files={options.pairs.name: file_sha256(options.pairs)},
         )
-        # Thresholds of the source are left out: they were measured with other embeddings.
+        # The thresholds of the source do not hold here: they were measured with its own embeddings.
         source = {**card_of_source(options.model_path), "calibrations": None}
         net = describe_net(backbone.net, options.face_size)
         card = ModelCard({**source, **net, "precision": options.precision}).with_calibration(calibration)

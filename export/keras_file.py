@@ -1,4 +1,4 @@
-"""The exporter of `.keras` files."""
+"""Exports `.keras` files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def export(backbone: Backbone, path: Path, face_size: tuple[int, int]) -> None:
-    """Writes a net as a `.keras` file, which takes normalised images: the size of the faces has no effect."""
+    """Writes a net as a `.keras` file. Its input is normalised images, so `face_size` has no effect."""
     from nets.importers.keras_file import save_keras_file
 
     save_keras_file(backbone, path)

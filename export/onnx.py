@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from nets.backbone import Backbone
 
-_CALIBRATION_BATCH = 25
+_CALIBRATION_BATCH = 25  # images
 
 
 class OnnxOptions(ExportOptions):
-    """Model, output and pairs."""
+    """Flags of `export.onnx`."""
 
     suffix = ".onnx"
     packages = ("onnxruntime", "tf2onnx")
@@ -35,12 +35,15 @@ class OnnxOptions(ExportOptions):
 def write_onnx(
     backbone: Backbone, path: Path, face_size: tuple[int, int], precision: str, images: np.ndarray | None
 ) -> None:
-    """Writes a net as an ONNX file; see `export.onnx_graph.to_onnx` and `FileFormat`.
+    """Writes a net as an ONNX file.
 
-    With float16, each kernel is stored in 16 bits and followed by a cast. ONNX Runtime casts it once, when it
-    loads the file, and is as fast as with float32. (It has no kernels for float16 on most CPUs, and would
-    cast all activations again and again.) With int8, the dense layer and all convolutions but the first
-    compute in int8, with a scale for each channel of a kernel.
+    `FileFormat` explains the arguments, `export.onnx_graph.to_onnx` the inputs and outputs.
+
+    With float16, each kernel is stored in 16 bits and followed by a cast to float32. ONNX Runtime casts it
+    once, when it loads the file, and is then as fast as with float32. (ONNX Runtime has no float16 kernels
+    for most CPUs, so a graph in float16 would cast every activation on every call.) With int8, the dense
+    layer and all convolutions but the first compute in int8, with one scale for each output channel of a
+    kernel.
     """
     model = to_onnx(backbone, face_size)
     if images is not None:
@@ -82,7 +85,8 @@ def _quantize(model, path, images):
             return None if start is None else {"images": images[start : start + _CALIBRATION_BATCH]}
 
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # It advises to run its optimizer first, which this net does not need.
+    # ONNX Runtime warns that its optimizer did not run first. This net does not need it.
+    logging.disable(logging.WARNING)
     try:
         quantization.quantize_static(
             model,
@@ -91,7 +95,7 @@ def _quantize(model, path, images):
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
             nodes_to_exclude=[next(node.name for node in model.graph.node if node.op_type == "Conv")],
             per_channel=True,
-            # The mean of the batches' ranges: a single face with large activations does not widen them.
+            # Averages the ranges over batches, so that one face with large activations does not widen them.
             extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.1},
         )
     finally:

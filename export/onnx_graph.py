@@ -23,8 +23,12 @@ _INPUT_KEY = "input_format"  # of the metadata
 def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx.ModelProto:
     """Converts a net to ONNX in float32; see `export.file_export.embedding_function` for inputs and outputs.
 
-    The size of the batch is free. The conversion takes about 40 times the memory of the weights: 8 GB for
-    IR-50.
+    The model accepts batches of any size. The conversion needs about 40 times the memory of the weights: 8 GB
+    for IR-50.
+
+    Args:
+        backbone: net in any precision.
+        face_size: `(height, width)` of the faces, at least the net's input size.
 
     Raises:
         ValueError: the faces are smaller than the net's input.
@@ -36,9 +40,10 @@ def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx
 
     net = in_float32(backbone)
     embed = embedding_function(net, face_size)
-    # Otherwise tf2onnx copies the net before each of its many passes.
+    # By default tf2onnx copies the net before each of its many passes, to undo a pass that fails.
     os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # It reports a rewrite that it skips as an error.
+    # tf2onnx logs a rewrite that it skips as an error.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model, _ = tf2onnx.convert.from_function(embed, input_signature=embed.input_signature, opset=_OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -51,7 +56,7 @@ def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx
 
 
 def _fuse_prelu(graph: Any) -> None:
-    """Replaces `max(x, slope * x)`, the PReLU of `nets.inference.inference_net`, by ONNX's PRelu."""
+    """Replaces `max(x, slope * x)`, the PReLU of `nets.inference.inference_net`, with a PRelu node."""
     import onnx
 
     producers = {node.output[0]: node for node in graph.node}

@@ -27,27 +27,29 @@ if TYPE_CHECKING:
 
 
 class OpenVinoOptions(ExportOptions):
-    """Model, output and pairs."""
+    """Flags of `export.openvino`."""
 
     suffix = ".xml"
     packages = ("nncf", "openvino", "tf2onnx")
 
     def problems(self) -> Iterator[str]:
-        """Yields a sentence for each wrong value, and one if the weights would replace another file."""
+        """Yields a sentence for each wrong value, and one if the .bin file would replace another file."""
         yield from super().problems()
         weights = self.out.with_suffix(".bin")
         if weights.exists() and not self.out.exists():
-            yield f"{weights}: exists, and the weights of {self.out} need this name. Give another name."
+            yield f"{weights} exists, but the weights of {self.out} need this name. Give another OUT."
 
 
 def write_openvino(
     backbone: Backbone, path: Path, face_size: tuple[int, int], precision: str, images: np.ndarray | None
 ) -> None:
-    """Writes a net as `NAME.xml` and `NAME.bin`; see `export.onnx_graph.to_onnx` and `FileFormat`.
+    """Writes a net as `NAME.xml` and `NAME.bin`.
 
-    It goes through ONNX, which keeps each PReLU one operation. With float16, OpenVINO turns the weights into
-    float32 when it loads the file on a CPU. With int8, NNCF quantises what OpenVINO computes in int8. The
-    embedding itself, and its normalisation, stay in float32.
+    `FileFormat` explains the arguments, `export.onnx_graph.to_onnx` the inputs and outputs.
+
+    The net is converted to ONNX first, because that keeps each PReLU a single operation. With float16,
+    OpenVINO converts the weights back to float32 when it loads the file on a CPU. With int8, NNCF quantises
+    the operations that OpenVINO can compute in int8. The embedding and its normalisation stay in float32.
     """
     import openvino
 
@@ -62,7 +64,7 @@ def _quantize(net, images):
 
     nncf.set_log_level(logging.ERROR)
     ignored = nncf.IgnoredScope(names=list(_after_last_product(net)), validate=False)
-    with contextlib.redirect_stdout(io.StringIO()):  # progress bars
+    with contextlib.redirect_stdout(io.StringIO()):  # hides progress bars
         return nncf.quantize(
             net, nncf.Dataset(images[:, None]), subset_size=len(images), ignored_scope=ignored
         )

@@ -1,4 +1,4 @@
-"""Write a trained net as a SavedModel for TensorFlow Serving, or as a file for another program.
+"""Write a trained net as a SavedModel for TensorFlow Serving, or as a .keras file.
 
 python -m export.saved_model --model_path=output/ckpt --out=model
 """
@@ -27,9 +27,9 @@ from nets.start_tensorflow import start_tensorflow
 if TYPE_CHECKING:
     from nets.backbone import Backbone
 
-# Suffix of `--out` -> module with a function `export(backbone, path, face_size)`. Any other: a SavedModel.
+# Suffix of `--out` -> module with a function `export(backbone, path, face_size)`. Other names: a SavedModel.
 _EXPORTERS = {".keras": "export.keras_file"}
-# Formats that this program does not write: a folder of such a name would be mistaken for a file.
+# Suffixes that `--out` may not have, because a SavedModel folder with such a name would look like a file.
 _OTHER_FORMATS = (
     *(".bin", ".caffemodel", ".ckpt", ".engine", ".h5", ".hdf5", ".mlmodel", ".mlpackage", ".npz", ".onnx"),
     *(".params", ".pb", ".pt", ".pth", ".safetensors", ".tflite", ".xml", ".zip"),
@@ -38,16 +38,18 @@ _OTHER_FORMATS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Model and output."""
+    """The model, and where to write it."""
 
     model_path: Path = option(help="training checkpoint, or a net in any other format")
     out: Path = option(
-        help=f"folder of the SavedModel to write, or a file that ends in {', '.join(_EXPORTERS)}"
+        help=f"folder to write a SavedModel to, or a file whose name ends in {', '.join(_EXPORTERS)}"
     )
-    face_size: tuple[int, int] = option((112, 112), "size of the faces", nargs=2, metavar=("H", "W"))
+    face_size: tuple[int, int] = option(
+        (112, 112), "height and width of the faces", nargs=2, metavar=("H", "W")
+    )
     pooling: str = option(
         RECOMMENDED_POOLING,
-        "how the signature `template` of a SavedModel pools the frames of a video",
+        "how the SavedModel's signature `template` pools the frames of a video",
         choices=tuple(NORM_POWERS),
     )
     overwrite: bool = option(False, "replace an existing model")
@@ -58,11 +60,13 @@ class ExportOptions:
         if suffix in _OTHER_FORMATS and suffix not in _EXPORTERS:
             program = {".xml": ".openvino"}.get(suffix, suffix)
             other = (
-                f" python -m export{program} does." if importlib.util.find_spec(f"export{program}") else ""
+                f" Use python -m export{program}, or give"
+                if importlib.util.find_spec(f"export{program}")
+                else " Give"
             )
             yield (
-                f"--out {self.out}: this program does not write {suffix} files.{other} Give the name of a "
-                f"folder for a SavedModel, or of a file that ends in {', '.join(_EXPORTERS)}."
+                f"--out {self.out}: this program does not write {suffix} files.{other} a folder name for a "
+                f"SavedModel, or a file name that ends in {', '.join(_EXPORTERS)}."
             )
 
 
@@ -77,30 +81,34 @@ def export_saved_model(
 ) -> None:
     """Writes a SavedModel in float32, whatever precision the net was trained in.
 
-    It needs nothing of this project: `tf.saved_model.load(path).signatures[name](images=...)` runs it. The
-    signatures share the weights. `n` is free, and may be 0.
+    You can run it without this project: `tf.saved_model.load(path).signatures[name](images=...)`. The
+    signatures share their weights. The number of images `n` is free and may be 0.
 
     - `serving_default`: uint8 `images` `(n, *face_size, 3)`, RGB -> float32 `embedding` `(n, dim)` of
-      unit length, and `norm` `(n,)`, its length before. It crops, orders the channels and normalises.
-    - `embed_bgr`: the same for `images` in the order BGR, as OpenCV reads them.
-    - `embed_jpeg`: the same for string `images` `(n,)`, each a JPEG or PNG file of `face_size`.
+      unit length, and `norm` `(n,)`, its length before normalisation. It crops the images, orders their
+      channels and normalises them.
+    - `embed_bgr`: the same for BGR `images`, as OpenCV reads them.
+    - `embed_jpeg`: the same for string `images` `(n,)`, each the bytes of a JPEG or PNG file of `face_size`.
     - `template`: uint8 `images` as for `serving_default`, and int64 `video` `(n,)`, the number of the video
-      of each -> `template` `(num_videos, dim)` of unit length, and `video` `(num_videos,)`, the numbers
-      in rising order. See `eval.scoring.templates.pool`.
+      that each image belongs to -> `template` `(num_videos, dim)` of unit length, and `video`
+      `(num_videos,)`, the numbers in ascending order. See `eval.scoring.templates.pool`.
     - `raw`: float32 `images` `(n, *image_size, 3)`, cropped, BGR, normalised -> `embedding` `(n, dim)`,
       not normalised.
 
-    All call the net in the faster form of `nets.inference.inference_net`. They refuse images of another size.
-    The SavedModel also holds the variables of the net itself and `net.json`: `nets.load_backbone` rebuilds
-    the net from them to train it further. `model_card.json` describes the net and the signatures; see
-    `eval.embedding.model_card`.
+    All signatures use the faster net of `nets.inference.inference_net`, and refuse images of another size.
+    The SavedModel also holds the variables of the original net and `net.json`, from which
+    `nets.load_backbone` rebuilds the net to train it further. `model_card.json` describes the net and the
+    signatures; see `eval.embedding.model_card`.
 
     The folder appears complete or not at all.
 
     Args:
-        card: more values for the card.
+        backbone: net in any precision.
+        path: folder to write.
+        face_size: `(height, width)` of the faces, at least the net's input size.
+        card: further values for the model card.
         pooling: how `template` pools the frames of a video, a key of `NORM_POWERS`.
-        overwrite: replace a SavedModel at `path`.
+        overwrite: whether to replace a SavedModel at `path`.
 
     Raises:
         FileExistsError: `path` exists and may not be replaced.
@@ -136,9 +144,9 @@ def _check_output(path, overwrite):
     if not path.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{path}: exists already. Give --overwrite to replace it, or another --out.")
+        raise FileExistsError(f"{path} already exists. Give --overwrite to replace it, or another --out.")
     if path.is_dir() == (path.suffix in _EXPORTERS) or (path.is_dir() and not is_saved_model(path)):
-        raise FileExistsError(f"{path}: exists and is another kind of model, or none. Give another --out.")
+        raise FileExistsError(f"{path} exists and is not a model of this format. Give another --out.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

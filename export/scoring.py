@@ -1,4 +1,4 @@
-"""Compares an exported file with the net that it was made from, on pairs of faces."""
+"""Compares an exported file with its source net, on pairs of faces."""
 
 import time
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from eval.scoring.metrics import bootstrap_samples, interval_of, verification_me
 from eval.scoring.people import identity_of, name_images
 from eval.scoring.verification import evaluate_pairs
 
-_BATCH_SIZES = (1, 32)  # whose speed is measured
-_SECONDS = 1.0  # of each measurement
+_BATCH_SIZES = (1, 32)  # batch sizes to measure the speed of
+_SECONDS = 1.0  # duration of each speed measurement
 _NUM_RESAMPLES = 1000
 
 
@@ -25,10 +25,11 @@ class PairScores:
 
     Attributes:
         units: float32 `(2 * num_pairs, dim)`, unit embeddings, all first faces before all second ones.
-        distances: float `(num_pairs,)`, see `eval.scoring.distances.pair_distances`.
-        identities: of the first and of the second face of every pair, shape `(num_pairs,)` each.
-        metrics: accuracy, EER, AUC and TAR at FAR by name; `None` where there are too few pairs.
-        samples: float `(num_resamples,)` by the name of the metric, see `bootstrap_samples`.
+        distances: float `(num_pairs,)`, cosine distances; see `eval.scoring.distances.pair_distances`.
+        identities: two arrays `(num_pairs,)`, the identities of the first and of the second faces.
+        metrics: accuracy, EER, AUC and TAR at FAR, by name; `None` where there are too few pairs.
+        samples: bootstrap samples of each metric, by name: float `(num_resamples,)`; see
+            `eval.scoring.metrics.bootstrap_samples`.
     """
 
     units: np.ndarray
@@ -40,7 +41,12 @@ class PairScores:
 
 @dataclass(frozen=True)
 class Difference:
-    """Metric of a file less that of its net, and the interval from resampling the pairs of both together."""
+    """How far a metric of the file differs from that of its net.
+
+    Attributes:
+        value: the metric of the file minus that of the net.
+        interval: 95 % interval of `value`. Each bootstrap sample draws the same pairs for both.
+    """
 
     value: float
     interval: tuple[float, float]
@@ -48,13 +54,13 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
-    """An exported file compared with its net.
+    """How an exported file compares with its net.
 
     Attributes:
-        largest_difference: of the numbers of unit embeddings.
-        smallest_cosine: between the two embeddings of an image.
-        metrics: of the net and of the file, by name.
-        differences: by the name of the metric, for those that there are enough pairs for.
+        largest_difference: largest absolute difference between components of the unit embeddings.
+        smallest_cosine: smallest cosine between an image's embedding by the net and by the file.
+        metrics: `(value of the net, value of the file)` by name.
+        differences: difference of each metric, by name; metrics with too few pairs are left out.
     """
 
     largest_difference: float
@@ -88,7 +94,7 @@ def score_model(model: EmbeddingModel, pairs: PairSet) -> PairScores:
 
 
 def compare(reference: PairScores, exported: PairScores) -> ModelComparison:
-    """Compares a file with its net."""
+    """Compares the scores of a file with those of its net, on the same pairs."""
     return ModelComparison(
         largest_difference=float(np.abs(exported.units - reference.units).max()),
         smallest_cosine=float((exported.units * reference.units).sum(axis=1).min()),
@@ -98,7 +104,12 @@ def compare(reference: PairScores, exported: PairScores) -> ModelComparison:
 
 
 def describe(comparison: ModelComparison, speeds: dict[int, float]) -> Iterator[str]:
-    """Yields the lines to print. The speeds are those of `measure_speeds`."""
+    """Yields the lines to print.
+
+    Args:
+        comparison: from `compare`.
+        speeds: images per second by batch size, from `measure_speeds`.
+    """
     yield f"Largest difference of unit embeddings : {comparison.largest_difference:.1e}"
     yield f"Smallest cosine to the net's embedding : {comparison.smallest_cosine:.6f}"
     yield f"{'':14}{'net':>10}{'file':>10}{'difference':>12}  95 % interval"
@@ -112,7 +123,12 @@ def describe(comparison: ModelComparison, speeds: dict[int, float]) -> Iterator[
 
 
 def measure_speeds(model: EmbeddingModel, faces: np.ndarray) -> dict[int, float]:
-    """Returns images per second by batch size. The faces are repeated to fill a batch."""
+    """Returns the model's speed in images per second, by batch size.
+
+    Args:
+        model: the model to measure.
+        faces: uint8 `(n, height, width, 3)`, repeated to fill a batch.
+    """
     return {size: _speed(model, faces, size) for size in _BATCH_SIZES}
 
 

@@ -1,4 +1,4 @@
-"""The functions of an exported SavedModel; see `export.saved_model.export_saved_model`."""
+"""Builds the signatures of an exported SavedModel; see `export.saved_model.export_saved_model`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import tensorflow as tf
 from dataset.preprocess import preprocess
 from eval.scoring.templates import NORM_POWERS
 
-_FRAMES_AT_ONCE = 64  # of `template`, so that a long video takes little memory
+_FRAMES_AT_ONCE = 64  # frames that `template` embeds at once; this limits the memory for a long video
 
 
 def make_signatures(net: keras.Model, face_size: tuple[int, int], pooling: str) -> dict[str, Any]:
-    """Makes the signatures. All call one function with the net, so that its graph is stored once.
+    """Builds the signatures. All call the net through one function, so that its graph is stored only once.
 
     Args:
         net: net from normalised images to embeddings, in float32.
         face_size: `(height, width)` of the faces.
-        pooling: a key of `NORM_POWERS`.
+        pooling: how `template` pools frames, a key of `NORM_POWERS`.
 
     Returns:
-        `tf.function` by name.
+        dict of `tf.function` by name; see `export.saved_model.export_saved_model`.
     """
     image_size, dim = net.input_shape[1:3], net.output_shape[1]
 
@@ -34,11 +34,11 @@ def make_signatures(net: keras.Model, face_size: tuple[int, int], pooling: str) 
 
     @tf.function(input_signature=[images_of(image_size, tf.float32)])
     def embed(images):
-        # An empty batch, which convolutions refuse, is filled with one image that is removed.
+        # Convolutions refuse an empty batch, so it gets one image of zeros, which is removed afterwards.
         num_images = tf.shape(images)[0]
         num_added = tf.cast(tf.equal(num_images, 0), tf.int32)
         filled = tf.pad(images, [[0, num_added], [0, 0], [0, 0], [0, 0]])
-        filled = tf.reshape(filled, (-1, *image_size, 3))  # tells converters the shape
+        filled = tf.reshape(filled, (-1, *image_size, 3))  # gives converters the static shape
         return net(filled, training=False)[:num_images]
 
     def embed_units(images):
@@ -65,7 +65,7 @@ def make_signatures(net: keras.Model, face_size: tuple[int, int], pooling: str) 
     def template(images, video):
         images, video = _checked(images), _checked(video)
         check = tf.debugging.assert_equal(
-            tf.shape(images)[0], tf.shape(video)[0], "expected one number in video for each of images"
+            tf.shape(images)[0], tf.shape(video)[0], "expected as many numbers in video as there are images"
         )
         with tf.control_dependencies([check]):
             images = tf.identity(images)
@@ -91,7 +91,7 @@ def make_signatures(net: keras.Model, face_size: tuple[int, int], pooling: str) 
 
 
 def describe_signatures(signatures: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns types and shapes of inputs and outputs by name of the signature, for the model card."""
+    """Returns the dtype and shape of each input and output, by name of the signature, for the model card."""
 
     def described(tensors: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return {
@@ -108,23 +108,26 @@ def describe_signatures(signatures: dict[str, Any]) -> dict[str, dict[str, dict[
 
 
 def _checked(tensor: tf.Tensor, shape: tf.TensorShape | None = None) -> tf.Tensor:
-    """Returns a tensor, after a comparison of its shape with the signature's when the model runs.
+    """Returns the tensor, and makes the model check its shape each time it runs.
 
-    TensorFlow does not compare them itself. It would leave the comparison out if it saw the shape in the
-    signature, so the shape is hidden first.
+    TensorFlow does not check inputs against a signature. It would also drop the check as redundant, because
+    the signature already states the shape, so the shape is hidden first.
+
+    Args:
+        shape: expected shape. Defaults to that of the signature.
     """
     hidden = tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=tf.TensorShape(None))
     return tf.ensure_shape(hidden, shape or tensor.shape, name="images")
 
 
 def _decode(file, face_size):
-    """Decodes a JPEG or PNG file exactly like `dataset.images`."""
+    """Decodes a JPEG or PNG file to the same pixels as `dataset.images`."""
     image = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
     return _checked(image, tf.TensorShape((*face_size, 3)))
 
 
 def _in_parts(embed, images, dim):
-    """Embeds `_FRAMES_AT_ONCE` images after another."""
+    """Embeds `_FRAMES_AT_ONCE` images at a time, and returns all embeddings, float32 `(n, dim)`."""
     parts = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False, element_shape=(None, dim))
 
     def add(start, parts):

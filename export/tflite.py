@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
     from nets.backbone import Backbone
 
-# The converter would put these into int8, too. A length would get a hundred steps. LiteRT has no fast PRelu
-# in int8: the net would take three times as long. Sums and norms cost accuracy.
+# Operations that stay in float32, although the converter could quantise them. The length of an embedding
+# would be rounded to about a hundred steps, and sums and norms would cost accuracy. LiteRT has no fast PRelu
+# in int8: the net would take three times as long.
 _NOT_IN_INT8 = ("ADD", "L2_NORMALIZATION", "MUL", "PRELU", "SQRT", "SUB", "SUM")
 
 
 class TfliteOptions(ExportOptions):
-    """Model, output and pairs."""
+    """Flags of `export.tflite`."""
 
     suffix = ".tflite"
     packages = ("ai_edge_litert",)
@@ -37,11 +38,12 @@ class TfliteOptions(ExportOptions):
 def write_tflite(
     backbone: Backbone, path: Path, face_size: tuple[int, int], precision: str, images: np.ndarray | None
 ) -> None:
-    """Writes a net as a TFLite file; see `export.file_export.embedding_function` and `FileFormat`.
+    """Writes a net as a TFLite file. `FileFormat` explains the arguments.
 
-    The file has the signature `serving_default`. The size of the batch is free: resize the input, or call the
-    signature. With float16, LiteRT turns the weights into float32 when it loads the file on a CPU. With int8,
-    convolutions and the dense layer compute in int8, with a scale for each channel of a kernel.
+    The signature `serving_default` computes `export.file_export.embedding_function`. For another batch size,
+    resize the input or call the signature. With float16, LiteRT converts the weights to float32 when it loads
+    the file on a CPU. With int8, convolutions and the dense layer compute in int8, with one scale for each
+    output channel of a kernel.
     """
     import tensorflow as tf
 
@@ -59,7 +61,7 @@ def write_tflite(
 
 
 def _quantize(converter, images):
-    """Converts to int8 except for some operations, which the public interface of the converter cannot do."""
+    """Converts to int8, except `_NOT_IN_INT8`. The converter's public API cannot exclude operations."""
     import tensorflow as tf
     from tensorflow.lite.python.convert import mlir_quantize
 

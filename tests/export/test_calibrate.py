@@ -25,7 +25,7 @@ def png(face):
 
 
 def faces_of_people(rng, num_faces, size=SIZE):
-    """Faces `(NUM_PEOPLE, num_faces, *size, 3)`: colours that tell people apart, and noise."""
+    """Returns faces `(NUM_PEOPLE, num_faces, *size, 3)`: noise around one colour for each person."""
     colours = rng.integers(0, 256, (NUM_PEOPLE, 1, 1, 1, 3))
     noise = rng.normal(0, 60, (NUM_PEOPLE, num_faces, *size, 3))
     return np.clip(colours + noise, 0, 255).astype(np.uint8)
@@ -35,7 +35,7 @@ IS_SAME = np.repeat([True, False], NUM_PEOPLE)
 
 
 def write_pairs(path, faces, is_same=IS_SAME):
-    """Pairs of the first two faces of each person, and of the first with the next person's second."""
+    """Writes genuine pairs of each person's first two faces, and impostor pairs with the next person."""
     first, second = faces[:, 0], faces[:, 1]
     images = [np.concatenate([first, first]), np.concatenate([second, np.roll(second, -1, axis=0)])]
     stored = [png(image) for pair in zip(*images, strict=True) for image in pair]
@@ -44,7 +44,7 @@ def write_pairs(path, faces, is_same=IS_SAME):
 
 
 def write_videos(folder, faces):
-    """A video of the even frames and one of the odd frames of each person."""
+    """Writes two videos of each person, one of the even and one of the odd frames."""
     for person, frames in enumerate(faces):
         for number, frame in enumerate(frames):
             path = folder / "frames" / f"P{person}" / str(number % 2) / f"{number}.png"
@@ -101,7 +101,7 @@ def assert_close(received, similarities, **values):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_images(made, model, flip, capsys):
+def test_pairs_of_images_give_thresholds_for_single_images(made, model, flip, capsys):
     folder, images, *_ = made
     digest = model_sha256(model)
     write_card(model, {"step": 7, "scores": {"other": {"accuracy": 0.5}}})
@@ -112,7 +112,7 @@ def test_images(made, model, flip, capsys):
     calibration = card.calibration("single")
     assert_close(calibration, similarities, kind="single", name="lfw", flip=flip)
     assert calibration.files == {"lfw.bin": card["scores"]["lfw"]["protocol"]["files"]["lfw.bin"]}
-    # The card keeps its other values, and the model is the same.
+    # The card keeps its other values, and the model file is unchanged.
     assert (card["step"], card["scores"]["other"]) == (7, {"accuracy": 0.5})
     assert model_sha256(model) == digest
     score = card["scores"]["lfw"]
@@ -126,7 +126,7 @@ def test_images(made, model, flip, capsys):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "geometric_median"])
-def test_videos(made, model, video_flags, pooling, monkeypatch):
+def test_pairs_of_videos_give_thresholds_for_templates(made, model, video_flags, pooling, monkeypatch):
     faces = made[2]
     main([model, *video_flags, f"--pooling={pooling}"])
     first, second = (
@@ -138,7 +138,7 @@ def test_videos(made, model, video_flags, pooling, monkeypatch):
     others = np.concatenate([np.arange(NUM_PEOPLE), np.roll(np.arange(NUM_PEOPLE), -1)])
     values = {"kind": "template", "name": "splits", "pooling": pooling, "identities": (identities, others)}
     assert_close(calibration, similarities, **values)
-    # The features are kept: nothing is embedded again.
+    # The embeddings are stored, so nothing is embedded again.
     monkeypatch.setattr(program, "embed_into", None)
     main([model, *video_flags])
     assert read_card(model).calibration("template").pooling == "mean"
@@ -149,7 +149,7 @@ def test_both_kinds_at_once(made, model, video_flags):
     assert list(read_card(model)["calibrations"]) == ["single", "template"]
 
 
-def test_a_net_that_takes_the_middle_of_the_faces(tmp_path):
+def test_a_net_with_a_smaller_input_uses_the_centre_of_faces(tmp_path):
     faces = faces_of_people(np.random.default_rng(1), 2, (112, 112))
     model = write_net(tmp_path / "net.onnx", (112, 96), ours=True)
     thresholds = []
@@ -161,7 +161,7 @@ def test_a_net_that_takes_the_middle_of_the_faces(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(24, 20), (12, 11), (6, 5)])
-def test_faces_of_another_size(model, tmp_path, size, capsys):
+def test_faces_of_another_size_are_refused(model, tmp_path, size, capsys):
     write_pairs(tmp_path / "lfw.bin", faces_of_people(np.random.default_rng(2), 2, size))
     with pytest.raises(SystemExit, match=rf"lfw\.bin: .*{size[0]}x{size[1]}.*12x10"):
         main([model, f"--pairs={tmp_path / 'lfw.bin'}"])
@@ -176,14 +176,14 @@ def test_faces_of_another_size(model, tmp_path, size, capsys):
         ([True] * 15 + [False] * 9, "15 and 9"),
     ],
 )
-def test_pairs_that_measure_nothing(made, model, tmp_path, is_same, shown, monkeypatch):
-    monkeypatch.setattr(program, "embed_images", None)  # It is found before anything is embedded.
+def test_too_few_pairs_are_refused_at_once(made, model, tmp_path, is_same, shown, monkeypatch):
+    monkeypatch.setattr(program, "embed_images", None)  # Any call would fail.
     write_pairs(tmp_path / "few.bin", made[2], is_same)
     with pytest.raises(SystemExit, match=rf"few\.bin: .*{shown}"):
         main([model, f"--pairs={tmp_path / 'few.bin'}"])
 
 
-def test_missing_frames(made, model, video_flags, tmp_path, capsys):
+def test_missing_frames_are_refused_unless_allowed(made, model, video_flags, tmp_path, capsys):
     frames = shutil.copytree(made[0] / "frames", tmp_path / "frames")
     shutil.rmtree(frames / "P3" / "1")
     flags = [*video_flags, f"--prefix={frames}"]
@@ -195,7 +195,7 @@ def test_missing_frames(made, model, video_flags, tmp_path, capsys):
     assert (calibration.num_genuine, calibration.num_impostor) == (11, 11)
 
 
-def test_a_card_that_cannot_be_used(made, model):
+def test_a_damaged_or_foreign_card_is_refused_and_kept(made, model):
     for text in ("{", json.dumps({"sha256": "of another model"})):
         card_path(model).write_text(text)
         with pytest.raises(SystemExit, match=r"net\.onnx\.model_card\.json: "):
@@ -204,7 +204,7 @@ def test_a_card_that_cannot_be_used(made, model):
 
 
 @pytest.mark.parametrize("flags", [[], ["--splits=splits.txt"], ["--pairs=lfw.bin", "--prefix=frames"]])
-def test_flags_that_do_not_fit(flags, capsys):
+def test_missing_flags_are_named(flags, capsys):
     with pytest.raises(SystemExit) as error:
         main(["net.onnx", *flags])
     assert error.value.code == 2

@@ -15,7 +15,7 @@ def greys(images):
     return [int(image.mean().round()) for image in images]
 
 
-def test_a_folder_with_subfolders(tmp_path):
+def test_images_come_from_a_folder_and_its_subfolders(tmp_path):
     for number in range(12):
         path = tmp_path / f"person{number % 2}" / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -32,8 +32,7 @@ def test_a_folder_with_subfolders(tmp_path):
     assert len(set(drawn)) == 5
 
 
-def test_converted_records(tmp_path):
-    """Red stays red."""
+def test_images_of_converted_records_are_rgb(tmp_path):
     red = simplejpeg.encode_jpeg(np.full((16, 12, 3), (200, 0, 0), np.uint8))
     write_converted(tmp_path, [(red, 0)] * 3, image_size=(16, 12))
     images = read_calibration_images(tmp_path, (16, 12))
@@ -41,11 +40,11 @@ def test_converted_records(tmp_path):
     np.testing.assert_allclose(images[0, 0, 0], (200, 0, 0), atol=3)
 
 
-def test_pairs():
+def test_images_come_from_a_file_of_pairs():
     assert read_calibration_images(PAIRS, (112, 112), num_images=7).shape == (7, 112, 112, 3)
 
 
-def test_what_cannot_be_used(tmp_path):
+def test_unusable_folders_and_images_are_named(tmp_path):
     with pytest.raises(ValueError, match=str(tmp_path)):
         read_calibration_images(tmp_path, (16, 12))
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -54,7 +54,7 @@ RUN = {
 }
 
 
-def test_a_checkpoint_tells_scores_and_run_but_no_paths(tmp_path):
+def test_the_card_of_a_checkpoint_has_scores_and_run_but_no_paths(tmp_path):
     checkpoint = write_run(tmp_path / "ckpt")
     expected = {
         "step": 3,
@@ -65,7 +65,7 @@ def test_a_checkpoint_tells_scores_and_run_but_no_paths(tmp_path):
         "run": RUN,
     }
     assert card_of_source(tmp_path / "ckpt") == expected
-    # Its own card adds thresholds and scores.
+    # The checkpoint's own card adds thresholds and scores.
     measured = ModelCard({"scores": {"mine": {"accuracy": 0.7}}}).with_calibration(calibration())
     write_card(checkpoint, measured)
     scores = {"scores": {**expected["scores"], **measured["scores"]}}
@@ -76,13 +76,13 @@ def test_a_checkpoint_tells_scores_and_run_but_no_paths(tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"starts": []}', '{"starts": [{"options": 3}]}'])
-def test_a_run_without_a_readable_record(tmp_path, text):
+def test_a_run_without_a_readable_record_has_no_description(tmp_path, text):
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     assert describe_run(tmp_path) is None
 
 
-def test_a_saved_model_passes_on_its_card(tmp_path):
+def test_a_saved_model_passes_on_its_card_without_facts_about_the_file(tmp_path):
     model = write_saved_model(tmp_path / "a")
     assert card_of_source(model) == {}
     card = ModelCard({"step": 7, "run": RUN}).with_calibration(calibration())

@@ -41,7 +41,7 @@ def operations(path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["onnx", "tflite", "openvino"])
-def test_precisions(folder, name, monkeypatch, capsys):
+def test_every_precision_keeps_embeddings_close(folder, name, monkeypatch, capsys):
     monkeypatch.setattr(scoring, "_SECONDS", 0.01)
     monkeypatch.setattr(scoring, "_NUM_RESAMPLES", 20)
     expected = load_embedder(folder / "net.keras", (112, 112))
@@ -72,8 +72,8 @@ def test_precisions(folder, name, monkeypatch, capsys):
 
 
 @pytest.mark.long
-def test_int8_computes_in_int8_except_for_the_end(folder, monkeypatch):
-    """The converter's own interface would put the length into int8, too."""
+def test_int8_layers_compute_in_int8_but_normalisation_does_not(folder, monkeypatch):
+    """With the converter's public API, the length of an embedding would be int8, too."""
     monkeypatch.setattr(scoring, "_SECONDS", 0.01)
     monkeypatch.setattr(scoring, "_NUM_RESAMPLES", 20)
     out = run("tflite", folder, "--precision=int8", f"--calibration={PAIRS}", "--max_drop=1", "--overwrite")
@@ -103,7 +103,7 @@ def test_int8_computes_in_int8_except_for_the_end(folder, monkeypatch):
         (["--precision=int4"], "--precision"),
     ],
 )
-def test_wrong_flags(tmp_path, name, flags, named, capsys):
+def test_wrong_flags_are_named(tmp_path, name, flags, named, capsys):
     with pytest.raises(SystemExit) as error:
         run(name, tmp_path, *flags)
     assert error.value.code == 2
@@ -111,7 +111,7 @@ def test_wrong_flags(tmp_path, name, flags, named, capsys):
 
 
 @pytest.mark.parametrize("name", SUFFIXES)
-def test_wrong_suffix(tmp_path, name, capsys):
+def test_a_wrong_suffix_is_refused(tmp_path, name, capsys):
     program = importlib.import_module(f"export.{name}")
     with pytest.raises(SystemExit):
         program.main(["net.keras", str(tmp_path / "net.pb"), f"--pairs={PAIRS}"])

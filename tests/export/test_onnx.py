@@ -35,7 +35,7 @@ def net():
 
 @pytest.fixture(scope="module")
 def exported(net, tmp_path_factory):
-    """A net as a Keras file, its ONNX file, and what the export printed."""
+    """Returns a folder with a net as a Keras file and an ONNX file, and what the export printed."""
     folder = tmp_path_factory.mktemp("exported")
     save_keras_file(net, folder / "net.keras")
     with pytest.MonkeyPatch.context() as patch:
@@ -48,14 +48,14 @@ def exported(net, tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_embeddings_are_those_of_the_net(net, exported, batch_size):
+def test_embeddings_equal_those_of_the_net(net, exported, batch_size):
     faces = np.random.default_rng(batch_size).integers(0, 256, (batch_size, 112, 112, 3), np.uint8)
     model = OnnxModel(exported[0] / "net.onnx", (112, 112))
     expected = FaceModel.from_backbone(net, (112, 112)).embed(faces)
     np.testing.assert_allclose(model.embed(faces), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_signature(exported):
+def test_inputs_and_outputs_have_the_documented_shapes(exported):
     session = OnnxModel(exported[0] / "net.onnx", (112, 112))._session
     shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
     assert shapes == {"images": ["batch", 112, 112, 3], "embedding": ["batch", 64], "norm": ["batch"]}
@@ -89,7 +89,7 @@ def test_float16_stores_kernels_in_16_bits(net, exported, tmp_path, monkeypatch)
     assert 1e-5 < difference < 1e-2
 
 
-def test_lfw_scores_it(exported, capsys):
+def test_lfw_gives_the_accuracy_that_the_export_printed(exported, capsys):
     folder, printed = exported
     for name in ("net.keras", "net.onnx"):
         test_lfw.main([f"--data={PAIRS}", f"--model_path={folder / name}", f"--name={name}"])
@@ -128,7 +128,7 @@ def test_an_existing_file_is_kept(exported, capsys):
     assert path.read_bytes() == content
 
 
-def test_engine(exported):
+def test_onnx_files_use_onnx_runtime(exported):
     assert EngineOptions().chosen_for(exported[0] / "net.onnx").name == "onnxruntime"
 
 

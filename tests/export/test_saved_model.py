@@ -39,7 +39,7 @@ FACES = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A net whose statistics have moved, in all forms that it can be saved in."""
+    """Returns a net with moved statistics, and a folder that holds it in all three formats."""
     folder = tmp_path_factory.mktemp("models")
     backbone = Backbone(**NET)
     backbone(preprocess(tf.constant(FACES), (32, 24)), training=True)
@@ -50,7 +50,7 @@ def saved(tmp_path_factory):
 
 
 def reference(backbone):
-    """NumPy preprocessing, then the net: embeddings that are not normalised."""
+    """Returns embeddings that are not normalised, from preprocessing in NumPy and the net."""
     cropped = FACES[:, 4:36, 4:28, ::-1].astype(np.float32)
     return backbone((cropped - 127.5) / 128, training=False).numpy()
 
@@ -61,11 +61,11 @@ def signatures(saved):
 
 
 def encoded(suffix, faces=FACES):
-    """Files of RGB faces."""
+    """Encodes RGB faces as image files."""
     return tf.constant([cv2.imencode(suffix, face[..., ::-1])[1].tobytes() for face in faces])
 
 
-def test_signatures(saved, signatures):
+def test_every_signature_gives_the_embeddings_of_the_net(saved, signatures):
     expected = reference(saved[0])
     norms = np.linalg.norm(expected, axis=1)
     assert set(signatures) == {"serving_default", "embed_bgr", "embed_jpeg", "template", "raw"}
@@ -83,7 +83,7 @@ def test_signatures(saved, signatures):
     np.testing.assert_allclose(raw["embedding"], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_jpeg_files_are_decoded_as_in_the_project(signatures):
+def test_jpeg_files_are_decoded_to_the_pixels_of_this_project(signatures):
     files = encoded(".jpg")
     decoded = np.stack([decode_picture(file) for file in files.numpy()])
     received = signatures["embed_jpeg"](images=files)["embedding"]
@@ -94,7 +94,7 @@ def test_jpeg_files_are_decoded_as_in_the_project(signatures):
 VIDEO = np.array([7, -2, 7, 400, 7])
 
 
-def test_templates(saved, signatures):
+def test_template_pools_the_frames_of_each_video(saved, signatures):
     template = signatures["template"]
     served = template(images=tf.constant(FACES), video=tf.constant(VIDEO))
     assert served["video"].numpy().tolist() == [-2, 7, 400]
@@ -106,8 +106,8 @@ def test_templates(saved, signatures):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "normalised_mean", "norm_weighted"])
-def test_poolings(pooling, monkeypatch):
-    """In parts, as a long video is, and with an embedding of length 0."""
+def test_template_uses_the_chosen_pooling(pooling, monkeypatch):
+    """The frames are embedded in parts, like those of a long video, and one embedding has length 0."""
     monkeypatch.setattr(export.signatures, "_FRAMES_AT_ONCE", 2)
     dense = keras.layers.Dense(8, use_bias=False, kernel_initializer=keras.initializers.RandomNormal(seed=0))
     net = keras.Sequential([keras.Input((32, 24, 3)), keras.layers.ReLU(), keras.layers.Flatten(), dense])
@@ -127,10 +127,10 @@ def test_poolings(pooling, monkeypatch):
         ("serving_default", np.zeros((2, 60, 50, 3), np.uint8)),
         ("serving_default", np.zeros((2, 20, 20, 3), np.uint8)),
         ("serving_default", np.zeros((2, 40, 32, 1), np.uint8)),
-        ("serving_default", FACES[0]),  # without the batch axis it would end the process
+        ("serving_default", FACES[0]),  # Without the check, a missing batch axis would crash the process.
         ("embed_bgr", FACES[0]),
         ("embed_jpeg", encoded(".jpg", FACES[:, :39])),
-        ("embed_jpeg", encoded(".webp")),  # a film of one picture
+        ("embed_jpeg", encoded(".webp")),  # TensorFlow decodes it to a video of one frame.
         ("embed_jpeg", encoded(".png")[0]),
         ("template", np.zeros((5, 40, 30, 3), np.uint8)),
         ("raw", np.zeros((2, 40, 32, 3), np.float32)),
@@ -143,7 +143,7 @@ def test_signatures_refuse_images_of_another_size(signatures, name, images):
         signatures[name](images=tf.constant(images), **more)
 
 
-def test_signatures_refuse_what_is_no_picture_and_a_number_too_few(signatures):
+def test_signatures_refuse_text_as_a_picture_and_missing_numbers(signatures):
     with pytest.raises(tf.errors.InvalidArgumentError, match="JPEG"):
         signatures["embed_jpeg"](images=tf.constant([b"text"]))
     for video in (VIDEO[:4], VIDEO[:, None]):
@@ -151,7 +151,7 @@ def test_signatures_refuse_what_is_no_picture_and_a_number_too_few(signatures):
             signatures["template"](images=tf.constant(FACES), video=tf.constant(video))
 
 
-def test_an_empty_batch(signatures):
+def test_an_empty_batch_gives_no_embeddings(signatures):
     none = {"images": tf.constant(FACES[:0])}
     for name in ("serving_default", "embed_bgr", "embed_jpeg"):
         served = (
@@ -165,8 +165,7 @@ def test_an_empty_batch(signatures):
     assert signatures["raw"](images=tf.zeros((0, 32, 24, 3)))["embedding"].shape == (0, 64)
 
 
-def test_signatures_state_the_shape(saved, signatures):
-    """To TensorFlow, and in the model card."""
+def test_signatures_and_card_state_shapes(saved, signatures):
     described = read_card(saved[1] / "saved_model")["signatures"]
     assert set(described) == set(signatures)
     for name, signature in signatures.items():
@@ -191,17 +190,17 @@ def test_signatures_share_weights_and_graph(saved):
     convs = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
     assert sum(node.op == "Conv2D" for node in nodes) == len(convs)
     (variables,) = (folder / "saved_model" / "variables").glob("variables.data*")
-    # The weights of the net, and those of its faster form.
+    # The file holds the weights of the net, and those of its faster version.
     assert variables.stat().st_size < 2.1 * sum(4 * math.prod(weight.shape) for weight in backbone.weights)
 
 
-def test_model_card(saved):
+def test_preprocessing_by_the_card_equals_that_of_the_model(saved):
     backbone, folder = saved
     card = read_card(folder / "saved_model")
     assert card["net"] == backbone.net
     assert (card["embedding_size"], card["pooling"]) == (64, "mean")
     told = card["preprocessing"]
-    # Preprocessing in NumPy, by the values of the card alone.
+    # This preprocessing in NumPy uses only the values of the card.
     top, left = ((have - want) // 2 for have, want in zip(told["face_size"], told["image_size"], strict=True))
     pixels = FACES[:, top : top + told["image_size"][0], left : left + told["image_size"][1]]
     assert (told["channels"], told["layout"]) == ("bgr", "nhwc")
@@ -210,7 +209,7 @@ def test_model_card(saved):
 
 
 @pytest.mark.long
-def test_it_loads_without_this_project(saved, signatures, tmp_path):
+def test_a_saved_model_loads_without_this_project(saved, signatures, tmp_path):
     np.save(tmp_path / "faces.npy", FACES)
     program = (
         "import sys, numpy as np, tensorflow as tf\n"
@@ -230,14 +229,14 @@ def test_it_loads_without_this_project(saved, signatures, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["saved_model", "net.keras", "ckpt", "ckpt/step_00000007"])
-def test_every_form_embeds_alike(saved, name):
+def test_every_format_gives_the_same_embeddings(saved, name):
     backbone, folder = saved
     received = load_face_model(folder / name, (40, 32)).embed(FACES)
     np.testing.assert_allclose(received, reference(backbone), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["saved_model", "net.keras", "ckpt"])
-def test_every_form_gives_the_net_back_to_train_it(saved, name):
+def test_every_format_restores_the_net_for_training(saved, name):
     backbone, folder = saved
     loaded = load_backbone(folder / name)
     assert loaded.net == backbone.net
@@ -245,7 +244,7 @@ def test_every_form_gives_the_net_back_to_train_it(saved, name):
         np.testing.assert_array_equal(one, two, err_msg=one.path)
 
 
-def test_a_saved_model_of_somebody_else_or_a_damaged_one(saved, tmp_path):
+def test_a_foreign_or_damaged_saved_model_is_refused(saved, tmp_path):
     folder = shutil.copytree(saved[1] / "saved_model", tmp_path / "model")
     net = (folder / "net.json").read_text()
     (folder / "net.json").write_text(net.replace("ir32", "se_ir32"))
@@ -280,7 +279,7 @@ def test_a_net_on_two_replicas_is_validated_and_exported(saved, two_replicas, tm
         np.testing.assert_allclose(received, reference(saved[0]), rtol=1e-3, atol=1e-4)
 
 
-def test_a_new_exporter_is_a_module_and_a_line(saved, tmp_path, monkeypatch, capsys):
+def test_a_new_exporter_needs_a_module_and_a_table_entry(saved, tmp_path, monkeypatch, capsys):
     (tmp_path / "shape_file.py").write_text(
         "def export(backbone, path, face_size):\n"
         "    path.write_text(str((backbone.output_shape, face_size)))\n"
@@ -311,7 +310,7 @@ def test_an_existing_model_is_replaced_only_with_overwrite(saved, tmp_path, name
     flags = [f"--out={out}", "--face_size", "40", "32"]
     Backbone(**{**NET, "embedding_size": 8}).save(tmp_path / "other.keras")
     main([f"--model_path={saved[1] / 'net.keras'}", *flags])
-    with pytest.raises(SystemExit, match=f"{out}: exists already"):
+    with pytest.raises(SystemExit, match=f"{out} already exists"):
         main([f"--model_path={tmp_path / 'other.keras'}", *flags])
     assert load_backbone(out).output_shape == (None, 64)
     main([f"--model_path={tmp_path / 'other.keras'}", *flags, "--overwrite"])
@@ -319,7 +318,7 @@ def test_an_existing_model_is_replaced_only_with_overwrite(saved, tmp_path, name
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "other.keras"])
 
 
-def test_overwrite_replaces_nothing_but_a_model(saved, tmp_path):
+def test_overwrite_replaces_only_models(saved, tmp_path):
     for out in (tmp_path / "ckpt", tmp_path / "folder.keras", tmp_path / "file"):
         out.write_text("mine") if out.name == "file" else (out / "mine").mkdir(parents=True)
         with pytest.raises(SystemExit, match=f"{out}: "):
@@ -341,7 +340,7 @@ def test_nothing_is_overwritten_or_half_written(saved, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_sizes(saved):
+def test_faces_of_a_wrong_size_are_refused(saved):
     backbone, folder = saved
     with pytest.raises(ValueError, match=r"\(32, 24\).*\(20, 24\)"):
         FaceModel.from_backbone(backbone, (20, 24))
@@ -352,7 +351,7 @@ def test_wrong_sizes(saved):
         model.embed(FACES[:, :30])
 
 
-def test_not_a_model(tmp_path):
+def test_a_path_without_a_face_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         load_face_model(tmp_path / "nothing", (40, 32))
     with pytest.raises(ValueError, match=r"SavedModel .* training checkpoint"):
@@ -365,15 +364,15 @@ def test_not_a_model(tmp_path):
         load_face_model(tmp_path / "other", (40, 32))
 
 
-def test_a_keras_file_that_would_run_code(tmp_path):
+def test_a_keras_file_that_would_run_code_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x + 1)])
     model.save(tmp_path / "hostile.keras")
     with pytest.raises(ValueError, match=r"hostile\.keras"):
         load_face_model(tmp_path / "hostile.keras", (40, 32))
 
 
-def test_no_space_for_it(saved, tmp_path):
-    """Writing fails half-way, as on a full disk: what is said, and nothing is left."""
+def test_a_failed_write_is_named_and_leaves_nothing(saved, tmp_path):
+    """A limit on the file size makes writing fail half-way, like a full disk."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
     try:
