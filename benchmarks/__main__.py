@@ -1,4 +1,4 @@
-"""All benchmarks of the table in benchmarks/README.md, one after the other.
+"""Runs the benchmarks of the table in benchmarks/README.md one after another.
 
 python -m benchmarks [NAME ...]
 """
@@ -10,7 +10,7 @@ import time
 
 from benchmarks.comparison import heading, machine
 
-# In the order of the table.
+# The programs that fill the table, in its order.
 PROGRAMS = (
     "training_step",
     "mixed_precision",
@@ -28,15 +28,19 @@ PROGRAMS = (
     "first_step",
     "many_records",
 )
-# With tables of their own, which fill other pages. They run only if they are named.
+# These print tables for other pages, and run only if you name them.
 OTHERS = ("mobilefacenet", "nets")
 
 
 def main(argv=None):
-    """The program; returns the exit code, 1 where a benchmark failed."""
+    """Runs the benchmarks. Returns the exit code: 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "names", nargs="*", choices=[*PROGRAMS, *OTHERS, []], metavar="NAME", help="of some only"
+        "names",
+        nargs="*",
+        choices=[*PROGRAMS, *OTHERS, []],
+        metavar="NAME",
+        help="benchmarks to run (default: all)",
     )
     names = parser.parse_args(argv).names or PROGRAMS
     print(f"{machine()}\n\n{heading()}", flush=True)
@@ -49,7 +53,7 @@ def main(argv=None):
 
 
 def run(name):
-    """Runs one in a process of its own and prints its rows; whether it succeeded."""
+    """Runs one benchmark in its own process and prints its rows. Returns whether it succeeded."""
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:

@@ -1,13 +1,13 @@
-"""Reads thousands of malformed files with every reader of the project, and counts how that ends.
+"""Feeds thousands of malformed files to every reader of the project, and counts the outcomes.
 
     python -m benchmarks.attack --files 1000 --seed 1 torch pairs_bin
 
-Each file is a small good one that was broken at random: flipped bits, cuts, giant lengths, hostile pickles. A
-child process reads it. Expected are only two ends: the file is read, or a `ValueError` or `OSError` names
-it in a short message. Memory may grow by 4 times the size of the files plus 200 MB, and reading may take 5
-seconds of a core. Files that end otherwise are kept, and the program returns 1.
+Each file is a small valid file, broken at random: flipped bits, cuts, giant lengths, hostile pickles. A child
+process reads it. Two outcomes are correct: the reader succeeds, or it raises a `ValueError` or `OSError` with
+a short message that names the file. Memory may grow by 4 times the size of the files plus 200 MB, and reading
+may take 5 seconds of processor time. The program keeps every file with another outcome, and returns 1.
 
-`runs` are not files: a small training run is killed, meets a full disk, and is started twice.
+`runs` tests training runs instead of files: a run is killed, runs out of disk space, and is started twice.
 """
 
 from __future__ import annotations
@@ -34,16 +34,25 @@ READ, ERROR, OTHER, MEMORY, SLOW, KILLED, RAN = (
 )
 VERDICTS = (READ, ERROR, OTHER, MEMORY, SLOW, KILLED, RAN)
 RUNS = "runs"
-_BASE = 200_000_000  # bytes, besides 4 times the size of the files
-_MOST = 3_000_000_000  # bytes that a child may allocate at all
-_SECONDS = 5.0  # of a core
-_LONGEST = 60.0  # seconds until a child that does not answer is killed
-_LONGEST_MESSAGE = 2000
+_BASE = 200_000_000  # bytes that reading may allocate, in addition to 4 times the size of the files
+_MOST = 3_000_000_000  # bytes that the operating system lets a child process allocate
+_SECONDS = 5.0  # of processor time
+_LONGEST = 60.0  # seconds after which a child that does not answer is killed
+_LONGEST_MESSAGE = 2000  # characters
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One malformed file and its end."""
+    """One malformed file and its outcome.
+
+    Attributes:
+        parser: name of the reader.
+        number: number of the case, from 0.
+        description: which file was broken, and how.
+        verdict: one of `VERDICTS`.
+        message: the reader's error, and by how much a limit was exceeded.
+        kept: folder with the file, if the outcome is wrong.
+    """
 
     parser: str
     number: int
@@ -54,19 +63,31 @@ class Case:
 
 
 def main(argv=None):
-    """The program; returns 1 if a file ended in an unexpected way."""
+    """Runs the program. Returns 1 if an outcome was wrong, else 0."""
     from benchmarks.malformed_files import PARSERS
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attack", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--files", type=int, default=1000, metavar="N", help="for each parser; slow ones get fewer"
+        "--files",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="malformed files for each reader; slow readers get fewer (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of all random choices (default: %(default)s)"
+    )
     names = (*PARSERS, RUNS)
-    parser.add_argument("parsers", nargs="*", choices=[*names, []], metavar="PARSER", help=", ".join(names))
+    parser.add_argument(
+        "parsers",
+        nargs="*",
+        choices=[*names, []],
+        metavar="READER",
+        help=f"readers to test (default: all): {', '.join(names)}",
+    )
     args = parser.parse_args(argv)
     kept = Path(tempfile.mkdtemp(prefix="attack_"))
-    print("| parser | files | " + " | ".join(VERDICTS) + " | seconds |\n|" + "---|" * (len(VERDICTS) + 3))
+    print("| reader | files | " + " | ".join(VERDICTS) + " | seconds |\n|" + "---|" * (len(VERDICTS) + 3))
     failed = []
     chosen = list(args.parsers or names)
     for name in filter(PARSERS.get, chosen):
@@ -95,7 +116,7 @@ def main(argv=None):
 
 
 def _group_by_error(cases):
-    """Groups cases of one parser with one end and nearly the same message, such as one with other numbers."""
+    """Groups cases with the same parser, the same verdict, and messages that differ little, as in numbers."""
     groups = collections.defaultdict(list)
     for case in cases:
         groups[case.parser, case.verdict, re.sub(r"[^a-zA-Z ]", "", case.message)[:40]].append(case)
@@ -105,12 +126,16 @@ def _group_by_error(cases):
 def attack(
     cases: Iterable[tuple[str, int]], seed: int, kept: Path | None = None, parsers=None
 ) -> Iterator[Case]:
-    """Reads malformed files in a child process, which is started again after it died.
+    """Reads malformed files in a child process, and starts a new child when one dies.
 
     Args:
-        cases: names of parsers, and numbers of their malformed files.
-        kept: folder for the files that end in an unexpected way.
-        parsers: Defaults to `benchmarks.malformed_files.PARSERS`.
+        cases: `(name of a parser, number of a malformed file)`.
+        seed: of all random choices.
+        kept: folder for the files with a wrong outcome. Defaults to `None`: they are not kept.
+        parsers: dict of `Parser` by name. Defaults to `benchmarks.malformed_files.PARSERS`.
+
+    Yields:
+        A `Case` for each of `cases`.
     """
     child = None
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +149,7 @@ def attack(
                     shutil.copytree(Path(folder, "case"), place, dirs_exist_ok=True)
                     case = dataclasses.replace(case, kept=place)
                 if case.verdict in (KILLED, SLOW, MEMORY):
-                    child.stop()  # It may hold memory that the next case would be blamed for.
+                    child.stop()  # It may still hold memory, which would count for the next case.
                     child = None
                 yield case
         finally:
@@ -133,6 +158,8 @@ def attack(
 
 
 class _Child:
+    """A child process that breaks and reads files."""
+
     def __init__(self, folder, seed, parsers):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -141,7 +168,7 @@ class _Child:
         theirs.close()
 
     def read(self, name, number):
-        description = "the good files"
+        description = "the valid files"
         try:
             self._connection.send((name, number))
             description = self._receive(4 * _LONGEST)  # TensorFlow takes long to load.
@@ -173,6 +200,7 @@ class _Child:
 
 
 def _serve(connection: Connection, folder: Path, seed: int, parsers) -> None:
+    """Answers requests in the child process: breaks a file, reads it, and sends description and verdict."""
     import resource
 
     from benchmarks import malformed_files
@@ -192,7 +220,7 @@ def _serve(connection: Connection, folder: Path, seed: int, parsers) -> None:
                 resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + _MOST, resource.RLIM_INFINITY))
             description, files = parsers[name].broken(name, good[name], seed, number)
             _write(place, files)
-        except Exception:  # noqa: BLE001 It is a fault of the attack, and `read` raises it.
+        except Exception:  # noqa: BLE001 This is an error of the benchmark, and `read` raises it.
             connection.send(RuntimeError(f"{name} {number}: {traceback.format_exc()}"))
             continue
         connection.send(description)
@@ -211,23 +239,23 @@ def _good_files(parser, place):
 def _write(place, files):
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    os.chdir(place)  # where a hostile pickle would leave its mark
+    os.chdir(place)  # A hostile pickle would write its file `RAN` here.
     for name, data in files.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(data)
-        os.utime(place / name, (0, 0))  # what is kept about a file depends on its time
+        os.utime(place / name, (0, 0))  # Readers store facts about a file by its modification time.
 
 
 def _verdict(parser, place, limit):
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # The peak starts again from the present size.
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     before, started = _status("VmHWM"), time.process_time()
     verdict, message = READ, ""
     try:
         parser.read(place)
     except MemoryError:
         verdict, message = MEMORY, f"more than {_MOST / 1e6:.0f} MB"
-    except Exception as error:  # noqa: BLE001 The verdict is about any of them.
+    except Exception as error:  # noqa: BLE001 Every exception leads to a verdict.
         message = f"{type(error).__name__}: {error}".replace(f"{place}/", "")
         verdict, message = _kind(error, place), " ".join(message.split())[:200]
     grown, seconds = _status("VmHWM") - before, time.process_time() - started
@@ -247,7 +275,7 @@ def _kind(error, place):
 
 
 def _status(key):
-    """Bytes of a line in the process's status."""
+    """Returns the bytes that a line of `/proc/self/status` states."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) * 1024
 

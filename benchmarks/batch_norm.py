@@ -1,8 +1,8 @@
-"""Batch normalisation on the fused kernel, compared with Keras's own, which is made of single operations.
+"""Compares batch normalisation with the fused kernel with that of Keras, which runs separate operations.
 
     python -m benchmarks.batch_norm
 
-A whole training step of the same net, float32: only these layers differ.
+Times a whole training step in float32 of two nets that differ only in these layers.
 """
 
 import argparse
@@ -13,19 +13,28 @@ _NUM_IDENTITIES = 1000
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.batch_norm", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--net_depth", type=int, default=50)
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 96),
+        metavar=("H", "W"),
+        help="height and width of the images (default: 112 96)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     report(rows(parser.parse_args(argv)))
 
 
 def rows(args):
-    """Yields the row; `args` as parsed by `main`."""
+    """Yields the row of the table for the flags that `main` has parsed."""
     from benchmarks.plain_net import PlainStep, made_up_batch, plain_net
 
     size = tuple(args.image_size)

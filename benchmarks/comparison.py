@@ -1,4 +1,4 @@
-"""Ours against a reference: interleaved measurements, and the rows of a table that they make."""
+"""Times our code and a reference in turns, and prints the results as rows of a table."""
 
 import contextlib
 import dataclasses
@@ -17,13 +17,13 @@ class Row:
     """A row of the table.
 
     Attributes:
-        what: str, what is measured.
-        reference: str, what it is compared with; empty for none.
-        unit: str, of the two numbers, such as `"images/s"`.
-        ours: float.
-        reference_value: float, or `None`.
-        ratio: float, such that more is better where `to_reach` starts with "at least"; or `None`.
-        to_reach: str, such as `"at least 0.97"`; empty where it is only reported.
+        what: what is measured.
+        reference: what it is compared with; empty for nothing.
+        unit: unit of the two numbers, such as `"images/s"`.
+        ours: our measurement.
+        reference_value: the measurement of the reference, or `None`.
+        ratio: how we compare, or `None`. Where `to_reach` starts with "at least", more is better.
+        to_reach: the goal, such as `"at least 0.97"`; empty if there is no goal.
     """
 
     what: str
@@ -40,17 +40,17 @@ class Row:
 
 
 def interleaved(ways, rounds=5, warm_up=1, around=None):
-    """Times several ways to do the same, in turns, so that what else the machine does meets all of them.
+    """Times several ways to do the same work, in turns, so that other load on the machine slows all of them.
 
     Args:
-        ways: dict from names to functions without arguments, which return when the work is done.
-        rounds: int > 0, how often each is timed; every other round runs them in the opposite order.
-        warm_up: int >= 0, rounds before, which are not timed.
-        around: dict from names of some ways to context managers that each of their rounds runs in; to enter
-            and to leave them is not timed.
+        ways: dict from name to a function without arguments that returns when its work is done.
+        rounds: int > 0, number of timed rounds. Every other round runs the ways in reverse order.
+        warm_up: int >= 0, number of rounds before them that are not timed.
+        around: dict from the name of a way to a context manager to run each of its rounds in. Entering and
+            leaving it is not timed.
 
     Returns:
-        dict from names to the seconds of each round.
+        dict from name to a list of seconds, one for each round.
     """
     seconds = {name: [] for name in ways}
     for number in range(-warm_up, rounds):
@@ -65,17 +65,17 @@ def interleaved(ways, rounds=5, warm_up=1, around=None):
 
 
 def medians(seconds):
-    """The median of each list: dict from names to float."""
-    return {name: statistics.median(of_way) for name, of_way in seconds.items()}
+    """Returns the median of each list: dict from name to float."""
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def heading():
-    """The first two lines of the table."""
+    """Returns the first two lines of the table."""
     return "| " + " | ".join(_HEADINGS) + " |\n" + "|---" * len(_HEADINGS) + "|"
 
 
 def machine():
-    """What this was measured on: processor, cores, memory, versions; no name of it."""
+    """Describes the machine in one line: processor, cores, memory, versions. Leaves out the host name."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     fields = {name.strip(): value.strip() for name, value in fields.items()}
@@ -93,10 +93,10 @@ def machine():
 
 
 def report(rows):
-    """Prints a table under the machine's line.
+    """Prints a line about the machine, then the table.
 
     Args:
-        rows: iterable of `Row`; each is printed as soon as it is there.
+        rows: iterable of `Row`. Each is printed as soon as it is measured.
     """
     print(f"{machine()}\n\n{heading()}", flush=True)
     for row in rows:

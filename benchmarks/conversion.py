@@ -1,10 +1,10 @@
-"""Times `dataset.convert` reading, checking and writing a `.rec`, next to `cp` of the same file.
+"""Compares the speed of `dataset.convert` on a `.rec` file with that of `cp`.
 
     python -m benchmarks.conversion
 
-The `.rec` is made in a temporary folder: made-up faces with some noise, which makes their JPEGs as large as
-those of MS1M, about 6 kB. `cp` writes to a new file and waits until it is on disk, as a conversion does. The
-source is in memory for all of them.
+The program writes the `.rec` to a temporary folder. It holds drawn faces with some noise, so that their JPEG
+files are as large as those of MS1M, about 6 kB. Like a conversion, `cp` writes to a new file and waits until
+it is on disk. Both read the `.rec` from the system's file cache.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from dataset.config import SourceConfig
 from dataset.convert.options import ConvertOptions
 from dataset.convert.sources import convert
 
-_NUM_FACES = 300  # that are drawn; the images repeat them
+_NUM_FACES = 300  # different faces; the images repeat them
 _IMAGES_PER_IDENTITY = 60
 _NOISE = 5.0  # of 255, standard deviation
 _QUALITY = 95
@@ -30,15 +30,19 @@ _TO_REACH = {"header": 0.33, "full": 0.15}
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.conversion", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--images", type=int, default=100_000, metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (one per core)")
     parser.add_argument(
-        "--folder", type=Path, help="on the disk to measure; the faces go below it (a temporary one)"
+        "--images", type=int, default=100_000, metavar="N", help="images to convert (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="number of measurements (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--folder", type=Path, help="folder on the disk to measure (default: the system's temporary folder)"
     )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -46,7 +50,7 @@ def main(argv=None):
 
 
 def measure(folder, args):
-    """Yields the rows."""
+    """Yields the rows of the table; writes the faces and all output to `folder`."""
     rec = write_faces(folder / "faces", args.images)
     megabytes = rec.stat().st_size / 1e6
     seconds = {name: [] for name in ("cp", *_TO_REACH)}
@@ -57,7 +61,7 @@ def measure(folder, args):
             verify: lambda out=out, verify=verify: convert_to(rec, out / verify, verify, args.workers)
             for verify in _TO_REACH
         }
-        # A round of its own: what it wrote is removed before the next one, and that is not timed.
+        # One round at a time, because its output is removed after it, which is not timed.
         order = list(ways)[:: -1 if number % 2 else 1]
         taken = interleaved({name: ways[name] for name in order}, rounds=1, warm_up=0)
         if number >= 0:
@@ -82,8 +86,8 @@ def measure(folder, args):
 
 
 def write_faces(folder, num_images):
-    """Writes an InsightFace set of made-up faces; returns the path of its `.rec`."""
-    # Workers import this program again and draw nothing.
+    """Writes an InsightFace set of drawn faces with noise, and returns the path of its `.rec`."""
+    # Imported here, because worker processes import this module and draw nothing.
     from dataset.synthetic import draw_image
 
     rng = np.random.default_rng(0)
@@ -92,8 +96,8 @@ def write_faces(folder, num_images):
 
 
 def add_noise(image, rng):
-    """A drawn face with the grain of a photograph, encoded as MS1M is."""
-    import cv2  # as above
+    """Adds the grain of a photograph to a drawn face, and returns a JPEG of MS1M's quality."""
+    import cv2  # Imported here for the same reason as `draw_image`.
 
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     grain = rng.normal(0, _NOISE, pixels.shape)
@@ -102,18 +106,18 @@ def add_noise(image, rng):
 
 
 def copy(source, target):
-    """`cp`, until the copy is on disk."""
+    """Copies a file with `cp`, and waits until the copy is on disk."""
     subprocess.run(["cp", source, target], check=True)
     subprocess.run(["sync", target], check=True)
 
 
 def convert_to(rec, folder, verify, workers):
-    """One conversion, from the program's start on but for Python's own."""
+    """Converts once. Includes all work of the program except starting Python."""
     manifest = convert(
         SourceConfig("faces", "mxrec", rec), folder, ConvertOptions(verify=verify, workers=workers)
     )
     if manifest.num_bad:
-        raise ValueError(f"{rec}: expected sound images, received {manifest.num_bad} bad ones")
+        raise ValueError(f"{rec}: expected no bad images, received {manifest.num_bad}")
 
 
 if __name__ == "__main__":

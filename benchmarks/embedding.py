@@ -1,10 +1,11 @@
-"""Embedding images by a SavedModel, compared with ONNX Runtime and OpenVINO.
+"""Compares the speed of embedding with a SavedModel, ONNX Runtime and OpenVINO.
 
     python -m benchmarks.embedding
 
-An LResNet-E-IR with made-up weights, images in memory. ONNX Runtime runs the net as InsightFace's own files
-have one, channels first and with PReLU as one node (see `benchmarks.onnx_net`); OpenVINO runs what
-`eval.embedding.openvino` gives it. All embeddings are compared first.
+The net is an LResNet-E-IR with made-up weights, and its images are in memory. ONNX Runtime gets the net in
+the form of InsightFace's files: channels first, and each PReLU a single node (see `benchmarks.onnx_net`).
+OpenVINO gets it from `eval.embedding.openvino`. The program first checks that all engines give the same
+embeddings.
 """
 
 import argparse
@@ -19,28 +20,42 @@ import numpy as np
 from benchmarks.comparison import Row, interleaved, medians, report
 from nets.start_tensorflow import start_tensorflow
 
-_LIMIT = 1e-4  # between numbers of unit embeddings in float32
+_LIMIT = 1e-4  # largest allowed difference between components of unit embeddings in float32
 FACE_SIZE, IMAGE_SIZE = (112, 112), (112, 96)
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.embedding", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--net_depth", type=int, default=50, help="(%(default)s)")
-    parser.add_argument("--batch_size", type=int, nargs="+", default=[32, 1], metavar="N", help="(32 1)")
-    parser.add_argument("--threads", type=int, default=2, help="of each engine (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=4, help="of 32 images or one batch (%(default)s)")
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        nargs="+",
+        default=[32, 1],
+        metavar="N",
+        help="batch sizes to measure (default: 32 1)",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=2, help="threads of each engine (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=4,
+        help="number of measurements, each of 32 images or one larger batch (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     start_tensorflow()
-    # OpenVINO has as many threads as the process has cores.
+    # OpenVINO starts as many threads as the process has cores.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     report(rows(args))
 
 
 def rows(args):
-    """The rows of the table."""
+    """Yields the rows of the table."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
@@ -52,7 +67,7 @@ def rows(args):
         batch, repeats = faces[:batch_size], max(1, 32 // batch_size)
         ways = {name: functools.partial(repeat, embed, batch, repeats) for name, embed in engines.items()}
         seconds = medians(interleaved(ways, args.rounds))
-        rates = {name: batch_size * repeats / of_way for name, of_way in seconds.items()}
+        rates = {name: batch_size * repeats / taken for name, taken in seconds.items()}
         for name in list(rates)[1:]:
             is_goal = name == "ONNX Runtime, float32" and batch_size == 32
             yield Row(
@@ -67,35 +82,40 @@ def rows(args):
 
 
 def repeat(embed, batch, times):
-    """Embeds a batch so often."""
+    """Embeds a batch `times` times."""
     for _ in range(times):
         embed(batch)
 
 
 def compare(engines, faces):
-    """Prints how far each engine's unit embeddings are from the SavedModel's.
+    """Prints the largest difference between each engine's unit embeddings and the SavedModel's.
 
     Raises:
-        ValueError: further than rounding explains, in float32.
+        ValueError: in float32, a difference is larger than rounding can explain.
     """
     expected = engines["SavedModel"](faces)
     for name, embed in list(engines.items())[1:]:
         difference = np.abs(embed(faces) - expected).max()
-        print(f"{name}: at most {difference:.1e} from the SavedModel's unit embeddings", file=sys.stderr)
+        print(
+            f"{name}: unit embeddings differ from the SavedModel's by up to {difference:.1e}", file=sys.stderr
+        )
         if "float32" in name and not difference <= _LIMIT:
-            raise ValueError(f"{name}: expected a difference up to {_LIMIT}, received {difference}")
+            raise ValueError(
+                f"{name}: expected embeddings within {_LIMIT} of the SavedModel's, received {difference}"
+            )
 
 
 def load_engines(net, path, threads):
-    """The ways to embed, by name, the SavedModel first.
+    """Loads the net into every engine.
 
     Args:
         net: `nets.backbone.Backbone`.
         path: Path to write a SavedModel to.
-        threads: int > 0, of each.
+        threads: int > 0, threads of ONNX Runtime.
 
     Returns:
-        dict of functions from uint8 `(n, *FACE_SIZE, 3)` to unit embeddings.
+        dict from the name of an engine, the SavedModel first, to a function from uint8 faces
+        `(n, *FACE_SIZE, 3)` to unit embeddings `(n, dim)`.
     """
     import onnxruntime
     import tensorflow as tf
@@ -114,7 +134,7 @@ def load_engines(net, path, threads):
         onnx_net(net).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
-    def saved_model(faces, loaded=loaded):  # whose variables `serve` does not keep
+    def saved_model(faces, loaded=loaded):  # `serve` alone would not keep the variables of `loaded` alive.
         return serve(images=tf.constant(faces))["embedding"].numpy()
 
     def onnx_runtime(faces):
@@ -132,7 +152,7 @@ def load_engines(net, path, threads):
 
 
 def made_up_net(name, image_size=IMAGE_SIZE):
-    """A net that has none of its initial statistics and slopes."""
+    """Returns a net whose moving statistics and PReLU slopes differ from their initial values."""
     from nets.backbone import Backbone
 
     net = Backbone(name, image_size)

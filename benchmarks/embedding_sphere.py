@@ -1,8 +1,9 @@
-"""Draws embeddings of three numbers on a sphere, of two models that differ in the weight of the centre term.
+"""Draws the three-dimensional embeddings of two models as points on spheres.
 
     python -m benchmarks.embedding_sphere --config config.ini --out sphere.svg WITHOUT WITH
 
-Prints the mean cosine to the own centre and the largest cosine of two centres, for each model.
+The first model was trained without the centre term, the second with it. For each model the program prints the
+mean cosine between an embedding and its own centre, and the largest cosine between two centres.
 docs/concepts.md shows the picture and the commands that trained the models.
 """
 
@@ -21,22 +22,32 @@ from nets.start_tensorflow import start_tensorflow
 _RADIUS = 150  # pixels
 _WIDTH, _HEIGHT = 720, 380
 _TITLES = ("without the centre term", "with the centre term")
-# Each is readable on a white and on a black page.
+# These colours are readable on a white and on a black page.
 _COLOURS = ("#3d7ff5", "#e0445c", "#3f9c2a", "#b964ab", "#c2711c", "#8f6cf0", "#18999c", "#8b8b3a")
 _INK = "#7c8088"
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.embedding_sphere", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "models", nargs=2, type=Path, metavar="MODEL", help="model whose embeddings have 3 numbers"
+        "models", nargs=2, type=Path, metavar="MODEL", help="model with 3-dimensional embeddings"
     )
-    parser.add_argument("--config", type=Path, default=Path("config.ini"), metavar="PATH", help="config file")
     parser.add_argument(
-        "--source", nargs="+", default=["vgg", "ms1m"], metavar="NAME", help="config sections"
+        "--config",
+        type=Path,
+        default=Path("config.ini"),
+        metavar="PATH",
+        help="config file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        default=["vgg", "ms1m"],
+        metavar="NAME",
+        help="sections of the config file (default: vgg ms1m)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="SVG file to write")
     args = parser.parse_args(argv)
@@ -57,13 +68,20 @@ def main(argv=None):
 
 
 def identity_centres(directions, identities):
-    """Returns the mean direction of each identity: float, shape `(num_identities, 3)`, of length 1."""
+    """Returns the mean direction of each identity: float `(num_identities, 3)`, of unit length."""
     centres = np.stack([directions[identities == identity].mean(0) for identity in np.unique(identities)])
     return centres / np.linalg.norm(centres, axis=1, keepdims=True)
 
 
 def draw(spheres):
-    """Returns an SVG picture with a sphere for each `(directions, identities)`."""
+    """Draws a sphere for each `(directions, identities)`.
+
+    Args:
+        spheres: list of two pairs: unit embeddings, float `(n, 3)`, and identities, int `(n,)`.
+
+    Returns:
+        str, an SVG picture.
+    """
     shapes = []
     for number, (directions, identities) in enumerate(spheres):
         x = _WIDTH * (2 * number + 1) / 4
@@ -93,7 +111,7 @@ def draw(spheres):
 
 
 def _view(centres):
-    """Returns the rotation, of a few thousand random ones, that brings the most centres to the front."""
+    """Tries 2,000 random rotations, and returns the one that turns most centres to the front."""
     rng = np.random.default_rng(0)
     rotations = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2000)]
     return max(rotations, key=lambda rotation: np.minimum((centres @ rotation)[:, 2], 0.3).sum())

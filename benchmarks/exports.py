@@ -1,9 +1,10 @@
-"""All forms that a net can be exported to: size, accuracy and speed, next to its SavedModel.
+"""Compares all export formats of a net: size, accuracy and speed.
 
     python -m benchmarks.exports MODEL --pairs lfw.bin --calibration records/ms1m
 
-Every form is made from the net, opened like any model (`eval.embedding.embedder`), and scored on the
-pairs. All speeds are taken in turn, so that a busy machine slows all forms.
+The program exports the net to every format, loads each file like any model (`eval.embedding.embedder`), and
+scores it on the pairs. The formats take turns when their speed is measured, so that a busy machine slows all
+of them.
 """
 
 import argparse
@@ -21,13 +22,23 @@ _BATCH_SIZES = (1, 32)
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__.splitlines()[0])
     parser.add_argument("model_path", type=Path, help="a trained net")
-    parser.add_argument("--pairs", type=Path, required=True, help="to score the forms on")
-    parser.add_argument("--calibration", type=Path, required=True, help="faces for int8")
-    parser.add_argument("--rounds", type=int, default=5, help="of each speed (%(default)s)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="FORM", help="such as 'ONNX int8'")
+    parser.add_argument("--pairs", type=Path, required=True, help="pairs to score the files on")
+    parser.add_argument(
+        "--calibration", type=Path, required=True, help="faces to calibrate int8 with, as in export.onnx"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="number of measurements of each speed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="FORMAT",
+        help="formats to compare with the SavedModel, such as 'ONNX int8' (default: all)",
+    )
     args = parser.parse_args(argv)
     start_tensorflow()
     print(machine(), "\n")
@@ -37,7 +48,7 @@ def main(argv=None):
 
 
 def rows(args, folder):
-    """The rows of the table, its head first."""
+    """Yields the cells of each row of the table, starting with the headings."""
     from eval.embedding.embedder import load_embedder
     from export.scoring import compare, score_model
 
@@ -47,7 +58,7 @@ def rows(args, folder):
     models = {name: load_embedder(path, pairs.image_size).model for name, path in forms.items()}
     speeds = measure(models, pairs.batch(0, max(_BATCH_SIZES)), args.rounds)
     yield (
-        *("form", "size", "largest difference", "accuracy", "difference, 95 % interval"),
+        *("format", "size", "largest difference", "accuracy", "difference, 95 % interval"),
         *("TAR at FAR 0.01", "difference, 95 % interval"),
         *(f"images/s, batch {size}" for size in _BATCH_SIZES),
     )
@@ -69,7 +80,18 @@ def rows(args, folder):
 
 
 def make_forms(model_path, folder, face_size, images, only=()):
-    """Writes all forms; returns their paths by name, the SavedModel first."""
+    """Exports a net to all formats.
+
+    Args:
+        model_path: path of the net.
+        folder: Path to write the files to.
+        face_size: `(height, width)` of the faces.
+        images: uint8 `(n, *face_size, 3)`, RGB, to calibrate int8 with.
+        only: names of formats, such as `"ONNX int8"`. Defaults to all. The SavedModel is always written.
+
+    Returns:
+        dict from the name of the format to its path, the SavedModel first.
+    """
     from export import onnx, openvino, tflite
     from export.saved_model import export_saved_model
     from nets.backbone import load_backbone
@@ -93,7 +115,7 @@ def make_forms(model_path, folder, face_size, images, only=()):
 
 
 def measure(models, faces, rounds):
-    """Images per second by batch size and form, the median of several rounds."""
+    """Measures models in turns. Returns their median images/s: a dict by batch size of dicts by name."""
     speeds = {}
     for size in _BATCH_SIZES:
         batch, repeats = faces[:size], max(1, 32 // size)
@@ -109,7 +131,7 @@ def measure(models, faces, rounds):
 
 
 def file_size(path):
-    """The bytes of an exported model: of the files of a folder, of an `.xml` file with its `.bin` file."""
+    """Returns the bytes of an exported model: a file, all files of a folder, or `.xml` and `.bin` together."""
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
     else:

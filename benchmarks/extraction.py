@@ -1,9 +1,10 @@
-"""Embedding faces from files as `eval.test_lfw` and `eval.test_ytf` do, and the forward pass alone.
+"""Compares how fast `eval.test_lfw` and `eval.test_ytf` embed faces from files with the forward pass alone.
 
     python -m benchmarks.extraction
 
-Drawn faces, as a `.bin` of JPEG pairs and as frames in folders; an LResNet-E-IR with initial weights; the
-programs' own batch sizes and engine. The reference calls the same model with batches that are in memory.
+The faces are drawn, and stored as a `.bin` file of JPEG pairs and as frames in folders. The net is an
+LResNet-E-IR with initial weights. Batch sizes and engine are the defaults of the two programs. The reference
+calls the same model with batches that are already in memory.
 """
 
 import argparse
@@ -26,28 +27,41 @@ from eval.embedding.extractor import embed_into, embed_pairs
 from eval.embedding.feature_store import FeatureStore
 from nets.start_tensorflow import start_tensorflow
 
-_NUM_DRAWN = 64  # different faces; they are taken in turn
+_NUM_DRAWN = 64  # different faces; the files repeat them
 _FRAMES_PER_VIDEO = 32
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.extraction", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--net_depth", type=int, default=50, help="(%(default)s)")
-    parser.add_argument("--batches", type=int, default=2, help="of each program (%(default)s)")
-    parser.add_argument("--lfw_batch_size", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--ytf_batch_size", type=int, default=128, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--engine", choices=ENGINES, default="tensorflow", help="(%(default)s)")
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument(
+        "--batches", type=int, default=2, help="batches that each program embeds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--lfw_batch_size", type=int, default=64, help="images in a batch of test_lfw (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ytf_batch_size", type=int, default=128, help="images in a batch of test_ytf (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="tensorflow",
+        help="library that computes embeddings (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     start_tensorflow()
     report(rows(args))
 
 
 def rows(args):
-    """The rows of the table."""
+    """Yields the rows of the table."""
     from export.saved_model import export_saved_model
     from nets.backbone import Backbone
 
@@ -77,7 +91,7 @@ def rows(args):
         for name, (extract, decode, batch_size) in programs.items():
             what = f"extraction, {name}, IR-{args.net_depth}, {engine.name}, batch {batch_size}"
             batch = decode(0, batch_size)
-            model.embed(batch)  # of this size once before it counts
+            model.embed(batch)  # warms up with this batch size
             forward = functools.partial(embed_resident, model, batch, args.batches)
             ways = {"extraction": extract, "forward": forward}
             seconds = medians(interleaved(ways, args.rounds, warm_up=0))
@@ -97,14 +111,14 @@ def rows(args):
 
 
 def write_pairs(path, drawn, num_images):
-    """Writes a `.bin` of InsightFace's layout, and returns its `PairSet`."""
+    """Writes images as an InsightFace `.bin` file, and returns its `PairSet`."""
     images = list(itertools.islice(itertools.cycle(drawn), num_images))
     path.write_bytes(pickle.dumps((images, [True] * (num_images // 2))))
     return read_pairs(path)
 
 
 def write_frames(folder, drawn, num_images):
-    """Writes frames in folders of videos, and returns their `VideoFrames`."""
+    """Writes images as frames in one folder per video, and returns their `VideoFrames`."""
     videos = []
     for number, image in enumerate(itertools.islice(itertools.cycle(drawn), num_images)):
         video, frame = divmod(number, _FRAMES_PER_VIDEO)
@@ -116,12 +130,12 @@ def write_frames(folder, drawn, num_images):
 
 
 def embed_resident(model, batch, times):
-    """Embeds a batch in memory so often."""
+    """Embeds the same batch, which is in memory, `times` times."""
     return np.concatenate([model.embed(batch) for _ in range(times)])
 
 
 def cpu_seconds(function):
-    """Processor time of all threads of a call."""
+    """Returns the processor time of a call, over all threads, in seconds."""
     start = time.process_time()
     function()
     return time.process_time() - start

@@ -1,10 +1,11 @@
-"""What a run of `train_centre` does before its second step, part by part.
+"""Times each start-up phase of `train_centre`, up to its first step.
 
     python -m benchmarks.first_step
 
-Two starts on made-up faces: the first one converts them, builds the net and does one step, which traces
-the graph, and is told to stop; the second one goes on from the checkpoint. The seconds are those that the
-run's own log gives; only until the net is there, with all imports, is measured from outside.
+The program starts a run on made-up faces twice. The first start converts the faces, builds the net, does one
+step, which traces the graph, and is stopped. The second start resumes from the checkpoint. All times come
+from the log of the run, except the time until the net is built, which includes the imports and is measured
+from outside.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from benchmarks.comparison import Row, report
 
 _FACES = {"identities": 60, "images": 16, "held_out": 5, "pairs": 20, "videos": 4, "frames": 1}
-# The line of the log that tells, and its seconds.
+# The log line of each phase; the group holds its seconds.
 LINES = {
     "net": re.compile(r"net: \S+, built in ([\d.]+) s"),
     "conversion": re.compile(r"\d+ label mismatches; ([\d.]+) s, "),
@@ -29,18 +30,25 @@ LINES = {
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.first_step", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--net_depth", type=int, default=50)
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 96),
+        metavar=("H", "W"),
+        help="height and width of the images (default: 112 96)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
     report(rows(parser.parse_args(argv)))
 
 
 def rows(args):
-    """Yields the rows, when both starts are done; `args` as parsed by `main`."""
+    """Starts two runs, then yields the rows of the table for the flags that `main` has parsed."""
     from dataset.synthetic import FaceSetOptions, write_set
 
     with tempfile.TemporaryDirectory() as folder:
@@ -49,12 +57,12 @@ def rows(args):
         config.write_text(config.read_text().replace("enable = true", "enable = false"))
         first = start(Path(folder), config, args)
         second = start(Path(folder), config, args)
-    of_net = f"IR-{args.net_depth} {args.image_size[0]}x{args.image_size[1]}"
+    net = f"IR-{args.net_depth} {args.image_size[0]}x{args.image_size[1]}"
     for what, seconds in {
         "convert two small sources": sum(first["conversion"]),
-        f"imports, flags and {of_net}": first["until net"],
-        f"of these, build {of_net}": sum(first["net"]),
-        f"restore {of_net} and momentum": sum(second["restore"]),
+        f"imports, flags and {net}": first["until net"],
+        f"of these, build {net}": sum(first["net"]),
+        f"restore {net} and momentum": sum(second["restore"]),
         f"first step with tracing, batch {args.batch_size}": sum(first["first step"]),
         "the same after a restore": sum(second["first step"]),
     }.items():
@@ -65,16 +73,16 @@ def start(folder, config, args):
     """Runs `train_centre` until its first step is done and saved.
 
     Args:
-        folder: Path, for what it writes.
-        config: Path.
+        folder: Path to write all output to.
+        config: Path of the config file.
         args: parsed flags.
 
     Returns:
-        dict from the names of `LINES` to lists of seconds, one for each such line; and `"until net"`, a
-        float.
+        dict from each name in `LINES` to a list of seconds, one for each such line; `"until net"` is the
+        seconds until the net was built.
 
     Raises:
-        RuntimeError: the run failed; holds the end of its log.
+        RuntimeError: the run failed. The message shows the end of its log.
     """
     command = [
         *(sys.executable, "-m", "train_centre", "--image_size", *map(str, args.image_size)),

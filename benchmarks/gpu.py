@@ -2,14 +2,14 @@
 
     ./bench.sh gpu --quick                  # bfloat16, with and without XLA, on 1, 2, 4 ... GPUs
     ./bench.sh gpu                          # all rows
-    ./bench.sh gpu --only ir100 xla         # those rows that have both words in their name
+    ./bench.sh gpu --only ir100 xla         # only rows with both words in their name
 
-Every row is a run of its own in a process of its own, so one that runs out of memory costs only itself. The
-run is `train_centre` itself on made-up faces, as its flags set it up. Once it has been timed, the same
-process times the step without input and the input without steps. docs/gpus.md explains the columns.
+Each row is measured in its own process, so a row that runs out of memory does not stop the others. The process
+runs `train_centre` on made-up faces, then times the step without input and the input without steps.
+docs/gpus.md explains the columns.
 
-Results are added to a file as they come. A row that the file has is printed and not measured again, unless it
-failed. After an interruption, run the same command again.
+Each result is saved to a file at once. Rows with a result in the file are printed and not measured again,
+unless they failed. After an interruption, run the same command again to continue.
 """
 
 import argparse
@@ -39,9 +39,9 @@ PRECISIONS = {
 HEADS = {"dense": (), "sampled": ("--sample_rate=0.1",), "sharded": ("--shard_centres",)}
 SAMPLE_RATE = 0.1
 
-# Peaks of a card by precision, in TFLOP/s: dense products that are summed in float32. `None` where the card
-# has no units for a precision. From NVIDIA's data sheets, halved where a sheet counts with sparsity, and for
-# the RTX 4090 from the appendix of "NVIDIA Ada GPU architecture".
+# Peak speed of each card by precision, in TFLOP/s, for dense matrix products with sums in float32. `None`: the
+# card has no hardware for this precision. The numbers are from NVIDIA's data sheets, halved where a sheet
+# assumes sparsity; those of the RTX 4090 are from the appendix of "NVIDIA Ada GPU architecture".
 PEAKS = {
     "H100 PCIe": {"float32": 51, "tf32": 378, "bfloat16": 756, "float16": 756},
     "H100 NVL": {"float32": 60, "tf32": 418, "bfloat16": 836, "float16": 836},
@@ -53,13 +53,13 @@ PEAKS = {
     "V100": {"float32": 15.7, "tf32": None, "bfloat16": None, "float16": 125},
     "T4": {"float32": 8.1, "tf32": None, "bfloat16": None, "float16": 65},
 }
-# Published by arcface_torch (see `benchmarks.scaling.PUBLISHED`): the number of identities next to ours.
+# Our number of identities -> the nearest one in arcface_torch's table, see `benchmarks.scaling.PUBLISHED`.
 _PUBLISHED_IDENTITIES = {94_000: 125_000, 1_000_000: 1_400_000}
 _PUBLISHED_GPUS = 8
 
 _NUM_IMAGES, _NUM_DRAWINGS = 4096, 512
 _LONGEST_ROW = 1800  # seconds; every GPU compiles its own step
-_INTERVAL = 20  # steps between two lines of the log, as by default
+_INTERVAL = 20  # steps between two lines of the log, the default of `train_centre`
 _HEADINGS = (
     *("net", "precision", "XLA", "identities", "centres", "GPUs", "images a GPU", "loop, images/s"),
     *("step, images/s", "input, images/s", "loop / step", "GB", "share of peak", "scaling", "first step, s"),
@@ -72,13 +72,13 @@ class Setting:
     """The settings of one row.
 
     Attributes:
-        net: a backbone.
+        net: name of a backbone.
         precision: a key of `PRECISIONS`.
-        xla: whether the step is compiled.
-        identities: int > 0.
-        head: a key of `HEADS`.
-        gpus: int > 0.
-        batch_size: int > 0, images of one GPU.
+        xla: whether XLA compiles the step.
+        identities: number of identities, > 0.
+        head: how the centres are trained, a key of `HEADS`.
+        gpus: number of GPUs, > 0.
+        batch_size: images on each GPU, > 0.
         image_size: `(height, width)`.
     """
 
@@ -93,7 +93,7 @@ class Setting:
 
     @property
     def name(self):
-        """All words that `--only` can ask for."""
+        """The words that `--only` can select this row by, separated by spaces."""
         xla = "xla" if self.xla else "plain"
         size = "x".join(map(str, self.image_size))
         words = (self.net, self.precision, xla, str(self.identities), self.head, f"{self.gpus}gpu")
@@ -110,23 +110,24 @@ class Setting:
 
 
 class _Timed(Exception):
-    """Ends a run that has been timed, before it saves and exports."""
+    """Ends a run after the measurement, before it saves and exports."""
 
 
 class LoopClock:
-    """Times the loop that takes batches, and ends it.
+    """Times a training loop, then ends it.
 
-    The loop waits for the device only when it logs, so the clock is read after log lines, when all steps are
-    done. The steps before the first line are not timed: they trace, compile and choose kernels.
+    The loop waits for the device only when it logs. The clock is therefore read right after a log line, when
+    all earlier steps are done. Steps before the first log line are not timed, because they trace the graph,
+    compile it and choose kernels.
 
     Args:
-        interval: steps between two lines.
-        seconds: of the loop that are timed at least.
+        interval: steps between two log lines.
+        seconds: least time to measure for.
         clock: function that returns seconds. Defaults to `time.perf_counter`.
 
     Attributes:
-        first_step: seconds of the first step.
-        steps_per_second: of the loop.
+        first_step: seconds of the first step, `None` before it.
+        steps_per_second: speed of the loop, `None` until it is measured.
     """
 
     def __init__(self, interval, seconds, clock=time.perf_counter):
@@ -136,13 +137,13 @@ class LoopClock:
         self.first_step = self.steps_per_second = None
 
     def time(self, batches):
-        """Yields the batches; raises when the loop has been timed."""
+        """Yields the batches to the loop. Raises `_Timed` when the loop has been timed."""
         start = first = 0.0
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 start = self.clock()
             yield batch
-            # The loop is back: the step is done, or on its way.
+            # The loop asks for the next batch, so the step is done or queued.
             now = self.clock()
             if count == 1:
                 self.first_step = now - start
@@ -154,14 +155,14 @@ class LoopClock:
 
 
 def main(argv=None):
-    """The program; returns the exit code."""
+    """Runs the program. Returns the exit code."""
     args = parse_arguments(argv)
     if args.one:
         print(json.dumps(measure_or_fail(read_setting(json.loads(args.one)), args)))
         return 0
     num_gpus = args.cpus or count_gpus()
     if not num_gpus:
-        print("TensorFlow sees no GPU: see docs/gpus.md, Install.", file=sys.stderr)
+        print("TensorFlow finds no GPU. See docs/gpus.md, Install.", file=sys.stderr)
         return 1
     results = read_results(args.out)
     print("| " + " | ".join(_HEADINGS) + " |\n" + "|---" * len(_HEADINGS) + "|", flush=True)
@@ -175,31 +176,44 @@ def main(argv=None):
 
 
 def parse_arguments(argv=None):
-    """The parsed flags."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the first net in one precision only")
+    parser.add_argument("--quick", action="store_true", help="measure only the first net, in one precision")
     parser.add_argument(
         "--only",
         nargs="+",
         default=[],
         metavar="WORD",
-        help="rows with all of these words, such as ir100 float16 xla plain 94000 dense sharded 2gpu",
+        help="measure only rows that have all of these words in their name, such as ir100 float16 xla plain "
+        "94000 dense sharded 2gpu",
     )
-    parser.add_argument("--out", type=Path, default="output/gpu.jsonl", help="file of results (%(default)s)")
-    parser.add_argument("--nets", nargs="+", default=["ir50", "ir100"], metavar="NET", help="(%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default="output/gpu.jsonl", help="file of results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--nets", nargs="+", default=["ir50", "ir100"], metavar="NET", help="backbones (default: ir50 ir100)"
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="bfloat16",
-        help="of most rows; float16 for a V100 or a T4 (%(default)s)",
+        help="precision of most rows; choose float16 for a V100 or a T4 (default: %(default)s)",
     )
     parser.add_argument("--batch_size", type=int, default=128, help="images of one GPU (%(default)s)")
     parser.add_argument("--image_size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"))
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="of each of a row's three speeds (%(default)s)"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="time to measure each of the three speeds of a row for (default: %(default)s)",
     )
-    parser.add_argument("--cpus", type=int, help="try this program on parts of the processor, not on GPUs")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # the row that this process measures
+    parser.add_argument(
+        "--cpus",
+        type=int,
+        metavar="N",
+        help="use N parts of the processor instead of GPUs, to try this program",
+    )
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # the settings of the row that this process measures
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -212,10 +226,10 @@ def count_gpus():
 
 
 def settings(num_gpus, args):
-    """The settings of all rows, the most important first.
+    """Lists the settings of all rows, the most important first.
 
     Args:
-        num_gpus: int > 0.
+        num_gpus: int > 0, GPUs of this machine.
         args: parsed flags.
     """
     net, *others = args.nets
@@ -239,7 +253,7 @@ def settings(num_gpus, args):
         rows += [each for other in others for each in variants(net=other, gpus=gpus)]
         for identities in (base.identities, 1_000_000):
             rows += variants(gpus=gpus, identities=identities)
-            # Nothing of these is compiled.
+            # XLA does not compile sampled and sharded heads.
             rows.append(variants(gpus=gpus, identities=identities, head="sampled")[0])
             if gpus > 1:
                 rows.append(variants(gpus=gpus, identities=identities, head="sharded")[0])
@@ -247,12 +261,12 @@ def settings(num_gpus, args):
 
 
 def chosen(rows, words):
-    """The settings that have all words in their name."""
+    """Returns the settings that have all words in their name."""
     return [setting for setting in rows if set(words) <= set(setting.name.split())]
 
 
 def data_folder(folder, num_identities):
-    """Faces of so many identities, made if they are not there yet: the Path of their folder."""
+    """Returns a folder with made-up faces of `num_identities` identities, and writes it if it is missing."""
     from benchmarks.made_up_faces import made_up_faces
     from benchmarks.made_up_sets import write_list
 
@@ -265,7 +279,16 @@ def data_folder(folder, num_identities):
 
 
 def run_alone(setting, args, data):
-    """Runs `measure` in a process that sees as many GPUs as the setting has. Returns result or error."""
+    """Runs `measure` in its own process, which sees as many GPUs as the setting needs.
+
+    Args:
+        setting: `Setting`.
+        args: parsed flags.
+        data: Path from `data_folder`.
+
+    Returns:
+        The dict of `measure`, or `{"failed": str}`.
+    """
     command = [sys.executable, "-m", "benchmarks.gpu", f"--seconds={args.seconds}", f"--data={data}"]
     command += [f"--one={json.dumps(dataclasses.asdict(setting))}"]
     environment = dict(os.environ)
@@ -285,7 +308,7 @@ def run_alone(setting, args, data):
 
 
 def measure_or_fail(setting, args):
-    """Runs `measure` in a process of its own. Returns its result, or `{"failed": str}`."""
+    """Runs `measure` in this process. Returns its result, or `{"failed": str}`."""
     start_tensorflow()
     import tensorflow as tf
 
@@ -305,18 +328,18 @@ def measure_or_fail(setting, args):
 
 
 def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
-    """Trains with one setting, in this process.
+    """Trains with one setting in this process, and measures three speeds.
 
     Args:
         setting: `Setting`.
-        data: Path of a folder of `data_folder`.
-        seconds: float, of each of the three speeds.
-        strategy: Defaults to that of `train_centre`, which uses all GPUs that it sees.
+        data: Path from `data_folder`.
+        seconds: float, least time for each of the three speeds.
+        strategy: `tf.distribute.Strategy`. Defaults to that of `train_centre`, which uses all visible GPUs.
         interval: int > 0, steps between two lines of the log.
 
     Returns:
-        dict: images/s of `loop`, `step` and `input`; `first_step`, in seconds; `card`; `memory`, the largest
-        number of bytes in use on a GPU, or `None`; `tensorflow`, its version; `work`, see there.
+        dict: `loop`, `step` and `input`, in images/s; `first_step`, in seconds; `card`, its name; `memory`,
+        the most bytes in use on a GPU, or `None`; `tensorflow`, its version; `work`, the result of `work`.
     """
     import train_centre
     from training.loop import TrainingLoop
@@ -336,7 +359,7 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
             [
                 *(*setting.flags(), f"--config={data / 'config.ini'}", "--source=made_up"),
                 *(f"--output={output}", f"--show_info_interval={interval}", "--max_steps=1000000"),
-                # So small that the loss stays finite. Nothing is saved, so the disk need not have room.
+                # The rate is so small that the loss stays finite. Nothing is saved, so no disk space is needed.
                 *("--lr_values=1e-6", "--lr_steps", f"--save_interval={10**9}"),
             ]
         )
@@ -347,7 +370,7 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
         ):
             train_centre.train(options, strategy)
     trainer, batches = taken
-    del batches.start_at  # the object's own, which the loop has used
+    del batches.start_at  # removes the replacement above, so that the method of the class is used again
     images = setting.batch_size * setting.gpus
     return {
         "loop": images * clock.steps_per_second,
@@ -360,7 +383,10 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
 
 
 def steps_per_second(trainer, batch, seconds, interval):
-    """Speed of the step on a batch that stays: queued as in the loop, and waited for at every interval."""
+    """Measures the step alone, on one batch that stays on the device.
+
+    Like the loop, it queues steps and waits for the device once per interval.
+    """
     count, start, passed = 0, time.perf_counter(), 0.0
     while passed < seconds:
         for _ in range(interval):
@@ -372,7 +398,7 @@ def steps_per_second(trainer, batch, seconds, interval):
 
 
 def device_facts():
-    """`card` and `memory` of `measure`, and TensorFlow's version."""
+    """Returns `card`, `memory` and `tensorflow` for the result of `measure`."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -386,26 +412,29 @@ def device_facts():
 
 
 def work(net, setting):
-    """Multiplications and additions of a step on one GPU: those of the net, and of the products with centres.
+    """Counts the multiplications and additions of a step on one GPU.
 
-    Each product of a forward pass has two products in the backward pass.
+    Each product of the forward pass needs two more in the backward pass, and each counts as two operations.
+
+    Returns:
+        `(operations of the net, operations of the products with the centres)`.
     """
     from tests.nets.counting import multiply_adds
 
     num_shards = setting.gpus if setting.head == "sharded" else 1
     seen = setting.identities * (SAMPLE_RATE if setting.head == "sampled" else 1)
-    of_net = 6 * setting.batch_size * multiply_adds(net)
-    # A shard has products of the global batch with its part of the centres.
-    return of_net, 6 * setting.batch_size * num_shards * net.output_shape[-1] * seen / num_shards
+    net_work = 6 * setting.batch_size * multiply_adds(net)
+    # Each shard multiplies the global batch with its own part of the centres.
+    return net_work, 6 * setting.batch_size * num_shards * net.output_shape[-1] * seen / num_shards
 
 
 def share_of_peak(setting, result):
-    """The time that the work of a step takes at the peak of the card, as a share of the step's time.
+    """Returns the ideal time of a step, at the peak speed of the card, as a share of the measured time.
 
-    The net is counted in its precision, and the products with the centres in float32.
+    The net counts in its precision, and the products with the centres count in float32.
 
     Returns:
-        float, or `None` if the card's peak is not known.
+        float, usually in [0, 1]; `None` if the peak speed of the card is unknown.
     """
     card = next((name for name in PEAKS if re.search(rf"\b{name}\b", result["card"])), None)
     if card is None or "MIG" in result["card"] or PEAKS[card][setting.precision] is None:
@@ -416,7 +445,7 @@ def share_of_peak(setting, result):
 
 
 def scaling(setting, results):
-    """Images/s of the loop per GPU, as a share of those of one GPU; `None` if these are not known."""
+    """Returns the images/s of the loop per GPU, divided by those on one GPU; `None` if those are unknown."""
     alone = results.get(dataclasses.replace(setting, gpus=1), {})
     if setting.gpus == 1 or "loop" not in alone:
         return None
@@ -424,7 +453,10 @@ def scaling(setting, results):
 
 
 def published(setting):
-    """Images/s of so many V100, by arcface_torch's table for 8, of what is most like this; or `None`."""
+    """Returns the images/s that arcface_torch published for 8 V100 in the most similar setting.
+
+    The number is scaled from 8 GPUs to those of the setting. `None` if no published setting is similar.
+    """
     identities = _PUBLISHED_IDENTITIES.get(setting.identities)
     is_16_bit = setting.precision in ("bfloat16", "float16")
     if setting.net not in ("ir50", "iresnet50") or not is_16_bit or identities is None:
@@ -436,7 +468,7 @@ def published(setting):
 
 
 def row(setting, results):
-    """A row of the table; `results` by setting."""
+    """Formats the row of a setting; `results` is a dict by setting."""
     result = results[setting]
     precision, xla = setting.precision, "yes" if setting.xla else "no"
     cells = [setting.net, precision, xla, f"{setting.identities:,}", setting.head]
@@ -458,7 +490,7 @@ def _shown(number, form):
 
 
 def read_results(path):
-    """Results by setting, from a file of `write_results`; none if it is missing."""
+    """Reads a file of `write_results`: dict from `Setting` to result, empty if the file is missing."""
     results = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         result = json.loads(line)
@@ -467,7 +499,7 @@ def read_results(path):
 
 
 def read_setting(values):
-    """The `Setting` of a dict from JSON, which has no tuples."""
+    """Returns the `Setting` of a dict from JSON, in which the tuple is a list."""
     return Setting(**{**values, "image_size": tuple(values["image_size"])})
 
 

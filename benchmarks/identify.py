@@ -1,9 +1,10 @@
-"""Recognises people in clips, with each clip and each person left out of the gallery, and times the program.
+"""Scores and times `eval.identify` on clips of known people.
 
     python -m benchmarks.identify CLIPS MODEL
 
-CLIPS is a folder with a folder of videos for each person, `person/*.mkv`. MODEL has thresholds from
-`export.calibrate`.
+CLIPS is a folder with one folder of videos for each person, `person/*.mkv`. MODEL needs thresholds from
+`export.calibrate`. The program leaves each clip out of the gallery once, and then each person, and counts the
+tracks that get the right name or are unknown.
 """
 
 import argparse
@@ -26,19 +27,24 @@ from eval.recognition.tracks import find_tracks
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.identify", description=__doc__.splitlines()[0]
     )
     parser.add_argument("clips", type=Path, metavar="CLIPS", help="folder of person/*.mkv")
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model with thresholds")
-    parser.add_argument("--fpir", type=float, default=0.01, help="(%(default)s)")
+    parser.add_argument(
+        "--fpir",
+        type=float,
+        default=0.01,
+        help="as in eval.identify (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     report(rows(args))
 
 
 def rows(args):
-    """The rows of the table."""
+    """Yields the rows of the table."""
     clips = sorted(path.resolve() for path in args.clips.glob("*/*") if path.suffix in SUFFIXES)
     people = sorted({clip.parent.name for clip in clips})
     calibration = read_card(args.model).calibration(prefer="template")
@@ -49,7 +55,7 @@ def rows(args):
     find = tracks.__getitem__
 
     def named(probes, known):
-        """Yields the tracks of the probes, with `(person, threshold)`, by a gallery of the known clips."""
+        """Identifies the probes with a gallery of the known clips. Yields `(person, track, threshold)`."""
         with tempfile.TemporaryDirectory() as folder:
             for clip in known:
                 link = Path(folder, clip.parent.name, clip.name)
@@ -87,7 +93,7 @@ def rows(args):
 
 
 def speed(clips, args):
-    """The rows of the whole command: one clip of each person as gallery, and all other clips as sources."""
+    """Times the whole command: the gallery is one clip of each person, and the sources are all other clips."""
     known = list({clip.parent.name: clip for clip in clips}.values())
     probes = [clip for clip in clips if clip not in known]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,16 +1,17 @@
-"""Times training batches, next to decoding alone and to a loader in Python.
+"""Compares the speed of the input pipeline with decoding alone, and with a loader in plain Python.
 
     python -m benchmarks.input_pipeline
 
-Drawn faces of 112x112 at quality 95, in a temporary folder: read from the converted source and decoded, by
-a pipeline that runs already. The training step mirrors, crops and normalises them. The references are
-simplejpeg, which only decodes, from memory, with as many threads as there are cores, each into a buffer of
-its own; and one thread with PIL, NumPy and a queue, from memory, too, which makes float32 of 112x96.
+The pipeline reads drawn faces of 112x112 at quality 95 from a converted source in a temporary folder, and
+decodes them. It has already been running for a while when the measurement starts. Mirroring, cropping and
+normalising are left to the training step. There are two references, which both read from memory: simplejpeg,
+which only decodes, with one thread per core and one buffer per thread; and one thread with PIL, NumPy and a
+queue, which makes float32 images of 112x96.
 
-The last rows show what Python's lock costs, because only one thread at a time can run Python. Threads read
-and decode without TensorFlow: first 1 and 2 of them, then 8 and 16 as on a machine with as many cores. These
-sleep instead of decoding pixels, for as long as that takes, because neither needs the lock and a sleep needs
-no core. They call the decoder with an image of 8x8.
+The last rows show the cost of Python's lock, which lets only one thread run Python at a time. Threads read and
+decode without TensorFlow. The first row has 1 and 2 threads. The others have 8 and 16, to predict a machine
+with as many cores. These threads sleep for as long as decoding the pixels takes, because neither decoding nor
+sleeping holds the lock, and sleeping needs no core. They still call the decoder, with an image of 8x8.
 """
 
 import argparse
@@ -37,19 +38,32 @@ from benchmarks.running_pipeline import RunningPipeline, consume
 
 IMAGE_SIZE = (112, 96)
 _WHAT = "input pipeline, 112x112 q95 to uint8"
-_SET_TIMER_SLACK = 29  # for `prctl`; by default Linux lets a thread sleep 50 µs longer
+_SET_TIMER_SLACK = 29  # for `prctl`: by default Linux may let a thread sleep 50 µs too long
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.input_pipeline", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--batch_size", type=int, default=128, help="(%(default)s)")
-    parser.add_argument("--batches", type=int, default=64, help="in each round (%(default)s)")
-    parser.add_argument("--warm_up", type=int, default=64, help="batches before, of ours (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of simplejpeg (%(default)s)")
+    parser.add_argument(
+        "--batch_size", type=int, default=128, help="images in a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batches", type=int, default=64, help="batches in each measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warm_up",
+        type=int,
+        default=64,
+        help="batches of our pipeline before each measurement (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, metavar="N", help="number of measurements (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of simplejpeg (default: one per core)"
+    )
     report(rows(parser.parse_args(argv)))
 
 
@@ -91,8 +105,8 @@ def rows(args):
         loader = BatchLoader(sources, np.arange(args.batch_size))
         records = [sampler.batch(k) for k in range(args.batches)]
         locked = [*lock_rows(loader, records, faces, args.rounds)]
-    rates = {name: num_images / of_way for name, of_way in seconds.items()}
-    cost = {name: 1e6 / num_images * of_way for name, of_way in medians(processor_time).items()}
+    rates = {name: num_images / taken for name, taken in seconds.items()}
+    cost = {name: 1e6 / num_images * taken for name, taken in medians(processor_time).items()}
     for name, reference, to_reach in (
         ("simplejpeg", f"simplejpeg decode alone, {args.threads} threads", "at least 0.8"),
         ("python", "PIL, NumPy and a queue, one thread", "at least 3"),
@@ -115,9 +129,9 @@ def lock_rows(loader, records, faces, rounds):
 
     Args:
         loader: `dataset.sampling.batch_loader.BatchLoader`.
-        records: list of int64 arrays, the records of each batch.
-        faces: list of bytes, JPEGs of 112x112.
-        rounds: int > 0.
+        records: list of int64 arrays `(batch_size,)`, the records of each batch.
+        faces: list of bytes, JPEG files of 112x112.
+        rounds: int > 0, number of measurements.
     """
     num_images = sum(map(len, records))
     decode, small = simplejpeg.decode_jpeg, simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
@@ -167,21 +181,21 @@ def lock_rows(loader, records, faces, rounds):
 
 
 def load_all(loader, records, num_threads):
-    """Reads and decodes batches; each thread takes the next one."""
+    """Reads and decodes batches. Each thread takes the next batch when it is free."""
     prctl = functools.partial(ctypes.CDLL(None).prctl, _SET_TIMER_SLACK, 1, 0, 0, 0)
     with ThreadPoolExecutor(num_threads, initializer=prctl) as pool:
         consume(pool.map(loader.load, records))
 
 
 def decode_all(images, buffer=None):
-    """Decodes JPEGs of 112x112, or of the buffer's size, and nothing else."""
+    """Decodes JPEG files into one buffer, by default uint8 `(112, 112, 3)`, and drops the result."""
     buffer = np.empty((112, 112, 3), np.uint8) if buffer is None else buffer
     for image in images:
         simplejpeg.decode_jpeg(image, buffer=buffer)
 
 
 def python_batches(chunks):
-    """What a thread of plain Python makes of lists of JPEGs: yields float32 `(batch, 112, 96, 3)`, BGR."""
+    """Decodes lists of JPEG files in one thread of plain Python. Yields float32 `(batch, 112, 96, 3)`, BGR."""
     batches = queue.Queue(maxsize=4)
 
     def work():
@@ -196,7 +210,7 @@ def python_batches(chunks):
 
 
 def python_image(image, is_mirrored):
-    """One image by PIL and NumPy: float32 `(112, 96, 3)`, BGR, normalised."""
+    """Decodes one image with PIL and NumPy: float32 `(112, 96, 3)`, BGR, normalised."""
     pixels = np.asarray(PIL.Image.open(io.BytesIO(image)).convert("RGB"))[:, 8:104, ::-1]
     pixels = pixels[:, ::-1] if is_mirrored else pixels
     return (pixels.astype(np.float32) - 127.5) / 128.0

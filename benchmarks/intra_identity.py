@@ -1,10 +1,10 @@
-"""Measures how close the embeddings of one identity lie together, for several models.
+"""Measures how close together the embeddings of one identity are, for several models.
 
     python -m benchmarks.intra_identity --config config.ini --source vgg MODEL MODEL ...
 
-Prints a row of a table per model: accuracy on the config's LFW set; cosines of the same and of different
-people there, whom the model has not seen; and of every image of the source to its identity's centre,
-the mean of the identity's normalised embeddings.
+Prints a table with a row for each model: its accuracy on the LFW set of the config; the cosines of genuine and
+impostor pairs of that set, whose people the model has not seen; and the cosine between each image of the
+source and the centre of its identity, which is the mean of the identity's normalised embeddings.
 """
 
 import argparse
@@ -29,14 +29,16 @@ _HEADINGS = ("model", "LFW accuracy", "LFW same: cosine", "LFW different: cosine
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.intra_identity", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("models", nargs="+", type=Path, help="in any form")
-    parser.add_argument("--config", type=Path, default=Path("config.ini"))
-    parser.add_argument("--source", default="vgg", help="section of the config")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="models in any format")
+    parser.add_argument(
+        "--config", type=Path, default=Path("config.ini"), help="config file (default: %(default)s)"
+    )
+    parser.add_argument("--source", default="vgg", help="section of the config file (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch (default: %(default)s)")
     args = parser.parse_args(argv)
     start_tensorflow()
     from eval.embedding.extractor import embed_pairs
@@ -50,26 +52,27 @@ def main(argv=None):
         model = load_face_model(path, pairs.image_size)
         distances = pair_distances(*embed_pairs(model, pairs, args.batch_size), "cosine")
         result = evaluate_pairs(distances, pairs.is_same)
-        cosines, of_identities = own_centre_cosines(*embed_source(model, sources, args.batch_size))
+        cosines, identity_means = own_centre_cosines(*embed_source(model, sources, args.batch_size))
         cells = [
             str(path),
             f"{result.accuracy:.4f}",
             *(_mean_and_std(1 - distances[kind]) for kind in (pairs.is_same, ~pairs.is_same)),
             _mean_and_std(cosines),
-            f"{of_identities.std():.3f}",
+            f"{identity_means.std():.3f}",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def own_centre_cosines(embeddings, identities):
-    """Cosines to the own identity's mean direction.
+    """Computes the cosine between each embedding and the mean direction of its identity.
 
     Args:
         embeddings: float, shape `(n, dim)`.
         identities: int, shape `(n,)`.
 
     Returns:
-        `(cosines, of_identities)`: float arrays `(n,)` and, their means, `(num_identities,)`.
+        `(cosines, identity_means)`: the cosines, float `(n,)`, and their mean for each identity, float
+        `(num_identities,)`.
     """
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     _, identities, counts = np.unique(identities, return_inverse=True, return_counts=True)
@@ -81,7 +84,11 @@ def own_centre_cosines(embeddings, identities):
 
 
 def embed_source(model, sources, batch_size):
-    """Returns the embeddings of all images of the sources, and their identities."""
+    """Embeds all images of the sources.
+
+    Returns:
+        `(embeddings, identities)`: float32 `(n, dim)` and int `(n,)`.
+    """
     embeddings, identities = [], []
     starts = range(0, sources.num_images, batch_size)
     for start in Progress(starts, desc="embedding", unit="batches"):

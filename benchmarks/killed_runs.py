@@ -1,4 +1,4 @@
-"""Runs of a trainer that are killed on purpose."""
+"""Starts training runs, kills them at chosen moments, and checks the files that they leave."""
 
 import dataclasses
 import re
@@ -15,19 +15,19 @@ PROGRAMS = ("train_centre", "train_triplet")
 MOMENTS = ("any", "step", "saving", "model", "sigterm")
 _MODEL_FILES = ("saved_model.pb", "net.json", "variables/variables.index")
 _POLL = 0.001  # seconds
-_LONGEST_START = 15.0  # seconds; moments of "any" lie in it
-_LONGEST_WAIT = 300.0  # seconds that a planned moment may keep one waiting
+_LONGEST_START = 15.0  # seconds; "any" kills within this time
+_LONGEST_WAIT = 300.0  # seconds to wait for a moment before killing anyway
 
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """What one kill met.
+    """One kill of a run.
 
     Attributes:
-        moment: str, what was aimed at.
-        hit: str, what the process was at.
-        reached: int, the last step it had shown.
-        saved: int, the step that the next start goes on from.
+        moment: the moment that was chosen, one of `MOMENTS`.
+        hit: what the process was doing when it was killed.
+        reached: last step that the run had logged.
+        saved: step from which the next start resumes.
     """
 
     moment: str
@@ -37,19 +37,19 @@ class Kill:
 
     @property
     def redone(self):
-        """Steps that are trained once more."""
+        """Number of steps that are trained again."""
         return max(0, self.reached - self.saved)
 
 
 def training_command(program, config, output, steps, **given):
-    """The command of a small run that has all that a real one has.
+    """Returns the command of a small run that uses everything that a real run uses.
 
     Args:
-        program: str, one of `PROGRAMS`.
-        config: Path of the config.
-        output: Path of the folder for all that the run writes.
+        program: one of `PROGRAMS`.
+        config: Path of the config file.
+        output: Path of the folder for everything that the run writes.
         steps: int > 0.
-        **given: other flags of the program.
+        **given: other flags of the program, without `--`.
 
     Returns:
         List of str.
@@ -64,7 +64,7 @@ def training_command(program, config, output, steps, **given):
         "save_interval": 4,
         "validate_interval": 40,
         "ckpt_interval": 80,
-        "lfw_threshold": 0.0,  # so that improvements are exported, too
+        "lfw_threshold": 0.0,  # exports a model after every improvement
         "saver_maxkeep": 3,
         "output": output,
         **given,
@@ -77,14 +77,14 @@ def training_command(program, config, output, steps, **given):
 
 
 def finish(command, output):
-    """Runs a command to its end.
+    """Runs a command until it ends.
 
     Args:
-        command: of `training_command`.
-        output: Path, its folder.
+        command: from `training_command`.
+        output: Path of its folder.
 
     Raises:
-        RuntimeError: it failed; shows the end of what it printed.
+        RuntimeError: the run failed. The message shows the end of its output.
     """
     process, console = _start(command, output)
     if process.wait():
@@ -92,26 +92,26 @@ def finish(command, output):
 
 
 def torture(command, output, moments, rng):
-    """Kills a run at the given moments, then lets it finish.
+    """Kills a run at the given moments, restarts it each time, then lets it finish.
 
     Args:
-        command: of `training_command`.
-        output: Path, its folder.
-        moments: list of str, each of `MOMENTS`.
-        rng: `np.random.Generator`, for the exact time.
+        command: from `training_command`.
+        output: Path of its folder.
+        moments: list of str, each one of `MOMENTS`.
+        rng: `np.random.Generator`, for the exact time of each kill.
 
     Yields:
-        A `Kill` for each moment, fewer if the run is through before.
+        A `Kill` for each moment; fewer if the run finishes first.
 
     Raises:
-        ValueError: an unknown moment.
-        RuntimeError: the run failed of itself, a checkpoint or a model is not whole, or a SIGTERM did not
-            save first.
+        ValueError: a moment is unknown.
+        RuntimeError: the run failed, a checkpoint or a model is incomplete, or the run did not save when it
+            received SIGTERM.
     """
     for moment in moments:
         if moment not in MOMENTS:
             raise ValueError(f"moments: expected some of {MOMENTS}, received {moment!r}")
-        before = _leftovers(output)  # of the kill before, if the next comes before they are removed
+        before = _leftovers(output)  # from the previous kill, in case this kill comes before their removal
         process, console = _start(command, output)
         try:
             _wait_for(moment, process, console, output, rng)
@@ -122,9 +122,11 @@ def torture(command, output, moments, rng):
             return
         if code not in (-signal.SIGKILL, 128 + signal.SIGTERM):
             raise RuntimeError(f"exit code {code}: {console.read_text()[-2000:]}")
-        kill = _look_at(moment, console, output, before)
+        kill = _inspect(moment, console, output, before)
         if code == 128 + signal.SIGTERM and kill.redone:
-            raise RuntimeError(f"SIGTERM at step {kill.reached}: step {kill.saved} was saved")
+            raise RuntimeError(
+                f"SIGTERM at step {kill.reached}: expected this step to be saved, found step {kill.saved}"
+            )
         yield kill
     finish(command, output)
 
@@ -137,11 +139,11 @@ def _start(command, output):
 
 
 def _wait_for(moment, process, console, output, rng):
-    """Returns when it is time to kill the process, or when it has ended."""
+    """Waits until it is time to kill the process, or until it has ended."""
     if moment == "any":
         return _sleep(process, rng.uniform(0, _LONGEST_START))
     if moment == "saving":
-        # The n-th of this start, a little after it began.
+        # Kills shortly after the first or second save of this start has begun.
         return _wait_until(process, output / "ckpt", ".step_*.tmp", rng.integers(1, 3), rng.uniform(0, 0.1))
     if moment == "model":
         return _wait_until(process, output / "models", ".iter_*.tmp", 1, rng.uniform(0, 0.15))
@@ -167,12 +169,12 @@ def _sleep(process, seconds):
 
 
 def _steps(console):
-    """The steps of the progress lines."""
+    """Returns the steps of all progress lines."""
     return [int(step) for step in re.findall(r"^step (\d+)/.* images/s ", console.read_text(), re.MULTILINE)]
 
 
 def _leftovers(output):
-    """`(folder, number)` of what is half written or half removed."""
+    """Returns `(name of the parent folder, inode)` of everything that is half written or half removed."""
     return {
         (path.parent.name, path.stat().st_ino)
         for pattern in ("ckpt/.step_*", "models/.iter_*")
@@ -180,8 +182,8 @@ def _leftovers(output):
     }
 
 
-def _look_at(moment, console, output, before):
-    """What a kill left: checks all that has a final name."""
+def _inspect(moment, console, output, before):
+    """Checks every file that has its final name after a kill, and returns the `Kill`."""
     for folder in checkpoint_folders(output / "ckpt"):
         try:
             read_checkpoint(folder)
@@ -190,9 +192,9 @@ def _look_at(moment, console, output, before):
     for model in (output / "models").glob("iter_*"):
         for name in _MODEL_FILES:
             if not (model / name).is_file():
-                raise RuntimeError(f"{model}: expected a whole model, received one without {name}")
+                raise RuntimeError(f"{model}: expected a complete model, but {name} is missing")
     newest = newest_checkpoint(output / "ckpt")
-    saved, owed = (newest[1]["step"], newest[1]["owed"]) if newest else (0, [])
+    saved, pending = (newest[1]["step"], newest[1]["owed"]) if newest else (0, [])
     left = {folder for folder, _ in _leftovers(output) - before}
     reached = max(_steps(console), default=0)
     if moment == "sigterm":
@@ -203,8 +205,8 @@ def _look_at(moment, console, output, before):
         hit = "writing a model"
     elif not reached:
         hit = "starting, first step"
-    elif owed and saved == reached:
-        hit = "validation" if "validate" in owed else "making a model"
+    elif pending and saved == reached:
+        hit = "validation" if "validate" in pending else "making a model"
     else:
         hit = "step"
     return Kill(str(moment), hit, reached, saved)

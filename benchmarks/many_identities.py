@@ -28,7 +28,7 @@ _HEADINGS = (
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.many_identities", description=__doc__.splitlines()[0]
     )
@@ -36,7 +36,7 @@ def main(argv=None):
         "--identities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N"
     )
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch (default: %(default)s)")
     parser.add_argument("--loss", default="angular_centre")
     parser.add_argument("--steps", type=int, default=7, help="steps; the first two are not timed")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)

@@ -27,13 +27,15 @@ _IMAGES_PER_IDENTITY = 4  # in a batch
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.many_records", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--records", type=int, default=42_000_000, metavar="N", help="(those of WebFace42M)")
     parser.add_argument("--identities", type=int, default=2_000_000, metavar="N")
-    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument(
+        "--batch_size", type=int, default=128, help="images in a batch (default: %(default)s)"
+    )
     parser.add_argument("--batches", type=int, default=2000, metavar="N", help="to draw")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

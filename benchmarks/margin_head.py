@@ -20,15 +20,17 @@ REFERENCE = "matmul + softmax cross-entropy"
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.margin_head", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--identities", type=int, default=100_000, metavar="N")
-    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch (default: %(default)s)")
     parser.add_argument("--sample_rate", type=float, default=0.1)
     parser.add_argument("--losses", nargs="+", default=["arcface"], metavar="LOSS", help="others, dense")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument(
+        "--rounds", type=int, default=11, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     start_tensorflow()
     report(rows(args))
@@ -39,7 +41,7 @@ def rows(args):
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((args.batch_size, DIM), np.float32)
     identities = rng.integers(0, args.identities, args.batch_size, np.int32)
-    of = f"{args.identities:,} identities, batch {args.batch_size}"
+    setting = f"{args.identities:,} identities, batch {args.batch_size}"
     sampled = f"sampled {args.sample_rate:g}"
 
     heads = {
@@ -50,7 +52,7 @@ def rows(args):
         **{name: head(name, args.identities, 1.0, embeddings, identities) for name in args.losses},
     }
     ms = _milliseconds(heads, args.rounds)
-    yield _row(f"margin head, {of}", REFERENCE, ms["dense"], ms[REFERENCE], "at least 0.77")
+    yield _row(f"margin head, {setting}", REFERENCE, ms["dense"], ms[REFERENCE], "at least 0.77")
     yield _row(f"margin head, {sampled}", "margin head, dense", ms[sampled], ms["dense"], "at least 4")
     yield _row("margin head", f"{REFERENCE}, products of the gradient as in ours", ms["dense"], ms["ordered"])
     for name in args.losses:
@@ -163,9 +165,9 @@ def _milliseconds(ways, rounds):
     return {name: 1e3 * seconds for name, seconds in medians(interleaved(ways, rounds, warm_up=2)).items()}
 
 
-def _row(what, reference, ours, of_reference, to_reach=""):
-    ratio = None if of_reference is None else of_reference / ours
-    return Row(what, reference, "ms", ours, of_reference, ratio, to_reach)
+def _row(what, reference, ours, reference_ms, to_reach=""):
+    ratio = None if reference_ms is None else reference_ms / ours
+    return Row(what, reference, "ms", ours, reference_ms, ratio, to_reach)
 
 
 if __name__ == "__main__":

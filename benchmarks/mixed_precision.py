@@ -17,14 +17,23 @@ _NUM_IDENTITIES = 1000
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.mixed_precision", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--net_depth", type=int, default=50)
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 96),
+        metavar=("H", "W"),
+        help="height and width of the images (default: 112 96)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=6, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     report(rows(parser.parse_args(argv)))
 
 

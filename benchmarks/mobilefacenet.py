@@ -56,12 +56,14 @@ class Torch:
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.mobilefacenet", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     parser.add_argument(
         "--torch_python",
         default=os.environ.get("TORCH_PYTHON", ".venv-torch/bin/python"),
@@ -134,7 +136,7 @@ def load_models(folder):
 def measured_rates(ways, args):
     """Images per second of each way."""
     seconds = medians(interleaved(ways, args.rounds, warm_up=2))
-    return {name: args.batch_size / of_way for name, of_way in seconds.items()}
+    return {name: args.batch_size / taken for name, taken in seconds.items()}
 
 
 def _row(what, args, name, reference, rates, to_reach=""):

@@ -36,7 +36,7 @@ _BYTES_TO_CONVERT = 200  # of memory that tf2onnx needs, for each parameter
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nets", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NET", help="some nets only (default: all)")
     parser.add_argument(

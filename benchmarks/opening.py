@@ -33,10 +33,12 @@ _LIMITS = {"s": "under 1 s", "MB": "under 200 MB"}
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.opening", description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

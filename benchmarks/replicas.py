@@ -19,7 +19,7 @@ NETS = ("tiny", "tiny_renorm", "tiny_dropout", "tiny_group", "ir32")
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     args = parse_arguments(argv)
     if args.alone:
         print(json.dumps(train(args)))
@@ -167,7 +167,7 @@ def make_net(name):
 
 
 def parse_arguments(argv):
-    """The parsed flags."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.replicas",
         description=__doc__.splitlines()[0],

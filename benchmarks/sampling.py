@@ -20,7 +20,7 @@ WEIGHTS = (0.5, 0.5)  # of two sources; one is three times as large
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0]
     )
@@ -28,7 +28,9 @@ def main(argv=None):
     parser.add_argument("--images", type=int, default=3, help="of each (%(default)s)")
     parser.add_argument("--batches", type=int, default=64, help="in each round (%(default)s)")
     parser.add_argument("--warm_up", type=int, default=64, help="batches before (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="(%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=9, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     report(rows(parser.parse_args(argv)))
 
 
@@ -60,7 +62,7 @@ def rows(args):
             for name, sampler in samplers.items()
         }
         seconds = medians(interleaved(ways, args.rounds, around=ways))
-    rates = {name: batch_size * args.batches / of_way for name, of_way in seconds.items()}
+    rates = {name: batch_size * args.batches / taken for name, taken in seconds.items()}
     for name, what in (
         ("identities", f"P x K batches, {args.identities} x {args.images}"),
         ("weights", "balanced sampling, two sources by weight"),

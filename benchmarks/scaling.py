@@ -130,7 +130,7 @@ def gpu_memory(num_identities, head, num_gpus, batch_size):
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     args = parse_arguments(argv)
     print("What a set takes, whatever trains on it:\n")
     print(table(("", *(each.name for each in SETS)), needs(args)))
@@ -213,8 +213,8 @@ def checks():
     for num_identities, published in PUBLISHED.items():
         cells = []
         for head, speed in zip(THEIR_HEADS, published, strict=True):
-            of_step = step(num_identities, head, 8, 128, THEIR_MULTIPLY_ADDS, THEIR_PARAMETERS)
-            computed = f"{8 * 128 / of_step.total:,.0f}" if speed else ""
+            seconds = step(num_identities, head, 8, 128, THEIR_MULTIPLY_ADDS, THEIR_PARAMETERS)
+            computed = f"{8 * 128 / seconds.total:,.0f}" if speed else ""
             cells += [computed, f"{speed:,}" if speed else "out of memory"]
         yield (f"{num_identities:,}", *cells)
 

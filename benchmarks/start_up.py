@@ -20,12 +20,14 @@ _NOT_HERE = ("tests", "build", "dist")
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.start_up", description=__doc__.splitlines()[0]
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="modules (all programs)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     parser.add_argument("--all", action="store_true", help="a row for every one, not for the slowest alone")
     args = parser.parse_args(argv)
     report(rows(args.names or programs(), args.rounds, args.all))

@@ -30,14 +30,14 @@ _HLO_TYPES |= {"int32": "s32", "int64": "s64", "uint32": "u32", "bool": "pred"}
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     args = parse_arguments(argv)
     start_tensorflow()
     write_step(make_trainer(args), args)
 
 
 def parse_arguments(argv=None):
-    """The parsed flags."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.step_as_hlo",
         description=__doc__.splitlines()[0],

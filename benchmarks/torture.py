@@ -23,7 +23,7 @@ from nets.importers.training_checkpoint import newest_checkpoint
 
 
 def main(argv=None):
-    """The program; returns 1 if anything differs."""
+    """Runs the program. Returns 1 if anything differs."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.torture",
         description=__doc__.splitlines()[0],

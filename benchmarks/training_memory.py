@@ -29,14 +29,21 @@ _NUM_IMAGES = 256
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_memory", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--identities", type=int, default=94_000, metavar="N")
-    parser.add_argument("--net_depth", type=int, default=50)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96))
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 96),
+        metavar=("H", "W"),
+        help="height and width of the images (default: 112 96)",
+    )
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--sample_rate", type=float, default=1.0)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
@@ -49,12 +56,12 @@ def main(argv=None):
 
 def rows(args):
     """The rows of the table, in MB."""
-    of = f"depth {args.net_depth}, {args.identities:,} identities, batch {args.batch_size}"
+    setting = f"depth {args.net_depth}, {args.identities:,} identities, batch {args.batch_size}"
     numbers = run(args)
     counted = sum(numbers["needs"][name] for name in COUNTED)
     taken = numbers["peak"] - numbers["start"]
     yield Row(
-        f"memory of train_centre, {of}",
+        f"memory of train_centre, {setting}",
         "weights + optimizer + activations",
         "MB",
         taken / 1e6,

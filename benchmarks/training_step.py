@@ -75,23 +75,30 @@ class Turns:
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--net_depth", type=int, default=50)
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 96), metavar=("H", "W"))
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 96),
+        metavar=("H", "W"),
+        help="height and width of the images (default: 112 96)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="in a turn")
     parser.add_argument("--rounds", type=int, default=4, help="turns")
     report(rows(parser.parse_args(argv)))
 
 
 def rows(args):
-    """Yields the row; `args` as parsed by `main`."""
-    turns, of_input = measure(args)
+    """Yields the row of the table for the flags that `main` has parsed."""
+    turns, input_rate = measure(args)
     images = args.steps * args.batch_size
-    ours = images / (statistics.median(turns.ours) + images / of_input)
+    ours = images / (statistics.median(turns.ours) + images / input_rate)
     reference = images / statistics.median(turns.references)
     height, width = args.image_size
     yield Row(
@@ -110,7 +117,7 @@ def measure(args):
     """Trains in turns with the reference.
 
     Returns:
-        `(turns, of_input)`: the `Turns`, and the images/s of the pipeline with nothing else running.
+        `(turns, input_rate)`: the `Turns`, and the images/s of the pipeline with nothing else running.
     """
     import train_centre
     from benchmarks.plain_net import PlainStep, made_up_batch, plain_net

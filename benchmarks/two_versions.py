@@ -24,7 +24,7 @@ _SPEED = re.compile(r"([\d.]+) images/s")
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.two_versions", description=__doc__.splitlines()[0]
     )

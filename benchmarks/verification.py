@@ -28,13 +28,15 @@ DIM = 512
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.verification", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--pairs", type=int, default=6000, help="pairs for the loops (%(default)s)")
     parser.add_argument("--many_pairs", type=int, default=600_000, help="pairs without loops (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
+    )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
@@ -44,7 +46,7 @@ def main(argv=None):
 
 
 def rows(args):
-    """The rows of the table."""
+    """Yields the rows of the table."""
     distances, is_same = made_up_distances(args.pairs)
     embeddings, _ = made_up_embeddings(args.pairs)
     folds = even_folds(is_same)
@@ -155,10 +157,10 @@ def loop_over_thresholds(distances, is_same, folds):
     accuracies = []
     for fold in np.unique(folds):
         others = folds != fold
-        of_others, same = distances[others], is_same[others]
-        values = np.unique(of_others)
+        other_distances, same = distances[others], is_same[others]
+        values = np.unique(other_distances)
         thresholds = [values[0], *(values[:-1] + (values[1:] - values[:-1]) / 2), np.nextafter(values[-1], 9)]
-        right = [np.count_nonzero((of_others < threshold) == same) for threshold in thresholds]
+        right = [np.count_nonzero((other_distances < threshold) == same) for threshold in thresholds]
         best = np.flatnonzero(np.array(right) == max(right))
         threshold = thresholds[best[(best.size - 1) // 2]]
         accuracies.append(np.mean((distances[~others] < threshold) == is_same[~others]))
@@ -202,12 +204,12 @@ def loop_of_insightface(embeddings, is_same):
     accuracies = []
     for fold in folds:
         others = np.setdiff1d(np.arange(is_same.size), fold)
-        of_others, same = distances[others], is_same[others]
+        other_distances, same = distances[others], is_same[others]
         thresholds = np.arange(0, 4, 0.01)
-        right = [np.mean((of_others < threshold) == same) for threshold in thresholds]
+        right = [np.mean((other_distances < threshold) == same) for threshold in thresholds]
         best = thresholds[np.argmax(right)]
         accuracies.append(np.mean((distances[fold] < best) == is_same[fold]))
-        impostors = of_others[~same]
+        impostors = other_distances[~same]
         fars = [np.mean(impostors < threshold) for threshold in np.arange(0, 4, 0.001)]
         np.interp(1e-3, fars, np.arange(0, 4, 0.001))
     return accuracies

@@ -30,7 +30,7 @@ _HEADINGS = ("step", "seconds", "MB/s", "peak of all memory, MB", "peak without 
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ytf_scale", description=__doc__.splitlines()[0]
     )
@@ -104,8 +104,8 @@ def made_up_features(identities, rng):
     """Yields float32 `(n, DIM)`: for each of `identities` its centre and noise, a batch at a time."""
     centres = rng.standard_normal((NUM_IDENTITIES, DIM), np.float32)
     for start in range(0, len(identities), BATCH):
-        of_batch = identities[start : start + BATCH]
-        yield centres[of_batch] + rng.standard_normal((len(of_batch), DIM), np.float32)
+        chosen = identities[start : start + BATCH]
+        yield centres[chosen] + rng.standard_normal((len(chosen), DIM), np.float32)
 
 
 class Meter:

@@ -57,7 +57,7 @@ def made_up_images(batch_size):
 
 
 def main(argv=None):
-    """The program."""
+    """Runs the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, required=True)
     parser.add_argument("--identities", type=int, required=True)

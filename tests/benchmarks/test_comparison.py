@@ -14,8 +14,8 @@ def test_ways_take_turns_in_both_orders():
     ways = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
     seconds = interleaved(ways, rounds=3, warm_up=1)
     assert "".join(calls) == "ba" + "ab" + "ba" + "ab"
-    assert {name: len(of_way) for name, of_way in seconds.items()} == {"a": 3, "b": 3}
-    assert all(second >= 0 for of_way in seconds.values() for second in of_way)
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+    assert all(second >= 0 for times in seconds.values() for second in times)
 
 
 def test_what_is_around_a_way():
