@@ -72,7 +72,7 @@ def main(argv=None):
         type=int,
         default=1000,
         metavar="N",
-        help="malformed files for each reader; slow readers get fewer (default: %(default)s)",
+        help="malformed files for each parser; slow parsers get fewer (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of all random choices (default: %(default)s)"
@@ -82,12 +82,12 @@ def main(argv=None):
         "parsers",
         nargs="*",
         choices=[*names, []],
-        metavar="READER",
-        help=f"readers to test (default: all): {', '.join(names)}",
+        metavar="PARSER",
+        help=f"parsers to test (default: all): {', '.join(names)}",
     )
     args = parser.parse_args(argv)
     kept = Path(tempfile.mkdtemp(prefix="attack_"))
-    print("| reader | files | " + " | ".join(VERDICTS) + " | seconds |\n|" + "---|" * (len(VERDICTS) + 3))
+    print("| parser | files | " + " | ".join(VERDICTS) + " | seconds |\n|" + "---|" * (len(VERDICTS) + 3))
     failed = []
     chosen = list(args.parsers or names)
     for name in filter(PARSERS.get, chosen):

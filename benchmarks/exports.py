@@ -131,7 +131,7 @@ def measure(models, faces, rounds):
 
 
 def file_size(path):
-    """Returns the bytes of an exported model: a file, all files of a folder, or `.xml` and `.bin` together."""
+    """Returns the bytes of an exported model: a file, a folder with all its files, or `.xml` and `.bin`."""
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
     else:

@@ -4,8 +4,8 @@
     ./bench.sh gpu                          # all rows
     ./bench.sh gpu --only ir100 xla         # only rows with both words in their name
 
-Each row is measured in its own process, so a row that runs out of memory does not stop the others. The process
-runs `train_centre` on made-up faces, then times the step without input and the input without steps.
+Each row is measured in its own process, so a row that runs out of memory does not stop the others. The
+process runs `train_centre` on made-up faces, then times the step without input and the input without steps.
 docs/gpus.md explains the columns.
 
 Each result is saved to a file at once. Rows with a result in the file are printed and not measured again,
@@ -39,8 +39,8 @@ PRECISIONS = {
 HEADS = {"dense": (), "sampled": ("--sample_rate=0.1",), "sharded": ("--shard_centres",)}
 SAMPLE_RATE = 0.1
 
-# Peak speed of each card by precision, in TFLOP/s, for dense matrix products with sums in float32. `None`: the
-# card has no hardware for this precision. The numbers are from NVIDIA's data sheets, halved where a sheet
+# Peak speed of each card by precision, in TFLOP/s, for dense matrix products with sums in float32. `None`:
+# the card has no hardware for this precision. The numbers are from NVIDIA's data sheets, halved where a sheet
 # assumes sparsity; those of the RTX 4090 are from the appendix of "NVIDIA Ada GPU architecture".
 PEAKS = {
     "H100 PCIe": {"float32": 51, "tf32": 378, "bfloat16": 756, "float16": 756},
@@ -359,7 +359,7 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
             [
                 *(*setting.flags(), f"--config={data / 'config.ini'}", "--source=made_up"),
                 *(f"--output={output}", f"--show_info_interval={interval}", "--max_steps=1000000"),
-                # The rate is so small that the loss stays finite. Nothing is saved, so no disk space is needed.
+                # The rate is so small that the loss stays finite. Nothing is saved to disk.
                 *("--lr_values=1e-6", "--lr_steps", f"--save_interval={10**9}"),
             ]
         )

@@ -93,7 +93,7 @@ def rows(args):
 
 
 def speed(clips, args):
-    """Times the whole command: the gallery is one clip of each person, and the sources are all other clips."""
+    """Times the whole command. The gallery is one clip of each person, the sources are all other clips."""
     known = list({clip.parent.name: clip for clip in clips}.values())
     probes = [clip for clip in clips if clip not in known]
     with tempfile.TemporaryDirectory() as folder:

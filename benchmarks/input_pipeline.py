@@ -8,10 +8,11 @@ normalising are left to the training step. There are two references, which both 
 which only decodes, with one thread per core and one buffer per thread; and one thread with PIL, NumPy and a
 queue, which makes float32 images of 112x96.
 
-The last rows show the cost of Python's lock, which lets only one thread run Python at a time. Threads read and
-decode without TensorFlow. The first row has 1 and 2 threads. The others have 8 and 16, to predict a machine
-with as many cores. These threads sleep for as long as decoding the pixels takes, because neither decoding nor
-sleeping holds the lock, and sleeping needs no core. They still call the decoder, with an image of 8x8.
+The last rows show the cost of Python's lock, which lets only one thread run Python at a time. Threads read
+and decode without TensorFlow. The first row has 1 and 2 threads. The others have 8 and 16, to predict a
+machine with as many cores. These threads sleep for as long as decoding the pixels takes, because neither
+decoding nor sleeping holds the lock, and sleeping needs no core. They still call the decoder, with an image
+of 8x8.
 """
 
 import argparse
@@ -195,7 +196,7 @@ def decode_all(images, buffer=None):
 
 
 def python_batches(chunks):
-    """Decodes lists of JPEG files in one thread of plain Python. Yields float32 `(batch, 112, 96, 3)`, BGR."""
+    """Decodes lists of JPEG files in one Python thread. Yields float32 `(batch, 112, 96, 3)`, BGR."""
     batches = queue.Queue(maxsize=4)
 
     def work():

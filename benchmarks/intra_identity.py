@@ -2,8 +2,8 @@
 
     python -m benchmarks.intra_identity --config config.ini --source vgg MODEL MODEL ...
 
-Prints a table with a row for each model: its accuracy on the LFW set of the config; the cosines of genuine and
-impostor pairs of that set, whose people the model has not seen; and the cosine between each image of the
+Prints a table with a row for each model: its accuracy on the LFW set of the config; the cosines of genuine
+and impostor pairs of that set, whose people the model has not seen; and the cosine between each image of the
 source and the centre of its identity, which is the mean of the identity's normalised embeddings.
 """
 
