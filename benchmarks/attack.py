@@ -75,7 +75,7 @@ def main(argv=None):
         help="malformed files for each parser; slow parsers get fewer (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of all random choices (default: %(default)s)"
+        "--seed", type=int, default=0, metavar="S", help="seed of all random choices (default: %(default)s)"
     )
     names = (*PARSERS, RUNS)
     parser.add_argument(

@@ -199,8 +199,17 @@ def parse_arguments(argv=None):
         default="bfloat16",
         help="precision of most rows; choose float16 for a V100 or a T4 (default: %(default)s)",
     )
-    parser.add_argument("--batch_size", type=int, default=128, help="images of one GPU (%(default)s)")
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"))
+    parser.add_argument(
+        "--batch_size", type=int, default=128, help="images on each GPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 112),
+        metavar=("H", "W"),
+        help="height and width of the images (default: 112 112)",
+    )
     parser.add_argument(
         "--seconds",
         type=float,
@@ -253,7 +262,7 @@ def settings(num_gpus, args):
         rows += [each for other in others for each in variants(net=other, gpus=gpus)]
         for identities in (base.identities, 1_000_000):
             rows += variants(gpus=gpus, identities=identities)
-            # XLA does not compile sampled and sharded heads.
+            # `train_centre` refuses `--xla on` with sampled and sharded heads.
             rows.append(variants(gpus=gpus, identities=identities, head="sampled")[0])
             if gpus > 1:
                 rows.append(variants(gpus=gpus, identities=identities, head="sharded")[0])

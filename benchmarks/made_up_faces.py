@@ -1,4 +1,4 @@
-"""Faces for benchmarks, drawn, and sets of them as the converter leaves them."""
+"""Draws faces for benchmarks, and converts them to training sources."""
 
 import itertools
 
@@ -10,23 +10,23 @@ from dataset.convert.options import ConvertOptions
 from dataset.convert.sources import convert
 from dataset.synthetic import draw_image, write_source
 
-# Drawn skin is smoother than a photograph's. With grain of so many levels, of about a pixel's size, drawn
-# faces have the bytes and the decoding time of photographs at the same quality: 5.0 kB and 73 µs of a core,
-# as against 4.8 kB and 73 µs of 512 that were cut from VGGFace2's, aligned.
+# Drawn skin is smoother than that of photographs. With this grain (standard deviation in levels, size in
+# pixels), drawn faces have the file size and decoding time of photographs at the same quality: 5.0 kB and
+# 73 µs of processor time, next to 4.8 kB and 73 µs for 512 aligned faces of VGGFace2.
 _GRAIN, _GRAIN_SIZE = 6.0, 0.6
-_PER_DRAWING = 4  # images with a grain of their own
+_PER_DRAWING = 4  # images made from each drawing, each with its own grain
 
 
 def made_up_faces(num_faces, seed=0, quality=95):
-    """JPEGs of faces that are as hard to decode as photographs.
+    """Draws faces that take as long to decode as photographs.
 
     Args:
         num_faces: int > 0.
         seed: int >= 0. Defaults to `0`.
-        quality: int in `[1, 100]`. Defaults to `95`.
+        quality: JPEG quality, int in `[1, 100]`. Defaults to `95`.
 
     Returns:
-        List of `num_faces` bytes: images of 112x112, all different.
+        List of `num_faces` bytes, different JPEG files of 112x112.
     """
     rng = np.random.default_rng(seed)
     faces = []
@@ -42,12 +42,12 @@ def made_up_faces(num_faces, seed=0, quality=95):
 
 
 def convert_faces(folder, name, faces, num_identities, images_per_identity):
-    """Writes a source and converts it.
+    """Writes faces as an InsightFace source, and converts it.
 
     Args:
-        folder: Path, an existing one.
-        name: str, of the source.
-        faces: sequence of bytes, images of 112x112; used again and again until there are enough.
+        folder: Path of an existing folder.
+        name: str, name of the source.
+        faces: sequence of bytes, images of 112x112; repeated until there are enough.
         num_identities: int > 0.
         images_per_identity: int > 0.
 

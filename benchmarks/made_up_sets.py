@@ -1,4 +1,4 @@
-"""Sets of many records, most of them without their images, and of many identities."""
+"""Writes large made-up sets of records, most of them without images."""
 
 import hashlib
 import itertools
@@ -13,13 +13,13 @@ _IMAGES_PER_SHARD = 25_000
 
 
 def write_converted(folder, num_images, num_identities, fingerprint="made up"):
-    """Writes a manifest, an index of random labels, and shards of the right size that hold nothing.
+    """Writes a converted set: a manifest, an index with random labels, and empty shards of the right size.
 
     Args:
-        folder: Path, of the set; is made.
+        folder: Path of the set, which is created.
         num_images: int > 0.
-        num_identities: int > 0, at most `num_images`; every one has an image.
-        fingerprint: str, of the source that this claims to come from.
+        num_identities: int > 0, at most `num_images`; each has at least one image.
+        fingerprint: str, fingerprint of the source that the set claims to come from.
     """
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -69,10 +69,10 @@ def write_rec(folder, num_images, images_per_identity, image=lambda key: b""):
     """Writes an InsightFace set.
 
     Args:
-        folder: Path; is made.
+        folder: Path of the set, which is created.
         num_images: int > 0.
         images_per_identity: int > 0.
-        image: function from the key of a record to the bytes of its image. Defaults to none at all.
+        image: function from the key of a record to the bytes of its image. Defaults to no bytes.
 
     Returns:
         Path of the `.rec`.
@@ -92,12 +92,12 @@ def write_rec(folder, num_images, images_per_identity, image=lambda key: b""):
 
 
 def write_list(folder, images, num_identities):
-    """Writes images with a list of them, and a `config.ini` that names the list as the source `made_up`.
+    """Writes images, a list of them, and a `config.ini` that names the list as the source `made_up`.
 
     Args:
-        folder: Path, an existing one.
+        folder: Path of an existing folder.
         images: list of bytes.
-        num_identities: int > 0; those of the images are spread over all, the first and the last among them.
+        num_identities: int > 0. The labels are spread evenly from the first to the last identity.
     """
     (folder / "images").mkdir()
     lines = []

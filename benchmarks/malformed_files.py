@@ -1,6 +1,6 @@
-"""Good small files of every format that the project reads, with the readers, for `benchmarks.attack`.
+"""Small valid files of every format that the project reads, and their readers, for `benchmarks.attack`.
 
-Some of them are borrowed from the tests.
+Some of the files come from the tests.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.mutations import change_onnx, change_zip, giant_picture, giant_shape, malform, many_tensors
 
-Files = dict[str, bytes]  # contents by the path below the folder of a case
+Files = dict[str, bytes]  # content of each file, by its path in the folder of a case
 
 _ROOT = Path(__file__).parents[1]
 _GOLDEN = _ROOT / "tests" / "golden"
@@ -22,15 +22,15 @@ _GOLDEN = _ROOT / "tests" / "golden"
 
 @dataclasses.dataclass(frozen=True)
 class Parser:
-    """A reader of the project, with good files for it.
+    """A reader of the project, with valid files for it.
 
     Attributes:
-        good: writes good files into a folder.
-        read: reads everything in that folder.
-        share: part of the malformed files that a slow reader gets, in `(0, 1]`.
-        mutations: further ways to break its files, besides those that fit their names.
-        target: pattern of the names that are broken.
-        imports_tensorflow: whether reading takes TensorFlow.
+        good: writes valid files into a folder.
+        read: reads all files of the folder.
+        share: share of the malformed files to read, in `(0, 1]`; less than 1 for slow readers.
+        mutations: further ways to break the files, in addition to those for their suffix.
+        target: regular expression of the names of files to break.
+        imports_tensorflow: whether the reader imports TensorFlow.
     """
 
     good: Callable[[Path], object]
@@ -41,14 +41,16 @@ class Parser:
     imports_tensorflow: bool = False
 
     def broken(self, name: str, good: Files, seed: int, number: int) -> tuple[str, Files]:
-        """Breaks one of the good files. The result follows from the arguments.
+        """Breaks one of the valid files. The same arguments always give the same result.
 
         Args:
             name: name of the parser.
+            good: the valid files.
+            seed: of all random choices.
             number: number of the case, from 0.
 
         Returns:
-            `(description, files)`.
+            `(description, files)`: which file was broken and how, and all files of the case.
         """
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
         file = str(rng.choice([file for file in sorted(good) if re.search(self.target, file)]))
@@ -75,7 +77,7 @@ def _read_source(source):
         try:
             image, _ = source.read(index)
             check_image(image)
-        except ValueError as error:  # The converter names the record and lists it as bad.
+        except ValueError as error:  # The converter lists such a record as bad.
             if len(str(error)) > 2000:
                 raise
             source.describe(index)

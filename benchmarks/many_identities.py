@@ -1,10 +1,10 @@
-"""What the centres of many identities take: memory, and time for a step.
+"""Measures the memory and the step time that the centres of many identities need.
 
     python -m benchmarks.many_identities
 
-Trains nothing but a head and one layer before it, on embeddings in memory. Every setting runs in a process
-of its own, so that its peak of memory is its own. Prints a table with a row per setting; one that does not
-fit into the memory that is free says so.
+Trains a head and one layer before it, on embeddings in memory. Each setting runs in its own process, so that
+its peak of memory can be measured. Prints a table with a row for each setting. If a setting needs more than
+the free memory, its row says so.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-# By the name in the table: the share of the identities that a step sees, and how many devices share them.
+# Name in the table -> share of the identities that a step samples, and number of devices that share them.
 SETTINGS = {"dense": (1.0, 1), "sampled 0.1": (0.1, 1), "sharded over 2": (1.0, 2)}
 DIM = 512
 
@@ -33,12 +33,29 @@ def main(argv=None):
         prog="python -m benchmarks.many_identities", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--identities", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N"
+        "--identities",
+        type=int,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        metavar="N",
+        help="numbers of identities (default: 10000 100000 1000000)",
     )
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        choices=SETTINGS,
+        default=list(SETTINGS),
+        metavar="NAME",
+        help=f"settings to measure, of {', '.join(SETTINGS)} (default: all)",
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images in a batch (default: %(default)s)")
-    parser.add_argument("--loss", default="angular_centre")
-    parser.add_argument("--steps", type=int, default=7, help="steps; the first two are not timed")
+    parser.add_argument("--loss", default="angular_centre", help="name of the loss (default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=7,
+        help="steps to train; the first two are not timed (default: %(default)s)",
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
@@ -51,7 +68,7 @@ def main(argv=None):
 
 
 def row(num_identities, setting, args):
-    """The line of the table for one setting, measured in a process of its own."""
+    """Measures one setting in its own process, and returns its row of the table."""
     command = [
         *(sys.executable, "-m", "benchmarks.many_identities", "--one"),
         *("--identities", str(num_identities), "--settings", setting),
@@ -66,7 +83,17 @@ def row(num_identities, setting, args):
 
 
 def measure(num_identities, setting, args):
-    """Bytes in MB and milliseconds, see the table's headings; the program and TensorFlow left out."""
+    """Measures one setting in this process.
+
+    Args:
+        num_identities: int > 0.
+        setting: a key of `SETTINGS`.
+        args: parsed flags.
+
+    Returns:
+        The numbers of the table's last four columns: three sizes in MB, without the program and TensorFlow,
+        and the median time of a step in ms.
+    """
     import keras
     import tensorflow as tf
 
@@ -96,7 +123,7 @@ def measure(num_identities, setting, args):
     decayed = [backbone.trainable_variables[0], *head.trainable_variables]
     trainer = Trainer(strategy, backbone, head, optimizer, decayed)
     start = peak() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     rng = np.random.default_rng(0)
     times = []
     for _ in range(args.steps):
@@ -111,12 +138,12 @@ def measure(num_identities, setting, args):
 
 
 def resident():
-    """Bytes of memory in use."""
+    """Returns the bytes of memory that this process uses."""
     return _status("VmRSS")
 
 
 def peak():
-    """Most bytes of memory in use since the process began or the peak was reset."""
+    """Returns the most bytes that this process has used since its start or the last reset of the peak."""
     return _status("VmHWM")
 
 

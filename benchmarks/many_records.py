@@ -1,8 +1,8 @@
-"""The manifest, the index and the samplers at 42 million records: time to open, memory, time to draw a batch.
+"""Measures the samplers and the index with 42 million records: time to open, memory, time to draw a batch.
 
     python -m benchmarks.many_records
 
-Every way runs in a process of its own, whose whole memory is counted. The set has no images.
+Each part runs in its own process, and all memory of the process counts. The set has no images.
 """
 
 import argparse
@@ -31,12 +31,26 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.many_records", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--records", type=int, default=42_000_000, metavar="N", help="(those of WebFace42M)")
-    parser.add_argument("--identities", type=int, default=2_000_000, metavar="N")
+    parser.add_argument(
+        "--records",
+        type=int,
+        default=42_000_000,
+        metavar="N",
+        help="number of records (default: %(default)s, as in WebFace42M)",
+    )
+    parser.add_argument(
+        "--identities",
+        type=int,
+        default=2_000_000,
+        metavar="N",
+        help="number of identities (default: %(default)s)",
+    )
     parser.add_argument(
         "--batch_size", type=int, default=128, help="images in a batch (default: %(default)s)"
     )
-    parser.add_argument("--batches", type=int, default=2000, metavar="N", help="to draw")
+    parser.add_argument(
+        "--batches", type=int, default=2000, metavar="N", help="batches to draw (default: %(default)s)"
+    )
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -48,7 +62,7 @@ def main(argv=None):
 
 
 def rows(folder, args):
-    """Yields the rows of every way."""
+    """Yields the rows of each part of `WAYS`."""
     write_converted(folder / "faces", args.records, args.identities)
     for name in WAYS:
         command = [
@@ -65,16 +79,19 @@ def rows(folder, args):
 
 
 def measure(way, args):
-    """`[seconds, MB, ms, ms]`: to open, the peak of memory, the median and the slowest draw of a batch."""
+    """Measures one of `WAYS` in this process.
+
+    Returns:
+        `[seconds, MB, ms, ms]`: time to open the set, peak of memory, median and longest time for a batch.
+    """
     start = time.perf_counter()
     draw, batches_per_epoch = way(args.folder / "faces", args.batch_size)
     draw(0)
     opening = time.perf_counter() - start
     draw(int(batches_per_epoch / 2) + 1)
-    time.sleep(
-        3 * opening
-    )  # as long as half an epoch takes at least: what is made ahead for the next one is there
-    first = max(1, int(batches_per_epoch) - args.batches // 2)  # so that an epoch ends among them
+    # A thread now prepares the order of the next epoch. Training has half an epoch for it, which is longer.
+    time.sleep(3 * opening)
+    first = max(1, int(batches_per_epoch) - args.batches // 2)  # The end of an epoch is among the batches.
     milliseconds = []
     for k in range(first, first + args.batches):
         start = time.perf_counter()
@@ -84,13 +101,13 @@ def measure(way, args):
 
 
 def draw_shuffled(folder, batch_size):
-    """Every record once per epoch."""
+    """Opens the set for batches in which every record occurs once per epoch."""
     sampler = ShuffledSampler(CombinedSources([read_manifest(folder)]).sizes, batch_size)
     return sampler.batch, sampler.batches_per_epoch
 
 
 def draw_identities(folder, batch_size):
-    """P identities with K images each."""
+    """Opens the set for batches of P identities with K images each."""
     labels = CombinedSources([read_manifest(folder)]).labels
     sampler = IdentitySampler(labels, batch_size, _IMAGES_PER_IDENTITY)
     num_identities = batch_size // _IMAGES_PER_IDENTITY
@@ -98,7 +115,7 @@ def draw_identities(folder, batch_size):
 
 
 def look_up(folder, batch_size):
-    """Rows of the index, anywhere in it."""
+    """Opens the set for looking up random rows of its index."""
     sources = CombinedSources([read_manifest(folder)])
 
     def draw(k):

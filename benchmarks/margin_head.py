@@ -1,11 +1,11 @@
-"""The loss of many identities against the product and the softmax in it, forwards and backwards.
+"""Compares the margin losses for many identities with a plain softmax classifier, forward and backward.
 
     python -m benchmarks.margin_head
 
-Embeddings lie in memory, and the gradients are those of embeddings and centres. The reference is what
-TensorFlow has for a classifier: `embeddings @ centres`, `tf.nn.sparse_softmax_cross_entropy_with_logits`, and
-their gradients. The last rows are whole steps of a trainer with the net left out: decay, norm of the
-gradient and momentum come on top.
+Embeddings are in memory. Gradients are computed for the embeddings and the centres. The reference is what
+TensorFlow offers for a classifier: `embeddings @ centres`, `tf.nn.sparse_softmax_cross_entropy_with_logits`,
+and their gradients. The last rows are whole steps of a trainer without a net, which add decay, the norm of
+the gradient and momentum.
 """
 
 import argparse
@@ -24,10 +24,27 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.margin_head", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--identities", type=int, default=100_000, metavar="N")
+    parser.add_argument(
+        "--identities",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="number of identities (default: %(default)s)",
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images in a batch (default: %(default)s)")
-    parser.add_argument("--sample_rate", type=float, default=0.1)
-    parser.add_argument("--losses", nargs="+", default=["arcface"], metavar="LOSS", help="others, dense")
+    parser.add_argument(
+        "--sample_rate",
+        type=float,
+        default=0.1,
+        help="share of the identities that a sampled head uses (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--losses",
+        nargs="+",
+        default=["arcface"],
+        metavar="LOSS",
+        help="further losses to measure, without sampling (default: arcface)",
+    )
     parser.add_argument(
         "--rounds", type=int, default=11, metavar="N", help="number of measurements (default: %(default)s)"
     )
@@ -37,7 +54,7 @@ def main(argv=None):
 
 
 def rows(args):
-    """The rows of the table, one after the other; times are in ms, the smaller the better."""
+    """Yields the rows of the table. Times are in ms, so less is better."""
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((args.batch_size, DIM), np.float32)
     identities = rng.integers(0, args.identities, args.batch_size, np.int32)
@@ -71,14 +88,17 @@ def rows(args):
 
 
 def reference(num_identities, embeddings, identities, ordered=False):
-    """A function that computes a plain classifier's loss and gradients once.
+    """Builds a plain classifier.
 
     Args:
         num_identities: int > 0.
         embeddings: float32 array `(batch, DIM)`.
         identities: int32 array `(batch,)`.
-        ordered: bool, whether to use `losses.custom_gradients.inner_products`. Defaults to
-            `False`: TensorFlow's own.
+        ordered: bool, whether to multiply with `losses.custom_gradients.inner_products`, like our losses.
+            Defaults to `False`, which uses `tf.matmul`.
+
+    Returns:
+        Function that computes loss and gradients once, and returns the loss as a float.
     """
     import tensorflow as tf
 
@@ -101,14 +121,17 @@ def reference(num_identities, embeddings, identities, ordered=False):
 
 
 def head(loss, num_identities, sample_rate, embeddings, identities):
-    """The same of a loss layer.
+    """Builds one of our loss layers.
 
     Args:
         loss: str, name of the loss.
         num_identities: int > 0.
-        sample_rate: float in `(0, 1]`.
+        sample_rate: float in `(0, 1]`, share of the identities that a step uses.
         embeddings: float32 array `(batch, DIM)`.
         identities: int32 array `(batch,)`.
+
+    Returns:
+        Function that computes loss and gradients once, and returns the loss as a float.
     """
     import tensorflow as tf
 
@@ -117,7 +140,7 @@ def head(loss, num_identities, sample_rate, embeddings, identities):
     layer = build_loss(loss, num_identities, sample_rate=sample_rate)
     layer.build((None, DIM))
     step = tf.Variable(0, dtype=tf.int64)
-    layer.set_sampling_step(lambda: step)  # another sample every time
+    layer.set_sampling_step(lambda: step)  # draws a new sample each time
     embeddings, identities = tf.constant(embeddings), tf.constant(identities)
 
     @tf.function
@@ -134,13 +157,16 @@ def head(loss, num_identities, sample_rate, embeddings, identities):
 
 
 def step(num_identities, sample_rate, embeddings, identities):
-    """A function that does one step of a trainer: the head, and a square dense layer for a net.
+    """Builds a trainer with a head, and with one square dense layer in place of a net.
 
     Args:
         num_identities: int > 0.
-        sample_rate: float in `(0, 1]`.
+        sample_rate: float in `(0, 1]`, share of the identities that a step uses.
         embeddings: float32 array `(batch, DIM)`.
         identities: int32 array `(batch,)`.
+
+    Returns:
+        Function that trains one step, and returns the total loss as a float.
     """
     import keras
     import tensorflow as tf

@@ -1,9 +1,9 @@
-"""Our training step in bfloat16, and in float32, compared with plain Keras.
+"""Compares our training step in bfloat16 and in float32 with a plain Keras model.
 
     python -m benchmarks.mixed_precision
 
-The reference is float32 with Keras's own layers, batch normalisation and PReLU among them, in one
-`tf.function`. All have the same loss, decay and momentum, and a batch that stays in memory.
+The reference computes in float32 with Keras's own layers, including batch normalisation and PReLU, in one
+`tf.function`. All have the same loss, decay and momentum, and one batch that stays in memory.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.comparison import Row, interleaved, medians, report
 
-# What computes in bfloat16 by itself; other processors emulate it.
+# Processors with one of these features compute in bfloat16. Others emulate it.
 _FEATURES = ("avx512_bf16", "amx_bf16")
 _NUM_IDENTITIES = 1000
 
@@ -38,7 +38,7 @@ def main(argv=None):
 
 
 def rows(args):
-    """Yields a row for each precision; `args` as parsed by `main`."""
+    """Yields a row for each precision, for the flags that `main` has parsed."""
     from benchmarks.plain_net import PlainStep, made_up_batch, our_step, plain_net
 
     size = tuple(args.image_size)

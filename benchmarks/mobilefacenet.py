@@ -1,10 +1,10 @@
-"""MobileFaceNet next to the same net in PyTorch: training steps, and embeddings in all formats.
+"""Compares MobileFaceNet with the same net in PyTorch: training steps, and embedding in all formats.
 
     python -m benchmarks.mobilefacenet --torch_python .venv-torch/bin/python
 
-PyTorch runs in a process of its own, in the environment that `.ci/torch.sh` makes, as it is and compiled by
-`torch.compile`. Both train with softmax, decay and momentum on a batch that stays in memory. PyTorch gets the
-order of axes that is faster for it: channels first to train, last to embed.
+PyTorch runs in its own process, in the environment that `.ci/torch.sh` creates, both eagerly and compiled by
+`torch.compile`. Both sides train with softmax, decay and momentum on one batch that stays in memory. PyTorch
+uses the memory layout that is faster for it: channels first for training, channels last for embedding.
 """
 
 import argparse
@@ -30,11 +30,12 @@ _TO_REACH = {"float32": "at least 1.15", "SavedModel": "400 images/s", "best exp
 
 
 class Torch:
-    """PyTorch in a process of its own; see `tests.torch_mobilefacenet`.
+    """PyTorch in another process, which runs `tests.torch_mobilefacenet`.
 
     Args:
-        python: path of an interpreter that has PyTorch.
-        batch_size, threads: int > 0.
+        python: path of a Python interpreter with PyTorch.
+        batch_size: int > 0.
+        threads: int > 0, threads of PyTorch.
     """
 
     def __init__(self, python, batch_size, threads):
@@ -43,7 +44,7 @@ class Torch:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, what, how):
-        """Trains or embeds one batch."""
+        """Runs one batch; `what` is "train" or "embed", `how` is "eager" or "compiled"."""
         self._process.stdin.write(f"{what} {how}\n")
         self._process.stdin.flush()
         if self._process.stdout.readline() != "done\n":
@@ -68,16 +69,18 @@ def main(argv=None):
         "--torch_python",
         default=os.environ.get("TORCH_PYTHON", ".venv-torch/bin/python"),
         metavar="PATH",
-        help="interpreter that has PyTorch (default: $TORCH_PYTHON or .venv-torch/bin/python)",
+        help="Python interpreter with PyTorch (default: $TORCH_PYTHON or .venv-torch/bin/python)",
     )
-    parser.add_argument("--xla", action="store_true", help="train with --xla, too, which takes minutes")
+    parser.add_argument(
+        "--xla", action="store_true", help="also measure training with XLA, which takes minutes to compile"
+    )
     args = parser.parse_args(argv)
     start_tensorflow()
     report(rows(args))
 
 
 def rows(args):
-    """Yields the rows of the table; `args` as parsed by `main`."""
+    """Yields the rows of the table for the flags that `main` has parsed."""
     torch = Torch(args.torch_python, args.batch_size, len(os.sched_getaffinity(0)))
     try:
         for measure in (training, embedding):
@@ -104,7 +107,7 @@ def training(args, torch):
 
 
 def embedding(args, torch):
-    """Yields the rows of the embeddings."""
+    """Yields the rows about embedding."""
     faces = np.random.default_rng(0).integers(0, 256, (args.batch_size, *FACE_SIZE, 3), np.uint8)
     ways = {_EAGER: lambda: torch("embed", "eager"), _COMPILED: lambda: torch("embed", "compiled")}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +122,7 @@ def embedding(args, torch):
 
 
 def load_models(folder):
-    """Writes the net in all formats and opens them: models by name, the SavedModel first."""
+    """Exports the net to all formats and loads them. Returns a dict by format, the SavedModel first."""
     from benchmarks.embedding import made_up_net
     from benchmarks.exports import make_forms
     from eval.embedding import openvino
@@ -134,7 +137,7 @@ def load_models(folder):
 
 
 def measured_rates(ways, args):
-    """Images per second of each way."""
+    """Returns the images per second of each way, by name."""
     seconds = medians(interleaved(ways, args.rounds, warm_up=2))
     return {name: args.batch_size / taken for name, taken in seconds.items()}
 

@@ -1,7 +1,7 @@
-"""Ways to break a file: flipped bits, cuts, giant lengths, values of other types, hostile pickles.
+"""Breaks files: flips bits, cuts, and inserts giant lengths, values of wrong types and hostile pickles.
 
-A mutation takes the content of a file and a random generator, and returns other content. If a hostile pickle
-runs, it makes the file `RAN` in the working directory.
+A mutation is a function of the content of a file and a random generator. It returns the changed content. A
+hostile pickle that gets to run creates the file `RAN` in the working directory.
 """
 
 import functools
@@ -50,7 +50,7 @@ _MANY = 3000
 
 
 def flip_bits(data, rng):
-    """Flips one to eight bits."""
+    """Flips one to eight random bits."""
     data = bytearray(data)
     for _ in range(int(rng.integers(1, 9)) if data else 0):
         data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
@@ -58,17 +58,17 @@ def flip_bits(data, rng):
 
 
 def flip_early_bits(data, rng):
-    """Flips bits at the start, where headers are."""
+    """Flips bits in the first 200 bytes, where headers are."""
     return flip_bits(data[:200], rng) + data[200:]
 
 
 def flip_late_bits(data, rng):
-    """Flips bits at the end, where the directory of a zip is."""
+    """Flips bits in the last 200 bytes, where the directory of a zip file is."""
     return data[:-200] + flip_bits(data[-200:], rng)
 
 
 def truncate(data, rng):
-    """Cuts off the end."""
+    """Cuts off the end at a random place."""
     return data[: rng.integers(len(data) + 1)]
 
 
@@ -79,7 +79,7 @@ def remove(data, rng):
 
 
 def repeat(data, rng):
-    """Repeats up to 64 bytes up to 200 times."""
+    """Repeats up to 64 bytes, up to 200 times."""
     start = int(rng.integers(len(data) + 1))
     return data[:start] + data[start : start + 64] * int(rng.integers(2, 200)) + data[start:]
 
@@ -91,7 +91,7 @@ def insert_noise(data, rng):
 
 
 def splice_length(data, rng):
-    """Overwrites four or eight bytes by a number from an edge of its type."""
+    """Overwrites four or eight bytes with a number at the edge of an integer type."""
     value, size = _EDGES[rng.integers(len(_EDGES))], (4, 8)[rng.integers(2)]
     order = ("little", "big")[rng.integers(2)]
     start = int(rng.integers(max(1, len(data) if rng.random() < 0.5 else min(len(data), 300))))
@@ -99,7 +99,7 @@ def splice_length(data, rng):
 
 
 def replace_all(data, rng):
-    """Replaces everything by nothing, zeros, noise or one giant line."""
+    """Replaces the whole content with nothing, zeros, noise or one giant line."""
     others = (
         b"",
         b"\0" * 1000,
@@ -113,7 +113,7 @@ def replace_all(data, rng):
 
 
 def change_number(data, rng):
-    """Replaces a decimal number of a text."""
+    """Replaces a decimal number in a text file."""
     found = list(re.finditer(rb"\d+", data))
     if not found:
         return data
@@ -122,7 +122,7 @@ def change_number(data, rng):
 
 
 def change_line(data, rng):
-    """Replaces a line of a text by nothing, very much, other letters or a strange path."""
+    """Replaces a line of a text file with nothing, many copies, other characters or a strange path."""
     lines = data.split(b"\n")
     place = int(rng.integers(len(lines)))
     line = lines[place]
@@ -140,7 +140,7 @@ def change_line(data, rng):
 
 
 def change_json(data, rng):
-    """Replaces a value by one of another type, removes it or repeats it."""
+    """Replaces a value of a JSON file with one of another type, or removes it."""
     try:
         root = json.loads(data)
     except ValueError:
@@ -164,7 +164,7 @@ def change_json(data, rng):
 
 
 def hostile_call(data, rng):
-    """Calls a function as soon as the pickle is read."""
+    """Makes a pickle call a function when it is loaded."""
     calls = (
         b"cbuiltins\nexec\n(Vopen('RAN', 'w')\ntR",
         b"c__builtin__\neval\n(Vopen('RAN', 'w')\ntR",
@@ -179,7 +179,7 @@ def hostile_call(data, rng):
 
 
 def giant_pickle(data, rng):
-    """Asks for much memory with few bytes."""
+    """Makes a small pickle that asks for a lot of memory."""
     count = int(rng.integers(_MANY))
     payload = rng.bytes(10_000)
     big = 2 ** int(rng.integers(20, 63))
@@ -203,7 +203,7 @@ def giant_pickle(data, rng):
 
 
 def giant_shape(data, rng):
-    """Replaces a NumPy header by one with another shape or type."""
+    """Replaces the header of a NumPy array with one of another shape or dtype."""
     start = data.find(b"\x93NUMPY")
     if start < 0:
         return data
@@ -227,7 +227,7 @@ def giant_shape(data, rng):
 
 
 def giant_picture(_data, rng):
-    """Makes a PNG of many pixels and few bytes."""
+    """Returns a PNG file with many pixels and few bytes."""
     sides = (20_000, 32_000, 60_000, 2**31 - 1)
     height, width = (int(sides[i]) for i in rng.integers(len(sides), size=2))
     if height * width > 32_000**2 or rng.random() < 0.5:
@@ -252,11 +252,11 @@ def _png(height, width, pixels):
 
 
 def change_zip(data, rng):
-    """Packs a zip again, with an entry that is changed, missing, twice there or full of zeros."""
+    """Rewrites a zip file with one entry changed, missing, duplicated or full of zeros."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             entries = [(name, file.read(name)) for name in file.namelist()]
-    except Exception:  # noqa: BLE001 It was broken before.
+    except Exception:  # noqa: BLE001 An earlier mutation broke the file.
         return data
     place = int(rng.integers(len(entries)))
     name, content = entries[place]
@@ -284,7 +284,7 @@ def change_zip(data, rng):
 
 
 def many_tensors(_data, rng):
-    """Makes a PyTorch file with thousands of names for one storage, with shapes at and past its end."""
+    """Returns a PyTorch file in which thousands of tensors share a storage, some reaching past its end."""
     from tests.torch_zip import a_dict, tensor, write_torch_zip
 
     size, big = int(rng.integers(1, 10_000)), 2 ** int(rng.integers(20, 66))
@@ -305,12 +305,12 @@ def many_tensors(_data, rng):
 
 
 def change_onnx(data, rng):
-    """Changes tensors and nodes of an ONNX file: places outside of it, giant shapes, unknown types."""
+    """Changes a tensor or node of an ONNX file: data in other files, giant shapes, unknown types."""
     import onnx
 
     try:
         model = onnx.load_model_from_string(data)
-    except Exception:  # noqa: BLE001 It was broken before.
+    except Exception:  # noqa: BLE001 An earlier mutation broke the file.
         return data
     graph = model.graph
     tensor = graph.initializer[rng.integers(len(graph.initializer))]
@@ -355,15 +355,16 @@ TEXT_SUFFIXES = (".json", ".ini", ".txt", ".idx", "property")
 def malform(
     data: bytes, name: str, rng: np.random.Generator, more: Sequence[Callable] = ()
 ) -> tuple[str, bytes]:
-    """Breaks a file once or twice.
+    """Breaks a file with one or two random mutations.
 
     Args:
-        data: the good content.
-        name: of the file; its suffix says which mutations fit.
-        more: further mutations that fit.
+        data: the valid content.
+        name: name of the file; its suffix selects suitable mutations.
+        rng: for all random choices.
+        more: further mutations to choose from.
 
     Returns:
-        `(names of the mutations, content)`.
+        `(names of the mutations, changed content)`.
     """
     ways = [*GENERAL, *more]
     if name.endswith(TEXT_SUFFIXES):

@@ -1,11 +1,11 @@
-"""All nets: parameters, multiply-adds, sizes of their files, and images per second.
+"""Measures all nets: parameters, multiply-adds, file sizes, and images per second.
 
     python -m benchmarks.nets
 
-Every net has random weights, takes faces of 112x112, and gets a process of its own. The training step is that
-of `train_centre` without its input: batch 32, float32, 1,000 identities. All formats of a net take turns, so
-that a busy machine slows all of them. The results of each net are kept in the folder, and the next call
-continues there.
+Each net has random weights, takes faces of 112x112, and is measured in its own processes. The training step
+is that of `train_centre` without its input: batch 32, float32, 1,000 identities. The formats of a net take
+turns, so that a busy machine slows all of them. The program saves the results of each net in a folder. Run
+the same command again to continue.
 """
 
 import argparse
@@ -32,20 +32,30 @@ BATCH_SIZES = (1, 32)
 FORMS = ("SavedModel", "ONNX float32", "OpenVINO float32", "OpenVINO int8", "TFLite float32")
 _NUM_IDENTITIES = 1000
 _NUM_CALIBRATION = 50  # images of noise, because accuracy is not measured
-_BYTES_TO_CONVERT = 200  # of memory that tf2onnx needs, for each parameter
+_BYTES_TO_CONVERT = 200  # bytes of memory that tf2onnx needs for each parameter
 
 
 def main(argv=None):
     """Runs the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nets", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NET", help="some nets only (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NET", help="nets to measure (default: all)")
     parser.add_argument(
-        "--folder", type=Path, default=Path("output/nets"), help="results and files (%(default)s)"
+        "--folder",
+        type=Path,
+        default=Path("output/nets"),
+        help="folder for results and exported files (default: %(default)s)",
     )
-    parser.add_argument("--count_only", action="store_true", help="parameters and multiply-adds only")
-    parser.add_argument("--export_only", action="store_true", help="the above, and write the files")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for each speed (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=600, help="start no net later (%(default)s)")
+    parser.add_argument("--count_only", action="store_true", help="only count parameters and multiply-adds")
+    parser.add_argument("--export_only", action="store_true", help="only count, and write the files")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="time to measure each speed for (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=600,
+        help="start nothing new after this many minutes (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     unknown = sorted(set(args.names) - set(VARIANTS))
     if unknown:
@@ -63,7 +73,14 @@ def main(argv=None):
 
 
 def run(names, stages, folder, minutes):
-    """Runs the stages that each net lacks, and stores each result at once."""
+    """Runs the missing stages of each net, and saves each result at once.
+
+    Args:
+        names: list of str, names of nets.
+        stages: dict from the name of a stage to a function of a net's name and the folder.
+        folder: Path of the results.
+        minutes: float; no stage starts later.
+    """
     start = time.monotonic()
     for name, (stage, function) in itertools.product(names, stages.items()):
         result = _read(folder, name)
@@ -72,7 +89,7 @@ def run(names, stages, folder, minutes):
         if time.monotonic() - start > 60 * minutes:
             break
         print(f"{name}: {stage}", file=sys.stderr, flush=True)
-        # A process of its own gives its memory back, and may be killed.
+        # In another process, because this frees its memory, and a crash does not stop the other nets.
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             future = pool.submit(function, name, folder)
             error = future.exception()
@@ -83,7 +100,7 @@ def run(names, stages, folder, minutes):
 
 
 def count(name, folder):
-    """Counts parameters and multiply-adds of the net as it is built."""
+    """Returns the numbers of parameters, multiply-adds and embedding components of a net: dict of int."""
     from nets.backbone import Backbone
     from tests.nets.counting import multiply_adds, num_parameters
 
@@ -93,7 +110,7 @@ def count(name, folder):
 
 
 def export(name, folder):
-    """Writes the net in all formats; returns the sizes of the files in bytes."""
+    """Exports a net to all formats. Returns a dict from format to its file's `path` and `size` in bytes."""
     from benchmarks.exports import file_size, make_forms
     from export.onnx_graph import to_onnx
     from nets.backbone import Backbone
@@ -101,20 +118,21 @@ def export(name, folder):
     from training.memory import host_memory
 
     files = folder / name
-    shutil.rmtree(files, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(files, ignore_errors=True)  # left by a process that was killed
     files.mkdir()
     net = Backbone(name, FACE_SIZE)
     for variable in net.trainable_variables:
-        if variable.name == "bias":  # tf2onnx fails where TensorFlow removes a bias of zeros
+        # TensorFlow removes a bias of zeros, and tf2onnx then fails.
+        if variable.name == "bias":
             variable.assign(np.full(variable.shape, 0.01))
     path = files / "net.keras"
     net.save(path)
     forms = FORMS
     if num_parameters(net) * _BYTES_TO_CONVERT > (host_memory() or 0):
-        print(f"{name}: too little memory for ONNX and OpenVINO", file=sys.stderr, flush=True)
+        print(f"{name}: skipped ONNX and OpenVINO, not enough memory", file=sys.stderr, flush=True)
         forms = [form for form in FORMS if not form.startswith(("ONNX", "OpenVINO"))]
     images = np.random.default_rng(0).integers(0, 256, (_NUM_CALIBRATION, *FACE_SIZE, 3), np.uint8)
-    # Several formats start with the same conversion, which takes most of the time.
+    # Several formats start with the same conversion, which takes most of the time, so it runs only once.
     converted = functools.cache(to_onnx)
     with mock.patch("export.onnx.to_onnx", converted), mock.patch("export.openvino.to_onnx", converted):
         paths = make_forms(path, files, FACE_SIZE, images, forms)
@@ -123,7 +141,7 @@ def export(name, folder):
 
 
 def measure(name, folder, seconds):
-    """Images per second of training and of embedding, by format and batch size."""
+    """Measures images per second of training, and of embedding by batch size and format."""
     from eval.embedding.embedder import load_embedder
 
     exported = _read(folder, name)["export"]
@@ -142,10 +160,16 @@ def measure(name, folder, seconds):
 
 
 def turns(ways, seconds, num_turns=5, clock=time.perf_counter):
-    """Times several functions in turns, each for about the same time, and at least one call.
+    """Times several functions in turns, each for about the same time and at least one call.
+
+    Args:
+        ways: dict from name to a function without arguments.
+        seconds: float, least time to measure each function for.
+        num_turns: int > 0, number of turns that this time is split into.
+        clock: function that returns seconds. Defaults to `time.perf_counter`.
 
     Returns:
-        dict with the seconds of a call in the fastest turn, which other programs disturbed least.
+        dict from name to the seconds of a call in its fastest turn, which other programs disturbed least.
     """
     for way in ways.values():
         way()
@@ -170,7 +194,7 @@ def _training_step(name):
 
 
 def table(results):
-    """The lines of the two tables of docs/nets.md: costs and sizes, then speeds."""
+    """Yields the lines of the two tables of docs/nets.md: costs and sizes, then speeds."""
     yield from _rows(("net", "parameters", "multiply-adds", "numbers", *FORMS), results, _costs)
     measured = {name: result["measure"] for name, result in results.items() if "measure" in result}
     machines = sorted({speeds["machine"] for speeds in measured.values()})
@@ -179,7 +203,7 @@ def table(results):
 
 
 def _rows(headings, entries, describe):
-    """One row for each entry. Nets with equal cells share a row."""
+    """Yields the headings and one row for each entry. Nets with equal cells share a row."""
     yield f"| {' | '.join(headings)} |"
     yield "|---" * len(headings) + "|"
     names = {}

@@ -1,4 +1,4 @@
-"""A net as the ONNX model that suits ONNX Runtime: channels first, PReLU one node."""
+"""Converts a net to the form that ONNX Runtime runs fastest: channels first, each PReLU a single node."""
 
 import keras
 import numpy as np
@@ -8,13 +8,13 @@ from nets.layers.batch_norm import BatchNorm
 from nets.layers.prelu import PReLU
 
 _OPSET = 17
-_IR_VERSION = 10  # of that opset's time, which any ONNX Runtime reads
+_IR_VERSION = 10  # as old as the opset, so that any ONNX Runtime reads it
 
 
 def onnx_net(net):
-    """Converts a net of the layers that an LResNet-E-IR without squeeze-and-excitation has.
+    """Converts a net with the layers of an LResNet-E-IR without squeeze-and-excitation.
 
-    Norms behind a conv stay norms: ONNX Runtime folds them itself.
+    Norms after a conv are not folded into it, because ONNX Runtime does this itself.
 
     Args:
         net: `nets.backbone.Backbone`.
@@ -23,7 +23,7 @@ def onnx_net(net):
         `onnx.ModelProto` from float32 `images` `(n, 3, *image_size)` to float32 `embedding` `(n, dim)`.
 
     Raises:
-        ValueError: another layer.
+        ValueError: the net has another kind of layer.
     """
     graph = _Graph()
     height, width = net.input_shape[1:3]
@@ -40,12 +40,14 @@ def onnx_net(net):
 
 
 class _Graph:
-    """The nodes of the layers that are called, in order."""
+    """The nodes of the layers, in the order of their calls."""
 
     def __init__(self):
         self.nodes, self.constants = [], []
-        self._names = {}  # by the identity of a tensor: its name, and the tensor, to keep that identity
-        self._padding = {}  # of a tensor that ZeroPadding2D put out: the conv after it pads
+        # id of a tensor -> its name, and the tensor itself, so that its id is not used again
+        self._names = {}
+        # id of an output of ZeroPadding2D -> its padding, which the next conv takes over
+        self._padding = {}
 
     def name(self, tensor, name):
         self._names[id(tensor)] = name, tensor
@@ -82,7 +84,7 @@ class _Graph:
             self._flattened = tensor.shape[1:]
             return self._node("Flatten", inputs, layer)
         if isinstance(layer, keras.layers.Dense):
-            # Of rows that are flattened with the channels first.
+            # The ONNX model flattens its input with channels first, so the rows of the kernel are reordered.
             kernel = np.reshape(layer.kernel, (*self._flattened, -1)).transpose(2, 0, 1, 3)
             kernel = self._constant(f"{layer.name}.kernel", kernel.reshape(-1, layer.units))
             bias = self._constant(f"{layer.name}.bias", layer.bias)

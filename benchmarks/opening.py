@@ -1,9 +1,9 @@
-"""What it takes to open a converted set, as the trainers do at their start: seconds and memory.
+"""Measures the time and memory that the trainers need to open a converted set.
 
     python -m benchmarks.opening
 
-Every way is measured in processes of its own, which have imported what they need. The shards hold nothing:
-their sizes are all that opening looks at.
+Each part is measured in its own processes, after all imports. The shards are empty files, because opening a
+set checks only their sizes.
 """
 
 import argparse
@@ -35,7 +35,9 @@ _LIMITS = {"s": "under 1 s", "MB": "under 200 MB"}
 def main(argv=None):
     """Runs the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.opening", description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, default=1_000_000, metavar="N")
+    parser.add_argument(
+        "--records", type=int, default=1_000_000, metavar="N", help="number of records (default: %(default)s)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
     )
@@ -50,7 +52,7 @@ def main(argv=None):
 
 
 def rows(folder, args):
-    """Yields the rows: seconds and memory of every way."""
+    """Yields the rows: seconds and memory of each part of `WAYS`."""
     rec = write_rec(folder / "rec", args.records, _IMAGES_PER_IDENTITY)
     num_identities = -(-args.records // _IMAGES_PER_IDENTITY)
     source = SourceConfig("faces", "mxrec", rec)
@@ -64,15 +66,15 @@ def rows(folder, args):
 
 
 def run(name, folder):
-    """`measure` of one way in a process of its own."""
+    """Runs `measure` for one of `WAYS` in its own process."""
     command = [sys.executable, "-m", "benchmarks.opening", "--one", name, "--folder", str(folder)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def measure(way):
-    """`[seconds, bytes]` of a function: the time, and the peak of memory above what there was before."""
+    """Returns `[seconds, bytes]` of a call: its time, and how far memory rose above its start."""
     before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     start = time.perf_counter()
     kept = way()
     seconds = time.perf_counter() - start
@@ -82,33 +84,33 @@ def measure(way):
 
 
 def open_for_centres(folder):
-    """As `train_centre` opens a set whose source is gone, and its first batch of records."""
+    """Opens a set like `train_centre` if its source is gone, and draws the first batch of records."""
     sources = CombinedSources([read_manifest(folder / "faces")])
     sampler = ShuffledSampler(sources.sizes, _BATCH_SIZE)
     return sources, sampler, sampler.batch(0)
 
 
 def open_for_triplets(folder):
-    """As `train_triplet`."""
+    """Opens a set like `train_triplet`, and draws the first batch of records."""
     sources = CombinedSources([read_manifest(folder / "faces")])
     sampler = IdentitySampler(sources.labels, _BATCH_SIZE, 4)
     return sources, sampler, sampler.batch(0)
 
 
-def open_beside_its_rec(folder):
-    """As the trainers do while the `.rec` is there: whether the conversion is up to date."""
+def check_conversion(folder):
+    """Checks like the trainers that a conversion is up to date with its `.rec`."""
     return convert(SourceConfig("faces", "mxrec", folder / "rec"), folder)
 
 
 def open_rec(folder):
-    """What a conversion begins with."""
+    """Opens a `.rec` like the start of a conversion."""
     return InsightFaceRec(folder / "rec")
 
 
 WAYS = {
     "train_centre": open_for_centres,
     "train_triplet": open_for_triplets,
-    "is the conversion of a .rec up to date": open_beside_its_rec,
+    "check that the conversion of a .rec is up to date": check_conversion,
     "the .rec itself, to convert it": open_rec,
 }
 

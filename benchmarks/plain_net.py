@@ -1,4 +1,4 @@
-"""The limit of a training step: a plain Keras functional model and one `tf.function`."""
+"""A plain Keras model trained by one `tf.function`, which is the speed limit for our training step."""
 
 import keras
 import numpy as np
@@ -12,15 +12,15 @@ from nets.resnet_ir import resnet_ir
 from training.optimizers import MomentumSGD
 from training.trainer import StepOptions, Trainer
 
-# The original's decay, by the last part of a variable's name. See `nets.backbone.decayed_variables`.
+# Last parts of the names of variables that the original decays; see `nets.backbone.decayed_variables`.
 _DECAYED = ("kernel", "gamma", "alphas", "alpha", "embedding_weights")
 
 
 class PlainStep:
-    """Forward pass, loss, decay, gradients and momentum in one function, and nothing around it.
+    """A training step in one function: forward pass, loss, decay, gradients and momentum, and nothing else.
 
-    What a user of Keras would write by hand for the same objective: no strategy, no norm of the
-    gradient, no metrics, no schedule.
+    This is what a user of Keras would write by hand for the same objective. It has no strategy, no norm of
+    the gradient, no metrics and no schedule.
 
     Args:
         net: `keras.Model` from images to embeddings.
@@ -39,7 +39,7 @@ class PlainStep:
         self._step = tf.function(self._update)
 
     def __call__(self, images, identities):
-        """One step; returns its loss as a float, when the device is done."""
+        """Trains one step, waits for the device, and returns the loss as a float."""
         return float(self._step(images, identities))
 
     def _update(self, images, identities):
@@ -52,20 +52,27 @@ class PlainStep:
 
 
 def plain_net(depth, image_size, keras_norm=False, keras_prelu=False):
-    """The original's net as a plain functional model; arguments as of `resnet_ir` and `with_keras_layers`."""
+    """Builds the original's net as a plain functional model.
+
+    Args:
+        depth: int, depth of the net; see `nets.resnet_ir.resnet_ir`.
+        image_size: `(height, width)`.
+        keras_norm: bool, see `with_keras_layers`. Defaults to `False`.
+        keras_prelu: bool, see `with_keras_layers`. Defaults to `False`.
+    """
     return with_keras_layers(resnet_ir(depth, image_size=image_size), keras_norm, keras_prelu)
 
 
 def with_keras_layers(net, norm, prelu):
-    """The same net on layers that Keras brings along, with fresh weights.
+    """Replaces our layers with those of Keras, with new weights.
 
     Args:
         net: functional `keras.Model`.
-        norm: bool, `keras.layers.BatchNormalization` in place of ours.
-        prelu: bool, `keras.layers.PReLU` in place of ours.
+        norm: bool, whether to use `keras.layers.BatchNormalization`.
+        prelu: bool, whether to use `keras.layers.PReLU`.
 
     Returns:
-        A `keras.Model`; the one that was given if nothing is exchanged.
+        A new `keras.Model`, or `net` itself if nothing is replaced.
     """
 
     def exchanged(layer):
@@ -82,16 +89,17 @@ def with_keras_layers(net, norm, prelu):
 
 
 def our_step(name, image_size, num_identities, dtype="float32", xla=False):
-    """Our step as the session makes it, with a batch in memory.
+    """Builds our training step, as `training.session` does.
 
     Args:
-        name, image_size: of the backbone.
+        name: str, name of the backbone.
+        image_size: `(height, width)`.
         num_identities: int > 0.
         dtype: dtype policy of the layers. Defaults to `"float32"`.
         xla: bool, whether to compile the step. Defaults to `False`.
 
     Returns:
-        Function of images and identities, which returns the loss as a float.
+        Function of images and identities that trains one step and returns the total loss as a float.
     """
     backbone = Backbone(name, image_size=image_size, dtype=dtype)
     head = AngularCentreLoss(num_identities)
@@ -103,7 +111,7 @@ def our_step(name, image_size, num_identities, dtype="float32", xla=False):
 
 
 def made_up_batch(batch_size, image_size, num_identities):
-    """Noise in the range of images, and identities."""
+    """Draws a batch: float32 images `(batch_size, *image_size, 3)` in [-1, 1], and int32 identities."""
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (batch_size, *image_size, 3)).astype(np.float32)
     return tf.constant(images), tf.constant(rng.integers(0, num_identities, batch_size, np.int32))

@@ -1,9 +1,9 @@
-"""How far the losses of several replicas are from those of one device.
+"""Measures how much the losses of several replicas differ from those of one device.
 
     python -m benchmarks.replicas --sync_bn --replicas 1 2 4
 
-Trains a net on made-up images, from the same seed and with the same global batches, on 1, 2, 4 and so on
-logical CPU devices, each in a process of its own, and prints a row of a table for each number.
+Trains a net on made-up images with 1, 2, 4 and so on logical CPU devices, always from the same seed and with
+the same global batches. Each number of devices runs in its own process, and gets a row of the table.
 """
 
 import argparse
@@ -44,14 +44,14 @@ def main(argv=None):
 
 
 def run_alone(num_replicas, settings):
-    """Trains in a process of its own, since two strategies in one clash in their all-reduce.
+    """Trains in another process, because the all-reduces of two strategies in one process would clash.
 
     Args:
         num_replicas: int > 0.
         settings: dict from flags of this program to values.
 
     Returns:
-        dict of what `train` returns.
+        The dict of `train_on`.
     """
     flags = [
         f"--{name}" if value is True else f"--{name}={value}"
@@ -67,12 +67,12 @@ def run_alone(num_replicas, settings):
 
 
 def largest_difference(one, two):
-    """Largest difference of two lists of losses, each relative to the first one's."""
+    """Returns the largest difference between two lists of losses, relative to the losses of the first."""
     return max(abs(a - b) / abs(a) for a, b in zip(one, two, strict=True))
 
 
 def train(args):
-    """Trains on `args.replicas[0]` logical devices; returns what `train_on` does."""
+    """Trains on `args.replicas[0]` logical devices, and returns the dict of `train_on`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
@@ -89,12 +89,12 @@ def train_on(strategy, args):
     """Trains on the devices of a strategy.
 
     Args:
-        strategy: of `training.distribution.make_strategy`.
+        strategy: from `training.distribution.make_strategy`.
         args: parsed flags of this program.
 
     Returns:
-        dict of lists with an entry per step: `loss`, `gradient_norm`; `moving`, the sum of all moving
-        statistics at the end; `seconds`, the median of a step without the first ones.
+        dict: `loss` and `gradient_norm`, lists with a value for each step; `moving`, the sum of all moving
+        statistics at the end; `seconds`, the median time of a step after the first two.
     """
     import numpy as np
     import tensorflow as tf
@@ -126,7 +126,7 @@ def train_on(strategy, args):
     seconds = []
     for _ in range(args.steps):
         identities = rng.integers(0, IDENTITIES, args.batch_size)
-        # Halves that differ in brightness: their statistics are not those of the whole.
+        # Brightness rises through the batch, so the statistics of a replica differ from those of the batch.
         images = rng.uniform(-1, 1, (args.batch_size, *backbone.input_shape[1:]))
         images += (
             np.linspace(-1, 1, args.batch_size)[:, None, None, None] + identities[:, None, None, None] / 6
@@ -141,7 +141,7 @@ def train_on(strategy, args):
 
 
 def make_net(name):
-    """A net by its name: one of `NETS`, or another backbone for images of 32x32."""
+    """Builds a net by name: a tiny one of `NETS`, or any backbone for images of 32x32."""
     import keras
 
     from nets.backbone import Backbone
@@ -173,17 +173,23 @@ def parse_arguments(argv):
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4], help="numbers to compare")
+    parser.add_argument(
+        "--replicas", type=int, nargs="+", default=[1, 2, 4], help="numbers of replicas to compare"
+    )
     parser.add_argument("--net", default="tiny", help=f"one of {', '.join(NETS)}, or another backbone")
-    parser.add_argument("--sync_bn", action="store_true", help="statistics over the global batch")
-    parser.add_argument("--batch_size", type=int, default=16, help="global")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--learning_rate", type=float, default=0.01)
-    parser.add_argument("--scale", type=float, default=8.0, help="of the loss")
-    parser.add_argument("--clip_norm", type=float, help="largest norm of the gradient")
-    parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch")
+    parser.add_argument(
+        "--sync_bn", action="store_true", help="compute batch statistics over the global batch"
+    )
+    parser.add_argument("--batch_size", type=int, default=16, help="images in a global batch")
+    parser.add_argument("--steps", type=int, default=20, help="steps to train")
+    parser.add_argument("--learning_rate", type=float, default=0.01, help="learning rate")
+    parser.add_argument("--scale", type=float, default=8.0, help="scale of the loss")
+    parser.add_argument("--clip_norm", type=float, help="clip the norm of the gradient to this value")
+    parser.add_argument("--accumulate", type=int, default=1, help="number of parts to split a batch into")
     parser.add_argument("--xla", action="store_true", help="compile the step with XLA")
-    parser.add_argument("--alone", action="store_true", help="one number, printed as JSON")
+    parser.add_argument(
+        "--alone", action="store_true", help="train with one number of replicas, and print the result as JSON"
+    )
     return parser.parse_args(argv)
 
 

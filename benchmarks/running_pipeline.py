@@ -1,18 +1,19 @@
-"""A pipeline in the middle of its run."""
+"""Takes batches from an input pipeline that has been running for a while."""
 
 import itertools
 
 
 class RunningPipeline:
-    """Takes batches from a data set that runs already.
+    """Takes batches from a data set that has warmed up.
 
-    A context manager: it starts the data set, takes batches until what fills and tunes it is over, and
-    ends it. Of a short run a tenth is its start, and the work on batches that nobody takes any more.
+    As a context manager, it starts the data set, takes batches until its buffers are full and its tuning is
+    done, and ends it. Otherwise the start, and batches that are prepared but never taken, would make up a
+    tenth of a short measurement.
 
     Args:
         dataset: endless `tf.data.Dataset`.
-        batches: int > 0, how many each call takes.
-        warm_up: int >= 0, how many are taken before.
+        batches: int > 0, number of batches that each call takes.
+        warm_up: int >= 0, number of batches to take first.
     """
 
     def __init__(self, dataset, batches, warm_up):
@@ -34,6 +35,6 @@ class RunningPipeline:
 
 
 def consume(batches):
-    """Takes all of them and keeps none."""
+    """Takes all batches and drops them."""
     for _ in batches:
         pass

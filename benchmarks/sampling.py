@@ -1,10 +1,10 @@
-"""Times batches of identities and batches by weight, next to those of a plain shuffle.
+"""Compares the speed of batches by identity and of batches by weight with that of plain shuffled batches.
 
     python -m benchmarks.sampling
 
-The same pipeline with three samplers, from reading to normalised images, over two sources of drawn faces in a
-temporary folder: every record in turn; identities with several images each, for the triplet loss; and the
-sources in shares by weight, each with epochs of its own.
+Runs the same input pipeline with three samplers, on two sources of drawn faces in a temporary folder. The
+samplers give every record once per epoch; identities with several images each, for the triplet loss; and
+shares of the two sources by weight, each with its own epochs.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from benchmarks.made_up_faces import convert_faces, made_up_faces
 from benchmarks.running_pipeline import RunningPipeline
 
 IMAGE_SIZE = (112, 96)
-WEIGHTS = (0.5, 0.5)  # of two sources; one is three times as large
+WEIGHTS = (0.5, 0.5)  # of the two sources, although one is three times as large as the other
 
 
 def main(argv=None):
@@ -24,10 +24,18 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--identities", type=int, default=32, help="in a batch (%(default)s)")
-    parser.add_argument("--images", type=int, default=3, help="of each (%(default)s)")
-    parser.add_argument("--batches", type=int, default=64, help="in each round (%(default)s)")
-    parser.add_argument("--warm_up", type=int, default=64, help="batches before (%(default)s)")
+    parser.add_argument(
+        "--identities", type=int, default=32, help="identities in a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=3, help="images of each identity (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batches", type=int, default=64, help="batches in each measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warm_up", type=int, default=64, help="batches before each measurement (default: %(default)s)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=9, metavar="N", help="number of measurements (default: %(default)s)"
     )

@@ -1,8 +1,9 @@
-"""What large sets need, computed from measured parts: the tables of docs/scaling.md.
+"""Computes the tables of docs/scaling.md: the time and memory that large sets need.
 
     python -m benchmarks.scaling
 
-Nothing is run. What was measured here or published elsewhere stands below, each with where it comes from.
+This program measures nothing. It computes from the constants below, which were measured in this project or
+published elsewhere. Each names its source.
 """
 
 import argparse
@@ -13,12 +14,12 @@ from training.memory import centre_memory
 DIM = 512
 GIGA = 1e9
 
-# IR-50, 112x96 (arcface_torch's: 112x112), counted over the layers of nets.resnet_ir and nets.iresnet.
+# Counted from the layers of nets.resnet_ir (IR-50, 112x96) and nets.iresnet (arcface_torch's r50, 112x112).
 MULTIPLY_ADDS, PARAMETERS = 5.397e9, 41.8e6
 THEIR_MULTIPLY_ADDS, THEIR_PARAMETERS = 6.309e9, 43.6e6
 
-# arcface_torch, README.md, speed table: images/s of 8 V100 with 32 GB, IR-50 in float16, 128 images each.
-# By identities: data parallel, model parallel, Partial FC 0.1; `None` where memory did not suffice.
+# Source: arcface_torch, README.md, speed table. Images/s of 8 V100 with 32 GB, IR-50 in float16, 128 images
+# on each GPU. Number of identities -> data parallel, model parallel, Partial FC 0.1; `None`: out of memory.
 PUBLISHED = {
     125_000: (4681, 4824, 5004),
     1_400_000: (1672, 3043, 4738),
@@ -28,24 +29,24 @@ PUBLISHED = {
     29_000_000: (None, None, 1855),
 }
 
-# A forward pass counts twice its multiply-adds, and the backward pass twice a forward pass.
+# Operations for each multiply-add of the net: 2 in the forward pass, and twice as many in the backward pass.
 _OPERATIONS = 6
-# What that net sustains on a V100: the speed with the fewest centres, where the head hardly counts.
+# Operations/s of the net on a V100, from the setting with the fewest centres, where the head hardly counts.
 NET_SPEED = PUBLISHED[125_000][2] / 8 * _OPERATIONS * THEIR_MULTIPLY_ADDS
-# V100: float32 operations/s of a matrix product, bytes/s of memory, both at 0.8 of the data sheet's.
+# V100: operations/s of a float32 matrix product, and bytes/s of memory, both 0.8 times the data sheet's.
 HEAD_SPEED, MEMORY_SPEED = 0.8 * 15.7e12, 0.8 * 900e9
-# Readings and writings of all logits, and of all centres (norms, gradient, decay, momentum).
+# How often a step reads or writes all logits, and all centres (norms, gradient, decay, momentum).
 LOGIT_PASSES, CENTRE_PASSES = 10, 12
-# Bytes/s of an all-reduce: NVLink between 8 V100, and 100 Gbit/s between machines.
+# Bytes/s of an all-reduce: over NVLink between 8 V100, and over 100 Gbit/s between machines.
 LINK, NETWORK = 130e9, 12.5e9
 GPUS_PER_MACHINE, GPU_MEMORY = 8, 32e9
-# The outputs of all of its layers, which the backward pass needs, in 16 bits: bytes an image.
+# Bytes for each image: the outputs of all layers of the net in 16 bits, which the backward pass needs.
 ACTIVATIONS = 36.6e6
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceSet:
-    """A set of faces: how many images and identities it has."""
+    """A set of faces, with its numbers of images and identities."""
 
     name: str
     num_images: float
@@ -60,7 +61,13 @@ SETS = (
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """How the centres are kept: the share of them that a step sees, and whether devices share them out."""
+    """How the centres are trained.
+
+    Attributes:
+        name: as in the tables.
+        sample_rate: share of the centres that a step uses, in (0, 1].
+        is_shared: whether each device holds only a part of the centres.
+    """
 
     name: str
     sample_rate: float = 1.0
@@ -68,7 +75,7 @@ class Head:
 
 
 HEADS = (Head("dense"), Head("sampled 0.1", 0.1), Head("sharded", is_shared=True))
-# Those of the published table: there samples, too, are shared out.
+# The heads of the published table. Its sampled centres are also spread over the devices.
 THEIR_HEADS = (
     Head("data parallel"),
     Head("model parallel", is_shared=True),
@@ -78,7 +85,7 @@ THEIR_HEADS = (
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Seconds of a training step on GPUs, by what they go into."""
+    """Seconds of a training step on GPUs: for the net, the head, and the exchange of gradients."""
 
     net: float
     head: float
@@ -90,14 +97,15 @@ class Step:
 
 
 def step(num_identities, head, num_gpus, batch_size, multiply_adds=MULTIPLY_ADDS, parameters=PARAMETERS):
-    """What a step takes.
+    """Computes the time of a training step.
 
     Args:
         num_identities: int > 0.
         head: `Head`.
         num_gpus: int > 0.
-        batch_size: int > 0, images of one GPU.
-        multiply_adds, parameters: of the net.
+        batch_size: int > 0, images on each GPU.
+        multiply_adds: float, of the net for one image.
+        parameters: float, number of parameters of the net.
 
     Returns:
         `Step`.
@@ -115,7 +123,7 @@ def step(num_identities, head, num_gpus, batch_size, multiply_adds=MULTIPLY_ADDS
 
 
 def all_reduce(num_bytes, num_gpus):
-    """Seconds to sum up `num_bytes` of each GPU in a ring; the slowest link counts."""
+    """Computes the seconds to sum `num_bytes` of each GPU in a ring, which is as fast as its slowest link."""
     if num_gpus == 1:
         return 0.0
     speed = LINK if num_gpus <= GPUS_PER_MACHINE else NETWORK
@@ -123,7 +131,7 @@ def all_reduce(num_bytes, num_gpus):
 
 
 def gpu_memory(num_identities, head, num_gpus, batch_size):
-    """Bytes on one GPU: weights, velocities and gradients of the net, activations, and the head."""
+    """Computes the bytes on one GPU: weights, velocities, gradients, activations of the net, and the head."""
     num_shards = num_gpus if head.is_shared else 1
     centres = centre_memory(num_identities, DIM, batch_size, head.sample_rate, num_shards)
     return 3 * 4 * PARAMETERS + batch_size * ACTIVATIONS + centres.total
@@ -132,33 +140,40 @@ def gpu_memory(num_identities, head, num_gpus, batch_size):
 def main(argv=None):
     """Runs the program."""
     args = parse_arguments(argv)
-    print("What a set takes, whatever trains on it:\n")
+    print("Needs of a set, on any hardware:\n")
     print(table(("", *(each.name for each in SETS)), needs(args)))
     print(f"\n{args.epochs} epochs, {args.batch_size} images on each GPU:\n")
     headings = ("set", "GPUs", "head", "GB a GPU", "net, ms", "head, ms", "exchange, ms", "images/s")
     print(table((*headings, "hours", "cores a GPU"), runs(args)))
-    print("\nThe same formulas and what was published, images/s of 8 V100:\n")
+    print("\nComputed and published speed, images/s on 8 V100:\n")
     headings = [f"{head.name}{what}" for head in THEIR_HEADS for what in (", computed", ", published")]
     print(table(("identities", *headings), checks()))
 
 
 def parse_arguments(argv=None):
-    """The flags: what was measured on a machine, and how it is trained."""
+    """Parses the flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20, help="(%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=128, help="images on each GPU (%(default)s)")
-    parser.add_argument("--record_bytes", type=float, default=5780, help="of a converted image (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs to train (default: %(default)s)")
     parser.add_argument(
-        "--input_rate", type=float, default=9000, help="images/s that a core reads and decodes (%(default)s)"
+        "--batch_size", type=int, default=128, help="images on each GPU (default: %(default)s)"
     )
     parser.add_argument(
-        "--convert_rate", type=float, default=30_000, help="images/s that are converted (%(default)s)"
+        "--record_bytes", type=float, default=5780, help="bytes of a converted image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--input_rate",
+        type=float,
+        default=9000,
+        help="images/s that one core reads and decodes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--convert_rate", type=float, default=30_000, help="images/s of a conversion (default: %(default)s)"
     )
     return parser.parse_args(argv)
 
 
 def needs(args):
-    """Rows of the first table."""
+    """Returns the rows of the first table, about the sets."""
 
     def row(what, function):
         return (what, *(function(each) for each in SETS))
@@ -181,7 +196,7 @@ def needs(args):
 
 
 def runs(args):
-    """Rows of the second table: what fits, and what cannot be built with this project says why."""
+    """Yields the rows of the second table, about training. Impossible settings state the reason."""
     for each in SETS:
         for num_gpus in (1, 8, 64):
             for head in HEADS:
@@ -209,7 +224,7 @@ def _run(each, num_gpus, head, args):
 
 
 def checks():
-    """Rows of the third table."""
+    """Yields the rows of the third table, which compares computed with published speeds."""
     for num_identities, published in PUBLISHED.items():
         cells = []
         for head, speed in zip(THEIR_HEADS, published, strict=True):
@@ -220,7 +235,7 @@ def checks():
 
 
 def table(headings, rows):
-    """A table in Markdown: str."""
+    """Formats a Markdown table."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

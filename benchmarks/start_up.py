@@ -1,4 +1,4 @@
-"""Times `--help` of every program, next to a Python process that only imports argparse.
+"""Times `--help` of every program, and compares it with a Python process that only imports argparse.
 
 python -m benchmarks.start_up
 """
@@ -15,7 +15,7 @@ from benchmarks.comparison import Row, interleaved, medians, report
 ROOT = Path(__file__).parents[1]
 _REFERENCE = 'python -c "import argparse"'
 _MAX_SECONDS = 0.5
-# Neither is the project's: what tests start, and what else lies in a working copy.
+# Folders without programs of the project: tests, and build results in a working copy.
 _NOT_HERE = ("tests", "build", "dist")
 
 
@@ -24,17 +24,19 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.start_up", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="modules (all programs)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="modules to start (default: all programs)")
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
     )
-    parser.add_argument("--all", action="store_true", help="a row for every one, not for the slowest alone")
+    parser.add_argument(
+        "--all", action="store_true", help="print a row for every program, not only the slowest"
+    )
     args = parser.parse_args(argv)
     report(rows(args.names or programs(), args.rounds, args.all))
 
 
 def programs():
-    """Modules that do something when they are started: list of str, as `python -m` takes them."""
+    """Finds all programs of the project. Returns the names of their modules, as `python -m` takes them."""
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -44,7 +46,7 @@ def programs():
 
 
 def rows(names, rounds, every):
-    """Yields the row of the slowest, or one for each, slowest first."""
+    """Yields the row of the slowest program, or with `every` one for each, slowest first."""
     ways = {_REFERENCE: functools.partial(run, "-c", "import argparse")}
     ways |= {name: functools.partial(run, "-m", name, "--help") for name in names}
     seconds = medians(interleaved(ways, rounds))
@@ -59,12 +61,12 @@ def rows(names, rounds, every):
 
 
 def run(*arguments):
-    """Runs Python in the project's folder; `CalledProcessError` if it fails."""
+    """Runs Python in the project's folder. Raises `CalledProcessError` if it fails."""
     subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
 def _is_program(path):
-    """Whether there is an `if __name__ == "__main__":`."""
+    """Returns whether a file has an `if __name__ == "__main__":`."""
     tests = [node.test for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.If)]
     return any(ast.unparse(test) == "__name__ == '__main__'" for test in tests)
 

@@ -2,19 +2,19 @@
 
     python -m benchmarks.step_as_hlo --out step --backbone ir50 --precision mixed_bfloat16
 
-The step is forward and backward pass, from images to gradients, as `train_centre --xla` compiles them. The
-norm of the gradients and the optimizer are not part of it. The folder receives
+The step is the forward and backward pass, from images to gradients, as `train_centre --xla` compiles them. It
+does not include the norm of the gradients and the optimizer. The program writes these files to the folder:
 
-- `step.hlo.pb`: the computation, a serialised `HloModuleProto`, before XLA optimises it;
-- `parameters.json`: net, batch and precision; names of the first outputs (the terms of the loss, then the
-  gradients; moving statistics follow); and for each parameter in order its `name`, `kind` (`images`,
-  `identities`, `variable` or `constant`), `shape` and `dtype`, with `mean` and `std` of a float's initial
-  values, or the `value` itself of an integer;
-- with `--values`, which is for small nets, `values.npz`: `parameter_0`, `parameter_1` and so on, and what
-  TensorFlow computed from them on this machine, `output_0`, `output_1` and so on.
+- `step.hlo.pb`: the computation before XLA optimises it, as a serialised `HloModuleProto`.
+- `parameters.json`: the net, batch size and precision; the names of the first outputs, which are the terms of
+  the loss and then the gradients (moving statistics follow); and for each parameter, in order, its `name`,
+  `kind` (`images`, `identities`, `variable` or `constant`), `shape` and `dtype`. A float parameter has the
+  `mean` and `std` of its initial values, an integer parameter has its `value`.
+- `values.npz`, only with `--values` and meant for small nets: the parameters `parameter_0`, `parameter_1` and
+  so on, and the outputs `output_0`, `output_1` and so on, which TensorFlow computed on this machine.
 
-A program that runs the computation passes it images in [-1, 1], identities below `identities`, and variables
-drawn from a normal distribution with `mean` and `std`.
+To run the computation, pass it images in [-1, 1], identities below `identities`, and variables drawn from a
+normal distribution with `mean` and `std`.
 """
 
 import argparse
@@ -43,23 +43,32 @@ def parse_arguments(argv=None):
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    parser.add_argument("--backbone", default="ir50", help="a backbone, or tiny")
-    parser.add_argument("--loss", default="angular_centre", choices=LOSSES)
-    parser.add_argument("--image_size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"))
-    parser.add_argument("--identities", type=int, default=94_000)
-    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
+    parser.add_argument("--backbone", default="ir50", help="name of a backbone, or tiny")
+    parser.add_argument("--loss", default="angular_centre", choices=LOSSES, help="name of the loss")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        default=(112, 112),
+        metavar=("H", "W"),
+        help="height and width of the images",
+    )
+    parser.add_argument("--identities", type=int, default=94_000, help="number of identities")
+    parser.add_argument("--batch_size", type=int, default=128, help="images in a batch")
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
-    parser.add_argument("--precision", choices=precisions, default="mixed_bfloat16")
-    parser.add_argument("--values", action="store_true", help="write all values, to compare results")
+    parser.add_argument(
+        "--precision", choices=precisions, default="mixed_bfloat16", help="dtype policy of the net"
+    )
+    parser.add_argument("--values", action="store_true", help="also write all parameters and outputs")
     args = parser.parse_args(argv)
     if args.out.exists():
-        parser.error(f"--out: {args.out} exists. Give a new folder.")
+        parser.error(f"--out: {args.out} already exists. Give a new folder.")
     return args
 
 
 def make_trainer(args):
-    """The `Trainer` of the flags, on one device."""
+    """Builds the `training.trainer.Trainer` for the flags, on one device."""
     import tensorflow as tf
 
     from benchmarks.replicas import make_net
@@ -88,7 +97,7 @@ def write_step(trainer, args):
         args: parsed flags of this program.
 
     Raises:
-        RuntimeError: TensorFlow passes other parameters than those that would be listed.
+        RuntimeError: the parameters of the computation are not the ones that would be listed.
     """
     import numpy as np
     import tensorflow as tf
@@ -100,7 +109,7 @@ def write_step(trainer, args):
     inputs = (tf.constant(images), (tf.constant(identities),), {})
     function = step.get_concrete_function(*inputs)
     hlo = step.experimental_get_compiler_ir(*inputs)
-    # Parameters are the arguments, then what the function captures: variables, and constants if any.
+    # The parameters are the arguments, then the variables and constants that the function captures.
     parameters = [_described("images", "images", images), _described("identities", "identities", identities)]
     values = [images, identities]
     variables = {id(variable.handle): variable for variable in function.variables}
@@ -139,19 +148,19 @@ def _described(name, kind, value):
 
 
 def _initial(value):
-    """What a program needs to draw such values. Integers are counters and seeds: a few numbers."""
+    """Returns what a program needs to recreate a value. Integers are counters and seeds, which are short."""
     if value.dtype.kind == "f":
         return {"mean": float(value.mean()), "std": float(value.std())}
     return {"value": value.tolist()}
 
 
 def _check_parameters(parameters, text):
-    """Raises if the computation takes other parameters than those listed."""
+    """Raises `RuntimeError` if the computation has other parameters than those listed."""
     layout = re.search(r"entry_computation_layout=\{\((.*?)\)->", text)[1]
     received = re.findall(r"(\w+)\[([\d,]*)\]", re.sub(r"/\*.*?\*/", "", layout))
     expected = [(_HLO_TYPES[each["dtype"]], ",".join(map(str, each["shape"]))) for each in parameters]
     if received != expected:
-        raise RuntimeError(f"the step takes other parameters: expected {expected}, received {received}")
+        raise RuntimeError(f"parameters of the step: expected {expected}, received {received}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A run that is killed again and again, and the same run left alone.
+"""Kills a training run again and again, and checks that its results equal those of an undisturbed run.
 
     python -m benchmarks.torture --kills 20
 
-Trains a small net on made-up faces, kills the process at random moments (`kill -9`, now and then
-SIGTERM), starts the same command again until it is through, and compares every variable of the last
-checkpoint and of all SavedModels with those of the unbroken run, bit for bit. Prints a row per kill.
+Trains a small net on made-up faces, and kills the process at random moments with `kill -9` or sometimes
+SIGTERM. It repeats the same command until the run finishes, then compares every variable of the last
+checkpoint and of all SavedModels with those of an unbroken run, bit for bit. Prints a row for each kill.
 """
 
 import argparse
@@ -23,18 +23,18 @@ from nets.importers.training_checkpoint import newest_checkpoint
 
 
 def main(argv=None):
-    """Runs the program. Returns 1 if anything differs."""
+    """Runs the program. Returns 1 if anything differs, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.torture",
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--program", choices=PROGRAMS, default=PROGRAMS[0])
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--program", choices=PROGRAMS, default=PROGRAMS[0], help="trainer to kill")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills")
     parser.add_argument(
-        "--steps", type=int, default=240, help="of the run; all over again while kills are left"
+        "--steps", type=int, default=240, help="steps of a run; further runs follow until all kills are done"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
     args = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("dataset").setLevel(logging.WARNING)
@@ -49,7 +49,7 @@ def main(argv=None):
         unbroken = folder / "unbroken"
         finish(training_command(args.program, config, unbroken, args.steps), unbroken)
         rng = np.random.default_rng(args.seed)
-        # A moment of each kind first, then any.
+        # One moment of each kind first, then random ones.
         moments = itertools.chain(rng.permutation(MOMENTS), iter(lambda: rng.choice(MOMENTS), None))
         moments = list(itertools.islice(moments, args.kills))
         print("| kill | aimed at | hit | step reached | saved | redone |\n|" + "---|" * 6)
@@ -71,20 +71,20 @@ def main(argv=None):
     )
     print(
         "\n".join(problems)
-        or "every variable of checkpoints and models is that of the unbroken run, bit for bit"
+        or "every variable of checkpoints and models equals that of the unbroken run, bit for bit"
     )
     return 1 if problems else 0
 
 
 def differences(unbroken, broken):
-    """What differs between the last checkpoints and the SavedModels of two runs.
+    """Compares the last checkpoints and the SavedModels of two runs.
 
     Args:
-        unbroken: Path, the folder of one.
-        broken: Path, the folder of the other.
+        unbroken: Path of the output folder of one run.
+        broken: Path of the output folder of the other run.
 
     Returns:
-        List of str; empty if both are the same, bit for bit.
+        List of str, one for each difference; empty if the runs are equal, bit for bit.
     """
     ends = [newest_checkpoint(folder / "ckpt")[0] / "state" for folder in (unbroken, broken)]
     problems = [f"checkpoint: {name}" for name in _unequal(*ends)]
@@ -98,26 +98,25 @@ def differences(unbroken, broken):
 
 
 def describe_points(unbroken, broken):
-    """How the TensorBoard points of a broken run compare to those of the unbroken one, in a sentence."""
+    """Compares the TensorBoard points of a broken run with those of the unbroken run, in a sentence."""
     expected, received = (_points(folder / "summary") for folder in (unbroken, broken))
     twice = [values for values in received.values() if len(values) > 1]
     unlike = [values for values in twice if len(set(values)) > 1]
     differ = [key for key, values in received.items() if expected.get(key, [None])[0] not in values]
     lost = expected.keys() - received.keys()
     return (
-        f"of {len(expected)} TensorBoard points {len(lost)} are missing, {len(twice)} are there more than "
-        f"once, "
-        f"{len(unlike)} of these with different values; {len(differ)} are not as in the unbroken run"
+        f"of {len(expected)} TensorBoard points, {len(lost)} are missing, {len(twice)} are there more than "
+        f"once ({len(unlike)} of these with different values), and {len(differ)} differ from the unbroken run"
     )
 
 
 def _unequal(*files):
-    """Names of variables that are not the same in two TensorFlow checkpoints."""
+    """Returns the names of variables that are missing from, or differ between, two TensorFlow checkpoints."""
     import tensorflow as tf
 
     readers = [tf.train.load_checkpoint(str(file)) for file in files]
     names = [set(reader.get_variable_to_shape_map()) for reader in readers]
-    # The graph of objects is the same but not always in the same order.
+    # The order inside the graph of objects may differ between runs.
     common = sorted(name for name in names[0] & names[1] if name != "_CHECKPOINTABLE_OBJECT_GRAPH")
     unequal = [
         name for name in common if not np.array_equal(*(reader.get_tensor(name) for reader in readers))
@@ -126,7 +125,7 @@ def _unequal(*files):
 
 
 def _points(folder):
-    """dict from `(name, step)` to all values, over the event files of every start."""
+    """Reads the event files of every start: dict from `(name, step)` to a list of all values."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 

@@ -1,11 +1,11 @@
-"""Peak memory of `train_centre`, against what its arrays take by arithmetic.
+"""Compares the peak memory of `train_centre` with the computed size of its arrays.
 
     python -m benchmarks.training_memory
 
-A real run in a process of its own: made-up images of only some of the identities; steps,
-a checkpoint, a SavedModel. Left out is what the process held when it had imported the program and
-TensorFlow, before it made anything; that is a row of its own. The arithmetic is of
-`training.memory.step_memory`, without the gradients, and is printed part by part.
+Starts a real run in another process, with made-up images of only some of the identities. The run does some
+steps, and writes a checkpoint and a SavedModel. The memory after importing the program and TensorFlow is
+subtracted, and shown in a row of its own. The sizes are computed by `training.memory.step_memory`, shown part
+by part, and compared without the gradients.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.comparison import Row, report
 from benchmarks.made_up_sets import write_list
 from benchmarks.many_identities import peak, resident
 
-# What is compared with; gradients and what the head works in have to fit in, too.
+# The peak is compared with the sum of these. The gradients and the work space of the head come on top.
 COUNTED = ("weights", "optimizer", "batch", "activations", "logits")
 _NUM_IMAGES = 256
 
@@ -33,7 +33,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_memory", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--identities", type=int, default=94_000, metavar="N")
+    parser.add_argument(
+        "--identities",
+        type=int,
+        default=94_000,
+        metavar="N",
+        help="number of identities (default: %(default)s)",
+    )
     parser.add_argument("--net_depth", type=int, default=50, help="depth of the net (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
     parser.add_argument(
@@ -44,8 +50,13 @@ def main(argv=None):
         metavar=("H", "W"),
         help="height and width of the images (default: 112 96)",
     )
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--sample_rate", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=3, help="steps to train (default: %(default)s)")
+    parser.add_argument(
+        "--sample_rate",
+        type=float,
+        default=1.0,
+        help="share of the identities that a step uses (default: %(default)s)",
+    )
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
@@ -55,7 +66,7 @@ def main(argv=None):
 
 
 def rows(args):
-    """The rows of the table, in MB."""
+    """Yields the rows of the table, in MB."""
     setting = f"depth {args.net_depth}, {args.identities:,} identities, batch {args.batch_size}"
     numbers = run(args)
     counted = sum(numbers["needs"][name] for name in COUNTED)
@@ -82,7 +93,7 @@ def rows(args):
 
 
 def run(args):
-    """What `measure` returns, from a process of its own."""
+    """Runs `measure` in another process, and returns its result."""
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), args.identities)
         command = [sys.executable, "-m", "benchmarks.training_memory", "--one", folder]
@@ -94,7 +105,7 @@ def run(args):
 
 
 def write_data(folder, num_identities):
-    """A list of made-up images, few of whose identities have any, and a config."""
+    """Writes a list of made-up images and a config. Only a few of the identities have images."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (_NUM_IMAGES, 14, 14, 3), np.uint8)
     images = [cv2.imencode(".jpg", cv2.resize(each, (112, 112)))[1].tobytes() for each in noise]
@@ -105,12 +116,11 @@ def measure(args):
     """Runs `train_centre` in this process.
 
     Args:
-        args: parsed flags; `args.one` is the folder of `write_data`.
+        args: parsed flags; `args.one` is a folder of `write_data`.
 
     Returns:
-        dict: `start`, bytes held before anything was made; `before` and `peak`, the most that was held until
-        the first step and until the end; `needs`, dict of `training.memory.step_memory`; `last_step`, in
-        seconds.
+        dict: `start`, bytes in use after the imports; `before` and `peak`, most bytes in use before the first
+        step and until the end; `needs`, the dict of `training.memory.step_memory`; `last_step`, in seconds.
 
     Raises:
         ValueError: the run failed.
@@ -119,7 +129,7 @@ def measure(args):
     from dataset.config import read_config
     from dataset.convert.sources import convert_sources
     from training import preflight
-    from training.session import Trainer  # and with it TensorFlow and the rest of a run
+    from training.session import Trainer  # also imports TensorFlow and everything else that a run needs
 
     convert_sources(read_config(args.one / "config.ini"), ["made_up"])
     numbers = {"start": resident()}

@@ -1,15 +1,15 @@
-"""The whole loop of `train_centre` and the bare step of a plain Keras model.
+"""Compares the whole loop of `train_centre` with the bare training step of a plain Keras model.
 
     python -m benchmarks.training_step
 
-Ours is `train_centre` itself, as its flags set it up, on made-up faces in TFRecords: reading, decoding,
-losses, decay, norm of the gradient, metrics, log lines and TensorBoard scalars; the last two come once a
-turn, more often than by default. The limit has the same layers, loss, decay and momentum in one
-`tf.function`, a batch that stays in memory, and nothing else.
+Our side is `train_centre` itself on made-up faces in TFRecords, with everything that it does: reading,
+decoding, losses, decay, norm of the gradient, metrics, log lines and TensorBoard scalars. The last two come
+once per turn, which is more often than by default. The reference has the same layers, loss, decay and
+momentum in one `tf.function`, one batch that stays in memory, and nothing else.
 
-The two take turns, a few steps each, within one process. While the limit runs, our pipeline reads ahead.
-These batches are not free: our time is charged with what it takes to make every batch of a turn, measured
-with nothing else running, whether it was made in the pause or not. So the ratio errs against ours.
+The two take turns of a few steps each, within one process. During the reference's turn, our pipeline reads
+ahead. To account for this, our time also includes the time to make all batches of a turn, measured with
+nothing else running. Some batches therefore count twice, and the ratio is slightly too low for us.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from unittest import mock
 
 from benchmarks.comparison import Row, report
 
-# Steps before the first turn: the first one traces.
+# Steps before the first turn, because the first step traces the graph.
 _WARM_UP = 2
 _FACES = {"identities": 60, "images": 16, "held_out": 5, "pairs": 20, "videos": 4, "frames": 1}
 
@@ -32,17 +32,18 @@ class _Measured(Exception):
 
 
 class Turns:
-    """Batches that are given on as they are; the reference has its turn after every few of them.
+    """Passes batches to the training loop, and runs the reference after every few batches.
 
     Args:
         batches: `dataset.pipeline.TrainingBatches`.
-        reference: function without arguments, a turn of it.
-        steps: int > 0, batches in a turn of ours.
-        rounds: int > 0, turns.
+        reference: function without arguments that does one turn of the reference.
+        steps: int > 0, batches in each of our turns.
+        rounds: int > 0, number of turns.
         clock: function that returns seconds. Defaults to `time.perf_counter`.
 
     Attributes:
-        ours, references: lists of float, the seconds of each turn.
+        ours: list of float, the seconds of each of our turns.
+        references: list of float, the seconds of each turn of the reference.
     """
 
     def __init__(self, batches, reference, steps, rounds, clock=time.perf_counter):
@@ -57,11 +58,11 @@ class Turns:
         self.references = []
 
     def start_at(self, step):
-        """Yields the batches; raises after the last turn."""
+        """Yields the batches. Raises `_Measured` after the last turn."""
         start = None
         for count, batch in enumerate(self.batches.start_at(step), 1 - _WARM_UP):
             yield batch
-            # Back here, the step on this batch is done, and so is what the loop does after a step.
+            # The loop asks for the next batch, so the step on this one and the work after it are done.
             if count < 0 or count % self.steps:
                 continue
             stop = self.clock()
@@ -89,8 +90,8 @@ def main(argv=None):
         help="height and width of the images (default: 112 96)",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=3, help="in a turn")
-    parser.add_argument("--rounds", type=int, default=4, help="turns")
+    parser.add_argument("--steps", type=int, default=3, help="steps in a turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="number of turns (default: %(default)s)")
     report(rows(parser.parse_args(argv)))
 
 
@@ -117,7 +118,10 @@ def measure(args):
     """Trains in turns with the reference.
 
     Returns:
-        `(turns, input_rate)`: the `Turns`, and the images/s of the pipeline with nothing else running.
+        `(turns, input_rate)`: the `Turns`, and the images/s of the input pipeline with nothing else running.
+
+    Raises:
+        RuntimeError: `train_centre` failed.
     """
     import train_centre
     from benchmarks.plain_net import PlainStep, made_up_batch, plain_net
@@ -145,12 +149,12 @@ def measure(args):
         with mock.patch("training.session.TrainingLoop", loop), contextlib.suppress(_Measured):
             train_centre.main(_flags(Path(folder), args))
         if not taken or len(taken[0].ours) < args.rounds:
-            raise RuntimeError("train_centre ended before it was measured; its log says why")
+            raise RuntimeError("train_centre ended too early. See its log for the reason.")
         return taken[0], input_speed(taken[0].batches.start_at(0), args.batch_size)
 
 
 def _flags(folder, args):
-    # Nothing is scored: that would be within the first turn.
+    # Validation is off, because it would run during the first turn.
     config = folder / "faces" / "config.ini"
     config.write_text(config.read_text().replace("enable = true", "enable = false"))
     values = {

@@ -1,4 +1,4 @@
-"""Training runs in trouble: killed, on a full disk, two in one folder."""
+"""Tests training runs under bad conditions: kills, a full disk, and two runs in one folder."""
 
 import itertools
 import logging
@@ -15,18 +15,18 @@ from benchmarks.torture import differences
 
 _STEPS = 60
 _NUM_KILLS = 5
-_LARGEST_FILE = 1_000_000  # bytes; a checkpoint is larger
-_MOST_LINES = 200  # of a run's console
+_LARGEST_FILE = 1_000_000  # bytes; less than a checkpoint needs
+_MOST_LINES = 200  # that a run may print
 
 
 def trouble(seed):
-    """Runs each of the troubles once.
+    """Runs each test once.
 
     Args:
         seed: int, of the moments of the kills.
 
     Yields:
-        `(name, problems)`: a trouble, and a list of str that is empty if the run got over it.
+        `(name, problems)`: name of the test, and a list of str, which is empty if the run recovered.
     """
     from dataset.synthetic import FaceSetOptions, write_set
 
@@ -54,13 +54,13 @@ def _killed(command, folder, seed):
     except RuntimeError as error:
         return [str(error)]
     return [
-        *([] if num_kills else ["no kill hit the run"]),
+        *([] if num_kills else ["the run was never killed"]),
         *differences(folder / "unbroken", folder / "killed"),
     ]
 
 
 def _full_disk(command, folder):
-    """Limits the size of each file: writing a checkpoint fails as it does on a full disk."""
+    """Limits the size of files, so that writing a checkpoint fails as on a full disk."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
@@ -85,10 +85,11 @@ def _two_runs(command, folder):
             time.sleep(0.1)
         second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if first.poll() is not None:
-            problems.append("the first run ended too early")
+            problems.append("the first run ended before the second one was refused")
         if second.returncode != 1 or str(first.pid) not in second.stderr:
             problems.append(
-                f"expected a refusal, received exit code {second.returncode}: {second.stderr[-300:]}"
+                f"second run: expected a refusal that names process {first.pid}, received exit code "
+                f"{second.returncode}: {second.stderr[-300:]}"
             )
     if first.returncode:
         problems.append(f"the first run ended with exit code {first.returncode}")

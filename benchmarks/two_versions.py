@@ -1,9 +1,9 @@
-"""Compares this checkout with another one of the project: training, embedding, conversion and start-up.
+"""Compares the speed of this checkout with another one: training, embedding, conversion and start-up.
 
     python -m benchmarks.two_versions OTHER_CHECKOUT
 
-Both run the same commands on the same made-up faces, in turns and with the same Python. Seconds are those of
-the whole process, except for training: there it is the speed that the log shows after the first step.
+Both run the same commands on the same made-up faces, in turns and with the same Python. For training, the
+program compares the speed in the log after the first step. For everything else, it times the whole process.
 """
 
 import argparse
@@ -29,18 +29,24 @@ def main(argv=None):
         prog="python -m benchmarks.two_versions", description=__doc__.splitlines()[0]
     )
     parser.add_argument("other", type=Path, help="folder of the other checkout")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="measurements of each checkout (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         report(rows(args.other.resolve(), args.rounds, Path(folder)))
 
 
 def rows(other, rounds, folder):
-    """Yields the rows.
+    """Yields the rows of the table.
 
     Args:
         other: Path of the other checkout.
-        rounds: int > 0, measurements of each.
+        rounds: int > 0, measurements of each checkout.
         folder: Path of an empty folder for faces and outputs.
     """
     run(HERE, "dataset.synthetic", f"--out={folder / 'faces'}", *_FACES)
@@ -76,7 +82,7 @@ def rows(other, rounds, folder):
 
 
 def train(checkout, config, output):
-    """Trains a few steps from scratch.
+    """Trains a few steps with a new net.
 
     Args:
         checkout: Path of the code to run.
@@ -84,7 +90,7 @@ def train(checkout, config, output):
         output: Path of a new folder.
 
     Returns:
-        float, the median of the speeds that the log shows, in images per second.
+        float, the median of the speeds in the log, in images per second.
     """
     log = run(
         *(checkout, "train_centre", f"--config={config}", "--net_depth=32", "--batch_size=32"),
@@ -92,12 +98,12 @@ def train(checkout, config, output):
         *(f"--summary_path={output / 'summary'}", f"--ckpt_path={output / 'ckpt'}"),
         *(f"--saved_model_path={output / 'models'}", f"--log_file_path={output / 'logs'}"),
     )
-    # The first line has the steps after tracing, too, but fewer of them.
+    # The first line is left out, because it averages over fewer steps than the others.
     return statistics.median(float(speed) for speed in _SPEED.findall(log)[1:])
 
 
 def run(checkout, module, *arguments):
-    """Runs a program of a checkout and returns what it writes to standard error."""
+    """Runs a program of a checkout, and returns its standard error."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     if done.returncode:

@@ -1,11 +1,11 @@
-"""Scoring pairs of faces, compared with loops over folds and thresholds.
+"""Compares our scoring of face pairs with plain loops over folds and thresholds.
 
     python -m benchmarks.verification
 
-The pairs are made up: distances that are nearly separable, as those of a trained net. The loops are written
-as the original's and InsightFace's are, and give the same accuracies and thresholds, which is checked. At
-600,000 pairs there is no loop to wait for; memory is the growth of the peak while 300,000 and 600,000 pairs
-of embeddings in memory are scored.
+The made-up distances can nearly be separated, like those of a trained net. The loops are written like those
+of the original and of InsightFace. The program checks that they give the same accuracies. With 600,000 pairs,
+the loops would take too long, so only our code is measured. Its memory is how far the peak rises while it
+scores 300,000 and 600,000 pairs of embeddings that are already in memory.
 """
 
 import argparse
@@ -32,8 +32,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.verification", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--pairs", type=int, default=6000, help="pairs for the loops (%(default)s)")
-    parser.add_argument("--many_pairs", type=int, default=600_000, help="pairs without loops (%(default)s)")
+    parser.add_argument(
+        "--pairs", type=int, default=6000, help="pairs to compare with loops (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--many_pairs", type=int, default=600_000, help="pairs to score without loops (default: %(default)s)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="number of measurements (default: %(default)s)"
     )
@@ -66,8 +70,8 @@ def rows(args):
     }
     for name, (ours, loop) in ways.items():
         if not np.array_equal(ours(), loop()):
-            raise ValueError(f"{name}: expected the accuracies of the loop, received others")
-        # The quick one so often that it takes some milliseconds.
+            raise ValueError(f"{name}: our accuracies differ from those of the loop")
+        # Our code runs 10 times, because a single call is too short to time.
         seconds = medians(
             interleaved({"ours": functools.partial(repeat, ours, 10), "loop": loop}, args.rounds, warm_up=0)
         )
@@ -97,27 +101,27 @@ def rows(args):
 
 
 def repeat(function, times):
-    """Calls it so often."""
+    """Calls a function `times` times."""
     for _ in range(times):
         function()
 
 
 def measured(num_pairs):
-    """`many` in a process of its own, so that the peak of memory is its own."""
+    """Runs `many` in its own process, so that its peak of memory can be measured."""
     command = [sys.executable, "-m", "benchmarks.verification", "--one", str(num_pairs)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
 
 
 def many(num_pairs):
-    """Seconds and megabytes of scoring so many pairs of embeddings, which are in memory before.
+    """Measures the time and memory to score pairs of embeddings that are already in memory.
 
     Returns:
-        dict: `seconds` by what is done, and `megabytes`, by which the peak is above the start.
+        dict: `seconds`, a dict by part of the work, and `megabytes`, how far memory rose above the start.
     """
     embeddings, is_same = made_up_embeddings(num_pairs)
     first, second = embeddings[0::2], embeddings[1::2]
-    evaluate_pairs(*made_up_distances(100))  # imports, which are not counted
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    evaluate_pairs(*made_up_distances(100))  # Does all imports, so that they are not measured.
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     seconds, before = {}, resident()
     start = time.perf_counter()
     distances = pair_distances(first, second, "cosine")
@@ -132,14 +136,22 @@ def many(num_pairs):
 
 
 def made_up_distances(num_pairs, seed=0):
-    """`(distances, is_same)`, float64 and bool `(num_pairs,)`: genuine and impostor pairs in turn."""
+    """Makes distances of alternating genuine and impostor pairs.
+
+    Returns:
+        `(distances, is_same)`: float64 in [0, 2] and bool, both `(num_pairs,)`.
+    """
     is_same = np.arange(num_pairs) % 2 == 0
     distances = np.random.default_rng(seed).normal(np.where(is_same, 0.6, 1.0), 0.1)
     return np.clip(distances, 0, 2), is_same
 
 
 def made_up_embeddings(num_pairs, seed=0):
-    """`(embeddings, is_same)`, float32 `(2 * num_pairs, DIM)`: some pairs are hard to tell."""
+    """Makes embeddings of alternating genuine and impostor pairs, some of them hard.
+
+    Returns:
+        `(embeddings, is_same)`: float32 `(2 * num_pairs, DIM)` and bool `(num_pairs,)`.
+    """
     rng = np.random.default_rng(seed)
     is_same = np.arange(num_pairs) % 2 == 0
     embeddings = rng.standard_normal((2 * num_pairs, DIM), np.float32)
@@ -149,10 +161,11 @@ def made_up_embeddings(num_pairs, seed=0):
 
 
 def loop_over_thresholds(distances, is_same, folds):
-    """Accuracy of each fold at the threshold that is best on the others: one after the other is tried.
+    """Computes the accuracy of each fold at the threshold that is best on the other folds.
 
-    As facenet's and InsightFace's loops, with an array operation for each threshold; the thresholds are all
-    that differ, as in `eval.scoring.verification.best_threshold`.
+    Like the loops of facenet and InsightFace, it tries one threshold after another with an array operation.
+    The candidates are all thresholds that give different results, as in
+    `eval.scoring.verification.best_threshold`.
     """
     accuracies = []
     for fold in np.unique(folds):
@@ -168,7 +181,7 @@ def loop_over_thresholds(distances, is_same, folds):
 
 
 def loop_of_the_original(distances, is_same, folds):
-    """Accuracy of each fold at the threshold where sorted distances cross.
+    """Computes the accuracy of each fold at the threshold where the sorted distances cross.
 
     References:
     - margin-centre-face, `util/verification.py`: `test_kfold`, `find_threshold_sort`
@@ -193,10 +206,10 @@ def loop_of_the_original(distances, is_same, folds):
 
 
 def loop_of_insightface(embeddings, is_same):
-    """Accuracy of each fold, and VAL as well.
+    """Computes the accuracy of each fold, and does the work for VAL as well.
 
     References:
-    - InsightFace_TF, `verification.py`: `calculate_roc`, `calculate_val`; but distances are computed once
+    - InsightFace_TF, `verification.py`: `calculate_roc`, `calculate_val`; here, distances are computed once
     """
     embeddings = embeddings / np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
     distances = np.square(embeddings[0::2] - embeddings[1::2]).sum(axis=1)

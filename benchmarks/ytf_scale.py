@@ -1,11 +1,10 @@
-"""What features of YouTube Faces' real size take: time, disk and memory.
+"""Measures the time, disk speed and memory that the features of YouTube Faces need at full size.
 
     python -m benchmarks.ytf_scale
 
-Appends made-up features of 3,425 videos (an identity's centre and noise) to a feature store in a temporary
-folder, opens it again, reads it video by video, and scores 5,000 pairs by every method. Prints a table with
-a row per step. To see it with 4 GB of address space, which is less than 4 GB of memory: `ulimit -v 4000000`
-before.
+Appends made-up features of 3,425 videos (the centre of an identity plus noise) to a feature store in a
+temporary folder, opens it again, reads it video by video, and scores 5,000 pairs with every method. Prints a
+table with a row for each step. To try it with only 4 GB of address space, run `ulimit -v 4000000` first.
 """
 
 import argparse
@@ -34,8 +33,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ytf_scale", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made (the system's)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, help="folder to create the temporary folder in (default: the system's)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the made-up features (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
 
     rng = np.random.default_rng(args.seed)
@@ -73,12 +76,12 @@ def main(argv=None):
 
 
 def open_store(root):
-    """The store of the benchmark, in a folder `root`."""
+    """Opens the feature store of the benchmark in the folder `root`."""
     return FeatureStore(root, {"model": "made up", "dim": DIM}, NUM_FRAMES)
 
 
 def video_lengths(rng):
-    """Lengths of videos like those of YouTube Faces: its shortest, its longest and its sum.
+    """Draws the lengths of videos, with the minimum, maximum and sum of YouTube Faces.
 
     References:
     - Wolf, Hassner, Maoz, Face Recognition in Unconstrained Videos with Matched Background
@@ -91,9 +94,9 @@ def video_lengths(rng):
         int64 array, shape `(NUM_VIDEOS,)`.
     """
     lengths = np.clip(rng.lognormal(size=NUM_VIDEOS, sigma=0.8), 0.3, 20)
-    lengths[:2] = 0  # the shortest and the longest, which follow
+    lengths[:2] = 0  # the shortest and the longest video, set below
     room = NUM_FRAMES - MIN_FRAMES * (NUM_VIDEOS - 1) - MAX_FRAMES
-    # Cumulated before they are rounded, so that the sum is right.
+    # The cumulative sum is rounded, not each length, so that the total is exact.
     shares = np.diff(np.round(np.cumsum(lengths) / lengths.sum() * room), prepend=0).astype(np.int64)
     lengths = MIN_FRAMES + shares
     lengths[1] = MAX_FRAMES
@@ -101,7 +104,7 @@ def video_lengths(rng):
 
 
 def made_up_features(identities, rng):
-    """Yields float32 `(n, DIM)`: for each of `identities` its centre and noise, a batch at a time."""
+    """Yields features in batches, float32 `(n, DIM)`: the centre of each of `identities` plus noise."""
     centres = rng.standard_normal((NUM_IDENTITIES, DIM), np.float32)
     for start in range(0, len(identities), BATCH):
         chosen = identities[start : start + BATCH]
@@ -109,11 +112,16 @@ def made_up_features(identities, rng):
 
 
 class Meter:
-    """Seconds spent in its blocks, and the most memory after one of them."""
+    """Context manager that sums the seconds spent in its blocks, and tracks the peak of memory.
+
+    Attributes:
+        seconds: total time in the blocks.
+        peak: most bytes in use at the end of a block, without mapped files.
+    """
 
     def __init__(self):
         self.seconds = 0.0
-        self.peak = 0  # bytes, mapped files left out
+        self.peak = 0
 
     def __enter__(self):
         self._start = time.perf_counter()
@@ -126,8 +134,8 @@ class Meter:
                 self.peak = max(self.peak, int(line.split()[1]) * 1024)
 
     def row(self, step, num_bytes):
-        """The line of the table for a step that wrote or read so many bytes."""
-        # Since the process started. Pages of mapped files count, though the system takes them back at will.
+        """Returns the row of the table for a step that wrote or read `num_bytes`."""
+        # This peak is since the start of the process. It includes mapped files, which the system can evict.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         numbers = (num_bytes / self.seconds / 1e6, peak / 1e6, self.peak / 1e6)
         return f"| {step} | {self.seconds:.1f} | " + " | ".join(f"{number:.0f}" for number in numbers) + " |"

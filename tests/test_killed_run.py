@@ -32,7 +32,7 @@ def test_killed_while_saving_and_in_a_model(tmp_path):
     assert [kill.moment for kill in kills] == ["saving", "model"]
     assert kills[0].saved <= kills[0].reached and kills[1].saved == 4
     assert differences(unbroken, broken) == []
-    assert " TensorBoard points 0 are missing" in describe_points(unbroken, broken)
+    assert " TensorBoard points, 0 are missing" in describe_points(unbroken, broken)
     # And what is not the same is seen.
     one, other = sorted((broken / "models").iterdir())
     shutil.rmtree(other / "variables")

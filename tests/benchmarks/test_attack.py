@@ -1,4 +1,4 @@
-"""Tests that the attack recognises every bad end, and a short attack of a few files."""
+"""Tests that the attack recognises every wrong outcome, and attacks each quick parser with a few files."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ def write(folder):
 
 
 class Reader:
-    """Reads the good file, and ends in one way with any other."""
+    """Reads the valid file, then ends every further call in the same way."""
 
     def __init__(self, name):
         self.name = name
@@ -59,7 +59,7 @@ ENDS = {
 }
 
 
-def test_ends(tmp_path):
+def test_every_outcome_gets_its_verdict(tmp_path):
     parsers = {name: Parser(write, Reader(name)) for name in ENDS}
     ends = list(attack([(name, 0) for name in ENDS], seed=0, kept=tmp_path, parsers=parsers))
     assert {end.parser: end.verdict for end in ends} == ENDS
@@ -68,7 +68,7 @@ def test_ends(tmp_path):
     assert all((folder / "file.txt").is_file() for folder in kept.values())
 
 
-def test_cases_follow_from_the_seed(tmp_path):
+def test_the_same_seed_breaks_files_in_the_same_way(tmp_path):
     parser = PARSERS["pairs_bin"]
     parser.good(tmp_path)
     good = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -88,7 +88,7 @@ def test_malformed_files_are_read_or_refused(name, ends):
 
 @pytest.fixture(scope="module")
 def ends():
-    """The ends of malformed files of each quick parser. One child process reads them all."""
+    """Returns the cases of each quick parser, by its name. One child process reads all files."""
     ends = {name: [] for name in QUICK}
     for end in attack([(name, number) for name in QUICK for number in range(NUM_FILES)], seed=1):
         ends[end.parser].append(end)

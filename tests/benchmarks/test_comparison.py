@@ -18,7 +18,7 @@ def test_ways_take_turns_in_both_orders():
     assert all(second >= 0 for times in seconds.values() for second in times)
 
 
-def test_what_is_around_a_way():
+def test_a_way_runs_inside_its_context_manager():
     calls = []
 
     @contextlib.contextmanager
@@ -28,12 +28,12 @@ def test_what_is_around_a_way():
         calls.append("out")
 
     ways = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    for _ in range(2):  # a context manager of one use
+    for _ in range(2):  # with a new context manager each time, because it can be used only once
         interleaved(ways, rounds=1, warm_up=0, around={"b": around()})
     assert calls == ["a", "in", "b", "out"] * 2
 
 
-def test_a_running_pipeline():
+def test_a_running_pipeline_warms_up_in_every_round():
     taken = []
 
     class Batches:
@@ -47,7 +47,7 @@ def test_a_running_pipeline():
     assert taken == [0, 1, 2, 3, 4, 5, 6] * 2
 
 
-def test_medians():
+def test_medians_are_those_of_each_way():
     assert medians({"a": [3.0, 1.0, 100.0], "b": [2.0]}) == {"a": 3.0, "b": 2.0}
 
 
@@ -58,7 +58,7 @@ def test_rows_fit_the_heading():
     assert {row.count("|"), reported.count("|")} == {heading().splitlines()[0].count("|")}
 
 
-def test_all_programs_of_the_table_are_there():
+def test_all_programs_of_the_table_exist():
     assert all((BENCHMARKS / f"{name}.py").is_file() for name in PROGRAMS)
 
 

@@ -3,7 +3,7 @@ from dataset.images import check_image
 from dataset.sources.insightface_rec import InsightFaceRec
 
 
-def test_faces_are_as_large_as_those_of_ms1m(tmp_path):
+def test_faces_have_the_file_size_of_ms1m(tmp_path):
     rec = InsightFaceRec(write_faces(tmp_path / "faces", 70))
     assert rec.num_images == 70 and rec.num_identities == 2 and rec.image_size == (112, 112)
     images = [rec.read(i)[0] for i in range(70)]
@@ -12,7 +12,7 @@ def test_faces_are_as_large_as_those_of_ms1m(tmp_path):
     assert len(set(images)) == 70
 
 
-def test_a_row_per_check(tmp_path, capsys):
+def test_each_kind_of_check_has_a_row(tmp_path, capsys):
     main(["--images", "20", "--rounds", "1", "--workers", "1", "--folder", str(tmp_path)])
     rows = [line for line in capsys.readouterr().out.splitlines() if "dataset.convert" in line]
     assert [line.split()[3] for line in rows] == ["header`,", "full`,"]

@@ -29,7 +29,7 @@ DONE = {
 }
 
 
-def test_a_row_is_a_run_of_train_centre(tmp_path, monkeypatch, two_replicas):
+def test_a_row_measures_a_run_of_train_centre(tmp_path, monkeypatch, two_replicas):
     def tiny_backbone(architecture, image_size, **_):
         backbone = small_net()
         backbone.architecture, backbone.net = architecture, {"image_size": image_size}
@@ -42,18 +42,18 @@ def test_a_row_is_a_run_of_train_centre(tmp_path, monkeypatch, two_replicas):
     for name in ("loop", "step", "input", "first_step"):
         assert result[name] > 0
     net, head = result["work"]
-    assert net == 6 * 4 * (7 * 7 * 8 * 3 * 3 * 3 + 392 * 32)  # a conv and a dense layer
+    assert net == 6 * 4 * (7 * 7 * 8 * 3 * 3 * 3 + 392 * 32)  # of a conv and a dense layer
     assert head == 6 * 4 * 32 * 40
     assert (result["card"], result["memory"]) == ("processor", None)
 
 
-def test_the_loop_is_timed_between_lines_of_the_log():
+def test_the_loop_is_timed_between_log_lines():
     now = 0.0
 
     def batches():
         nonlocal now
         for number in range(100):
-            now += 1000 if number == 0 else 0  # until the first batch is there
+            now += 1000 if number == 0 else 0  # time to make the first batch
             yield number
 
     clock = LoopClock(interval=3, seconds=50, clock=lambda: now)
@@ -61,9 +61,9 @@ def test_the_loop_is_timed_between_lines_of_the_log():
     with pytest.raises(Exception) as ended:
         for number in clock.time(batches()):
             taken.append(number)
-            # The first step traces. The others are only queued, but for those after which the loop logs.
+            # The first step traces. Others are only queued, except where the loop logs and waits for them.
             now += 500 if number == 0 else 30 if number % 3 == 2 else 1
-    assert not isinstance(ended.value, (ValueError, OSError))  # which would save the run
+    assert not isinstance(ended.value, (ValueError, OSError))  # `train_centre` would handle these and save.
     assert clock.first_step == 500
     assert len(taken) == 9 and clock.steps_per_second == pytest.approx(6 / 64)
 
@@ -92,7 +92,7 @@ def test_rows_cover_precisions_nets_centres_and_numbers_of_gpus():
 
 def test_share_of_peak_and_scaling():
     one, two = Setting(), Setting(gpus=2)
-    # At the peak: 5 ms for the net, 10 ms for the centres; 128 images in 64 ms.
+    # At the peak, the net takes 5 ms and the centres take 10 ms. The measured step takes 64 ms.
     assert share_of_peak(one, DONE) == pytest.approx(15 / 64, rel=1e-3)
     assert share_of_peak(Setting(precision="tf32"), DONE) == pytest.approx(20.01 / 64, rel=1e-3)
     for card in ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "processor", "Tesla V100-SXM2-32GB"):
@@ -102,8 +102,8 @@ def test_share_of_peak_and_scaling():
     assert scaling(two, results) == pytest.approx(0.8) and scaling(one, results) is None
 
 
-def test_the_table(tmp_path, monkeypatch, capsys):
-    """Rows in the file are not measured again, except failed ones."""
+def test_rows_with_results_are_not_measured_again(tmp_path, monkeypatch, capsys):
+    """Only failed rows are measured again."""
     first, second = settings(1, parse_arguments(["--quick"]))
     path = tmp_path / "gpu.jsonl"
     write_results(path, {first: DONE, second: {"failed": "out of memory"}})
@@ -127,7 +127,7 @@ def test_the_table(tmp_path, monkeypatch, capsys):
     assert main(["--quick", f"--out={path}"]) == 1
 
 
-def test_a_row_that_fails_costs_only_itself(tmp_path, monkeypatch):
+def test_a_failed_row_does_not_stop_the_others(tmp_path, monkeypatch):
     setting = dataclasses.replace(Setting(), gpus=2)
     args = parse_arguments([])
     seen = {}

@@ -11,7 +11,7 @@ from tests.eval.colour_net import BLUE, RED, write_onnx
 from tests.portrait import moving, write_video
 
 
-def test_rows(tmp_path, monkeypatch):
+def test_rows_count_known_and_unknown_tracks(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     for name, tint in (("red", RED), ("blue", BLUE)):
         for number in range(2):

@@ -7,14 +7,14 @@ from tests.small_runs import make_data
 
 
 def test_cosines_to_the_own_centre():
-    # Lengths do not count, labels may have gaps, and an identity of one image is its own centre.
+    # Embeddings have different lengths, labels have gaps, and two identities have a single image.
     embeddings = np.array([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0], [-3.0, 3.0]])
     cosines, identity_means = own_centre_cosines(embeddings, np.array([7, 2, 7, 4]))
     np.testing.assert_allclose(cosines, [np.sqrt(0.5), 1, np.sqrt(0.5), 1])
     np.testing.assert_allclose(identity_means, [1, 1, np.sqrt(0.5)])
 
 
-def test_a_row_per_model(tmp_path, capsys):
+def test_each_model_has_a_row(tmp_path, capsys):
     folder = make_data(tmp_path)
     export_saved_model(Backbone("ir32", (32, 32)), tmp_path / "model")
     model = str(tmp_path / "model")

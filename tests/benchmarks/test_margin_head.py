@@ -1,4 +1,4 @@
-"""The references of the benchmark of the margin head."""
+"""Tests the references of the margin head benchmark."""
 
 import numpy as np
 import pytest

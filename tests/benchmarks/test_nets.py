@@ -6,7 +6,7 @@ from benchmarks.nets import BATCH_SIZES, FORMS, run, table, turns
 
 
 class Clock:
-    """Seconds that only the timed functions let pass."""
+    """A clock that advances only when a timed function calls `wait`."""
 
     def __init__(self):
         self.now = 0.0
@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
     def wait(self, calls, name, *seconds):
-        """Takes the next of the given times, and then always the last."""
+        """Advances the clock by one of `seconds`: the next one for each call with this name, then the last."""
         self.now += seconds[min(calls.count(name), len(seconds) - 1)]
         calls.append(name)
 
@@ -27,7 +27,7 @@ def test_ways_take_turns_and_the_fastest_turn_counts():
         "slow": functools.partial(clock.wait, calls, "slow", 9, 7),
     }
     assert turns(ways, 1.0, num_turns=4, clock=clock) == {"fast": 0.125, "slow": 7}
-    # The first call of each is not timed. A slow way has one turn.
+    # The first call of each function is not timed. The slow function gets only one turn.
     assert calls == ["fast", "slow", "fast", "slow", "fast", "fast", "fast"]
 
 
@@ -39,7 +39,7 @@ def stage(name, folder):
     return {"name": name}
 
 
-def test_results_are_kept_and_the_next_call_continues(tmp_path, capfd):
+def test_results_are_saved_and_the_next_call_continues(tmp_path, capfd):
     run(["bad", "killed", "good"], {"count": stage}, tmp_path, minutes=5)
     assert [path.name for path in tmp_path.iterdir()] == ["good.json"]
     assert "bad: count: ValueError: no such layer" in capfd.readouterr().err
@@ -50,7 +50,7 @@ def test_results_are_kept_and_the_next_call_continues(tmp_path, capfd):
     assert not (tmp_path / "late.json").exists()
 
 
-def test_table():
+def test_nets_with_equal_cells_share_a_row():
     count = {"parameters": 1_003_136, "multiply_adds": 220_965_376, "embedding_size": 128}
     files = {form: {"path": "face", "size": 4_100_000} for form in FORMS[:2]}
     speeds = {f"batch {size}": {form: 12.0 * size for form in FORMS[:2]} for size in BATCH_SIZES}

@@ -24,21 +24,21 @@ def test_an_all_reduce_is_bound_by_the_slowest_link():
     assert all_reduce(1e9, 16) == pytest.approx(1.875e9 / NETWORK)
 
 
-def test_gradients_of_dense_and_sampled_centres_travel_and_those_of_shards_do_not():
+def test_only_gradients_of_unsharded_centres_are_exchanged():
     centres = 4 * 512 * 1_000_000
     nets = 4 * PARAMETERS
     for head, share in ((DENSE, 1.0), (SAMPLED, 0.1), (SHARDED, 0.0)):
         assert step(1_000_000, head, 8, 128).exchange == pytest.approx(all_reduce(nets + share * centres, 8))
 
 
-def test_a_sharded_head_has_the_global_batch_and_a_part_of_the_centres():
-    # As many products; less to read of the centres.
+def test_a_sharded_head_multiplies_the_global_batch_with_its_part_of_the_centres():
+    # A shard does as many multiplications as a dense head, but reads fewer centres.
     dense, sharded = (step(1_000_000, head, 8, 128).head for head in (DENSE, SHARDED))
     assert 0.5 * dense < sharded < dense
     assert gpu_memory(1_000_000, SHARDED, 8, 128) < 0.6 * gpu_memory(1_000_000, DENSE, 8, 128)
 
 
-def test_formulas_are_near_what_was_published():
+def test_computed_speeds_are_near_the_published_ones():
     rows = {int(row[0].replace(",", "")): row[1:] for row in checks()}
     for num_identities, published in PUBLISHED.items():
         computed = rows[num_identities][0::2]
@@ -48,7 +48,7 @@ def test_formulas_are_near_what_was_published():
                 assert text == ""
                 continue
             ratio = float(text.replace(",", "")) / speed
-            # An optimistic bound, the more so the more centres there are.
+            # The computed speeds are optimistic, more so with more centres.
             assert 0.98 < ratio < (1.03 if num_identities < 200_000 else 1.8)
 
 

@@ -12,7 +12,7 @@ RATE = 0.01
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A trainer whose step was written, and the folder."""
+    """Writes the step of a trainer. Returns the trainer and the folder."""
     folder = tmp_path_factory.mktemp("hlo") / "step"
     args = parse_arguments(
         ["--out", str(folder), "--identities", str(IDENTITIES), "--batch_size=8", "--values"]
@@ -22,7 +22,7 @@ def exported(tmp_path_factory):
     return trainer, folder
 
 
-def test_outputs_are_loss_and_gradients_of_a_step_without_xla(exported):
+def test_outputs_equal_loss_and_gradients_of_a_step_without_xla(exported):
     trainer, folder = exported
     settings = json.loads((folder / "parameters.json").read_text())
     values = np.load(folder / "values.npz")
@@ -32,7 +32,7 @@ def test_outputs_are_loss_and_gradients_of_a_step_without_xla(exported):
     terms = trainer.train_step(tf.constant(values["parameter_0"]), tf.constant(values["parameter_1"]))
     for name in ("loss", "accuracy", "cosine"):
         np.testing.assert_allclose(outputs[name], terms[name], rtol=1e-5)
-    # The first step of momentum subtracts the gradient times the rate.
+    # The first step with momentum subtracts the gradient times the learning rate.
     for number, (old, variable) in enumerate(zip(before, variables, strict=True)):
         gradient = (old - variable.numpy()) / RATE
         np.testing.assert_allclose(outputs[f"gradient {number}"], gradient, rtol=1e-3, atol=1e-3)

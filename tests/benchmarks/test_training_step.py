@@ -17,7 +17,7 @@ class Batches:
         return itertools.count(step)
 
 
-def test_turns():
+def test_the_reference_runs_between_turns_of_the_loop():
     now, log = 0.0, []
 
     def reference():
@@ -26,7 +26,7 @@ def test_turns():
         log.append("reference")
 
     turns = Turns(Batches(), reference, steps=3, rounds=2, clock=lambda: now)
-    # What `train_centre` must not take for an error of its own.
+    # The exception that ends the loop must be one that `train_centre` does not handle.
     with pytest.raises(Exception) as ended:
         for number in turns.start_at(7):
             now += number  # a step of the loop
@@ -36,16 +36,16 @@ def test_turns():
     assert turns.ours == [9 + 10 + 11, 12 + 13 + 14] and turns.references == [100, 100]
 
 
-def test_the_plain_step_is_ours():
+def test_the_plain_step_computes_our_loss():
     trainer = make_trainer(make_strategy(), 0.001, make_head=lambda: AngularCentreLoss(IDENTITIES))
     plain = PlainStep(small_net(), IDENTITIES)
-    # Keras's optimizer scales the velocity by the rate, which is constant here.
+    # Keras's optimizer multiplies the rate into the velocity. With a constant rate this is the same.
     for step in range(3):
         total = trainer.train_step(*batch(step, 8))["total"]
         np.testing.assert_allclose(plain(*batch(step, 8)), total, rtol=1e-5)
 
 
-def test_keras_layers_give_the_same():
+def test_keras_layers_give_the_same_embeddings():
     ours = small_net()
     net = with_keras_layers(ours, norm=True, prelu=True)
     assert [type(layer).__module__.split(".")[0] for layer in net.layers] == ["keras"] * len(net.layers)

@@ -7,7 +7,7 @@ from eval.scoring.verification import evaluate_pairs, even_folds
 
 
 @pytest.mark.parametrize("decimals", [2, 9])
-def test_the_loops_give_the_same(decimals):
+def test_loops_give_our_accuracies(decimals):
     distances, is_same = verification.made_up_distances(400)
     distances, folds = distances.round(decimals), even_folds(is_same)
     for rule, loop in (
@@ -25,6 +25,6 @@ def test_the_loops_give_the_same(decimals):
     assert 0.8 < result.accuracy < 1
 
 
-def test_many():
+def test_many_measures_time_and_memory():
     measured = verification.many(1000)
     assert measured["megabytes"] >= 0 and min(measured["seconds"].values()) > 0
