@@ -15,7 +15,7 @@ _is_configured = False
 
 
 def pytest_ignore_collect(collection_path, config):
-    """`-m "not tensorflow"` does not even import the files that need it."""
+    """Skips files that import TensorFlow under `-m "not tensorflow"`, without importing them."""
     is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
     if is_test and WITHOUT in config.option.markexpr and loads_tensorflow(collection_path):
         return True
@@ -24,11 +24,11 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collectstart(collector):
     if isinstance(collector, pytest.Module) and loads_tensorflow(collector.path):
-        _configure_devices()  # before the import, which may already create tensors
+        _configure_devices()  # before importing the file, which may already create tensors
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the long tests, except where `-m` names them."""
+    """Deselects the long tests, unless `-m` mentions them."""
     if "long" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("long")]
@@ -69,7 +69,7 @@ def _configure_devices():
 
 @pytest.fixture(scope="session")
 def two_replicas():
-    """A MirroredStrategy over two CPU devices. All tests share it, as a program has only one."""
+    """Returns a MirroredStrategy over two CPU devices. All tests share it, because two would clash."""
     _configure_devices()
     from training.distribution import make_strategy
 
@@ -78,12 +78,12 @@ def two_replicas():
 
 @pytest.fixture(autouse=True)
 def _free_memory():
-    """Frees the nets of earlier tests once a process has grown. Python keeps them, as they form cycles."""
+    """Frees the nets of earlier tests when the process has grown. They form cycles, so Python keeps them."""
     yield
     global _limit
     if "tensorflow" in sys.modules and _resident_bytes() > _limit:
         gc.collect()
-        # The allocator would keep the memory, too.
+        # Returns the memory from the allocator to the system.
         ctypes.CDLL(None).malloc_trim(0)
         _limit = max(_FIRST_LIMIT, _resident_bytes() + _GROWTH)
 

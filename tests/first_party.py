@@ -1,4 +1,4 @@
-"""What the project's modules import, read from their source."""
+"""Reads from the source of the project's modules what they import."""
 
 import ast
 import functools
@@ -10,7 +10,7 @@ _SLOW = ("tensorflow", "keras")
 
 @functools.cache
 def loads_tensorflow(path):
-    """Whether importing a file also imports TensorFlow, directly or through modules of the project.
+    """Returns whether importing a file also imports TensorFlow, directly or through the project's modules.
 
     Args:
         path: absolute Path of a Python file of the project.
@@ -33,7 +33,7 @@ def loads_tensorflow(path):
 
 @functools.cache
 def _imported_names(path):
-    """Dotted names that the file imports at module level."""
+    """Returns the dotted names that a file imports at module level."""
     package = path.relative_to(ROOT).parent.parts
     names = set()
     for node in _module_level(ast.parse(path.read_bytes()).body):
@@ -51,12 +51,12 @@ def _module_level(body):
         if isinstance(node, (ast.Try, ast.With)):
             yield from _module_level(node.body)
         elif not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            # Not `if TYPE_CHECKING:`, which no interpreter enters.
+            # Imports under `if TYPE_CHECKING:` are left out, because they never run.
             yield node
 
 
 def _files(name):
-    """The files that importing a dotted name runs, as far as they belong to the project."""
+    """Yields the project's files that run when a dotted name is imported."""
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         module = ROOT.joinpath(*parts[:count])

@@ -1,4 +1,4 @@
-"""Disks without space, as far as a test can have them."""
+"""Simulates a full disk."""
 
 import contextlib
 import resource
@@ -6,7 +6,7 @@ import resource
 
 @contextlib.contextmanager
 def no_file_larger_than(num_bytes):
-    """Makes writing fail half-way, as on a full disk."""
+    """Makes writing beyond `num_bytes` fail in the middle of a file, as on a full disk."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
     try:

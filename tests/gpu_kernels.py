@@ -1,4 +1,4 @@
-"""Reads which operations have a GPU kernel from TensorFlow's registry, which needs no GPU."""
+"""Reads from TensorFlow's registry which operations have a GPU kernel. This needs no GPU."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# There is no public way to the registry.
+# TensorFlow has no public API for the registry.
 from tensorflow.python.framework import kernels, op_def_registry
 
 _HANDLES = (tf.resource, tf.variant, tf.string)
 
 
 class Copy(NamedTuple):
-    """A value that one operation makes on the device and another one needs on the host."""
+    """A value that is copied between device and host.
+
+    Attributes:
+        source: type of the operation that computes the value.
+        target: type of the operation that uses it.
+        dtype: name of its dtype.
+    """
 
     source: str
     target: str
@@ -24,7 +30,7 @@ class Copy(NamedTuple):
 def _registered():
     by_operation = collections.defaultdict(list)
     for kernel in kernels.get_all_registered_kernels().kernel:
-        # Those for `DEFAULT` serve every device that has none of its own.
+        # `DEFAULT` kernels serve every device without a kernel of its own.
         if kernel.device_type in ("GPU", "DEFAULT") and not kernel.label:
             by_operation[kernel.op].append(kernel)
     return by_operation
@@ -34,7 +40,7 @@ _REGISTERED = _registered()
 
 
 def missing_kernels(function):
-    """Operations of a `ConcreteFunction` without a kernel for GPUs, with their dtypes."""
+    """Returns the operations of a `ConcreteFunction` without a GPU kernel, with their dtypes: set of str."""
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
     inner = {inner.signature.name for inner in graph.library.function}
@@ -42,7 +48,7 @@ def missing_kernels(function):
 
 
 def copies_to_host(function):
-    """Values that a `ConcreteFunction` copies from a GPU to its host, which then waits for the GPU."""
+    """Returns the values that a `ConcreteFunction` copies from GPU to host, which makes the host wait."""
     return {
         _copy(tensor, operation)
         for tensor, operation, needs_host in _used_values(function)
@@ -51,7 +57,7 @@ def copies_to_host(function):
 
 
 def large_copies_to_device(function, num_values):
-    """Values of more than `num_values` numbers that the host computes and a GPU uses."""
+    """Returns the values of more than `num_values` numbers that the host computes and a GPU uses."""
     return {
         _copy(tensor, operation)
         for tensor, operation, needs_host in _used_values(function)
@@ -65,14 +71,14 @@ def _copy(tensor, operation):
 
 
 def _used_values(function):
-    """Yields `(tensor, operation, needs_host)` for each input of each operation, but for constants."""
+    """Yields `(tensor, operation, needs_host)` for each input of each operation, except constants."""
     constants = set()
-    for operation in function.graph.get_operations():  # inputs come before what uses them
+    for operation in function.graph.get_operations():  # in the order of their computation
         if operation.type in ("Shape", "ShapeN", "Size"):
             is_constant = all(tensor.shape.is_fully_defined() for tensor in operation.inputs)
         elif operation.op_def.is_stateful or not operation.inputs:
             is_constant = operation.type == "Const"
-        else:  # TensorFlow computes it once, before the first step
+        else:  # TensorFlow computes an operation on constants only once, before the first step.
             is_constant = all(tensor.op in constants for tensor in operation.inputs)
         if is_constant:
             constants.add(operation)
@@ -90,7 +96,7 @@ def _is_on_host(tensor):
 
 
 def _on_host(operation, side):
-    """Tells for each input or output of a kernel whether it is in the memory of the host."""
+    """Returns for each input or output of an operation whether it is in host memory: list of bool."""
     node = operation.node_def
     kernel = _kernel(node)
     on_host = []

@@ -5,10 +5,10 @@ import collections
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, device_properties_pb2
 
-# There is no public way to run TensorFlow's graph optimiser for devices that the machine lacks.
+# TensorFlow has no public API to optimise a graph for devices that the machine does not have.
 from tensorflow.python.grappler import cluster, tf_optimizer
 
-# Operations that start no work on a device: they name or reshape a value, or run on the host at no cost.
+# Operations without work on a device: they name or reshape a value, or run on the host at no cost.
 FREE = {
     *("Const", "Identity", "IdentityN", "NoOp", "Placeholder", "ReadVariableOp"),
     *("ExpandDims", "Reshape", "Shape", "ShapeN", "Squeeze"),
@@ -26,7 +26,7 @@ _PROPERTIES = {
 
 
 def graph_on_gpu(function):
-    """The graph of a `tf.types.experimental.ConcreteFunction` after grappler, for one CPU and one GPU."""
+    """Optimises the graph of a `ConcreteFunction` for one CPU and one GPU. Returns a `GraphDef`."""
     devices = [
         device_properties_pb2.NamedDevice(
             name=f"/job:localhost/replica:0/task:0/device:{kind}:0",
@@ -39,10 +39,10 @@ def graph_on_gpu(function):
     kept = [tensor.op.name for tensor in function.outputs] + [op.name for op in graph.control_outputs]
     meta.collection_def["train_op"].node_list.value.extend(kept)
     config = config_pb2.ConfigProto()
-    config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs, too
+    config.graph_options.rewrite_options.min_graph_nodes = -1  # optimises small graphs, too
     return tf_optimizer.OptimizeGraph(config, meta, cluster=cluster.Cluster(devices=devices))
 
 
 def count_operations(graph):
-    """Counts the operations of a `GraphDef` that do work, by type. A compiled function counts once."""
+    """Counts the operations of a `GraphDef` that do work, by type. A compiled function counts as one."""
     return collections.Counter(node.op for node in graph.node if node.op not in FREE)

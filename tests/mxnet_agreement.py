@@ -1,4 +1,4 @@
-"""Compares `dataset/records/recordio.py` with MXNet itself. Run by `.ci/mxnet.sh`.
+"""Compares `dataset/records/recordio.py` with MXNet. `.ci/mxnet.sh` runs this program.
 
 python -m tests.mxnet_agreement [FOLDER_WITH_TRAIN_REC ...]
 """
@@ -23,9 +23,11 @@ GOLDEN = Path(__file__).parent / "golden" / "rec"
 
 
 def main(argv=None):
-    """Returns 0 if every comparison holds."""
+    """Runs the program. Returns 0 if every comparison holds, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", type=Path, help="further folders with train.rec and train.idx")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="further folders to compare, each with train.rec and train.idx"
+    )
     folders = [GOLDEN / "rec_small", GOLDEN / "rec_vector_labels", *parser.parse_args(argv).folders]
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
 
@@ -43,7 +45,7 @@ def main(argv=None):
 
 
 def compare_readers(folder):
-    """Every record, and what `InsightFaceRec` makes of them, by both readers."""
+    """Compares every record, and the labels of `InsightFaceRec`, between the two readers."""
     path = folder / "train.rec"
     ours, theirs = RecordReader(path), MXNetReader(path)
     yield f"{path}: keys", np.array_equal(ours.keys, theirs.keys)
@@ -60,9 +62,9 @@ def compare_readers(folder):
 
 
 def compare_writers(folder, written):
-    """The same payloads through both writers give the same files, and both readers read both."""
+    """Checks that both writers make the same files of the same payloads, and that both readers read them."""
     paths = {"ours": folder / "ours.rec", "theirs": folder / "theirs.rec"}
-    # Neither contiguous nor ascending.
+    # The keys have gaps and are not ascending.
     keys = [3 * i if i % 2 else 1000 - i for i in range(len(written))]
     with RecordWriter(paths["ours"]) as writer:
         for key, payload in zip(keys, written, strict=True):
@@ -85,7 +87,7 @@ def compare_writers(folder, written):
 
 
 def compare_refusals(folder):
-    """Checks that `MXNetReader` turns broken records and unknown keys into errors."""
+    """Checks that `MXNetReader` raises errors for broken records and unknown keys."""
     path = folder / "broken.rec"
     with RecordWriter(path) as writer:
         for key in range(3):
@@ -112,7 +114,7 @@ def _refuses(reader, key):
 
 
 def compare_image_records():
-    """`pack_image` and `unpack_image` against MXNet's `pack` and `unpack`."""
+    """Compares `pack_image` and `unpack_image` with MXNet's `pack` and `unpack`."""
     image = b"\xff\xd8" + MAGIC + b"an image"
     for labels in (7.0, [7.0], [7.0, 1.5, -2.0]):
         expected = mxnet_recordio.pack(mxnet_recordio.IRHeader(0, labels, 12, 0), image)
@@ -126,7 +128,7 @@ def compare_image_records():
 
 
 def payloads():
-    """Payloads with the magic wherever it can matter, and some at random."""
+    """Returns payloads with the magic number at all critical places, and 200 random ones."""
     chosen = [b"", MAGIC, 2 * MAGIC, 3 * MAGIC, MAGIC[:3], b"x" + MAGIC, b"xy" + MAGIC + b"z"]
     chosen += [bytes(range(1, length + 1)) for length in range(1, 10)]
     chosen += [

@@ -1,4 +1,4 @@
-"""Pictures and short videos of a real face: the portrait that matplotlib ships."""
+"""Makes pictures and short videos of a real face, the portrait in matplotlib's sample data."""
 
 import functools
 from fractions import Fraction
@@ -15,21 +15,24 @@ SIZE = (240, 320)  # (height, width) of the frames
 
 @functools.cache
 def portrait():
-    """The portrait, uint8 `(600, 512, 3)`, RGB."""
+    """Returns the portrait, uint8 `(600, 512, 3)`, RGB."""
     path = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
     return cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
 
 
 def scene(x=160, y=120, face=90, tint=(1, 1, 1), blur=0, hidden=False, size=SIZE):
-    """A grey picture with the portrait in it.
+    """Places the portrait on a grey picture.
 
     Args:
         x, y: position of the middle of the face.
         face: height of the face in pixels.
-        tint: factor for each channel, red first.
-        blur: deviation of a Gaussian blur, in pixels.
-        hidden: leave the portrait out.
+        tint: factor for each channel, RGB.
+        blur: standard deviation of a Gaussian blur, in pixels.
+        hidden: whether to leave out the portrait.
         size: `(height, width)` of the picture.
+
+    Returns:
+        uint8 `(*size, 3)`, RGB.
     """
     picture = np.full((*size, 3), 128, np.uint8)
     if not hidden:
@@ -45,7 +48,7 @@ def scene(x=160, y=120, face=90, tint=(1, 1, 1), blur=0, hidden=False, size=SIZE
 
 
 def moving(num_frames=20, *, start=(100, 110), step=(4, 1), **options):
-    """The frames of a face that moves; `options` as in `scene`, the same for all frames."""
+    """Returns frames of a moving face. `options` are arguments of `scene`, the same for all frames."""
     return [scene(x=start[0] + step[0] * i, y=start[1] + step[1] * i, **options) for i in range(num_frames)]
 
 
@@ -56,10 +59,10 @@ def write_picture(path, picture):
 
 
 def write_video(path, frames, fps=10, codec="mpeg4", times=None, pixel_aspect=1):
-    """Encodes frames as a video; the suffix of `path` selects the container.
+    """Encodes frames as a video. The suffix of `path` selects the container.
 
     Args:
-        times: seconds of each frame, for a variable frame rate; a multiple of a millisecond each.
+        times: time of each frame in seconds, in whole milliseconds, for a variable frame rate.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = frames[0].shape[:2]

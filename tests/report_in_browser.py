@@ -1,4 +1,4 @@
-"""Opens reports in headless Chromium and checks the pages that it shows. Run by `.ci/browser.sh`.
+"""Opens reports in headless Chromium and checks how they look. `.ci/browser.sh` runs this program.
 
 python -m tests.report_in_browser [--pictures FOLDER]
 """
@@ -27,12 +27,12 @@ logger = logging.getLogger("report_in_browser")
 
 WIDTHS = (360, 390, 768, 1280)
 SCHEMES = ("light", "dark")
-# Chromium loads nothing but the page: no updates, no services, no data of a user.
+# With these flags Chromium loads only the page: no updates, no services and no user data.
 _FLAGS = (
     *("--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-# Returns the faults of a page as a list of texts.
+# This script returns the faults of a page as a list of texts.
 _FAULTS = r"""
 const faults = [];
 const root = document.documentElement;
@@ -56,7 +56,7 @@ const luminance = colour => {
     .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
-// Translucent backgrounds, such as that of a chosen row, lie over those of their parents.
+// A translucent background, such as that of a selected row, is mixed with those of its parents.
 const background = element => {
   const layers = [];
   for (; element; element = element.parentElement) {
@@ -82,7 +82,7 @@ for (const element of document.body.querySelectorAll("*")) {
 }
 if (!texts) faults.push("no text");
 
-// A table that does not fit scrolls, with a shadow where there is more. On a desktop every table fits.
+// A table that does not fit scrolls, and a shadow shows where it continues. On a desktop every table fits.
 for (const table of document.querySelectorAll(".table")) {
   const overflows = table.scrollWidth > table.clientWidth + 1;
   if (overflows && root.clientWidth >= 1265) faults.push(`does not fit: ${table.ariaLabel}`);
@@ -95,7 +95,7 @@ for (const link of document.querySelectorAll("nav a")) {
 if (document.querySelectorAll("nav a").length < 3) faults.push("no table of contents");
 if (document.querySelectorAll(".legend").length > 1) faults.push("expected one legend");
 
-// Texts of a chart lie inside of it, and not on one another.
+// The texts of a chart stay inside it and do not overlap.
 for (const svg of document.querySelectorAll("svg")) {
   const frame = svg.getBoundingClientRect();
   const labels = [...svg.querySelectorAll("text")].map(text => [text, text.getBoundingClientRect()]);
@@ -105,7 +105,7 @@ for (const svg of document.querySelectorAll("svg")) {
     for (const [other, near] of labels.slice(number + 1)) {
       const width = Math.min(box.right, near.right) - Math.max(box.left, near.left);
       const height = Math.min(box.bottom, near.bottom) - Math.max(box.top, near.top);
-      // Boxes of letters have room above and below.
+      // The box of a text has some empty space above and below the letters.
       if (width > 1 && height > 4) faults.push(`${name(text)} on ${name(other)} in ${name(svg)}`);
     }
   });
@@ -115,7 +115,7 @@ return faults;
 
 
 def main(argv=None):
-    """Returns 0 if no page has faults."""
+    """Runs the program. Returns 0 if no page has faults, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="also save a picture of every page")
     pictures = parser.parse_args(argv).pictures
@@ -142,7 +142,7 @@ def main(argv=None):
 
 
 def make_pages(folder):
-    """Writes reports of a run, of an awkward run, and of several, as the program does."""
+    """Writes reports of one run, of several runs, and of a run with awkward values. Returns paths by name."""
     first = make_run(folder / "first", pairs_per_fold=250)
     second = make_run(
         folder / "second", 1, pairs_per_fold=250, name="vgg-triplet_lfw_0.99467_ytf_0.96040", quality=1.2
@@ -190,12 +190,12 @@ def make_pages(folder):
 
 @contextlib.contextmanager
 def open_browser(folder):
-    """Starts Chromium with an empty profile that it keeps in the folder."""
+    """Starts Chromium with an empty profile inside the folder."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}"):
         options.add_argument(flag)
-    if os.geteuid() == 0:  # its sandbox does not work for root
+    if os.geteuid() == 0:  # Chromium's sandbox does not work for root.
         options.add_argument("--no-sandbox")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     environment = {**os.environ, "HOME": str(folder)}
@@ -207,7 +207,7 @@ def open_browser(folder):
 
 
 def find_faults(browser, page, scheme, width):
-    """Opens a page at a width in pixels, also with all details open, and returns its faults."""
+    """Opens a page with a width in pixels, and returns its faults with all details closed and then open."""
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
@@ -231,7 +231,7 @@ def find_faults(browser, page, scheme, width):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             url, by = message["params"]["request"]["url"], message["params"]["documentURL"]
-            # The browser's own first tab may still be loading.
+            # Chromium's initial tab may still be loading.
             if url != page.as_uri() and not url.startswith("data:") and not by.startswith("chrome://"):
                 faults.append(f"request: {url}")
     return faults

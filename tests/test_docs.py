@@ -1,4 +1,4 @@
-"""The documentation names files, headings, programs and tests that exist."""
+"""Tests that the files, headings, programs and tests that the documentation names exist."""
 
 import collections
 import functools
@@ -16,7 +16,7 @@ PAGES = [str(path.relative_to(ROOT / "docs")) for path in sorted((ROOT / "docs")
 PAGES += ["../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md"]
 PAGES += ["../benchmarks/README.md", "../benchmarks/gpu.md"]
 all_programs = functools.cache(programs)
-TESTS = collections.defaultdict(str)  # two folders can have tests of one name
+TESTS = collections.defaultdict(str)  # Two folders can have test files of the same name.
 for path in (ROOT / "tests").rglob("test_*.py"):
     TESTS[path.name] += path.read_text()
 PROGRAMS = ("test_lfw.py", "test_ytf.py")
@@ -34,7 +34,7 @@ def test_named_tests_exist(page):
 
 @functools.cache
 def text_and_headings(path):
-    """Text without blocks of code, and the anchors that a code-hosting site gives to its headings."""
+    """Returns the text without code blocks, and the anchors that code-hosting sites give its headings."""
     text = re.sub(r"^( *)(```+|~~~+).*?^\1\2", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
     return text, {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -66,7 +66,7 @@ def test_the_reference_has_all_programs():
 
 @functools.cache
 def flags_of(program):
-    """All flags of a program, those of its commands included."""
+    """Returns all flags of a program, including those of its commands."""
     parser = find_parser(program)
     commands = [action.choices.values() for action in parser._actions if hasattr(action, "_parser_class")]
     parsers = [parser, *(command for group in commands for command in group)]

@@ -1,4 +1,4 @@
-"""Runs every command and every example of the pages about using a model, with small made-up data."""
+"""Runs all commands and examples of the pages about using a model, with small made-up data."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ PAGES = ("thresholds", "use_a_model", "recognise_people", "export", "quick_start
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the files that the pages name."""
+    """Makes a folder with the files that the pages name."""
     from dataset.synthetic.__main__ import main as draw_faces
     from export.saved_model import export_saved_model
     from nets.backbone import Backbone
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     draw_faces(["--out", str(folder / "data"), *sizes])
     (folder / "data" / "ytf").rename(folder / "ytf")
     (folder / "faces").symlink_to(folder / "ytf" / "112x112")
-    # An image and itself, and two people: a net with random weights tells them apart.
+    # Genuine pairs are one image twice, and impostor pairs show two people. A random net can separate these.
     faces = [path.read_bytes() for path in sorted((folder / "faces").glob("*/1/*.jpg"))]
     pairs = [
         face for number in range(100) for face in (faces[number % 40], faces[(number + number % 2) % 40])
@@ -58,7 +58,7 @@ def test_commands_of_a_page(page, folder):
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     for language, code in blocks:
-        # The packages are installed.
+        # The packages are already installed.
         code = re.sub(r"^pip install .*\n", "", code, flags=re.MULTILINE)
         command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", FACES + code]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

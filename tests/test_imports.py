@@ -1,4 +1,4 @@
-"""Who imports whom, read from the source; and what must do without TensorFlow."""
+"""Tests the direction of imports between packages, and which modules do not import TensorFlow."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 from benchmarks.start_up import programs
 
 ROOT = Path(__file__).parents[1]
-# What each package may import besides itself. The programs at the root may import all of them.
+# The packages that each package may import. The programs at the root may import all of them.
 ALLOWED = {
     "nets": (),
     "losses": (),
@@ -21,9 +21,9 @@ ALLOWED = {
     "export": ("common", "dataset", "nets", "eval"),
     "training": ("common", "dataset", "nets", "losses", "eval", "export"),
 }
-# Verification sets and PyTorch files are both pickles: one reader refuses hostile ones.
+# Verification sets and PyTorch files are both pickles, and share the reader that refuses hostile ones.
 EXCEPTIONS = {("dataset.pairs.safe_pickle", "nets.importers.restricted_pickle")}
-# Installed as a library of another name, so they must not name themselves.
+# These are installed as a library with another name, so they must import themselves relatively.
 RELATIVE = ("nets", "losses")
 WITHOUT_TENSORFLOW = [
     "dataset.align",
@@ -102,15 +102,15 @@ def test_import_direction(name):
         if package in ALLOWED and to in ALLOWED and to != package and (name, module) not in EXCEPTIONS:
             assert to in ALLOWED[package], f"{name} imports {module}"
         if module in PROGRAMS:
-            # Programs in packages offer functions to programs at the root, and nothing else imports them.
+            # Only programs at the root may import a program of a package, and only functions from it.
             assert "." not in name and "." in module and imported not in (None, "main"), f"{name}: {module}"
 
 
-def test_programs_are_found():
+def test_all_kinds_of_programs_are_found():
     assert {"train_centre", "dataset.convert.__main__", "eval.test_lfw", "export.saved_model"} <= PROGRAMS
 
 
-def test_what_does_without_tensorflow():
+def test_light_modules_do_not_import_tensorflow():
     program = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -127,7 +127,7 @@ for name in sys.argv[1:]:
 
 
 def test_every_program_answers_help_without_tensorflow():
-    """As all of them do by themselves: TensorFlow takes seconds to load."""
+    """TensorFlow takes seconds to load, so programs import it after parsing their flags."""
     program = """
 import contextlib, io, runpy, sys
 for name in sys.argv[1:]:
@@ -156,7 +156,7 @@ for name in sys.argv[1:]:
 
 
 def test_programs_started_as_files_say_how_to_start_them(tmp_path):
-    """`python eval/test_lfw.py` finds none of the project's modules."""
+    """With `python eval/test_lfw.py`, Python does not find the project's modules."""
     program = """
 import runpy, sys
 for argument in sys.argv[1:]:
@@ -177,7 +177,7 @@ if set(sys.modules) & {"argparse", "numpy"}:
     assert run.returncode == 0, run.stderr
 
 
-# What a package of requirements.txt is imported as, where that is another name.
+# Package in requirements.txt -> name to import it by, where these differ; `None`: never imported.
 IMPORTED_AS = {
     "opencv_python_headless": "cv2",
     "google_crc32c": "google_crc32c",
@@ -187,12 +187,12 @@ IMPORTED_AS = {
     "tensorboard": None,
     "standard_imghdr": None,
 }
-# In an environment of its own, or optional.
+# These packages are optional, or belong to another environment.
 OPTIONAL = {"ai_edge_litert", "mxnet", "nncf", "onnxruntime", "openvino", "tf2onnx"}
 
 
-def test_requirements_are_the_direct_imports():
-    """`requirements.txt` names what production code imports, and nothing else."""
+def test_requirements_list_the_direct_imports():
+    """`requirements.txt` lists exactly the packages that production code imports."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     packages = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines if line[:1].isalpha()]
     required = {IMPORTED_AS.get(package, package) for package in packages} - {None}

@@ -1,4 +1,4 @@
-"""The metadata of `pip install .`: the library holds losses and nets, and needs what they import."""
+"""Tests that `pip install .` installs losses and nets, and the packages that they import."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ LIBRARY = ("losses", "nets")
 
 
 def third_party_imports():
-    """Imported packages of the library, by whether an import is at module level."""
+    """Returns the packages that the library imports at module level (key `True`) and elsewhere (`False`)."""
     found = {True: set(), False: set()}
     for path in (path for package in LIBRARY for path in (ROOT / package).rglob("*.py")):
         tree = ast.parse(path.read_bytes())
@@ -30,7 +30,7 @@ def requirement_names(requirements):
     return {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
 
 
-def test_packages_are_the_folders_on_disk():
+def test_all_folders_are_listed_as_packages():
     setuptools = PYPROJECT["tool"]["setuptools"]
     folders = {path.parent for package in LIBRARY for path in (ROOT / package).rglob("*.py")}
     expected = {f"margin_centre_face.{'.'.join(folder.relative_to(ROOT).parts)}" for folder in folders}
@@ -38,13 +38,13 @@ def test_packages_are_the_folders_on_disk():
     assert setuptools["package-dir"] == {f"margin_centre_face.{package}": package for package in LIBRARY}
 
 
-def test_folders_are_packages():
+def test_all_folders_have_an_init_file():
     for package in LIBRARY:
         for path in (ROOT / package).rglob("*.py"):
             assert (path.parent / "__init__.py").is_file(), path
 
 
-def test_dependencies_are_the_imports():
+def test_dependencies_list_the_imports():
     imports = third_party_imports()
     extra = PYPROJECT["project"]["optional-dependencies"]["onnx"]
     assert (
@@ -61,7 +61,7 @@ def test_dependencies_are_the_imports():
     assert requirement_names(extra) == optional == {"onnx", "protobuf"}
 
 
-def test_versions_are_those_of_the_programs():
+def test_versions_equal_those_in_requirements():
     programs = (ROOT / "requirements.txt").read_text().split("\n")
     library = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["onnx"]
     assert set(library) <= set(programs)

@@ -1,6 +1,6 @@
-"""Compares our nets with those that `tests/torch_iresnet.py` and `tests/torch_small_nets.py` wrote.
+"""Compares our nets with the PyTorch nets that `tests.torch_iresnet` and `tests.torch_small_nets` wrote.
 
-Run by `.ci/torch.sh`.
+`.ci/torch.sh` runs this program.
 
 python -m tests.torch_agreement FOLDER
 """
@@ -23,9 +23,9 @@ GOLDEN = Path(__file__).parent / "golden" / "torch"
 
 
 def main(argv=None):
-    """Returns 0 if every comparison holds."""
+    """Runs the program. Returns 0 if every comparison holds, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="what the programs above wrote")
+    parser.add_argument("folder", type=Path, help="folder with the files of both programs")
     folder = parser.parse_args(argv).folder
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
@@ -39,7 +39,11 @@ def main(argv=None):
 
 
 def compare_tensors(folder):
-    """The file of tensors, just written and as it is in the repository."""
+    """Reads the file of tensors, as PyTorch just wrote it and as it is in the repository.
+
+    Yields:
+        `(name, difference, tolerance)`.
+    """
     for path in (folder / "tensors.pth", GOLDEN / "tensors.pth"):
         expected = np.load(path.with_suffix(".npz"))
         with TorchFile(path) as file:
@@ -52,7 +56,11 @@ def compare_tensors(folder):
 
 
 def compare_nets(folder):
-    """Embeddings of the `.pth` and `.onnx` files, and what one step in training mode does."""
+    """Compares embeddings of the `.pth` and `.onnx` files, and the moving statistics after a training step.
+
+    Yields:
+        `(name, difference, tolerance)`.
+    """
     for path in sorted([*folder.glob("*.pth"), *folder.glob("*.onnx")]):
         if path.name == "tensors.pth":
             continue

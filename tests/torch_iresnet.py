@@ -1,8 +1,9 @@
-"""Writes iresnets of PyTorch itself, with what they make of images. Run by `.ci/torch.sh`, where PyTorch is.
+"""Writes iresnets with PyTorch, together with their embeddings of some images.
 
 python -m tests.torch_iresnet FOLDER
 
-`tests/torch_agreement.py` compares ours with them, in the main environment.
+`.ci/torch.sh` runs this program in an environment with PyTorch. `tests.torch_agreement` then compares our
+nets with the files, in the main environment.
 """
 
 import argparse
@@ -45,7 +46,7 @@ class Unit(nn.Module):
 
 
 class IResNet(nn.Module):
-    """InsightFace's iresnet, written from its layers' names, for images of 112x112."""
+    """InsightFace's iresnet for images of 112x112, with the same names of layers."""
 
     def __init__(self, depth):
         super().__init__()
@@ -79,7 +80,7 @@ def main(argv=None):
 
 
 def write_net(folder, depth):
-    """`iresnet{depth}.pth`, `iresnet{depth}_*.onnx`, and `iresnet{depth}.npz` with what they should give."""
+    """Writes `iresnet{depth}.pth`, `iresnet{depth}_*.onnx`, and `iresnet{depth}.npz` with their results."""
     net = IResNet(depth)
     state = {name: torch.from_numpy(value) for name, value in random_state(depth, seed=depth).items()}
     missing = [
@@ -99,14 +100,14 @@ def write_net(folder, depth):
         export(net, images[:1], folder / "iresnet18_kept.onnx", dynamo=False, **kept)
     with torch.no_grad():
         embedding = net(images)
-        embedding_train = net.train()(images)  # which moves the statistics
+        embedding_train = net.train()(images)  # also updates the moving statistics
     moved = {name: value for name, value in net.state_dict().items() if "running" in name}
     arrays = {"embedding": embedding, "embedding_train": embedding_train, **moved}
     np.savez(folder / f"iresnet{depth}.npz", faces=faces, **{name: v.numpy() for name, v in arrays.items()})
 
 
 def write_tensors(folder):
-    """`tensors.pth`, with every way for a tensor to lie in a file, and `tensors.npz`, the same for NumPy."""
+    """Writes `tensors.pth`, with tensors stored in every possible way, and their values to `tensors.npz`."""
     torch.manual_seed(0)
     shared = torch.randn(12)
     tensors = {
@@ -124,7 +125,7 @@ def write_tensors(folder):
         "flags": torch.tensor([True, False, True]),
     }
     contents = collections.OrderedDict(tensors)
-    contents._metadata = {"": {"version": 2}}  # as a state_dict has it
+    contents._metadata = {"": {"version": 2}}  # like a state_dict
     torch.save(contents, folder / "tensors.pth")
     halves = (torch.float16, torch.bfloat16)
     plain = {name: t.detach().float() if t.dtype in halves else t.detach() for name, t in tensors.items()}
@@ -132,7 +133,7 @@ def write_tensors(folder):
 
 
 def export(net, images, path, **options):
-    """`torch.onnx.export` without its advice."""
+    """Calls `torch.onnx.export` without its warnings and messages."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter("ignore")
         torch.onnx.export(net, (images,), path, **options)

@@ -1,7 +1,7 @@
-"""PyTorch's side of `benchmarks.mobilefacenet`. It runs where PyTorch is, and imports nothing of TensorFlow.
+"""The PyTorch side of `benchmarks.mobilefacenet`. It runs in an environment without TensorFlow.
 
-It reads lines such as `train eager` or `embed compiled`, does that for one batch, and answers each with a
-line.
+It reads lines such as `train eager` or `embed compiled` from standard input. For each line, it runs one batch
+and prints `done`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Train:
 
 
 class Embed:
-    """The embeddings of a batch."""
+    """Embeds a batch."""
 
     def __init__(self, args, compile_net):
         net = MobileFaceNet(*_MOBILEFACENET).to(memory_format=torch.channels_last).eval()
@@ -52,7 +52,7 @@ class Embed:
 
 
 def made_up_images(batch_size):
-    """Noise in the range of images."""
+    """Returns random images in [-1, 1], float32 `(batch_size, 3, 112, 112)`."""
     return torch.rand(batch_size, 3, 112, 112) * 2 - 1
 
 
@@ -64,7 +64,8 @@ def main(argv=None):
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    torch._inductor.config.freezing = True  # Norms become part of convs. It has no effect on training.
+    # Folds norms into convs when embedding. This has no effect on training.
+    torch._inductor.config.freezing = True
     kinds, hows = {"train": Train, "embed": Embed}, {"eager": lambda net: net, "compiled": torch.compile}
     made = {}
     for line in sys.stdin:

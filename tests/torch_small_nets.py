@@ -1,8 +1,9 @@
-"""Writes a MobileFaceNet and a vision transformer of PyTorch itself, with what they make of images.
+"""Writes a MobileFaceNet and a vision transformer with PyTorch, together with embeddings of some images.
 
 python -m tests.torch_small_nets FOLDER
 
-Run by `.ci/torch.sh`, where PyTorch is. `tests/torch_agreement.py` compares ours with them.
+`.ci/torch.sh` runs this program in an environment with PyTorch. `tests.torch_agreement` then compares our
+nets with the files, in the main environment.
 """
 
 import argparse
@@ -20,7 +21,7 @@ MBF = (2, (1, 4, 6, 2))
 
 
 class MobileFaceNet(nn.Module):
-    """arcface_torch's mbf, written from the paper's table and the names of its tensors."""
+    """arcface_torch's mbf, rebuilt from the paper's table and the names of its tensors."""
 
     def __init__(self, width, blocks, embedding_size=512):
         super().__init__()
@@ -52,7 +53,7 @@ class MobileFaceNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A block of a transformer: attention, then two dense layers."""
+    """A transformer block: attention, then two dense layers."""
 
     def __init__(self, width, num_heads=8):
         super().__init__()
@@ -71,7 +72,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """arcface_torch's vit for images of 112x112, without what happens in training only."""
+    """arcface_torch's vit for images of 112x112, without the parts that only training uses."""
 
     def __init__(self, width, depth, embedding_size=512):
         super().__init__()
@@ -106,11 +107,11 @@ def main(argv=None):
 
 
 def write(folder, name, net, state, rename):
-    """`{name}.pth`, `{name}_*.onnx` for a MobileFaceNet, and `{name}.npz` with what they should give."""
+    """Writes `{name}.pth`, `{name}_*.onnx` for a MobileFaceNet, and `{name}.npz` with expected results."""
     own = {key: rename(key).replace("/", ".") for key in net.state_dict()}
     unknown = {value for value in own.values() if "num_batches" not in value} ^ state.keys()
     if unknown:
-        raise SystemExit(f"{name}: other tensors: {sorted(unknown)[:5]}")
+        raise SystemExit(f"{name}: tensors without a counterpart: {sorted(unknown)[:5]}")
     values = {key: torch.from_numpy(state[value]) for key, value in own.items() if value in state}
     net.load_state_dict(values, strict=False)
     torch.save({own[key]: tensor for key, tensor in net.state_dict().items()}, folder / f"{name}.pth")
@@ -126,7 +127,7 @@ def write(folder, name, net, state, rename):
         kept = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
         export(net, images[:1], folder / "mbf_kept.onnx", dynamo=False, **kept)
         with torch.no_grad():
-            arrays["embedding_train"] = net.train()(images).numpy()  # which moves the statistics
+            arrays["embedding_train"] = net.train()(images).numpy()  # also updates moving statistics
         moved = {own[key]: tensor.numpy() for key, tensor in net.state_dict().items() if "running" in key}
         arrays |= moved
     np.savez(folder / f"{name}.npz", **arrays)

@@ -1,4 +1,4 @@
-"""Made-up weights of an iresnet under the names of PyTorch's modules. NumPy only, for PyTorch's side."""
+"""Makes random weights under PyTorch's names. It needs only NumPy, so it runs where TensorFlow is missing."""
 
 import numpy as np
 
@@ -7,7 +7,14 @@ WIDTHS = (64, 128, 256, 512)
 
 
 def random_state(depth, feature_size=(7, 7), embedding_size=512, widths=WIDTHS, seed=0):
-    """A state_dict with statistics far from 0 and 1, which still keeps signals at their size.
+    """Makes a state_dict of an iresnet. Its statistics differ from 0 and 1, but signals keep their size.
+
+    Args:
+        depth: 18 or 50.
+        feature_size: `(height, width)` of the last feature map.
+        embedding_size: int > 0.
+        widths: number of channels of each stage.
+        seed: of the random weights.
 
     Returns:
         dict from name to float32 array; without `num_batches_tracked`.
@@ -52,10 +59,10 @@ def random_state(depth, feature_size=(7, 7), embedding_size=512, widths=WIDTHS, 
 
 
 def mobilefacenet_convs(width, blocks, separable=False):
-    """Lists the convs of a MobileFaceNet of arcface_torch: name, outputs, kernel size, stride, groups, kind.
+    """Lists the convs of arcface_torch's MobileFaceNet: name, outputs, kernel size, stride, groups, kind.
 
     The kernel size of the global conv is `None`. The kind is `"start"` for the first conv of a block with a
-    sum, `"end"` for its last one, `"linear"` for others without activation, else an empty text.
+    shortcut, `"end"` for its last one, `"linear"` for other convs without activation, and `""` for the rest.
     """
     convs = [("layers.0", 64 * width, 3, 2, 1, "")]
 
@@ -80,7 +87,7 @@ def mobilefacenet_convs(width, blocks, separable=False):
 
 
 def mobilefacenet_state(width, blocks, feature_size=(7, 7), embedding_size=512, seed=0, separable=False):
-    """A state_dict of arcface_torch's MobileFaceNet, like that of `random_state`."""
+    """Makes a state_dict of arcface_torch's MobileFaceNet, like `random_state`."""
     rng = np.random.default_rng(seed)
     state = {}
 
@@ -106,7 +113,7 @@ def mobilefacenet_state(width, blocks, feature_size=(7, 7), embedding_size=512, 
 
 
 def vit_state(width, depth, num_tokens, embedding_size=512, seed=0):
-    """A state_dict of arcface_torch's vision transformer with patches of 9x9, like that of `random_state`."""
+    """Makes a state_dict of arcface_torch's vision transformer with patches of 9x9, like `random_state`."""
     rng = np.random.default_rng(seed)
     state = {
         "mask_token": rng.normal(size=(1, 1, width)),

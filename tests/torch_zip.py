@@ -1,4 +1,4 @@
-"""Files as `torch.save` writes them, and worse ones, put together without PyTorch."""
+"""Writes valid and malformed files in the format of `torch.save`, without PyTorch."""
 
 import pickle
 import zipfile
@@ -7,28 +7,28 @@ import numpy as np
 
 
 def plain(value):
-    """Instructions that push a number, a string, a tuple, a list or a dict of such."""
+    """Returns pickle instructions that push a number, a string, or a tuple, list or dict of these."""
     return pickle.dumps(value, 2)[2:-1]
 
 
 def a_global(module, name):
-    """An instruction that pushes what a module calls by that name."""
+    """Returns an instruction that pushes `module.name`."""
     return f"c{module}\n{name}\n".encode()
 
 
 def call(function, *arguments):
-    """Instructions that push what a function returns."""
+    """Returns instructions that call a function and push its result; all arguments are instructions, too."""
     return function + b"(" + b"".join(arguments) + b"tR"
 
 
 def storage(dtype, key, size):
-    """Instructions that push a storage, such as `("FloatStorage", "0", 12)`."""
+    """Returns instructions that push a storage, such as `("FloatStorage", "0", 12)`."""
     place = b"".join(plain(value) for value in (key, "cpu", size))
     return b"(" + plain("storage") + a_global("torch", dtype) + place + b"tQ"
 
 
 def tensor(dtype="FloatStorage", key="0", size=6, offset=0, shape=(2, 3), strides=(3, 1)):
-    """Instructions that push a tensor."""
+    """Returns instructions that push a tensor."""
     hooks = call(a_global("collections", "OrderedDict"))
     return call(
         a_global("torch._utils", "_rebuild_tensor_v2"),
@@ -39,12 +39,12 @@ def tensor(dtype="FloatStorage", key="0", size=6, offset=0, shape=(2, 3), stride
 
 
 def a_dict(items):
-    """Instructions that push a dict, from strings to what other instructions push."""
+    """Returns instructions that push a dict; `items` maps its keys to instructions for the values."""
     return b"}(" + b"".join(plain(name) + value for name, value in items.items()) + b"u"
 
 
 def write_torch_zip(path, program, storages, byte_order=b"little", compression=zipfile.ZIP_STORED):
-    """Writes a file from the instructions of its pickle and a dict of storages' bytes."""
+    """Writes a file from the instructions of its pickle and a dict from the key of a storage to its bytes."""
     with zipfile.ZipFile(path, "w", compression) as file:
         file.writestr("archive/data.pkl", b"\x80\x02" + program + b".")
         if byte_order is not None:
@@ -54,7 +54,7 @@ def write_torch_zip(path, program, storages, byte_order=b"little", compression=z
 
 
 def write_state_dict(path, state, prefix="", inside=None):
-    """Writes a dict of float32 arrays as a state_dict, `inside` a dict under that name."""
+    """Writes a dict of float32 arrays as a state_dict, with `inside` as the entry of that name in a dict."""
     items, storages = {}, {}
     for index, (name, array) in enumerate(state.items()):
         array = np.asarray(array, order="C")

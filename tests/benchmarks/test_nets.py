@@ -15,7 +15,7 @@ class Clock:
         return self.now
 
     def wait(self, calls, name, *seconds):
-        """Advances the clock by one of `seconds`: the next one for each call with this name, then the last."""
+        """Advances the clock by the next of `seconds` for this name; by the last if there are no more."""
         self.now += seconds[min(calls.count(name), len(seconds) - 1)]
         calls.append(name)
 
