@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs the benchmarks of benchmarks/README.md: about 20 minutes on 2 cores.
-#   ./bench.sh [NAME ...]
-#   ./bench.sh gpu [FLAG ...]    on GPUs, see docs/gpus.md
+# Sets up .venv and runs the benchmarks of benchmarks/README.md, which takes about 20 minutes on 2 cores.
+#   ./bench.sh [NAME ...]        all benchmarks, or only those named
+#   ./bench.sh gpu [FLAG ...]    the benchmark for GPUs, see docs/gpus.md
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh requirements-dev.txt

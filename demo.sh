@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up .venv, draws a small face set, trains on it, scores the result and recognises people
-# in a drawn video call. Everything goes to ./demo.
+# in a drawn video call. Writes everything to ./demo.
 #   ./demo.sh [STEPS]
-# Started again, it goes on where it was; remove ./demo to start over.
+# Run it again to continue after an interruption. Remove ./demo to start over.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh requirements.txt
@@ -13,7 +13,7 @@ python -m dataset.synthetic --out demo/faces
 echo "== Records"
 python -m dataset.convert --config demo/faces/config.ini
 echo "== Training"
-# A few minutes instead of days: higher rates, and a margin and scale that 200 identities can follow.
+# Higher learning rates, and a margin and scale that suit 200 identities, so that minutes are enough.
 python -m train_centre --config demo/faces/config.ini --net_depth 32 --precision mixed_bfloat16 \
     --max_steps "$steps" --margin 0.1 --scale 16 --lr_values 0.1 0.02 --lr_steps 25 --warmup_steps 10 \
     --validate_interval 80 --save_interval 80 --summary_interval 20 --output demo

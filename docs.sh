@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv and builds the documentation site in ./site. Every warning is an error.
+# Sets up .venv and builds the documentation site in ./site. Treats every warning as an error.
 #   ./docs.sh
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -1,8 +1,9 @@
-# Sourced by the scripts next to it: makes .venv from the requirements file named in $1 and
-# puts it on PATH. Installs only when that file, or one it includes, has changed.
+# The scripts next to this file source it with the name of a requirements file as $1. It creates .venv,
+# installs that file, and puts .venv on PATH. It installs again only if a requirements file has changed.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 environment="$here/.venv"
-# One stamp per requirements file: demo.sh needs less than test.sh. The files include one another.
+# Each requirements file has its own stamp, because demo.sh needs fewer packages than test.sh. The stamp
+# covers all requirements files, because they include one another.
 stamp="$environment/.installed-$1"
 wanted=$(cat "$here"/requirements*.txt | cksum)
 
@@ -16,7 +17,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
             fi
         done
         if [ -z "$python" ]; then
-            echo "Python 3.11 or newer is needed, found: $(python3 --version 2>&1)" >&2
+            echo "Expected Python 3.11 or newer, found: $(python3 --version 2>&1). Install it first." >&2
             exit 1
         fi
         "$python" -m venv --clear "$environment" || exit 1
@@ -26,6 +27,6 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$stamp"
 fi
 PATH="$environment/bin:$PATH"
-# Nothing outside of the clone: Keras would make ~/.keras, matplotlib ~/.config/matplotlib.
+# Without these, Keras and matplotlib would write to ~/.keras and ~/.config/matplotlib.
 export KERAS_HOME="$environment/keras" MPLCONFIGDIR="$environment/matplotlib"
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"

@@ -1,5 +1,5 @@
-# Sourced with a name, such as mxnet: installs requirements-$1.txt into .venv-$1, an environment of Python 3.11,
-# where that file has changed. Ends the script that sources it, with success, where there is no Python 3.11.
+# Source this file with a name, such as mxnet. It installs requirements-$1.txt into .venv-$1, an environment
+# with Python 3.11, if that file has changed. Without Python 3.11, it ends the calling script with exit code 0.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 environment=.venv-$1
 stamp="$environment/.installed"
@@ -14,7 +14,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         fi
     done
     if [ -z "$python" ]; then
-        echo "Skipped: the comparison with $1 needs Python 3.11, and none was found"
+        echo "Skipped the comparison with $1: Python 3.11 was not found"
         exit 0
     fi
     echo "Installing requirements-$1.txt into $environment"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares nets of InsightFace and their importers with PyTorch itself, in an environment of its own:
-# PyTorch writes nets and what they give, TensorFlow reads both.
+# Compares the nets of InsightFace, and their importers, with PyTorch in a separate environment: PyTorch writes
+# nets and their embeddings, TensorFlow reads the nets and compares the embeddings.
 . "$(dirname "${BASH_SOURCE[0]}")/python311.sh" torch
 written=$environment/written
 "$environment/bin/python" -m tests.torch_iresnet "$written" || exit 1

@@ -8,7 +8,7 @@ import statistics
 import time
 from pathlib import Path
 
-_HEADINGS = ("what", "reference", "unit", "ours", "reference's", "ratio", "to reach")
+_HEADINGS = ("what", "reference", "unit", "ours", "reference's", "ratio", "goal")
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 

@@ -102,7 +102,7 @@ def rows(args):
             embedding = cpu_seconds(functools.partial(model.embed, batch)) / batch_size
             yield Row(
                 f"{what}: processor time of decoding",
-                "of the forward pass",
+                "processor time of the forward pass",
                 "ms/image",
                 1e3 * decoding,
                 1e3 * embedding,

@@ -59,12 +59,12 @@ def rows(args):
         second = start(Path(folder), config, args)
     net = f"IR-{args.net_depth} {args.image_size[0]}x{args.image_size[1]}"
     for what, seconds in {
-        "convert two small sources": sum(first["conversion"]),
+        "converting two small sources": sum(first["conversion"]),
         f"imports, flags and {net}": first["until net"],
-        f"of these, build {net}": sum(first["net"]),
-        f"restore {net} and momentum": sum(second["restore"]),
+        f"building {net}, part of the above": sum(first["net"]),
+        f"restoring {net} and momentum": sum(second["restore"]),
         f"first step with tracing, batch {args.batch_size}": sum(first["first step"]),
-        "the same after a restore": sum(second["first step"]),
+        "first step after a restore": sum(second["first step"]),
     }.items():
         yield Row(f"start of train_centre: {what}", "", "s", seconds)
 

@@ -115,7 +115,7 @@ def rows(args):
         ratio = rates["ours"] / rates[name]
         yield Row(_WHAT, reference, "images/s", rates["ours"], rates[name], ratio, to_reach)
     yield Row(
-        f"{_WHAT}, time of a core",
+        f"{_WHAT}, processor time",
         "simplejpeg decode alone",
         "µs/image",
         cost["ours"],
@@ -150,8 +150,8 @@ def lock_rows(loader, records, faces, rounds):
     pause = cost["face"] - cost["small"]
     rest = cost["all"] - pause
     yield Row(
-        "reading and decoding, all but the decoding of pixels, time of a core",
-        "all of it",
+        "reading and decoding, without decoding pixels, processor time",
+        "with decoding pixels",
         "µs/image",
         1e6 * rest,
         1e6 * cost["all"],

@@ -71,7 +71,7 @@ def rows(args):
     ms = _milliseconds(heads, args.rounds)
     yield _row(f"margin head, {setting}", REFERENCE, ms["dense"], ms[REFERENCE], "at least 0.77")
     yield _row(f"margin head, {sampled}", "margin head, dense", ms[sampled], ms["dense"], "at least 4")
-    yield _row("margin head", f"{REFERENCE}, products of the gradient as in ours", ms["dense"], ms["ordered"])
+    yield _row("margin head", f"{REFERENCE}, gradient products as in ours", ms["dense"], ms["ordered"])
     for name in args.losses:
         yield _row(f"margin head, {name}", REFERENCE, ms[name], ms[REFERENCE])
     heads.clear()

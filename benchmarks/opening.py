@@ -111,7 +111,7 @@ WAYS = {
     "train_centre": open_for_centres,
     "train_triplet": open_for_triplets,
     "check that the conversion of a .rec is up to date": check_conversion,
-    "the .rec itself, to convert it": open_rec,
+    "open the .rec for a conversion": open_rec,
 }
 
 

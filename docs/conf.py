@@ -1,4 +1,4 @@
-"""Settings of the documentation site, which `./docs.sh` builds."""
+"""Sphinx settings of the documentation site, which `./docs.sh` builds."""
 
 import sys
 from pathlib import Path
@@ -8,11 +8,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 from nets.start_tensorflow import start_tensorflow  # noqa: E402
 
-start_tensorflow()  # for the docstrings, without its lines on the terminal
+start_tensorflow()  # autodoc imports modules that need it; this silences its start-up messages
 
 project = "margin-centre-face"
 
-# Pages are read where they are, so that their links work on a code-hosting site, too.
+# The pages stay where they are in the repository, so that their links also work on code-hosting sites.
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "benchmarks/*.md"]
 exclude_patterns = [".*", "dataset", "demo", "output", "site", "tests"]
@@ -35,7 +35,7 @@ add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_custom_sections = [("Call arguments", "params_style")]
-# Types of other packages: the site needs no network, so it has no links to their documentation.
+# The build uses no network, so it cannot link the types of other packages to their documentation.
 nitpick_ignore_regex = [("py:.*", r"(tensorflow|tf|keras|numpy|np|pathlib|collections|Path|Any)\b.*")]
 
 html_theme = "furo"

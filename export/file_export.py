@@ -66,7 +66,7 @@ class ExportOptions:
         if self.out.suffix != self.suffix:
             yield f"OUT is {self.out}. Give a name that ends in {self.suffix}."
         elif self.out.exists() and not self.overwrite:
-            yield f"{self.out} already exists. Give another name, or --overwrite."
+            yield f"{self.out}: already exists. Give another name, or --overwrite."
         if self.precision == "int8" and self.calibration is None:
             yield "--precision int8 needs --calibration: a folder of converted records or of aligned faces."
         elif self.precision != "int8" and self.calibration is not None:

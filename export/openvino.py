@@ -37,7 +37,7 @@ class OpenVinoOptions(ExportOptions):
         yield from super().problems()
         weights = self.out.with_suffix(".bin")
         if weights.exists() and not self.out.exists():
-            yield f"{weights} exists, but the weights of {self.out} need this name. Give another OUT."
+            yield f"{weights}: exists, but the weights of {self.out} need this name. Give another OUT."
 
 
 def write_openvino(

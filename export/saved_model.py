@@ -144,9 +144,9 @@ def _check_output(path, overwrite):
     if not path.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{path} already exists. Give --overwrite to replace it, or another --out.")
+        raise FileExistsError(f"{path}: already exists. Give --overwrite to replace it, or another --out.")
     if path.is_dir() == (path.suffix in _EXPORTERS) or (path.is_dir() and not is_saved_model(path)):
-        raise FileExistsError(f"{path} exists and is not a model of this format. Give another --out.")
+        raise FileExistsError(f"{path}: exists, but is not a model of this format. Give another --out.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

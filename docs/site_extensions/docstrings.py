@@ -1,4 +1,4 @@
-"""Turns docstrings (backticks, links, indented formulas) into reStructuredText for autodoc."""
+"""Converts docstrings to reStructuredText for autodoc: backticks, links and indented formulas."""
 
 import inspect
 import re
@@ -12,14 +12,14 @@ _MARKUP = re.compile(r"([*|])")
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Registers the extension with Sphinx."""
     app.connect("autodoc-process-docstring", _convert, priority=100)  # before napoleon reads the sections
     app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True}
 
 
 def _signature(app, what, name, obj, options, signature, returns):
-    """Classes show the arguments of `__init__`: Keras hides them behind a `__new__` that takes anything."""
+    """Returns the signature of a class from its `__init__`. Keras hides it behind a generic `__new__`."""
     if what == "class":
         constructor = inspect.signature(obj.__init__)
         own = [argument for argument in constructor.parameters.values() if argument.name != "self"]
@@ -30,7 +30,7 @@ def _signature(app, what, name, obj, options, signature, returns):
 
 def _convert(app, what, name, obj, options, lines):
     converted = []
-    outer = None  # while in a block of code: the indent of the text before it
+    outer = None  # inside a block of code: the indentation of the text before it
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
         if outer is not None and line and indent <= outer:
@@ -38,7 +38,7 @@ def _convert(app, what, name, obj, options, lines):
         before = lines[number - 2] if number > 1 else ""
         is_after_gap = number > 1 and line and not lines[number - 1] and before
         if outer is None and is_after_gap and indent > len(before) - len(before.lstrip()):
-            # A paragraph that is indented by itself is a formula or a program.
+            # A paragraph with more indentation than the one before it is a formula or code.
             outer = len(before) - len(before.lstrip())
             converted += [" " * outer + "::", ""]
         is_code = outer is not None or line.lstrip().startswith((">>>", "..."))

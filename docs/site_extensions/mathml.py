@@ -1,11 +1,11 @@
-"""Formulas as MathML, which browsers draw without a script."""
+"""Renders formulas as MathML, which browsers show without a script."""
 
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Registers the extension with Sphinx."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     return {"parallel_read_safe": True}
 

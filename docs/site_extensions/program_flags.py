@@ -1,4 +1,4 @@
-"""The directive `program-flags` lists all flags of a program, from its own parser.
+"""Adds the directive `program-flags`, which lists all flags of a program from its parser.
 
 ```{program-flags} eval.test_lfw
 ```
@@ -13,18 +13,18 @@ from site_extensions.parsers import find_parser
 
 
 def setup(app):
-    """Called by Sphinx."""
+    """Registers the directive with Sphinx."""
     app.add_directive("program-flags", ProgramFlags)
     return {"parallel_read_safe": True}
 
 
 class ProgramFlags(SphinxDirective):
-    """Usage, then the flags of every group as definitions: effect and default."""
+    """Lists the flags of each group with their effect and default."""
 
     required_arguments = 1
 
     def run(self):
-        """Called by Sphinx."""
+        """Returns the nodes for the page."""
         name = self.arguments[0]
         return self.parse_text_to_nodes("\n".join(_describe(f"python -m {name}", find_parser(name))))
 
@@ -52,7 +52,7 @@ def _describe(command, parser):
 
 
 def _signature(formatter, action):
-    """Such as `--epoch N`, or `--mirror, --no-mirror`."""
+    """Returns a flag with its values, such as `--epoch N` or `--mirror, --no-mirror`."""
     if not action.option_strings:
         return formatter._format_args(action, formatter._get_default_metavar_for_positional(action))
     value = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
@@ -61,7 +61,7 @@ def _signature(formatter, action):
 
 
 def _escape(text):
-    """Markdown that shows the text as it is, and `code` as code."""
+    """Escapes Markdown, so that the page shows the text unchanged and `code` as code."""
     pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
     return "".join(
         piece if place % 2 else re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", piece)

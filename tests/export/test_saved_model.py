@@ -310,7 +310,7 @@ def test_an_existing_model_is_replaced_only_with_overwrite(saved, tmp_path, name
     flags = [f"--out={out}", "--face_size", "40", "32"]
     Backbone(**{**NET, "embedding_size": 8}).save(tmp_path / "other.keras")
     main([f"--model_path={saved[1] / 'net.keras'}", *flags])
-    with pytest.raises(SystemExit, match=f"{out} already exists"):
+    with pytest.raises(SystemExit, match=f"{out}: already exists"):
         main([f"--model_path={tmp_path / 'other.keras'}", *flags])
     assert load_backbone(out).output_shape == (None, 64)
     main([f"--model_path={tmp_path / 'other.keras'}", *flags, "--overwrite"])
