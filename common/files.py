@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent after a crash, locks, checksums and readable sizes."""
+"""Helpers for files: atomic writes of files and folders, locks, checksums and readable sizes."""
 
 import contextlib
 import fcntl
@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-LOCK_NAME = ".lock"  # in a folder that a process writes
-MAX_NAME = 255  # bytes of a file name, on every common file system
+LOCK_NAME = ".lock"  # in the folder that a process is writing
+MAX_NAME = 255  # longest file name in bytes, on every common file system
 
 _SYNC_THREADS = 16  # A file system commits concurrent syncs together.
-_MAX_KEPT = 150  # bytes of a name that stay in the names of its temporary files
-_OLD = 24 * 60 * 60.0  # seconds
+_MAX_KEPT = 150  # bytes of a file's name that its temporary files repeat
+_OLD = 24 * 60 * 60.0  # seconds after which leftovers of another host are removed
 
 
 @contextlib.contextmanager
@@ -31,10 +31,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a binary file that gets its name only once it is complete and on disk.
 
     Until then it is called `{name}.{host}-{process id}.tmp`, in the same folder, which is created if needed.
-    An exception removes it. A killed process leaves it: the owner of the folder has to remove it.
+    An exception removes this temporary file. If the process is killed, it stays, and the code that manages
+    the folder has to remove it.
 
     Args:
-        path: an existing file is replaced; a link stays, and the file that it points to is replaced.
+        path: file to write. An existing file is replaced. If it is a link, its target is replaced.
     """
     path = follow_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Writes a whole file with `atomic_file`. Text is encoded as UTF-8."""
+    """Writes a file with `atomic_file`. Text is encoded as UTF-8."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -62,7 +63,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the list of names in a folder, is on disk."""
+    """Waits until the content of a file, or the list of names in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -74,11 +75,12 @@ def sync(path: Path) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Creates a folder that gets its name only once it is complete and on disk.
 
-    Until then it is called `.{name}.{host}-{process id}.tmp`. An exception removes it, and a folder that was
-    at `path` stays as it was. The next call for the same path removes what a killed process left.
+    Until then it is called `.{name}.{host}-{process id}.tmp`. An exception removes this temporary folder, and
+    an existing folder at `path` stays unchanged. If the process is killed, the next call for the same path
+    removes the temporary folder.
 
     Args:
-        path: an existing folder is replaced; a link stays, and the folder that it points to is replaced.
+        path: folder to write. An existing folder is replaced. If it is a link, its target is replaced.
     """
     path = follow_links(path)
     with _temporary_folder(path) as temporary:
@@ -90,14 +92,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_files(path: Path) -> Iterator[Path]:
-    """Yields a path in a temporary folder, whose files get their names once all are complete and on disk.
+    """Writes a file and its companions, which get their names only once all are complete and on disk.
 
-    The folder is `.{name}.{host}-{process id}.tmp`, next to `path`. An exception removes it. At the end its
-    files move to the folder of `path`: those that belong to the file first, the file itself last. The next
-    call for the same path removes what a killed process left.
+    Yields a path in the temporary folder `.{name}.{host}-{process id}.tmp`, next to `path`. Write the file
+    there, and its companions next to it. At the end they move to the folder of `path`, the file itself last.
+    An exception removes the temporary folder. If the process is killed, the next call for the same path
+    removes it.
 
     Args:
-        path: existing files are replaced; a link stays, and the file that it points to is replaced.
+        path: file to write. Existing files are replaced. If it is a link, its target is replaced.
     """
     path = follow_links(path)
     with _temporary_folder(path) as temporary:
@@ -105,7 +108,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
         files = sorted(temporary.iterdir(), key=lambda file: file.name == path.name)
         for file in files:
             sync(file)
-        if len(files) > 1:  # An old file must not be found with the new files that belong to it.
+        if len(files) > 1:  # Nobody may find the old file with new companions.
             path.unlink(missing_ok=True)
         for file in files:
             file.replace(path.with_name(file.name))
@@ -127,11 +130,11 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Renames a complete folder to `path` and removes the folder that was there. A link at `path` stays."""
+    """Renames a complete folder to `path` and removes the old folder. A link at `path` stays."""
     path = follow_links(path)
     old = _hidden(path, "old")
     if path.exists():
-        shutil.rmtree(old, ignore_errors=True)  # of a killed process with the same id
+        shutil.rmtree(old, ignore_errors=True)  # left by a killed process with the same id
         path.rename(old)
     new.rename(path)
     sync(path.parent)
@@ -139,9 +142,9 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder. A kill on the way leaves nothing half removed under its name.
+    """Removes a folder. If the process is killed meanwhile, no half-removed folder keeps this name.
 
-    Of a link it removes only the link.
+    If `path` is a link, only the link is removed.
     """
     if path.is_symlink():
         return path.unlink()
@@ -151,9 +154,9 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left of a folder that they were writing, replacing or removing.
+    """Removes temporary folders that killed processes left while writing, replacing or removing `path`.
 
-    Whether a process of another host still runs is not known. Its leftovers are removed after a day.
+    A process on another host may still be running, so its leftovers are removed only after a day.
     """
     path = follow_links(path)
     start = f".{_kept_name(path)}."
@@ -164,28 +167,28 @@ def remove_leftovers(path: Path) -> None:
 
 
 def follow_links(path: Path) -> Path:
-    """Returns the path that a link points to, which may not exist yet. Any other path stays as it is."""
+    """Returns the target of a link, which may not exist yet. Any other path is returned unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def cut_name(name: str, max_bytes: int = MAX_NAME) -> str:
-    """Shortens a file name to a number of bytes, and never within a character."""
+    """Shortens a file name to at most `max_bytes` bytes without splitting a character."""
     encoded = os.fsencode(name)
     return name if len(encoded) <= max_bytes else encoded[:max_bytes].decode(errors="ignore")
 
 
 def one_line(message: str) -> str:
-    """Shortens an error message of TensorFlow to one line without kernels and temporary files."""
+    """Shortens an error message of TensorFlow to its first line, without kernel names and temporary files."""
     return re.sub(r"\{\{.*?\}\} (/.*; )?| \[Op:\w+\]", "", message.partition("\n")[0])
 
 
 def printable(text: str) -> str:
-    """Replaces what UTF-8 cannot encode by U+FFFD. Names of files that are not UTF-8 hold such characters."""
+    """Replaces characters that UTF-8 cannot encode by U+FFFD. File names that are not UTF-8 contain them."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def process_name() -> str:
-    """Returns host and process id: a name that no two processes have at the same time."""
+    """Returns `{host}-{process id}`, a name that no two processes have at the same time."""
     return f"{_host()}-{os.getpid()}"
 
 
@@ -194,7 +197,7 @@ def _hidden(path: Path, kind: str) -> Path:
 
 
 def _kept_name(path: Path) -> str:
-    """Returns the name, or as much of a long one as leaves space for what is added, with a checksum."""
+    """Returns the file's name. A long name is cut to leave room for suffixes, and ends with a checksum."""
     kept = cut_name(path.name, _MAX_KEPT)
     if kept == path.name:
         return kept
@@ -206,7 +209,7 @@ def _host() -> str:
 
 
 def _is_alive(owner: str, leftover: Path) -> bool:
-    """True if the owner of a leftover may still run, or if no process has such a name."""
+    """Tells whether the owner of a leftover may still be running. True if `owner` is not a process name."""
     host, _, process = owner.rpartition("-")
     if not process.isdecimal():
         return True
@@ -224,17 +227,17 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # It runs as somebody else.
+        pass  # It runs as another user.
     return True
 
 
 class FileLock:
-    """A lock between processes. The system frees it when its holder ends.
+    """A lock between processes. The operating system releases it when its holder ends.
 
-    A context manager, which closes it.
+    A `with` block releases it at its end.
 
     Args:
-        path: the file to lock, which is created and stays.
+        path: file to lock. It is created if needed, and stays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -248,11 +251,12 @@ class FileLock:
         self.close()
 
     def acquire(self, *, shared: bool = False, wait: bool = False) -> None:
-        """Takes the lock, or changes the kind of one that this object holds.
+        """Takes the lock. If this object already holds it, changes it to shared or exclusive.
 
         Args:
-            shared: let other processes hold it at the same time, if they share it, too.
-            wait: wait for other processes.
+            shared: let other processes hold the lock too, if they also take it as shared. Defaults to
+                `False`: exclusive.
+            wait: wait until other processes release the lock. Defaults to `False`.
 
         Raises:
             BlockingIOError: another process holds the lock, and `wait` is false.
@@ -266,39 +270,38 @@ class FileLock:
             ) from None
 
     def close(self) -> None:
-        """Frees the lock."""
+        """Releases the lock."""
         self._file.close()
 
     def is_current(self) -> bool:
-        """Tells whether the locked file is still the one at `path`: its last holder may have removed it."""
+        """Tells whether the locked file is still at `path`. Its last holder may have removed it."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
         except FileNotFoundError:
             return False
 
     def write(self, content: str) -> None:
-        """Replaces the content of the file by a text for other processes."""
+        """Replaces the content of the file, which other processes can read."""
         self._file.truncate(0)
         self._file.write(content.encode())
 
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, replaced: bool = False) -> Iterator[None]:
-    """Holds an output folder for this process: a second process stops before it writes anything there.
+    """Locks an output folder, so that a second process stops before it writes anything there.
 
-    The file `.lock` in the folder says as JSON who holds it. The system frees the lock when the process ends,
-    however it ends, so a file that a killed process left does not count. Taking the lock also shows whether
-    the folder can be written.
+    The file `.lock` in the folder describes the holder as JSON. The operating system releases the lock when
+    the process ends, even if it is killed, so a leftover `.lock` file blocks nobody.
 
     Args:
-        folder: created if needed. At the end the folders that were created here are removed if they are
-            empty.
-        replaced: the folder is not created, as `atomic_folder` will write it or replace it. The file is next
-            to it, `.{name}.lock`.
+        folder: folder to lock. It is created if needed. At the end, folders that were created here are
+            removed if they are empty.
+        replaced: use this if `atomic_folder` will write or replace the folder. The folder is then not
+            created, and the lock file is `.{name}.lock` next to it. Defaults to `False`.
 
     Raises:
-        BlockingIOError: another process holds the folder. The message names process, host and start time.
-        OSError: nothing can be written in the folder.
+        BlockingIOError: another process holds the lock. The message names its process, host and start time.
+        OSError: the folder is not writable.
     """
     path = folder / LOCK_NAME
     if replaced:
@@ -309,7 +312,7 @@ def folder_lock(folder: Path, *, replaced: bool = False) -> Iterator[None]:
         with _writing_in(path.parent):
             lock = _take(path, folder)
             stack.enter_context(lock)
-            stack.callback(path.unlink, missing_ok=True)  # before the lock is freed
+            stack.callback(path.unlink, missing_ok=True)  # before the lock is released
             started = time.strftime("%Y-%m-%d %H:%M:%S %Z")
             holder = {"process": os.getpid(), "host": socket.gethostname(), "started": started}
             lock.write(json.dumps({**holder, "command": shlex.join(sys.orig_argv)}) + "\n")
@@ -353,13 +356,13 @@ def _holder(path):
     try:
         holder = json.loads(path.read_text())
         return f"process {holder['process']} on {holder['host']}, started {holder['started']},"
-    except (OSError, ValueError, KeyError, TypeError):  # It has not written the file yet.
+    except (OSError, ValueError, KeyError, TypeError):  # The holder has not written the file yet.
         return "another process"
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Creates a folder and its parents, and at the end removes those that were created here and are empty."""
+    """Creates a folder and its parents. At the end, removes those that it created if they are empty."""
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with _writing_in(folder):
@@ -367,7 +370,7 @@ def new_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         for path in created:
-            with contextlib.suppress(OSError):  # It holds files.
+            with contextlib.suppress(OSError):  # The folder is not empty.
                 path.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Command-line flags that become frozen, typed dataclasses: past the parser no code sees a namespace."""
+"""Parses command-line flags into frozen, typed dataclasses."""
 
 import argparse
 import contextlib
@@ -31,18 +31,18 @@ def option(
 ) -> Any:
     """Declares a field of a dataclass that is also a command-line flag.
 
-    The flag is called like the field, and the field's annotation gives its type: `int`, `int | None` and
-    `tuple[int, ...]` take integers, `Literal["a", "b"]` takes one of these values, `bool` is a switch without
-    a value. A flag that may be left out and has no default of its own has the default `None`, which `--help`
-    does not show.
+    The flag has the name of the field, and the field's annotation sets its type: `int`, `int | None` and
+    `tuple[int, ...]` take integers, `Literal["a", "b"]` takes one of these values, and `bool` is a switch
+    without a value. The default `None` marks an optional flag without a default value; `--help` does not
+    show it.
 
     Args:
-        default: value of the flag when it is not given. Without a default the flag is required.
-        help: what `--help` says about it.
-        flags: names to use instead, such as `("--weight_decay", "--weight_deacy")`. The field's own name,
-            without dashes, makes it positional.
-        **argument: limits of the value, `minimum`, `above`, `maximum` and `below`; and arguments of
-            `argparse.ArgumentParser.add_argument`, such as `nargs` or `choices`, which win over the
+        default: value of the flag if it is not given. Without a default the flag is required.
+        help: description of the flag for `--help`.
+        flags: other names for the flag, such as `("--weight_decay", "--weight_deacy")`. The name of the field
+            without dashes makes it a positional argument. Defaults to the name of the field.
+        **argument: limits of the value (`minimum`, `above`, `maximum`, `below`), and arguments of
+            `argparse.ArgumentParser.add_argument`, such as `nargs` or `choices`, which override the
             annotation.
 
     Returns:
@@ -63,10 +63,10 @@ def option(
 
 @contextlib.contextmanager
 def exit_on_errors(program: str) -> Iterator[None]:
-    """Turns errors of input and disk in the block into an exit with a message, and Ctrl-C into exit 130.
+    """Exits with a message on a `ValueError` or `OSError` in the block, and with code 130 on Ctrl-C.
 
-    From here on `print` writes an escape such as `\\udcff` for what the terminal's encoding lacks, as Python
-    does on standard error.
+    From here on `print` escapes characters that the terminal cannot show, such as `\\udcff`, as Python does
+    on standard error.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -90,23 +90,24 @@ def parse_options(
 ) -> Options:
     """Parses the command line into an options object.
 
-    A field of `options_class` is either an `option` or a dataclass of options. The latter becomes a group
-    of flags in `--help`: the first line of its docstring is the title, the next paragraph the description.
-    Other fields keep their defaults.
+    A field of `options_class` is either an `option` or a dataclass of options. A dataclass becomes a group
+    of flags in `--help`: the first line of its docstring is the title, and the next paragraph is the
+    description. Other fields keep their defaults.
+
     A class may have a method `problems` that yields one sentence for each wrong value and names the flag.
-    All problems are shown together, those of the inputs included.
+    All problems are shown together, including those that `find_input_problems` yields.
 
     Args:
-        parser: has the program's name and description.
+        parser: parser with the program's name and description.
         options_class: frozen dataclass with keyword-only fields.
-        argv: Defaults to the arguments of the process.
-        defaults: defaults of this program, by flag, in place of the class's.
-        faithful: the defaults that `--faithful` sets, by flag.
-        presets: the defaults that each name for `--preset` sets, by flag.
-        find_input_problems: yields one sentence for each problem of the files that the options name.
+        argv: command line. Defaults to the arguments of the process.
+        defaults: dict from flag to a default that replaces the one of the class.
+        faithful: dict from flag to the default that `--faithful` sets.
+        presets: for each name that `--preset` accepts, a dict from flag to default.
+        find_input_problems: yields one sentence for each problem with the files that the options name.
 
     Returns:
-        An instance of `options_class`. Lists of values are tuples.
+        An instance of `options_class`. Flags with several values hold tuples.
 
     Raises:
         SystemExit: with code 2 after a usage error, code 1 if only inputs are wrong, code 0 after help.
@@ -125,8 +126,17 @@ def parse_command(
 ) -> Any:
     """Parses a command line that starts with the name of a command, such as `lfw --out lfw.np`.
 
-    The first line of the docstring of an options class describes its command. The rest is as in
-    `parse_options`.
+    Args:
+        parser: parser with the program's name and description.
+        commands: dict from the name of a command to its options class. The first line of the class's
+            docstring describes the command in `--help`.
+        argv: command line. Defaults to the arguments of the process.
+
+    Returns:
+        An instance of the command's options class, checked as by `parse_options`.
+
+    Raises:
+        SystemExit: as in `parse_options`.
     """
     subparsers = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     parsers = {}
@@ -144,7 +154,7 @@ def parse_command(
 
 
 def flag_values(options: Any) -> dict[str, Any]:
-    """Returns the value of every flag, by the name of its field, whatever its group."""
+    """Returns a dict from the field name of every flag, in all groups, to its value."""
     values = {}
     for item, group_class in _groups(type(options)):
         value = getattr(options, item.name)
@@ -153,7 +163,7 @@ def flag_values(options: Any) -> dict[str, Any]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Suggests the known word that is most like this one: ` Did you mean ...?`, or nothing."""
+    """Returns ` Did you mean ...?` with the most similar known word, or `""` if none is similar."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
@@ -211,7 +221,7 @@ def _set_usage(parser):
 
 
 class _WrongValue(NamedTuple):
-    """A value of a flag that cannot be read. It is kept so that it can be shown with all other problems."""
+    """An unreadable value of a flag. It is kept so that it can be reported with all other problems."""
 
     text: str
     advice: str
@@ -240,7 +250,7 @@ def _build_checked(parser, options_class, values, unknown, find_input_problems=N
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, _WrongValue):
                 problems.append(f"{_flags_of(item)[0]} is {one.text}. {one.advice}")
-                values.pop(item.name, None)  # Everything else is checked with the default.
+                values.pop(item.name, None)  # Other checks use the default.
                 wrong.append(item)
                 lacks_required |= item.default is dataclasses.MISSING
     if lacks_required:
@@ -274,7 +284,7 @@ def _unknown_flags(options_class, unknown):
 
 
 def _leaves(options_class):
-    """Yields the fields that are flags, of all groups."""
+    """Yields the fields of all groups that are flags."""
     for item, group_class in _groups(options_class):
         if group_class is None:
             yield item
@@ -297,7 +307,7 @@ def _groups(options_class):
 
 
 def _value_type(hint):
-    """The type of one value, such as `int` for `int | None`, and the choices of a `Literal`."""
+    """Returns the type of one value, such as `int` for `int | None`, and the choices of a `Literal`."""
     parts = [part for part in typing.get_args(hint) if part not in (type(None), Ellipsis)]
     if typing.get_origin(hint) is typing.Literal:
         return type(parts[0]), parts
@@ -334,7 +344,7 @@ def _add_flags(parser, options_class):
 
 
 class _Words(tuple):
-    """A tuple that `--help` shows as a user types it."""
+    """A tuple that `--help` shows the way a user types it."""
 
     def __str__(self) -> str:
         return " ".join(map(str, self))

@@ -1,4 +1,4 @@
-"""Worker processes that end with their program, and that it stops."""
+"""Starts worker processes that end when their program ends or is interrupted."""
 
 import contextlib
 import multiprocessing
@@ -14,14 +14,14 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 @contextlib.contextmanager
 def worker_map(num_workers: int, chunk_size: int) -> Iterator[Callable[..., Iterator]]:
-    """Starts worker processes and yields a function like `map` that runs in them.
+    """Starts worker processes and yields a function like `map` that makes its calls in them.
 
-    With one worker or none, it is `map` itself. Function, arguments and results must be picklable. OpenCV
-    uses one thread per worker.
+    With one worker or fewer, it yields `map` itself. Function, arguments and results must be picklable.
+    OpenCV uses one thread per worker.
 
     Args:
         num_workers: largest number of processes.
-        chunk_size: calls that a worker makes for one message. Ctrl-C waits for them.
+        chunk_size: number of calls that a worker receives at once. Ctrl-C waits until it has made them.
 
     Raises:
         OSError: a worker was killed.
@@ -33,7 +33,7 @@ def worker_map(num_workers: int, chunk_size: int) -> Iterator[Callable[..., Iter
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker)
 
     def run(function, *arguments):
-        with hold_interrupts():  # starts the workers
+        with hold_interrupts():  # `pool.map` starts the workers.
             return pool.map(function, *arguments, chunksize=chunk_size)
 
     try:
@@ -52,7 +52,7 @@ def _start_worker():
 
 
 def exit_with_parent() -> None:
-    """Makes this worker end when its parent is killed. Otherwise it would wait for its next task for ever."""
+    """Makes this worker end when its parent is killed. Otherwise it would wait forever for its next task."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -65,16 +65,16 @@ def _wait_for_parent():
 
 @contextlib.contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Holds Ctrl-C back until the end of the block. Processes that start in the block never receive it.
+    """Delays Ctrl-C until the end of the block. Processes that start in the block never receive it.
 
-    A terminal sends Ctrl-C to all processes, but the parent has to stop its workers.
+    A terminal sends Ctrl-C to all processes, but only the parent should react to it and stop its workers.
     """
     received = []
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     is_main = threading.current_thread() is threading.main_thread()
     handler = None
     if is_main:
-        # The mask holds for this thread and for new processes. One of NumPy's threads may take the signal.
+        # The mask applies to this thread and to new processes. A thread of NumPy may still get the signal.
         handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
     try:
         yield
@@ -88,7 +88,7 @@ def hold_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Gives processes that start in the block one BLAS thread. More threads would waste their cores."""
+    """Limits processes that start in the block to one BLAS thread each. More would compete for the cores."""
     before = os.environ.get(_BLAS_THREADS)
     os.environ[_BLAS_THREADS] = "1"
     try:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, and lines in the log elsewhere."""
+"""Shows the progress of long work: as a bar on a terminal, as log lines elsewhere."""
 
 import logging
 import os
@@ -11,23 +11,22 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-LOG_SECONDS = 30.0  # between lines
-_COLUMNS, _ROWS = 80, 20  # of a terminal that does not know its size: tqdm would show nothing
+LOG_SECONDS = 30.0  # between log lines
+_COLUMNS, _ROWS = 80, 20  # for a terminal that reports no size, where tqdm would show nothing
 
 
 class Progress(tqdm):
-    """Shows how many items are done, how many a second, and the time left.
+    """Shows the number of finished items, the items per second, and the time left.
 
-    On a terminal it is a bar, which disappears at the end. Elsewhere it is a line in the log every half
-    minute.
+    On a terminal this is a bar that disappears at the end. Elsewhere it is a log line every 30 seconds.
 
     Args:
-        iterable: its items are counted when they are used. Without it, call `update`.
-        desc: what is done, such as `"embedding"`.
-        unit: what is counted, such as `"frames"`.
+        iterable: yields the items, which are counted as they are used. Without it, call `update`.
+        desc: the task, such as `"embedding"`.
+        unit: name of the items, such as `"frames"`.
         total: number of items. Defaults to the length of `iterable`.
-        initial: number of items that an earlier run did.
-        shown: without it nothing is shown.
+        initial: number of items that an earlier run finished. Defaults to `0`.
+        shown: show anything at all. Defaults to `True`.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Progress(tqdm):
         self.close()
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Counts items that are done."""
+        """Counts `n` more items as finished."""
         if not self.disable:
             return super().update(n)
         self.n += n or 0

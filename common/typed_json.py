@@ -1,4 +1,4 @@
-"""Dataclasses from JSON: every value is checked against the type hint of its field."""
+"""Builds dataclasses from JSON and checks every value against the type hint of its field."""
 
 import dataclasses
 import json
@@ -12,10 +12,10 @@ _LARGEST_FILE = 10**7  # bytes
 
 
 def read_json(path: Path) -> Any:
-    """Parses a file of JSON; NaN and infinities are refused.
+    """Reads a JSON file. NaN and infinities are refused.
 
     Raises:
-        ValueError: the file is not JSON, or has more than 10 MB, which take 200 MB in memory.
+        ValueError: the file is not JSON, or is larger than 10 MB, which would take 200 MB of memory.
     """
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"{path}: expected JSON of at most {_LARGEST_FILE} bytes")
@@ -23,10 +23,14 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: str | bytes, path: Path) -> Any:
-    """Parses JSON that a file contains; NaN and infinities are refused.
+    """Parses the content of a JSON file. NaN and infinities are refused.
+
+    Args:
+        content: JSON, as text or in UTF-8.
+        path: file to name in errors.
 
     Raises:
-        ValueError: it is not JSON. The message names the file.
+        ValueError: the content is not JSON.
     """
     try:
         return json.loads(content, parse_constant=_refuse_constant)
@@ -39,19 +43,20 @@ def _refuse_constant(name: str) -> None:
 
 
 def from_json(kind: type[T], value: object, path: Path) -> T:
-    """Builds a dataclass from what `json.loads` returned.
+    """Builds a dataclass from parsed JSON.
 
-    Its fields are dataclasses, `str`, `int`, `float`, `bool`, `X | None`, `dict[str, X]`, tuples, and generic
-    named tuples. Tuples are arrays in JSON. An absent key takes the default of its field, and unknown keys
+    Fields can be dataclasses, `str`, `int`, `float`, `bool`, `X | None`, `dict[str, X]`, tuples, and generic
+    named tuples. Tuples are arrays in JSON. If a key is missing, the field takes its default. Unknown keys
     are ignored.
 
     Args:
         kind: dataclass to build.
-        value: parsed JSON.
-        path: file of the value. Errors name it and the place in it.
+        value: what `json.loads` returned.
+        path: file that the value comes from. Errors name it and the place in it.
 
     Raises:
-        ValueError: a key is missing, a value has another type or length, or `__post_init__` refuses it.
+        ValueError: a key without a default is missing, a value has the wrong type or length, or
+            `__post_init__` refuses it.
     """
     return _convert(kind, value, path, "")
 

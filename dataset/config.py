@@ -1,4 +1,4 @@
-"""Reads `config.ini`, which says where the data lies."""
+"""Reads `config.ini`, which contains the paths of the data."""
 
 import configparser
 import dataclasses
@@ -16,9 +16,9 @@ class SourceConfig:
     """One set of training images.
 
     Args:
-        name: the section.
-        kind: the key in it, one of `dataset.sources.SOURCE_MODULES`.
-        path: the value of that key.
+        name: name of the section.
+        kind: key in that section, one of `dataset.sources.SOURCE_MODULES`.
+        path: value of that key.
         prefix: folder that the paths of an image list are relative to. Defaults to the list's folder.
     """
 
@@ -52,7 +52,7 @@ class YtfConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The contents of `config.ini`. Paths are absolute or relative to the working directory."""
+    """The content of `config.ini`. Paths are absolute or relative to the working directory."""
 
     path: Path
     tfrecords: Path
@@ -61,11 +61,11 @@ class Config:
     ytf: YtfConfig
 
     def source(self, name: str) -> SourceConfig:
-        """Returns the section of one source; `ValueError` with the known names if it does not exist."""
+        """Returns the section of one source. Raises `ValueError` with the known names if there is none."""
         if name not in self.sources:
             known = ", ".join(self.sources) or "none"
             raise ValueError(
-                f"{self.path}: there is no source [{name}]. Sources there: {known}."
+                f"{self.path}: there is no source [{name}]. Known sources: {known}."
                 f"{nearest(name, self.sources)}"
             )
         return self.sources[name]
@@ -88,15 +88,15 @@ REQUIRED_IF_ENABLED = {"lfw": ("npdata",), "ytf": ("pairs", "prefix")}
 
 
 def read_config(path: Path) -> Config:
-    """Reads and checks `config.ini`. Its sections and keys are those of the original.
+    """Reads and checks `config.ini`, which has the sections and keys of the original.
 
     It does not check whether the files of a source exist, because a run rarely uses all sources.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        IsADirectoryError: it is a folder.
-        ValueError: sections or keys are unknown or missing, or values are invalid. The message has a line
-            for each, with file, section and key.
+        IsADirectoryError: `path` is a folder.
+        ValueError: sections or keys are unknown or missing, or values are invalid. The message has one line
+            per problem, with file, section and key.
     """
     path = Path(path)
     if path.is_dir():
@@ -110,14 +110,14 @@ def read_config(path: Path) -> Config:
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
-        # It quotes whole lines, and a file of another kind can be one long line.
+        # The message quotes whole lines, and a file of another kind can be one long line.
         reason = _short(" ".join(str(error).split()), 300)
         raise ValueError(f"{path}: not a readable configuration: {reason}") from None
     return _ConfigReader(path, parser).read()
 
 
 class _ConfigReader:
-    """Turns parsed sections into a `Config` and collects what is wrong with them."""
+    """Converts parsed sections to a `Config`, and collects all problems."""
 
     def __init__(self, path, parser):
         self._path = path
@@ -157,7 +157,7 @@ class _ConfigReader:
             )
             return
         if not re.fullmatch(r"\w[\w.-]*", section):
-            # The section becomes the name of a folder that a new conversion replaces.
+            # The name of the section becomes the name of a folder that conversions replace.
             self._add(section, "", "use only letters, digits, '_', '-' and '.' in this name.")
         if len(given) > 1:
             self._add(section, "", f"has the keys {', '.join(given)}. Keep one of them.")
@@ -174,7 +174,7 @@ class _ConfigReader:
         return config
 
     def _check_keys(self, section, values, known):
-        """Returns the values of the keys that are right."""
+        """Returns the values of the valid keys, and adds a problem for each of the others."""
         checked = {}
         for key, value in values.items():
             choices = _CHOICES.get(key, {})
@@ -187,7 +187,7 @@ class _ConfigReader:
                 try:
                     checked[key] = self._path.parent / Path(value).expanduser()
                 except RuntimeError:
-                    self._add(section, key, f"is {_short(value)}. There is no such user; give a whole path.")
+                    self._add(section, key, f"is {_short(value)}. There is no such user. Give a full path.")
             elif value.lower() in choices:
                 checked[key] = choices[value.lower()]
             else:

@@ -1,8 +1,8 @@
-"""Decodes and checks encoded images, for every reader.
+"""Decodes and checks image files. All programs use this module.
 
-Pixels are used as they are stored: an orientation in the EXIF data is ignored by training, conversion, pair
-files and video frames, because aligned faces carry none. Programs that find faces in photographs, such as
-`dataset.align`, turn them upright. Row 40 of docs/fidelity.md.
+Training, conversion, pair files and video frames ignore the EXIF orientation, because aligned faces have
+none. Programs that find faces in photographs, such as `dataset.align`, turn the photographs upright. See row
+40 of docs/fidelity.md.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-# A file of 100 kB can hold a picture of a billion pixels. So its header is compared with a limit first.
+# A file of 100 kB can hold a picture of a billion pixels, so the size in its header is checked first.
 MAX_PIXELS = 64_000_000
-MAX_FACE_PIXELS = 1 << 20  # where many aligned faces are decoded at a time
+MAX_FACE_PIXELS = 1 << 20  # for aligned faces, because many of them are decoded at a time
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xae\x42\x60\x82"
@@ -38,10 +38,10 @@ def check_image(
 
     Args:
         image: content of a JPEG or PNG file.
-        image_size: `(height, width)` that the image must have. Defaults to any size.
-        verify: `"header"` checks the format, the size and that the file is complete; `"full"` also
-            decodes every pixel and rejects the slightest damage.
-        max_pixels: largest number of pixels that the image may have.
+        image_size: `(height, width)` that the image must have. Defaults to `None`: any size.
+        verify: `"header"` checks the format, the size, and that the file is complete. `"full"` also
+            decodes all of the data and rejects the slightest damage. Defaults to `"full"`.
+        max_pixels: largest number of pixels that the image may have. Defaults to `MAX_PIXELS`.
 
     Returns:
         `(height, width)`.
@@ -57,7 +57,7 @@ def check_image(
     if not image.rstrip(b"\0").endswith(_JPEG_END if is_jpeg else _PNG_END):
         kind = "JPEG" if is_jpeg else "PNG"
         raise ValueError(
-            f"expected a {kind} that ends with its end marker, received {len(image)} bytes without"
+            f"expected a {kind} that ends with its end marker, received {len(image)} bytes without it"
         )
     if verify == "full" and is_jpeg:
         _decode_grey(image)
@@ -99,7 +99,7 @@ def _png_size(image):
 
 
 def _check_chunks(image):
-    """Compares the length of each chunk of a PNG with the file, because OpenCV allocates what it claims."""
+    """Checks that no chunk of a PNG claims to be longer than the file: OpenCV would allocate the memory."""
     start, kind = len(_PNG_START), b""
     while kind != b"IEND" and start + _PNG_CHUNK.size <= len(image):
         length, kind = _PNG_CHUNK.unpack_from(image, start)
@@ -110,20 +110,28 @@ def _check_chunks(image):
 
 def _decode_grey(image):
     try:
-        # Grey at an eighth of the size still reads all of the data, where damage shows, and is nearly twice
-        # as fast.
+        # Decoding to grey at an eighth of the size is nearly twice as fast, and still reads all of the data,
+        # so it finds the same damage.
         simplejpeg.decode_jpeg(image, "GRAY", min_height=1, min_width=1, min_factor=8, strict=True)
     except ValueError as error:
         raise ValueError(f"expected a JPEG, received damaged data: {error}") from None
 
 
 def decode_picture(encoded: bytes, *, upright: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes a JPEG or PNG with OpenCV to uint8 `(height, width, 3)`, RGB.
+    """Decodes a JPEG or PNG with OpenCV.
 
-    With `upright`, the picture is turned as its EXIF orientation says. Raises `ValueError` for an image that
-    cannot be decoded or has more than `max_pixels` pixels.
+    Args:
+        encoded: content of the file.
+        upright: turn the picture as its EXIF orientation says. Defaults to `False`.
+        max_pixels: largest number of pixels that the picture may have. Defaults to `MAX_PIXELS`.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
+
+    Raises:
+        ValueError: the picture cannot be decoded or is too large.
     """
-    import cv2  # only now: loading it takes as long as NumPy, in every worker, and PNGs are rare
+    import cv2  # Only here: it loads as slowly as NumPy, and most workers never need it.
 
     _read_size(encoded, max_pixels)
     if encoded.startswith(_PNG_START):
@@ -141,13 +149,13 @@ def decode_picture(encoded: bytes, *, upright: bool = False, max_pixels: int = M
 def decode_image(encoded: bytes, out: np.ndarray, order: str) -> None:
     """Decodes one training image into an existing array.
 
-    simplejpeg decodes JPEGs in a third of TensorFlow's time, without blocking other threads, and gives
-    the pixels of `decode_tensor`, bit for bit. `decode_tensor` itself decodes the rest: PNG, JPEGs with
-    recoverable faults, and CMYK, for which the two libraries compute different colours.
+    simplejpeg decodes JPEGs in a third of TensorFlow's time, does not block other threads, and returns
+    exactly the pixels of `decode_tensor`. `decode_tensor` decodes the other images: PNG, JPEGs with
+    recoverable faults, and CMYK, where the two libraries compute different colours.
 
     Args:
         encoded: content of an image file.
-        out: uint8 `(height, width, 3)`, contiguous; receives the pixels.
+        out: uint8 `(height, width, 3)`, contiguous. The pixels are written to it.
         order: `"RGB"` or `"BGR"`.
 
     Raises:
@@ -169,7 +177,7 @@ def decode_image(encoded: bytes, out: np.ndarray, order: str) -> None:
 
 
 def _check_fits(size, out):
-    """Compares the size in a header before the image is decoded, because it may be huge."""
+    """Checks the size in a header before the image is decoded, because it may be huge."""
     if size[:2] != out.shape[:2]:
         raise ValueError("expected an image of {}x{}, received {}x{}".format(*out.shape[:2], *size))
 
@@ -194,7 +202,7 @@ def _by_tensorflow(encoded, order):
     import tensorflow as tf
 
     if encoded.startswith(b"GIF"):
-        raise ValueError("expected an image, received a GIF, which cannot be decoded here")
+        raise ValueError("expected a JPEG or PNG, received a GIF, which cannot be decoded here")
     try:
         rgb = decode_tensor(tf.constant(encoded)).numpy()
     except tf.errors.OpError as error:
@@ -205,11 +213,15 @@ def _by_tensorflow(encoded, order):
 
 
 def decode_tensor(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG, a scalar string tensor, in a graph. Returns uint8 `(height, width, 3)`, RGB.
+    """Decodes a JPEG or PNG with TensorFlow, also in a graph, to the same pixels as PIL and OpenCV.
 
-    The pixels are those of PIL and OpenCV.
+    Args:
+        encoded: scalar string tensor.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
     """
     import tensorflow as tf
 
-    # TensorFlow's default, the fast DCT, differs from PIL and OpenCV in three values of four.
+    # TensorFlow's default, the fast DCT, differs from PIL and OpenCV in three of four values.
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")

@@ -1,4 +1,4 @@
-"""Turns pixels into network input, for training, evaluation and export."""
+"""Converts pixels to network input, for training, evaluation and export."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ MEAN, SCALE = 127.5, 128.0
 
 
 def preprocess(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Centre-crops faces, turns RGB to BGR and normalises: `(pixel - 127.5) / 128`.
+    """Crops the centre of faces, converts RGB to BGR and normalises: `(pixel - 127.5) / 128`.
 
     References:
     - margin-centre-face, `dataset/utils.py::process_image` (BGR, crop to 112x96, scale)
@@ -27,27 +27,30 @@ def preprocess(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
 
 
 class RawImages(NamedTuple):
-    """Training images until the device that computes with them turns them into network input.
+    """Training images before the training device converts them to network input.
 
     Attributes:
-        pixels: uint8 `(batch, height, width, 3)`, with the channels in the order that the network gets.
-        is_mirrored: bool `(batch,)`, the images that are still to be mirrored.
+        pixels: uint8 `(batch, height, width, 3)`, with the channels in the order of the network's input.
+        is_mirrored: bool `(batch,)`, true for images that are still to be mirrored.
     """
 
     pixels: tf.Tensor
     is_mirrored: tf.Tensor
 
     def to_input(self, image_size: tuple[int, int]) -> tf.Tensor:
-        """Returns what the network gets, `image_size` large: mirrored, cropped and normalised, float32."""
+        """Mirrors, crops and normalises the images. Returns float32 `(batch, *image_size, 3)`."""
         return normalise(crop_centre(mirror(*self), image_size))
 
 
 def crop_centre(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
-    """Crops the centre of images. If margins differ by a pixel, those at the top and left are smaller.
+    """Crops the centre of images. If opposite margins differ by a pixel, the top or left one is smaller.
 
     Args:
         images: `(batch, height, width, channels)`.
         image_size: `(height, width)` to keep.
+
+    Raises:
+        ValueError: the images are smaller than `image_size`.
     """
     height, width = images.shape[1:3]
     if None in (height, width) or height < image_size[0] or width < image_size[1]:
@@ -62,17 +65,26 @@ def normalise(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def mirror(images: tf.Tensor, is_mirrored: tf.Tensor) -> tf.Tensor:
-    """Mirrors the marked images, left to right: `(batch, height, width, channels)`, and bool `(batch,)`."""
+    """Mirrors some images left to right.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        is_mirrored: bool `(batch,)`, true for images to mirror.
+    """
     # A slice with a negative step takes ten times as long on a CPU.
     return tf.where(is_mirrored[:, None, None, None], tf.reverse(images, [2]), images)
 
 
 def draw_mirrors(batch_size: int, seed: tf.Tensor) -> tf.Tensor:
-    """Draws the images of a batch to mirror, each with probability one half.
+    """Chooses which images of a batch to mirror, each with a probability of 0.5.
 
-    Row 3 of docs/fidelity.md: the original defines a mirror and never calls it.
+    Row 3 of docs/fidelity.md: the original defines mirroring and never calls it.
+
+    Args:
+        batch_size: number of images.
+        seed: int32 or int64 `(2,)`. It alone determines the result.
 
     Returns:
-        bool `(batch_size,)`, a pure function of the seed, which is int32 or int64 `(2,)`.
+        bool `(batch_size,)`.
     """
     return tf.random.stateless_uniform((batch_size,), seed) < 0.5

@@ -177,7 +177,7 @@ def test_bad_flags(data, given, flag, capsys):
     ("given", "message"),
     [
         ({"config": "nowhere.ini"}, "nowhere.ini: no such file. Copy config.ini.example"),
-        ({"source": "webface"}, "there is no source [webface]. Sources there: vgg, ms1m."),
+        ({"source": "webface"}, "there is no source [webface]. Known sources: vgg, ms1m."),
         ({"model_path": "nowhere"}, "--model_path: nowhere does not exist"),
     ],
 )

@@ -1,10 +1,10 @@
-"""Aligns faces: detects them in pictures and crops them with the five points where nets expect them.
+"""Detects faces in pictures, and crops and aligns them the way face recognition nets expect.
 
     python -m dataset.align --src frames --dst 112x112
 
-Every picture below `--src` becomes a JPEG with the same relative path below `--dst`. Pictures without a face
-and unreadable ones are listed in `align_failures.txt`. If the program is killed, run the same command again
-to resume.
+Each picture below `--src` becomes a JPEG with the same relative path below `--dst`. `align_failures.txt`
+lists pictures that are unreadable or show no face. If the program is killed, run the same command again to
+resume.
 """
 
 if not __package__:
@@ -27,15 +27,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         "python -m dataset.align",
-        description="Detects the faces in pictures and aligns them by five points. To resume an interrupted "
-        "run, give the same command again.",
+        description="Detects faces in pictures and aligns them by five points. To resume an interrupted run, "
+        "run the same command again.",
     )
     options = parse_options(parser, AlignOptions, argv)
     with exit_on_errors("dataset.align"):
         counts = align_folder(options)
     logger.info(
         f"{counts['aligned']} pictures aligned, {counts[NO_FACE] + counts[CENTRE_CROP]} without a face "
-        f"({counts[CENTRE_CROP]} of them as a centre crop), {counts[UNREADABLE]} unreadable; "
+        f"({counts[CENTRE_CROP]} of them cropped at the centre), {counts[UNREADABLE]} unreadable; "
         f"see {options.dst / FAILURES_NAME}"
     )
     if not counts["aligned"]:

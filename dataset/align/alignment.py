@@ -1,7 +1,7 @@
-"""Aligns one face: five points, a similarity transform, a warp.
+"""Aligns one face: fits a similarity transform to its five points and warps the picture.
 
 Points are `(x, y)` in pixels, with `(0, 0)` at the centre of the first pixel. Their order is left eye, right
-eye, nose, left mouth corner, right mouth corner, as the viewer sees them.
+eye, nose, left mouth corner, right mouth corner. Left and right are those of the picture.
 """
 
 from __future__ import annotations
@@ -20,27 +20,33 @@ NO_FACE, CENTRE_CROP, UNREADABLE = "no face", "centre crop", "unreadable"
 _TEMPLATE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
 )
-_NARROW_OFFSET = 8  # columns that 112x96 lacks on either side
+_NARROW_OFFSET = 8  # columns that 112x96 lacks on each side
 
-# Where the face is in a picture that was cropped to a detector's box, in fractions of the shorter side,
-# measured on photographs of LFW. InsightFace takes the whole picture, which shows the face half as large.
+# Size and place of the face in a picture that was cropped to a detector's box, in fractions of the shorter
+# side, measured on photographs of LFW. InsightFace uses the whole picture, where the face is half as large.
 _CENTRE_SIDE = 0.54
 _CENTRE_RISE = 0.03
 
-_MIN_SCALE = 1e-6  # the best fit to a mirror image shrinks it to a point
+_MIN_SCALE = 1e-6  # The best fit to a mirror image has a scale of about 0.
 
 
 def align_picture(
     detector: FaceDetector, options: FaceOptions, data: bytes, max_pixels: int = MAX_PIXELS
 ) -> tuple[bytes | None, tuple[str, str] | None]:
-    """Turns a JPEG or PNG into an aligned face, upright as its EXIF orientation says.
+    """Turns a JPEG or PNG into an aligned face. The EXIF orientation is applied first.
+
+    Args:
+        detector: finds the faces.
+        options: image size, JPEG quality, choice of the face, and what to do without a face.
+        data: content of the picture's file.
+        max_pixels: largest picture to decode.
 
     Returns:
-        `(image, failure)`: the JPEG or `None`, and `None` or `(kind, reason)`. The kind is `"no face"`,
-        `"centre crop"` (with an image) or `"unreadable"`.
+        `(image, failure)`. The image is a JPEG, or `None`. The failure is `None`, or `(kind, reason)` where
+        the kind is `"no face"`, `"centre crop"` (which has an image) or `"unreadable"`.
     """
     try:
-        check_image(data, max_pixels=max_pixels)  # OpenCV alone accepts half a file
+        check_image(data, max_pixels=max_pixels)  # OpenCV alone would accept half a file.
         picture = decode_picture(data, upright=True, max_pixels=max_pixels)
     except ValueError as error:
         return None, (UNREADABLE, str(error))
@@ -51,7 +57,7 @@ def align_picture(
             raise ValueError("expected a face, received none")
         chosen = choose_face(boxes, picture.shape[:2], options.face)
         face = align_face(picture, points[chosen], options.image_size)
-    except (ValueError, IndexError, cv2.error) as error:  # errors of a detector must not end a long run
+    except (ValueError, IndexError, cv2.error) as error:  # An error of the detector must not end a long run.
         if options.fallback == "none":
             return None, (NO_FACE, str(error))
         face, failure = centre_crop(picture, options.image_size), (CENTRE_CROP, str(error))
@@ -62,8 +68,11 @@ def align_picture(
 def face_template(image_size: tuple[int, int]) -> np.ndarray:
     """Returns the target positions of the five points, float64 `(5, 2)`.
 
+    Args:
+        image_size: `(height, width)`, one of `IMAGE_SIZES`.
+
     Raises:
-        ValueError: `image_size` is not one of `IMAGE_SIZES`; no net is trained for it.
+        ValueError: no net is trained for this size.
     """
     if image_size not in IMAGE_SIZES:
         raise ValueError("image_size: expected 112x112 or 112x96, received {}x{}".format(*image_size))
@@ -83,7 +92,7 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> np.ndarray:
         source, target: float `(num_points, 2)`.
 
     Returns:
-        float64 `(2, 3)`: `transform @ (x, y, 1)` is the image of `(x, y)`.
+        float64 `(2, 3)`: `transform @ (x, y, 1)` maps a source point `(x, y)` to its target.
 
     Raises:
         ValueError: points are not finite, or do not determine rotation and scale because they coincide or are
@@ -98,7 +107,8 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> np.ndarray:
     a = np.vdot(centred, w) / spread if spread > 0 else 0
     if abs(a) < _MIN_SCALE:
         raise ValueError(
-            f"expected points that tell rotation and scale, received {source.tolist()} for {target.tolist()}"
+            "expected points that determine rotation and scale, "
+            f"received {source.tolist()} for {target.tolist()}"
         )
     b = w.mean() - a * z.mean()
     return np.array([(a.real, -a.imag, b.real), (a.imag, a.real, b.imag)])
@@ -109,22 +119,31 @@ def align_face(image: np.ndarray, points: np.ndarray, image_size: tuple[int, int
 
     Args:
         image: uint8 `(rows, columns, 3)`.
-        points: float `(5, 2)`, in the picture.
+        points: float `(5, 2)`, positions in the image.
         image_size: `(height, width)`, one of `IMAGE_SIZES`.
 
     Returns:
-        uint8 `(*image_size, 3)`, interpolated linearly; black outside the picture, as InsightFace does.
+        uint8 `(*image_size, 3)`, interpolated linearly. As in InsightFace, pixels outside the picture are
+        black.
+
+    Raises:
+        ValueError: the points do not determine a transform, see `similarity_transform`.
     """
     return _warp(image, similarity_transform(points, face_template(image_size)), image_size)
 
 
 def centre_crop(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Crops the likely place of the face in a picture that was itself cropped to a detector's box.
+    """Crops the likely place of the face in a picture that was already cropped to a detector's box.
 
-    Photographs of LFW and the frames of YouTube Faces' `aligned_images_DB` are such pictures. The square's
-    centre is a little above the picture's, so that the eyes are at the template's height.
+    Photographs of LFW and the frames of YouTube Faces' `aligned_images_DB` are such pictures. The centre of
+    the crop is a little above that of the picture, so that the eyes are at the template's height.
 
-    Images are uint8 `(rows, columns, 3)`.
+    Args:
+        image: uint8 `(rows, columns, 3)`.
+        image_size: `(height, width)` of the crop.
+
+    Returns:
+        uint8 `(*image_size, 3)`.
     """
     rows, columns = image.shape[:2]
     height, width = image_size

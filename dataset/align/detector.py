@@ -15,11 +15,11 @@ _POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 class FaceDetector:
     """Detects faces.
 
-    The package contains the nets, so nothing is downloaded. Their thresholds are the package's: 0.6, 0.7 and
-    0.7.
+    The package contains the nets, so nothing is downloaded. Thresholds are the defaults of the package: 0.6,
+    0.7 and 0.7.
 
     Args:
-        min_face_size: size in pixels of the smallest face to detect, at least 12.
+        min_face_size: size in pixels of the smallest face to detect, at least 12. Defaults to `20`.
 
     References:
     - [MTCNN](https://arxiv.org/abs/1604.02878)
@@ -36,20 +36,20 @@ class FaceDetector:
         """Detects all faces in a picture.
 
         Returns:
-            `(boxes, points)` of `find`.
+            `(boxes, points)` as `find` returns them.
         """
         return self.find(image)[:2]
 
     def find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Detects all faces in a picture and says how sure the detector is of each.
+        """Detects all faces in a picture, with the detector's confidence in each.
 
         Args:
             image: uint8 `(rows, columns, 3)`, RGB.
 
         Returns:
-            `(boxes, points, scores)`: float64 arrays `(num_faces, 4)`, with left, top, right and bottom,
-            `(num_faces, 5, 2)`, with the points of `dataset.align.alignment`, and `(num_faces,)`, with the
-            probability that the last net gives to a face, 0.7 to 1.
+            `(boxes, points, scores)`, all float64. Boxes are left, top, right and bottom, `(num_faces, 4)`.
+            Points are in the order of `dataset.align.alignment`, `(num_faces, 5, 2)`. Scores are the
+            probabilities of a face from the last net, 0.7 to 1, `(num_faces,)`.
         """
         mtcnn = _mtcnn()
         mtcnn.min_face_size = self.min_face_size
@@ -57,12 +57,12 @@ class FaceDetector:
         boxes = np.array([face["box"] for face in faces], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         points = [[face["keypoints"][name] for name in _POINTS] for face in faces]
-        # The package truncates the points, which shifts them by half a pixel on average.
         scores = np.array([face["confidence"] for face in faces], np.float64)
+        # The package truncates the points, which shifts them by half a pixel on average.
         return boxes, np.array(points, np.float64).reshape(-1, 5, 2) + 0.5, scores
 
 
-@functools.cache  # so workers receive a detector without its nets and load them once
+@functools.cache  # Workers receive a detector without nets, and load the nets once.
 def _mtcnn():
     with warnings.catch_warnings():
         # The package uses a module that Python 3.13 lacks, and compares a literal by `is`.
@@ -72,15 +72,15 @@ def _mtcnn():
 
 
 def choose_face(boxes: np.ndarray, picture_size: tuple[int, int], choice: str) -> int:
-    """Chooses the face that a picture shows.
+    """Chooses the main face of a picture.
 
-    InsightFace's own scripts weigh both criteria: area minus twice the squared distance from the centre.
+    InsightFace's own scripts combine both criteria: area minus twice the squared distance from the centre.
 
     Args:
-        boxes: float `(num_faces, 4)`, as from `FaceDetector.detect`; at least one face.
+        boxes: float `(num_faces, 4)` from `FaceDetector.detect`, with at least one face.
         picture_size: `(height, width)`.
-        choice: `"central"`: the box whose centre is nearest to the picture's; `"biggest"`: the box with the
-            largest area.
+        choice: `"central"` for the box whose centre is nearest to that of the picture, or `"biggest"` for
+            the box with the largest area.
 
     Returns:
         The index of the face.

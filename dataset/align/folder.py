@@ -1,4 +1,4 @@
-"""Aligns all pictures of a folder in several processes, and resumes after a kill."""
+"""Aligns all pictures of a folder in several processes. An interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILURES_NAME = "align_failures.txt"
 
 _LOCK_NAME = ".align.lock"
 _VERSION = 1  # increase it when the same options no longer give the same images
-_CHUNK = 8  # pictures that a worker takes at once
+_CHUNK = 8  # pictures that a worker receives at once
 
 
 def align_folder(options: AlignOptions, detector: FaceDetector | None = None) -> dict[str, int]:
@@ -40,17 +40,18 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
 
     Returns:
         dict from `"aligned"`, `"no face"`, `"centre crop"` and `"unreadable"` to the number of pictures,
-        earlier calls included.
+        including those of earlier calls.
 
     Raises:
-        ValueError: there are no pictures, two would get the same name, or `dst` was made with other options.
-        OSError: `src` does not exist, another process works in `dst`, the disk is full, or a worker was
+        ValueError: there are no pictures, two faces would get the same name, or `dst` was made with other
+            options.
+        OSError: `src` does not exist, another process is writing to `dst`, the disk is full, or a worker was
             killed. Finished faces are kept.
     """
     detector = detector or FaceDetector(options.faces.min_face_size)
     src, dst = options.src.resolve(), options.dst.resolve()
     if src.is_relative_to(dst) or dst.is_relative_to(src):
-        raise ValueError(f"expected two folders, neither of them inside the other, received {src} and {dst}")
+        raise ValueError(f"expected two folders, neither inside the other, received {src} and {dst}")
     outputs = _find_pictures(src)
     faces = dataclasses.asdict(options.faces) | {"image_size": list(options.faces.image_size)}
     dst.mkdir(parents=True, exist_ok=True)
@@ -58,10 +59,10 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
     with FileLock(dst / _LOCK_NAME) as lock:
         lock.acquire()
         finished, failures = _finished_outputs(dst), _read_failures(dst)
-        _write_failures(dst, failures)  # a kill may have left half a line
+        _write_failures(dst, failures)  # A killed run may have left half a line.
         failed = {source for source, (kind, _) in failures.items() if kind != CENTRE_CROP}
         jobs = [job for job in outputs.items() if job[0] not in failed and job[1] not in finished]
-        logger.info("%s: %d pictures, %d of them to be aligned", src, len(outputs), len(jobs))
+        logger.info("%s: %d pictures, %d of them to align", src, len(outputs), len(jobs))
         align = functools.partial(_align_file, detector, options, src, dst)
         num_workers = min(options.workers or os.cpu_count() or 1, -(-len(jobs) // _CHUNK))
         num_done = len(outputs) - len(jobs)
@@ -77,7 +78,7 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
 
 
 def _find_pictures(src):
-    """Returns a dict from the path of a picture below `src` to the path of its face below `dst`."""
+    """Returns a dict from each picture's path below `src` to its face's path below `dst`."""
     if not src.is_dir():
         raise FileNotFoundError(f"src: expected a folder, received {src}")
     sources = {}
@@ -90,7 +91,7 @@ def _find_pictures(src):
         first = sources.setdefault(output, source)
         if first != source:
             raise ValueError(
-                f"{src}: expected pictures that differ in more than their suffix, "
+                f"{src}: expected file names that differ in more than their suffix, "
                 f"received {first} and {source}, which would both become {output}"
             )
     if not sources:
@@ -99,7 +100,7 @@ def _find_pictures(src):
 
 
 def _finished_outputs(dst):
-    """Returns the finished faces. Removes temporary files of a killed run."""
+    """Returns the paths of the finished faces, and removes temporary files of a killed run."""
     finished = set(walk_files(dst))
     for path in finished:
         if path.endswith(".tmp"):
@@ -108,7 +109,7 @@ def _finished_outputs(dst):
 
 
 def _check_settings(dst, settings):
-    """Writes the settings into a new folder. Raises an error if an old folder has others."""
+    """Writes the settings into a new folder. Raises `ValueError` if an existing folder has other settings."""
     path = dst / SETTINGS_NAME
     if not path.is_file():
         if any(not other.match(f"{SETTINGS_NAME}*.tmp") for other in dst.iterdir()):
@@ -123,7 +124,7 @@ def _check_settings(dst, settings):
         if made_with.get(name) != value:
             raise ValueError(
                 f"{path}: these faces were made with {name} {made_with.get(name)}, received {value}. "
-                "Give another --dst."
+                "Choose another --dst."
             )
 
 
@@ -141,7 +142,7 @@ def _write_failures(dst, failures):
 
 
 def _align_file(detector, options, src, dst, job):
-    """Writes the face of one picture, or a line in the list of failures, or both: the line first."""
+    """Aligns one picture. Writes its face, or a line in the list of failures, or both, the line first."""
     source, output = job
     try:
         image, failure = align_picture(
@@ -151,7 +152,7 @@ def _align_file(detector, options, src, dst, job):
         image, failure = None, (UNREADABLE, str(error))
     if failure is not None:
         line = f"{source}\t{failure[0]}\t{' '.join(failure[1].split())}\n"
-        # Each line is one write to the end of the file, so lines of several processes do not mix.
+        # Each line is appended by one write, so lines of several processes do not mix.
         with (dst / FAILURES_NAME).open("ab", buffering=0) as file:
             file.write(line.encode("utf-8", "surrogateescape"))
             os.fsync(file.fileno())

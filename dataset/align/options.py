@@ -21,20 +21,20 @@ class FaceOptions:
     )
     face: str = option(
         "central",
-        "face to take from a picture with several: nearest to the centre, as in LFW and YouTube Faces, where "
-        "larger ones may belong to someone else; or with the largest box",
+        "face to use if a picture shows several: the one nearest to the centre, which is right for LFW and "
+        "YouTube Faces, where a larger face may belong to someone else; or the one with the largest box",
         choices=("central", "biggest"),
     )
     fallback: str = option(
         "none",
-        "for pictures without a detected face: leave them out, or take their centre, which suits pictures "
-        "that were cropped to a detector's box",
+        "what to do with a picture in which no face is detected: leave it out, or crop its centre, which "
+        "suits pictures that were cropped to a detector's box",
         choices=("none", "centre"),
     )
     quality: int = option(95, "JPEG quality", minimum=1, maximum=100)
-    # The detector's first net sees 12 pixels.
+    # The input of the detector's first net is 12 pixels wide.
     min_face_size: int = option(
-        20, "smallest face to detect, in pixels; half the size takes four times as long", minimum=12
+        20, "smallest face to detect, in pixels; halving it takes four times as long", minimum=12
     )
 
     def problems(self) -> Iterator[str]:
@@ -47,7 +47,7 @@ class FaceOptions:
 class AlignOptions:
     """Pictures to align and where the faces go."""
 
-    src: Path = option(help="folder of .jpg, .jpeg and .png pictures, at any depth")
+    src: Path = option(help="folder with .jpg, .jpeg and .png pictures, also in subfolders")
     dst: Path = option(help="folder for the faces: a new one, or one made with the same options")
     faces: FaceOptions = FaceOptions()
     max_pixels: int = option(

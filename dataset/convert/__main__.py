@@ -1,9 +1,9 @@
-"""Converts training images to sharded, shuffled TFRecords; once, before the first training.
+"""Converts training images to sharded, shuffled TFRecords. Run it once, before the first training.
 
     python -m dataset.convert --config config.ini --source ms1m
 
-The bytes of images and the labels stay as they are. Every image is checked. Damaged ones are left out and
-listed in `bad_records.txt`. If a conversion is killed, the same command resumes it.
+Image files and labels stay unchanged. Every image is checked. Damaged images are left out and listed in
+`bad_records.txt`. If a conversion is killed, run the same command again to resume.
 """
 
 if not __package__:
@@ -28,21 +28,21 @@ logger = logging.getLogger(__name__)
 class ProgramOptions:
     """Options of `python -m dataset.convert`."""
 
-    config: Path = option(Path("config.ini"), "configuration with the paths of the data")
+    config: Path = option(Path("config.ini"), "configuration file with the paths of the data")
     source: tuple[str, ...] | None = option(
         None, "sections of the configuration to convert (default: all sources)", nargs="+", metavar="NAME"
     )
-    check: bool = option(False, "only verify the checksums of what is converted")
+    check: bool = option(False, "only verify the checksums of existing conversions")
     conversion: ConvertOptions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the program; `SystemExit` with a message if a source cannot be converted."""
+    """Runs the program. Raises `SystemExit` with a message if a source cannot be converted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         prog="python -m dataset.convert",
-        description="Converts training images to sharded, shuffled TFRecords. Run the same command again to "
-        "resume a conversion that was interrupted.",
+        description="Converts training images to sharded, shuffled TFRecords. To resume an interrupted "
+        "conversion, run the same command again.",
     )
     options = parse_options(parser, ProgramOptions, argv)
     from dataset.convert.sources import convert_sources
@@ -65,7 +65,7 @@ def _check_checksums(folder):
     verify_checksums(manifest, functools.partial(Progress, desc=manifest.source, unit="files"))
     logger.info(
         f"{folder}: {manifest.num_images} images, {len(manifest.shards)} shards, "
-        f"{readable_size(manifest.num_bytes)}: all checksums are right"
+        f"{readable_size(manifest.num_bytes)}: all checksums are correct"
     )
 
 

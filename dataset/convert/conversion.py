@@ -1,4 +1,4 @@
-"""Runs one conversion, from its plan to the finished folder."""
+"""Runs the conversion of one source, from the plan to the finished folder."""
 
 import dataclasses
 import errno
@@ -45,7 +45,8 @@ COLOUR = "encoded images unchanged; dataset.preprocess decodes them to BGR"
 BAD_RECORDS_NAME = "bad_records.txt"
 LABEL_MISMATCHES_NAME = "label_mismatches.txt"
 
-# Bytes per image besides the image: 16 of the record, at most 48 of the Example, a row in report and index.
+# Bytes per image in addition to the image: 16 of the record, up to 48 of the Example, and a row each in
+# report and index.
 _IMAGE_OVERHEAD = 64 + 2 * RECORD_DTYPE.itemsize
 _RESUME = "Finished shards are kept. Run the same command again to resume"
 _POLL_SECONDS = 0.5
@@ -53,19 +54,19 @@ _SHOWN_BAD = 3
 
 
 class Conversion:
-    """Converts a source into the folder `target`, and resumes what an earlier run finished.
+    """Converts a source into the folder `target`. Shards that an earlier run finished are kept.
 
-    Shards are written to `{target}.partial`. A shard is finished once its report exists, and reports count
-    only together with the same plan. The manifest is written last. Then the folder replaces `target`. So
-    `target` is a complete conversion or absent at any moment.
+    Shards are written to `{target}.partial`. A shard is finished once its report exists, and reports are
+    used only if the plan is still the same. The manifest is written last, and then the folder replaces
+    `target`. So `target` is always a complete conversion or absent.
 
     Args:
         name: name of the source.
         source: the images.
-        fingerprint: fingerprint of the source before it was opened, so that the next run notices a change
-            during this one.
+        fingerprint: fingerprint of the source from before it was opened, so that the next run notices if
+            the source changes during this one.
         target: folder to write.
-        options: `reader` and `overwrite` have no effect here.
+        options: options of the conversion. `reader` and `overwrite` have no effect here.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Conversion:
         self.reports: dict[str, ShardReport] = {}
 
     def run(self) -> Manifest:
-        """Converts the source. Errors are those of `dataset.convert.sources.convert`."""
+        """Converts the source. Raises the errors of `dataset.convert.sources.convert`."""
         started = time.monotonic()
         num_identities = self.source.num_identities
         image_size = self.source.image_size or self._first_image_size()
@@ -116,7 +117,7 @@ class Conversion:
         return sum(report.shard.num_images + len(report.bad) for report in self.reports.values())
 
     def _first_image_size(self):
-        # If more images than this are bad, the conversion fails anyway.
+        # If all of these images are bad, the conversion fails anyway.
         num_tried = min(self._allowed_bad + 1, self.source.num_images)
         reason = ""
         for index in range(num_tried):
@@ -125,7 +126,9 @@ class Conversion:
                 return check_image(image, verify=self.options.verify)
             except ValueError as error:
                 reason = f"{self.source.describe(index)}: {error}"
-        raise ValueError(f"{self.name}: expected a sound image, received none in {num_tried}; {reason}")
+        raise ValueError(
+            f"{self.name}: expected a valid image among the first {num_tried}, received none: {reason}"
+        )
 
     def _resume(self, image_size):
         plan = {
@@ -163,7 +166,7 @@ class Conversion:
         if free < needed:
             raise OSError(
                 f"{self.partial}: expected {readable_size(needed)} of free disk space, "
-                f"received {readable_size(free)}. {_RESUME}."
+                f"received {readable_size(free)}. Free some space. {_RESUME}."
             )
 
     def _write_shards(self, pending, image_size):
@@ -178,7 +181,7 @@ class Conversion:
         )
         is_complete = False
         try:
-            with hold_interrupts(), one_blas_thread():  # starts the workers
+            with hold_interrupts(), one_blas_thread():  # `_submit` starts the workers.
                 futures = self._submit(pool, pending)
             self._wait_for(futures, done)
             is_complete = True
@@ -193,12 +196,12 @@ class Conversion:
             raise OSError(f"{self.partial}: no space left on disk. {_RESUME}.") from None
         finally:
             stop.set()
-            # Workers with nothing left to write can end on their own.
+            # After a complete conversion, workers have nothing left to write and can end on their own.
             pool.shutdown(wait=not is_complete, cancel_futures=True)
 
     def _submit(self, pool, pending):
         num_images, num_shards = self.source.num_images, len(self.names)
-        # A permutation. Only NumPy's raw random numbers stay the same from version to version.
+        # This is a random permutation. Only NumPy's raw random numbers are the same in every version.
         order = np.argsort(np.random.PCG64(self.options.seed).random_raw(num_images), kind="stable")
         futures = {}
         for number in pending:
@@ -209,7 +212,7 @@ class Conversion:
 
     def _wait_for(self, futures, done):
         """Waits for all shards, shows progress and checks the number of bad images."""
-        # Workers, which import this module too, show no progress.
+        # Workers import this module too, but show no progress.
         from common.progress import Progress
 
         total, before = self.source.num_images, self._num_finished
@@ -239,8 +242,8 @@ class Conversion:
         raise ValueError(
             f"{self.name}: expected at most {self._allowed_bad} bad images of {self.source.num_images} "
             f"(--max_bad {self.options.max_bad:g}), received {num_bad} so far: {shown}; "
-            f"all of them: {self.partial / BAD_RECORDS_NAME}. {_RESUME}, with a larger --max_bad if they may "
-            "be left out."
+            f"see {self.partial / BAD_RECORDS_NAME} for all of them. {_RESUME}, with a larger --max_bad if "
+            "these images may be left out."
         )
 
     def _finish(self, num_identities, image_size):
@@ -248,7 +251,7 @@ class Conversion:
         shards = tuple(report.shard for report in reports)
         num_images = sum(shard.num_images for shard in shards)
         if not num_images:
-            raise ValueError(f"{self.name}: expected at least one sound image, received none")
+            raise ValueError(f"{self.name}: expected at least one valid image, received none")
         num_mismatches = sum(report.num_label_mismatches for report in reports)
         if num_mismatches:
             listed = sorted(entry for report in reports for entry in report.label_mismatches)
@@ -298,6 +301,7 @@ class Conversion:
 
 
 def remove_work(target: Path) -> None:
-    """Removes what a complete conversion no longer needs. A killed process may have left it."""
+    """Removes temporary files of a complete conversion. A killed process may have left them."""
     remove_leftovers(target)
-    shutil.rmtree(target / WORK_FOLDER, ignore_errors=True)  # harmless where the folder is read-only
+    # Errors do not matter: a conversion in a read-only folder is usable as it is.
+    shutil.rmtree(target / WORK_FOLDER, ignore_errors=True)

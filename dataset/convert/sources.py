@@ -1,4 +1,4 @@
-"""Converts those sources of a configuration that are not up to date."""
+"""Converts the sources of a configuration whose conversions are not up to date."""
 
 import logging
 from collections.abc import Sequence
@@ -19,16 +19,19 @@ def convert(
 ) -> Manifest:
     """Converts one source into `{tfrecords_folder}/{source name}`, unless that is up to date.
 
-    A conversion is up to date while the source has not changed, whatever its seed and its checks were. If
-    the source is gone, the conversion is used as it is. An outdated conversion stays until the new one is
-    complete. If several processes call this at once, one converts and the others wait.
+    A conversion is up to date if the source has not changed since, even if seed or checks were different. If
+    the source no longer exists, its conversion is used as it is. An outdated conversion stays until the new
+    one is complete. If several processes call this at once, one converts and the others wait.
 
-    The worker processes are spawned: they import the main program again, under another name.
+    Worker processes are spawned, so they import the main program again, under another name.
 
     Args:
-        source_config: the source.
-        tfrecords_folder: created if needed.
+        source_config: section of the source.
+        tfrecords_folder: folder for conversions. It is created if needed.
         options: defaults to `ConvertOptions()`.
+
+    Returns:
+        The manifest of the conversion.
 
     Raises:
         FileNotFoundError: the source does not exist.
@@ -42,7 +45,7 @@ def convert(
     except FileNotFoundError as error:
         if options.overwrite or not (target / MANIFEST_NAME).is_file():
             raise FileNotFoundError(f"source [{name}]: {error}") from None
-        logger.warning("%s; its conversion %s is used as it is", error, target)
+        logger.warning("%s; using the existing conversion %s", error, target)
         return read_manifest(target)
 
     manifest, _ = _read_if_up_to_date(target, fingerprint, options.overwrite)
@@ -70,7 +73,19 @@ def convert_sources(
 ) -> list[Manifest]:
     """Converts several sources of a configuration with `convert`.
 
-    It checks that all of them exist before it converts the first one, which may take an hour.
+    It first checks that all of them exist, because converting the first one may take an hour.
+
+    Args:
+        config: the configuration.
+        names: names of the sources.
+        options: defaults to `ConvertOptions()`.
+
+    Returns:
+        The manifest of each source.
+
+    Raises:
+        FileNotFoundError: a source does not exist, and neither does its conversion.
+        ValueError, OSError: as in `convert`.
     """
     sources = [config.source(name) for name in names]
     for source in sources:
@@ -82,7 +97,7 @@ def convert_sources(
 
 
 def _read_if_up_to_date(target, fingerprint, overwrite):
-    """Returns `(manifest, "")` of an up-to-date conversion, or `(None, reason)`."""
+    """Returns `(manifest, "")` for an up-to-date conversion, or `(None, reason)` for any other."""
     if not (target / MANIFEST_NAME).is_file():
         if target.exists() and any(target.iterdir()):
             raise ValueError(

@@ -1,7 +1,7 @@
-"""The manifest of a converted source, which describes the files in its folder.
+"""Reads and writes the manifest of a converted source, which describes the files in its folder.
 
-A TFRecord file that was cut at a record boundary reads as a shorter one without an error. So the manifest
-counts images and bytes. It is written last: a folder without a manifest is not a conversion.
+TensorFlow reads a TFRecord file that was cut at a record boundary without an error. So the manifest contains
+the numbers of images and bytes. It is written last: a folder without a manifest is not a finished conversion.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ INDEX_NAME = "index.npy"
 # `offset` and `length` are arguments of `TFRecordFile.read`.
 RECORD_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("label", "<u4")])
 _INDEX_CHUNK = 1 << 18  # rows, 4 MB
-_LONGEST_NAME = 100  # characters; ours have fewer than 40
+_LONGEST_NAME = 100  # characters; our shards' names have fewer than 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +41,24 @@ class Shard:
 class Manifest:
     """A converted source.
 
-    The index has one row per image, shard after shard: the shard of record `r` is
+    The index has one row per image, shard after shard. The shard of record `r` is
     `numpy.searchsorted(numpy.cumsum([s.num_images for s in shards]), r, side="right")`.
 
     Args:
-        folder: folder of the shards. It is not written, so a folder can be moved.
+        folder: folder of the shards. It is not stored in the file, so you can move the folder.
+        source: name of the source.
         num_identities: labels are in `[0, num_identities)`.
+        num_images: number of images in all shards.
         image_size: `(height, width)` of every image.
-        colour: describes the bytes of an image in words.
+        colour: description of the stored images.
         seed: seed of the order of the images.
         verify: how the images were checked, `"full"` or `"header"`.
-        fingerprint: fingerprint of the source.
-        num_bad: number of images left out.
-        num_label_mismatches: number of images with a label of their own that differs from their identity.
-        version: version of the format.
+        fingerprint: fingerprint of the source, see `dataset.sources`.
+        num_bad: number of images that were left out.
+        num_label_mismatches: number of images whose record contains another label than their identity.
+        index_sha256: SHA-256 of the index in hexadecimal digits.
+        shards: the shards, in order.
+        version: version of the format. Defaults to `VERSION`.
     """
 
     folder: Path
@@ -74,7 +78,7 @@ class Manifest:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all shards."""
+        """Size of all shards in bytes."""
         return sum(shard.num_bytes for shard in self.shards)
 
     def __post_init__(self) -> None:
@@ -87,10 +91,13 @@ class Manifest:
                 raise ValueError(f"expected shards in this folder, received {shard.name[:80]!r}")
 
     def open_index(self) -> np.memmap:
-        """Maps the index: `RECORD_DTYPE`, shape `(num_images,)`, read-only.
+        """Maps the index into memory, read-only.
+
+        Returns:
+            `(num_images,)` of `RECORD_DTYPE`.
 
         Raises:
-            ValueError: it cannot be read, is damaged or has another number of rows.
+            ValueError: the index cannot be read, is damaged, or has another number of rows.
         """
         path = self.folder / INDEX_NAME
         try:
@@ -110,9 +117,9 @@ class Manifest:
         return np.memmap(path, RECORD_DTYPE, "r", offset, (self.num_images,))
 
     def index_chunks(self) -> Iterator[np.ndarray]:
-        """Yields the index in arrays of `RECORD_DTYPE`, without holding it in memory.
+        """Yields the index in arrays of `RECORD_DTYPE`, without keeping it in memory.
 
-        A map of it would count as memory of the process from then on: 670 MB for 42 million images.
+        A memory map would count as memory of the process: 670 MB for 42 million images.
         """
         first_byte = self.open_index().offset
         with (self.folder / INDEX_NAME).open("rb") as file:
@@ -128,11 +135,11 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads a manifest and checks the sizes of the files. It reads no records.
+    """Reads a manifest, and checks the sizes of the files but not their content.
 
     Raises:
         FileNotFoundError: the folder has no manifest.
-        ValueError: the manifest has another format version, or it does not fit the files.
+        ValueError: the manifest is damaged, has another format version, or does not match the files.
     """
     folder = Path(folder)
     path = folder / MANIFEST_NAME
@@ -158,11 +165,12 @@ def read_manifest(folder: Path) -> Manifest:
 def verify_checksums(
     manifest: Manifest, progress: Callable[[list[tuple[str, str]]], Iterable[tuple[str, str]]] = iter
 ) -> None:
-    """Reads every file of a conversion and compares its SHA-256.
+    """Reads every file of a conversion and compares its SHA-256 with the manifest.
 
     Args:
         manifest: the conversion.
-        progress: iterates over the list of files, for instance `tqdm`.
+        progress: function that wraps the list of files in an iterable that shows progress, such as `tqdm`.
+            Defaults to `iter`.
 
     Raises:
         ValueError: a file has changed.

@@ -1,12 +1,12 @@
-"""Reads and writes MXNet's RecordIO files, and the header of their image records, without MXNet.
+"""Reads and writes MXNet's RecordIO files and image records without MXNet.
 
 A file is a sequence of parts, little-endian:
 
     uint32 magic, uint32 (cflag << 29 | length), payload, zeros up to a multiple of 4
 
-`cflag` 0 marks a whole record. A record is split if its payload holds the magic at a 4-byte-aligned offset,
-which happens among millions of JPEGs. Then 1, 2, 3 mark its first, middle and last parts. The magic between
-two parts is not stored: the reader inserts it.
+A `cflag` of 0 marks a whole record. A record is split if its payload contains the magic at a 4-byte-aligned
+offset, which happens among millions of JPEGs. Then 1, 2 and 3 mark its first, middle and last parts. The
+magic between two parts is not stored: the reader inserts it.
 """
 
 import contextlib
@@ -24,26 +24,29 @@ import numpy as np
 from common.files import atomic_file
 
 MAGIC = struct.pack("<I", 0xCED7230A)
-FIRST_LABEL_BYTES = 28  # of an image record: its header and the first label after it
+FIRST_LABEL_BYTES = 28  # length of the header of an image record and the first label after it
 
 _PART = struct.Struct("<4sI")
 _CFLAG_BITS = 29
 _MAX_LENGTH = (1 << _CFLAG_BITS) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _IMAGE_HEADER = struct.Struct("<IfQQ")  # number of labels that follow, label, id, id2
-_OWN_LABEL = 4  # byte of the label in the header, which counts if no others follow
+_OWN_LABEL = 4  # byte offset of the label in the header, which is used if no other labels follow
 _LABEL = struct.Struct("<f")
 
 
 class RecordReader:
     """Random access to the records of one memory-mapped `.rec` file.
 
-    The keys are those of the `.idx` file next to it, in its order. They need not be contiguous or sorted.
-    Without an `.idx` the constructor scans the file, and the keys are 0, 1, 2, ...
+    The keys come from the `.idx` file next to it, in the same order. They need not be contiguous or sorted.
+    Without an `.idx`, the constructor scans the file, and the keys are 0, 1, 2, ...
 
-    The constructor detects broken downloads and a wrong `.idx`. Every record is checked when it is read. A
-    pickled reader carries its index and maps the file again where it is unpickled, so worker processes
-    neither parse nor scan.
+    The constructor detects an incomplete download and a wrong `.idx`. Every record is checked when it is
+    read. A pickled reader includes its index, and maps the file again when it is unpickled, so worker
+    processes neither parse an index nor scan a file.
+
+    Args:
+        rec_path: the `.rec` file.
 
     Attributes:
         keys: int64 `(num_records,)`.
@@ -51,7 +54,7 @@ class RecordReader:
 
     Raises:
         FileNotFoundError: the `.rec` does not exist.
-        ValueError: the `.rec` is empty or truncated, or the `.idx` is malformed, names a key twice or
+        ValueError: the `.rec` is empty or truncated, or the `.idx` is malformed, contains a key twice, or
             points past the end of the `.rec`.
 
     Example:
@@ -71,25 +74,29 @@ class RecordReader:
         else:
             self.offsets = self._scan()
             self.keys = np.arange(len(self.offsets), dtype=np.int64)
-        # Keys are nearly always sorted. Then 10 million of them need no second array.
+        # Keys are nearly always sorted. Then 10 million keys need no second array.
         self._order = None if np.all(self.keys[1:] > self.keys[:-1]) else self._sort_keys()
-        self._first_key = None  # Keys without a gap need no search.
+        self._first_key = None  # It is set if keys have no gaps, so that they need no search.
         if self._order is None and self.keys[-1] - self.keys[0] == len(self.keys) - 1:
             self._first_key = int(self.keys[0])
 
     def read(self, key: int) -> bytes:
-        """Returns the payload of a record; `ValueError` if the record is damaged."""
+        """Returns the payload of a record.
+
+        Raises:
+            ValueError: there is no such key, or the record is damaged.
+        """
         offset = self._offset(key)
         start, size = offset + _PART.size, len(self._map)
         if start <= size:
-            # Nearly all records are whole. All others are read part by part below.
+            # Nearly all records are whole. The others are read part by part below.
             magic, length = _PART.unpack_from(self._map, offset)
             if magic == MAGIC and length <= _MAX_LENGTH and start + length + -length % 4 <= size:
                 return self._map[start : start + length]
         return MAGIC.join([self._map[start:stop] for start, stop in self._parts(key, offset)])
 
     def read_head(self, key: int, num_bytes: int) -> bytes:
-        """Returns the first `num_bytes` of a record's payload, or all of a shorter one."""
+        """Returns the first `num_bytes` bytes of a record's payload, or all of a shorter payload."""
         (start, stop), *others = self._parts(key, self._offset(key))
         if others:
             return self.read(key)[:num_bytes]
@@ -117,14 +124,14 @@ class RecordReader:
         )
 
     def _parts(self, key, offset):
-        """Returns `(start, stop)` of the payload of every part of one record, after checks."""
+        """Checks all parts of one record, and returns `(start, stop)` of the payload of each."""
         parts = []
         at = offset
         cflag = None
         while cflag not in (_WHOLE, _LAST):
             start = at + _PART.size
             if start > len(self._map):
-                raise self._unsound(key, at, f"{_PART.size} bytes that begin a part", "the end of the file")
+                raise self._unsound(key, at, f"a part's header, {_PART.size} bytes", "the end of the file")
             magic, lrec = _PART.unpack_from(self._map, at)
             if magic != MAGIC:
                 raise self._unsound(key, at, f"the magic {MAGIC.hex()}", magic.hex())
@@ -134,7 +141,7 @@ class RecordReader:
                 raise self._unsound(key, at, f"a part with cflag {allowed[0]} or {allowed[1]}", cflag)
             at = start + length + -length % 4
             if at > len(self._map):
-                received = f"{len(self._map) - start} up to the end of the file; is it cut short?"
+                received = f"{len(self._map) - start} before the end of the file. Is the file incomplete?"
                 raise self._unsound(key, start, f"{at - start} bytes of payload", received)
             parts.append((start, start + length))
         return parts
@@ -158,7 +165,7 @@ class RecordReader:
         if self.offsets.min() < 0 or self.offsets[last] >= len(self._map):
             raise ValueError(
                 f"{self.idx_path}: expected byte offsets inside {self.rec_path}, {len(self._map)} bytes, "
-                f"received {self.offsets.min()} to {self.offsets[last]}; is the .rec cut short?"
+                f"received {self.offsets.min()} to {self.offsets[last]}. Is the .rec incomplete?"
             )
         self._parts(self.keys[last], int(self.offsets[last]))
 
@@ -172,12 +179,12 @@ class RecordReader:
 
 
 class RecordWriter:
-    """Writes a `.rec` file and its `.idx`, byte for byte as MXNet does.
+    """Writes a `.rec` file and its `.idx`. The bytes are the same as from MXNet.
 
     Both files get their names when the writer is closed. An exception inside `with` removes them.
 
     Args:
-        rec_path: an existing file is replaced.
+        rec_path: file to write. An existing file is replaced.
 
     Example:
 
@@ -189,7 +196,7 @@ class RecordWriter:
         self.rec_path = Path(rec_path)
         self._keys: set[int] = set()
         with contextlib.ExitStack() as files:
-            # They close in reverse, so an .idx never exists without its .rec.
+            # They are closed in reverse order, so an .idx never exists without its .rec.
             self._idx = files.enter_context(atomic_file(self.rec_path.with_suffix(".idx")))
             self._rec = files.enter_context(atomic_file(self.rec_path))
             self._files = files.pop_all()
@@ -198,8 +205,11 @@ class RecordWriter:
         """Appends one record.
 
         Args:
-            key: a new key.
+            key: a key that was not written before.
             payload: less than `2**29` bytes.
+
+        Raises:
+            ValueError: the key was written before, or the payload is too long.
         """
         key = operator.index(key)
         place = f"{self.rec_path}: record {key}"
@@ -230,9 +240,9 @@ def pack_image(labels: float | Sequence[float], key: int, image: bytes) -> bytes
     """Returns the payload of an image record, as `mxnet.recordio.pack` does.
 
     Args:
-        labels: one number or several, stored as float32, exact up to `2**24`.
-        key: stored as the record's id.
-        image: JPEG or PNG, or nothing.
+        labels: one number or several. They are stored as float32, which is exact up to `2**24`.
+        key: key of the record, stored as its id.
+        image: JPEG or PNG, or `b""` for a record without an image.
     """
     if np.ndim(labels) == 0:
         return _IMAGE_HEADER.pack(0, labels, key, 0) + image
@@ -241,14 +251,18 @@ def pack_image(labels: float | Sequence[float], key: int, image: bytes) -> bytes
 
 
 def unpack_image(payload: bytes) -> tuple[np.ndarray, bytes]:
-    """Returns `(labels, image)` of an image record: float32 `(num_labels,)`, at least one, and the image."""
+    """Returns `(labels, image)` of an image record. Labels are float32 `(num_labels,)`, at least one.
+
+    Raises:
+        ValueError: the payload is shorter than its header says.
+    """
     num_labels, first, image = _layout(payload)
     labels = np.frombuffer(payload, "<f4", num_labels, first)
     return labels.astype(np.float32), payload[image:]
 
 
 def unpack_first_label(payload: bytes) -> tuple[float, bytes]:
-    """Returns `(label, image)`, the first label only. Faster than `unpack_image`."""
+    """Returns `(label, image)` with only the first label. Faster than `unpack_image`."""
     _, first, image = _layout(payload)
     return _LABEL.unpack_from(payload, first)[0], payload[image:]
 
@@ -260,7 +274,7 @@ def first_label(head: bytes) -> float:
 
 
 def _layout(payload, is_head=False):
-    """Returns `(number of labels, byte of the first one, byte of the image)`, after checks of the length."""
+    """Checks the length. Returns the number of labels, and the offsets of the first label and the image."""
     num_labels, first, image = 1, _OWN_LABEL, _IMAGE_HEADER.size
     if len(payload) >= image:
         stored = _IMAGE_HEADER.unpack_from(payload)[0]

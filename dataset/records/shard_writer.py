@@ -24,16 +24,16 @@ from dataset.records.manifest import RECORD_DTYPE, Shard
 from dataset.records.tfrecord import RECORD_OVERHEAD, encode_record
 from dataset.sources import Source
 
-WORK_FOLDER = "work"  # inside a conversion that is not finished
+WORK_FOLDER = "work"  # inside the folder of an unfinished conversion
 MAX_LISTED_MISMATCHES = 1000
 
-_CHUNK = 64  # images: a steady progress bar, a quick stop, and a size that fits the processor's cache
-_WRITE_BACK = 32 << 20  # bytes after which a shard is sent to the disk
+_CHUNK = 64  # images; small enough for a steady progress bar, a quick stop and the processor's cache
+_WRITE_BACK = 32 << 20  # bytes after which a shard is flushed to disk
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """Result of writing one shard. Lists hold `(index, description, reason)`."""
+    """Result of writing one shard. List entries are `(index, description, reason)`."""
 
     shard: Shard
     bad: list[tuple[int, str, str]]
@@ -43,15 +43,15 @@ class ShardReport:
 
 @dataclasses.dataclass
 class ShardWriter:
-    """Writes complete shards, each with its report.
+    """Writes complete shards, each with a report.
 
     Args:
         source: the images.
-        folder: folder of the shards. Reports go into its `WORK_FOLDER`.
+        folder: folder of the shards. Reports are written to its `WORK_FOLDER`.
         image_size: `(height, width)` that every image must have.
         verify: `"full"` or `"header"`, see `check_image`.
         done: shared counter of the images that all workers have read.
-        stop: makes writing raise `CancelledError`.
+        stop: when it is set, `write` raises `CancelledError`.
     """
 
     source: Source
@@ -62,12 +62,16 @@ class ShardWriter:
     stop: Event
 
     def write(self, name: str, indices: np.ndarray, labels: np.ndarray) -> None:
-        """Writes one shard and then its report, which marks the shard as finished.
+        """Writes one shard, and then its report, which marks the shard as finished.
 
         Args:
             name: file name of the shard.
-            indices: int `(num_images,)`, the images of this shard in their order.
-            labels: int `(num_images,)`, their identities.
+            indices: int `(num_images,)`, indices of the shard's images in the source, in order.
+            labels: int `(num_images,)`, identities of these images.
+
+        Raises:
+            CancelledError: `stop` was set.
+            OSError: the disk is full or fails.
         """
         lengths, stored_labels = array.array("q"), array.array("q")
         bad, label_mismatches, num_label_mismatches = [], [], 0
@@ -91,7 +95,7 @@ class ShardWriter:
                     parts += record
                     lengths.append(length)
                     stored_labels.append(label)
-                # Single records would double the time of hashing and writing.
+                # Hashing and writing record by record would take twice as long.
                 joined = b"".join(parts)
                 sha256.update(joined)
                 write_back.after(file.write(joined))
@@ -106,7 +110,7 @@ class ShardWriter:
             np.savez(file, report=json.dumps(dataclasses.asdict(report)), records=records)
 
     def _chunks(self, indices, labels):
-        """Yields iterators of `(index, label)`. After each it reports progress and checks `stop`."""
+        """Yields iterators of `(index, label)`. Between them it reports progress and checks `stop`."""
         for start in range(0, len(indices), _CHUNK):
             if self.stop.is_set():
                 raise CancelledError
@@ -117,7 +121,7 @@ class ShardWriter:
 
 
 class _WriteBack:
-    """Sends a file to the disk in a thread while it is written, so that closing it takes little time."""
+    """Flushes a file to disk in a thread while it is being written, so that closing it is fast."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -131,11 +135,11 @@ class _WriteBack:
     def __exit__(self, kind: type | None, *error: object) -> None:
         self._thread.shutdown()
         if kind is None:
-            # The system reports a failure only once, not to the `fsync` that follows.
+            # The system reports a failed write only once. The `fsync` that follows would succeed.
             self._pending.result()
 
     def after(self, num_bytes: int) -> None:
-        """Counts a write. Raises the error of an earlier part."""
+        """Counts written bytes, and flushes when there are enough. Raises the error of an earlier flush."""
         self._num_bytes += num_bytes
         if self._num_bytes >= _WRITE_BACK and self._pending.done():
             self._pending.result()
@@ -156,23 +160,23 @@ def read_report(folder: Path, name: str) -> ShardReport | None:
 
 
 def read_records(folder: Path, name: str) -> np.ndarray:
-    """Returns the index rows of a finished shard, of `RECORD_DTYPE`."""
+    """Returns the index rows of a finished shard, `(num_images,)` of `RECORD_DTYPE`."""
     with np.load(_report_path(folder, name)) as arrays:
         return arrays["records"]
 
 
 def share(source: Source, path: Path) -> Callable[[], Source]:
-    """Prepares copies of `source` for the workers that share its arrays.
+    """Prepares copies of `source` for workers. The copies share the memory of its arrays.
 
     The arrays of ten million images take hundreds of megabytes. They are written to a file that all workers
-    map. The rest is pickled.
+    map into memory. The rest of the source is pickled.
 
     Args:
-        source: picklable, with its arrays as NumPy arrays.
-        path: the file to write.
+        source: picklable source that holds its arrays as NumPy arrays.
+        path: file to write.
 
     Returns:
-        Picklable function that returns a copy.
+        Picklable function that returns a copy of the source.
     """
     buffers = []
     pickled = pickle.dumps(source, protocol=5, buffer_callback=buffers.append)
@@ -182,18 +186,23 @@ def share(source: Source, path: Path) -> Callable[[], Source]:
 
 
 def start_worker(load_source: Callable[[], Source], *settings) -> None:
-    """Prepares a worker process. The settings are arguments of `ShardWriter`, the first is from `share`."""
+    """Prepares a worker process.
+
+    Args:
+        load_source: function that `share` returned.
+        *settings: the arguments of `ShardWriter` after the source.
+    """
     global _writer
     exit_with_parent()
     _writer = ShardWriter(load_source(), *settings)
 
 
 def write_shard(name: str, indices: np.ndarray, labels: np.ndarray) -> None:
-    """Calls `ShardWriter.write` of this worker."""
+    """Writes a shard with the `ShardWriter` of this worker."""
     _writer.write(name, indices, labels)
 
 
-_writer: ShardWriter  # one per process, from `start_worker`
+_writer: ShardWriter  # one per process, set by `start_worker`
 
 
 def _load_shared(pickled, path, lengths):

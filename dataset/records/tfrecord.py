@@ -2,7 +2,7 @@
 
 A record is `uint64 length, uint32 crc(length), data, uint32 crc(data)`, little-endian, where `crc` is a
 masked CRC32C. The data is a `tf.train.Example` with the features of InsightFace_TF: `image_raw` is the
-encoded image of the source, and `label` its identity.
+source's encoded image, and `label` is its identity.
 
 References:
 - [TFRecord](https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details)
@@ -23,7 +23,7 @@ import numpy as np
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER = struct.Struct("<QI")
-RECORD_OVERHEAD = _HEADER.size + _CRC.size  # bytes of a record besides its data
+RECORD_OVERHEAD = _HEADER.size + _CRC.size  # bytes of a record in addition to its data
 
 # Field numbers in example.proto and feature.proto.
 _EXAMPLE_FEATURES = 1
@@ -41,10 +41,10 @@ def encode_record(image: bytes, label: int) -> tuple[list[bytes], int]:
 
     Args:
         image: encoded image.
-        label: its identity, an int64.
+        label: identity, in the range of int64.
 
     Returns:
-        `(parts, length)`: consecutive bytes of the record, and the length of its data.
+        `(parts, length)`: the bytes of the record in several parts, and the length of its data.
     """
     tail = _after_image(label)
     head, length, crc = _record_head(len(image), len(tail))
@@ -56,10 +56,10 @@ def decode_example(data: bytes) -> tuple[bytes, int]:
     """Returns `(image, label)` of a serialised `tf.train.Example`. Other features are ignored.
 
     Raises:
-        ValueError: the data is not an Example, or a feature has not exactly one value.
+        ValueError: the data is not an Example, or one of the two features does not have exactly one value.
     """
-    # In an Example of `encode_record`, all bytes except those of image and label are known, which saves most
-    # of the time. The label is at the end.
+    # Fast path: in an Example of `encode_record`, all bytes except image and label are known in advance.
+    # The label is at the end.
     label_start = len(data) - 1
     while label_start > 0 and data[label_start - 1] > 0x7F:
         label_start -= 1
@@ -85,9 +85,11 @@ def decode_example(data: bytes) -> tuple[bytes, int]:
 class TFRecordFile:
     """Random access to the records of one TFRecord file.
 
-    Every read verifies both checksums. It does not use a memory map, because a map reads about 200 kB for a
-    record of 5 kB from a cold disk, and it turns a disk error or a shortened file into a fatal signal. Safe
-    to use from several threads. It can be pickled: the copy opens the file again.
+    Every read verifies both checksums. Several threads may read at the same time. A pickled copy opens the
+    file again.
+
+    The file is not memory-mapped: a map reads about 200 kB from a cold disk for a record of 5 kB, and turns
+    a disk error or a shortened file into a fatal signal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,13 +101,13 @@ class TFRecordFile:
         return type(self), (self.path,)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Returns the `length` bytes of data of the record that starts at byte `offset`.
+        """Returns the data, `length` bytes, of the record that starts at byte `offset`.
 
         Raises:
             ValueError: there is no such record, or a checksum is wrong.
         """
         size = length + RECORD_OVERHEAD
-        # A damaged index may ask for gigabytes, or for a place that no file has.
+        # A damaged index may ask for gigabytes, or for a position beyond the end of the file.
         record = b"" if offset > self._size - size else os.pread(self._file.fileno(), size, offset)
         if len(record) != size:
             raise self._error(offset, f"{size} bytes", f"{len(record)} until the file's end")
@@ -118,10 +120,10 @@ class TFRecordFile:
         return data
 
     def scan(self) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the records of a file without an index. It checks their lengths, not their data.
+        """Finds all records without an index. It verifies the checksums of their lengths, not of their data.
 
         Returns:
-            `(offsets, lengths)` for `read`: int64 `(num_records,)`.
+            `(offsets, lengths)` for `read`, both int64 `(num_records,)`.
 
         Raises:
             ValueError: the file is damaged or ends within a record.
@@ -157,11 +159,12 @@ def _masked_crc(data):
 
 
 def _masked(crc):
-    # The format masks it, because the CRC of data that contains its own CRC is a constant.
+    # The format masks the CRC, because the CRC of data that contains its own CRC is constant.
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-# The bytes around an image depend on its length only. Building them takes longer than the image's checksum.
+# The bytes around an image depend only on its length. The cache helps: building them takes longer than the
+# checksum of the image.
 @functools.lru_cache(1 << 16)
 def _before_image(image_length, tail_length):
     """Returns the bytes of an Example before its image."""
@@ -190,15 +193,16 @@ def _record_head(image_length, tail_length):
 
 @functools.lru_cache(1 << 16)
 def _around(length, label_size):
-    """Returns the bytes before the image and those between image and label, or twice `b""`.
+    """Returns the bytes before the image, and the bytes between image and label.
 
-    `encode_record` writes no Example of `length` bytes with a label of `label_size` bytes in the second case.
+    Both are `b""` if `encode_record` never writes an Example of `length` bytes whose label has `label_size`
+    bytes.
     """
     if not 1 <= label_size <= _LARGEST_VARINT:
         return b"", b""
     tail = _after_image(1 << 7 * (label_size - 1) if label_size > 1 else 0)
     image_length = length
-    for _ in range(3):  # The lengths before a smaller image take fewer bytes.
+    for _ in range(3):  # Repeat, because the lengths stored before a smaller image may take fewer bytes.
         image_length = max(0, length - len(tail) - len(_before_image(image_length, len(tail))))
     head = _before_image(image_length, len(tail))
     return (head, tail[:-label_size]) if len(head) + image_length + len(tail) == length else (b"", b"")

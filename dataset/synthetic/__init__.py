@@ -1,4 +1,4 @@
-"""Drawn faces: a small data set with nothing to download."""
+"""Draws faces: a small data set that needs no download."""
 
 from dataset.synthetic.drawing import draw_frame, draw_identity, draw_image
 from dataset.synthetic.face_set import FaceSetOptions, write_set

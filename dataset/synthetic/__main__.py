@@ -1,10 +1,10 @@
-"""Draws a small set of faces: training, validation and test data with nothing to download.
+"""Draws a small set of faces: training, validation and test data without a download.
 
     python -m dataset.synthetic --out data/synthetic
 
-The set has the parts and formats of a real one: two training sources, pairs as of LFW, videos as of YouTube
-Faces, and the `config.ini` that names them. A drawn video call and a gallery are there to recognise people.
-Pairs, videos and the call show other identities than the training sources.
+The set has the parts and formats of a real one: two training sources, pairs like those of LFW, videos like
+those of YouTube Faces, and the `config.ini` that names them. A drawn video call and a gallery serve to try
+face recognition. Pairs, videos and the call show other identities than the training sources.
 """
 
 if not __package__:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
         "python -m dataset.synthetic",
-        description="Draws a small set of faces to try training and evaluation with.",
+        description="Draws a small set of faces, to try out training and evaluation.",
     )
     options = parse_options(parser, FaceSetOptions, argv)
     with exit_on_errors("dataset.synthetic"):

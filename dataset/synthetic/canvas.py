@@ -1,4 +1,4 @@
-"""The canvas that a face is drawn on, and the camera that photographs it."""
+"""Canvas to draw a face on, and the camera that photographs it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataset.synthetic.parameters import Capture
 
 IMAGE_SIZE = (112, 112)
 
-_SIZE = IMAGE_SIZE[::-1]  # as OpenCV has it
+_SIZE = IMAGE_SIZE[::-1]  # OpenCV's order: width, height
 _OVERSAMPLING = 2
 _SUBPIXEL_BITS = 4
 
 
 class FaceCanvas:
-    """A canvas with the head's pose: shapes are given on the face and drawn where they are seen.
+    """A canvas with a head pose: you give shapes on the face, and it draws them where a camera sees them.
 
-    The face is the front of an ellipsoid. A point of it is `(x, y)`, seen from the front, with `x` to the
-    right and `y` down from the head's centre; the ellipsoid gives its depth. The head is turned, projected in
-    parallel, and moved by the similarity that fits its landmarks best to their targets, as an aligner does
-    with a photograph. So proportions and pose show as far as they do in real aligned crops.
+    The face is the front of an ellipsoid. A point on it is `(x, y)` in the frontal view, with `x` to the
+    right and `y` down from the centre of the head. The ellipsoid adds the depth. The head is turned and
+    projected in parallel. Then a similarity transform fits its landmarks to their targets, as an aligner
+    does with a photograph. So proportions and pose are as visible as in real aligned crops.
 
     Shapes are drawn anti-aliased, at twice the size of the finished image.
 
@@ -31,7 +31,7 @@ class FaceCanvas:
         radii: `(x, y, depth)` of the ellipsoid.
         capture: pose, background, light and camera.
         landmarks: float `(num_landmarks, 3)`: x, y and the height above the ellipsoid.
-        targets: float `(num_landmarks, 2)`: their positions in the finished image.
+        targets: float `(num_landmarks, 2)`, positions of the landmarks in the finished image, in pixels.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FaceCanvas:
         self._capture = capture
         self._radii = np.asarray(radii, float)
         yaw, pitch = capture.yaw, capture.pitch
-        # With positions as complex numbers, a similarity and so the whole projection is linear.
+        # Positions are complex numbers. Then a similarity is linear, and so is the whole projection.
         self._across = np.array([np.cos(yaw) - 1j * np.sin(yaw) * np.sin(pitch), 1j * np.cos(pitch)])
         self._outwards = np.sin(yaw) + 1j * np.cos(yaw) * np.sin(pitch)
         self._offset = 0.0
@@ -61,16 +61,16 @@ class FaceCanvas:
         Args:
             points: float `(num_points, 2)`, on the face.
             colour: float `(3,)`, RGB from 0 to 255.
-            opacity: at most 1; nothing is drawn at 0 and below. Defaults to `1.0`.
-            **place: `lift`: height above the ellipsoid, or one per point; `depth`: replaces the ellipsoid's
-                depth, for shapes that are not on the face.
+            opacity: at most 1. At 0 and below, nothing is drawn. Defaults to `1.0`.
+            **place: `lift` is the height above the ellipsoid, one number or one per point. `depth` replaces
+                the depth of the ellipsoid, for shapes that are not on the face.
         """
         self._draw(lambda places: _fill(self._pixels, places, colour), 2, opacity, points, place)
 
     def line(
         self, points: np.ndarray, colour: np.ndarray, width: float, opacity: float = 1.0, **place: Any
     ) -> None:
-        """Draws an open line, `width` pixels of the finished image wide; otherwise like `fill`."""
+        """Draws an open line. `width` is in pixels of the finished image, the rest is as in `fill`."""
         thickness = max(1, round(width * _OVERSAMPLING))
         style = False, colour.tolist(), thickness, cv2.LINE_AA, _SUBPIXEL_BITS
 
@@ -91,7 +91,7 @@ class FaceCanvas:
             self._pixels[box] = cv2.addWeighted(before, 1 - opacity, self._pixels[box], opacity, 0)
 
     def fill_inside(self, outline: np.ndarray, shapes: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Fills polygons `(points, colour)` inside an outline only, such as an iris between the lids."""
+        """Fills polygons `(points, colour)`, but only inside an outline, such as an iris between the lids."""
         places = self._places(outline)
         mask = np.zeros(self._pixels.shape[:2], np.uint8)
         _fill(mask, places, np.array([255.0]))
@@ -103,7 +103,7 @@ class FaceCanvas:
         self._pixels[box] = np.rint((1 - weight) * self._pixels[box] + weight * drawn[box])
 
     def photograph(self, rng: np.random.Generator) -> np.ndarray:
-        """Lights the drawing, blurs it and adds noise from `rng`. Returns uint8 `(112, 112, 3)`, RGB."""
+        """Lights and blurs the drawing, and adds noise from `rng`. Returns uint8 `(112, 112, 3)`, RGB."""
         capture = self._capture
         image = cv2.resize(self._pixels, _SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
         image *= self._illumination(capture)
@@ -117,7 +117,7 @@ class FaceCanvas:
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
     def _illumination(self, capture):
-        """Lambert's law on the head's ellipsoid. The background is lit as its rim."""
+        """Returns factors for all pixels by Lambert's law. The background is lit like the head's rim."""
         radii = self._scale * self._radii
         x = ((np.arange(_SIZE[0]) - self._offset.real) / radii[0]).astype(np.float32)
         y = ((np.arange(_SIZE[1]) - self._offset.imag) / radii[1]).astype(np.float32)[:, None]

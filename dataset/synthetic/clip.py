@@ -1,4 +1,4 @@
-"""A drawn video call, and the photographs of two of its three people."""
+"""Writes a drawn video call of three people, and photographs of two of them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from dataset.video_writer import write_video
 FRAMES_PER_SECOND = 12
 
 _TILE = (288, 288)  # pixels, (height, width) of the picture of one person
-_FACE = 176  # pixels, side of the drawn square in it
-_FADE = 12  # pixels over which its edge fades into the background
-_DRIFT = 18  # pixels that a face moves about, at most
+_FACE = 176  # pixels, side of the square with the drawn face in it
+_FADE = 12  # pixels, width of the edge where the square fades into the background
+_DRIFT = 18  # pixels, largest movement of a face in each direction
 _SECONDS = 6
-# When the three people are there. The third has no photograph.
+# Seconds between which each of the three people is visible. The third has no photograph.
 _PRESENT = ((0.0, 4.5), (1.0, 6.0), (2.5, 6.0))
 _EMPTY = (38, 42, 48)
 
 
 def write_people(folder: Path, draw: Draw, identities: Sequence[int], num_images: int) -> None:
-    """Writes a gallery: for each identity a folder with its name and `num_images` pictures of its face."""
+    """Writes a gallery: one folder per identity, named after it, with `num_images` pictures of its face."""
     jobs = [(identity, number) for identity in identities for number in range(num_images)]
     for (identity, number), image in zip(jobs, draw(jobs, folder.name), strict=True):
         picture = _place(decode_picture(image), 0.0)
@@ -33,11 +33,13 @@ def write_people(folder: Path, draw: Draw, identities: Sequence[int], num_images
 
 
 def write_call(path: Path, draw: Draw, identities: Sequence[int], video: int) -> None:
-    """Writes a video of 6 seconds in which three identities come and go, side by side.
+    """Writes a video of 6 seconds in which three people come and go, side by side.
 
     Args:
-        draw: draws the frames of a video.
-        video: number of the video of each identity that is shown.
+        path: video file to write.
+        draw: draws the frames.
+        identities: the three people.
+        video: number of the video of each person to show.
     """
     num_frames = _SECONDS * FRAMES_PER_SECOND
     jobs = [(identity, video, frame, num_frames) for identity in identities for frame in range(num_frames)]
@@ -59,7 +61,7 @@ def _frames(people: list[list[bytes]]) -> Iterator[tuple[np.ndarray, float]]:
 
 
 def _place(face: np.ndarray, phase: float) -> np.ndarray:
-    """Puts a drawn square into a larger picture, at a place that moves with the phase, in seconds."""
+    """Puts a drawn square into a larger picture. Its position depends on the phase, in seconds."""
     picture = cv2.GaussianBlur(cv2.resize(face, _TILE[::-1]), (0, 0), 24).astype(np.float32)
     face = cv2.resize(face, (_FACE, _FACE), interpolation=cv2.INTER_CUBIC)
     inside = np.pad(np.ones((_FACE - 2 * _FADE,) * 2, np.float32), _FADE)

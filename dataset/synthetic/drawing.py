@@ -1,4 +1,7 @@
-"""Draws stylised, aligned faces. Each image is a pure function of the seed, the identity and its numbers."""
+"""Draws stylised, aligned faces.
+
+An image is a pure function of the seed, the identity and the number of the image or frame.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from dataset.align import face_template
 from dataset.synthetic.canvas import IMAGE_SIZE, FaceCanvas
 from dataset.synthetic.parameters import Capture, Face
 
-FACE_STREAM, IMAGE_STREAM, VIDEO_STREAM, PLAN_STREAM = range(4)  # independent random numbers of one seed
+# Independent streams of random numbers from one seed.
+FACE_STREAM, IMAGE_STREAM, VIDEO_STREAM, PLAN_STREAM = range(4)
 
-_VIDEO_MOTION = 0.5  # how far a video moves from one random picture towards another
+_VIDEO_MOTION = 0.5  # A video moves this fraction of the way from one random picture to another.
 
 _TEMPLATE = face_template(IMAGE_SIZE)
 
-_SWEEP = np.linspace(-1.0, 1.0, 13)  # along a lid, a lip, a brow
+_SWEEP = np.linspace(-1.0, 1.0, 13)  # along a lid, a lip or a brow
 _HALF_TURN = np.linspace(0.0, np.pi, 19)
 _TURN = np.linspace(0.0, 2 * np.pi, 16, endpoint=False)
 _CIRCLE = np.column_stack([np.cos(_TURN), np.sin(_TURN)])
 
-# Palettes between which colours are interpolated. The lips' is relative to the skin.
+# Palettes. Colours are interpolated between their entries. Lip colours are factors of the skin colour.
 _SKIN = np.array([(247, 216, 198), (228, 182, 150), (190, 135, 100), (136, 88, 62), (82, 52, 40)], float)
 _HAIR = np.array([(28, 22, 20), (62, 42, 30), (112, 72, 42), (150, 70, 36), (206, 168, 108)], float)
 _IRIS = np.array([(50, 30, 18), (104, 66, 34), (96, 104, 62), (92, 124, 150), (126, 164, 198)], float)
@@ -31,7 +35,7 @@ _GREY = np.array([176.0, 174.0, 172.0])
 
 
 def draw_identity(seed: int, identity: int) -> Face:
-    """Draws the parameters of an identity; seed and identity are at least 0."""
+    """Draws the parameters of an identity. Seed and identity are at least 0."""
     return Face.sample(np.random.default_rng((seed, FACE_STREAM, identity)))
 
 
@@ -136,7 +140,7 @@ def _rectangle(left, right, top, bottom):
 
 
 def _jaw(face):
-    """The line from the left temple round the chin to the right temple."""
+    """The line from the left temple around the chin to the right temple."""
     taper = 1 - face.jaw_taper * np.sin(_HALF_TURN) ** face.jaw_roundness
     return _half_ellipse(face.head_width, -face.chin) * np.column_stack([taper, np.ones_like(taper)])
 
@@ -286,7 +290,7 @@ def _draw_front_hair(canvas, face):
     hair, reach = _hair(face), _hair_reach(face)
     x = np.linspace(-1.0, 1.0, 25)
     wave = np.cos(np.pi * (x - face.hair_part / face.head_width)) * (1 - x**4)
-    # Near the temples the line runs down to the ears. On a bald head it is the outline.
+    # Near the temples, the hairline runs down to the ears. On a bald head, it is the outline of the head.
     height = (1 - x**6) * (face.hairline + face.hairline_curve * wave)
     line = np.column_stack([0.97 * reach[0] * x, np.maximum(height, -face.head_top * np.sqrt(1 - x**2))])
     canvas.fill(_band(_half_ellipse(*reach), line), hair, depth=8.0)

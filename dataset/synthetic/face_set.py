@@ -25,20 +25,22 @@ logger = logging.getLogger(__name__)
 _PARAMETERS_NAME = "synthetic.json"
 _DRAWING = 2  # increase it when the same parameters no longer give the same set
 _NUM_PHOTOGRAPHS = 6  # of each person in the gallery
-_FIRST_CALLED = 10  # The small net of the demo tells the people of this call apart.
+_FIRST_CALLED = 10  # The small net of the demo can tell apart the people from here on.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FaceSetOptions:
-    """Size and place of a set of drawn faces."""
+    """Size and folder of a set of drawn faces."""
 
     out: Path = option(help="folder to create")
-    identities: int = option(200, "identities to train on", minimum=2)
-    images: int = option(24, "most images per identity to train on", minimum=1)
-    held_out: int = option(60, "identities of pairs and videos", minimum=3)
-    pairs: int = option(600, "pairs of images, a multiple of 20: half genuine, in ten folds", minimum=1)
-    videos: int = option(3, "videos per identity held out", minimum=2)
-    frames: int = option(6, "frames per video", minimum=1)
+    identities: int = option(200, "number of identities to train on", minimum=2)
+    images: int = option(24, "largest number of images per identity to train on", minimum=1)
+    held_out: int = option(60, "number of other identities, for pairs and videos", minimum=3)
+    pairs: int = option(
+        600, "number of image pairs, half of them genuine, in ten folds; a multiple of 20", minimum=1
+    )
+    videos: int = option(3, "number of videos per held-out identity", minimum=2)
+    frames: int = option(6, "number of frames per video", minimum=1)
     seed: int = option(0, "another seed draws other people", minimum=0)
     workers: int | None = option(
         None, "number of processes, which does not affect the images (default: one per core)", minimum=1
@@ -51,17 +53,17 @@ class FaceSetOptions:
         num_genuine = self.held_out * self.videos * (self.videos - 1) // 2
         if num_genuine < NUM_FOLDS:
             yield (
-                f"--held_out, --videos: expected {NUM_FOLDS} pairs of videos of one identity, one per split, "
-                f"received {self.held_out} identities with {self.videos} videos, which make {num_genuine}."
+                f"--held_out, --videos: {self.held_out} identities with {self.videos} videos make "
+                f"{num_genuine} genuine pairs. Increase one of them: {NUM_FOLDS} splits need a pair each."
             )
 
 
 def write_set(options: FaceSetOptions) -> None:
-    """Writes the whole set. An existing set with the same parameters is left as it is.
+    """Writes the whole set. An existing set with the same parameters is kept.
 
-    A third of the identities to train on become the source `vgg`, with `images` images each. The others
-    become `ms1m`, with half to all of that number. `call.mp4` is a video call of three people, and `people`
-    holds photographs of two of them.
+    A third of the training identities become the source `vgg`, with `images` images each. The others become
+    `ms1m`, with `images / 2` to `images` images each. `call.mp4` is a video call of three people, and
+    `people` contains photographs of two of them.
 
     Raises:
         ValueError: the folder has other content.
@@ -72,11 +74,12 @@ def write_set(options: FaceSetOptions) -> None:
     parameters = json.dumps({"drawing": _DRAWING, **sizes}, indent=2)
     marker = out / _PARAMETERS_NAME
     if marker.is_file() and marker.read_text() == parameters:
-        logger.info("%s: is there already, with the same parameters", out)
+        logger.info("%s: already exists with the same parameters", out)
         return
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(
-            f"{out}: expected no such folder or a set of the same parameters, received other content"
+            f"{out}: expected no folder or a set with the same parameters, received other content. "
+            "Choose another --out."
         )
     with atomic_folder(out) as partial:
         _write_content(partial, options)

@@ -1,7 +1,7 @@
 """Writes drawn faces in the formats of the real sets.
 
 Every writer takes a function `draw(jobs, name)` that yields one JPEG per job, in order. A job is
-`(identity, number)` of an image, or `(identity, video, frame, num_frames)`.
+`(identity, number)` for an image, or `(identity, video, frame, num_frames)` for a frame of a video.
 """
 
 import itertools
@@ -53,7 +53,8 @@ splits = ./ytf/splits.txt
 def write_source(folder: Path, draw: Draw, identities: Sequence[int], sizes: Sequence[int]) -> None:
     """Writes a training source in the InsightFace layout: `train.rec`, `train.idx` and `property`.
 
-    `sizes` holds the number of images of each identity. Positions in `identities` become the labels.
+    `sizes` contains the number of images of each identity. The label of an identity is its position in
+    `identities`.
     """
     folder.mkdir()
     labels = np.repeat(np.arange(len(sizes)), sizes).tolist()
@@ -75,7 +76,7 @@ def write_source(folder: Path, draw: Draw, identities: Sequence[int], sizes: Seq
 def write_pairs(
     folder: Path, draw: Draw, identities: Sequence[int], num_pairs: int, rng: np.random.Generator
 ) -> None:
-    """Writes the same pairs as `lfw.np` and `lfw.bin`. Half are genuine, and no image occurs twice.
+    """Writes the same pairs to `lfw.np` and `lfw.bin`. Half are genuine, and no image occurs twice.
 
     `num_pairs` is a multiple of 20, and there are at least 2 identities.
     """
@@ -124,7 +125,7 @@ def write_videos(
 
 
 def write_sheet(path: Path, draw: Draw, identities: Sequence[int], num_images: int) -> None:
-    """Writes a contact sheet as PNG: one row for each of the first identities, with their first images."""
+    """Writes a contact sheet as a PNG: the first images of the first identities, one identity per row."""
     rows, columns = min(_SHEET_SIZE[0], len(identities)), min(_SHEET_SIZE[1], num_images)
     jobs = list(itertools.product(identities[:rows], range(columns)))
     images = np.stack([decode_picture(image) for image in draw(jobs, path.stem)])
@@ -135,7 +136,7 @@ def write_sheet(path: Path, draw: Draw, identities: Sequence[int], num_images: i
 
 
 def _video_pairs(identities, num_videos, rng):
-    """Returns ten splits of pairs of videos `(identity, number)`: genuine pairs, then as many impostors."""
+    """Returns ten splits of pairs of videos `(identity, number)`: half genuine, then half impostor pairs."""
     positives = [
         ((identity, first), (identity, second))
         for identity in identities
@@ -163,8 +164,8 @@ def _frame_path(video, frame):
 
 
 def identity_name(identity: int) -> str:
-    """Returns a made-up name. The family name spells the identity in syllables, so it is unique."""
-    # An odd factor permutes the numbers below 4096, so that neighbours sound different.
+    """Returns a made-up name. The family name spells the identity's number in syllables, so it is unique."""
+    # Multiplying by an odd factor permutes the numbers below 4096, so that neighbours sound different.
     digits = [identity * 1597 % 4096 // base % 16 for base in (1, 16, 256)]
     rest = identity // 4096
     while rest:

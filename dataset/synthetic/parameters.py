@@ -1,4 +1,4 @@
-"""Parameters of a drawn face (`Face`) and of one picture of it (`Capture`)."""
+"""Parameters of a drawn face (`Face`), and of one picture of it (`Capture`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _between(low, high, shape=None, steady=False) -> Any:
 class _Parameters:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Self:
-        """Draws every parameter evenly from its range."""
+        """Draws every parameter uniformly from its range."""
         return cls(**{field.name: rng.uniform(*field.metadata["range"]) for field in dataclasses.fields(cls)})
 
 
@@ -25,12 +25,12 @@ class _Parameters:
 class Face(_Parameters):
     """Parameters of an identity, the same in all of its pictures.
 
-    Lengths are pixels of the aligned 112x112 crop of a frontal view, positions are relative to the head's
-    centre with y pointing down, angles are radians, tones run from 0 to 1. Wrinkles, grey hair, beard,
-    moustache, freckles, moles and scar have a strength; an identity with a negative strength has none.
+    Lengths are in pixels of the aligned 112x112 crop of a frontal view. Positions are relative to the centre
+    of the head, with y pointing down. Angles are in radians. Tones range from 0 to 1. Wrinkles, grey hair,
+    beard, moustache, freckles, moles and scar have a strength. If it is negative, the identity has none.
     """
 
-    head_width: float = _between(36.0, 46.0)  # half of it, like every width here
+    head_width: float = _between(36.0, 46.0)  # Every width here is half the real one.
     head_top: float = _between(54.0, 64.0)
     chin: float = _between(47.0, 57.0)
     jaw_taper: float = _between(0.05, 0.42)
@@ -94,15 +94,15 @@ class Face(_Parameters):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Capture(_Parameters):
-    """Parameters that differ between pictures of one identity; steady ones stay the same within a video.
+    """Parameters that differ between pictures of one identity. Steady ones stay the same within a video.
 
-    Angles are radians. A negative strength of an expression, accessory, occluder, blur or coarseness means
-    that there is none.
+    Angles are in radians. If the strength of an expression, accessory, occluder, blur or coarseness is
+    negative, the picture has none.
     """
 
     yaw: float = _between(-0.5, 0.5)
     pitch: float = _between(-0.25, 0.25)
-    landmark_error: np.ndarray = _between(-1.8, 1.8, shape=(5, 2))  # the detector's, so the alignment's
+    landmark_error: np.ndarray = _between(-1.8, 1.8, shape=(5, 2))  # of a detector, before alignment
     shift: np.ndarray = _between(-2.5, 2.5, shape=(2,))
     zoom: float = _between(-0.06, 0.06)
     roll: float = _between(-0.09, 0.09)
@@ -137,7 +137,12 @@ class Capture(_Parameters):
     jpeg_quality: float = _between(30.0, 95.0)
 
     def towards(self, other: Capture, fraction: float) -> Capture:
-        """Returns parameters moved a fraction of the way to `other`; steady ones stay the same."""
+        """Returns the parameters moved towards `other` by a fraction of the way. Steady ones stay the same.
+
+        Args:
+            other: parameters at the end of the way.
+            fraction: 0 returns these parameters, 1 those of `other`.
+        """
         moving = [field.name for field in dataclasses.fields(self) if not field.metadata["steady"]]
         values = {
             name: (1 - fraction) * getattr(self, name) + fraction * getattr(other, name) for name in moving

@@ -200,7 +200,7 @@ def test_a_failed_set_leaves_no_files(tmp_path, monkeypatch):
         ({"identities": 1}, "--identities is 1"),
         ({"frames": 0}, "--frames is 0"),
         ({"pairs": 30}, "--pairs is 30"),
-        ({"held_out": 3}, "received 3 identities with 3 videos, which make 9"),
+        ({"held_out": 3}, "3 identities with 3 videos make 9 genuine pairs"),
         ({"workers": 0}, "--workers is 0"),
         ({"seed": -1}, "--seed is -1"),
     ],
