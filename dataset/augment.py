@@ -1,4 +1,4 @@
-"""Augments faces as a camera, a codec and an aligner change them."""
+"""Augments training images: shift and zoom, occlusion, colour, low resolution, JPEG compression."""
 
 import dataclasses
 import math
@@ -9,18 +9,18 @@ import tensorflow as tf
 
 from dataset.images import decode_tensor
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and JPEG's
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision and JPEG
 _INTERPOLATIONS = ("nearest", "bilinear", "area", "bicubic")
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Changes some images of a batch at random. The defaults change none.
+    """Changes random images of a batch. With the defaults it changes none.
 
-    Each kind has its own random stream, which draws the images to change and how. So switching one kind on
-    does not change the draws of the others. The result is a pure function of images and seed. Only the
-    images that are changed cost time. The order is that of the real world: pose, occlusion, light,
-    resolution, compression.
+    Each kind of change has its own stream of random numbers, which decides the images to change, and how.
+    So turning on one kind does not affect the others. The result is a pure function of images and seed.
+    Unchanged images take no time. The order is as in a real recording: pose, occlusion, light, resolution,
+    compression.
 
     References:
     - [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' `dataset/augmenter.py`: occlusion (there
@@ -30,19 +30,24 @@ class Augmentation:
       lie 2 to 3 pixels apart, so aligned faces of 112x112 move and scale by a few pixels from frame to frame.
 
     Args:
-        crop: probability of a shift and zoom, with black outside the image.
-        occlusion: probability that everything outside a box is black.
-        colour: probability of another brightness, contrast and saturation.
+        crop: probability, 0 to 1, of a shift and zoom. Pixels from outside the image are black.
+        occlusion: probability of making everything outside a box black.
+        colour: probability of changing brightness, contrast and saturation.
         low_resolution: probability of scaling down and up again, each with one of four interpolations.
         jpeg: probability of JPEG compression.
 
     Call arguments:
         images: uint8 `(batch, height, width, 3)`, RGB.
         seed: int32 or int64 `(2,)`.
-        rows: int `(batch,)`, places of the images in a batch of `batch_size`. Defaults to a whole batch.
+        rows: int `(batch,)`, positions of the images in a batch of `batch_size`. Defaults to `None`: the
+            images are a whole batch.
+        batch_size: number of images in the whole batch. It is required with `rows`.
 
     Returns:
-        uint8, the same shape.
+        uint8, same shape as `images`.
+
+    Raises:
+        ValueError: a probability is not in `[0, 1]`.
 
     Example:
 
@@ -57,12 +62,12 @@ class Augmentation:
     low_resolution: float = 0.0
     jpeg: float = 0.0
 
-    MAX_SHIFT: ClassVar = 0.06  # either way, as a share of the side: 7 pixels of 112
-    MAX_ZOOM: ClassVar = 0.1  # either way
-    VISIBLE_AREA: ClassVar = (0.2, 1.0)  # share of the image that the box keeps
-    COLOUR_STRENGTH: ClassVar = 0.5  # the factors are in `1 +- COLOUR_STRENGTH`
-    RESOLUTION: ClassVar = (0.2, 1.0)  # share of the side that is left
-    QUALITY: ClassVar = (20, 90)
+    MAX_SHIFT: ClassVar = 0.06  # in both directions, as a fraction of the side: 7 pixels of 112
+    MAX_ZOOM: ClassVar = 0.1  # in and out
+    VISIBLE_AREA: ClassVar = (0.2, 1.0)  # fraction of the image inside the box
+    COLOUR_STRENGTH: ClassVar = 0.5  # The factors are in `1 +- COLOUR_STRENGTH`.
+    RESOLUTION: ClassVar = (0.2, 1.0)  # side after scaling down, as a fraction
+    QUALITY: ClassVar = (20, 90)  # of the JPEG
 
     def __post_init__(self) -> None:
         for name in ("crop", "occlusion", "colour", "low_resolution", "jpeg"):
@@ -88,7 +93,7 @@ class Augmentation:
         for number, (probability, change) in enumerate(kinds):
             if probability:
                 own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int64), number)
-                # The first number says whether to change the image, the others how.
+                # The first number decides whether to change the image, the others how.
                 size = tf.shape(images)[0] if rows is None else batch_size
                 draws = tf.random.stateless_uniform((size, 5), own)
                 draws = draws if rows is None else tf.gather(draws, rows)
@@ -120,7 +125,7 @@ class Augmentation:
         brightness, contrast, saturation = tf.unstack(
             1.0 + self.COLOUR_STRENGTH * (2.0 * draws[:, :3, None, None] - 1.0), axis=1
         )
-        # All three are affine, so one matrix applies them. torchvision clips in between.
+        # All three changes are affine, so one matrix applies them. torchvision clips after each of them.
         grey = tf.tile(tf.constant(_LUMA)[:, None], (1, 3))
         mix = grey + saturation * (tf.eye(3) - grey)
         pixels = tf.reshape(tf.cast(images, tf.float32), (-1, images.shape[1] * images.shape[2], 3))

@@ -1,4 +1,4 @@
-"""Reads videos frame by frame, upright and with their times, in memory that does not grow with the length."""
+"""Reads videos frame by frame, upright and with times. Memory does not grow with the length of the video."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
 
-_DEFAULT_FPS = 25  # of a video that gives neither times nor a rate
-# A file that ends so many seconds before the time that its header announces was cut off.
+_DEFAULT_FPS = 25  # for a video that contains neither times nor a rate
+# A file that ends this many seconds before the end in its header was cut off.
 _MISSING_SECONDS = 1.0
 
 
@@ -30,10 +30,10 @@ class VideoInfo:
 
     Args:
         size: `(height, width)` of the upright frames.
-        fps: average number of frames per second, or `None` if the file does not tell.
-        duration: length in seconds, or `None` if the file does not tell.
-        num_frames: number of frames, or `None` if the file does not tell. Matroska files do not.
-        codec: name of the format of the frames, such as `"h264"`.
+        fps: average number of frames per second, or `None` if unknown.
+        duration: length in seconds, or `None` if unknown.
+        num_frames: number of frames, or `None` if unknown, as in Matroska files.
+        codec: name of the frames' codec, such as `"h264"`.
     """
 
     size: tuple[int, int]
@@ -44,7 +44,7 @@ class VideoInfo:
 
 
 class VideoFrame:
-    """One frame of a video. Its pixels are converted when they are first used.
+    """One frame of a video. Its pixels are converted to RGB when they are first used.
 
     Attributes:
         number: position in the video, from 0.
@@ -71,19 +71,20 @@ class VideoFrame:
 def read_video(
     path: Path, max_pixels: int = MAX_PIXELS, on_damage: Callable[[str], object] = logger.warning
 ) -> Generator[VideoFrame]:
-    """Decodes a video.
+    """Decodes a video and yields its frames.
 
-    Frames that cannot be decoded are left out. Only one frame, and the few that the decoder works on, are in
-    memory: keep no `VideoFrame`.
+    Frames that cannot be decoded are left out. Memory holds one frame and the few that the decoder works on,
+    so do not keep a `VideoFrame`.
 
     Args:
         path: a video in any format that FFmpeg reads.
-        max_pixels: largest frame to decode.
-        on_damage: receives a sentence about a file that is damaged or was cut off, after the last frame.
+        max_pixels: largest number of pixels of a frame. Defaults to `MAX_PIXELS`.
+        on_damage: called after the last frame with a message if the file is damaged or was cut off. Defaults
+            to a warning in the log.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a video, has no frame that can be decoded, or has larger frames.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a video, no frame can be decoded, or a frame has too many pixels.
     """
     with _open(path) as container:
         stream = _video_stream(container, path, max_pixels)
@@ -101,7 +102,8 @@ def read_video(
             if decoded.time is None:
                 time = usual
             else:
-                if start is None or decoded.time - start < time:  # Joined recordings start again.
+                # In joined recordings, times start again.
+                if start is None or decoded.time - start < time:
                     start = decoded.time - usual
                 time = decoded.time - start
             if matrix is None:
@@ -111,9 +113,9 @@ def read_video(
     if not number:
         raise ValueError(f"{path}: expected a video, received a file in which no frame can be decoded")
     if num_damaged:
-        on_damage(f"{path}: damaged, {num_damaged} of its frames are left out")
+        on_damage(f"{path}: the file is damaged; {num_damaged} of its frames are left out")
     if announced is not None and time + step < announced - _MISSING_SECONDS:
-        on_damage(f"{path}: ends after {time + step:.1f} of {announced:.1f} seconds")
+        on_damage(f"{path}: the file ends after {time + step:.1f} of {announced:.1f} seconds")
 
 
 def video_info(path: Path, max_pixels: int = MAX_PIXELS) -> VideoInfo:
@@ -136,7 +138,7 @@ def _open(path):
         raise
     except av.error.FFmpegError:
         raise ValueError(
-            f"{path}: expected a video, received a file that FFmpeg cannot read, or only a part of it"
+            f"{path}: expected a video, received a file that FFmpeg cannot read. Is the file incomplete?"
         ) from None
 
 
@@ -179,22 +181,22 @@ def _decoded_frames(container, stream):
 
 
 def _square_size(decoded, pixel_aspect):
-    """`(height, width)` of a frame with square pixels, not yet turned."""
+    """Returns `(height, width)` of a frame with square pixels, before it is turned upright."""
     return decoded.height, max(1, round(decoded.width * pixel_aspect))
 
 
 def _display_matrix(decoded) -> np.ndarray:
-    """The part of FFmpeg's display matrix that turns and mirrors: `(x, y) @ matrix` is the shown position.
+    """Returns the part of FFmpeg's display matrix that turns and mirrors. It shows `p` at `p @ matrix`.
 
-    PyAV's side data and the frame refer to each other, so that the frame stays in memory until Python
-    collects its garbage. That is why only the first frame of a video is asked.
+    Call it only for the first frame of a video. PyAV's side data and the frame refer to each other, so the
+    frame stays in memory until Python's garbage collection.
     """
     data = decoded.side_data.get(Type.DISPLAYMATRIX)
     return np.eye(2, dtype=int) if data is None else np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2]
 
 
 def _turn_upright(pixels, matrix):
-    """Turns by a multiple of 90 degrees, and mirrors, as the nearest such matrix does."""
+    """Turns by a multiple of 90 degrees and mirrors, whichever is nearest to the matrix."""
     if abs(matrix[0, 0]) < abs(matrix[0, 1]):
         pixels, matrix = pixels.swapaxes(0, 1), matrix[::-1]
     if matrix[0, 0] < 0:

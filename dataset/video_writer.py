@@ -1,4 +1,4 @@
-"""Writes videos."""
+"""Writes video files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from common.files import atomic_file
 
 VIDEO_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
 
-# Codecs, the best first, with their options. A wheel of PyAV may lack the first one.
+# Codecs with their options, the best first. Some builds of PyAV lack the first one.
 _CODECS = (("libx264", {"preset": "veryfast", "crf": "20"}), ("mpeg4", {"q": "3"}))
-_TICKS = 60_000  # per second; whole numbers for 24, 25, 29.97 and 30 frames per second
+# Per second. At 24, 25, 29.97 and 30 frames per second, a frame takes a whole number of ticks.
+_TICKS = 60_000
 
 
 def write_video(path: Path, frames: Iterable[tuple[np.ndarray, float]]) -> None:
     """Writes a video without sound.
 
-    All frames get the size of the first one, without the last row or column of an odd number of them.
+    All frames get the size of the first one. If its height or width is odd, the last row or column is cut.
 
     Args:
-        path: file with a suffix of `VIDEO_FORMATS`.
-        frames: images, uint8 `(height, width, 3)`, RGB, with their times in seconds, in order.
+        path: file to write, with a suffix of `VIDEO_FORMATS`. An existing file is replaced.
+        frames: `(image, time)` in order. Images are uint8 `(height, width, 3)`, RGB. Times are in seconds.
 
     Raises:
         OSError: the file cannot be written.
@@ -40,9 +41,9 @@ def write_video(path: Path, frames: Iterable[tuple[np.ndarray, float]]) -> None:
         last, size = -1, (0, 0)
         for image, time in frames:
             if stream is None:
-                size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # The codecs need even numbers.
+                size = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # The codecs need even sizes.
                 stream = _add_stream(container, size)
-            if image.shape[:2] != size:  # A video may change its size, or have an odd one.
+            if image.shape[:2] != size:  # The size may change within a video, or be odd.
                 image = _fit(image, size)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.time_base = Fraction(1, _TICKS)

@@ -1,12 +1,13 @@
-"""Writes verification sets: pairs of LFW, of YouTube Faces, or of your own images and videos.
+"""Writes verification sets: pairs from LFW, from YouTube Faces, or from your own images and videos.
 
     python -m dataset.build_pairs lfw --images 112x112 --pairs pairs.txt --out lfw.np
     python -m dataset.build_pairs ytf --prefix 112x112 --splits splits_corrected.txt --out ytf_img_pair.txt
     python -m dataset.build_pairs images --root people --out own.bin
     python -m dataset.build_pairs videos --root people_on_video --out splits.txt
 
-The suffix of `--out` chooses the format of image pairs: `.bin` as InsightFace's sets, `.np` as the original's
-`lfw.np`, `.txt` as `ytf_img_pair.txt`. Pairs of your own data are drawn in folds that share no identity.
+The suffix of `--out` selects the format of image pairs: `.bin` for that of InsightFace's sets, `.np` for that
+of the original's `lfw.np`, `.txt` for that of `ytf_img_pair.txt`. Pairs from your own data are drawn in folds
+that share no identity.
 """
 
 if not __package__:

@@ -1,4 +1,4 @@
-"""Chooses the pairs of each command of `python -m dataset.build_pairs` and writes them."""
+"""Chooses and writes the pairs of each command of `python -m dataset.build_pairs`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ _MOST_LISTED = 5
 
 
 def build_lfw(options: LfwOptions) -> None:
-    """Writes pairs in the format of LFW's `pairs.txt`."""
+    """Writes the image pairs that a list in the format of LFW's `pairs.txt` names.
+
+    Raises:
+        FileNotFoundError: files are missing, and `allow_missing` is false.
+        ValueError: the list or an image is invalid.
+    """
     images, pairs = _paths(options, "lfw", images="prefix", pairs="pairs")
     rows = read_lfw_pairs(pairs)
     found = {stem: _find_image(images, stem) for *stems, _ in rows for stem in stems}
@@ -29,9 +34,13 @@ def build_lfw(options: LfwOptions) -> None:
 
 
 def build_ytf(options: YtfOptions) -> None:
-    """Writes a pair of frames for each pair of videos in `splits.txt`, in its order.
+    """Writes one pair of frames for each pair of videos in `splits.txt`, in the same order.
 
-    A random frame depends only on the seed, the pair and the side.
+    A random frame depends only on the seed, the pair, and whether it is the first or second of the pair.
+
+    Raises:
+        FileNotFoundError: files are missing, and `allow_missing` is false.
+        ValueError: the list or a frame is invalid.
     """
     prefix, splits = _paths(options, "ytf", prefix="prefix", splits="splits")
     pairs = read_video_pairs(splits)
@@ -54,14 +63,24 @@ def build_ytf(options: YtfOptions) -> None:
 
 
 def build_images(options: ImagesOptions) -> None:
-    """Writes pairs of the images in `identity/image.jpg`."""
+    """Writes pairs of the images `identity/image.jpg` below `root`.
+
+    Raises:
+        FileNotFoundError: `root` does not exist.
+        ValueError: there are too few identities, or an image is invalid.
+    """
     identities = _list(list_identities, options.root, list_videos, "videos")
     rows = _disjoint_pairs(options.root, identities, options.folds, options.pairs_per_fold, options.seed)
     _write_images(options.out, options.root, [row for _, *row in rows])
 
 
 def build_videos(options: VideosOptions) -> None:
-    """Writes splits of the videos in `identity/video/frame.jpg`."""
+    """Writes splits of the videos `identity/video/frame.jpg` below `root`.
+
+    Raises:
+        FileNotFoundError: `root` does not exist.
+        ValueError: there are too few identities.
+    """
     videos = _list(list_videos, options.root, list_identities, "images")
     rows = _disjoint_pairs(options.root, videos, options.splits, options.pairs_per_split, options.seed)
     write_video_pairs(options.out, rows)
@@ -69,7 +88,7 @@ def build_videos(options: VideosOptions) -> None:
 
 
 def _paths(options, section, **keys):
-    """Returns the paths of the flags in `keys`. The config's `[section] key` stands for a missing flag."""
+    """Returns the path for each flag in `keys`: the flag's value, or else that of `key` in the config."""
     given = {flag: getattr(options, flag) for flag in keys}
     missing = [flag for flag, path in given.items() if path is None]
     if not missing:
@@ -82,16 +101,16 @@ def _paths(options, section, **keys):
     for flag in missing:
         if getattr(config, keys[flag]) is None:
             raise ValueError(
-                f"{options.config}: section [{section}]: expected key '{keys[flag]}', or --{flag}"
+                f"{options.config}, [{section}] {keys[flag]}: is missing. Set it, or give --{flag}."
             )
     return [given[flag] or getattr(config, key) for flag, key in keys.items()]
 
 
 def _list(find, root, find_others, others):
-    """Lists the files of a command. If only the other command finds any, the error names it."""
+    """Lists the files of a command. If only the other command finds files, the error names that command."""
     found = find(root)
     if not found and find_others(root):
-        raise ValueError(f"{root}: holds {others}. Use `python -m dataset.build_pairs {others}`.")
+        raise ValueError(f"{root}: contains {others}. Use `python -m dataset.build_pairs {others}`.")
     return found
 
 
@@ -100,16 +119,16 @@ def _find_image(root, stem):
 
 
 def _available(rows, found, allow_missing, message):
-    """Returns the pairs with both sides found. Raises an error if others are not allowed."""
+    """Returns the pairs whose two files were found. Raises an error if others are not allowed."""
     missing = [name for name, files in found.items() if not files]
     if not missing:
         return rows
-    message = f"{message.format(len(missing), len(found))}, first {', '.join(missing[:_MOST_LISTED])}"
+    message = f"{message.format(len(missing), len(found))}, such as {', '.join(missing[:_MOST_LISTED])}"
     if not allow_missing:
-        raise FileNotFoundError(f"{message}; --allow_missing leaves out their pairs")
+        raise FileNotFoundError(f"{message}. Give --allow_missing to leave out their pairs.")
     kept = [row for row in rows if found[row[0]] and found[row[1]]]
     left_out = f"{len(rows) - len(kept)} of {len(rows)} pairs are left out"
-    logger.warning(f"{message}; {left_out}: the folds are no longer the official ones")
+    logger.warning(f"{message}; {left_out}, so the folds are no longer the official ones")
     return kept
 
 
@@ -120,12 +139,14 @@ def _disjoint_pairs(root, items, num_folds, pairs_per_fold, seed):
         raise ValueError(f"{root}: {error}") from None
     num_pairs = len(rows) // (2 * num_folds)
     if num_pairs < pairs_per_fold:
-        logger.warning("expected %d pairs of each kind per fold, the data has %d", pairs_per_fold, num_pairs)
+        logger.warning(
+            "expected %d pairs of each kind per fold, but the data has only %d", pairs_per_fold, num_pairs
+        )
     return rows
 
 
 def _hash(*key):
-    """Returns a pseudo-random number that is the same on every machine and with every version."""
+    """Returns a pseudo-random number that is the same on every machine and in every version of Python."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest())
 
 

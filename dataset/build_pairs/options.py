@@ -27,42 +27,44 @@ class ImagePairOptions(OutputOptions):
     def problems(self) -> Iterator[str]:
         """Yields a sentence for each value out of range."""
         if self.out.suffix not in PAIR_SUFFIXES:
-            yield f"--out {self.out}: expected an ending {', '.join(PAIR_SUFFIXES)}."
+            yield f"--out is {self.out}. Give a name that ends with {' or '.join(PAIR_SUFFIXES)}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedPairOptions(ImagePairOptions):
-    """Published pairs, whose files a config can name."""
+    """Options of the commands for published pairs, whose files a config can name."""
 
-    config: Path = option(Path("./config.ini"), "paths that are not given come from this file")
+    config: Path = option(Path("./config.ini"), "configuration with the paths that are not given as flags")
     allow_missing: bool = option(False, "leave out pairs whose images or frames are missing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LfwOptions(PublishedPairOptions):
-    """Writes the official pairs of LFW, or other pairs in the format of its pairs.txt."""
+    """Writes the official pairs of LFW, or other pairs in the format of pairs.txt."""
 
-    images: Path | None = option(None, "folder of Name/Name_0001.jpg, .jpeg or .png (default: [lfw] prefix)")
-    pairs: Path | None = option(None, "the official pairs.txt (default: [lfw] pairs)")
+    images: Path | None = option(None, "folder with images Name/Name_0001.jpg (default: [lfw] prefix)")
+    pairs: Path | None = option(None, "list of pairs, such as the official pairs.txt (default: [lfw] pairs)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class YtfOptions(PublishedPairOptions):
-    """Writes pairs of frames, one frame of each video of the official pairs of YouTube Faces."""
+    """Writes pairs of frames for the official pairs of YouTube Faces, one frame of each video."""
 
-    prefix: Path | None = option(None, "folder of Name/number/frame.jpg (default: [ytf] prefix)")
-    splits: Path | None = option(None, "splits_corrected.txt (default: [ytf] splits)")
-    frame: str = option("first", "frame of each video", choices=("first", "middle", "random"))
-    seed: int = option(0, "seed of random frames")
+    prefix: Path | None = option(None, "folder with Name/number/frame.jpg (default: [ytf] prefix)")
+    splits: Path | None = option(
+        None, "list of video pairs, such as splits_corrected.txt (default: [ytf] splits)"
+    )
+    frame: str = option("first", "which frame of each video to use", choices=("first", "middle", "random"))
+    seed: int = option(0, "seed of the choice of random frames")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesOptions(ImagePairOptions):
     """Writes pairs of your own images."""
 
-    root: Path = option(help="folder of identity/image.jpg")
+    root: Path = option(help="folder with identity/image.jpg")
     folds: int = option(10, "number of folds; the evaluation uses ten", minimum=2)
-    pairs_per_fold: int = option(300, "most genuine pairs per fold, and most impostor pairs", minimum=1)
+    pairs_per_fold: int = option(300, "largest number of pairs of each kind in a fold", minimum=1)
     seed: int = option(0, "another seed draws other pairs", minimum=0)
 
 
@@ -70,7 +72,7 @@ class ImagesOptions(ImagePairOptions):
 class VideosOptions(OutputOptions):
     """Writes splits of your own videos."""
 
-    root: Path = option(help="folder of identity/video/frame.jpg")
+    root: Path = option(help="folder with identity/video/frame.jpg")
     splits: int = option(10, "number of splits", minimum=2)
-    pairs_per_split: int = option(250, "most genuine pairs per split, and most impostor pairs", minimum=1)
+    pairs_per_split: int = option(250, "largest number of pairs of each kind in a split", minimum=1)
     seed: int = option(0, "another seed draws other pairs", minimum=0)

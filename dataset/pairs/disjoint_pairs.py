@@ -1,4 +1,4 @@
-"""Draws genuine and impostor pairs from your own data, in folds that share no identity."""
+"""Draws genuine and impostor pairs from your own data. No identity is in more than one fold."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 def make_disjoint_pairs(
     items: Mapping[str, Sequence[str]], num_folds: int, pairs_per_fold: int, seed: int = 0
 ) -> list[tuple[int, str, str, bool]]:
-    """Draws as many genuine as impostor pairs at random, the same number in every fold.
+    """Draws equally many genuine and impostor pairs at random, the same number in every fold.
 
-    Each identity belongs to one fold, so a threshold is never tested on people that it was found on. No
-    pair occurs twice, and no item is paired with itself. Within a fold all identities take part equally
-    often, as far as they have enough items, so one with thousands of items does not dominate. If the
-    smallest fold has fewer pairs than `pairs_per_fold`, all folds get that many.
+    Each identity belongs to one fold, so a threshold is never tested on people that it was fitted to. No
+    pair occurs twice, and no item is paired with itself. Within a fold, all identities are used equally
+    often if they have enough items, so one with thousands of items does not dominate. If a fold cannot have
+    `pairs_per_fold` pairs of each kind, all folds get as many as the smallest.
 
     Args:
-        items: identity -> its items: images or videos.
+        items: dict from identity to its items, which are images or videos.
         num_folds: at least 2.
         pairs_per_fold: largest number of pairs of each kind in a fold, at least 1.
         seed: at least 0. Defaults to `0`.
 
     Returns:
-        `(fold, first item, second item, is same)`, fold by fold from 1, the genuine pairs of each fold first.
-        `even_folds` of `eval/scoring/verification.py` finds the same folds.
+        `(fold, first item, second item, is same)` in the order of the folds, which count from 1. The genuine
+        pairs of a fold come first. `even_folds` of `eval/scoring/verification.py` finds the same folds.
 
     Raises:
         ValueError: a fold would have no genuine or no impostor pair.
@@ -50,12 +50,12 @@ def _check_identities(sizes, num_folds):
     num_pairable = np.count_nonzero(sizes >= 2)
     if num_pairable < num_folds:
         raise ValueError(
-            f"expected at least {num_folds} identities with two images or videos, a genuine pair for each of "
-            f"{num_folds} folds, received {num_pairable} of {sizes.size} identities"
+            f"expected at least {num_folds} identities with two images or videos, so that each fold has a "
+            f"genuine pair, received {num_pairable} of {sizes.size} identities"
         )
     if sizes.size < 2 * num_folds:
         raise ValueError(
-            f"expected at least {2 * num_folds} identities, an impostor pair for each of {num_folds} folds, "
+            f"expected at least {2 * num_folds} identities, so that each fold has an impostor pair, "
             f"received {sizes.size}"
         )
 
@@ -82,7 +82,7 @@ def _deal(sizes, num_folds, pairs_per_fold, rng):
 
 
 def _num_pairs(num_items, num_genuine):
-    """Returns how many pairs of each kind a fold has."""
+    """Returns the number of pairs of each kind that a fold can have."""
     return np.minimum(num_genuine, _choose_two(num_items) - num_genuine)
 
 
@@ -96,8 +96,8 @@ def _genuine(members, num_pairs, rng):
 
 
 def _impostor(members, num_pairs, rng):
-    # Put the identities on a circle and pair neighbours first, then those two apart, and so on. Each round
-    # is fair to all identities, and the rounds find every pair of them once.
+    # Put the identities on a circle. Pair neighbours first, then those two places apart, and so on. Each
+    # round uses all identities equally, and the rounds find every pair of identities once.
     numbers = np.arange(min(num_pairs, _choose_two(len(members))))
     distances, firsts = np.divmod(numbers, len(members))
     seconds = (firsts + distances + 1) % len(members)

@@ -1,4 +1,4 @@
-"""Lists images in folders, in one natural order: `0.2.jpg` comes before `0.10.jpg`."""
+"""Lists images in folders in natural order: `0.2.jpg` comes before `0.10.jpg`."""
 
 import os
 import re
@@ -9,9 +9,9 @@ from dataset.images import SUFFIXES
 
 
 def natural_key(name: str) -> tuple:
-    """A key for `sorted` that compares the numbers in names by value.
+    """Returns a key for `sorted` that compares the numbers in names by value.
 
-    It orders the frames of videos and all lists of files, so "the first frame" is the same in every program.
+    All programs order frames and files by it, so "the first frame" is the same everywhere.
 
     Example:
 
@@ -22,7 +22,7 @@ def natural_key(name: str) -> tuple:
 
 
 def scan_images(folder: Path) -> list[os.DirEntry]:
-    """The images directly in an existing folder, in natural order. Hidden files are ignored."""
+    """Returns the images directly in an existing folder, in natural order. Hidden files are ignored."""
     with os.scandir(folder) as entries:
         images = [
             entry
@@ -33,12 +33,19 @@ def scan_images(folder: Path) -> list[os.DirEntry]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """The file names of the images in a folder, in natural order; none if the folder does not exist."""
+    """Returns the names of the images in a folder, in natural order, or `[]` if there is no such folder."""
     return [entry.name for entry in scan_images(folder)] if folder.is_dir() else []
 
 
 def walk_files(root: Path, folder: str = "") -> Iterator[str]:
-    """Yields the paths below `root` of all files that are not hidden, in natural order, subfolders last."""
+    """Yields the paths of all files below `root`, in natural order, subfolders last.
+
+    Hidden files and folders are ignored, and links to folders are not followed.
+
+    Args:
+        root: folder that the paths are relative to.
+        folder: subfolder of `root` to list, as `""` or with a slash at the end. Defaults to all of `root`.
+    """
     for entry in sorted(
         os.scandir(root / folder), key=lambda entry: (entry.is_dir(), natural_key(entry.name))
     ):
@@ -51,11 +58,11 @@ def walk_files(root: Path, folder: str = "") -> Iterator[str]:
 
 
 def list_identities(root: Path) -> dict[str, list[str]]:
-    """Finds the images of identities, laid out as `identity/image.jpg` below `root`.
+    """Finds the images `identity/image.jpg` below `root`.
 
     Returns:
-        Dict from the name of an identity to its `identity/image.jpg`, both in natural order. Identities
-        without images are left out.
+        Dict from the name of an identity to its paths `identity/image.jpg`, both in natural order.
+        Identities without images are left out.
 
     Raises:
         FileNotFoundError: `root` does not exist.
@@ -67,11 +74,11 @@ def list_identities(root: Path) -> dict[str, list[str]]:
 
 
 def list_videos(root: Path) -> dict[str, list[str]]:
-    """Finds the videos of identities, laid out as `identity/video/frame.jpg` below `root`.
+    """Finds the videos `identity/video/` below `root`, which contain frames as images.
 
     Returns:
-        Dict from the name of an identity to its `identity/video`, both in natural order. Videos without
-        frames and identities without videos are left out.
+        Dict from the name of an identity to its paths `identity/video`, both in natural order. Videos
+        without frames and identities without videos are left out.
 
     Raises:
         FileNotFoundError: `root` does not exist.

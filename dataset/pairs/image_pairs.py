@@ -1,4 +1,4 @@
-"""Reads verification sets: pairs of face images, each pair genuine or impostor."""
+"""Reads verification sets, which are genuine and impostor pairs of face images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dataset.pairs.text_lines import quote, read_lines
 
 
 class PairSet:
-    """Pairs of aligned faces, in the order of the file: pair `i` is images `2i` and `2i + 1`.
+    """Pairs of aligned faces, in the order of the file. Pair `i` is images `2i` and `2i + 1`.
 
     Encoded images stay encoded in memory and are decoded on access.
 
     Args:
-        path: file of the pairs, for errors.
-        stored: the images in any form.
+        path: file of the pairs, to name in errors.
+        stored: the images, in any form that `to_rgb` accepts.
         to_rgb: function from a stored image to a uint8 array `(height, width, 3)`, RGB.
         is_same: bool array `(num_pairs,)`.
 
@@ -47,7 +47,7 @@ class PairSet:
         return self._shape[:2]
 
     def digests(self) -> list[str]:
-        """Returns a hash of each image as it is stored, in hexadecimal digits."""
+        """Returns the SHA-256 of each stored image, in hexadecimal digits."""
         contents = (item.tobytes() if isinstance(item, np.ndarray) else item for item in self._stored)
         return [hashlib.sha256(content).hexdigest() for content in contents]
 
@@ -58,7 +58,7 @@ class PairSet:
             uint8 `(num_images, height, width, 3)`, RGB.
 
         Raises:
-            ValueError: the range holds no image, or an image cannot be decoded or has another size than
+            ValueError: the range contains no image, or an image cannot be decoded or has another size than
                 the first one.
         """
         numbers = range(len(self._stored))[start:stop]
@@ -77,26 +77,26 @@ class PairSet:
 
 
 _LAYOUTS = "expected a pickle of (images, is_same) or of (positives, negatives)"
-# An image takes 200 bytes more in memory than in the file, which may hold images of one pixel, or of none.
+# Limits memory: an array takes 200 bytes more than in the file, where it may have one pixel or none.
 _MOST_ARRAY_PAIRS = 500_000
 _CONVERSIONS = {"rgb": lambda image: image, "bgr": lambda image: image[..., ::-1]}
 
 
 def read_pairs(path: Path, order: str = "rgb") -> PairSet:
-    """Reads a verification set in one of the two published layouts, which the content tells apart.
+    """Reads a verification set in one of the two published layouts. The content determines the layout.
 
-    InsightFace's `.bin` is a pickle of `(images, is_same)`: encoded images, two per pair. The original's
-    `lfw.np` is a pickle of `(positives, negatives)`: lists of `[image1, image2]`, uint8 arrays. Reading the
-    file runs no code from it.
+    InsightFace's `.bin` is a pickle of `(images, is_same)` with encoded images, two per pair. The original's
+    `lfw.np` is a pickle of `(positives, negatives)`, which are lists of `[image1, image2]` as uint8 arrays.
+    Reading never runs code from the file.
 
     Args:
-        path: the file.
-        order: `"rgb"` or `"bgr"`, the channel order of a `(positives, negatives)` file. Encoded images
-            state their own. Defaults to `"rgb"`, the order of the published file.
+        path: file to read.
+        order: `"rgb"` or `"bgr"`, the channel order of a `(positives, negatives)` file. It has no effect on
+            encoded images. Defaults to `"rgb"`, the order of the published file.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file has another layout, or asks to run code. The message names the file.
+        ValueError: the file has another layout, or contains code. The message names the file.
     """
     content = load_plain(path)
     if not isinstance(content, list | tuple) or len(content) != 2:
@@ -114,8 +114,8 @@ def read_image_pairs(path: Path, prefix: Path) -> PairSet:
 
     Args:
         path: text file with lines `same,first_image,second_image`, where `same` is 0 or 1. Empty lines are
-            skipped.
-        prefix: folder that the images' paths are relative to. The images are read on access.
+            ignored.
+        prefix: folder that the paths of the images are relative to. The images are read on access.
 
     Raises:
         FileNotFoundError: the list or one of its images does not exist.
@@ -133,7 +133,7 @@ def read_image_pairs(path: Path, prefix: Path) -> PairSet:
     missing = [image for image in images if not image.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(images)} images are missing, first {missing[0]}"
+            f"{path}: {len(missing)} of {len(images)} images are missing. The first is {missing[0]}."
         )
     return PairSet(path, images, lambda image: _decode(image.read_bytes()), np.array(is_same))
 
@@ -186,7 +186,7 @@ def _array_pairs(path, positives, negatives, order):
 def _check_size(path, number, shape, expected):
     if shape != expected:
         raise ValueError(
-            f"{path}: image {number}: expected {expected[0]}x{expected[1]} as image 0 has, "
+            f"{path}: image {number}: expected {expected[0]}x{expected[1]}, the size of image 0, "
             f"received {shape[0]}x{shape[1]}"
         )
 

@@ -11,20 +11,20 @@ def read_lfw_pairs(path: Path) -> list[tuple[str, str, bool]]:
     """Reads `pairs.txt`, or another list in its format.
 
     Lines are `Name<TAB>i<TAB>j` for two images of one person, or `Name<TAB>i<TAB>Name<TAB>j` for two people.
-    The first line may state the counts: `10<TAB>300` is ten folds, each with 300 genuine pairs and then 300
-    impostor pairs; a single number is one fold.
+    The first line may contain the counts: `10<TAB>300` means ten folds, each with 300 genuine pairs followed
+    by 300 impostor pairs. A single number means one fold.
 
     References:
     - [Labeled Faces in the Wild](http://vis-www.cs.umass.edu/lfw/), its README
 
     Returns:
-        `(first image, second image, is same)` in the order of the file; images as `Name/Name_0001`, without
-        a suffix.
+        `(first image, second image, is same)` in the order of the file. An image is `Name/Name_0001`,
+        without a suffix.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: a line cannot be read, or the pairs are not those that the first line states. The message
-            names the file, and the line if there is one.
+        ValueError: a line cannot be read, or the pairs do not match the counts in the first line. The
+            message names the file, and the line if possible.
     """
     counts, pairs, places = None, [], []
     for place, line in read_lines(path):
@@ -59,13 +59,13 @@ def _check_counts(path, places, pairs, num_folds, num_pairs):
     expected = 2 * num_folds * num_pairs
     if len(pairs) != expected:
         raise ValueError(
-            f"{path}: expected {expected} pairs, as its first line says: "
-            f"{num_folds} folds of 2 x {num_pairs}, received {len(pairs)}"
+            f"{path}: expected {expected} pairs according to the first line "
+            f"({num_folds} folds of 2 x {num_pairs}), received {len(pairs)}"
         )
     for number, (place, (*_, is_same)) in enumerate(zip(places, pairs, strict=True)):
         if is_same != (number % (2 * num_pairs) < num_pairs):
             kinds = ("two people", "one person")
             raise ValueError(
                 f"{place}: expected a pair of {kinds[not is_same]}, received one of {kinds[is_same]}: "
-                f"a fold is {num_pairs} pairs of one person, then {num_pairs} of two people"
+                f"each fold has {num_pairs} pairs of one person, then {num_pairs} of two people"
             )

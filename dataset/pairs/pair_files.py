@@ -8,20 +8,20 @@ from common.files import atomic_file
 from common.progress import Progress
 from dataset.images import MAX_FACE_PIXELS, check_image, decode_picture
 
-_PROTOCOL = 4  # from Python 3.4 on
+_PROTOCOL = 4  # pickle protocol that Python 3.4 and later read
 _MOST_LISTED = 5
 
 
 def write_image_pairs(path: Path, root: Path, pairs: Sequence[tuple[str, str, bool]]) -> tuple[int, int]:
-    """Writes a verification set in the format that the suffix of `path` names.
+    """Writes a verification set. The suffix of `path` selects the format.
 
-    `.bin` is a pickle of `(images, is_same)`: unchanged image files, two per pair. `.np` is a pickle of
-    `(positives, negatives)`: lists of `[image1, image2]`, uint8 RGB arrays. `.txt` has lines
-    `same,first_image,second_image`. `.bin` and `.txt` keep the order of the pairs, `.np` keeps it within
+    `.bin` is a pickle of `(images, is_same)` with unchanged image files, two per pair. `.np` is a pickle of
+    `(positives, negatives)`, which are lists of `[image1, image2]` as uint8 RGB arrays. `.txt` has lines
+    `same,first_image,second_image`. `.bin` and `.txt` keep the order of the pairs, and `.np` keeps it within
     each kind. All images are read and checked before anything is written.
 
     Args:
-        path: its suffix is one of `PAIR_SUFFIXES`; an existing file is replaced.
+        path: file to write, with a suffix of `PAIR_SUFFIXES`. An existing file is replaced.
         root: folder that contains the images.
         pairs: `(first image, second image, is same)`, with paths relative to `root`.
 
@@ -30,7 +30,8 @@ def write_image_pairs(path: Path, root: Path, pairs: Sequence[tuple[str, str, bo
 
     Raises:
         FileNotFoundError: an image does not exist.
-        ValueError: there are no pairs, images are damaged or differ in size, or a `.txt` cannot hold a path.
+        ValueError: there are no pairs, images are damaged or differ in size, or a path has a comma or a line
+            break, which a `.txt` cannot represent.
     """
     if not pairs:
         raise ValueError(f"{path}: expected at least one pair of images, received none")
@@ -52,11 +53,11 @@ def _read_images(root, pairs):
         else:
             image_size, first = received, first or name
     if damaged:
-        size = "" if image_size is None else ", all of one size, {}x{} as {} has".format(*image_size, first)
+        size = "" if image_size is None else " of size {}x{}, the size of {}".format(*image_size, first)
         listed = "; ".join(damaged[:_MOST_LISTED])
         more = f" (and {len(damaged) - _MOST_LISTED} more)" if len(damaged) > _MOST_LISTED else ""
         raise ValueError(
-            f"{root}: expected {len(names)} sound images{size}; {len(damaged)} are not: {listed}{more}"
+            f"{root}: expected {len(names)} valid images{size}; {len(damaged)} are not: {listed}{more}"
         )
     return images
 

@@ -1,4 +1,4 @@
-"""Opens verification sets, which are pickles of NumPy arrays, without running anything that is in them."""
+"""Opens verification sets, which are pickles of NumPy arrays, without running code from them."""
 
 import math
 import mmap
@@ -9,7 +9,7 @@ import numpy as np
 
 from nets.importers.restricted_pickle import Global, RestrictedUnpickler, Unfinished, are_sizes, brief
 
-# NumPy reads far more out of a string, including records of Python objects.
+# NumPy accepts many more type names, including records of Python objects.
 _DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
 _BYTE_ORDERS = frozenset("|<>=")
 
@@ -17,15 +17,15 @@ _BYTE_ORDERS = frozenset("|<>=")
 def load_plain(path: Path) -> Any:
     """Reads a pickle of lists, tuples, strings, bytes, numbers, None and NumPy arrays.
 
-    Protocols 0 to 5, of Python 2 and 3. Strings of Python 2 and bytearrays become bytes. Arrays are
-    read-only, of booleans, integers or floats; arrays of objects are refused.
+    It reads the protocols 0 to 5 of Python 2 and 3. Strings of Python 2 and bytearrays become bytes. Arrays
+    of booleans, integers and floats are read-only. Arrays of objects are refused.
 
     Returns:
         The object that was pickled.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file asks for anything else, is damaged or is no pickle.
+        ValueError: the file contains other objects, is damaged, or is not a pickle.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -39,17 +39,17 @@ def load_plain(path: Path) -> Any:
 
 
 class _ArrayUnpickler(RestrictedUnpickler):
-    """Imitates what NumPy and Python 3 call to restore arrays and bytes."""
+    """Imitates the functions of NumPy and Python 3 that restore arrays and bytes."""
 
     expected = "expected only lists, tuples, strings, bytes, numbers and NumPy arrays"
-    # NumPy 2 renamed `numpy.core` to `numpy._core`; files of both exist.
+    # NumPy 2 renamed `numpy.core` to `numpy._core`. Files with either name exist.
     names = frozenset(
         (
             *("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"),
             *("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"),
             *("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"),
             *("numpy ndarray", "numpy dtype"),
-            *("_codecs encode", "__builtin__ bytes"),  # bytes of Python 3 in the protocols 0 to 2
+            *("_codecs encode", "__builtin__ bytes"),  # bytes of Python 3 in protocols 0 to 2
         )
     )
 
@@ -71,13 +71,13 @@ class _ArrayUnpickler(RestrictedUnpickler):
             case "numpy.core.numeric _frombuffer", (data, dtype, shape, "C" | "F" as order):
                 return self._array(data, dtype, shape, order)
             case "_codecs encode", (str() as text, "latin1"):
-                if text not in self._encoded:  # a file may ask for the same bytes many times
+                if text not in self._encoded:  # A file may request the same bytes many times.
                     self._encoded[text] = text.encode("latin-1")
                 return self._encoded[text]
             case "__builtin__ bytes", ():
                 return b""
             case _:
-                raise self.refusal("an object that is made in an unknown way")
+                raise self.refusal("an object that is constructed in an unknown way")
 
     def build(self, target: Any, state: Any) -> Any:
         match target, state:
@@ -96,7 +96,7 @@ class _ArrayUnpickler(RestrictedUnpickler):
         if not isinstance(data, bytes) or not isinstance(dtype, np.dtype):
             raise self.refusal("an array that is not stored as numbers")
         if not are_sizes(shape):
-            raise ValueError(f"expected the shape of an array, whole numbers, received {brief(shape)}")
+            raise ValueError(f"expected whole numbers as the shape of an array, received {brief(shape)}")
         if math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(
                 f"expected an array of {dtype}, shape {shape}, received {len(data)} bytes for it"
@@ -105,7 +105,7 @@ class _ArrayUnpickler(RestrictedUnpickler):
 
 
 def _ascii(text):
-    """A name in a dtype is bytes in a pickle of Python 2, a string in one of Python 3."""
+    """Returns a name in a dtype as a string. In pickles of Python 2 it is stored as bytes."""
     if not isinstance(text, str | bytes):
         raise ValueError(f"expected a name in a dtype, received {type(text).__name__}")
     return text if isinstance(text, str) else text.decode("ascii")

@@ -1,4 +1,4 @@
-"""Reads the lines of lists of pairs."""
+"""Reads the lines of text files that list pairs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,19 +8,19 @@ _MOST_DIGITS = 10
 
 
 def quote(line: str) -> str:
-    """Returns a line for an error message, in quotes and cut to 80 characters."""
+    """Returns a line in quotes for an error message, cut to 80 characters."""
     return repr(line if len(line) <= _QUOTED else f"{line[:_QUOTED]}...")
 
 
 def is_number(field: str) -> bool:
-    """Tells whether a field is a whole number of at most ten digits. Python refuses to read thousands."""
+    """Tells whether a field is a whole number of at most ten digits. Python refuses thousands of digits."""
     return field.isdecimal() and len(field) <= _MOST_DIGITS
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields `(place, line)` for each line of a text file in UTF-8, stripped; errors start with the place.
+    """Yields `(place, line)` for each line of a text file in UTF-8, stripped. Empty lines are left out.
 
-    Empty lines are left out.
+    Error messages start with the place, such as `pairs.txt: line 3`.
 
     Raises:
         FileNotFoundError: the file does not exist.

@@ -1,4 +1,4 @@
-"""Finds the frames of videos, each an image in `prefix/video/`, and checks which of them can be used."""
+"""Finds and checks the frames of videos, which are images in the folders `prefix/video/`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from dataset.pairs.image_folders import scan_images
 logger = logging.getLogger(__name__)
 
 _FRAMES_PER_JOB = 256
-_WORKERS = min(os.cpu_count() or 1, 8)  # for small images most of the work is Python's, in one thread
-_VERSION = 1  # of a kept scan; increase it when the same frames no longer give the same result
+_WORKERS = min(os.cpu_count() or 1, 8)  # More would not help: for small images, Python is the bottleneck.
+_VERSION = 1  # of a saved scan; increase it when the same frames no longer give the same result
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VideoFrames:
-    """The usable frames of videos, and what is wrong with the others. Made by `find_frames`.
+    """The usable frames of videos, and the reasons why others are unusable. `find_frames` returns it.
 
     Attributes:
         prefix: folder that the names of the videos are relative to.
         videos: names of videos, such as `Name/number`.
-        paths: the usable frames below `prefix`, video after video, in natural order within a video.
-        offsets: int64 `(num_videos + 1,)`: the frames of video `i` are `paths[offsets[i] : offsets[i + 1]]`.
+        paths: paths of the usable frames below `prefix`, video after video, in natural order within a video.
+        offsets: int64 `(num_videos + 1,)`. The frames of video `i` are `paths[offsets[i] : offsets[i + 1]]`.
         missing: videos that have no folder.
         empty: videos whose folder has no usable frame.
-        unusable: dict from the path of a frame to the reason: it is damaged, or its size is not that of
+        unusable: dict from the path of a frame to the reason. The frame is damaged, or has another size than
             most frames.
         image_size: `(height, width)` of every usable frame.
         sha256: hash of the names and contents of all usable frames, in order.
@@ -64,13 +64,13 @@ class VideoFrames:
         return np.diff(self.offsets)
 
     def decode(self, start: int, stop: int) -> np.ndarray:
-        """Decodes frames `start` to `stop` (exclusive), counted over all videos.
+        """Decodes frames `start` to `stop` (exclusive), as numbered in `paths`.
 
         Returns:
             uint8 `(num_frames, height, width, 3)`, RGB.
 
         Raises:
-            ValueError: the range holds no frame, or a frame has changed since it was found.
+            ValueError: the range contains no frame, or a frame has changed since it was found.
         """
         paths = self.paths[start:stop]
         if not paths:
@@ -82,7 +82,7 @@ class VideoFrames:
                 frames[number] = self._decode_one(paths[number])
 
         with ThreadPoolExecutor(_WORKERS, "frames") as pool:
-            list(pool.map(decode_some, range(_WORKERS)))  # raises what a thread raised
+            list(pool.map(decode_some, range(_WORKERS)))  # This also raises the errors of the threads.
         return frames
 
     def _decode_one(self, path):
@@ -98,7 +98,15 @@ class VideoFrames:
 
 
 def evenly_spaced(num_frames: int, limit: int | None) -> np.ndarray:
-    """Chooses the numbers of `limit` frames of a video, the middles of equal parts, or all of them."""
+    """Returns the numbers of `limit` frames of a video: the middles of `limit` equal parts.
+
+    Args:
+        num_frames: number of frames of the video.
+        limit: largest number of frames to choose. `None` chooses all.
+
+    Returns:
+        int64 `(min(num_frames, limit),)`, increasing, from 0.
+    """
     if limit is None or num_frames <= limit:
         return np.arange(num_frames)
     return (2 * np.arange(limit) + 1) * num_frames // (2 * limit)
@@ -107,23 +115,24 @@ def evenly_spaced(num_frames: int, limit: int | None) -> np.ndarray:
 def find_frames(
     prefix: Path, videos: Iterable[str], *, max_frames: int | None = None, memo: Path | None = None
 ) -> VideoFrames:
-    """Finds the frames of videos, and reads each frame to check that it can be used.
+    """Finds the frames of videos, and reads each frame to check that it is usable.
 
-    A frame is a file `prefix/video/*.jpg`, `.jpeg` or `.png`; within a video the frames are in natural order
-    (row 39 of docs/fidelity.md). A frame is usable if it is undamaged and has the size that most frames have.
+    A frame is a file `prefix/video/*.jpg`, `.jpeg` or `.png`. Within a video, frames are in natural order
+    (row 39 of docs/fidelity.md). A frame is usable if it is undamaged and has the same size as most frames.
 
     References:
-    - margin-centre-face, `eval/test_ytf.py`: frames are `prefix/Name/number/*.jpg` by name
+    - margin-centre-face, `eval/test_ytf.py`: frames are `prefix/Name/number/*.jpg`, sorted by name
 
     Args:
         prefix: folder that the names of the videos are relative to.
         videos: unique names, such as `Name/number`.
-        max_frames: number of frames of each video to use, evenly spaced. Defaults to all.
-        memo: folder that keeps the result, created if necessary. If the names, sizes and times of all files
-            are the same, the next call reads none of them. Defaults to `None`.
+        max_frames: largest number of frames to use from each video, evenly spaced. Defaults to all.
+        memo: folder in which to save the result. It is created if necessary. If the names, sizes and times
+            of all files are the same at the next call, that call reads no frame. Defaults to `None`: the
+            result is not saved.
 
     Returns:
-        The frames. Missing videos and unusable frames are listed there and are no error.
+        The frames. Missing videos and unusable frames are listed there, and do not raise an error.
 
     Raises:
         FileNotFoundError: `prefix` does not exist.
@@ -146,7 +155,7 @@ def find_frames(
     image_size, unusable, sha256 = scan
     if image_size is None:
         raise ValueError(
-            f"{prefix}: expected frames of {len(videos)} videos, received {len(paths)} files and none usable"
+            f"{prefix}: expected frames of {len(videos)} videos, received {len(paths)} files, none usable"
         )
     counts = {video: sum(path not in unusable for path in found) for video, found in files.items()}
     return VideoFrames(
@@ -163,7 +172,7 @@ def find_frames(
 
 
 def _list_files(prefix, videos, max_frames):
-    """Returns the paths of each video that has a folder, and a hash of their names, sizes and times."""
+    """Returns the frame paths of each video that has a folder, and a hash of names, sizes and times."""
     files, fingerprint = {}, hashlib.sha256()
     for video in Progress(videos, desc="listing", unit="videos"):
         if (prefix / video).is_dir():
@@ -177,9 +186,9 @@ def _list_files(prefix, videos, max_frames):
 
 
 def _scan(prefix, paths, progress):
-    """Reads all frames. Returns `(image_size, unusable, sha256)`; the size is `None` if none is usable."""
+    """Reads all frames. Returns `(image_size, unusable, sha256)`. The size is `None` if none is usable."""
     unusable = {}
-    # One list and one hash per size, because the most frequent size is known only at the end.
+    # Keep a list and a hash for each size, because the most frequent size is known only at the end.
     by_size = collections.defaultdict(lambda: ([], hashlib.sha256()))
     jobs = [paths[first : first + _FRAMES_PER_JOB] for first in range(0, len(paths), _FRAMES_PER_JOB)]
     pool = ThreadPoolExecutor(_WORKERS, "frames")
@@ -200,14 +209,14 @@ def _scan(prefix, paths, progress):
     image_size = max(by_size, key=lambda size: len(by_size[size][0]))
     for size, (others, _) in by_size.items():
         if size != image_size:
-            reason = "expected {}x{} as most frames have, received {}x{}".format(*image_size, *size)
+            reason = "expected {}x{}, the size of most frames, received {}x{}".format(*image_size, *size)
             unusable.update(dict.fromkeys(others, reason))
     sha256 = by_size[image_size][1].hexdigest()
     return image_size, dict(sorted(unusable.items())), sha256
 
 
 def _check_some(prefix, paths):
-    """Returns `(size, SHA-256)` for each frame, or `(None, reason)` for a damaged one."""
+    """Returns `(size, SHA-256)` for each usable frame, and `(None, reason)` for each damaged one."""
     checked = []
     for path in paths:
         content = (prefix / path).read_bytes()
@@ -221,7 +230,7 @@ def _check_some(prefix, paths):
 
 
 def _read_memo(path, fingerprint):
-    """Returns what `_scan` returned for the same files, or `None`."""
+    """Returns the saved result of `_scan` for the same files, or `None`."""
     try:
         kept = json.loads(path.read_bytes())
         if (kept["version"], kept["fingerprint"]) != (_VERSION, fingerprint):
@@ -231,7 +240,7 @@ def _read_memo(path, fingerprint):
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.warning("%s: not a kept scan; all frames are read again: %s", path, error)
+        logger.warning("%s: not a saved scan; reading all frames again: %s", path, error)
         return None
 
 
@@ -240,4 +249,4 @@ def _write_memo(path, fingerprint, scan):
     try:
         write_json(path, {"version": _VERSION, "fingerprint": fingerprint, **scan})
     except OSError as error:
-        logger.warning("%s: the next scan reads all frames again: %s", path, error)
+        logger.warning("%s: not saved, so the next scan reads all frames again: %s", path, error)

@@ -1,4 +1,4 @@
-"""Reads and writes pairs of videos: `splits.txt` of YouTube Faces, and the list of wrong videos."""
+"""Reads and writes pairs of videos in the format of YouTube Faces, and reads lists of mislabelled videos."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class VideoPairs:
     """Pairs of videos, in the order of the file.
 
     Attributes:
-        path: the file read.
+        path: file that the pairs come from.
         videos: unique names `Name/number`, in the order in which they first appear.
-        first, second: int64 `(num_pairs,)`: indices into `videos`.
+        first, second: int64 `(num_pairs,)`, indices into `videos`.
         is_same: bool `(num_pairs,)`.
-        splits: int64 `(num_pairs,)`, at least 0: the split that the file gives each pair.
+        splits: int64 `(num_pairs,)`, the number of each pair's split, at least 0.
     """
 
     path: Path
@@ -47,7 +47,7 @@ def read_video_pairs(path: Path) -> VideoPairs:
 
     References:
     - YouTube Faces, `splits.txt`
-    - margin-centre-face, `[ytf] splits`: always with a header; its splits are ignored (fidelity row 20)
+    - margin-centre-face, `[ytf] splits`: it always has a header, and its splits are ignored (fidelity row 20)
 
     Args:
         path: text file in UTF-8.
@@ -65,7 +65,7 @@ def read_video_pairs(path: Path) -> VideoPairs:
         if position == 0 and not split.isdecimal() and same not in ("0", "1"):
             continue  # the header
         if not is_number(split) or int(split) > _LARGEST_SPLIT:
-            raise ValueError(f"{place}: expected a split number from 0, received {quote(split)}")
+            raise ValueError(f"{place}: expected a split number of at least 0, received {quote(split)}")
         if same not in ("0", "1"):
             raise ValueError(f"{place}: expected 0 or 1 in the fifth column, received {quote(same)}")
         pair = [numbers.setdefault(_video(place, name), len(numbers)) for name in (first, second)]
@@ -80,12 +80,12 @@ def write_video_pairs(path: Path, pairs: Iterable[tuple[int, str, str, bool]]) -
     """Writes pairs of videos in the format of `splits.txt`, without a header.
 
     Args:
-        path: an existing file is replaced.
+        path: file to write. An existing file is replaced.
         pairs: `(split, first video, second video, is same)`, with splits from 0 and videos as `Name/number`.
-            Pair numbers are counted from 1 within a split.
+            The file numbers the pairs of each split from 1.
 
     Raises:
-        ValueError: the format cannot hold a name.
+        ValueError: the format cannot represent the name of a video.
     """
     counts = collections.Counter()
     lines = []
@@ -100,15 +100,15 @@ def read_wrong_videos(path: Path) -> tuple[str, ...]:
     """Reads a list of videos with a wrong identity, such as the original's `ytf-error.txt`.
 
     Args:
-        path: text file in UTF-8 with one `Name/number` per line. Empty lines are ignored; in the original
-            one of them dropped every pair (fidelity row 21).
+        path: text file in UTF-8 with one `Name/number` per line. Empty lines are ignored. In the original,
+            an empty line dropped every pair (fidelity row 21).
 
     Returns:
-        Each video once.
+        The names of the videos, without duplicates.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: a line cannot be the name of a video. The message names file and line.
+        ValueError: a line is not the name of a video. The message names file and line.
     """
     return tuple(dict.fromkeys(_video(place, line) for place, line in read_lines(path)))
 

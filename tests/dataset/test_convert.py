@@ -372,7 +372,7 @@ def test_conversion_without_its_source_is_used(own_rec, tmp_path, converted, cap
     shutil.copytree(converted.folder, tmp_path / "faces")
     shutil.rmtree(own_rec.path)
     assert convert(own_rec, tmp_path) == dataclasses.replace(converted, folder=tmp_path / "faces")
-    assert "is used as it is" in caplog.text
+    assert "using the existing conversion" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"\[faces\]: "):
         convert(own_rec, tmp_path / "elsewhere")
 
@@ -440,7 +440,7 @@ def test_program_checks_what_is_converted(rec, converted, tmp_path, caplog):
     shutil.copytree(converted.folder, tmp_path / "records" / "faces")
     with caplog.at_level(logging.INFO):
         main(["--config", config, "--check"])
-    assert "all checksums are right" in caplog.text
+    assert "all checksums are correct" in caplog.text
     path = tmp_path / "records" / "faces" / converted.shards[1].name
     data = bytearray(path.read_bytes())
     data[5000] ^= 1

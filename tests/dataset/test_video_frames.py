@@ -103,7 +103,7 @@ class TestFindFrames:
         bad = {
             "B/1/0.1.jpg": (whole[:-9], "without"),
             "A/10/1.3.jpg": (b"GIF89a", "expected a JPEG or PNG"),
-            "A/10/1.5.jpg": (picture(5, (20, 24)), "expected 24x20 as most frames have, received 20x24"),
+            "A/10/1.5.jpg": (picture(5, (20, 24)), "expected 24x20, the size of most frames, received 20x24"),
             "A/10/1.6.jpg": (whole[:-99] + b"\xff\xd9", "damaged data"),
         }
         for path, (content, _) in bad.items():
@@ -123,7 +123,7 @@ class TestFindFrames:
         assert frames.image_size == (16, 16)
         assert len(frames) == 20
         assert frames.empty == ("B/1", "A/10")
-        assert frames.unusable["B/1/0.0.jpg"] == "expected 16x16 as most frames have, received 24x20"
+        assert frames.unusable["B/1/0.0.jpg"] == "expected 16x16, the size of most frames, received 24x20"
 
     def test_nothing_usable(self, prefix):
         (prefix / "A/2" / "2.0.jpg").write_bytes(b"damaged")
