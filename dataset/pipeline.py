@@ -1,4 +1,4 @@
-"""Batches of images from converted sources: batch `k` is a pure function of (manifests, seed, k)."""
+"""Makes training batches from converted sources. Batch `k` is a pure function of (manifests, seed, k)."""
 
 import atexit
 import dataclasses
@@ -23,10 +23,10 @@ from dataset.sampling.combine import CombinedSources, RecordPlace
 from dataset.sampling.shuffled import ShuffledSampler
 
 _NO_AUGMENTATION = Augmentation()
-# Sequential reading: shards open at once, and records in the shuffle buffer.
+# For sequential reading: number of shards open at once, and of records in the shuffle buffer.
 _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
-# Python, which one thread at a time can run, takes an eighth of an image's time.
+# More would not help: an eighth of the work is in Python, which only one thread at a time can run.
 _MOST_THREADS = 8
 _BATCHES_AHEAD = 2
 
@@ -37,13 +37,13 @@ class _Reading:
     """State of one `tf.data.Dataset` whose threads read ahead of the training."""
 
     def __init__(self) -> None:
-        self.bad: dict[int, list[int]] = {}  # bad records, by batch
+        self.bad: dict[int, list[int]] = {}  # numbers of bad records, by batch
         self.errors: dict[int, Exception] = {}  # by batch
         self.iterator: Iterator | None = None
 
 
-# Data sets that may still read ahead. They must end before the interpreter does: a thread that needs Python
-# then hangs, and so does everything that waits for it.
+# Data sets that may still read ahead. They must end before the interpreter does. A thread that needs Python
+# after that hangs, and so does everything that waits for the thread.
 _READINGS: weakref.WeakSet[_Reading] = weakref.WeakSet()
 
 
@@ -58,19 +58,24 @@ class PipelineOptions:
     """Options of `TrainingBatches`: how it reads and changes images.
 
     Args:
-        mirror: mirror images at random.
-        seed: seed of mirroring and augmentation, at least 0.
-        read: see `TrainingBatches`. Sequential reading needs a `ShuffledSampler`.
-        rgb_sources: numbers of the sources whose images the network gets as RGB: row 25 of docs/fidelity.md.
-        max_bad_images: largest number of different images that may be bad, at least 0.
-        augmentation: defaults to none.
-        rows: int `(num_rows,)`, images of every batch to return, in increasing order. Others are read only
-            if one of these is bad. A worker sets it to its share of the batches. Defaults to all.
-        targets: float32 `(num_images, dim)` for each source, a row for each of its images, whatever is done
-            to the image. Batches then hold them, too. Needs random reading. Defaults to none.
-        parts: number of parts of `rows` that a step computes one after the other.
-        devices: names of the devices that share each part, in order. Two batches ahead are copied there.
-            Defaults to one share, which stays where it was read.
+        mirror: mirror each image with a probability of 0.5. Defaults to `True`.
+        seed: seed of mirroring and augmentation, at least 0. Defaults to `0`.
+        read: `"random"` or `"sequential"`, see `TrainingBatches`. Sequential reading requires a
+            `ShuffledSampler`. Defaults to `"random"`.
+        rgb_sources: numbers of the sources whose images the network gets as RGB, see row 25 of
+            docs/fidelity.md. Defaults to none.
+        max_bad_images: largest number of different images that may be bad, at least 0. Defaults to `0`.
+        augmentation: changes to the images. Defaults to none.
+        rows: int `(num_rows,)`, positions in every batch of the images to return, in increasing order. The
+            other images are read only if one of these is bad. A worker sets it to its share of the batches.
+            Defaults to all.
+        targets: float32 `(num_images, dim)` for each source, with one row per image, which does not depend
+            on changes to the image. Batches then contain the rows too. Requires random reading. Defaults to
+            none.
+        parts: number of parts into which `rows` is divided. A step computes them one after the other.
+            Defaults to `1`.
+        devices: names of the devices that share each part, in order. Batches are copied there two steps
+            ahead. Defaults to a single share, which is not copied.
     """
 
     mirror: bool = True
@@ -86,7 +91,7 @@ class PipelineOptions:
 
 
 def require_size(sources: CombinedSources, image_size: Sequence[int]) -> None:
-    """Raises `ValueError` if the images are too small to crop an image of this size."""
+    """Raises `ValueError` if the images are too small to crop them to `image_size`, `(height, width)`."""
     if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
         raise ValueError(
             f"{sources.manifests[0].folder}: images are {sources.image_size}, "
@@ -95,14 +100,15 @@ def require_size(sources: CombinedSources, image_size: Sequence[int]) -> None:
 
 
 class TrainingBatches:
-    """Endless batches of training images, from any batch on, split into shares for devices.
+    """Endless batches of training images, split into shares for devices. You can start at any batch.
 
-    With `read="random"` it reads the sampler's records one by one, so the shuffle covers the whole set. With
-    `read="sequential"` it streams shards through a shuffle buffer, for disks with slow random reads. Sources
-    keep the sampler's shares and order. Resuming reads again, without decoding, what the epoch has used.
+    With `read="random"`, it reads the records of the sampler one by one, so the whole set is shuffled. With
+    `read="sequential"`, it streams shards through a shuffle buffer, for disks with slow random reads. The
+    sampler then determines only the shares and order of the sources, and a resumed run reads the used part
+    of the epoch again, but does not decode it.
 
-    A record that is damaged, or whose image cannot be decoded, is replaced by another one of its batch, see
-    `BatchLoader` (row 27 of docs/fidelity.md). Sequential reading replaces only images that cannot be
+    A record that is damaged, or whose image cannot be decoded, is replaced by another record of its batch,
+    see `BatchLoader` (row 27 of docs/fidelity.md). Sequential reading replaces only images that cannot be
     decoded, because TensorFlow cannot read past a damaged record.
 
     References:
@@ -115,8 +121,11 @@ class TrainingBatches:
         options: defaults to `PipelineOptions()`.
 
     Attributes:
-        bad_images: dict from the number of every bad record in the batches so far to a line that names it
-            and gives the reason.
+        bad_images: dict from the number of every bad record in the batches so far to a message that names the
+            record and the reason.
+
+    Raises:
+        ValueError: the images are smaller than `image_size`, or targets require random reading.
     """
 
     def __init__(
@@ -145,15 +154,16 @@ class TrainingBatches:
         self._drawing = threading.Lock()
 
     def start_at(self, step: int) -> Iterator[Batch]:
-        """Iterates from batch `step` on.
+        """Yields the batches from batch `step` on.
 
         Yields:
             `(images, identities)`, or with targets `(images, identities, targets)`. Each is a list with the
-            shares of the devices in the first part, then those in the second part, and so on. A share is
-            `RawImages`, BGR except for `rgb_sources`; int64 `(share,)`; float32 `(share, dim)`.
+            devices' shares of the first part, then those of the second part, and so on. A share of images is
+            `RawImages`, in BGR except for `rgb_sources`. A share of identities is int64 `(share,)`, and one
+            of targets is float32 `(share, dim)`.
 
         Raises:
-            ValueError: more than `max_bad_images` images are bad, or all of a batch, or a whole shard.
+            ValueError: more than `max_bad_images` images are bad, or all images of a batch, or a whole shard.
             OSError: a shard cannot be read. Sequential reading raises `ValueError` instead.
         """
         dataset = self.dataset(step)
@@ -166,15 +176,15 @@ class TrainingBatches:
                 yield batch
                 step += 1
         except tf.errors.OpError as error:
-            # tf.data wraps the loader's error in one of its own.
+            # tf.data replaces the loader's error by an error of its own.
             if step in reading.errors:
                 raise reading.errors[step] from None
             folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)
             raise ValueError(f"{folders}: a batch cannot be read: {error.message}") from None
 
     def _next(self, reading):
-        """Returns the next batch with each share on its device, or `None` if the program ends."""
-        # Nothing else may hold the iterator, see `_stop_reading`.
+        """Returns the next batch with each share on its device, or `None` if the program is ending."""
+        # Keep no other reference to the iterator, see `_stop_reading`.
         if reading.iterator is None:
             return None
         return tuple(
@@ -183,10 +193,10 @@ class TrainingBatches:
         )
 
     def records_of(self, step: int) -> list[RecordPlace | None]:
-        """Returns the place of each record of a batch, for reports, or `None` if it is not found.
+        """Returns the place of each record of a batch for reports. It is `None` if the record is not found.
 
-        Bad records are not replaced. Sequential reading has to read the shards, and can raise `ValueError`
-        or `OSError`.
+        Bad records are not replaced. With sequential reading, this reads the shards, and can raise
+        `ValueError` or `OSError`.
         """
         if self.options.read == "random":
             records = self._draw(step).tolist()
@@ -208,18 +218,18 @@ class TrainingBatches:
 
     def dataset(self, step: int) -> tf.data.Dataset:
         """Returns the data set behind `start_at`."""
-        # A new one for each data set, because an abandoned one may still read ahead.
+        # Each data set has its own state, because an abandoned data set may still read ahead.
         self._reading = reading = _Reading()
         _READINGS.add(reading)
         is_random = self.options.read == "random"
         batches = tf.data.Dataset.range(step, np.iinfo(np.int64).max) if is_random else self._sequential(step)
-        # Each thread makes a whole batch, and decoding does not block the others.
+        # Each thread makes a whole batch. Decoding does not block the other threads.
         batches = batches.map(
             lambda k, *examples: self._batch(reading, k, *examples),
             num_parallel_calls=min(os.cpu_count() or 1, _MOST_THREADS),
             deterministic=True,
         )
-        # Nothing is left to tune, and closing a data set can wait a minute for the thread that tunes it.
+        # There is nothing to tune, and closing a data set could wait a minute for the tuning thread.
         options = tf.data.Options()
         options.autotune.enabled = False
         return batches.prefetch(_BATCHES_AHEAD).with_options(options)
@@ -239,7 +249,7 @@ class TrainingBatches:
         return examples.enumerate(step).map(lambda k, pair: (k, *pair))
 
     def _stream(self, sampler, pool, position):
-        """Streams the records of a pool's sources, epoch after epoch, from a position on."""
+        """Streams the records of the sources in a pool, epoch after epoch, from a position on."""
         seed = self.options.seed
         shards = [(path, source) for source in pool for path in self.sources.shards_of(source)]
         paths, sources = zip(*shards, strict=True)
@@ -257,7 +267,7 @@ class TrainingBatches:
             shards = tf.data.Dataset.from_tensor_slices(
                 (tf.gather(tf.constant(paths), order), tf.gather(tf.constant(sources, tf.int64), order))
             )
-            # First files, then records, so that the records of a batch come from many shards.
+            # Shuffle shards first, then records, so that the records of a batch come from many shards.
             mixed = shards.interleave(records, cycle_length=_CYCLE_LENGTH)
             return mixed.shuffle(_SHUFFLE_BUFFER, seed=seed + number, reshuffle_each_iteration=False)
 
@@ -295,7 +305,7 @@ class TrainingBatches:
 
         targets = options.targets
         types = (tf.uint8, tf.int64, tf.int64, *(() if targets is None else (tf.float32,)))
-        # TensorFlow would call a stateful function in one thread only where operations are deterministic.
+        # With deterministic operations, TensorFlow would call a stateful function in only one thread.
         images, identities, sources, *rows = tf.numpy_function(load, [k, *examples], types, stateful=False)
         images = tf.ensure_shape(images, (len(self.rows), *self.sources.image_size, 3))
         labels = [tf.ensure_shape(identities, self.rows.shape)]
@@ -304,19 +314,19 @@ class TrainingBatches:
         is_mirrored = draw_mirrors(size, seed) if options.mirror else tf.zeros(size, tf.bool)
         is_mirrored = tf.gather(is_mirrored, self.rows)
         if self._is_augmented:
-            # Whole images, because a shift moves pixels from the margin into the crop.
+            # Augment whole images, because a shift moves pixels from the margin into the crop.
             images = options.augmentation(mirror(images, is_mirrored), seed, self.rows, size)
             is_mirrored = tf.zeros_like(is_mirrored)
             sources = tf.ensure_shape(sources, self.rows.shape)
             is_rgb = tf.reduce_any(sources[:, None] == tf.constant(options.rgb_sources, tf.int64), axis=1)
             images = tf.where(is_rgb[:, None, None, None], images, images[..., ::-1])
         values = (images, is_mirrored, *labels)
-        # Copies nothing where an image is a multiple of 64 bytes, like those of 112x112.
+        # The split copies nothing if the size of an image is a multiple of 64 bytes, as with 112x112.
         images, is_mirrored, *labels = (tuple(tf.split(value, self._num_shares)) for value in values)
         return tuple(map(RawImages, images, is_mirrored)), *labels
 
     def _draw(self, k):
-        with self._drawing:  # A sampler keeps what it has drawn, and several threads make batches.
+        with self._drawing:  # Several threads make batches, but a sampler has state.
             return self.sampler.batch(k)
 
 
@@ -328,7 +338,7 @@ def _copy(share, device):
 
 
 def _ahead(read: Callable[[], Batch | None], num: int) -> Iterator[Batch]:
-    """Yields what `read` returns until that is `None`. A thread calls it for the next `num` batches."""
+    """Yields the results of `read` until one is `None`. A thread calls `read` for `num` batches ahead."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
     pending: deque[Future[Batch | None]] = deque(thread.submit(read) for _ in range(num))
     try:

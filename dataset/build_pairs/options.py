@@ -42,7 +42,9 @@ class PublishedPairOptions(ImagePairOptions):
 class LfwOptions(PublishedPairOptions):
     """Writes the official pairs of LFW, or other pairs in the format of pairs.txt."""
 
-    images: Path | None = option(None, "folder with images Name/Name_0001.jpg (default: [lfw] prefix)")
+    images: Path | None = option(
+        None, "folder with images Name/Name_0001.jpg, .jpeg or .png (default: [lfw] prefix)"
+    )
     pairs: Path | None = option(None, "list of pairs, such as the official pairs.txt (default: [lfw] pairs)")
 
 

@@ -9,7 +9,7 @@ from dataset.images import decode_image
 from dataset.records.tfrecord import decode_example
 from dataset.sampling.combine import CombinedSources
 
-_ALIGNMENT = 64  # bytes, alignment of TensorFlow's tensors
+_ALIGNMENT = 64  # alignment of TensorFlow's tensors in bytes
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[int]]
 
@@ -17,19 +17,21 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[int]]
 class BatchLoader:
     """Reads and decodes the images of batches. Several threads may call it.
 
-    A record is bad if its checksum is wrong or its image cannot be decoded. The next good record of the same
-    identity in the batch replaces it, or the next good one if there is none. So batch `k` stays a pure
+    A record is bad if its checksum is wrong or its image cannot be decoded. It is replaced by the next good
+    record of the same identity in the batch, or else by the next good record. So batch `k` stays a pure
     function of the data, the seed and `k`, keeps its size, and a P x K batch keeps its groups.
 
     Row 27 of docs/fidelity.md.
 
     Args:
         sources: the records.
-        rows: int `(num_rows,)`, images of every batch to return. Others are read only if one of these is bad.
+        rows: int `(num_rows,)`, positions in every batch of the images to return. The others are read only
+            if one of these is bad.
         rgb_sources: numbers of the sources whose images are returned in RGB. Others are returned in BGR.
 
     Attributes:
-        reasons: dict from the number of every bad record found so far to a line that names and explains it.
+        reasons: dict from the number of every bad record found so far to a message that names the record and
+            the reason.
     """
 
     def __init__(self, sources: CombinedSources, rows: np.ndarray, rgb_sources: Collection[int] = ()) -> None:
@@ -42,9 +44,9 @@ class BatchLoader:
         """Loads a batch by the numbers of its records, int64 `(n,)`.
 
         Returns:
-            `(images, identities, sources, loaded, bad)`: uint8 `(num_rows, *sources.image_size, 3)`, int64
-            `(num_rows,)`, int64 `(num_rows,)`, the numbers of the images' records, int64 `(num_rows,)`, and
-            the numbers of the batch's bad records.
+            `(images, identities, sources, loaded, bad)`. Images are uint8
+            `(num_rows, *sources.image_size, 3)`. Identities, sources and loaded, the numbers of the returned
+            records, are int64 `(num_rows,)`. Bad is a list with the numbers of the batch's bad records.
 
         Raises:
             ValueError: a whole shard is damaged, or no record of the batch is good.
@@ -57,14 +59,14 @@ class BatchLoader:
             return self._load_around_bad(*self._read(records), records.tolist())
 
     def load_examples(self, examples: Sequence[bytes], sources: np.ndarray) -> Batch:
-        """Loads a batch that was read sequentially. Returns the same as `load`, with -1 for the records.
+        """Loads a batch that was read sequentially. Returns the same as `load`, but -1 as loaded records.
 
         Args:
-            examples: serialised `tf.train.Example`.
+            examples: a serialised `tf.train.Example` for each image.
             sources: int64 `(n,)`, numbers of their sources.
 
         Raises:
-            ValueError: no record of the batch is good, or a bad one is not in its source's index.
+            ValueError: no record of the batch is good, or a bad record is not in the index of its source.
         """
         try:
             decoded = self._decode([examples[row] for row in self.rows], sources[self.rows])
@@ -88,7 +90,7 @@ class BatchLoader:
         bad = [records[place] for place in np.flatnonzero(is_bad)]
         if is_bad.all():
             raise ValueError(
-                f"{self.reasons[bad[0]]}; expected a batch of {len(is_bad)} with a good image, received none"
+                f"{self.reasons[bad[0]]}; expected a good image in a batch of {len(is_bad)}, received none"
             )
         identities = [
             self.sources.place_of(record).identity
@@ -113,7 +115,7 @@ class BatchLoader:
         return examples, sources
 
     def _remove_undecodable(self, examples, sources, records):
-        """Replaces the examples whose images cannot be decoded by `None`, and finds their record numbers."""
+        """Replaces examples whose images cannot be decoded by `None`, and finds their record numbers."""
         out = np.empty((*self.sources.image_size, 3), np.uint8)
         for place, (example, source) in enumerate(zip(examples, sources.tolist(), strict=True)):
             if example is None:
@@ -125,7 +127,7 @@ class BatchLoader:
                     records[place] = self.sources.find(example, source)
                 if records[place] is None:
                     folder = self.sources.manifests[source].folder
-                    raise ValueError(f"{folder}: a record that is not in its index: {error}") from None
+                    raise ValueError(f"{folder}: bad record that is not in the index: {error}") from None
                 self._add(records[place], str(error))
                 examples[place] = None
 
@@ -136,7 +138,7 @@ class BatchLoader:
 
 
 def _aligned(shape):
-    """Returns an empty uint8 array that TensorFlow need not copy, which would block all Python threads."""
+    """Returns an empty uint8 array that TensorFlow does not copy. A copy would block all Python threads."""
     size = math.prod(shape)
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -144,15 +146,16 @@ def _aligned(shape):
 
 
 def replacements(identities: np.ndarray, is_bad: np.ndarray) -> np.ndarray:
-    """Chooses an image for each place of a batch.
+    """Chooses the image for each position of a batch, and replaces bad images by good ones.
 
     Args:
         identities: int `(batch,)`.
         is_bad: bool `(batch,)`, at least one is false.
 
     Returns:
-        int64 `(batch,)`, place of the chosen image: its own place if it is good. Otherwise the next good
-        place of the same identity, or of any identity if there is none. The search wraps around.
+        int64 `(batch,)`, the position of the chosen image. A good image keeps its own position. A bad one is
+        replaced by the next good image of its identity, or else by the next good image. The search wraps
+        around at the end of the batch.
 
     Example:
 

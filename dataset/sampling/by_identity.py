@@ -9,40 +9,43 @@ from dataset.sampling.shuffled import ShuffledSampler
 
 logger = logging.getLogger(__name__)
 
-# Last number of a seed. It separates these draws from each other and from those of `ShuffledSampler`.
+# Last number of a seed. It makes these draws independent of each other and of those of `ShuffledSampler`.
 _OWN_IMAGES, _ANY_IMAGES = 1, 2
-# A number holds a label and, in its lower bits, the position of a record in its source.
+# A sort key contains a label and, in its lower bits, the position of a record in its source.
 _PLACE_BITS = np.uint64(32)
 _PLACE = np.uint64(2**32 - 1)
-_CHUNK = 1 << 20  # records at a time, because a copy of all would double the memory
+_CHUNK = 1 << 20  # records to process at a time; a copy of all records would double the memory
 
 
 class IdentitySampler:
     """Draws batches of P identities with K images each.
 
     Batch `k` is a pure function of the labels, the seed and `k`. A `ShuffledSampler` orders the identities:
-    each comes once per pass, and the shares of the sources follow from their numbers of identities or from
-    weights. If a pass ends within a batch, an identity that would come twice in it is replaced by the next
-    one of its pool.
+    each is drawn once per pass, and the shares of the sources follow from weights, or from their numbers of
+    identities. If a pass ends within a batch, an identity that would be drawn twice in it is replaced by the
+    next one of its pool.
 
-    Each time an identity comes, it gives the next K of its images. When all have been used, their order is
-    drawn again. An identity with fewer than K images repeats some. Identities with a single image have no
+    Each time an identity is drawn, the batch gets the next K of its images. When all have been used, they are
+    shuffled again. An identity with fewer than K images repeats some. Identities with a single image have no
     positive and are left out.
 
     References:
     - Row 13 of docs/fidelity.md, for `with_replacement`.
-    - margin-centre-face, `dataset/combine.py`: runs of `num_per_class` images of one identity.
+    - margin-centre-face, `dataset/combine.py`: `num_per_class` consecutive images of one identity.
 
     Args:
         labels: int `(num_images,)` for each source, such as `CombinedSources.labels`.
         batch_size: P * K.
         images_per_identity: K, at least 2.
-        seed: at least 0.
+        seed: at least 0. Defaults to `0`.
         weights: share of each source, at least 0, with a sum of 1. Defaults to shares by the number of
             identities, or by the number of images if `with_replacement`.
-        with_replacement: draw as the original does: identities in proportion to their images, and images,
-            both with replacement. An identity can come twice in a batch, an image twice in a group, and
-            identities with one image are drawn too.
+        with_replacement: draw like the original: identities in proportion to their number of images, and
+            then images, both with replacement. An identity can be drawn twice in a batch, and an image twice
+            in a group. Identities with one image are drawn too. Defaults to `False`.
+
+    Raises:
+        ValueError: a source, or all sources without weights, has too few identities for a batch.
 
     Example:
 
@@ -77,7 +80,7 @@ class IdentitySampler:
             num_left_out = num_seen - len(self._counts)
             logger.info("%d of %d identities have only one image and are left out", num_left_out, num_seen)
 
-        # One pool of all sources, or one of each.
+        # Without weights, all sources form one pool. With weights, each source is a pool.
         if weights is None:
             sizes, self._bounds = [sum(sizes)], self._bounds[[0, -1]]
         num_drawn = batch_size // images_per_identity
@@ -87,7 +90,7 @@ class IdentitySampler:
             if size < expected:
                 where = "sources" if weights is None else f"source {source}"
                 raise ValueError(
-                    f"{where}: expected at least {expected} identities of {least} images or more, "
+                    f"{where}: expected at least {expected} identities with at least {least} images, "
                     f"received {size}"
                 )
         self._turns = ShuffledSampler(sizes, num_drawn, seed, weights)
@@ -98,11 +101,11 @@ class IdentitySampler:
 
     @property
     def batches_per_epoch(self) -> float:
-        """Number of batches that hold as many samples as there are records."""
+        """Number of records divided by the batch size."""
         return len(self._records) / self.batch_size
 
     def batch(self, k: int) -> np.ndarray:
-        """Returns the record numbers of batch `k`, one identity after the other: int64 `(batch_size,)`."""
+        """Returns the record numbers of batch `k`, grouped by identity: int64 `(batch_size,)`."""
         num_drawn = self._turns.batch_size
         pools, positions = self._turns.positions(np.arange(k * num_drawn, (k + 1) * num_drawn))
         if self.with_replacement:
@@ -120,16 +123,16 @@ class IdentitySampler:
             while np.count_nonzero(identities == identities[i]) > 1:
                 positions[i] += 1
                 identities[i] = self._turns.records(pools[i : i + 1], positions[i : i + 1])[0]
-            # Its own turn comes next, with the images of this pass, so it gives those of the next pass now.
+            # This identity's own turn in this pass is next. So it uses the images of its next pass now.
             visits[i] = positions[i] // self._sizes[pools[i]] + 1
         return self._next_images(identities, visits)
 
     def _next_images(self, identities, visits):
-        """Returns the images of each identity at its n-th visit: indices into `_records`, shape `(P, K)`."""
+        """Returns the images of each identity at its n-th visit, as indices into `_records`, `(P, K)`."""
         num, counts = self.images_per_identity, self._counts[identities]
         cycles, groups = np.divmod(visits, -(-counts // num))
-        # One sort shuffles all identities: the upper bits of each key hold the row, the lower bits the image,
-        # and those in between are random.
+        # One sort shuffles the images of all identities. The upper bits of each key contain the row, the
+        # lower bits the image, and the bits in between are random.
         rows, first = np.repeat(np.arange(len(counts)), counts), np.cumsum(counts) - counts
         images = (np.arange(len(rows)) - first[rows]).astype(np.uint64)
         streams = _mix(_mix(identities.astype(np.uint64) + self._key) + cycles.astype(np.uint64))
@@ -138,7 +141,7 @@ class IdentitySampler:
         keys = keys >> self._image_bits << self._image_bits | images
         keys.sort()
         order = keys & (np.uint64(1) << self._image_bits) - np.uint64(1)
-        # The first images of a cycle fill up its last group.
+        # If the last group of a cycle is incomplete, the first images of the cycle fill it up.
         chosen = (groups[:, None] * num + np.arange(num)) % counts[:, None]
         return self._starts[identities, None] + order[first[:, None] + chosen].astype(np.int64)
 
@@ -159,14 +162,14 @@ def _mix(numbers):
 
 
 def _group(labels):
-    """Sorts records by source and identity, and counts those of each identity, for each source."""
+    """Sorts records by source and identity, and counts the records of each identity in each source."""
     num_records = sum(map(len, labels))
     records = np.empty(num_records, np.uint32 if num_records < 2**32 else np.uint64)
     counts = []
     first = 0
     for source_labels in labels:
-        # Sorting numbers of label and position gives the order of a stable argsort, in a fraction of its
-        # memory and time.
+        # Sorting keys of label and position gives the order of a stable argsort in a fraction of its memory
+        # and time.
         keys = np.empty(len(source_labels), np.uint64)
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]

@@ -1,4 +1,4 @@
-"""Combines converted sources into one set with consecutive numbers of records and identities."""
+"""Combines converted sources into one set, in which records and identities are numbered consecutively."""
 
 import dataclasses
 import functools
@@ -17,11 +17,11 @@ class RecordPlace:
 
     Args:
         source: name of the source.
-        record: row of the source's index.
-        label: its identity within the source.
-        identity: its identity in the combined set.
+        record: row in the index of the source.
+        label: identity within the source.
+        identity: identity in the combined set.
         shard: the TFRecord file.
-        offset: bytes from the start of the shard to the record.
+        offset: position of the record in the shard in bytes.
     """
 
     source: str
@@ -36,20 +36,23 @@ class RecordPlace:
         return f"{self.shard}: record at byte {self.offset} ({which})"
 
 
-# There can be more shards than a process may open.
+# There can be more shards than files that a process may open.
 _MAX_OPEN_SHARDS = 256
 
 
 class CombinedSources:
-    """Records of several sources under one range of numbers.
+    """Records of several sources, numbered consecutively.
 
-    Labels of a source are offset by the number of identities of the sources before it.
+    The labels of a source are shifted by the number of identities in the sources before it.
 
     References:
     - margin-centre-face, `dataset/combine.py`
 
     Args:
-        manifests: at least one. All images have the same size.
+        manifests: one manifest per source, at least one.
+
+    Raises:
+        ValueError: images of the sources differ in size, or an index is damaged.
     """
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
@@ -73,12 +76,12 @@ class CombinedSources:
         shard_sizes = [shard.num_images for manifest in manifests for shard in manifest.shards]
         self._shard_bytes = [shard.num_bytes for manifest in manifests for shard in manifest.shards]
         self._first_of_shard = np.cumsum([0, *shard_sizes])
-        paths = self.shards  # `self` would keep the files open until the garbage collection.
+        paths = self.shards  # With `self` instead, files would stay open until garbage collection.
         self._open = functools.lru_cache(_MAX_OPEN_SHARDS)(lambda shard: TFRecordFile(paths[shard]))
 
     @property
     def labels(self) -> list[np.ndarray]:
-        """Labels of each source's records, without offset: uint32 `(num_images,)`, read on every access."""
+        """Labels of each source's records, not shifted: uint32 `(num_images,)`. Every access reads them."""
         return [_labels(manifest) for manifest in self.manifests]
 
     def read(self, records: np.ndarray) -> tuple[Iterator[bytes], np.ndarray]:
@@ -88,9 +91,9 @@ class CombinedSources:
             records: int `(n,)`, numbers of records.
 
         Returns:
-            `(examples, sources)`: iterator that reads one serialised `tf.train.Example` at a time, and the
-            number of each record's source, int64 `(n,)`. The iterator raises `ValueError` with shard and
-            offset if a record is damaged.
+            `(examples, sources)`. Examples is an iterator that reads one serialised `tf.train.Example` at a
+            time. It raises `ValueError` with shard and offset if a record is damaged. Sources is the number
+            of each record's source, int64 `(n,)`.
         """
         sources = np.searchsorted(self._first_record, records, side="right") - 1
         shards = np.searchsorted(self._first_of_shard, records, side="right") - 1
@@ -103,11 +106,14 @@ class CombinedSources:
         return (self._open(shard).read(offset, length) for shard, offset, length in places), sources
 
     def rows_of(self, arrays: Sequence[np.ndarray], records: np.ndarray) -> np.ndarray:
-        """Returns the rows of records from arrays that have a row for each record of a source.
+        """Returns the rows of records in arrays with one row per record.
 
         Args:
-            arrays: float32 `(num_images, dim)`, one for each source.
+            arrays: float32 `(num_images, dim)`, one array for each source.
             records: int `(n,)`, numbers of records.
+
+        Returns:
+            float32 `(n, dim)`.
         """
         sources = np.searchsorted(self._first_record, records, side="right") - 1
         rows = np.empty((len(records), arrays[0].shape[1]), np.float32)
@@ -143,13 +149,13 @@ class CombinedSources:
         return int(np.searchsorted(self._first_of_shard, record, side="right")) - 1
 
     def find(self, example: bytes, source: int) -> int | None:
-        """Returns the number of a source's first record whose data is `example`, or `None`."""
+        """Returns the number of the first record of a source whose data is `example`, or `None`."""
         index = self._indices[source]
         for within in np.flatnonzero(index["length"] == len(example)):
             record = int(within + self._first_record[source])
             try:
                 (found,), _ = self.read(np.array([record]))
-            except ValueError:  # A damaged record was not the one that was read.
+            except ValueError:  # A damaged record cannot be the one that was read before.
                 continue
             if found == example:
                 return record

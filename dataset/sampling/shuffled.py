@@ -1,4 +1,4 @@
-"""Draws the records of a batch: a pure function of the seed and the batch's number."""
+"""Draws the records of a batch as a pure function of the seed and the number of the batch."""
 
 import functools
 import threading
@@ -7,20 +7,21 @@ from concurrent.futures import Future
 
 import numpy as np
 
-# Each run of so many samples holds the exact share of every source.
+# Number of consecutive samples that contain the exact share of every source.
 _PLAN_SIZE = 10_000
-# From this number of records on, a thread prepares the next epoch's order. Smaller ones take a millisecond.
+# From this number of records on, a thread prepares the next epoch's order. For fewer, it takes a millisecond.
 _LARGE = 1 << 16
 
 
 class ShuffledSampler:
     """Draws every record once per epoch, each epoch in a new order.
 
-    Samples form one endless sequence, and batch `k` is samples `[k * batch_size, (k + 1) * batch_size)`. So a
-    run that resumes, or that has another number of replicas, draws the same batches. `k` is the only state.
+    Samples form one endless sequence, and batch `k` is the samples `[k * batch_size, (k + 1) * batch_size)`.
+    So a resumed run, or one with another number of replicas, draws the same batches. `k` is the only state.
 
-    Without weights all sources form one pool, so their shares follow from their sizes. With weights every
-    source has its own epochs, and each 10,000 samples hold each source's share in a random order.
+    Without weights, all sources form one pool, so their shares are proportional to their sizes. With weights,
+    every source has its own epochs, and each 10,000 samples contain the share of each source, in random
+    order.
 
     References:
     - Row 12 of docs/fidelity.md: the original keeps one order for all epochs.
@@ -32,10 +33,14 @@ class ShuffledSampler:
         batch_size: at least 1.
         seed: at least 0.
         weights: share of each source, at least 0, with a sum of 1. Defaults to shares by size.
-        reshuffle: draw a new order for every epoch instead of repeating the first.
+        reshuffle: draw a new order for every epoch. `False` repeats the order of the first epoch. Defaults to
+            `True`.
 
     Attributes:
-        pools: the sources that are shuffled together, a tuple for each pool.
+        pools: list with a tuple for each pool, which contains the numbers of the sources in it.
+
+    Raises:
+        ValueError: a weight is negative, or their sum is not 1.
 
     Example:
 
@@ -61,14 +66,14 @@ class ShuffledSampler:
         self._pool_sizes = [sum(self.sizes[source] for source in pool) for pool in self.pools]
         self._first = np.cumsum([0, *self._pool_sizes])
         self._quotas = None if weights is None else _quotas(weights)
-        # Half an epoch ahead, because a permutation of 42 million records takes seconds.
+        # Start half an epoch ahead, because a permutation of 42 million records takes seconds.
         self._prepare_from = [size // 2 if size >= _LARGE else size for size in self._pool_sizes]
         self._orders: dict[tuple[str | int, int], Future[np.ndarray]] = {}
         self._lock = threading.Lock()
 
     @property
     def batches_per_epoch(self) -> float:
-        """Number of batches that hold as many samples as there are records."""
+        """Number of records divided by the batch size."""
         return sum(self.sizes) / self.batch_size
 
     def batch(self, k: int) -> np.ndarray:
@@ -76,11 +81,14 @@ class ShuffledSampler:
         return self.records(*self.positions(np.arange(k * self.batch_size, (k + 1) * self.batch_size)))
 
     def records(self, pools: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Returns the record numbers at positions in the endless sequences of pools: int64 `(n,)`.
+        """Returns the record numbers at given positions in the endless sequences of pools.
 
         Args:
-            pools: int64 `(n,)`, indices into `pools`.
+            pools: int64 `(n,)`, indices into the attribute `pools`.
             positions: int64 `(n,)`, at least 0.
+
+        Returns:
+            int64 `(n,)`.
         """
         records = np.empty_like(positions)
         for pool in np.unique(pools):
@@ -100,7 +108,7 @@ class ShuffledSampler:
             samples: int64 `(n,)`, at least 0.
 
         Returns:
-            `(pools, positions)`: int64 `(n,)`.
+            `(pools, positions)`, both int64 `(n,)`.
         """
         if self._quotas is None:
             return np.zeros_like(samples), samples
@@ -112,7 +120,7 @@ class ShuffledSampler:
         for plan in np.unique(plans):
             chosen = plans == plan
             drawn = layout[self._shuffled("plan", plan, _PLAN_SIZE)]
-            # A pool's samples are numbered in their order, so its epochs follow each other within a plan.
+            # The samples of a pool are numbered in order, so its epochs also follow each other within a plan.
             for pool, quota in enumerate(self._quotas):
                 places[drawn == pool] = np.arange(quota)
             pools[chosen] = drawn[slots[chosen]]
@@ -120,7 +128,7 @@ class ShuffledSampler:
         return pools, positions
 
     def used_before(self, sample: int) -> np.ndarray:
-        """Counts the samples before this one that come from each pool: int64 `(num_pools,)`."""
+        """Returns the number of samples from each pool before sample `sample`: int64 `(num_pools,)`."""
         if self._quotas is None:
             return np.array([sample])
         plans, slot = divmod(sample, _PLAN_SIZE)
@@ -128,16 +136,16 @@ class ShuffledSampler:
         return plans * self._quotas + np.bincount(pools, minlength=len(self.pools))
 
     def _shuffled(self, kind, number, size):
-        """Returns a permutation of `range(size)`. The two newest of each kind are kept."""
+        """Returns a permutation of `range(size)`. The two latest permutations of each kind are kept."""
         return self._permutation(kind, number, size).result()
 
     def _permutation(self, kind, number, size, ahead=False):
-        """Returns the permutation as a `Future`, which a thread computes if `ahead` is true.
+        """Returns the permutation as a `Future`. If `ahead` is true, a thread computes it.
 
-        The kind is a pool, or `"plan"`.
+        `kind` is the number of a pool, or `"plan"`.
         """
         key = (kind, int(number))
-        with self._lock:  # One thread draws batches ahead, and another one reports them.
+        with self._lock:  # One thread draws batches ahead, and another thread reports them.
             if key not in self._orders:
                 for old in [k for k in self._orders if k[0] == kind and abs(k[1] - key[1]) > 1]:
                     del self._orders[old]
@@ -155,9 +163,9 @@ def _permute(future, seed, size):
     try:
         order = np.arange(size, dtype=np.uint32 if size < 2**32 else np.uint64)
     except MemoryError as error:
-        future.set_exception(error)  # It is raised where the order is used.
+        future.set_exception(error)  # It is raised when the order is used.
         return
-    np.random.default_rng(seed).shuffle(order)  # Other threads can run meanwhile.
+    np.random.default_rng(seed).shuffle(order)  # NumPy lets other threads run meanwhile.
     future.set_result(order)
 
 

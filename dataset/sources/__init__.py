@@ -1,4 +1,7 @@
-"""Training images that can be converted. A new kind is one module here and one line in `SOURCE_MODULES`."""
+"""Reads training images to convert.
+
+To add a kind of source, add a module here and a line in `SOURCE_MODULES`.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ if TYPE_CHECKING:
 
     from dataset.config import SourceConfig
 
-# Key of a section in config.ini -> module of this package. The module has two functions:
-# `open_source(config, reader)` returns a `Source`, and `fingerprint(config)` quickly returns a text that
-# changes when the source does.
+# Maps a key in a section of config.ini to a module of this package. The module has two functions:
+# `open_source(config, reader)` returns a `Source`, and `fingerprint(config)` quickly returns a string that
+# changes when the source changes.
 SOURCE_MODULES = {
     "mxrec": "insightface_rec",
     "train_list": "image_list",
     "tfrecord": "tfrecords",
     "folder": "image_folder",
 }
-UNLABELLED = ("folder",)  # keys of sources that do not say who is on an image
+UNLABELLED = ("folder",)  # keys of sources without identities
 
 
 class Source(Protocol):
-    """Encoded images with their identities. It can be pickled for worker processes."""
+    """Encoded images with their identities. A source can be pickled for worker processes."""
 
     @property
     def num_images(self) -> int:
@@ -42,16 +45,16 @@ class Source(Protocol):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """`(height, width)`, or `None` where only the images tell."""
+        """`(height, width)`, or `None` if it is unknown until an image is read."""
         ...
 
     @property
     def num_bytes(self) -> int:
-        """Upper bound of the size of all images."""
+        """Upper bound of the size of all images in bytes."""
         ...
 
     def read(self, index: int) -> tuple[bytes, float | None]:
-        """Returns `(image, own_label)`: the encoded image and a label stored with it, or `None`.
+        """Returns `(image, own_label)`: the encoded image, and the label stored with it or `None`.
 
         Raises:
             ValueError: the image cannot be read.
@@ -59,7 +62,7 @@ class Source(Protocol):
         ...
 
     def describe(self, index: int) -> str:
-        """Names the place of an image, for reports."""
+        """Returns the place of an image, such as a file and record, for reports."""
         ...
 
 
@@ -68,7 +71,8 @@ def open_source(config: SourceConfig, reader: str = "own") -> Source:
 
     Args:
         config: the section.
-        reader: reader of `.rec` files, a key of `dataset.sources.insightface_rec.READERS`.
+        reader: reader of `.rec` files, a key of `dataset.sources.insightface_rec.READERS`. Defaults to
+            `"own"`.
 
     Raises:
         FileNotFoundError: the source does not exist.
@@ -78,7 +82,7 @@ def open_source(config: SourceConfig, reader: str = "own") -> Source:
 
 
 def source_fingerprint(config: SourceConfig) -> str:
-    """Returns the fingerprint of a source without opening it, which may take seconds."""
+    """Returns the fingerprint of a source without opening it. This may take seconds."""
     return _module(config).fingerprint(config)
 
 

@@ -1,4 +1,4 @@
-"""Training images without labels: all images of a folder."""
+"""Reads training images without labels: all images below a folder."""
 
 import functools
 import hashlib
@@ -17,11 +17,11 @@ class ImageFolder:
     """All images below a folder, in natural order. They count as one identity. See `Source`.
 
     Args:
-        folder: may have subfolders. Hidden files and folders are ignored.
+        folder: the folder. Its subfolders are included. Hidden files and folders are ignored.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: on first use, if it has no image.
+        FileNotFoundError: the folder does not exist.
+        ValueError: raised on first use if the folder contains no image.
     """
 
     image_size: tuple[int, int] | None = None
@@ -44,7 +44,7 @@ class ImageFolder:
 
     @functools.cached_property
     def num_bytes(self) -> int:
-        """Size of all images."""
+        """Size of all images in bytes."""
         return sum(self._path(index).stat().st_size for index in range(self.num_images))
 
     def read(self, index: int) -> tuple[bytes, None]:
@@ -52,7 +52,7 @@ class ImageFolder:
         return read_image(self._path(index)), None
 
     def describe(self, index: int) -> str:
-        """Names the file of an image."""
+        """Returns the path of an image."""
         return str(self._path(index))
 
     @property
@@ -60,10 +60,10 @@ class ImageFolder:
         """SHA-256 of the names of all images."""
         return hashlib.sha256(b"".join(array.tobytes() for array in self._names)).hexdigest()
 
-    # Arrays, because the workers of a conversion share those.
+    # They are arrays because the workers of a conversion share the memory of arrays.
     @functools.cached_property
     def _names(self):
-        """All names in one array of bytes, and where they begin and end in it."""
+        """All names in one array of bytes, and the offsets where each begins and ends."""
         files = walk_files(self.folder)
         names = [os.fsencode(name) for name in files if name.lower().endswith(SUFFIXES)]
         if not names:

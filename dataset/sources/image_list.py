@@ -1,4 +1,4 @@
-"""Training images that are files of their own, named in a list."""
+"""Reads training images from separate files that a list names."""
 
 import array
 import functools
@@ -15,29 +15,29 @@ from dataset.sources.labels import LARGEST_LABEL, count_identities
 
 logger = logging.getLogger(__name__)
 
-# Above this number of images the size of the set is estimated: millions of file sizes take long to read.
+# Above this number of images, the total size is estimated, because reading millions of file sizes takes long.
 _LARGEST_EXACT_SIZE = 100_000
 _SIZE_SAMPLE = 10_000
-# An estimate must still be an upper bound.
+# The estimate is increased by this factor, so that it is still an upper bound.
 _SIZE_MARGIN = 1.05
 
 
 class ImageList:
     """Images of a list with lines `path label` or `path,label`. See `Source`.
 
-    Other lines are skipped, as in the original, with a warning. The first use reads the list. Only the
-    place of each line is kept: ten million paths would fill a gigabyte in every worker.
+    Other lines are skipped with a warning (the original skips them too). The list is read on first use.
+    Memory holds only the position of each line: ten million paths would take a gigabyte in every worker.
 
     References:
     - margin-centre-face, image lists of `[WebFace] train_list`
 
     Args:
-        train_list: the list, UTF-8.
+        train_list: the list, a text file in UTF-8.
         prefix: folder that the paths are relative to. Defaults to the list's folder.
 
     Raises:
         FileNotFoundError: the list does not exist.
-        ValueError: on first use, if a label is not an integer >= 0, or if there is no image.
+        ValueError: raised on first use if a label is not an integer in `[0, 2**31)`, or there is no image.
     """
 
     image_size: tuple[int, int] | None = None
@@ -68,7 +68,7 @@ class ImageList:
 
     @functools.cached_property
     def num_bytes(self) -> int:
-        """Upper bound of the size of all images, estimated from a sample if there are very many."""
+        """Upper bound of the size of all images in bytes. It is estimated if there are many images."""
         indices = range(self.num_images)
         if self.num_images <= _LARGEST_EXACT_SIZE:
             return sum(map(self._file_size, indices))
@@ -80,7 +80,7 @@ class ImageList:
         return read_image(self._path(index)), None
 
     def describe(self, index: int) -> str:
-        """Names the file of an image."""
+        """Returns the path of an image."""
         return str(self._path(index))
 
     @functools.cached_property
@@ -100,8 +100,8 @@ class ImageList:
                 offset += len(line)
         if num_skipped:
             logger.warning(
-                f"{self.train_list}: skipped {num_skipped} lines that are not `path label` or `path,label`, "
-                f"the first of them line {first_skipped}"
+                f"{self.train_list}: skipped {num_skipped} lines that are not `path label` or `path,label`. "
+                f"The first is line {first_skipped}."
             )
         return np.frombuffer(offsets, np.int64), np.frombuffer(labels, np.int64)
 
@@ -132,7 +132,7 @@ class ImageList:
 
 
 def read_image(path: Path) -> bytes:
-    """Returns the content of an image file; raises `ValueError` if it cannot be read."""
+    """Returns the content of an image file. Raises `ValueError` if it cannot be read."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
@@ -140,7 +140,7 @@ def read_image(path: Path) -> bytes:
 
 
 def _fields(line):
-    """Returns path and label, or another number of fields for a line to skip."""
+    """Returns `[path, label]`, or a list of another length if the line must be skipped."""
     return [field.strip() for field in line.split(b",", 2)] if b"," in line else line.split(maxsplit=2)
 
 

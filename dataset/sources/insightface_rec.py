@@ -1,4 +1,4 @@
-"""Identities and images of an InsightFace `.rec` file."""
+"""Reads images and identities from an InsightFace `.rec` file."""
 
 import hashlib
 import logging
@@ -24,33 +24,33 @@ logger = logging.getLogger(__name__)
 READERS = {"own": RecordReader, "mxnet": MXNetReader}
 
 _STORED = np.float32
-_EXACT = 1 << 24  # From here on, not every integer has its own float32.
-# The right record is at most so far from its rounded number, even among 2**32 records.
+_EXACT = 1 << 24  # From here on, float32 cannot represent every integer.
+# Largest distance between a record number and its rounded value, among up to 2**32 records.
 _NEAR = 256
 
 
 class InsightFaceRec:
     """The images of one `.rec` file, each with the integer label of its identity. See `Source`.
 
-    In the InsightFace layout, record 0 holds no image but two labels `(first, last)`. Images are the records
-    `1 .. first-1`, identities are the records `first .. last-1`, and the two labels `(a, b)` of an identity
-    say that its images are the records `a .. b-1`. The label of an image is the position of its identity
-    record, as in the original, so only the identity records are read.
+    In the InsightFace layout, record 0 contains no image, but two labels `(first, last)`. Records
+    `1 .. first-1` are images. Records `first .. last-1` are identities. The two labels `(a, b)` of an
+    identity mean that its images are the records `a .. b-1`. The label of an image is the position of its
+    identity record, as in the original, so only the identity records are read.
 
-    Labels are float32, so a set of more than 2**24 records has rounded record numbers. There the image's own
-    label counts, provided that every range is the rounded range of the images with its label.
+    Labels are float32, so record numbers are rounded in a set of more than 2**24 records. There the label in
+    the image's own record is used, if the range of every identity matches those labels after rounding.
 
-    Any other file is flat: every record is an image, and its own first label counts. The number of
-    identities is the one in `property`, or else the largest label + 1.
+    Any other file is flat: every record is an image, and the first label in its record is used. The number
+    of identities comes from `property`, or else is the largest label + 1.
 
     Args:
-        folder: folder with `train.rec`, or path of a `.rec` file. The `.idx` and a file `property`
+        folder: folder with `train.rec`, or path of a `.rec` file. An `.idx` and a file `property`
             (`identities,height,width`) next to it are optional.
-        reader: `RecordReader` or a class with the same interface.
+        reader: `RecordReader`, or a class with the same interface. Defaults to `RecordReader`.
 
     Raises:
         FileNotFoundError: the `.rec` does not exist.
-        ValueError: the files contradict themselves or each other.
+        ValueError: the files are inconsistent.
 
     Example:
 
@@ -72,12 +72,12 @@ class InsightFaceRec:
         self.num_images = len(self.labels)
 
     def read(self, index: int) -> tuple[bytes, float]:
-        """Returns `(image, own_label)`, as in `Source`: the first label of its record is the image's own."""
+        """Returns `(image, own_label)`, as in `Source`. The own label is the first label in the record."""
         own_label, image = self._unpack(self._keys.item(index), unpack_first_label)
         return image, own_label
 
     def describe(self, index: int) -> str:
-        """Names the record of an image, such as `.../train.rec record 17`."""
+        """Returns the file and record of an image, such as `.../train.rec record 17`."""
         return f"{self.rec_path} record {self._keys[index]}"
 
     def _unpack(self, key, unpack=unpack_image):
@@ -118,7 +118,7 @@ class InsightFaceRec:
             _check_ranges(self.rec_path, self.labels, ranges)
 
     def _find_identity_records(self):
-        """Returns `(first, last)` if record 0 holds them rounded."""
+        """Returns the exact `(first, last)` if those in record 0 are rounded."""
         first, last = self._unpack(0)[0].tolist()
         keys = self._reader.keys
         if keys[0] != 0 or (np.diff(keys) != 1).any() or _STORED(len(keys)) != last:
@@ -133,14 +133,14 @@ class InsightFaceRec:
     def _read_range(self, key):
         labels = self._unpack(key)[0].tolist()
         if len(labels) != 2 or not all(label.is_integer() or math.isinf(label) for label in labels):
-            raise self._error(key, "two integer labels, begin and end of a range of records", labels[:8])
+            raise self._error(key, "two integer labels, the start and end of a range of records", labels[:8])
         if max(map(abs, labels)) >= _EXACT:
-            expected = f"record numbers below {_EXACT}, up to which float32 labels are exact"
+            expected = f"record numbers below {_EXACT}, where float32 is exact"
             raise self._error(key, expected, labels)
         return int(labels[0]), int(labels[1])
 
     def _assign(self, ranges, first):
-        """Returns the ascending keys of the images and their labels, by the ranges of the identities."""
+        """Returns the ascending keys of the images, and their labels from the ranges of the identities."""
         begin, end = ranges.T
         wrong = np.flatnonzero((begin > end) | ((begin < end) & ((begin < 1) | (end > first))))
         if len(wrong):
@@ -165,7 +165,7 @@ class InsightFaceRec:
             raise ValueError(f"{self.rec_path}: expected at least one image, received none")
         if len(keys) < first - 1:
             logger.warning(
-                f"{self.rec_path}: {first - 1 - len(keys)} of its images [1, {first}) belong to no identity "
+                f"{self.rec_path}: {first - 1 - len(keys)} of the images [1, {first}) belong to no identity "
                 "and are left out"
             )
         return keys, identity_of[keys]
@@ -198,25 +198,25 @@ class InsightFaceRec:
 
 
 def _first_identity_record(path, rounded, num_records, is_identity):
-    """Finds the first identity record near its rounded number."""
+    """Finds the first identity record, given its rounded number."""
     if np.isfinite(rounded):
         for key in range(max(2, int(rounded) - _NEAR), min(num_records, int(rounded) + _NEAR)):
             if _STORED(key) == rounded and is_identity(key) and not is_identity(key - 1):
                 return key
     raise ValueError(
-        f"{path}: record 0: expected the first record without an image at about {rounded:.0f}, received "
-        "images or none around it"
+        f"{path}: record 0: expected the first record without an image near record {rounded:.0f}, "
+        "received no such record there"
     )
 
 
 def _check_ranges(path, own_labels, ranges):
-    """Checks that every range, apart from rounding, is the range of the images with its label.
+    """Checks that the range of every identity matches the images with its label, after rounding.
 
     Args:
-        path: the file, for messages.
-        own_labels: int64 `(num_images,)`, labels of the records 1, 2, ...
-        ranges: float `(num_identities, 2)`, the first record of every identity and the one after its last,
-            as stored.
+        path: file to name in errors.
+        own_labels: int64 `(num_images,)`, labels in the records 1, 2, ...
+        ranges: float `(num_identities, 2)`, stored number of the first record of every identity, and of the
+            record after its last.
     """
     starts = np.flatnonzero(np.diff(own_labels, prepend=-1))
     labels = own_labels[starts]
@@ -230,20 +230,20 @@ def _check_ranges(path, own_labels, ranges):
     expected = np.zeros((len(ranges), 2), np.int64)
     expected[labels, 0], expected[labels, 1] = starts + 1, ends + 1
     has_images = expected[:, 1] > 0
-    # An identity without images has an empty range, anywhere.
+    # An identity without images has an empty range at any position.
     is_right = np.where(has_images, (_STORED(expected) == ranges).all(axis=1), ranges[:, 0] == ranges[:, 1])
     wrong = np.flatnonzero(~is_right)
     if len(wrong):
         label, first = wrong[0], len(own_labels) + 1
         raise ValueError(
-            f"{path}: record {first + label}: expected the range {expected[label].tolist()} that its images' "
-            f"own labels give, or what it is rounded to, received {ranges[label].tolist()}"
+            f"{path}: record {first + label}: expected the range {expected[label].tolist()} of the images "
+            f"with label {label}, possibly rounded, received {ranges[label].tolist()}"
         )
-    # If a label has two rows, `expected` holds only the last.
+    # If the images of a label are in two separate rows, `expected` contains only the last row.
     if len(starts) != np.count_nonzero(has_images):
         raise ValueError(
-            f"{path}: expected the images of every identity in a row, received {len(starts)} rows of the "
-            f"images of {np.count_nonzero(has_images)} identities"
+            f"{path}: expected the images of each identity in consecutive records, received {len(starts)} "
+            f"runs of records for {np.count_nonzero(has_images)} identities"
         )
 
 
@@ -253,7 +253,7 @@ def open_source(config: SourceConfig, reader: str) -> InsightFaceRec:
 
 
 def fingerprint(config: SourceConfig) -> str:
-    """Returns the fingerprint of a source, see `SOURCE_MODULES`. Only size and time of the `.rec` count."""
+    """Returns the fingerprint of a source, see `SOURCE_MODULES`. It uses only size and time of the `.rec`."""
     path = _rec_path(config.path)
     status = path.stat()
     digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
@@ -267,7 +267,7 @@ def _rec_path(folder):
     folder = Path(folder)
     path = folder / "train.rec" if folder.is_dir() else folder
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a folder with train.rec, or a .rec")
+        raise FileNotFoundError(f"{path}: no such file. Give a folder with train.rec, or a .rec file.")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Checks of the labels of a source."""
+"""Checks the labels of a source."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reads RecordIO files through MXNet, to compare with our own reader."""
+"""Reads RecordIO files with MXNet, to compare it with our own reader."""
 
 import importlib
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class MXNetReader:
-    """`RecordReader` on top of `mxnet.recordio.MXIndexedRecordIO`. The constructor imports MXNet.
+    """`RecordReader` based on `mxnet.recordio.MXIndexedRecordIO`. The constructor imports MXNet.
 
     Args:
         rec_path: the `.rec` file. MXNet needs the `.idx` next to it.
@@ -18,7 +18,7 @@ class MXNetReader:
     Raises:
         ImportError: MXNet does not work in this environment.
         FileNotFoundError: one of the two files is missing.
-        ValueError: MXNet cannot open or read them.
+        ValueError: MXNet cannot open them.
     """
 
     def __init__(self, rec_path: Path) -> None:
@@ -39,7 +39,7 @@ class MXNetReader:
         return type(self), (self.rec_path,)
 
     def read(self, key: int) -> bytes:
-        """Returns the payload of a record; `ValueError` if MXNet cannot read it."""
+        """Returns the payload of a record. Raises `ValueError` if MXNet cannot read it."""
         place = f"{self.rec_path}: record {key}"
         if key not in self._records.idx:
             raise ValueError(f"{place}: expected one of its {len(self.keys)} keys, received an unknown one")
@@ -57,7 +57,7 @@ class MXNetReader:
 
 
 def _reason(error):
-    # MXNet's messages are C++ tracebacks. The last line is the reason.
+    # MXNet's messages are C++ tracebacks. The last line contains the reason.
     return str(error).splitlines()[-1]
 
 

@@ -1,4 +1,4 @@
-"""Training images in a TFRecord file made by InsightFace_TF."""
+"""Reads training images from a TFRecord file of InsightFace_TF."""
 
 import array
 import functools
@@ -12,10 +12,10 @@ from dataset.sources.labels import count_identities
 
 
 class TFRecordSource:
-    """Images of a `tran.tfrecords`: one file, neither sharded nor shuffled nor indexed. See `Source`.
+    """Images of a `tran.tfrecords`: one file that is not sharded, shuffled or indexed. See `Source`.
 
-    The labels are inside the records, so the first use reads the whole file. A damaged record has label 0
-    there. That label is never used, because reading the record fails.
+    The labels are inside the records, so the first use reads the whole file. A damaged record gets label 0,
+    which is never used, because reading the record fails.
 
     References:
     - InsightFace_TF, `data/generate_tfrecord.py`
@@ -25,8 +25,8 @@ class TFRecordSource:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: on first use, if a record's length is damaged, so that the next one cannot be found, if
-            the file ends within a record, or if a label is negative.
+        ValueError: raised on first use if the length of a record is damaged, so that the next record cannot
+            be found, if the file ends within a record, or if a label is negative.
     """
 
     image_size = None
@@ -64,7 +64,7 @@ class TFRecordSource:
         return self._example(index)[0], None
 
     def describe(self, index: int) -> str:
-        """Names the place of an image."""
+        """Returns the place of an image: file, record and byte."""
         return f"{self.path}: record {index} at byte {self._records[0][index]}"
 
     @functools.cached_property

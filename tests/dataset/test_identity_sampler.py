@@ -242,8 +242,11 @@ def test_the_originals_draw_with_weights():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((32, 4), "sources: expected at least 8 identities of 2 images or more, received 7"),
-        ((16, 4, 0, [0.5, 0.5]), "source 1: expected at least 4 identities of 2 images or more, received 3"),
+        ((32, 4), "sources: expected at least 8 identities with at least 2 images, received 7"),
+        (
+            (16, 4, 0, [0.5, 0.5]),
+            "source 1: expected at least 4 identities with at least 2 images, received 3",
+        ),
         ((8, 4, 0, [0.5, 0.4]), "weights: .* sum to 1"),
     ],
 )

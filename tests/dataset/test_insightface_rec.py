@@ -103,7 +103,7 @@ def test_image_of_no_identity_is_left_out_and_logged(tmp_path, caplog):
         rec = InsightFaceRec(tmp_path)
     assert rec.labels.tolist() == [0, 0, 1, 1]
     assert [rec.read(i)[0] for i in range(4)] == [b"image 1", b"image 2", b"image 4", b"image 5"]
-    assert "2 of its images [1, 7) belong to no identity" in caplog.text
+    assert "2 of the images [1, 7) belong to no identity" in caplog.text
 
 
 def test_flat(tmp_path):
