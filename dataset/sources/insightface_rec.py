@@ -123,7 +123,7 @@ class InsightFaceRec:
         keys = self._reader.keys
         if keys[0] != 0 or (np.diff(keys) != 1).any() or _STORED(len(keys)) != last:
             expected = f"more than {_EXACT} records, about {last:.0f}, all of them in the index, in order"
-            raise self._error(0, expected, f"{len(keys)}, {keys.min()} to {keys.max()}")
+            raise self._error(0, expected, f"{len(keys)} records, {keys.min()} to {keys.max()}")
         return _first_identity_record(self.rec_path, first, len(keys), self._is_identity), len(keys)
 
     def _is_identity(self, key):

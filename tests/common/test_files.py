@@ -1,4 +1,4 @@
-"""Atomic files and folders, locks, checksums and sizes."""
+"""Tests of `common.files`: atomic files and folders, locks, checksums and sizes."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_files_that_belong_together_have_their_names_once_all_are_complete(tmp_p
 
 
 def test_a_file_is_never_found_with_older_files_that_belong_to_it(tmp_path, monkeypatch):
-    """The .bin file is replaced while there is no .xml file."""
+    """The old .xml file is removed before the .bin file is replaced."""
     path, seen = tmp_path / "net.xml", []
     replace = Path.replace
 
@@ -121,7 +121,7 @@ def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
     kept = [
         f".folder.{ME}.tmp",
         f".folder.{host}-{os.getppid()}.old",
-        f".folder.{os.getppid()}.old",  # of an earlier version
+        f".folder.{os.getppid()}.old",  # the form of an earlier version
         f".folder.elsewhere-{NOT_RUNNING}.tmp",
         ".folder.old",
         ".folder.1.2.tmp",
@@ -139,7 +139,7 @@ def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
 
 
 def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
-    """In a container every program may have the same process id."""
+    """In containers, programs often have the same process id."""
     for kind in ("old", "tmp"):
         (tmp_path / f".folder.{ME}.{kind}" / "inner").mkdir(parents=True)
     for content in ("one", "two"):
@@ -149,7 +149,7 @@ def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
 
 
 class TestLinks:
-    """An output that is a link stays a link, and its target is written, also on another disk."""
+    """If an output is a link, the link stays, and its target is written, even on another disk."""
 
     @pytest.fixture(params=["exists", "dangles"])
     def link(self, request, tmp_path):
@@ -209,7 +209,7 @@ class TestLongNames:
     def test_cut_by_bytes(self):
         assert cut_name("a語語", 7) == "a語語"
         assert cut_name("a語語", 6) == cut_name("a語語", 4) == "a語"
-        assert cut_name("a\udcff", 2) == "a\udcff"  # a name that is not UTF-8 and fits stays
+        assert cut_name("a\udcff", 2) == "a\udcff"  # A short name stays, even if it is not UTF-8.
 
 
 def test_lock_of_a_folder_that_will_be_replaced(tmp_path):
@@ -258,7 +258,7 @@ def other_process(tmp_path):
     with subprocess.Popen(
         command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        process.stdout.readline()  # It has the lock.
+        process.stdout.readline()  # Now it has the lock.
         yield process
         process.kill()
 

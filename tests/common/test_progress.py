@@ -10,7 +10,7 @@ from common import progress
 from common.progress import Progress
 
 
-@pytest.mark.parametrize("columns", [100, 0])  # 0: the terminal does not know
+@pytest.mark.parametrize("columns", [100, 0])  # 0: the terminal does not report its width
 def test_bar(monkeypatch, columns):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 0, columns, 0, 0))

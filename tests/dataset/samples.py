@@ -1,4 +1,4 @@
-"""Small made-up sources, and conversions of them."""
+"""Makes small synthetic sources and their conversions for tests."""
 
 import hashlib
 import struct
@@ -15,7 +15,7 @@ SAMPLING = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x
 
 
 def encode_example(image, label):
-    """The serialised `tf.train.Example` that a record of `encode_record` holds."""
+    """Returns the serialised `tf.train.Example` in a record of `encode_record`."""
     parts, length = encode_record(image, label)
     return b"".join(parts)[12 : 12 + length]
 
@@ -32,7 +32,7 @@ def _masked_crc(data):
 
 
 def encoded_image(seed, height=112, width=112, suffix=".jpg"):
-    """Blurred noise, which compresses about as a face does; different for every seed."""
+    """Returns an image of blurred noise, which compresses about as well as a face."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
     return cv2.imencode(suffix, image)[1].tobytes()
@@ -43,7 +43,7 @@ def noise(*shape, seed=0):
 
 
 def make_images(num_identities=4, images_per_identity=15):
-    """`[(image, label), ...]` in order of the labels, every seventh image a PNG."""
+    """Returns `[(image, label), ...]`, ordered by label. Every seventh image is a PNG."""
     labels = np.repeat(range(num_identities), images_per_identity).tolist()
     return [
         (encoded_image(i, suffix=".png" if i % 7 == 3 else ".jpg"), label) for i, label in enumerate(labels)
@@ -51,7 +51,7 @@ def make_images(num_identities=4, images_per_identity=15):
 
 
 def write_rec(folder, images, own_labels=None, property_line=None):
-    """Writes `images`, in order of their labels, as an InsightFace set into `folder`."""
+    """Writes `images`, which are ordered by label, to `folder` as an InsightFace set."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = [label for _, label in images]
     first, last = len(images) + 1, len(images) + 1 + labels[-1] + 1
@@ -68,7 +68,7 @@ def write_rec(folder, images, own_labels=None, property_line=None):
 
 
 def write_converted(folder, images, num_shards=1, image_size=(112, 112)):
-    """Writes `images` in their order as a converted source into `folder`; returns its `Manifest`."""
+    """Writes `images` in their order to `folder` as a converted source. Returns its `Manifest`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, shards = [], []
     for number, part in enumerate(np.array_split(np.arange(len(images)), num_shards)):
@@ -101,7 +101,7 @@ def write_converted(folder, images, num_shards=1, image_size=(112, 112)):
 
 
 def with_orientation(jpeg):
-    """Adds an EXIF orientation that turns the picture by a quarter: tag 0x0112 with value 6."""
+    """Adds an EXIF orientation of a quarter turn: tag 0x0112 with value 6."""
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
 

@@ -34,7 +34,7 @@ def detect(path):
 
 
 class Fake:
-    """Takes every picture that is not dark for two faces; counts what it is shown."""
+    """Finds two faces in every picture that is not dark, and counts the pictures."""
 
     name = "fake 1"
 
@@ -50,14 +50,14 @@ class Fake:
 
 
 class Deadly(Fake):
-    """Dies, as a process without memory does."""
+    """Ends its process, like a lack of memory."""
 
     def detect(self, picture):
         os._exit(9)
 
 
 def drawn_picture(identity):
-    """A drawn face on a larger canvas, not in the middle of it."""
+    """Returns a picture with a drawn face that is not at its centre."""
     picture = np.full((130, 170, 3), 128, np.uint8)
     face = cv2.imdecode(np.frombuffer(draw_image(0, identity, 0), np.uint8), cv2.IMREAD_COLOR)
     picture[10:122, 40:152] = face
@@ -150,7 +150,7 @@ def test_end_to_end_in_two_processes(src, tmp_path, caplog):
     received = cv2.imread(str(dst / "Bob" / "dark.jpg"))
     np.testing.assert_allclose(received, expected, atol=3)
 
-    # The eyes of the aligned faces are where they should be, as the detector sees it.
+    # The detector finds the eyes of the aligned faces in the right place.
     points = [detect(dst / "Cid" / f"{n}.jpg")[1] for n in range(12)]
     points = np.array([found[0] for found in points if len(found)])
     assert len(points) > 10
@@ -165,7 +165,7 @@ def test_finished_faces_are_not_aligned_again(src, tmp_path):
     dst = tmp_path / "dst"
     counts = align(src, dst, detector=Fake())
     before = {path: path.stat().st_mtime_ns for path in dst.rglob("*.jpg")}
-    write(src / "bad.jpg", drawn_picture(7))  # failures count as done, too
+    write(src / "bad.jpg", drawn_picture(7))  # Failures count as finished too.
     detector = Fake()
     assert align(src, dst, detector=detector) == counts
     assert detector.shown == 0
@@ -177,7 +177,7 @@ def test_only_missing_faces_are_aligned(src, tmp_path):
     counts = align(src, dst, detector=Fake())
     expected = visible(dst)
     (dst / "Ann" / "0" / "0.1.jpg").unlink()
-    (dst / FAILURES_NAME).write_text("\t".join(UNREADABLE) + "\n")  # the other line is taken out
+    (dst / FAILURES_NAME).write_text("\t".join(UNREADABLE) + "\n")  # The other line is removed.
     detector = Fake()
     assert align(src, dst, detector=detector) == counts
     assert detector.shown == 2
@@ -200,7 +200,8 @@ def test_resuming_after_a_kill(src, tmp_path):
     dst = tmp_path / "dst"
     align(src, dst, detector=Fake(), fallback="centre")
     expected = visible(dst)
-    # Listed, and then killed before its image was there; another line was cut, and a file is half written.
+    # The run listed a failure and was killed before it wrote the image. Another line was cut off, and a file
+    # is half written.
     (dst / "Bob" / "dark.jpg").rename(dst / "Bob" / "dark.jpg.tmp")
     lines = (dst / FAILURES_NAME).read_text()
     (dst / FAILURES_NAME).write_text(lines[:-20])
@@ -399,7 +400,7 @@ def test_no_space_left(src, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """64 pictures, some without a face; a file that is no picture; what an unbroken run makes of them."""
+    """64 pictures, some without a face, one damaged file, and the results of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("many")
     pictures = [drawn_picture(identity) for identity in range(5)]
     for number in range(64):
@@ -420,7 +421,7 @@ def start(src, dst):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Tests that run in the background may have been told to ignore it, and a program inherits that.
+        # Tests in the background may ignore SIGINT, and a program inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -442,7 +443,7 @@ def test_a_killed_run_resumes_to_the_same_faces(many, tmp_path):
     run.stderr.close()
     assert len(children) >= 2
     try:
-        # The workers go, too: otherwise they would wait for ever.
+        # The workers end too. Otherwise they would wait forever.
         wait_until(lambda: not any(alive(pid) for pid in children))
     finally:
         for pid in filter(alive, children):
@@ -475,7 +476,7 @@ def test_ctrl_c(many, tmp_path, num_images):
     run = start(many / "src", dst)
     wait_until(lambda: len(children_of(run)) >= 3 and len(list(dst.rglob("*.jpg"))) >= num_images)
     if not num_images:
-        time.sleep(0.1)  # the workers are importing now
+        time.sleep(0.1)  # Now the workers are importing modules.
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=30)
     assert run.returncode == 130

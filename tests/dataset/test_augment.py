@@ -26,7 +26,7 @@ def is_changed(received, faces):
 
 
 def draws_of(kind, num, seed=SEED):
-    """The numbers that say how each image is changed."""
+    """Returns the random numbers that determine how each image is changed."""
     own = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), KINDS.index(kind))
     return tf.random.stateless_uniform((num, 5), own).numpy()
 
@@ -64,12 +64,12 @@ def test_probability(kind):
     image = cv2.imdecode(np.frombuffer(encoded_image(1), np.uint8), cv2.IMREAD_COLOR)[:16, :16]
     same = np.stack([image] * 800)
     share = is_changed(change(same, **{kind: 0.3}), same).mean()
-    # 4 standard deviations; a few changes leave an image as it is.
+    # The limits are 4 standard deviations. A few changes leave an image as it is, hence 0.02 less.
     assert 0.235 - 0.02 < share < 0.365
 
 
 def test_kinds_have_independent_draws(faces):
-    """Images that only one of two kinds chose are as with that kind alone."""
+    """If two kinds are on, an image that only one of them chose is the same as with that kind alone."""
     jpeg, colour = (is_changed(change(faces, **{kind: 0.5}), faces) for kind in ("jpeg", "colour"))
     only_jpeg = jpeg & ~colour
     assert only_jpeg.any() and (colour & ~jpeg).any()
@@ -126,7 +126,7 @@ def test_colour_against_numpy(faces):
 
 
 def nearest(image, size):
-    """Every pixel from where its middle lies."""
+    """Takes each pixel from the position of its centre."""
     places = [
         np.floor(np.arange(0.5, size, dtype=np.float32) * np.float32(have / size)).astype(int)
         for have in image.shape[:2]
@@ -135,7 +135,7 @@ def nearest(image, size):
 
 
 def by_area(image, size):
-    """The mean over what a pixel covers; upwards, by TensorFlow: OpenCV's is another interpolation there."""
+    """Takes the mean of each pixel's area. TensorFlow enlarges, because OpenCV would use another method."""
     if size > len(image):
         return np.round(tf.image.resize(image, (size, size), "area").numpy())
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
@@ -158,7 +158,7 @@ def test_low_resolution_against_other_implementations(faces, name, monkeypatch):
 
 
 def test_low_resolution_takes_all_interpolations(faces, monkeypatch):
-    """Four ways down and up: one image at one size gives that many results, or nearly."""
+    """There are 4 x 4 interpolations down and up, so one image has up to 16 results at one size."""
     same = np.stack([faces[0, :40, :40]] * 200)
     monkeypatch.setattr(Augmentation, "RESOLUTION", (0.4, 0.4))
     received = change(same, low_resolution=1.0)

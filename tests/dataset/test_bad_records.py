@@ -1,4 +1,4 @@
-"""Row 27 of docs/fidelity.md: what a batch holds in the place of images that cannot be used."""
+"""Row 27 of docs/fidelity.md: a batch replaces images that cannot be used."""
 
 import itertools
 
@@ -20,7 +20,7 @@ NUM_BATCHES = 14
 
 @pytest.fixture
 def manifest(tmp_path):
-    """36 images of four identities in two shards: one record damaged, two images that do not decode."""
+    """36 images of four identities in two shards. A record is damaged, and two images cannot be decoded."""
     images = make_images(4, 9)
     images[CUT_OFF] = images[CUT_OFF][0][:-400], images[CUT_OFF][1]
     images[NO_IMAGE] = b"no image", images[NO_IMAGE][1]
@@ -31,7 +31,7 @@ def manifest(tmp_path):
 
 @pytest.fixture
 def good(tmp_path):
-    """The same set, whole: what each record looks like when nothing is the matter with it."""
+    """The same set without damage."""
     return write_converted(tmp_path / "good", make_images(4, 9), num_shards=2)
 
 
@@ -58,9 +58,9 @@ def take(batches, start=0, num=NUM_BATCHES):
 @pytest.mark.parametrize(
     ("identities", "bad", "expected"),
     [
-        ([1, 2, 3], [1], [0, 2, 2]),  # none of its own: the next one
-        ([1, 2, 3], [2], [0, 1, 0]),  # around the end
-        ([1, 2, 3, 2, 1], [1], [0, 3, 2, 3, 4]),  # its own before a nearer one
+        ([1, 2, 3], [1], [0, 2, 2]),  # no other image of its identity: the next one
+        ([1, 2, 3], [2], [0, 1, 0]),  # The search wraps around at the end.
+        ([1, 2, 3, 2, 1], [1], [0, 3, 2, 3, 4]),  # an image of its identity before a nearer one
         ([5, 5, 5, 6, 6, 6], [1, 2], [0, 0, 0, 3, 4, 5]),
         ([5, 5, 6, 6], [0, 1], [2, 2, 2, 3]),  # a whole group
         ([5, 6], [], [0, 1]),
@@ -86,14 +86,14 @@ def test_bad_records_are_replaced(manifest, good, sampler):
         np.testing.assert_array_equal(identities[k], labels[k][chosen])
         num_replaced += is_bad.sum()
         if sampler == "identities":
-            np.testing.assert_array_equal(identities[k], labels[k])  # groups keep their identity
+            np.testing.assert_array_equal(identities[k], labels[k])  # Groups keep their identity.
     assert num_replaced > 3
     assert batches.bad_images.keys() == bad
 
 
 @pytest.mark.parametrize("sampler", ["images", "identities"])
 def test_a_resumed_run_gets_the_same_batches(manifest, sampler):
-    """What has been found out until then is not carried along, and does not matter."""
+    """The bad records that earlier batches found are not saved and do not matter."""
     images, identities = take(make(manifest, sampler))
     for start in range(0, NUM_BATCHES, 2):
         resumed = take(make(manifest, sampler), start, 2)
@@ -104,7 +104,7 @@ def test_a_resumed_run_gets_the_same_batches(manifest, sampler):
 @pytest.mark.parametrize("sampler", ["images", "identities"])
 @pytest.mark.parametrize("rows", [[0, 1, 2], [3, 4, 5], [1, 4]])
 def test_a_worker_gets_its_rows_of_the_same_batches(manifest, sampler, rows):
-    """Also where what would stand in a bad one's place is bad itself, in a row of another worker."""
+    """This holds even if the replacement is also bad and belongs to another worker."""
     images, identities = take(make(manifest, sampler))
     own_images, own_identities = take(make(manifest, sampler, rows=rows))
     np.testing.assert_array_equal(own_images, images[:, rows])
@@ -112,7 +112,7 @@ def test_a_worker_gets_its_rows_of_the_same_batches(manifest, sampler, rows):
 
 
 def test_bad_records_of_other_workers(tmp_path):
-    """The first is damaged, the second, which is another worker's, does not decode."""
+    """The first record is damaged. The second belongs to another worker and cannot be decoded."""
     images = make_images(1, 6)
     images[1] = b"no image", 0
     manifest = write_converted(tmp_path / "faces", images)
@@ -131,7 +131,7 @@ def test_a_worker_reads_its_own_records_only(tmp_path):
     manifest = write_converted(tmp_path / "faces", make_images(1, 6))
     sources = CombinedSources([manifest])
     expected, *_ = BatchLoader(sources, [1, 4]).load(np.arange(6))
-    flip_bit(manifest.folder / manifest.shards[0].name, 300)  # in the first
+    flip_bit(manifest.folder / manifest.shards[0].name, 300)  # in the first record
     loader = BatchLoader(sources, [1, 4])
     images, *_, bad = loader.load(np.arange(6))
     assert bad == [] and loader.reasons == {}
@@ -172,7 +172,7 @@ def test_too_many_bad_images(manifest, limit):
 
 def test_batch_without_a_good_image(tmp_path):
     manifest = write_converted(tmp_path / "none", [(b"no image", i % 2) for i in range(12)])
-    with pytest.raises(ValueError, match="a batch of 6 "):
+    with pytest.raises(ValueError, match="a batch of 6, "):
         take(make(manifest, max_bad_images=99))
 
 

@@ -41,7 +41,7 @@ LFW = [
 
 
 def draw(path, seed, size=(14, 12)):
-    """Noise; returns the image as it is read."""
+    """Writes an image of noise. Returns its pixels as they are read back."""
     noise = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), noise)
@@ -276,7 +276,7 @@ class TestYtf:
 
     def test_random_frames_depend_on_seed_pair_and_side_only(self, ytf):
         lines = ytf_lines(ytf, "--frame", "random")
-        # Golden: the same on every machine.
+        # These golden values are the same on every machine.
         assert lines == [
             "0,A/0/0.11.jpg,B/0/0.3.jpg",
             "1,A/0/0.3.jpg,A/1/1.4.jpg",

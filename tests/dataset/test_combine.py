@@ -11,7 +11,7 @@ from dataset.sampling import combine
 from dataset.sampling.combine import CombinedSources
 from tests.dataset.samples import flip_bit, write_converted
 
-# Record r of source s is the bytes "s-r"; labels are not in order.
+# Record r of source s contains the bytes "s-r". Labels are not in order.
 LABELS = {"a": [0, 1, 1, 0, 2, 2, 1], "b": [1, 0, 3, 2, 0], "c": [0, 0, 1]}
 NUM_SHARDS = {"a": 3, "b": 2, "c": 4}  # "c" has an empty shard
 
@@ -26,7 +26,7 @@ def manifests(tmp_path):
 
 
 def num_open_shards(folder):
-    """How many TFRecord files below `folder` this process has open."""
+    """Returns the number of TFRecord files below `folder` that this process has open."""
     opened = [entry.resolve() for entry in Path("/proc/self/fd").iterdir()]
     return sum(path.suffix == ".tfrecord" and folder in path.parents for path in opened)
 
@@ -40,7 +40,7 @@ def test_one_source(manifests):
 
 
 def test_records_have_consecutive_numbers(manifests):
-    """Across the borders of shards and sources, and past an empty shard."""
+    """The numbers continue across shards, sources and an empty shard."""
     sources = CombinedSources(manifests)
     assert sources.sizes == [7, 5, 3]
     assert (sources.num_images, sources.num_identities) == (15, 3 + 4 + 2)
@@ -63,7 +63,7 @@ def test_labels_of_every_source(manifests):
 
 
 def test_an_index_of_many_chunks(manifests, monkeypatch):
-    """Rows are read in parts; the last is a short one."""
+    """The rows are read in chunks, and the last chunk is shorter."""
     monkeypatch.setattr("dataset.records.manifest._INDEX_CHUNK", 2)
     test_labels_of_every_source(manifests)
     test_label_out_of_range(manifests)

@@ -44,7 +44,7 @@ ERRORS = {
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a config.ini, with the needed section unless told otherwise, and returns its path."""
+    """Writes a config.ini, by default with the required section, and returns its path."""
 
     def write(text, records=RECORDS):
         path = tmp_path / "config.ini"

@@ -40,13 +40,13 @@ def images():
 
 @pytest.fixture(scope="module")
 def rec(images, tmp_path_factory):
-    """A sound source of 60 images; not to be changed."""
+    """A source of 60 valid images. Tests must not change it."""
     return SourceConfig("faces", "mxrec", write_rec(tmp_path_factory.mktemp("rec"), images))
 
 
 @pytest.fixture(scope="module")
 def converted(rec, tmp_path_factory):
-    """Its conversion; not to be changed."""
+    """The conversion of `rec`. Tests must not change it."""
     return convert(rec, tmp_path_factory.mktemp("converted"), **OPTIONS)
 
 
@@ -57,7 +57,7 @@ def own_rec(rec, tmp_path):
 
 
 def read_all(manifest):
-    """`[(image, label), ...]` in the order of the shards, read through the index."""
+    """Reads `[(image, label), ...]` in the order of the shards, through the index."""
     index = iter(manifest.open_index().tolist())
     found = []
     for shard in manifest.shards:
@@ -83,7 +83,7 @@ def write_config(folder, *sources):
 
 
 def list_of(images, folder):
-    """The images as files with a list."""
+    """Writes the images as files with a list."""
     folder.mkdir()
     for i, (image, _) in enumerate(images):
         (folder / f"{i}.jpg").write_bytes(image)
@@ -108,7 +108,7 @@ def test_images_are_unchanged(images, converted):
 
 
 def test_bytes_of_a_conversion_are_stable(tmp_path):
-    """A conversion that began under another version goes on as one."""
+    """So a conversion that began with another version can be resumed."""
     source = SourceConfig("small", "mxrec", PROJECT / "tests/golden/rec/rec_small")
     manifest = convert(source, tmp_path, images_per_shard=12, workers=1)
     checksums = [*(shard.sha256[:16] for shard in manifest.shards), manifest.index_sha256[:16]]
@@ -160,14 +160,14 @@ def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell ignores SIGINT in what it runs in the background, and children inherit that.
+        # A shell ignores SIGINT in background processes, and children inherit that.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(partial.glob("work/*.npz"))) < 3:
         assert process.poll() is None
         time.sleep(0.001)
     if kill == signal.SIGKILL:
-        process.kill()  # the workers must notice by themselves
+        process.kill()  # The workers must notice it on their own.
     else:
         os.killpg(process.pid, kill)
     _, stderr = process.communicate(timeout=20)
@@ -182,7 +182,7 @@ def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
         assert "the same command again" in stderr and "Traceback" not in stderr
         assert not list(partial.rglob("*.tmp"))
 
-    # What kills at other moments leave: a temporary file, a shard without its report, and the reverse.
+    # A kill at another moment leaves a temporary file, a shard without a report, or a report without a shard.
     (partial / "train-00050-of-00060.tfrecord.tmp").write_bytes(b"half a shard")
     (partial / "train-00059-of-00060.tfrecord").write_bytes(b"a shard")
     (partial / finished.pop().stem).unlink()
@@ -192,10 +192,8 @@ def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: found.extend(partial.iterdir()) or disk_usage(path))
         resumed = convert(source, target.parent, images_per_shard=10, workers=1)
-    assert set(found) == {
-        partial / "work",
-        *times,
-    }  # the rest was removed before it could count as used space
+    # The other files were removed before they could count as used disk space.
+    assert set(found) == {partial / "work", *times}
     assert all((target / path.name).stat().st_mtime_ns == time for path, time in times.items())
     unbroken = convert(source, tmp_path / "unbroken", images_per_shard=10, workers=2)
     assert files(resumed.folder) == files(unbroken.folder)
@@ -215,7 +213,7 @@ def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
     jpeg = images[4][0]
     damaged[4] = jpeg[: len(jpeg) // 2], 0
     damaged[10] = encoded_image(10, 111, 112), 0
-    damaged[22] = jpeg[:1000] + jpeg[1400:], 1  # ends well: only decoding shows it
+    damaged[22] = jpeg[:1000] + jpeg[1400:], 1  # It has its end marker, so only decoding shows the damage.
     source = SourceConfig("faces", "mxrec", write_rec(tmp_path / "rec", damaged))
     path = source.path / "train.rec"
     data = bytearray(path.read_bytes())
@@ -316,7 +314,9 @@ def test_tran_tfrecords(images, tmp_path):
 
 def test_an_up_to_date_conversion_is_left_alone(rec, converted, caplog, monkeypatch):
     monkeypatch.setattr(Conversion, "run", None)
-    monkeypatch.setattr("dataset.sources.insightface_rec.InsightFaceRec", None)  # it is not even opened
+    monkeypatch.setattr(
+        "dataset.sources.insightface_rec.InsightFaceRec", None
+    )  # The source is not even opened.
     before = files(converted.folder)
     with caplog.at_level(logging.INFO):
         assert convert(rec, converted.folder.parent) == converted
@@ -396,7 +396,7 @@ def test_wrong_options(flag, capsys):
 
 
 class FullDisk(ImageList):
-    """Reading fails as writing does on a full disk."""
+    """Fails like a full disk when it is read."""
 
     def read(self, index):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -18,14 +18,14 @@ def person(item):
 
 
 def counts(rows, kind):
-    """How often each identity takes part in pairs of one kind, once for each of its items in them."""
+    """Counts how often each identity is in pairs of one kind, once per item."""
     return collections.Counter(
         person(item) for _, first, second, same in rows if same == kind for item in (first, second)
     )
 
 
 def check(rows, items, num_folds, num_pairs):
-    """All that holds for any data."""
+    """Checks everything that holds for any data."""
     folds, firsts, seconds, is_same = zip(*rows, strict=True)
     is_same = np.array(is_same)
     assert folds == tuple(np.repeat(np.arange(1, num_folds + 1), 2 * num_pairs))
@@ -42,7 +42,7 @@ def check(rows, items, num_folds, num_pairs):
             folds_of[person(item)].add(fold)
     assert all(len(found) == 1 for found in folds_of.values())
 
-    # Both orders in which the pairs are stored come apart into the same folds.
+    # Pairs stored by fold or by kind are divided into the same folds.
     np.testing.assert_array_equal(even_folds(is_same, num_folds), np.array(folds) - 1)
     order = np.argsort(~is_same, kind="stable")
     np.testing.assert_array_equal(even_folds(is_same[order], num_folds), np.array(folds)[order] - 1)
@@ -63,13 +63,13 @@ def test_any_data(seed):
 @pytest.mark.parametrize(
     ("sizes", "num_folds", "num_pairs"),
     [
-        ([2] * 20, 10, 2),  # every genuine pair
+        ([2] * 20, 10, 2),  # uses every genuine pair
         ([3] * 20, 10, 6),
         ([2, 2, 2, 2, 1, 1], 2, 2),
-        ([5, 5, 1, 1], 2, 5),  # every impostor pair
+        ([5, 5, 1, 1], 2, 5),  # uses every impostor pair
         ([4, 4, 4, 1, 1, 1], 3, 4),
-        ([4, 3, 3, 2], 2, 6),  # the biggest with the smallest
-        # One fold needs only one more next to the big one, and the others share the rest.
+        ([4, 3, 3, 2], 2, 6),  # puts the biggest together with the smallest
+        # The fold with the big identity needs only one other. The other folds share the rest.
         ([100] + [2] * 13, 4, 4),
         ([3, 3, 3, 2, 2, 2, 2, 2, 2], 3, 5),
     ],
@@ -119,7 +119,7 @@ def test_the_odd_pair_may_belong_to_any_identity():
 
 
 def test_identities_with_one_item_are_in_every_fold():
-    # One fold has more genuine pairs than the other: no reason to give the other all of them.
+    # One fold has more genuine pairs, but the other fold must not get all of these identities.
     rows = make_disjoint_pairs(people(4, 2, 2, 2, *[1] * 20), 2, 10)
     single = {f"p{number}" for number in range(5, 25)}
     assert {fold for fold, *pair, _ in rows if single & set(map(person, pair))} == {1, 2}

@@ -45,7 +45,7 @@ def moved(transform, points):
 
 
 def umeyama(source, target):
-    """The solution by singular values, as the paper has it; it holds in any number of dimensions."""
+    """The solution by singular values from the paper, for any number of dimensions."""
     x, y = source - source.mean(axis=0), target - target.mean(axis=0)
     u, d, v = np.linalg.svd(y.T @ x / len(x))
     signs = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(v))])
@@ -55,7 +55,7 @@ def umeyama(source, target):
 
 
 class OneFace:
-    """Finds one face, at the given points."""
+    """Finds one face at the given points."""
 
     name = "one face"
 
@@ -68,7 +68,7 @@ class OneFace:
 
 
 class Failing:
-    """Finds nothing, or fails."""
+    """Finds no face, or raises an error."""
 
     def __init__(self, error=None):
         self.error = error
@@ -104,9 +104,9 @@ def test_similarity_transform_is_the_least_squares_solution_without_reflection(s
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        (np.full((5, 2), 30.0), face_template((112, 112)), "tell rotation and scale"),
-        # A square and its mirror image: every rotation is as bad as any other.
-        ([(0, 0), (1, 0), (1, 1), (0, 1)], [(0, 0), (0, 1), (1, 1), (1, 0)], "tell rotation and scale"),
+        (np.full((5, 2), 30.0), face_template((112, 112)), "determine rotation and scale"),
+        # A square and its mirror image: all rotations fit equally badly.
+        ([(0, 0), (1, 0), (1, 1), (0, 1)], [(0, 0), (0, 1), (1, 1), (1, 0)], "determine rotation and scale"),
         (np.full((5, 2), np.nan), face_template((112, 112)), "expected finite points"),
         (np.zeros((5, 2)), np.full((5, 2), np.inf), "expected finite points"),
     ],
@@ -145,14 +145,14 @@ def test_an_aligned_face_is_unchanged():
 
 @pytest.mark.parametrize(("angle", "scale"), [(0.4, 1.5), (-0.7, 2.0), (np.pi, 1.2)])
 def test_aligning_undoes_a_similarity(angle, scale):
-    # Smooth, so that two interpolations change little.
+    # The picture is smooth, so that two interpolations change little.
     face = cv2.GaussianBlur(drawn_face(), (0, 0), 2)
     there = similarity(angle, scale, (0, 0))
     there[:, 2] = 200 - there[:, :2] @ (55.5, 55.5)
     picture = cv2.warpAffine(face, there, (401, 401))
     points = moved(there, face_template((112, 112)))
     assert difference(align_face(picture, points, (112, 112))[3:-3, 3:-3], face[3:-3, 3:-3]) < 0.7
-    # A pixel whose place is misunderstood by half is seen.
+    # A shift by half a pixel would be detected.
     assert difference(align_face(picture, points + scale / 2, (112, 112))[3:-3, 3:-3], face[3:-3, 3:-3]) > 1
 
 
@@ -166,7 +166,7 @@ def test_pixels_outside_the_picture_are_black():
 @pytest.mark.parametrize(("rows", "columns"), [(250, 250), (240, 320), (180, 120)])
 @pytest.mark.parametrize("size", SIZES)
 def test_centre_crop(rows, columns, size):
-    # A picture whose pixels tell where they are: the crop must have them at the right place.
+    # The pixels contain their own positions, so the test sees whether the crop is in the right place.
     picture = np.zeros((rows, columns, 3), np.uint8)
     picture[..., 0] = np.rint(np.arange(columns) * 255 / columns)
     picture[..., 1] = np.rint(np.arange(rows) * 255 / rows)[:, None]
@@ -231,7 +231,7 @@ def test_a_picture_without_a_face(detector):
 
     image, failure = align(png(picture), detector, image_size=(112, 96), fallback="centre", quality=100)
     assert failure[0] == "centre crop"
-    assert failure[1].partition(" for ")[0] == reason.partition(" for ")[0]  # the template is another
+    assert failure[1].partition(" for ")[0] == reason.partition(" for ")[0]  # The templates differ.
     assert difference(decoded(image), centre_crop(picture, (112, 96))) < 3
 
 
@@ -242,7 +242,7 @@ def test_a_picture_without_a_face(detector):
         b"",
         b"text",
         draw_image(0, 0, 0)[:1500],
-        # Damage in the middle, where the end is there.
+        # Damage in the middle of a complete file.
         draw_image(0, 0, 0)[:1500] + draw_image(0, 0, 0)[-200:],
         png(drawn_face())[:5000],
         png(drawn_face())[:100] + bytes(5000) + png(drawn_face())[-12:],
@@ -272,7 +272,7 @@ def test_other_kinds_of_png(mode):
 
 def test_a_picture_that_is_too_large_to_decode():
     data = bytearray(png(drawn_face()))
-    data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # width and height, of an IHDR with its CRC
+    data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # Width and height in the IHDR chunk, which has a CRC.
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     image, (kind, reason) = align(bytes(data), FaceDetector())
     assert (image, kind) == (None, "unreadable")
@@ -280,7 +280,7 @@ def test_a_picture_that_is_too_large_to_decode():
 
 
 def test_a_photograph_is_turned_as_its_exif_orientation_says():
-    """The detector sees the picture as a person does, who turns it as its EXIF orientation says."""
+    """The detector gets the picture the way a viewer shows it."""
     image = encoded_image(0, 200, 160)
 
     class Detector:
@@ -301,7 +301,7 @@ def test_detector_finds_a_drawn_face():
     assert points.shape == (1, 5, 2)
     left, top, right, bottom = boxes[0]
     assert np.all((points[0] > (left, top)) & (points[0] < (right, bottom)))
-    eyes_and_mouth = [0, 1, 3, 4]  # the drawn nose turns with the head
+    eyes_and_mouth = [0, 1, 3, 4]  # without the nose, which moves when the head turns
     expected = face_template((112, 112)) + (100, 40)
     assert np.linalg.norm(points[0] - expected, axis=1)[eyes_and_mouth].max() < 8
 
@@ -327,7 +327,7 @@ def test_boxes_and_points_of_the_package(monkeypatch):
     boxes, points, scores = FaceDetector().find(picture)
     assert scores.tolist() == [0.9]
     assert boxes.tolist() == [[10, 20, 40, 60]]
-    # The package cuts fractions off; half a pixel makes up for it on average.
+    # The package truncates coordinates. Half a pixel compensates for that on average.
     assert points.tolist() == [[[1.5, 2.5], [3.5, 4.5], [5.5, 6.5], [7.5, 8.5], [9.5, 10.5]]]
 
 

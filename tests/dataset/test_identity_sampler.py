@@ -20,7 +20,7 @@ def make_labels(counts, seed=0):
 
 
 def identities_of(labels):
-    """Identity of every record, numbered through the sources."""
+    """Returns the identity of every record, numbered consecutively over the sources."""
     offsets = np.cumsum([0, *(source_labels.max() + 1 for source_labels in labels)])
     return np.concatenate(
         [source_labels + offset for source_labels, offset in zip(labels, offsets, strict=False)]
@@ -28,13 +28,13 @@ def identities_of(labels):
 
 
 def draw(sampler, num_batches):
-    """Records of the first batches, in groups: `(num_batches, P, K)`."""
+    """Returns the records of the first batches in groups, `(num_batches, P, K)`."""
     shape = (num_batches, -1, sampler.images_per_identity)
     return np.array([sampler.batch(k) for k in range(num_batches)]).reshape(shape)
 
 
 def assert_distinct(values):
-    """No value twice along the last axis."""
+    """Checks that no value occurs twice along the last axis."""
     ordered = np.sort(values)
     assert (ordered[..., 1:] != ordered[..., :-1]).all()
 
@@ -43,7 +43,7 @@ def assert_distinct(values):
 @pytest.mark.parametrize("num", [1, 2, 4, 5, 6])
 @with_and_without_weights
 def test_a_batch_has_distinct_identities_with_distinct_images(num, weights):
-    """Row 13 of docs/fidelity.md; also where passes end within a batch."""
+    """Row 13 of docs/fidelity.md. It also holds if passes end within a batch."""
     labels = make_labels(COUNTS)
     sampler = IdentitySampler(labels, 4 * num, 4, 3, weights)
     groups = draw(sampler, 300)
@@ -57,7 +57,7 @@ def test_a_batch_has_distinct_identities_with_distinct_images(num, weights):
 
 @pytest.mark.parametrize("num", [3, 5, 15])
 def test_each_identity_comes_once_per_pass(num):
-    """The 15 identities are one pool."""
+    """The 15 identities form one pool."""
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 2 * num, 2), 150 // num)[..., 0]]
     passes = identities.reshape(10, 15)
@@ -67,7 +67,7 @@ def test_each_identity_comes_once_per_pass(num):
 
 @pytest.mark.parametrize("num", [4, 7, 11, 14])
 def test_identities_are_even_when_passes_end_within_a_batch(num):
-    """Row 13 of docs/fidelity.md: only what would come twice in a batch is another one."""
+    """Row 13 of docs/fidelity.md: only identities that would be drawn twice in a batch are replaced."""
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 2 * num, 2, 5), 1500)[..., 0]]
     turns = ShuffledSampler([15], num, 5)
@@ -114,7 +114,7 @@ def test_records_are_grouped_as_a_stable_argsort_orders_them(monkeypatch):
 
 
 def test_order_is_stable():
-    """A run that resumes under another version must go on in the order in which it began."""
+    """A run that is resumed with another version must continue in the same order."""
     labels = make_labels([[3, 4, 2], [4, 5, 3]])
     assert IdentitySampler(labels, 8, 2, seed=1).batch(4).tolist() == [19, 13, 14, 9, 5, 6, 4, 3]
     assert IdentitySampler(labels, 4, 2, 1, [0.25, 0.75]).batch(4).tolist() == [14, 9, 19, 13]
@@ -150,11 +150,11 @@ def test_all_orders_are_equally_likely():
     orders = np.concatenate([sampler.batch(k).reshape(2, 4) for k in range(6000)]) % 4
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24
-    assert ((counts - 500) ** 2 / 500).sum() < 49.7  # 23 degrees of freedom, one time in a thousand
+    assert ((counts - 500) ** 2 / 500).sum() < 49.7  # chi-squared with 23 degrees of freedom, p = 0.001
 
 
 def test_a_pass_ending_within_a_batch_does_not_bring_the_same_images_soon():
-    """An identity that fills in gives other images than in the turn that follows."""
+    """An identity that replaces another one uses other images than in its next turn."""
     labels = make_labels([[40] * 7])
     groups = draw(IdentitySampler(labels, 16, 4, 2), 300).reshape(-1, 4)
     identities = labels[0][groups[:, 0]]
@@ -165,7 +165,7 @@ def test_a_pass_ending_within_a_batch_does_not_bring_the_same_images_soon():
 
 
 def test_small_identities_give_all_images_and_some_again():
-    """Row 13 of docs/fidelity.md: without replacement only where the identity has K images."""
+    """Row 13 of docs/fidelity.md: images are distinct only if the identity has K images."""
     labels = make_labels([[2, 3, 4]])
     for batch in draw(IdentitySampler(labels, 12, 4), 20):
         for group in batch:
@@ -190,7 +190,7 @@ def test_identities_without_a_pair_are_left_out(caplog):
 
 
 def test_weights_are_shares_of_the_identities(monkeypatch):
-    """Row 28 of docs/fidelity.md; exact within each plan, and each source has its own passes."""
+    """Row 28 of docs/fidelity.md. Shares are exact within each plan, and each source has its own passes."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 4, 2, 1, [0.3, 0.7]), 450)[..., 0]]
@@ -205,7 +205,7 @@ def test_a_source_without_weight_may_be_small():
     labels = make_labels([[2], [3, 3, 3]])
     groups = draw(IdentitySampler(labels, 6, 2, weights=[0.0, 1.0]), 10)
     assert groups.min() == 2
-    assert draw(IdentitySampler(labels, 8, 2), 10).min() == 0  # without weights all are one pool
+    assert draw(IdentitySampler(labels, 8, 2), 10).min() == 0  # Without weights, all sources form one pool.
 
 
 def test_the_originals_draw_is_in_proportion_to_images():
@@ -219,9 +219,9 @@ def test_the_originals_draw_is_in_proportion_to_images():
     share = np.concatenate([counts[0][:3], counts[1]]) / 200
     np.testing.assert_allclose(drawn, 20_000 * share, atol=4 * np.sqrt(20_000 * 0.25))
     assert drawn[0] == pytest.approx(100, abs=40)
-    # Within an identity every image is as likely as any other.
+    # Within an identity, all images are equally likely.
     np.testing.assert_allclose(np.bincount(groups.ravel(), minlength=200), 400, atol=140)
-    # With replacement: any two of an identity's n images are the same once in n times.
+    # With replacement, two draws from n images are equal with probability 1 / n.
     forty_images = groups[identities[..., 0] == 2]
     assert (forty_images[:, 0] == forty_images[:, 1]).mean() == pytest.approx(1 / 40, abs=0.01)
     same = identities[:, 0, 0] == identities[:, 1, 0]
@@ -229,13 +229,13 @@ def test_the_originals_draw_is_in_proportion_to_images():
 
 
 def test_the_originals_draw_with_weights():
-    """Row 13 of docs/fidelity.md: first the source, then in proportion to its images."""
+    """Row 13 of docs/fidelity.md: draws the source, then an identity in proportion to its images."""
     labels = make_labels([[10, 30], [50, 150]])
     groups = draw(IdentitySampler(labels, 20, 2, weights=[0.8, 0.2], with_replacement=True), 1000)
     times = np.bincount(identities_of(labels)[groups[..., 0]].ravel(), minlength=4)
     assert times[:2].sum() == 8000
     np.testing.assert_allclose(times, [2000, 6000, 500, 1500], atol=160)
-    # There is no least number of identities.
+    # There is no minimum number of identities.
     draw(IdentitySampler(make_labels([[3]]), 20, 2, with_replacement=True), 1)
 
 

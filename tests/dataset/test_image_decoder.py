@@ -1,4 +1,4 @@
-"""Pixels of training images: the same from every decoder, bit for bit."""
+"""Tests that all decoders return exactly the same pixels for a training image."""
 
 import io
 
@@ -14,7 +14,7 @@ from tests.dataset.samples import SAMPLING, encoded_image, noise, with_orientati
 
 
 def assert_decodes_alike(encoded):
-    """TensorFlow's pixels are those of OpenCV and PIL, every bit; returns them."""
+    """Checks that TensorFlow, OpenCV and PIL decode the same pixels. Returns them."""
     decoded = decode_tensor(tf.constant(encoded)).numpy()
     bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decoded, bgr[..., ::-1])

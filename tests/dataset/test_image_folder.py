@@ -16,7 +16,7 @@ NAMES = ("2.jpg", "10.PNG", os.fsdecode(b"\xff.jpg"), "Anna/1.jpg")  # in natura
 
 @pytest.fixture
 def config(tmp_path):
-    """A config with a folder of images and of other files."""
+    """A config with a folder that contains images and other files."""
     for name in (*NAMES, ".hidden.jpg", ".thumbs/1.jpg", "Anna/notes.txt"):
         path = tmp_path / "faces" / name
         path.parent.mkdir(parents=True, exist_ok=True)

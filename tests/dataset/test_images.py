@@ -11,7 +11,7 @@ from tests.dataset.samples import encoded_image, noise, with_orientation
 
 
 def png_of_size(width, height):
-    """A small PNG whose header, with its checksum, claims this size."""
+    """Returns a small PNG whose header claims this size, with a correct checksum."""
     data = bytearray(encoded_image(0, suffix=".png"))
     data[16:24] = struct.pack(">2I", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -19,7 +19,7 @@ def png_of_size(width, height):
 
 
 def jpeg_of_size(width, height):
-    """A small JPEG whose header claims this size."""
+    """Returns a small JPEG whose header claims this size."""
     data = bytearray(encoded_image(0))
     place = data.index(b"\xff\xc0") + 5
     data[place : place + 4] = struct.pack(">2H", height, width)

@@ -1,4 +1,4 @@
-"""Labels and images of InsightFace and flat `.rec` files."""
+"""Tests of reading labels and images from InsightFace and flat `.rec` files."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from dataset.sources.insightface_rec import InsightFaceRec, _check_ranges, _firs
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rec"
 GOLDEN_SETS = ("rec_small", "rec_vector_labels")
-# A label vector that holds the magic where a record is split.
+# A label vector that contains the magic where a record is split.
 MAGIC_LABEL = [1.0, float(np.frombuffer(MAGIC, "<f4")[0])]
 
 
@@ -49,7 +49,7 @@ class CountingReader(RecordReader):
         return super().read(key)
 
 
-# Sound files.
+# Valid files.
 
 
 @pytest.mark.parametrize("name", GOLDEN_SETS)
@@ -120,21 +120,21 @@ def test_flat(tmp_path):
 def test_flat_labels_need_only_the_heads(tmp_path):
     write_flat(tmp_path, [0, 1, [1.0, 2.0]])
     rec = InsightFaceRec(tmp_path, reader=CountingReader)
-    assert rec._reader.read_keys == [0]  # whether it is an image
+    assert rec._reader.read_keys == [0]  # to find out whether it is an image
     assert rec.labels.tolist() == [0, 1, 1]
 
 
 def test_flat_with_two_labels_in_record_0(tmp_path):
-    """Record 0 of the InsightFace layout is known by having no image."""
+    """Only a record 0 without an image belongs to the InsightFace layout."""
     write_flat(tmp_path, [[0.0, 5.0], [1.0, 6.0]])
     assert InsightFaceRec(tmp_path).labels.tolist() == [0, 1]
 
 
-# Sets of so many records that float32 rounds their numbers; here float16, which does so from 2048 on.
+# Sets with so many records that labels round their numbers. Here labels are float16, exact up to 2048.
 
 
 def write_rounded(folder, counts, own_labels=None, change=None):
-    """Identities of so many images, as InsightFace writes them, every label rounded to float16."""
+    """Writes identities with `counts` images each, like InsightFace, with labels rounded to float16."""
     labels = np.repeat(np.arange(len(counts)), counts)
     first = len(labels) + 1
     ends = np.cumsum(counts) + 1
@@ -160,7 +160,7 @@ def float16_labels(monkeypatch):
 def test_ranges_of_rounded_record_numbers_are_recovered(more, float16_labels, tmp_path):
     counts = np.random.default_rng(more).integers(1, 40, 250)
     counts[77] = 0
-    counts[-1] += more  # the identity records begin at any of the numbers that are rounded to one
+    counts[-1] += more  # The identity records start at any of the numbers that round to the same value.
     labels = write_rounded(tmp_path, counts)
     assert len(labels) > 4096
     rec = InsightFaceRec(tmp_path)
@@ -193,11 +193,11 @@ def test_rounded_ranges_must_match_own_labels(change, fault, float16_labels, tmp
 
 def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path):
     own = np.repeat(np.arange(250), 20)
-    own[4010] = 7  # in the midst of another identity
+    own[4010] = 7  # among the images of another identity
     write_rounded(tmp_path, [20] * 250, own)
     with pytest.raises(ValueError, match=r"record 5008: .*\[4011, 4012\]"):
         InsightFaceRec(tmp_path)
-    own[4010] = 300  # no identity at all, and at a place that is rounded away
+    own[4010] = 300  # not an identity, at a position that rounding hides
     write_rounded(tmp_path, [20] * 250, own)
     with pytest.raises(ValueError, match=r"record 4011: .* 300"):
         InsightFaceRec(tmp_path)
@@ -205,7 +205,7 @@ def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path)
 
 def test_images_of_an_identity_in_two_rows():
     _check_ranges("a.rec", np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
-    with pytest.raises(ValueError, match=r"a.rec: .* 3 rows"):
+    with pytest.raises(ValueError, match=r"a.rec: .* 3 runs"):
         _check_ranges("a.rec", np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
 
 
@@ -260,7 +260,7 @@ def test_fingerprint_follows_every_file(tmp_path):
     assert all(type(one) is str for one in seen)
 
 
-# Contradictions.
+# Inconsistent files.
 
 
 def test_missing(tmp_path):
@@ -325,7 +325,7 @@ def test_wrong_ranges(ranges, fault, tmp_path):
         ([1, 9], r"record 0: .* received \(1, 9\)"),
         ([7, 11], "record 9: .* 7 to 10,"),
         ([7.5, 9], r"record 0: .*7\.5"),
-        ([2.0**24, 2.0**24 + 8], "record 0: .* 16777216 .*received 9, 0 to 8"),
+        ([2.0**24, 2.0**24 + 8], "record 0: .* 16777216 .*received 9 records, 0 to 8"),
     ],
 )
 def test_wrong_record_0(record_0, fault, tmp_path):

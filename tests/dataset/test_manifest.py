@@ -20,7 +20,7 @@ from tests.dataset.samples import encode_example, write_record
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Two shards of three and two images, with their manifest."""
+    """A manifest of two shards with three and two images."""
     rows, shards = [], []
     for name, labels in (("a.tfrecord", (2, 0, 1)), ("b.tfrecord", (1, 1))):
         with (tmp_path / name).open("wb") as file:

@@ -20,7 +20,7 @@ def picture(seed, height=12, width=10):
 
 
 def encoded(image):
-    """PNG, which gives back what was put in."""
+    """Returns a PNG, because it is lossless."""
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 

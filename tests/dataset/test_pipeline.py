@@ -40,7 +40,7 @@ every_mode = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two RecordIO sets, "a" with 4 identities and 48 images, "b" with 3 and 21, every seventh a PNG."""
+    """Two RecordIO sets: "a" with 4 identities and 48 images, "b" with 3 and 21. Every 7th image is a PNG."""
     folder = tmp_path_factory.mktemp("pipeline")
     write_rec(folder / "a", make_images(4, 12))
     others = [(encoded_image(100 + i, suffix=".png" if i % 7 == 3 else ".jpg"), i // 7) for i in range(21)]
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def manifests(folder):
-    """Both sets as the converter leaves them: shuffled, in three shards each."""
+    """Both sets after conversion: shuffled, in three shards each."""
     return [
         convert(
             SourceConfig(name, "mxrec", folder / name),
@@ -101,7 +101,7 @@ def make(manifests):
 
 
 class EveryRecord:
-    """The simplest sampler: batch `k` is record `k` of nine, then the last one again and again."""
+    """The simplest sampler: batch `k` is record `k` of nine, and then always the last record."""
 
     batch_size = 1
 
@@ -110,7 +110,7 @@ class EveryRecord:
 
 
 class OneAtATime(ShuffledSampler):
-    """Tells when two threads draw at once: what a sampler remembers is not made for that."""
+    """Fails if two threads draw at the same time, because a sampler has state."""
 
     is_drawing = False
 
@@ -123,28 +123,28 @@ class OneAtATime(ShuffledSampler):
 
 
 def one_by_one(manifest, read="random"):
-    """Batches of one image; in sequence their order is not that of the records."""
+    """Makes batches of one image. In sequential reading, their order is not that of the records."""
     sources = CombinedSources([manifest])
     sampler = EveryRecord() if read == "random" else ShuffledSampler(sources.sizes, 1)
     return TrainingBatches(sources, sampler, IMAGE_SIZE, PipelineOptions(read=read))
 
 
 def take(batches, num, start=0):
-    """Images and identities of `num` batches: `(num, 8, 112, 96, 3)` and `(num, 8)`."""
+    """Returns images and identities of `num` batches, `(num, 8, 112, 96, 3)` and `(num, 8)`."""
     pairs = [network_input(batches, batch) for batch in itertools.islice(batches.start_at(start), num)]
     images, identities = zip(*pairs, strict=True)
     return np.stack(images), np.stack(identities)
 
 
 def network_input(batches, batch):
-    """The images that the network gets from all shares of a batch, and the labels."""
+    """Returns the network's input and the labels of all shares of a batch."""
     shares, *labels = batch
     images = [share.to_input(batches.image_size) for share in shares]
     return [np.concatenate(shares) for shares in (images, *labels)]
 
 
 def recognise(faces, images, identities):
-    """Which record each image is, and whether it is mirrored; fails on any other image or identity."""
+    """Returns the record of each image, and whether it is mirrored. Fails on any other image or identity."""
     assert images.dtype == np.float32 and images.shape[2:] == (*IMAGE_SIZE, 3)
     assert identities.dtype == np.int64 and identities.shape == images.shape[:2]
     known = {}
@@ -158,7 +158,7 @@ def recognise(faces, images, identities):
 
 
 def assert_epochs(records, first, size):
-    """Every whole epoch holds each of `range(first, first + size)` once, in an order of its own."""
+    """Checks that every whole epoch has each of `range(first, first + size)` once, in its own order."""
     epochs = records[: len(records) // size * size].reshape(-1, size)
     assert len(epochs) > 1
     assert (np.sort(epochs) == np.arange(first, first + size)).all()
@@ -185,7 +185,7 @@ def test_sequential_batches_hold_every_record_once_per_epoch(make, faces, monkey
 
 
 def test_sequential_reading_mixes_shards_in_a_new_order_each_epoch(make, faces, manifests, monkeypatch):
-    """Also where the shuffle buffer is far smaller than a shard."""
+    """This holds even if the shuffle buffer is far smaller than a shard."""
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 1)
     records, _ = recognise(faces, *take(make(read="sequential"), 35))
     epochs = records.ravel()[: 69 * 4].reshape(4, 69)
@@ -196,7 +196,7 @@ def test_sequential_reading_mixes_shards_in_a_new_order_each_epoch(make, faces, 
 
 
 def test_sequential_batches_with_weights(make, faces, monkeypatch):
-    """Each sample comes from the sampler's source, and each source has its own epochs."""
+    """Each sample comes from the source that the sampler chose, and each source has its own epochs."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     batches = make([0.25, 0.75], read="sequential")
     records = recognise(faces, *take(batches, 50))[0].ravel()
@@ -209,7 +209,7 @@ def test_sequential_batches_with_weights(make, faces, monkeypatch):
 
 @every_mode
 def test_resumed_run_gets_the_same_batches(make, read, weights, monkeypatch):
-    """Mirrors as well; within an epoch, and past the ends of epochs and of the sampler's plans."""
+    """Mirrored images are the same too, also after the ends of epochs and of the sampler's plans."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
     images, identities = take(make(weights, read=read), 30)
@@ -257,7 +257,7 @@ def test_crop_is_the_centre_of_what_was_mirrored(make, image_size, monkeypatch):
 
 @every_mode
 def test_a_worker_gets_its_rows_of_every_batch(make, read, weights):
-    """Mirrors as well."""
+    """The same images are mirrored too."""
     images, identities = take(make(weights, read=read), 4, start=3)
     rows = [0, 1, 5]
     own_images, own_identities = take(make(weights, read=read, rows=rows), 4, start=3)
@@ -274,7 +274,7 @@ def test_seeds_differ(make, faces, read, weights):
 
 @every_mode
 def test_one_order_for_all_epochs(make, faces, read, weights, monkeypatch):
-    """Row 12 of docs/fidelity.md, `--faithful`; a resumed run is in the same order."""
+    """Row 12 of docs/fidelity.md, `--faithful`. A resumed run keeps the order."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
     images, identities = take(make(weights, reshuffle=False, read=read), 40)
@@ -290,7 +290,7 @@ def test_one_order_for_all_epochs(make, faces, read, weights, monkeypatch):
 
 @every_mode
 def test_sources_that_stay_rgb(make, faces, read, weights):
-    """Row 25 of docs/fidelity.md, `--faithful`: image by image, where sources mix within a batch."""
+    """Row 25 of docs/fidelity.md, `--faithful`. Each image of a mixed batch has the order of its source."""
     images, identities = take(make(weights, read=read, rgb_sources=[1]), 12)
     assert ((identities < 4).any(axis=1) & (identities >= 4).any(axis=1)).any()
     turned = [(face if identity < 4 else face[..., ::-1], identity) for face, identity in faces]
@@ -306,14 +306,14 @@ def test_batches_are_drawn_by_one_thread_at_a_time(manifests):
 
 
 def test_deterministic_runs_read_batches_in_parallel(make, monkeypatch):
-    """TensorFlow calls stateful functions one after the other then."""
+    """In deterministic runs, TensorFlow calls stateful functions one after the other."""
     batches = make()
     plain, _ = take(batches, 4)
     load, together, calls = batches._loader.load, threading.Barrier(2, timeout=20), itertools.count()
 
     def load_together(records):
         if next(calls) < 2:
-            together.wait()  # raises after 20 seconds alone
+            together.wait()  # raises an error if no other thread arrives in 20 seconds
         return load(records)
 
     monkeypatch.setattr(batches._loader, "load", load_together)
@@ -343,7 +343,7 @@ raise SystemExit(3)
 
 @pytest.fixture
 def make_groups(manifests):
-    """Makes batches of 3 identities with 2 images each from both sets, from the files on disk."""
+    """Returns a function that makes batches of 3 identities with 2 images each from both sets."""
 
     def make(weights=None, **options):
         sources = CombinedSources(manifests)
@@ -353,14 +353,14 @@ def make_groups(manifests):
     return make
 
 
-# Of 4 and 3 identities: passes end within batches.
+# The sources have 4 and 3 identities, so passes end within batches.
 @pytest.mark.parametrize(
     "options",
     [{}, {"weights": [0.5, 0.5]}, {"with_replacement": True}],
     ids=["by number", "by weight", "with replacement"],
 )
 def test_batches_of_identities(make_groups, faces, options):
-    """Row 13 of docs/fidelity.md; `recognise` compares each identity with that of the image."""
+    """Row 13 of docs/fidelity.md. `recognise` compares each identity with that of the image."""
     batches = make_groups(**options)
     images, identities = take(batches, 25)
     records, _ = recognise(faces, images, identities)
@@ -379,7 +379,7 @@ def test_half_of_the_images_are_mirrored(make, faces):
     records, mirrored = recognise(faces, *take(make(mirror=True), 40))
     np.testing.assert_array_equal(records, plain)
     assert 124 < mirrored.sum() < 196  # 160 +- 4 standard deviations
-    assert len(np.unique(mirrored, axis=0)) > 30  # each batch its own choice
+    assert len(np.unique(mirrored, axis=0)) > 30  # Each batch mirrors other images.
     assert ((records == records[0, 0]) & (mirrored == 0)).any()
     assert ((records == records[0, 0]) & (mirrored == 1)).any()
 
@@ -416,7 +416,7 @@ def test_shares_are_on_their_devices_and_make_up_the_batch(make, options):
 
 
 def test_batches_are_copied_ahead(make):
-    """At most two more than those that were taken, by another thread, whose errors come at their batch."""
+    """Another thread copies at most two batches ahead. Its errors are raised when their batch is taken."""
     calls = []
 
     def read():
@@ -445,7 +445,7 @@ def small(tmp_path):
 
 
 def error_of(batches, start=0, num_good=0, kind=ValueError):
-    """The message of the error that follows `num_good` batches."""
+    """Returns the message of the error that follows `num_good` batches."""
     steps = batches.start_at(start)
     for _ in range(num_good):
         next(steps)
@@ -453,7 +453,7 @@ def error_of(batches, start=0, num_good=0, kind=ValueError):
         for _ in steps:
             pass
     assert type(error.value) is kind
-    assert error.value.__suppress_context__  # no traceback of TensorFlow above it
+    assert error.value.__suppress_context__  # It hides TensorFlow's traceback.
     return str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""RecordIO against files that MXNet wrote, against an independent reader, and against broken files."""
+"""Tests of RecordIO with files that MXNet wrote, an independent reader, and broken files."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def part(payload, cflag=0, magic=MAGIC):
 
 
 def reference_records(data):
-    """All records of a file, found by looking at 4-byte words alone."""
+    """Returns all records of a file. It only looks at 4-byte words."""
     words = np.frombuffer(data, "<u4")
     records, parts, at = [], [], 0
     while at < len(words):
@@ -160,7 +160,7 @@ def test_spawned_worker_reads_without_parsing_the_index(tmp_path):
     (tmp_path / "a.idx").unlink()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(read_in_worker, (reader,)) == [b"one", b"two" + MAGIC]
-    assert reader.read(3) == b"two" + MAGIC  # pickling leaves the original open
+    assert reader.read(3) == b"two" + MAGIC  # Pickling leaves the original open.
     assert len(pickle.dumps(reader)) < 2000
 
 
@@ -195,7 +195,7 @@ def test_short_head(head):
         first_label(head)
 
 
-# Broken files: found on opening.
+# Broken files that are detected on opening.
 
 
 def test_missing_files(tmp_path):
@@ -212,7 +212,7 @@ def test_empty_file(tmp_path):
 @pytest.mark.parametrize("with_index", [True, False])
 @pytest.mark.parametrize("cut", [1, 2, 4, 9])
 def test_truncated_file(cut, with_index, tmp_path):
-    """Inside the padding, the payload and the header of the last part."""
+    """The file ends inside the padding, the payload or the header of the last part."""
     path = write(tmp_path / "a.rec", [b"first", b"four" + MAGIC + b"123"])
     if not with_index:
         (tmp_path / "a.idx").unlink()
@@ -271,7 +271,7 @@ def test_windows_line_ends_and_no_last_newline(tmp_path):
     assert RecordReader(path).read(1) == b"second"
 
 
-# Broken files: found on reading.
+# Broken files that are detected on reading.
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_windows_line_ends_and_no_last_newline(tmp_path):
     ],
 )
 def test_broken_record(data, fault, tmp_path):
-    """The last record is sound, so that opening succeeds."""
+    """The last record is valid, so that opening succeeds."""
     path = tmp_path / "a.rec"
     path.write_bytes(data + part(b"good"))
     path.with_suffix(".idx").write_text(f"30\t0\n31\t{len(data)}\n")
@@ -307,7 +307,7 @@ def test_broken_record(data, fault, tmp_path):
 
 
 def test_split_record_of_a_large_file(tmp_path):
-    """Where the flag of a split record, taken for a length, would still lie in the file."""
+    """If the flag were read as part of the length, the record would still fit into this file."""
     path = tmp_path / "a.rec"
     whole = part(b"1234", 1) + part(b"56", 3)
     path.write_bytes(whole + part(b"good"))
@@ -324,7 +324,7 @@ def test_split_record_without_its_end(tmp_path):
         RecordReader(path)
 
 
-# Nothing half-written.
+# Failed writes leave no half-written files.
 
 
 def test_exception_leaves_nothing(tmp_path):

@@ -53,13 +53,13 @@ class TestPlain:
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_old_numpy_names(self, load, protocol):
-        # Protocols from 4 on give the length of a name before it.
+        # Protocols from 4 on store the length of a name before the name.
         content = pickle.dumps([SHARED, np.float32(1)], protocol, fix_imports=False)
         for name in (b"numpy.core.multiarray", b"numpy.core.numeric"):
             new = name.replace(b"core", b"_core")
             content = content.replace(bytes([len(new)]) + new, bytes([len(name)]) + name).replace(new, name)
         frame = content.find(pickle.FRAME)
-        if frame == 2:  # its length is off now, and nothing to this reader
+        if frame == 2:  # The length of the frame is wrong now, but this reader ignores it.
             content = content[:2] + content[11:]
         assert_same(load(content), [SHARED, np.float32(1)])
 
@@ -87,7 +87,7 @@ class TestPlain:
 
 
 class Reduced:
-    """Pickles as a call of anything."""
+    """Pickles as a call of any function."""
 
     def __init__(self, *reduced):
         self.reduced = reduced
@@ -100,7 +100,7 @@ EXTENSION = 0x7EAD
 
 
 def attacks(target):
-    """Pickles that write the file `target` when `pickle` opens them, each in its own way."""
+    """Returns pickles that write the file `target` in different ways when `pickle` opens them."""
     command = f"echo > {target}"
     program = f"open({str(target)!r}, 'w').close()"
     system = Reduced(os.system, (command,))
@@ -122,7 +122,7 @@ def attacks(target):
         + b"tR.",
         "INST": b"(" + command_line + b"ios\nsystem\n.",
         "OBJ": b"(cos\nsystem\n" + command_line + b"o.",
-        # bytes(map(eval, [program])) runs it by constructors alone.
+        # bytes(map(eval, [program])) runs the program using only constructors.
         "NEWOBJ": b"\x80\x02c__builtin__\nbytes\n(c__builtin__\nmap\n(c__builtin__\neval\n]"
         + program_line
         + b"at\x81t\x81.",
@@ -228,7 +228,7 @@ def array(shape="(I3\nt", dtype=UINT8, data="S'abc'\n"):
 
 
 class TestStandIns:
-    """The few names that are accepted, put to other uses."""
+    """Tests of pickles that misuse the few accepted names."""
 
     def test_the_hand_written_pickle_is_valid(self, load):
         assert_same(load(f"{array()}.".encode()), np.frombuffer(b"abc", np.uint8))

@@ -7,20 +7,20 @@ PLAN = 10_000
 
 
 def draw(sampler, num_samples):
-    """The first samples of the endless sequence, from whole batches."""
+    """Returns the first samples of the endless sequence, from whole batches."""
     num_batches = -(-num_samples // sampler.batch_size)
     return np.concatenate([sampler.batch(k) for k in range(num_batches)])[:num_samples]
 
 
 def assert_epochs(records, first, size):
-    """Every whole epoch holds each of `range(first, first + size)` once, in an order of its own."""
+    """Checks that every whole epoch has each of `range(first, first + size)` once, in its own order."""
     epochs = records[: len(records) // size * size].reshape(-1, size)
     assert len(epochs) > 1
     assert (np.sort(epochs) == np.arange(first, first + size)).all()
     assert len(np.unique(epochs, axis=0)) == len(epochs)
 
 
-# Batches that divide the epoch, that cross its border, and that hold several epochs.
+# Batches that divide the epoch, that cross its end, and that contain several epochs.
 @pytest.mark.parametrize("batch_size", [1, 6, 5, 23, 100])
 def test_every_record_once_per_epoch(batch_size):
     """Row 12 of docs/fidelity.md."""
@@ -32,7 +32,7 @@ def test_every_record_once_per_epoch(batch_size):
 
 @pytest.mark.parametrize("weights", [None, [0.25, 0.75]])
 def test_one_order_for_all_epochs(weights):
-    """Row 12 of docs/fidelity.md, `--faithful`: that of the first epoch; each source's with weights."""
+    """Row 12 of docs/fidelity.md, `--faithful`: epochs repeat the order of the first, with weights per source."""
     sizes = [7, 17]
     records, reshuffled = (
         draw(ShuffledSampler(sizes, 10, 3, weights, reshuffle=reshuffle), 240) for reshuffle in (False, True)
@@ -73,7 +73,7 @@ def test_seeds_differ(weights):
 
 
 def test_order_is_stable():
-    """A run that resumes under another version must go on in the order in which it began."""
+    """A run that is resumed with another version must continue in the same order."""
     assert ShuffledSampler([10], 10, seed=1).batch(3).tolist() == [4, 7, 1, 2, 5, 6, 3, 9, 0, 8]
     weighted = ShuffledSampler([10, 10], 8, seed=1, weights=[0.25, 0.75])
     assert weighted.batch(3).tolist() == [17, 14, 16, 19, 15, 12, 1, 13]
@@ -98,7 +98,7 @@ def test_weights_are_exact_in_every_plan(weights, shares):
     sources = np.searchsorted(np.cumsum(sizes), plans, side="right")
     assert [np.bincount(plan, minlength=3).tolist() for plan in sources] == [shares] * 3
     assert len(np.unique(sources, axis=0)) == 3 or max(shares) == PLAN
-    # In a random order within a plan, so that every batch has its share of each.
+    # The order within a plan is random, so that every batch has its share of each source.
     part = np.array([np.bincount(plan[:1000], minlength=3) for plan in sources])
     np.testing.assert_allclose(part, np.tile(shares, (3, 1)) / 10, atol=100)
 
@@ -164,7 +164,7 @@ def test_memory_error_of_the_next_order_is_raised_when_drawing(monkeypatch):
     sampler = ShuffledSampler([100], 10)
     sampler.batch(0)
     monkeypatch.setattr(np, "arange", scarce)
-    sampler.batch(5)  # has the next one made
+    sampler.batch(5)  # starts to make the next order
     with pytest.raises(MemoryError):
         sampler.batch(10)
 

@@ -34,7 +34,7 @@ def test_a_stopped_writer_leaves_nothing(source, tmp_path):
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
 def test_disk_failure_during_writing(failing, source, tmp_path, monkeypatch):
-    """Also where it is the last part that it fails at: the system reports a failed write only once."""
+    """The error is raised even if the last flush fails. The system reports a failed write only once."""
     calls = []
 
     def fdatasync(descriptor):
@@ -57,7 +57,7 @@ def test_disk_failure_during_writing(failing, source, tmp_path, monkeypatch):
 
 
 class Immediate(ThreadPoolExecutor):
-    """Waits for each task, so that none is skipped because the one before is not done."""
+    """Waits for each task, so that no flush is skipped because the one before is unfinished."""
 
     def submit(self, *args):
         future = super().submit(*args)

@@ -26,7 +26,7 @@ def small_set(tmp_path_factory):
 
 
 def contents(folder):
-    """The files of a set. A video is left out, because x264 does not always write the same bytes."""
+    """Returns the files of a set without the video, because x264 does not always write the same bytes."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".mp4")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -75,7 +75,7 @@ def test_pairs_are_the_same_in_both_files(small_set):
     arrays, encoded = read_pairs(small_set / "lfw.np"), read_pairs(small_set / "lfw.bin")
     assert arrays.image_size == (112, 112)
     assert arrays.is_same.tolist() == [True] * 10 + [False] * 10
-    assert encoded.is_same.tolist() == [True, False] * 10  # a pair of each kind in every fold
+    assert encoded.is_same.tolist() == [True, False] * 10  # one pair of each kind in every fold
     order = np.argsort(~encoded.is_same, kind="stable")
     for i, j in enumerate(order):
         np.testing.assert_array_equal(
@@ -127,9 +127,9 @@ def test_config_names_existing_files(small_set):
 
 
 def test_images_show_the_identity():
-    """The mean of one half of an identity's images is nearest to the mean of the other half.
+    """The mean of half of an identity's images is nearest to the mean of the other half.
 
-    Were the identity without influence, that would hold for one of the twelve on average.
+    If the identity had no influence, this would hold for one of the twelve on average.
     """
     num_identities, num_images = 12, 24
     images = np.array(
@@ -141,7 +141,7 @@ def test_images_show_the_identity():
 
 
 def small(image):
-    """The middle of the face, without brightness and contrast."""
+    """Returns the middle of the face, with normalised brightness and contrast."""
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)[32:104, 20:92]
     pixels = cv2.resize(pixels, (18, 18), interpolation=cv2.INTER_AREA).astype(float)
     return (pixels - pixels.mean()) / pixels.std()
@@ -152,7 +152,7 @@ def test_frames_of_a_video_change_smoothly():
     first, last = Capture.sample(rng), Capture.sample(rng)
     half = first.towards(last, 0.5)
     assert half.yaw == pytest.approx((first.yaw + last.yaw) / 2)
-    np.testing.assert_array_equal(half.background, first.background)  # the place stays
+    np.testing.assert_array_equal(half.background, first.background)  # The background stays the same.
     assert half.glasses == first.glasses
     assert draw_frame(0, 0, 0, 0, 1) == draw_frame(0, 0, 0, 0, 6)
 
@@ -224,7 +224,7 @@ def test_a_call_shows_two_people_of_the_gallery_and_a_stranger(small_set):
     assert [len(list(path.glob("*.jpg"))) for path in people] == [6, 6]
     frames = [frame.image for frame in read_video(small_set / "call.mp4")]
     assert len(frames) == 72
-    # Who is not there leaves an even, dark tile.
+    # The tile of an absent person is dark and uniform.
     tiles = np.array([[tile.std() > 10 for tile in np.split(frame, 3, axis=1)] for frame in frames])
     spans = [(np.flatnonzero(there)[0], np.flatnonzero(there)[-1] + 1) for there in tiles.T]
     assert spans == [(0, 54), (12, 72), (30, 72)]

@@ -1,4 +1,4 @@
-"""Batches that also hold a row of numbers for each image."""
+"""Tests of batches with targets, a row of numbers for each image."""
 
 import itertools
 
@@ -16,7 +16,7 @@ BATCH = 6
 
 @pytest.fixture
 def manifests(tmp_path):
-    """Two sources of 12 and 6 images. In each the third record is damaged."""
+    """Two sources with 12 and 6 images. The third record of each is damaged."""
     manifests = [write_converted(tmp_path / name, make_images(n, 6)) for name, n in (("one", 2), ("two", 1))]
     for manifest in manifests:
         start = int(manifest.open_index()["offset"][2])
@@ -25,7 +25,7 @@ def manifests(tmp_path):
 
 
 def make(manifests, **options):
-    """Batches whose targets are the numbers of the source and of the record in it."""
+    """Makes batches whose targets are the numbers of the source and of the record in it."""
     sources = CombinedSources(manifests)
     targets = [
         np.stack([np.full(size, source), np.arange(size)], axis=1).astype(np.float32)
@@ -53,7 +53,7 @@ def test_targets_follow_the_records(manifests):
             target = tuple(targets[k, place].astype(int))
             is_bad = within == 2
             num_replaced += is_bad
-            # A damaged record is replaced by one of its identity, or by any, and the target with it.
+            # A damaged record is replaced by another record, preferably of its identity, with its target.
             assert (target == (source, within)) != is_bad and target[1] != 2
             assert identities[k, place] == (2 if target[0] else target[1] // 6)
             by_target.setdefault(target, []).append(images[k, place])

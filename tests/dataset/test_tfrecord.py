@@ -19,7 +19,7 @@ LABELS = [0, 1, 127, 128, 300, 2**31 - 1, 2**63 - 1, -1, -(2**63)]
 
 @pytest.fixture
 def records(tmp_path):
-    """A file of records of several lengths, and what is in it."""
+    """A file with records of several lengths, and their data."""
     rng = np.random.default_rng(0)
     data = [rng.bytes(length) for length in (0, 1, 5000, 17, 300)]
     path = tmp_path / "records.tfrecord"
@@ -45,7 +45,7 @@ def test_example_is_what_tensorflow_reads(image, label):
 
 
 def test_bytes_of_an_example_are_stable():
-    """Lengths around those at which one more byte tells the length of a field."""
+    """Checks lengths around those from which the length of a field takes one more byte."""
     digest = hashlib.sha256()
     for length in (
         0,
@@ -108,7 +108,7 @@ def test_unpacked_label_and_unknown_fields_are_read():
 @pytest.mark.parametrize("size", [0, 1, 79, 80, 90, 91, 100, 127, 128, 129, 5000, 16_355, 16_384, 2_097_152])
 @pytest.mark.parametrize("label", [0, 127, 128, 16_383, 16_384, 2_097_152, 2**40, -1])
 def test_example_of_every_size(size, label):
-    """Numbers take more bytes where they get larger: lengths before the image, and the label behind it."""
+    """Larger numbers take more bytes: the lengths before the image, and the label after it."""
     for fill in (b"\x0a", b"\xff"):
         image = fill * size
         assert decode_example(encode_example(image, label)) == (image, label)
@@ -116,7 +116,7 @@ def test_example_of_every_size(size, label):
 
 @pytest.mark.tensorflow
 def test_changed_examples_are_read_as_by_tensorflow_or_refused():
-    """What is not quite as `encode_example` writes it is read as TensorFlow does, or not at all."""
+    """If an Example differs from what `encode_example` writes, it is read as by TensorFlow, or refused."""
     import tensorflow as tf
 
     example = encode_example(b"\x05label\x12" * 12, 300)

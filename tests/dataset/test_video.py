@@ -92,11 +92,11 @@ def test_damaged_frames_are_left_out(tmp_path):
     ],
 )
 def test_frames_are_upright(tmp_path, matrix, turn):
-    """The track header of an MP4 file says how its frames are turned."""
+    """The track header of an MP4 file tells how its frames are rotated."""
     stored = scene(x=60, y=80)
     path = write_video(tmp_path / "a.mp4", [stored] * 2)
     content = bytearray(path.read_bytes())
-    # The header's version, times, number, layer and volume come before its matrix.
+    # Version, times, number, layer and volume come before the matrix in the header.
     start = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
     a, b, c, d = (65536 * number for number in matrix)
     content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
@@ -114,7 +114,7 @@ def test_pixels_become_square(tmp_path):
 
 
 def test_a_video_without_times(tmp_path):
-    """A raw stream has neither times nor a length. FFmpeg takes it for one of 25 frames a second."""
+    """A raw stream has neither times nor a length. FFmpeg assumes 25 frames per second."""
     path = write_video(tmp_path / "a.h264", moving(5), codec="libx264")
     assert numbers_and_times(path) == [(i, i / 25) for i in range(5)]
     assert (video_info(path).duration, video_info(path).num_frames) == (None, None)
@@ -163,7 +163,7 @@ def test_frames_are_converted_when_they_are_used(tmp_path, monkeypatch):
 
 
 def test_decoded_frames_do_not_pile_up(tmp_path):
-    """Python collects garbage by the number of objects, whatever their size, so there must be none."""
+    """Python's garbage collection counts objects, not bytes, so frames must be freed without it."""
     path = write_video(tmp_path / "a.mp4", moving(40))
     gc.collect()
     gc.disable()

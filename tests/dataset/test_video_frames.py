@@ -34,7 +34,7 @@ def decoding_threads():
 
 @pytest.fixture
 def prefix(tmp_path):
-    """Three videos. Sorted as strings, the names of their frames would not be in order of their numbers."""
+    """Three videos. If sorted as strings, their frames would not be in numerical order."""
     for seed, (video, length) in enumerate(LENGTHS.items()):
         folder = tmp_path / "frames" / video
         folder.mkdir(parents=True)
@@ -67,7 +67,7 @@ class TestFindFrames:
 
     def test_some_frames_of_each_video(self, prefix, tmp_path):
         some = find_frames(prefix, ["A/10", "B/1", "A/2"], max_frames=2, memo=tmp_path)
-        # The middles of two halves of twelve, and of three.
+        # They are the middles of the two halves of 12 and of 3 frames.
         everything = sorted_paths(prefix, ["A/10", "B/1", "A/2"])
         assert some.paths == [everything[number] for number in (3, 9, 12, 14, 15)]
         assert some.offsets.tolist() == [0, 2, 4, 5]
@@ -117,7 +117,7 @@ class TestFindFrames:
         assert not frames.empty
 
     def test_the_most_frequent_size_wins(self, prefix):
-        for number in range(20):  # more than the others together, and after them
+        for number in range(20):  # more than all other frames together, and read after them
             (prefix / "A/2" / f"3.{number:02}.jpg").write_bytes(picture(number, (16, 16)))
         frames = find_frames(prefix, LENGTHS)
         assert frames.image_size == (16, 16)
@@ -289,7 +289,7 @@ class TestMemo:
         assert find_frames(prefix, LENGTHS, memo=tmp_path).sha256 == expected.sha256
         assert len(reads) == 32
         assert str(kept) in caplog.text
-        assert kept.read_bytes() == whole  # and mended
+        assert kept.read_bytes() == whole  # It was written again.
 
     def test_a_memo_of_another_set_or_version_is_ignored(self, prefix, tmp_path, reads):
         expected = find_frames(prefix, LENGTHS, memo=tmp_path).sha256

@@ -1,4 +1,4 @@
-"""Processes that work for a program."""
+"""Tests of worker processes."""
 
 import os
 import subprocess
