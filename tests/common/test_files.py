@@ -49,7 +49,7 @@ def test_a_file_has_its_name_once_it_is_complete(tmp_path):
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == b"one"
 
 
-def test_json(tmp_path):
+def test_json_is_indented(tmp_path):
     write_json(tmp_path / "a", {"ü": [1]})
     assert (tmp_path / "a").read_bytes() == b'{\n "\\u00fc": [\n  1\n ]\n}\n'
 
@@ -138,7 +138,7 @@ def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
-def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
+def test_leftovers_of_a_killed_process_with_the_same_id_are_replaced(tmp_path):
     """In containers, programs often have the same process id."""
     for kind in ("old", "tmp"):
         (tmp_path / f".folder.{ME}.{kind}" / "inner").mkdir(parents=True)
@@ -192,7 +192,7 @@ class TestLinks:
 
 class TestLongNames:
     @pytest.mark.parametrize("name", ["a" * 255, "語" * 85])
-    def test_as_long_as_the_file_system_allows(self, tmp_path, name):
+    def test_the_longest_possible_name_works(self, tmp_path, name):
         write_json(tmp_path / name, 1)
         assert (tmp_path / name).read_text() == "1\n"
         (tmp_path / name).unlink()
@@ -202,17 +202,17 @@ class TestLongNames:
         remove_folder(tmp_path / name)
         assert not list(tmp_path.iterdir())
 
-    def test_names_with_the_same_start_do_not_meet(self, tmp_path):
+    def test_long_names_with_the_same_start_get_different_temporary_names(self, tmp_path):
         with atomic_folder(tmp_path / ("a" * 250)) as first, atomic_folder(tmp_path / ("a" * 251)) as second:
             assert first != second
 
-    def test_cut_by_bytes(self):
+    def test_names_are_cut_by_bytes(self):
         assert cut_name("a語語", 7) == "a語語"
         assert cut_name("a語語", 6) == cut_name("a語語", 4) == "a語"
         assert cut_name("a\udcff", 2) == "a\udcff"  # A short name stays, even if it is not UTF-8.
 
 
-def test_lock_of_a_folder_that_will_be_replaced(tmp_path):
+def test_a_folder_that_will_be_replaced_can_be_locked(tmp_path):
     with folder_lock(tmp_path / "new" / "run", replaced=True):
         for _ in range(2):
             with atomic_folder(tmp_path / "new" / "run"):
@@ -226,11 +226,11 @@ def test_lock_of_a_folder_that_will_be_replaced(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["run"]
 
 
-def test_printable():
+def test_printable_replaces_surrogates():
     assert printable("a\udcff語😀\ud800") == "a\ufffd語😀\ufffd"
 
 
-def test_lock(tmp_path):
+def test_a_lock_is_shared_or_exclusive(tmp_path):
     path = tmp_path / "lock"
     with FileLock(path) as first, FileLock(path) as second:
         first.acquire(shared=True)
@@ -304,7 +304,7 @@ def test_a_lock_on_a_file_that_its_last_holder_removed_does_not_count(tmp_path, 
 
 
 @pytest.mark.parametrize("problem", ["full disk", "a file"])
-def test_a_folder_that_cannot_be_written(tmp_path, problem):
+def test_a_folder_that_is_not_writable_is_an_error(tmp_path, problem):
     (tmp_path / "file").touch()
     folder = tmp_path / ("new/run" if problem == "full disk" else "file/run")
     limit = no_file_larger_than(0 if problem == "full disk" else 10_000)
@@ -313,14 +313,14 @@ def test_a_folder_that_cannot_be_written(tmp_path, problem):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_writing_in_a_folder_is_tried(tmp_path):
+def test_check_writable_writes_a_file(tmp_path):
     check_writable(tmp_path)
     with no_file_larger_than(0), pytest.raises(OSError, match=f"{tmp_path}: cannot write"):
         check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_message_of_tensorflow_as_one_line():
+def test_a_message_of_tensorflow_becomes_one_line():
     message = "{{function_node __Save_a/job:b}} /a b/.c.tmp; No space left on device [Op:SaveV2]\n\tFailed"
     assert one_line(message) == "No space left on device"
     assert one_line("/a; b: No space") == "/a; b: No space"

@@ -23,7 +23,7 @@ def saved(array):
         np.array(7),
     ],
 )
-def test_what_numpy_writes(array):
+def test_arrays_that_numpy_saved_are_read(array):
     received = read_array(saved(array))
     assert received.dtype == array.dtype
     np.testing.assert_array_equal(received, array)
@@ -53,6 +53,6 @@ def with_header(header):
         with_header("{'descr': ["),
     ],
 )
-def test_other_content(content):
+def test_damaged_and_other_content_is_refused(content):
     with pytest.raises(ValueError, match="expected"):
         read_array(content)

@@ -205,7 +205,7 @@ def test_a_command_has_options_of_its_own(capsys):
     assert "Counts words." in capsys.readouterr().out
 
 
-def test_a_wrong_value_of_a_required_flag(capsys):
+def test_a_wrong_value_of_a_required_flag_is_an_error(capsys):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Required:
         """Needs a number."""
@@ -220,7 +220,7 @@ def test_a_wrong_value_of_a_required_flag(capsys):
 
 
 @pytest.mark.parametrize("argv", [(), ("sum",), ("count",), ("count", "--out", "a", "--most", "0")])
-def test_wrong_commands(argv, capsys):
+def test_wrong_commands_are_errors(argv, capsys):
     with pytest.raises(SystemExit) as error:
         parse_words(*argv)
     assert error.value.code == 2
@@ -255,7 +255,7 @@ def test_annotations_give_types_and_choices():
         (["--share=nan"], "--share is nan."),
     ],
 )
-def test_limits(given, problem, capsys):
+def test_limits_are_checked(given, problem, capsys):
     with pytest.raises(SystemExit):
         parse_options(argparse.ArgumentParser(), TypedOptions, given)
     assert problem in capsys.readouterr().err

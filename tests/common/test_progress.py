@@ -11,7 +11,7 @@ from common.progress import Progress
 
 
 @pytest.mark.parametrize("columns", [100, 0])  # 0: the terminal does not report its width
-def test_bar(monkeypatch, columns):
+def test_a_terminal_shows_a_bar(monkeypatch, columns):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 0, columns, 0, 0))
     with os.fdopen(slave, "w") as terminal:
@@ -31,7 +31,7 @@ def test_bar(monkeypatch, columns):
     assert max(map(len, shown.split("\r"))) <= (columns or 80)
 
 
-def test_lines(caplog, monkeypatch):
+def test_without_a_terminal_progress_is_logged(caplog, monkeypatch):
     now = iter([0.0, 10.0, 31.0, 40.0, 62.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     caplog.set_level("INFO")
@@ -44,7 +44,7 @@ def test_lines(caplog, monkeypatch):
     ]
 
 
-def test_lines_of_a_list(caplog, monkeypatch):
+def test_iterating_logs_progress(caplog, monkeypatch):
     monkeypatch.setattr(progress, "LOG_SECONDS", 0)
     caplog.set_level("INFO")
     assert list(Progress("abc", desc="listing", unit="videos")) == ["a", "b", "c"]

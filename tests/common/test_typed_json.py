@@ -90,7 +90,7 @@ def test_long_values_are_cut():
 
 
 @pytest.mark.parametrize("text", ["", "{", "NaN", "[-Infinity]", "[" * 100_000, '"\ud800', " " * 10_000_001])
-def test_files_that_are_no_json(tmp_path, text):
+def test_files_that_are_not_json_are_refused(tmp_path, text):
     path = tmp_path / "values.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(ValueError, match=r"values\.json: ") as error:

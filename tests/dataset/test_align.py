@@ -243,14 +243,14 @@ def test_other_options_need_another_folder(src, tmp_path, options, message):
     assert visible(dst) == before
 
 
-def test_other_pictures_need_another_folder(src, tmp_path):
+def test_another_source_needs_another_folder(src, tmp_path):
     align(src, tmp_path / "dst", detector=Fake())
     with pytest.raises(ValueError, match=r"align.json: .* src .*src, received .*src/Ann"):
         align(src / "Ann", tmp_path / "dst", detector=Fake())
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "null"])
-def test_damaged_options(src, tmp_path, text):
+def test_damaged_settings_are_an_error(src, tmp_path, text):
     (tmp_path / "dst").mkdir()
     (tmp_path / "dst" / SETTINGS_NAME).write_text(text)
     with pytest.raises(ValueError, match=SETTINGS_NAME):
@@ -266,7 +266,7 @@ def test_a_folder_with_other_files_is_refused(src, tmp_path):
 
 
 @pytest.mark.parametrize(("first", "second"), [("a.jpg", "a.png"), ("b/0.1.JPG", "b/0.1.jpg")])
-def test_two_pictures_of_one_name(tmp_path, first, second):
+def test_two_pictures_that_differ_only_in_their_suffix_are_refused(tmp_path, first, second):
     for name in (first, second):
         write(tmp_path / "src" / name, drawn_picture(4))
     output = Path(first).with_suffix(".jpg").as_posix()
@@ -275,7 +275,7 @@ def test_two_pictures_of_one_name(tmp_path, first, second):
     assert not (tmp_path / "dst").exists()
 
 
-def test_names_with_tabs_and_line_breaks(tmp_path):
+def test_names_with_tabs_and_line_breaks_are_refused(tmp_path):
     for name in ("a\tb.jpg", "a\nb.jpg"):
         write(tmp_path / "src" / name, drawn_picture(4))
         with pytest.raises(ValueError, match=re.escape(repr(name))):
@@ -298,14 +298,14 @@ def test_other_files_and_hidden_files_are_ignored(src, tmp_path):
     assert sum(align(src, tmp_path / "dst", detector=Fake()).values()) == 5
 
 
-def test_a_file_that_cannot_be_opened(src, tmp_path):
+def test_a_file_that_cannot_be_opened_is_listed_as_a_failure(src, tmp_path):
     (src / "gone.jpg").symlink_to(tmp_path / "nowhere")
     counts = align(src, tmp_path / "dst", detector=Fake())
     assert (counts["aligned"], counts["unreadable"]) == (3, 2)
     assert "No such file" in failures(tmp_path / "dst")[-1][2]
 
 
-def test_a_folder_that_cannot_be_listed(src, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_an_error(src, tmp_path, monkeypatch):
     scandir = os.scandir
 
     def refusing(path):
@@ -328,7 +328,7 @@ def test_a_folder_that_cannot_be_listed(src, tmp_path, monkeypatch):
         (["--src", "src", "--dst", "."], "src and "),
     ],
 )
-def test_bad_input(src, tmp_path, monkeypatch, arguments, message):
+def test_bad_folders_are_errors(src, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
@@ -350,7 +350,7 @@ def test_bad_input(src, tmp_path, monkeypatch, arguments, message):
         ["--fallback", "center"],
     ],
 )
-def test_options_out_of_range(src, tmp_path, flags, capsys):
+def test_options_out_of_range_are_errors(src, tmp_path, flags, capsys):
     with pytest.raises(SystemExit) as error:
         main(["--src", str(src), "--dst", str(tmp_path / "dst"), *flags])
     assert error.value.code == 2
@@ -361,14 +361,14 @@ def test_options_out_of_range(src, tmp_path, flags, capsys):
 
 
 @pytest.mark.parametrize("fallback", ["none", "centre"])
-def test_no_face_in_any_picture(tmp_path, fallback):
+def test_no_face_in_any_picture_is_an_error(tmp_path, fallback):
     write(tmp_path / "src" / "a.jpg", DARK)
     with pytest.raises(SystemExit, match="dst: "):
         main(["--src", str(tmp_path / "src"), "--dst", str(tmp_path / "dst"), "--fallback", fallback])
     assert [failure[0] for failure in failures(tmp_path / "dst")] == ["a.jpg"]
 
 
-def test_one_process_at_a_time(src, tmp_path):
+def test_a_second_process_is_refused(src, tmp_path):
     dst = tmp_path / "dst"
     align(src, dst, detector=Fake())
     with (dst / ".align.lock").open("w") as file:
@@ -378,14 +378,14 @@ def test_one_process_at_a_time(src, tmp_path):
     align(src, dst, detector=Fake())
 
 
-def test_a_worker_that_is_killed(src, tmp_path):
+def test_a_killed_worker_is_an_error(src, tmp_path):
     for number in range(20):
         write(src / f"{number}.png", DARK)
     with pytest.raises(OSError, match="a worker was killed"):
         align(src, tmp_path / "dst", detector=Deadly(), workers=2)
 
 
-def test_no_space_left(src, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error(src, tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device", str(path))
 
@@ -471,7 +471,7 @@ def alive(pid):
 
 
 @pytest.mark.parametrize("num_images", [0, 10], ids=["starting", "working"])
-def test_ctrl_c(many, tmp_path, num_images):
+def test_ctrl_c_stops_all_processes(many, tmp_path, num_images):
     dst = tmp_path / "dst"
     run = start(many / "src", dst)
     wait_until(lambda: len(children_of(run)) >= 3 and len(list(dst.rglob("*.jpg"))) >= num_images)

@@ -31,7 +31,7 @@ def draws_of(kind, num, seed=SEED):
     return tf.random.stateless_uniform((num, 5), own).numpy()
 
 
-def test_nothing_by_default(faces):
+def test_defaults_change_nothing(faces):
     images = tf.constant(faces)
     assert Augmentation()(images, SEED) is images
 
@@ -39,7 +39,7 @@ def test_nothing_by_default(faces):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("probability", [1e-9, 1.0])
-def test_form_and_reproducibility(faces, kind, probability, compiled):
+def test_shape_and_reproducibility(faces, kind, probability, compiled):
     function = Augmentation(**{kind: probability})
     function = tf.function(function) if compiled else function
     images = tf.constant(faces)
@@ -53,14 +53,14 @@ def test_form_and_reproducibility(faces, kind, probability, compiled):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_image_has_its_own_draw(kind):
+def test_each_image_is_changed_differently(kind):
     image = cv2.imdecode(np.frombuffer(encoded_image(1), np.uint8), cv2.IMREAD_COLOR)[:32, :32]
     same = np.stack([image] * 16)
     assert len(np.unique(change(same, **{kind: 1.0}), axis=0)) >= 14
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_probability(kind):
+def test_the_given_fraction_of_images_is_changed(kind):
     image = cv2.imdecode(np.frombuffer(encoded_image(1), np.uint8), cv2.IMREAD_COLOR)[:16, :16]
     same = np.stack([image] * 800)
     share = is_changed(change(same, **{kind: 0.3}), same).mean()
@@ -157,7 +157,7 @@ def test_low_resolution_against_other_implementations(faces, name, monkeypatch):
         assert np.abs(result.astype(float) - expected).max() <= {"nearest": 0, "bilinear": 2, "area": 2}[name]
 
 
-def test_low_resolution_takes_all_interpolations(faces, monkeypatch):
+def test_low_resolution_uses_all_interpolations(faces, monkeypatch):
     """There are 4 x 4 interpolations down and up, so one image has up to 16 results at one size."""
     same = np.stack([faces[0, :40, :40]] * 200)
     monkeypatch.setattr(Augmentation, "RESOLUTION", (0.4, 0.4))
@@ -165,7 +165,7 @@ def test_low_resolution_takes_all_interpolations(faces, monkeypatch):
     assert 14 <= len(np.unique(received, axis=0)) <= 16
 
 
-def test_jpeg_is_that_of_opencv(faces):
+def test_jpeg_against_opencv(faces):
     received = change(faces, jpeg=1.0)
     qualities = [20 + int(draw * 71) for draw in draws_of("jpeg", 12)[:, 1]]
     assert max(qualities) - min(qualities) > 40
@@ -181,6 +181,6 @@ def test_jpeg_is_that_of_opencv(faces):
         ({"crop": -1}, r"--augment_crop: expected a probability"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_probabilities_out_of_range_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**arguments)

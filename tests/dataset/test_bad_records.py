@@ -170,7 +170,7 @@ def test_too_many_bad_images(manifest, limit):
     assert given == next(k for k, count in enumerate(counts) if count > limit)
 
 
-def test_batch_without_a_good_image(tmp_path):
+def test_a_batch_without_a_good_image_is_an_error(tmp_path):
     manifest = write_converted(tmp_path / "none", [(b"no image", i % 2) for i in range(12)])
     with pytest.raises(ValueError, match="a batch of 6, "):
         take(make(manifest, max_bad_images=99))

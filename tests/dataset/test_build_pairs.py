@@ -120,7 +120,7 @@ class TestReadLfwPairs:
             ("1\t1\nA\t1\t2\nA\t2\t3\n", "line 3: "),
         ],
     )
-    def test_unreadable_lists(self, tmp_path, content, message):
+    def test_unreadable_lists_are_errors(self, tmp_path, content, message):
         path = tmp_path / "pairs.txt"
         path.write_text(content)
         with pytest.raises(ValueError, match=message) as error:
@@ -180,7 +180,7 @@ class TestLfw:
             batch(pairs), [decode(lfw_image(lfw, stem)) for *stems, _ in kept for stem in stems]
         )
 
-    def test_all_missing(self, lfw):
+    def test_all_images_missing_is_an_error(self, lfw):
         arguments = "lfw", "--images", lfw, "--pairs", lfw / "pairs.txt", "--out", lfw / "lfw.bin"
         message = failure(*arguments)
         assert "7 of 7 images are missing, such as Ann_A/Ann_A_0001, " in message
@@ -188,7 +188,7 @@ class TestLfw:
         assert "lfw.bin: expected at least one pair" in failure(*arguments, "--allow_missing")
 
     @pytest.mark.parametrize("ending", ["bin", "np", "txt"])
-    def test_damaged_images_and_other_sizes(self, lfw, ending):
+    def test_damaged_images_and_other_sizes_are_errors(self, lfw, ending):
         path = lfw_image(lfw, "Bob/Bob_0001")
         path.write_bytes(path.read_bytes()[:-20])
         draw(lfw_image(lfw, "Bob/Bob_0003"), 0, (14, 13))
@@ -200,7 +200,7 @@ class TestLfw:
         assert "Bob/Bob_0003.jpg: expected 14x12, received 14x13" in message
         assert not list(lfw.glob("a.*"))
 
-    def test_many_damaged_images(self, lfw):
+    def test_only_some_of_many_damaged_images_are_listed(self, lfw):
         for path in (lfw / "images").glob("*/*"):
             path.write_bytes(b"nothing")
         message = failure(
@@ -218,7 +218,7 @@ class TestLfw:
         run("lfw", "--config", config, "--pairs", lfw / "half.txt", "--out", lfw / "b.bin")
         assert (len(read_pairs(lfw / "a.bin")), len(read_pairs(lfw / "b.bin"))) == (8, 1)
 
-    def test_neither_paths_nor_config(self, lfw):
+    def test_without_paths_and_config_the_error_names_both(self, lfw):
         config = lfw / "config.ini"
         message = failure("lfw", "--images", lfw, "--config", config, "--out", lfw / "a.bin")
         assert "--pairs" in message and f"{config}: " in message
@@ -307,7 +307,7 @@ class TestYtf:
         assert ytf_lines(ytf, "--allow_missing") == ["1,A/0/0.1.jpg,A/1/1.1.jpg"]
         assert "3 of 4 pairs are left out" in caplog.text
 
-    def test_a_damaged_frame(self, ytf):
+    def test_a_damaged_frame_is_an_error(self, ytf):
         (ytf / "112x112/C/2/2.1.jpg").write_bytes(b"\xff\xd8")
         message = failure(
             *("ytf", "--prefix", ytf / "112x112", "--splits", ytf / "splits.txt", "--out", ytf / "p.txt")
@@ -382,13 +382,13 @@ class TestImages:
         assert len(first.splitlines()) == 2 * 2 * 3
         assert "the data has only" not in caplog.text
 
-    def test_too_few_people(self, own, tmp_path):
+    def test_too_few_people_are_an_error(self, own, tmp_path):
         message = failure("images", "--root", own, "--out", tmp_path / "own.bin")
         assert message.startswith(f"dataset.build_pairs: {own}: ") and "7 of 8 identities" in message
         assert "no such folder" in failure("images", "--root", own / "x", "--out", tmp_path / "own.bin")
         assert list(tmp_path.iterdir()) == []
 
-    def test_videos_are_another_command(self, own, tmp_path):
+    def test_a_folder_of_videos_needs_the_other_command(self, own, tmp_path):
         (tmp_path / "people").mkdir()
         (tmp_path / "people" / "own").symlink_to(own)
         message = failure("images", "--root", tmp_path / "people", "--out", tmp_path / "own.bin")
@@ -396,7 +396,7 @@ class TestImages:
 
 
 class TestVideos:
-    def test_images_are_another_command(self, own, tmp_path):
+    def test_a_folder_of_images_needs_the_other_command(self, own, tmp_path):
         message = failure("videos", "--root", own, "--out", tmp_path / "splits.txt")
         assert f"{own}: " in message and "dataset.build_pairs images" in message
 
@@ -427,14 +427,14 @@ class TestVideos:
         run("videos", "--root", root, "--out", tmp_path / "b.txt", "--splits", 2, "--pairs_per_split", 2)
         assert len(read_video_pairs(tmp_path / "b.txt")) == 8
 
-    def test_too_few(self, tmp_path):
+    def test_too_few_videos_are_an_error(self, tmp_path):
         (tmp_path / "somebody" / "empty").mkdir(parents=True)
         message = failure("videos", "--root", tmp_path, "--out", tmp_path / "splits.txt")
         assert f"{tmp_path}: " in message and "0 of 0 identities" in message
 
 
 @pytest.mark.parametrize("command", ["lfw", "ytf", "images"])
-def test_unknown_ending(tmp_path, command, capsys):
+def test_an_unknown_ending_is_an_error(tmp_path, command, capsys):
     arguments = {"images": ("--root", tmp_path)}.get(command, ())
     with pytest.raises(SystemExit):
         run(command, *arguments, "--out", tmp_path / "pairs.pkl")
@@ -444,7 +444,7 @@ def test_unknown_ending(tmp_path, command, capsys):
 @pytest.mark.parametrize(
     "arguments", [("images", "--folds", 1), ("images", "--pairs_per_fold", 0), ("videos", "--seed", -1)]
 )
-def test_values_out_of_range(tmp_path, arguments, capsys):
+def test_values_out_of_range_are_errors(tmp_path, arguments, capsys):
     with pytest.raises(SystemExit) as error:
         run(*arguments, "--root", tmp_path, "--out", tmp_path / "pairs.txt")
     assert error.value.code == 2
@@ -469,7 +469,7 @@ def test_overwrite(own, tmp_path):
 
 class TestWriteImagePairs:
     @pytest.mark.parametrize("name", ["a,b.png", "a\nb.png", " a.png"])
-    def test_paths_that_do_not_fit_into_a_list(self, tmp_path, name):
+    def test_paths_that_a_list_cannot_represent_are_refused(self, tmp_path, name):
         for image in ("a.png", name):
             draw(tmp_path / "images" / image, 0)
         pairs = [("a.png", "a.png", True), ("a.png", name, False)]
@@ -478,7 +478,7 @@ class TestWriteImagePairs:
         write_image_pairs(tmp_path / "pairs.np", tmp_path / "images", pairs)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "pairs.np"]
 
-    def test_answers_are_stored_as_python_booleans(self, tmp_path):
+    def test_is_same_is_stored_as_python_booleans(self, tmp_path):
         draw(tmp_path / "a.png", 0)
         write_image_pairs(tmp_path / "pairs.bin", tmp_path, [("a.png", "a.png", np.True_)])
         with (tmp_path / "pairs.bin").open("rb") as file:
@@ -491,7 +491,7 @@ class TestWriteImagePairs:
         assert write_image_pairs(tmp_path / "p.np", tmp_path, [("a.jpg", "b.jpg", True)]) == (24, 20)
         np.testing.assert_array_equal(*read_pairs(tmp_path / "p.np").batch(0, 2))
 
-    def test_a_missing_image(self, tmp_path):
+    def test_a_missing_image_is_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"a\.jpg"):
             write_image_pairs(tmp_path / "pairs.bin", tmp_path, [("a.jpg", "b.jpg", True)])
         assert list(tmp_path.iterdir()) == []

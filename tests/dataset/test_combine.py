@@ -66,7 +66,7 @@ def test_an_index_of_many_chunks(manifests, monkeypatch):
     """The rows are read in chunks, and the last chunk is shorter."""
     monkeypatch.setattr("dataset.records.manifest._INDEX_CHUNK", 2)
     test_labels_of_every_source(manifests)
-    test_label_out_of_range(manifests)
+    test_a_label_out_of_range_is_an_error(manifests)
 
 
 def test_shards_of_a_source(manifests):
@@ -77,7 +77,7 @@ def test_shards_of_a_source(manifests):
     ]
 
 
-def test_different_image_sizes(manifests):
+def test_different_image_sizes_are_an_error(manifests):
     other = dataclasses.replace(manifests[1], image_size=(112, 96))
     with pytest.raises(ValueError) as error:
         CombinedSources([manifests[0], other, manifests[2]])
@@ -86,7 +86,7 @@ def test_different_image_sizes(manifests):
     )
 
 
-def test_label_out_of_range(manifests):
+def test_a_label_out_of_range_is_an_error(manifests):
     path = manifests[1].folder / INDEX_NAME
     index = np.load(path)
     index["label"][3] = 4
@@ -112,7 +112,7 @@ def test_a_flipped_bit_is_an_error_that_names_shard_and_offset(manifests, place)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files")
-def test_more_shards_than_may_be_open(manifests, tmp_path, monkeypatch):
+def test_more_shards_than_a_process_may_open(manifests, tmp_path, monkeypatch):
     monkeypatch.setattr(combine, "_MAX_OPEN_SHARDS", 2)
     sources = CombinedSources(manifests)
     expected = images("a") + images("b") + images("c")

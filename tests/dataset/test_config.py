@@ -91,7 +91,7 @@ def test_example_is_valid():
     assert YtfConfig().ytf_error == config.ytf.ytf_error
 
 
-def test_only_the_records_are_needed(write):
+def test_only_the_records_section_is_required(write):
     config = read_config(str(write("")))
     assert (config.sources, config.lfw, config.ytf) == ({}, LfwConfig(), YtfConfig())
 
@@ -121,7 +121,7 @@ def test_values(write, tmp_path):
 
 
 @pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
-def test_errors(write, case):
+def test_errors_name_section_and_key(write, case):
     text, *parts = case
     path = write(text)
     with pytest.raises(ValueError) as error:
@@ -145,17 +145,17 @@ def test_a_folder_is_not_a_config(tmp_path):
 
 
 @pytest.mark.parametrize("records", ["", "[records]\n", "[a]\nmxrec = x\n"])
-def test_records_are_needed(write, records):
+def test_the_records_section_is_required(write, records):
     with pytest.raises(ValueError, match=r"\[records\] tfrecords: is missing"):
         read_config(write("", records))
 
 
-def test_misspelt_records(write):
+def test_a_misspelt_records_section_is_suggested(write):
     with pytest.raises(ValueError, match=r"\[record\].* records\?"):
         read_config(write("", "[record]\ntfrecords = x\n"))
 
 
-def test_not_a_config(write):
+def test_a_file_that_is_not_a_config_is_an_error(write):
     with pytest.raises(ValueError, match=r"config.ini: "):
         read_config(write("", "tfrecords = x\n"))
     path = write("")
@@ -180,18 +180,18 @@ def test_errors_are_short(write, text):
     assert len(str(error.value)) < 3000 + 20 * len(str(path))
 
 
-def test_a_user_that_does_not_exist(write):
+def test_an_unknown_user_in_a_path_is_an_error(write):
     path = write("", "[records]\ntfrecords = ~nosuchuser/records\n")
     with pytest.raises(ValueError, match=r"config\.ini, \[records\] tfrecords: is ~nosuchuser"):
         read_config(path)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.ini: .*config\.ini\.example"):
         read_config(tmp_path / "config.ini")
 
 
-def test_unknown_source(write):
+def test_an_unknown_source_is_an_error(write):
     with pytest.raises(ValueError, match=r"\[c\].*: a, b"):
         read_config(write("[a]\nmxrec = x\n[b]\nmxrec = x\n")).source("c")
     with pytest.raises(ValueError, match=": none"):

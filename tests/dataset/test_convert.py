@@ -137,7 +137,7 @@ def test_tensorflow_reads_the_shards(converted):
     assert found == read_all(converted)
 
 
-def test_bytes_depend_on_the_seed_and_on_nothing_else(rec, converted, tmp_path):
+def test_bytes_depend_only_on_the_seed(rec, converted, tmp_path):
     again = convert(rec, tmp_path / "again", images_per_shard=25, workers=3)
     assert files(again.folder) == files(converted.folder)
     other = convert(rec, tmp_path / "other", seed=1, **OPTIONS)
@@ -146,7 +146,7 @@ def test_bytes_depend_on_the_seed_and_on_nothing_else(rec, converted, tmp_path):
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_resume_equals_an_unbroken_run(images, tmp_path, kill, monkeypatch):
+def test_a_resumed_conversion_equals_an_uninterrupted_one(images, tmp_path, kill, monkeypatch):
     source = SourceConfig(
         "faces", "mxrec", write_rec(tmp_path / "rec", images + [(i, 4) for i, _ in images * 19])
     )
@@ -258,7 +258,7 @@ def test_image_size_is_that_of_the_first_sound_image(images, tmp_path):
         convert(source, tmp_path / "strict", **OPTIONS)
 
 
-def test_other_labels_of_their_own_are_reported(images, tmp_path, caplog):
+def test_own_labels_that_differ_are_reported(images, tmp_path, caplog):
     own_labels = [label for _, label in images]
     own_labels[5] = 2
     own_labels[59] = 0.5
@@ -282,7 +282,7 @@ def test_a_full_disk_is_refused(rec, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tfrecord"))
 
 
-def test_required_disk_space_is_just_enough(rec, converted, tmp_path, monkeypatch):
+def test_required_disk_space_is_slightly_more_than_used(rec, converted, tmp_path, monkeypatch):
     used = sum(map(len, files(converted.folder).values()))
     asked = []
     disk_usage = shutil.disk_usage(tmp_path)
@@ -347,7 +347,7 @@ def test_a_changed_source_replaces_its_conversion_once_complete(images, own_rec,
     assert sorted(path.name for path in tmp_path.iterdir()) == [".faces.lock", "faces", "rec"]
 
 
-def test_a_target_that_is_a_link(rec, converted, tmp_path):
+def test_a_target_that_is_a_link_stays_a_link(rec, converted, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "faces").symlink_to(tmp_path / "disk" / "big")
@@ -389,7 +389,7 @@ def test_foreign_files_are_not_replaced(rec, tmp_path):
     "flag",
     ["--seed=-1", "--images_per_shard=0", "--workers=0", "--verify=no", "--max_bad=1.5", "--reader=no"],
 )
-def test_wrong_options(flag, capsys):
+def test_wrong_options_are_errors(flag, capsys):
     with pytest.raises(SystemExit) as caught:
         main([flag])
     assert caught.value.code == 2 and flag.partition("=")[0] in capsys.readouterr().err
@@ -459,7 +459,7 @@ def test_program_names_what_is_missing(rec, tmp_path):
         main(["--config", config, "--source", "nobody"])
 
 
-def test_no_tensorflow():
+def test_conversion_does_not_import_tensorflow():
     code = "import sys, dataset.convert; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
 

@@ -49,7 +49,7 @@ def check(rows, items, num_folds, num_pairs):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_any_data(seed):
+def test_random_data(seed):
     rng = np.random.default_rng(seed)
     num_folds, asked = int(rng.integers(2, 6)), int(rng.integers(1, 40))
     sizes = [2] * num_folds + rng.integers(1, 9, rng.integers(num_folds, 30)).tolist()
@@ -109,7 +109,7 @@ def test_images_of_one_identity_are_drawn_from_all_of_them():
     assert max(used.values()) < 20  # 8 on average
 
 
-def test_the_odd_pair_may_belong_to_any_identity():
+def test_a_remaining_pair_may_belong_to_any_identity():
     extra = set()
     for seed in range(10):
         genuine = counts(make_disjoint_pairs(people(9, 8, 7, 6, 5, 4), 2, 4, seed), True)
@@ -153,6 +153,6 @@ def test_many_identities():
         ([], (10, 5), "10 identities with two .* 0 of 0"),
     ],
 )
-def test_too_few_identities(sizes, options, message):
+def test_too_few_identities_are_an_error(sizes, options, message):
     with pytest.raises(ValueError, match=message):
         make_disjoint_pairs(people(*sizes), *options)

@@ -180,7 +180,7 @@ def test_centre_crop(rows, columns, size):
         assert abs((received - expected).mean()) < 0.2
 
 
-def test_choice_of_a_face():
+def test_choose_face():
     boxes = np.array([(0, 0, 60, 60), (85, 20, 115, 60), (80, 30, 118, 66), (150, 0, 200, 80)], float)
     assert choose_face(boxes, (100, 200), "biggest") == 3
     assert choose_face(boxes, (100, 200), "central") == 2
@@ -188,7 +188,7 @@ def test_choice_of_a_face():
 
 
 @pytest.mark.parametrize(("choice", "number"), [("central", 1), ("biggest", 0)])
-def test_the_chosen_face_is_cut_out(choice, number):
+def test_the_chosen_face_is_aligned(choice, number):
     faces = [drawn_face(identity) for identity in range(2)]
     picture = np.zeros((150, 360, 3), np.uint8)
     offsets = np.array([(0, 0), (124, 19)])
@@ -206,7 +206,7 @@ def test_the_chosen_face_is_cut_out(choice, number):
     assert difference(decoded(image), faces[number]) < 3
 
 
-def test_quality():
+def test_quality_is_that_of_the_jpeg():
     detector = OneFace(face_template((112, 112)))
     sizes = [len(align(png(drawn_face()), detector, quality=quality)[0]) for quality in (1, 50, 95, 100)]
     assert sizes == sorted(set(sizes))
@@ -249,7 +249,7 @@ def test_a_picture_without_a_face(detector):
     ],
     ids=["empty", "text", "half a JPEG", "damaged JPEG", "half a PNG", "damaged PNG"],
 )
-def test_an_unreadable_picture(data, fallback):
+def test_an_unreadable_picture_is_a_failure(data, fallback):
     detector = OneFace(face_template((112, 112)))
     image, (kind, reason) = align(data, detector, fallback=fallback)
     assert (image, kind) == (None, "unreadable")
@@ -270,7 +270,7 @@ def test_other_kinds_of_png(mode):
     assert difference(decoded(image), expected) < 3
 
 
-def test_a_picture_that_is_too_large_to_decode():
+def test_a_picture_that_is_too_large_is_a_failure():
     data = bytearray(png(drawn_face()))
     data[16:24] = struct.pack(">2I", 1 << 19, 1 << 19)  # Width and height in the IHDR chunk, which has a CRC.
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))

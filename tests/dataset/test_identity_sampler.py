@@ -56,7 +56,7 @@ def test_a_batch_has_distinct_identities_with_distinct_images(num, weights):
 
 
 @pytest.mark.parametrize("num", [3, 5, 15])
-def test_each_identity_comes_once_per_pass(num):
+def test_each_identity_is_drawn_once_per_pass(num):
     """The 15 identities form one pool."""
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 2 * num, 2), 150 // num)[..., 0]]
@@ -66,7 +66,7 @@ def test_each_identity_comes_once_per_pass(num):
 
 
 @pytest.mark.parametrize("num", [4, 7, 11, 14])
-def test_identities_are_even_when_passes_end_within_a_batch(num):
+def test_identities_are_drawn_equally_often_when_passes_end_within_a_batch(num):
     """Row 13 of docs/fidelity.md: only identities that would be drawn twice in a batch are replaced."""
     labels = make_labels(COUNTS)
     identities = identities_of(labels)[draw(IdentitySampler(labels, 2 * num, 2, 5), 1500)[..., 0]]
@@ -123,7 +123,7 @@ def test_order_is_stable():
 
 @pytest.mark.parametrize("num_images, num_groups", [(4, 1), (5, 2), (8, 2), (11, 3), (12, 3)])
 @with_and_without_weights
-def test_all_images_are_used_before_the_order_is_new(num_images, num_groups, weights):
+def test_all_images_are_used_before_they_are_shuffled_again(num_images, num_groups, weights):
     labels = make_labels([[num_images] * 3, [num_images] * 2])
     groups = draw(IdentitySampler(labels, 4, 4, 2, weights), 60 * num_groups)[:, 0]
     identities = identities_of(labels)
@@ -153,7 +153,7 @@ def test_all_orders_are_equally_likely():
     assert ((counts - 500) ** 2 / 500).sum() < 49.7  # chi-squared with 23 degrees of freedom, p = 0.001
 
 
-def test_a_pass_ending_within_a_batch_does_not_bring_the_same_images_soon():
+def test_a_replacement_does_not_use_the_images_of_its_next_turn():
     """An identity that replaces another one uses other images than in its next turn."""
     labels = make_labels([[40] * 7])
     groups = draw(IdentitySampler(labels, 16, 4, 2), 300).reshape(-1, 4)
@@ -164,7 +164,7 @@ def test_a_pass_ending_within_a_batch_does_not_bring_the_same_images_soon():
         assert max(shared) < 4
 
 
-def test_small_identities_give_all_images_and_some_again():
+def test_small_identities_use_all_images_and_repeat_some():
     """Row 13 of docs/fidelity.md: images are distinct only if the identity has K images."""
     labels = make_labels([[2, 3, 4]])
     for batch in draw(IdentitySampler(labels, 12, 4), 20):
@@ -208,7 +208,7 @@ def test_a_source_without_weight_may_be_small():
     assert draw(IdentitySampler(labels, 8, 2), 10).min() == 0  # Without weights, all sources form one pool.
 
 
-def test_the_originals_draw_is_in_proportion_to_images():
+def test_like_the_original_identities_are_drawn_in_proportion_to_images():
     """Row 13 of docs/fidelity.md, `--faithful`."""
     counts = [[1, 10, 40, 0], [9, 20, 120]]
     labels = make_labels(counts)
@@ -228,7 +228,7 @@ def test_the_originals_draw_is_in_proportion_to_images():
     assert same.mean() == pytest.approx((share**2).sum(), abs=0.05)
 
 
-def test_the_originals_draw_with_weights():
+def test_like_the_original_with_weights():
     """Row 13 of docs/fidelity.md: draws the source, then an identity in proportion to its images."""
     labels = make_labels([[10, 30], [50, 150]])
     groups = draw(IdentitySampler(labels, 20, 2, weights=[0.8, 0.2], with_replacement=True), 1000)
@@ -250,7 +250,7 @@ def test_the_originals_draw_with_weights():
         ((8, 4, 0, [0.5, 0.4]), "weights: .* sum to 1"),
     ],
 )
-def test_argument_errors(arguments, message):
+def test_wrong_arguments_are_errors(arguments, message):
     labels = make_labels([[2, 3, 1, 4, 5], [6, 2, 2, 1]])
     with pytest.raises(ValueError, match=message):
         IdentitySampler(labels, *arguments)

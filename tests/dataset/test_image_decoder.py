@@ -53,7 +53,7 @@ def test_decodes_png_and_grey(suffix):
 
 
 @pytest.mark.parametrize("encoded", [b"", b"no image", encoded_image(0)[:-200]])
-def test_undecodable_images(encoded):
+def test_undecodable_images_are_errors(encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_tensor(tf.constant(encoded))
 
@@ -129,7 +129,7 @@ def test_other_images_decode_or_fail_as_in_tensorflow(encoded, order):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("size", [(96, 112), (112, 113), (224, 56)])
-def test_another_size(suffix, size):
+def test_another_size_is_an_error(suffix, size):
     message = "112x112.*{}x{}".format(*size)
     with pytest.raises(ValueError, match=message):
         decoded(encoded_image(0, *size, suffix))

@@ -51,13 +51,13 @@ def test_prefix(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("label", ["-1", "one", "1.0", "4294967296"])
-def test_wrong_label(folder, label):
+def test_a_wrong_label_is_an_error(folder, label):
     source = ImageList(write(folder, f"a.jpg 0\nb.jpg {label}\n"))
     with pytest.raises(ValueError, match=f"list.txt: line 2: .* '{label}'"):
         source.labels  # noqa: B018
 
 
-def test_no_images(folder):
+def test_a_list_without_images_is_an_error(folder):
     with pytest.raises(ValueError, match=r"list.txt: "):
         ImageList(write(folder, "")).num_identities  # noqa: B018
     with pytest.raises(FileNotFoundError, match=r"nowhere.txt: "):

@@ -28,7 +28,7 @@ def jpeg_of_size(width, height):
 
 @pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_sound_image(suffix, verify):
+def test_a_valid_image(suffix, verify):
     image = encoded_image(0, 112, 96, suffix)
     assert check_image(image, verify=verify) == (112, 96)
     assert check_image(image, (112, 96), verify) == (112, 96)
@@ -37,14 +37,14 @@ def test_sound_image(suffix, verify):
 
 @pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_wrong_size(suffix, verify):
+def test_a_wrong_size_is_an_error(suffix, verify):
     with pytest.raises(ValueError, match=r"112x112.*111x112"):
         check_image(encoded_image(0, 111, 112, suffix), (112, 112), verify)
 
 
 @pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_cut_image(suffix, verify):
+def test_a_cut_off_image_is_an_error(suffix, verify):
     image = encoded_image(0, suffix=suffix)
     for end in (0, 1, 2, 9, 20, 40, 100, len(image) // 2, len(image) - 2, len(image) - 1):
         with pytest.raises(ValueError):
@@ -61,7 +61,7 @@ def test_data_missing_before_the_end_marker_needs_a_full_check(suffix):
 
 
 @pytest.mark.parametrize("image", [b"", b"GIF89a" + bytes(100), b"<html>404</html>"])
-def test_other_files(image):
+def test_other_files_are_errors(image):
     with pytest.raises(ValueError, match="JPEG or PNG"):
         check_image(image)
 
@@ -123,7 +123,7 @@ def test_exif_orientation_is_ignored_by_default():
 
 
 @pytest.mark.parametrize("image", [b"", b"no image", encoded_image(0, suffix=".png")[:200]])
-def test_a_picture_that_cannot_be_decoded(image):
+def test_a_picture_that_cannot_be_decoded_is_an_error(image):
     with pytest.raises(ValueError, match="expected"):
         decode_picture(image)
 
@@ -140,7 +140,7 @@ class TestPixelLimit:
             with pytest.raises(ValueError, match="60000x50000"):
                 call(jpeg_of_size(50_000, 60_000))
 
-    def test_the_limit_is_that_of_the_caller(self):
+    def test_the_caller_sets_the_limit(self):
         image = encoded_image(0, 30, 20, ".png")
         assert check_image(image, max_pixels=600) == (30, 20)
         assert decode_picture(image, max_pixels=600).shape == (30, 20, 3)

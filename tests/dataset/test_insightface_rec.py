@@ -106,7 +106,7 @@ def test_image_of_no_identity_is_left_out_and_logged(tmp_path, caplog):
     assert "2 of the images [1, 7) belong to no identity" in caplog.text
 
 
-def test_flat(tmp_path):
+def test_flat_files(tmp_path):
     write_flat(tmp_path, [3, [1.0, 0.25, 0.5], 0, [2.0], MAGIC_LABEL, 3])
     rec = InsightFaceRec(tmp_path)
     assert rec.labels.tolist() == [3, 1, 0, 2, 1, 3]
@@ -191,7 +191,7 @@ def test_rounded_ranges_must_match_own_labels(change, fault, float16_labels, tmp
         InsightFaceRec(tmp_path)
 
 
-def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path):
+def test_own_labels_that_do_not_match_the_rounded_ranges_are_errors(float16_labels, tmp_path):
     own = np.repeat(np.arange(250), 20)
     own[4010] = 7  # among the images of another identity
     write_rounded(tmp_path, [20] * 250, own)
@@ -203,7 +203,7 @@ def test_own_labels_that_do_not_fit_the_rounded_ranges(float16_labels, tmp_path)
         InsightFaceRec(tmp_path)
 
 
-def test_images_of_an_identity_in_two_rows():
+def test_images_of_an_identity_must_be_consecutive():
     _check_ranges("a.rec", np.array([0, 0, 1]), np.array([[1.0, 3.0], [3.0, 4.0]]))
     with pytest.raises(ValueError, match=r"a.rec: .* 3 runs"):
         _check_ranges("a.rec", np.array([1, 0, 0, 1]), np.array([[2.0, 4.0], [4.0, 5.0]]))
@@ -263,7 +263,7 @@ def test_fingerprint_follows_every_file(tmp_path):
 # Inconsistent files.
 
 
-def test_missing(tmp_path):
+def test_a_missing_rec_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train\.rec: "):
         InsightFaceRec(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere: "):
@@ -273,21 +273,21 @@ def test_missing(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "6", "6,112", "6,112,112,3", "6,112,x", "0,112,112", "6,-112,112", "6,112,1.5"]
 )
-def test_malformed_property(text, tmp_path):
+def test_a_malformed_property_is_an_error(text, tmp_path):
     write_flat(tmp_path, [0])
     (tmp_path / "property").write_text(text)
     with pytest.raises(ValueError, match=f"property: .* '{text}'"):
         InsightFaceRec(tmp_path)
 
 
-def test_property_disagrees_with_record_0(tmp_path):
+def test_a_property_that_disagrees_with_record_0_is_an_error(tmp_path):
     write_identities(tmp_path, [(1, 4), (4, 7)])
     (tmp_path / "property").write_text("3,112,112")
     with pytest.raises(ValueError, match=r"property: .* 2 .* 3$"):
         InsightFaceRec(tmp_path)
 
 
-def test_property_too_small_for_flat(tmp_path):
+def test_a_property_with_too_few_identities_is_an_error(tmp_path):
     write_flat(tmp_path, [0, 3])
     (tmp_path / "property").write_text("3,112,112")
     with pytest.raises(ValueError, match=r"property: .* 4 .* 3$"):
@@ -311,7 +311,7 @@ def test_property_too_small_for_flat(tmp_path):
         ([(1, 1), (4, 4)], r"expected at least one image, received none"),
     ],
 )
-def test_wrong_ranges(ranges, fault, tmp_path):
+def test_wrong_ranges_are_errors(ranges, fault, tmp_path):
     write_identities(tmp_path, ranges)
     with pytest.raises(ValueError, match=rf"train\.rec: {fault}"):
         InsightFaceRec(tmp_path)
@@ -328,13 +328,13 @@ def test_wrong_ranges(ranges, fault, tmp_path):
         ([2.0**24, 2.0**24 + 8], "record 0: .* 16777216 .*received 9 records, 0 to 8"),
     ],
 )
-def test_wrong_record_0(record_0, fault, tmp_path):
+def test_a_wrong_record_0_is_an_error(record_0, fault, tmp_path):
     write_identities(tmp_path, [(1, 4), (4, 7)], record_0=record_0)
     with pytest.raises(ValueError, match=rf"train\.rec: {fault}"):
         InsightFaceRec(tmp_path)
 
 
-def test_image_missing_from_the_index(tmp_path):
+def test_an_image_missing_from_the_index_is_an_error(tmp_path):
     write_identities(tmp_path, [(1, 4), (4, 7)])
     lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
     (tmp_path / "train.idx").write_text("".join(lines[:3] + lines[4:]))
@@ -343,13 +343,13 @@ def test_image_missing_from_the_index(tmp_path):
 
 
 @pytest.mark.parametrize("label", [-1, 1.5, np.nan, np.inf, 2.0**24])
-def test_wrong_own_label(label, tmp_path):
+def test_a_wrong_own_label_is_an_error(label, tmp_path):
     write_flat(tmp_path, [0, label, 1])
     with pytest.raises(ValueError, match=r"train\.rec: record 1: "):
         InsightFaceRec(tmp_path)
 
 
-def test_record_that_is_no_image(tmp_path):
+def test_a_record_that_is_not_an_image_is_an_error(tmp_path):
     with RecordWriter(tmp_path / "train.rec") as writer:
         writer.write(0, pack_image(0, 0, b"image"))
         writer.write(1, b"too short")

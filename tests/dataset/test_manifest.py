@@ -80,32 +80,32 @@ def test_a_moved_folder_is_still_read(manifest, tmp_path):
     assert read_manifest(moved) == dataclasses.replace(manifest, folder=moved)
 
 
-def test_missing_manifest(tmp_path):
+def test_a_missing_manifest_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"manifest.json: "):
         read_manifest(tmp_path)
 
 
-def test_wrong_version(manifest):
+def test_another_version_is_an_error(manifest):
     edit(manifest, version=99)
     with pytest.raises(ValueError, match=r"manifest.json: .* 1, received 99"):
         read_manifest(manifest.folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
-def test_not_a_manifest(manifest, text):
+def test_other_json_is_an_error(manifest, text):
     (manifest.folder / MANIFEST_NAME).write_text(text)
     with pytest.raises(ValueError, match=r"manifest.json: "):
         read_manifest(manifest.folder)
 
 
-def test_wrong_fields(manifest):
+def test_wrong_fields_are_errors(manifest):
     edit(manifest, image_size=[112])
     with pytest.raises(ValueError, match=r"manifest.json, image_size: .* received 1"):
         read_manifest(manifest.folder)
 
 
 @pytest.mark.parametrize("name", ["../other.tfrecord", "x" * 10**5, ""])
-def test_names_of_shards_are_those_of_files(manifest, name):
+def test_names_of_shards_must_be_file_names(manifest, name):
     first, *others = [dataclasses.asdict(shard) for shard in manifest.shards]
     edit(manifest, shards=[{**first, "name": name}, *others])
     with pytest.raises(ValueError, match=r"manifest.json, shards\[0\]: name") as error:
@@ -113,13 +113,13 @@ def test_names_of_shards_are_those_of_files(manifest, name):
     assert len(str(error.value)) < 500
 
 
-def test_wrong_count(manifest):
+def test_a_wrong_count_is_an_error(manifest):
     edit(manifest, num_images=6)
     with pytest.raises(ValueError, match=r"manifest.json: .* 6 .* 5$"):
         read_manifest(manifest.folder)
 
 
-def test_missing_or_shortened_shard(manifest):
+def test_a_missing_or_shortened_shard_is_an_error(manifest):
     shard = manifest.shards[1]
     path = manifest.folder / shard.name
     # At a record boundary TensorFlow itself would not notice.
@@ -131,7 +131,7 @@ def test_missing_or_shortened_shard(manifest):
         read_manifest(manifest.folder)
 
 
-def test_missing_or_wrong_index(manifest):
+def test_a_missing_or_wrong_index_is_an_error(manifest):
     path = manifest.folder / INDEX_NAME
     sound = path.read_bytes()
     for damaged in (sound[:-1], sound[:20], b""):
@@ -160,7 +160,7 @@ def test_missing_or_wrong_index(manifest):
         "\0",
     ],
 )
-def test_damaged_header_of_the_index(manifest, header):
+def test_a_damaged_header_of_the_index_is_an_error(manifest, header):
     path = manifest.folder / INDEX_NAME
     rows = path.read_bytes()[-5 * RECORD_DTYPE.itemsize :]
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + rows)
@@ -181,13 +181,13 @@ def test_damaged_header_of_the_index(manifest, header):
         {"index_sha256": None},
     ],
 )
-def test_fields_of_another_type_or_range(manifest, changes):
+def test_fields_with_a_wrong_type_or_range_are_errors(manifest, changes):
     edit(manifest, **changes)
     with pytest.raises(ValueError, match=r"manifest.json"):
         read_manifest(manifest.folder)
 
 
-def test_shards_outside_of_the_folder(manifest):
+def test_shards_outside_of_the_folder_are_refused(manifest):
     shards = [dataclasses.asdict(shard) for shard in manifest.shards]
     shards[0]["name"] = "../a.tfrecord"
     edit(manifest, shards=shards)

@@ -87,7 +87,7 @@ class TestArrays:
             (([[picture(0), picture(1, 9, 10)]], []), "image 1: .*12x10.*9x10"),
         ],
     )
-    def test_bad_content(self, write, content, message):
+    def test_bad_content_is_an_error(self, write, content, message):
         path = write(content)
         with pytest.raises(ValueError, match=message) as error:
             read_pairs(path)
@@ -106,7 +106,7 @@ class TestEncoded:
     @pytest.mark.parametrize(
         "answers", [(True, False), [1, 0], np.array([True, False]), [np.True_, np.False_], [np.int64(1), 0]]
     )
-    def test_kinds_of_answers(self, write, answers):
+    def test_types_of_is_same(self, write, answers):
         pair_set = read_pairs(write(([encoded(picture(0))] * 4, answers)))
         assert pair_set.is_same.dtype == bool
         assert pair_set.is_same.tolist() == [True, False]
@@ -119,7 +119,7 @@ class TestEncoded:
         assert len(calls) == 2
 
     @pytest.mark.parametrize("damage", [b"", b"\xff\xd8 nothing", encoded(picture(0))[:200]])
-    def test_undecodable_image(self, write, damage):
+    def test_an_undecodable_image_is_an_error(self, write, damage):
         path = write(([encoded(picture(0))] * 3 + [damage], [True, False]))
         pair_set = read_pairs(path)
         assert pair_set.batch(0, 3).shape == (3, 12, 10, 3)
@@ -139,11 +139,11 @@ class TestEncoded:
             read_image_pairs(tmp_path / "list.txt", tmp_path).batch(0, 2), pair_set.batch(0, 2)
         )
 
-    def test_undecodable_first_image(self, write):
+    def test_an_undecodable_first_image_is_an_error(self, write):
         with pytest.raises(ValueError, match="image 0: "):
             read_pairs(write(([b"?", encoded(picture(0))], [True])))
 
-    def test_another_size(self, write):
+    def test_another_size_is_an_error(self, write):
         pair_set = read_pairs(write(([encoded(picture(0)), encoded(picture(1, 9, 10))], [True])))
         with pytest.raises(ValueError, match=r"image 1: .*12x10.*9x10"):
             pair_set.batch(0, 2)
@@ -157,17 +157,17 @@ class TestEncoded:
             (4, [[True], [False]], "pair 0: .*list"),
         ],
     )
-    def test_bad_answers(self, write, images, is_same, message):
+    def test_bad_is_same_is_an_error(self, write, images, is_same, message):
         with pytest.raises(ValueError, match=message):
             read_pairs(write(([encoded(picture(0))] * images, is_same)))
 
-    def test_mixed_kinds_of_images(self, write):
+    def test_mixed_types_of_images_are_an_error(self, write):
         with pytest.raises(ValueError, match=r"image 1: .*array"):
             read_pairs(write(([encoded(picture(0)), picture(1)], [True])))
 
 
 class TestBatch:
-    def test_ends_with_the_images(self, write):
+    def test_the_last_batch_may_be_shorter(self, write):
         pair_set = read_pairs(write(([[picture(0), picture(1)]], [])))
         assert pair_set.batch(1, 65).shape == (1, 12, 10, 3)
         with pytest.raises(ValueError, match="2 to 66"):
@@ -175,7 +175,7 @@ class TestBatch:
 
 
 @pytest.mark.parametrize("content", [7, [1, 2, 3], (1, 2), ([1], 2), (np.array(1), [True]), ("ab", "cd")])
-def test_another_layout(write, content):
+def test_another_layout_is_an_error(write, content):
     with pytest.raises(ValueError, match=r"\(images, is_same\)"):
         read_pairs(write(content))
 
@@ -205,6 +205,6 @@ def test_long_lines_are_cut(tmp_path):
         read_lfw_pairs(path)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lfw\.bin"):
         read_pairs(tmp_path / "lfw.bin")

@@ -166,14 +166,14 @@ def assert_epochs(records, first, size):
 
 
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
-def test_random_batches_are_the_samplers(make, faces, weights):
+def test_random_batches_are_those_of_the_sampler(make, faces, weights):
     batches = make(weights, mirror=False)
     records, mirrored = recognise(faces, *take(batches, 22))
     np.testing.assert_array_equal(records, [batches.sampler.batch(k) for k in range(22)])
     assert not mirrored.any()
 
 
-def test_sequential_batches_hold_every_record_once_per_epoch(make, faces, monkeypatch):
+def test_sequential_batches_contain_every_record_once_per_epoch(make, faces, monkeypatch):
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
     images, identities = take(make(read="sequential", mirror=False), 35)
     records, mirrored = recognise(faces, images, identities)
@@ -244,7 +244,7 @@ def test_augmentation_gets_whole_faces_in_rgb(make, monkeypatch):
 
 
 @pytest.mark.parametrize("image_size", [(112, 96), (97, 111), (112, 97), (111, 112)])
-def test_crop_is_the_centre_of_what_was_mirrored(make, image_size, monkeypatch):
+def test_the_centre_of_the_mirrored_image_is_cropped(make, image_size, monkeypatch):
     crops = []
     for size in ((112, 112), image_size):
         monkeypatch.setattr("tests.dataset.test_pipeline.IMAGE_SIZE", size)
@@ -266,7 +266,7 @@ def test_a_worker_gets_its_rows_of_every_batch(make, read, weights):
 
 
 @every_mode
-def test_seeds_differ(make, faces, read, weights):
+def test_seeds_give_different_batches(make, faces, read, weights):
     runs = [recognise(faces, *take(make(weights, seed, read=read), 4)) for seed in (5, 6)]
     (records, mirrored), (other_records, other_mirrored) = runs
     assert (records != other_records).any() and (mirrored != other_mirrored).any()
@@ -384,7 +384,7 @@ def test_half_of_the_images_are_mirrored(make, faces):
     assert ((records == records[0, 0]) & (mirrored == 1)).any()
 
 
-def test_more_shards_than_may_be_open(make, faces, monkeypatch):
+def test_more_shards_than_a_process_may_open(make, faces, monkeypatch):
     monkeypatch.setattr(combine, "_MAX_OPEN_SHARDS", 2)
     batches = make()
     assert len(batches.sources.shards) == 6
@@ -469,7 +469,7 @@ def test_a_damaged_record_is_named(small):
     next(one_by_one(small).start_at(5))
 
 
-def test_a_damaged_record_read_in_sequence(small):
+def test_a_damaged_record_in_sequential_reading_is_an_error(small):
     flip_bit(small.folder / small.shards[1].name, 300)
     message = error_of(one_by_one(small, "sequential"))
     assert message.startswith(f"{small.folder}: a batch cannot be read: ")
@@ -486,7 +486,7 @@ def test_a_damaged_record_read_in_sequence(small):
     ],
     ids=["cut off", "not an image", "another size"],
 )
-def test_an_image_that_cannot_be_decoded(tmp_path, read, image, reason):
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, read, image, reason):
     images = make_images(3, 3)
     images[4] = image, 1
     manifest = write_converted(tmp_path / "bad", images)
@@ -496,7 +496,7 @@ def test_an_image_that_cannot_be_decoded(tmp_path, read, image, reason):
     assert re.search(reason, message)
 
 
-def test_a_shard_that_cannot_be_read(small):
+def test_a_shard_that_cannot_be_read_is_an_error(small):
     shard = small.folder / small.shards[2].name
     shard.unlink()
     assert str(shard) in error_of(one_by_one(small), num_good=6, kind=FileNotFoundError)
@@ -514,7 +514,7 @@ def test_errors_of_an_earlier_run_are_forgotten(tmp_path):
 
 
 @pytest.mark.parametrize("image_size", [(113, 96), (112, 113)])
-def test_images_too_small(small, image_size):
+def test_images_that_are_too_small_are_an_error(small, image_size):
     sources = CombinedSources([small])
     message = f"{small.folder}: images are (112, 112), too small for an image size of {image_size}"
     with pytest.raises(ValueError, match=re.escape(message)):

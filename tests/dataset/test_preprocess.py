@@ -27,21 +27,21 @@ def test_preprocess(image_size, top, left):
     np.testing.assert_array_equal(traced(images), expected)
 
 
-def test_preprocess_range():
+def test_range_of_network_input():
     ends = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
     received = preprocess(tf.constant(ends), (2, 2)).numpy()
     assert (received[0] == -0.99609375).all() and (received[1] == 0.99609375).all()
 
 
 @pytest.mark.parametrize("have", [(111, 112), (112, 95)])
-def test_images_too_small(have):
+def test_images_that_are_too_small_are_an_error(have):
     message = rf"expected images of at least \(112, 96\), received \({have[0]}, {have[1]}\)"
     with pytest.raises(ValueError, match=message):
         preprocess(tf.zeros((1, *have, 3), tf.uint8), [112, 96])
 
 
 @pytest.mark.parametrize("shape", [(None, None), (112, None), (None, 112)])
-def test_images_of_unknown_size(shape):
+def test_images_of_unknown_size_are_an_error(shape):
     function = tf.function(lambda batch: preprocess(batch, (112, 96)), autograph=False)
     with pytest.raises(ValueError, match="112, 96"):
         function.get_concrete_function(tf.TensorSpec((1, *shape, 3), tf.uint8))

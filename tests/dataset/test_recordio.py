@@ -131,14 +131,14 @@ def test_stuffed_payloads(seed, tmp_path):
         (b"xy" + MAGIC + b"zz" + MAGIC + b"end", [(1, b"xy" + MAGIC + b"zz"), (3, b"end")]),
     ],
 )
-def test_where_a_record_is_split(payload, parts, tmp_path):
+def test_a_record_is_split_where_it_contains_the_magic(payload, parts, tmp_path):
     path = write(tmp_path / "a.rec", [payload])
     assert path.read_bytes() == b"".join(part(body, cflag) for cflag, body in parts)
     assert RecordReader(path).read(0) == payload
 
 
 @pytest.mark.parametrize("keys", [[7, 3, 900, 4], [2, 3, 900, 2**40], [-5, 4, 0, -6], [1, 2, 3, 4]])
-def test_keys_need_no_order(keys, tmp_path):
+def test_keys_can_have_any_order(keys, tmp_path):
     path = write(tmp_path / "a.rec", [b"%d" % key for key in keys], keys)
     reader = RecordReader(path)
     assert reader.keys.tolist() == keys
@@ -182,7 +182,7 @@ def test_image_record(labels):
 
 
 @pytest.mark.parametrize("payload", [b"", pack_image(1, 0, b"")[:-1], pack_image([1, 2, 3], 0, b"")[:-1]])
-def test_short_image_record(payload):
+def test_a_short_image_record_is_an_error(payload):
     with pytest.raises(ValueError, match=f"received {len(payload)} "):
         unpack_image(payload)
     with pytest.raises(ValueError, match=f"received {len(payload)} "):
@@ -190,7 +190,7 @@ def test_short_image_record(payload):
 
 
 @pytest.mark.parametrize("head", [b"", pack_image(1, 0, b"")[:-1], pack_image([1], 0, b"")[:-1]])
-def test_short_head(head):
+def test_a_short_head_is_an_error(head):
     with pytest.raises(ValueError, match=f"received {len(head)} "):
         first_label(head)
 
@@ -198,12 +198,12 @@ def test_short_head(head):
 # Broken files that are detected on opening.
 
 
-def test_missing_files(tmp_path):
+def test_missing_files_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.rec"):
         RecordReader(tmp_path / "a.rec")
 
 
-def test_empty_file(tmp_path):
+def test_an_empty_file_is_an_error(tmp_path):
     path = write(tmp_path / "a.rec", [])
     with pytest.raises(ValueError, match=r"a\.rec: "):
         RecordReader(path)
@@ -211,7 +211,7 @@ def test_empty_file(tmp_path):
 
 @pytest.mark.parametrize("with_index", [True, False])
 @pytest.mark.parametrize("cut", [1, 2, 4, 9])
-def test_truncated_file(cut, with_index, tmp_path):
+def test_a_truncated_file_is_an_error(cut, with_index, tmp_path):
     """The file ends inside the padding, the payload or the header of the last part."""
     path = write(tmp_path / "a.rec", [b"first", b"four" + MAGIC + b"123"])
     if not with_index:
@@ -243,7 +243,7 @@ def test_truncated_before_the_last_record(tmp_path):
         ("version https://git-lfs.github.com/spec/v1\n", r"line 1: .*git-lfs"),
     ],
 )
-def test_malformed_index(text, fault, tmp_path):
+def test_a_malformed_index_is_an_error(text, fault, tmp_path):
     path = write(tmp_path / "a.rec", [b"first", b"second"])
     (tmp_path / "a.idx").write_text(text, encoding="latin1")
     with pytest.raises(ValueError, match=rf"a\.idx: .*{fault}"):
@@ -258,7 +258,7 @@ def test_malformed_index(text, fault, tmp_path):
         ("4\t0\n5\t16\n4\t16\n", "received key 4 twice"),
     ],
 )
-def test_impossible_index(text, fault, tmp_path):
+def test_an_impossible_index_is_an_error(text, fault, tmp_path):
     path = write(tmp_path / "a.rec", [b"first", b"second"])
     (tmp_path / "a.idx").write_text(text)
     with pytest.raises(ValueError, match=rf"a\.idx: .*{fault}"):
@@ -294,7 +294,7 @@ def test_windows_line_ends_and_no_last_newline(tmp_path):
         ),
     ],
 )
-def test_broken_record(data, fault, tmp_path):
+def test_a_broken_record_is_an_error(data, fault, tmp_path):
     """The last record is valid, so that opening succeeds."""
     path = tmp_path / "a.rec"
     path.write_bytes(data + part(b"good"))
@@ -317,7 +317,7 @@ def test_split_record_of_a_large_file(tmp_path):
     assert RecordReader(path).read(0) == b"1234" + MAGIC + b"56"
 
 
-def test_split_record_without_its_end(tmp_path):
+def test_a_split_record_without_its_end_is_an_error(tmp_path):
     path = tmp_path / "a.rec"
     path.write_bytes(part(b"1234", 1))
     with pytest.raises(ValueError, match="record 0, byte 12: "):
@@ -327,14 +327,14 @@ def test_split_record_without_its_end(tmp_path):
 # Failed writes leave no half-written files.
 
 
-def test_exception_leaves_nothing(tmp_path):
+def test_an_exception_leaves_no_files(tmp_path):
     with pytest.raises(KeyError), RecordWriter(tmp_path / "a.rec") as writer:
         writer.write(0, b"payload")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_exception_keeps_the_files_that_were_there(tmp_path):
+def test_an_exception_keeps_existing_files(tmp_path):
     path = write(tmp_path / "a.rec", [b"old"])
     with pytest.raises(KeyError), RecordWriter(path) as writer:
         writer.write(0, b"new")
@@ -350,14 +350,14 @@ def test_files_appear_on_close(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.idx", "a.rec"]
 
 
-def test_unwritable_name_leaves_nothing(tmp_path):
+def test_an_unwritable_name_leaves_no_files(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         RecordWriter(tmp_path / "file" / "a.rec")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_key_written_twice(tmp_path):
+def test_a_key_written_twice_is_an_error(tmp_path):
     with (
         pytest.raises(ValueError, match=r"a\.rec: record 4: "),
         RecordWriter(tmp_path / "a.rec") as writer,
@@ -367,7 +367,7 @@ def test_key_written_twice(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_payload_too_long(tmp_path):
+def test_a_payload_that_is_too_long_is_an_error(tmp_path):
     class Long(bytes):
         def __len__(self):
             return 2**29

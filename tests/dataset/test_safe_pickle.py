@@ -52,7 +52,7 @@ class TestPlain:
         assert_same(load(pickle.dumps(PLAIN, protocol)), PLAIN)
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-    def test_old_numpy_names(self, load, protocol):
+    def test_names_of_numpy_1_are_read(self, load, protocol):
         # Protocols from 4 on store the length of a name before the name.
         content = pickle.dumps([SHARED, np.float32(1)], protocol, fix_imports=False)
         for name in (b"numpy.core.multiarray", b"numpy.core.numeric"):
@@ -81,7 +81,7 @@ class TestPlain:
         received = load(pickle.dumps(loop))
         assert received[0] is received
 
-    def test_deep(self, load):
+    def test_deeply_nested_lists_are_read(self, load):
         depth = 200_000
         assert len(load(b"]" * depth + b"a" * (depth - 1) + b".")) == 1
 
@@ -279,7 +279,7 @@ class TestStandIns:
 
 class TestDamaged:
     @pytest.mark.parametrize("protocol", [0, 2, 4])
-    def test_cut_off_anywhere(self, load, protocol):
+    def test_a_cut_off_file_is_an_error(self, load, protocol):
         content = pickle.dumps([SHARED, "text", b"bytes", 2**40, 1.5, (True, None)], protocol)
         for length in range(len(content)):
             with pytest.raises(ValueError, match=r"not a pickle, or a damaged one|an empty file"):
@@ -305,7 +305,7 @@ class TestDamaged:
             b"\x96" + struct.pack("<Q", 2**64 - 1) + b".",
         ],
     )
-    def test_not_a_pickle(self, load, content):
+    def test_other_files_are_errors(self, load, content):
         with pytest.raises(ValueError, match=r"file\.pkl: not a pickle, or a damaged one: "):
             load(content)
 
@@ -329,6 +329,6 @@ class TestDamaged:
             with contextlib.suppress(ValueError):
                 load(changed.tobytes())
 
-    def test_no_file(self, tmp_path):
+    def test_a_missing_file_is_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"file\.pkl"):
             load_plain(tmp_path / "file.pkl")

@@ -32,7 +32,7 @@ def test_every_record_once_per_epoch(batch_size):
 
 @pytest.mark.parametrize("weights", [None, [0.25, 0.75]])
 def test_one_order_for_all_epochs(weights):
-    """Row 12 of docs/fidelity.md, `--faithful`: epochs repeat the order of the first, with weights per source."""
+    """Row 12 of docs/fidelity.md, `--faithful`: epochs repeat the order of the first."""
     sizes = [7, 17]
     records, reshuffled = (
         draw(ShuffledSampler(sizes, 10, 3, weights, reshuffle=reshuffle), 240) for reshuffle in (False, True)
@@ -67,7 +67,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_number(weights):
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 0.5]])
-def test_seeds_differ(weights):
+def test_seeds_give_different_orders(weights):
     batches = [ShuffledSampler([500, 500], 64, seed, weights).batch(0) for seed in range(5)]
     assert len(np.unique(batches, axis=0)) == 5
 
@@ -152,7 +152,7 @@ def test_when_the_next_order_is_made(monkeypatch):
     assert list(sampler._orders) == [(0, 0)]
 
 
-def test_memory_error_of_the_next_order_is_raised_when_drawing(monkeypatch):
+def test_a_memory_error_in_the_thread_is_raised_when_drawing(monkeypatch):
     arange = np.arange
 
     def scarce(*args, **options):
@@ -169,7 +169,7 @@ def test_memory_error_of_the_next_order_is_raised_when_drawing(monkeypatch):
         sampler.batch(10)
 
 
-def test_fixed_order_is_drawn_once(monkeypatch):
+def test_a_fixed_order_is_drawn_once(monkeypatch):
     monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 5)
     sampler = ShuffledSampler([7, 17], 10, reshuffle=False)
     draw(sampler, 240)
@@ -185,6 +185,6 @@ def test_fixed_order_is_drawn_once(monkeypatch):
         (([5, 5], 4, 0, [float("nan"), 1.0]), "weights: expected numbers >= 0"),
     ],
 )
-def test_argument_errors(arguments, message):
+def test_wrong_arguments_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         ShuffledSampler(*arguments)

@@ -20,7 +20,7 @@ def source(tmp_path):
     return TFRecordSource(tmp_path / "tran.tfrecords")
 
 
-def test_a_stopped_writer_leaves_nothing(source, tmp_path):
+def test_a_stopped_writer_leaves_no_files(source, tmp_path):
     folder = tmp_path / "records"
     folder.mkdir()
     context = multiprocessing.get_context("spawn")
@@ -33,7 +33,7 @@ def test_a_stopped_writer_leaves_nothing(source, tmp_path):
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
-def test_disk_failure_during_writing(failing, source, tmp_path, monkeypatch):
+def test_a_disk_failure_during_writing_is_an_error(failing, source, tmp_path, monkeypatch):
     """The error is raised even if the last flush fails. The system reports a failed write only once."""
     calls = []
 

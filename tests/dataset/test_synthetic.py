@@ -205,7 +205,7 @@ def test_a_failed_set_leaves_no_files(tmp_path, monkeypatch):
         ({"seed": -1}, "--seed is -1"),
     ],
 )
-def test_options_out_of_range(tmp_path, option, message, capsys):
+def test_options_out_of_range_are_errors(tmp_path, option, message, capsys):
     flags = [f"--{name}={value}" for name, value in {**SMALL, **option}.items()]
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "set"), *flags])

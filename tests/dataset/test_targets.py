@@ -74,6 +74,6 @@ def test_targets_do_not_depend_on_mirror_augmentation_and_rows(manifests):
     np.testing.assert_array_equal(take(make(manifests), start=2, num=1)[2], plain[2][2:])
 
 
-def test_need_random_reading(manifests):
+def test_targets_need_random_reading(manifests):
     with pytest.raises(ValueError, match="--read is sequential"):
         make(manifests, read="sequential")

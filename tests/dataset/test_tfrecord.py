@@ -209,7 +209,7 @@ def test_wrong_offset_or_length_is_an_error(records):
 
 
 @pytest.mark.parametrize(("offset", "length"), [(2**63, 5), (2**64 - 1, 5), (0, 2**32 - 1), (2**40, 5)])
-def test_places_that_no_file_has(records, offset, length):
+def test_positions_beyond_the_file_are_errors(records, offset, length):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=f"record at byte {offset}: "):

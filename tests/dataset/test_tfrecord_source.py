@@ -47,7 +47,7 @@ def test_file_of_tensorflow(tmp_path):
     assert [(source.read(i)[0], label) for i, label in enumerate(source.labels)] == RECORDS
 
 
-def test_damaged_record(path):
+def test_a_damaged_record_is_an_error_when_read(path):
     data = bytearray(path.read_bytes())
     data[30] ^= 1
     path.write_bytes(data)
@@ -58,20 +58,20 @@ def test_damaged_record(path):
     assert source.read(2) == (RECORDS[2][0], None)
 
 
-def test_cut_file(path):
+def test_a_cut_off_file_is_an_error(path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="record at byte "):
         TFRecordSource(path).num_images  # noqa: B018
 
 
-def test_negative_label(path):
+def test_a_negative_label_is_an_error(path):
     with path.open("ab") as file:
         write_record(file, encode_example(b"", -1))
     with pytest.raises(ValueError, match="received -1"):
         TFRecordSource(path).num_identities  # noqa: B018
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: "):
         TFRecordSource(tmp_path / "nowhere")
 

@@ -33,7 +33,7 @@ def test_times_of_a_variable_frame_rate(tmp_path):
     assert numbers_and_times(path) == list(enumerate(times))
 
 
-def test_an_empty_file(tmp_path):
+def test_an_empty_file_is_an_error(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.mp4.*empty"):
@@ -51,7 +51,7 @@ def damage_of(path):
     return [frame.number for frame in read_video(path, on_damage=sentences.append)], sentences
 
 
-def test_a_video_that_was_cut_off(tmp_path):
+def test_a_video_that_was_cut_off_is_reported(tmp_path):
     path = write_video(tmp_path / "a.mkv", moving(40))
     content = path.read_bytes()
     assert damage_of(path) == (list(range(40)), [])
@@ -120,7 +120,7 @@ def test_a_video_without_times(tmp_path):
     assert (video_info(path).duration, video_info(path).num_frames) == (None, None)
 
 
-def test_times_go_on_where_recordings_are_joined(tmp_path):
+def test_times_continue_where_recordings_are_joined(tmp_path):
     path = write_video(tmp_path / "a.ts", moving(4), codec="libx264")
     path.write_bytes(path.read_bytes() * 2)
     times = [frame.time for frame in read_video(path)]
@@ -128,7 +128,7 @@ def test_times_go_on_where_recordings_are_joined(tmp_path):
     np.testing.assert_allclose(np.diff(times), 0.1, atol=0.001)
 
 
-def test_a_video_without_a_frame_that_can_be_decoded(tmp_path):
+def test_a_video_without_decodable_frames_is_an_error(tmp_path):
     path = write_video(tmp_path / "a.mp4", moving(4))
     content = path.read_bytes()
     start, stop = content.index(b"mdat") + 4, content.index(b"moov") - 4
@@ -137,7 +137,7 @@ def test_a_video_without_a_frame_that_can_be_decoded(tmp_path):
         list(read_video(path))
 
 
-def test_files_that_are_no_video(tmp_path):
+def test_other_files_are_errors(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"text" * 100)
     with pytest.raises(ValueError, match=r"a\.mp4"):
@@ -162,7 +162,7 @@ def test_frames_are_converted_when_they_are_used(tmp_path, monkeypatch):
     assert len(converted) == 2
 
 
-def test_decoded_frames_do_not_pile_up(tmp_path):
+def test_decoded_frames_are_freed_at_once(tmp_path):
     """Python's garbage collection counts objects, not bytes, so frames must be freed without it."""
     path = write_video(tmp_path / "a.mp4", moving(40))
     gc.collect()

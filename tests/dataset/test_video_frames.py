@@ -125,7 +125,7 @@ class TestFindFrames:
         assert frames.empty == ("B/1", "A/10")
         assert frames.unusable["B/1/0.0.jpg"] == "expected 16x16, the size of most frames, received 24x20"
 
-    def test_nothing_usable(self, prefix):
+    def test_no_usable_frame_is_an_error(self, prefix):
         (prefix / "A/2" / "2.0.jpg").write_bytes(b"damaged")
         with pytest.raises(ValueError, match=f"{prefix}: .* 2 videos"):
             find_frames(prefix, ["A/2", "A/99"])
@@ -133,7 +133,7 @@ class TestFindFrames:
             find_frames(prefix / "nowhere", ["A/2"])
 
     @pytest.mark.parametrize("workers", [1, 3])
-    def test_any_number_of_threads(self, prefix, workers, monkeypatch):
+    def test_the_number_of_threads_does_not_matter(self, prefix, workers, monkeypatch):
         monkeypatch.setattr(video_frames, "_FRAMES_PER_JOB", 2)
         (prefix / "A/10" / "1.7.jpg").write_bytes(b"damaged")
         expected = find_frames(prefix, LENGTHS)
@@ -333,7 +333,7 @@ class TestDecode:
             (picture(3, (20, 24)), "received 20x24"),
         ],
     )
-    def test_a_frame_that_changed_since(self, prefix, content, message):
+    def test_a_frame_that_has_changed_is_an_error(self, prefix, content, message):
         frames = find_frames(prefix, LENGTHS)
         path = prefix / frames.paths[7]
         path.unlink() if content is None else path.write_bytes(content)

@@ -92,7 +92,7 @@ class TestReadVideoPairs:
             (HEADER.strip(), "'split number'"),
         ],
     )
-    def test_bad_line(self, write, line, message):
+    def test_a_bad_line_is_an_error(self, write, line, message):
         path = write(f"{LINES}\n{line}\n{LINES}")
         with pytest.raises(ValueError, match=f"line 5: .*{message}") as error:
             read_video_pairs(path)
@@ -105,15 +105,15 @@ class TestReadVideoPairs:
             read_video_pairs(write("1, 1, A/0, A/1, same\n" + LINES))
 
     @pytest.mark.parametrize("content", ["", "\n \r\n", HEADER])
-    def test_no_pairs(self, write, content):
+    def test_a_file_without_pairs_is_an_error(self, write, content):
         with pytest.raises(ValueError, match=r"splits\.txt"):
             read_video_pairs(write(content))
 
-    def test_no_file(self, tmp_path):
+    def test_a_missing_file_is_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.txt"):
             read_video_pairs(tmp_path / "none.txt")
 
-    def test_no_text(self, write):
+    def test_a_file_that_is_not_text_is_an_error(self, write):
         with pytest.raises(ValueError, match=r"splits\.txt: .*UTF-8"):
             read_video_pairs(write(b"\xff\xfe1\x00"))
 
@@ -148,7 +148,7 @@ class TestWriteVideoPairs:
         assert rows(read_video_pairs(tmp_path / "splits.txt")) == written
 
     @pytest.mark.parametrize("name", ["", "/A/0", "../A/0", "A,B/0", "A\n/0", "A\r/0", " A/0", "A/0\r", "."])
-    def test_names_that_could_not_be_read_back(self, tmp_path, name):
+    def test_names_that_could_not_be_read_back_are_refused(self, tmp_path, name):
         with pytest.raises(ValueError, match=r"splits\.txt: "):
             write_video_pairs(tmp_path / "splits.txt", [(1, "A/0", "A/1", True), (1, "A/0", name, True)])
         assert list(tmp_path.iterdir()) == []
@@ -171,15 +171,15 @@ class TestReadWrongVideos:
         assert read_wrong_videos(write(content)) == ("A/0", "B_C/12")
 
     @pytest.mark.parametrize("content", ["", "\n\n"])
-    def test_none(self, write, content):
+    def test_an_empty_list(self, write, content):
         assert read_wrong_videos(write(content)) == ()
 
     @pytest.mark.parametrize("name", ["/A/0", "A/..", "A/0, B/1", "."])
-    def test_no_video(self, write, name):
+    def test_a_line_that_is_not_a_video_is_an_error(self, write, name):
         with pytest.raises(ValueError, match=r"splits\.txt: line 3: ") as error:
             read_wrong_videos(write(f"A/0\n\n{name}\n"))
         assert repr(name) in str(error.value)
 
-    def test_no_file(self, tmp_path):
+    def test_a_missing_file_is_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.txt"):
             read_wrong_videos(tmp_path / "none.txt")

@@ -15,7 +15,7 @@ print(max(pool["num_threads"] for pool in threadpoolctl.threadpool_info()))
 
 
 @pytest.mark.parametrize("before", [None, "3"])
-def test_processes_of_one_thread(before, monkeypatch):
+def test_processes_use_one_blas_thread(before, monkeypatch):
     if before is None:
         monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     else:
