@@ -108,7 +108,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
         files = sorted(temporary.iterdir(), key=lambda file: file.name == path.name)
         for file in files:
             sync(file)
-        if len(files) > 1:  # Nobody may find the old file with new companions.
+        if len(files) > 1:  # The old file must never be found next to new companions.
             path.unlink(missing_ok=True)
         for file in files:
             file.replace(path.with_name(file.name))

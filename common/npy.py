@@ -46,7 +46,7 @@ def read_array(content: bytes) -> np.ndarray:
         content: the whole file.
 
     Raises:
-        ValueError: the file is damaged, or holds something else than numbers or strings.
+        ValueError: the file is damaged, or contains something other than numbers or strings.
     """
     file = io.BytesIO(content)
     descr, shape = read_header(file)

@@ -21,14 +21,15 @@ class FaceOptions:
     )
     face: str = option(
         "central",
-        "face to use if a picture shows several: the one nearest to the centre, which is right for LFW and "
-        "YouTube Faces, where a larger face may belong to someone else; or the one with the largest box",
+        "face to use if a picture shows several; central: the face nearest to the centre, for pictures like "
+        "those of LFW and YouTube Faces, where a larger face may belong to someone else; biggest: the face "
+        "with the largest box",
         choices=("central", "biggest"),
     )
     fallback: str = option(
         "none",
-        "what to do with a picture in which no face is detected: leave it out, or crop its centre, which "
-        "suits pictures that were cropped to a detector's box",
+        "what to do with a picture without a detected face; none: leave it out; centre: crop its centre, "
+        "for pictures that were already cropped to a detector's box",
         choices=("none", "centre"),
     )
     quality: int = option(95, "JPEG quality", minimum=1, maximum=100)

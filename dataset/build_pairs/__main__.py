@@ -5,9 +5,9 @@
     python -m dataset.build_pairs images --root people --out own.bin
     python -m dataset.build_pairs videos --root people_on_video --out splits.txt
 
-The suffix of `--out` selects the format of image pairs: `.bin` for that of InsightFace's sets, `.np` for that
-of the original's `lfw.np`, `.txt` for that of `ytf_img_pair.txt`. Pairs from your own data are drawn in folds
-that share no identity.
+The suffix of `--out` selects the format of image pairs: `.bin` is the format of InsightFace's sets, `.np` of
+the original's `lfw.np`, and `.txt` of `ytf_img_pair.txt`. Pairs from your own data are drawn in folds that
+share no identity.
 """
 
 if not __package__:
