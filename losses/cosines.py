@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .custom_gradients import cross_entropy, places, unit_products
+from .custom_gradients import cross_entropy, own_indices, unit_products
 from .shards import ShardedCosines, Shards
 
 
@@ -29,12 +29,12 @@ def own_entries(similarities: Any, identities: tf.Tensor) -> tf.Tensor:
     """Returns each sample's similarity to its own identity: `(batch, num_identities)` to `(batch,)`."""
     if isinstance(similarities, ShardedCosines):
         return similarities.own_entries(identities)
-    return tf.gather_nd(similarities, places(identities))
+    return tf.gather_nd(similarities, own_indices(identities))
 
 
 def replace_own_entries(similarities: tf.Tensor, identities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """Replaces each sample's similarity to its own identity by its entry of `values`, `(batch,)`."""
-    return tf.tensor_scatter_nd_update(similarities, places(identities), values)
+    return tf.tensor_scatter_nd_update(similarities, own_indices(identities), values)
 
 
 def is_highest(similarities: tf.Tensor, identities: tf.Tensor) -> tf.Tensor:

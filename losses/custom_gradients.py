@@ -64,7 +64,7 @@ def cross_entropy(logits: tf.Tensor, identities: tf.Tensor):
         logits: float32 `(batch, num_identities)`.
         identities: int `(batch,)`.
     """
-    own = places(identities)
+    own = own_indices(identities)
     probabilities = tf.nn.softmax(logits)
     # Unlike the own probability, the highest is never 0, so its logarithm is finite.
     excess = tf.reduce_max(logits, axis=1) - tf.gather_nd(logits, own)
@@ -77,7 +77,7 @@ def cross_entropy(logits: tf.Tensor, identities: tf.Tensor):
     return entropy, gradient
 
 
-def places(identities: tf.Tensor) -> tf.Tensor:
+def own_indices(identities: tf.Tensor) -> tf.Tensor:
     """Returns the indices of the own entries in a `(batch, num_identities)` matrix: int32 `(batch, 2)`."""
     rows = tf.cast(tf.range(tf.shape(identities)[0]), identities.dtype)
     return tf.cast(tf.stack([rows, identities], axis=1), tf.int32)

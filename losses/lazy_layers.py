@@ -30,6 +30,8 @@ def register_layers(package: str, modules: dict[str, str]) -> None:
             keras.saving.get_custom_objects().setdefault(f"margin_centre_face>{name}", stand_in)
 
     class KerasImportHook:
+        """Calls `register` right after Keras is imported."""
+
         is_searching = False
 
         def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:

@@ -40,17 +40,17 @@ def start_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     is_quiet = os.environ.setdefault(_LEVEL, "2") not in ("0", "1")
-    with _without(_noise()) if is_quiet else contextlib.nullcontext():
+    with _hide_lines(_noise_patterns()) if is_quiet else contextlib.nullcontext():
         importlib.import_module("tensorflow").config.list_physical_devices()
 
 
-def _noise() -> tuple[str, ...]:
+def _noise_patterns() -> tuple[str, ...]:
     has_gpu = any(Path(device).exists() for device in _GPUS)
     return _NOISE if has_gpu else (*_NOISE, *_NOISE_WITHOUT_GPU)
 
 
 @contextlib.contextmanager
-def _without(noise: tuple[str, ...]) -> Iterator[None]:
+def _hide_lines(noise: tuple[str, ...]) -> Iterator[None]:
     """Hides the lines on standard error that match one of the patterns, including those from C++."""
     sys.stderr.flush()
     stderr = os.dup(2)

@@ -91,7 +91,7 @@ class OnnxGraph:
         self.has_groups = False
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._arrays = {}
-        self._turned = {}  # the order of the axes of each transposed tensor
+        self._axis_orders = {}  # the order of the axes of each transposed tensor
         self._consumers = {}
         same = {}
         for node in graph.node:
@@ -104,7 +104,7 @@ class OnnxGraph:
                 self._constants[node.output[0]] = self._constants[inputs[0]]
             elif node.op_type == "Transpose" and inputs[0] in self._constants:
                 self._constants[node.output[0]] = self._constants[inputs[0]]
-                self._turned[node.output[0]] = tuple(attributes["perm"].ints) if attributes else None
+                self._axis_orders[node.output[0]] = tuple(attributes["perm"].ints) if attributes else None
             elif node.op_type in ("Identity", "Dropout"):
                 same[node.output[0]] = inputs[0]
             else:
@@ -185,7 +185,7 @@ class OnnxGraph:
                 raise ValueError(f"{place}: expected numbers, received {array.dtype} of shape {array.shape}")
             self._arrays[id(tensor)] = array
         array = self._arrays[id(tensor)]
-        return array.transpose(self._turned[name]) if name in self._turned else array
+        return array.transpose(self._axis_orders[name]) if name in self._axis_orders else array
 
     def dense(self, x: str, name: str) -> tuple[np.ndarray, np.ndarray | None, str]:
         """Takes the dense layer after `x`.

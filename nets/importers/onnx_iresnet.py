@@ -22,17 +22,17 @@ def read_onnx_iresnet(graph: OnnxGraph) -> tuple[dict[str, np.ndarray], float, f
         ValueError: the graph is not an iresnet.
     """
     with reading(graph, "an iresnet"):
-        return _Walk(graph).state()
+        return _Reader(graph).read()
 
 
-class _Walk:
+class _Reader:
     """Follows a graph from its input and takes the nodes of an iresnet."""
 
     def __init__(self, graph):
         self._graph = graph
         self._state = {}
 
-    def state(self):
+    def read(self):
         x, scale, offset = self._graph.start()
         x = self._conv(x, "conv1", "bn1", 3)
         x = self._norm(self._stages(self._prelu(x, "prelu")), "bn2")

@@ -39,7 +39,7 @@ def read_onnx_mobilefacenet(graph: OnnxGraph) -> OnnxMobileFaceNet:
         ValueError: the graph is not a MobileFaceNet.
     """
     with reading(graph, "a MobileFaceNet"):
-        return _Walk(graph).net()
+        return _Reader(graph).read()
 
 
 @dataclass
@@ -80,14 +80,14 @@ class _Conv:
         return self.norm[1] + self.factors() * (bias - self.norm[2])
 
 
-class _Walk:
+class _Reader:
     """Follows a graph from its input and takes the nodes of a MobileFaceNet."""
 
     def __init__(self, graph):
         self._graph = graph
         self._convs = []
 
-    def net(self):
+    def read(self):
         x, scale, offset = self._graph.start()
         while "Conv" in (kinds := self._graph.kinds(x)):
             if kinds != ["Add", "Conv"]:

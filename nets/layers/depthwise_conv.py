@@ -20,12 +20,12 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         is_slow = max(self.strides) > 1 and self.compute_dtype == "bfloat16" and self.padding == "valid"
         if not training or not is_slow or not _trains_on_one_cpu():
             return super().call(inputs)
-        outputs = _trained(inputs, tf.convert_to_tensor(self.kernel), self.strides)
+        outputs = _convolve_with_gradient(inputs, tf.convert_to_tensor(self.kernel), self.strides)
         return tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias)) if self.use_bias else outputs
 
 
 @tf.autograph.experimental.do_not_convert
-def _trained(inputs, kernel, strides):
+def _convolve_with_gradient(inputs, kernel, strides):
     steps = [1, *strides, 1]
 
     @tf.custom_gradient

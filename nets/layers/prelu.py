@@ -46,7 +46,7 @@ class PReLU(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         alphas = tf.convert_to_tensor(self.alphas)
         # Exported models must contain plain operations only.
-        return _trained(inputs, alphas) if training else tf.where(inputs > 0, inputs, alphas * inputs)
+        return _with_gradient(inputs, alphas) if training else tf.where(inputs > 0, inputs, alphas * inputs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}
@@ -54,7 +54,7 @@ class PReLU(keras.layers.Layer):
 
 @tf.autograph.experimental.do_not_convert
 @tf.custom_gradient
-def _trained(inputs, alphas):
+def _with_gradient(inputs, alphas):
     def times_slope(values):
         if _has_gpus():
             # For float32 convs on GPUs, TensorFlow moves the channels to the front. It can do that for this

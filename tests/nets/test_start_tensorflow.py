@@ -29,7 +29,7 @@ OTHERS = (
 def test_only_known_lines_are_hidden(capfd, monkeypatch, tmp_path, has_gpu):
     """On a machine with a GPU, `failed call to cuInit` is a real error."""
     monkeypatch.setattr(module, "_GPUS", (tmp_path if has_gpu else tmp_path / "nvidia0",))
-    with module._without(module._noise()):
+    with module._hide_lines(module._noise_patterns()):
         for line in (*NOISE, *CUDA, *OTHERS):
             os.write(2, line)
     os.write(2, b"after\n")
@@ -44,7 +44,7 @@ def run(program, **environment):
 
 
 def test_lines_before_a_crash_are_shown():
-    ended = run(f"with module._without(module._noise()): os.write(2, {OTHERS[1]!r}); os.abort()")
+    ended = run(f"with module._hide_lines(module._noise_patterns()): os.write(2, {OTHERS[1]!r}); os.abort()")
     assert ended.returncode < 0 and OTHERS[1] in ended.stderr
 
 
