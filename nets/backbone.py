@@ -21,9 +21,9 @@ _DENSE_NAMES = ("E_DenseLayer", "fc", "features.layers.2")
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class Backbone(keras.Model):
-    """A Keras model from normalised faces to embeddings that remembers the arguments it was built with.
+    """A Keras model that turns faces into embeddings and remembers the arguments it was built with.
 
-    Files and checkpoints store these arguments in one line of JSON. The architectures are
+    Files and checkpoints store these arguments in one line of JSON. These are the architectures:
 
     - `ir50`, `se_ir50`, with depths 32, 50, 100, 152: the original's LResNet-E-IR, `nets.resnet_ir`
     - `wide_ir50`, `wide_se_ir50`, with depths 50, 101, 152: its models B and C, with units of 4 times the
@@ -187,7 +187,7 @@ def decayed_variables(backbone: keras.Model, dense: bool = True) -> list[keras.V
     """Lists the variables to which weight decay applies, as in the original.
 
     These are the kernels of convs, the dense kernel before the embedding, trainable gammas and the slopes of
-    PReLUs. In transformers they are all dense kernels. Biases, betas, the dense layers of
+    PReLUs. In transformers, the kernels of all dense layers decay. Biases, betas, the dense layers of
     squeeze-and-excitation and the scales of group normalisation do not decay.
 
     References:

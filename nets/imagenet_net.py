@@ -49,7 +49,7 @@ def imagenet_net(
         return type(layer).from_config(config)
 
     def call(layer, *args, **kwargs):
-        kwargs.pop("mask", None)  # which only Keras's own batch normalisation takes
+        kwargs.pop("mask", None)  # only Keras's own batch normalisation takes it
         return layer(*args, **kwargs)
 
     features = keras.models.clone_model(features, clone_function=adapted, call_function=call)

@@ -51,9 +51,9 @@ class BatchNorm(keras.layers.Layer):
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-    Training uses the statistics of the batch, inference the moving statistics. As in the original, the moving
-    variance follows the *biased* variance of the batch. In PyTorch it follows the unbiased one, as here with
-    `unbiased=True`. The fused kernel returns the unbiased variance (Bessel's correction), which this layer
+    Training uses the statistics of the batch. Inference uses the moving statistics. As in the original, the
+    moving variance follows the *biased* variance of the batch. With `unbiased=True` it follows the unbiased
+    one, as in PyTorch. The fused kernel returns the unbiased variance (Bessel's correction), which this layer
     converts exactly.
 
     Variables and statistics are float32 under every dtype policy. Inputs and outputs have the policy's
