@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         counts = align_folder(options)
     logger.info(
         f"{counts['aligned']} pictures aligned, {counts[NO_FACE] + counts[CENTRE_CROP]} without a face "
-        f"({counts[CENTRE_CROP]} of them cropped at the centre), {counts[UNREADABLE]} unreadable; "
+        f"({counts[CENTRE_CROP]} of them as a centre crop), {counts[UNREADABLE]} unreadable; "
         f"see {options.dst / FAILURES_NAME}"
     )
     if not counts["aligned"]:

@@ -77,7 +77,7 @@ class PairSet:
 
 
 _LAYOUTS = "expected a pickle of (images, is_same) or of (positives, negatives)"
-# Limits memory: an array takes 200 bytes more than in the file, where it may have one pixel or none.
+# Limits memory: an array takes 200 bytes more in memory than in the file, and may have one pixel or none.
 _MOST_ARRAY_PAIRS = 500_000
 _CONVERSIONS = {"rgb": lambda image: image, "bgr": lambda image: image[..., ::-1]}
 

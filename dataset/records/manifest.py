@@ -1,7 +1,8 @@
 """Reads and writes the manifest of a converted source, which describes the files in its folder.
 
-TensorFlow reads a TFRecord file that was cut at a record boundary without an error. So the manifest contains
-the numbers of images and bytes. It is written last: a folder without a manifest is not a finished conversion.
+If a TFRecord file was cut at a record boundary, TensorFlow reads it without an error. So the manifest
+contains the numbers of images and bytes. It is written last: a folder without a manifest is not a finished
+conversion.
 """
 
 import dataclasses
