@@ -1,4 +1,4 @@
-"""Score how well a model recognises the people of a gallery, and how seldom it names anybody else.
+"""Score how well a model recognises the people of a gallery, and how rarely it mistakes others for them.
 
 python -m eval.test_identify --gallery people --probes videos --model_path face.onnx
 """
@@ -55,7 +55,8 @@ class TestIdentifyOptions:
 
     gallery: Path = option(help="folder of known people: PERSON/*.jpg, PERSON/*.mkv", metavar="DIR")
     probes: Path = option(
-        help="folder of what to recognise, in the same layout; people who are not in the gallery are unknown",
+        help="folder of pictures and videos to recognise, in the same layout; people who are not in the "
+        "gallery count as unknown",
         metavar="DIR",
     )
     model_path: Path = option(help="a model in any format that eval.test_lfw takes")
@@ -63,7 +64,7 @@ class TestIdentifyOptions:
         False, "the files are aligned faces: PERSON/*.jpg, or PERSON/VIDEO/*.jpg for the frames of a video"
     )
     fpir: float = option(
-        0.01, "also score at the threshold that eval.identify takes for this FPIR", above=0, below=1
+        0.01, "also score at the threshold that eval.identify uses for this FPIR", above=0, below=1
     )
     output: Path | None = option(
         None, "folder for the scores and the report (default: output/test_identify/MODEL)", metavar="DIR"
@@ -101,9 +102,13 @@ def score_folders(
 ) -> tuple[IdentificationScores, dict[str, RankedProbes], tuple[dict[str, bytes], dict[str, bytes]]]:
     """Embeds gallery and probes, and scores templates and single frames.
 
+    Args:
+        options: the flags.
+        command: the command line, to store with the scores.
+
     Returns:
-        The scores, the probes of each of `KINDS`, and the best faces of the probes by path
-        and of the gallery by person, as JPEG files.
+        The scores; the ranked probes by the keys of `KINDS`; and the best faces as JPEG files, of the probes
+        by path and of the gallery by person.
 
     Raises:
         FileNotFoundError, ValueError: a folder, a name, the model or its card cannot be used.
@@ -161,9 +166,11 @@ def _rank_probes(folder, probes, find, gallery, names):
     """Compares all probes with the gallery.
 
     Args:
-        folder: of the probes.
-        probes: people by path.
-        names: of the people in the gallery, those without a usable face included: nobody is most like them.
+        folder: folder of the probes.
+        probes: for each path, the person that it shows.
+        find: finds the tracks of a file.
+        gallery: the people with a usable face.
+        names: names of all people in the gallery. Those without a usable face get the smallest similarity.
     """
     columns = [names.index(person.name) for person in gallery.people]
     templates = np.stack([person.template for person in gallery.people], axis=1)
@@ -212,13 +219,15 @@ def find_unknown(gallery: dict[str, list[Path]], probes: dict[str, list[Path]]) 
     """Returns the people who are only among the probes.
 
     Raises:
-        ValueError: a name is written in two ways, or nobody in the gallery has a probe.
+        ValueError: two spellings of a name differ only in case, or nobody in the gallery has a probe.
     """
     spellings = {name.casefold(): name for name in gallery}
     unknown = [name for name, files in probes.items() if files and name not in gallery]
     for name in unknown:
         if other := spellings.get(name.casefold()):
-            raise ValueError(f"{name} among the probes and {other} in the gallery: write the name in one way")
+            raise ValueError(
+                f"{name} among the probes and {other} in the gallery differ only in case. Rename one of them."
+            )
     if not any(files and name in gallery for name, files in probes.items()):
         raise ValueError(
             "nobody in the gallery is among the probes. Give a person the same name in both folders."
@@ -227,10 +236,10 @@ def find_unknown(gallery: dict[str, list[Path]], probes: dict[str, list[Path]]) 
 
 
 def distinct_probes(gallery: dict[str, list[Path]], probes: dict[str, list[Path]]) -> dict[Path, str]:
-    """Returns the files to recognise with the people they show. A second copy of a file is left out.
+    """Returns the person that each file to recognise shows, by path. Second copies of a file are left out.
 
     Raises:
-        ValueError: the same picture or video is also in the gallery, or among the probes of somebody else.
+        ValueError: a picture or video is also in the gallery, or among the probes of another person.
     """
     in_gallery = {digest: path for path, digest in _digests(gallery)}
     owners: dict[str, tuple[str, Path]] = {}
@@ -242,7 +251,7 @@ def distinct_probes(gallery: dict[str, list[Path]], probes: dict[str, list[Path]
                 if digest in in_gallery:
                     raise ValueError(
                         f"{file}: is also in the gallery, as {in_gallery[digest]}. Remove one of them: every "
-                        "model recognises a file that it knows."
+                        "model recognises a file of its gallery."
                     )
                 owner, first = owners.setdefault(digest, (name, file))
                 if owner != name:
@@ -254,19 +263,19 @@ def distinct_probes(gallery: dict[str, list[Path]], probes: dict[str, list[Path]
             if first == path:
                 distinct[path] = name
             else:
-                logger.warning("%s: left out; it is the same file as %s", path, first)
+                logger.warning("%s: left out, because it is the same file as %s", path, first)
     return distinct
 
 
 def _digests(people: dict[str, list[Path]]) -> Iterator[tuple[Path, str]]:
-    """Yields every file, those in folders of frames included, with its SHA-256."""
+    """Yields every file with its SHA-256, including the files in folders of frames."""
     for path in (path for paths in people.values() for path in paths):
         for file in [path / name for name in list_images(path)] if path.is_dir() else [path]:
             yield file, file_sha256(file)
 
 
 def summary(scores: IdentificationScores) -> Iterator[str]:
-    """Yields the scores for the terminal."""
+    """Yields the lines to print."""
     unknown = f"{len(scores.unknown_people)} of them unknown" if scores.unknown_people else "nobody unknown"
     yield f"Gallery : {scores.gallery.num_people} people, {scores.gallery.num_files} files"
     yield f"Probes  : {scores.probes.num_people} people ({unknown}), {scores.probes.num_files} files"

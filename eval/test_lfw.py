@@ -48,23 +48,29 @@ class LfwOptions:
     data: tuple[Path, ...] | None = option(
         None, "lfw.np, or .bin files of InsightFace (default: [lfw] npdata of the config file)", nargs="+"
     )
-    config: Path = option(Path("./config.ini"), "config file, read if there is no --data", metavar="FILE")
+    config: Path = option(Path("./config.ini"), "config file, read only without --data", metavar="FILE")
     model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
-    faithful: bool = option(False, "set the flags marked (row N of docs/fidelity.md) as in the original")
+    faithful: bool = option(
+        False, "score as the original does: sets the flags marked (row N), see that row of docs/fidelity.md"
+    )
     protocol: str = option(
         "folds",
-        "insightface: with --flip, squared L2 distance, a sweep of thresholds, VAL at FAR 0.001",
+        "how to score: folds, by the flags below; or insightface, with --flip, squared L2 distance, a sweep "
+        "of thresholds, and VAL at FAR 0.001",
         choices=("folds", "insightface"),
     )
     distance: str = option("cosine", "distance of two embeddings", choices=DISTANCES)
     threshold: str = option(
         "best",
-        "how thresholds are found on the other folds: for the best accuracy, or by the original's crossing "
-        "of sorted distances (row 18)",
+        "how to find the threshold of a fold on the other folds: best, for the best accuracy; or crossing, "
+        "where the sorted distances cross, as in the original (row 18)",
         choices=RULES,
     )
     folds: str = option(
-        "even", "how pairs are divided, in order, into folds (row 19)", choices=tuple(IMAGE_FOLDS)
+        "even",
+        "how to divide the pairs, in order, into folds: even, ten equal parts of each kind; or original, "
+        "counted by the genuine pairs (row 19)",
+        choices=tuple(IMAGE_FOLDS),
     )
     order: str | None = option(
         None,
@@ -72,12 +78,12 @@ class LfwOptions:
         choices=NPDATA_ORDERS,
     )
     flip: bool = option(False, "add the embedding of each image's mirror image (row 31)")
-    batch_size: int = option(64, "images at a time", minimum=1)
+    batch_size: int = option(64, "images to embed at a time", minimum=1)
     name: str | None = option(None, "name of the set in the printed line (default: the file's name)")
     output: Path | None = option(
         None,
-        "folder of scores, pictures and report, or of one such folder for each of several sets; or a file "
-        "that ends in .json for the scores alone (default: output/SET/MODEL)",
+        "folder for scores, pictures and report; with several sets, it gets one such folder for each set. A "
+        "name that ends in .json writes only the scores, to this file (default: output/SET/MODEL)",
         metavar="PATH",
     )
     engine: EngineOptions
@@ -86,13 +92,13 @@ class LfwOptions:
         """Yields a sentence for each wrong value."""
         names = [path.stem for path in self.data or ()]
         if self.name is not None and len(names) > 1:
-            yield "--name: it names one set, and --data gives several. Leave it out."
+            yield "--name: names one set, but --data gives several. Leave out --name."
         elif len(set(names)) < len(names):
             yield f"--data: two sets have the same name: {', '.join(names)}. Rename a file."
 
     @property
     def writes_json(self) -> bool:
-        """True if the output is a file with the scores alone."""
+        """True if the output is a file with only the scores."""
         return self.output is not None and self.output.suffix == ".json"
 
     def run_folder(self, name: str) -> Path:
@@ -102,7 +108,12 @@ class LfwOptions:
         return self.output if len(self.data or ()) == 1 else self.output / name
 
     def completed(self) -> Self:
-        """Returns these options with set and order of the config file if no set is given."""
+        """Returns these options, with set and channel order of the config file if `data` is not given.
+
+        Raises:
+            FileNotFoundError: there is no config file.
+            ValueError: the config file names no set.
+        """
         if self.data:
             return dataclasses.replace(self, order=self.order or "rgb")
         try:
@@ -132,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _SetScores:
-    """The scores of a set: for the JSON file, and for a run."""
+    """The scores of a set, for the JSON file and for a run."""
 
     json: dict[str, Any]
     protocol: dict[str, str]
@@ -143,13 +154,13 @@ def _score_sets(options, command):
     # The model and all sets are checked before the first set is scored.
     model_path = find_model(options.model_path)
     sets = {options.name or path.stem: read_pairs(path, options.order) for path in options.data}
-    flip = options.flip or options.protocol == "insightface"  # It includes the mirror image.
+    flip = options.flip or options.protocol == "insightface"  # This protocol includes mirror images.
     engine, models = options.engine.chosen_for(model_path), {}
     for pairs in sets.values():
         size, faces = pairs.image_size, pairs.batch(0, NUM_COMPARED)
         if size not in models:
             models[size], description = load_engine(engine, model_path, size, faces, 2 * len(pairs))
-            print(description, file=sys.stderr)  # Standard output has only the scores.
+            print(description, file=sys.stderr)  # Standard output gets only the scores.
     score = {"folds": _score_folds, "insightface": _score_insightface}[options.protocol]
     model = InputFile(str(model_path), model_sha256(model_path))
     json_sets = {}
@@ -251,7 +262,7 @@ def _evaluation(
     result: VerificationResult,
     more_metrics: dict[str, float] | None = None,
 ) -> Evaluation:
-    """Returns the parts of a run. Its only line is there three times, as no pair is known to be wrong."""
+    """Returns the parts of a run. Its three lines are the same, because no pair is listed as wrong."""
     folds = np.where(folds >= 0, folds + 1, folds)  # counted from 1, like the official splits
     line = ScoredLine(name, np.ones(len(pairs), bool), folds, result)
     first, second = name_images(pairs.digests(), pairs.is_same).T

@@ -47,24 +47,32 @@ FAITHFUL = {
 class DataOptions:
     """Data.
 
-    Section [ytf] of the config file gives the paths that are not given as flags.
+    Paths that you do not give as flags come from section [ytf] of the config file.
     """
 
     config: Path = option(Path("./config.ini"), "config file", metavar="FILE")
-    splits: Path | None = option(None, "splits.txt or splits_corrected.txt", metavar="FILE")
-    prefix: Path | None = option(None, "folder of Name/number/*.jpg", metavar="DIR")
+    splits: Path | None = option(
+        None, "file of the pairs, splits.txt or splits_corrected.txt", metavar="FILE"
+    )
+    prefix: Path | None = option(None, "folder of the frames, Name/number/*.jpg", metavar="DIR")
     ytf_error: Path | None = option(
         None, "list of videos with wrong identities (default: dataset/ytf-error.txt)", metavar="FILE"
     )
     allow_missing: bool = option(
-        False, "score what is there if frames are missing (row 22)", action=argparse.BooleanOptionalAction
+        False,
+        "if videos or frames are missing, score the pairs that have frames (row 22)",
+        action=argparse.BooleanOptionalAction,
     )
     crop: tuple[int, int] | None = option(
         None, "crop larger frames to their centre", nargs=2, metavar=("H", "W")
     )
 
     def completed(self) -> Self:
-        """Returns these options with the paths of the config file where none were given."""
+        """Returns these options, with paths from the config file for those that are not given.
+
+        Raises:
+            FileNotFoundError, ValueError: the config file is needed, but is missing or lacks a path.
+        """
         ytf = YtfConfig() if self.splits and self.prefix else read_config(self.config).ytf
         names = ("splits", "prefix", "ytf_error")
         paths = {name: getattr(self, name) or getattr(ytf, name) for name in names}
@@ -78,10 +86,13 @@ class DataOptions:
 class FeatureOptions:
     """Features."""
 
-    batch_size: int = option(128, "frames at a time", minimum=1)
+    batch_size: int = option(128, "frames to embed at a time", minimum=1)
     flip: bool = option(False, "add the embedding of each frame's mirror image (row 31)")
     folder: Path = option(
-        Path("output/features"), "folder that keeps them", flags=("--features",), metavar="DIR"
+        Path("output/features"),
+        "folder that keeps features for later runs",
+        flags=("--features",),
+        metavar="DIR",
     )
 
 
@@ -90,10 +101,12 @@ class YtfOptions:
     """All flags of the program."""
 
     model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
-    faithful: bool = option(False, "set the flags marked (row N of docs/fidelity.md) as in the original")
+    faithful: bool = option(
+        False, "score as the original does: sets the flags marked (row N), see that row of docs/fidelity.md"
+    )
     output: Path | None = option(
         None,
-        "folder of scores, pictures and report (default: output/ytf/MODEL, named after the model's path)",
+        "folder for scores, pictures and report (default: output/ytf/MODEL, named after the model's path)",
         metavar="DIR",
     )
     data: DataOptions
@@ -125,12 +138,14 @@ def _evaluate(options, output, command):
     coverage = coverage_of(pairs, frames, wrong_videos)
     print("\n".join(describe_coverage(coverage)))
     if not (data.allow_missing or coverage.is_complete):
-        raise ValueError(f"{data.prefix}: frames are missing. --allow_missing scores what is there.")
+        raise ValueError(
+            f"{data.prefix}: frames are missing. Add them, or score the other pairs with --allow_missing."
+        )
     face_size = data.crop or frames.image_size
     if any(want > have for want, have in zip(face_size, frames.image_size, strict=True)):
         height, width = frames.image_size
         raise ValueError(
-            f"--crop {face_size[0]} {face_size[1]}: the frames have {height}x{width}. Give less."
+            f"--crop {face_size[0]} {face_size[1]}: the frames are {height}x{width}. Give a smaller size."
         )
     inputs = Inputs(
         model=InputFile(str(model_path), model_sha256(model_path)),
@@ -164,7 +179,8 @@ def _evaluate(options, output, command):
 
     def column(video: str, num_faces: int) -> np.ndarray:
         start, stop = frames.offsets[frames.videos.index(video) :][:2]
-        # The first frame, or the middles of equal parts. A frame of a short video may come more than once.
+        # One face is that of the first frame. Several faces are from the middles of equal parts of the video;
+        # in a short video, a frame may repeat.
         middles = (2 * np.arange(num_faces) + 1) * (stop - start) // (2 * num_faces)
         places = middles if num_faces > 1 else [0]
         return np.concatenate([frames.decode(start + place, start + place + 1)[0] for place in places])

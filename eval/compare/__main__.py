@@ -32,20 +32,28 @@ class CompareOptions:
     """Sides and model."""
 
     a: Path = option(help="picture, folder of pictures of one person, or video", flags=("a",), metavar="A")
-    b: Path = option(help="the same for the other side", flags=("b",), metavar="B")
+    b: Path = option(help="picture, folder or video to compare with A", flags=("b",), metavar="B")
     model_path: Path = option(
         help="a model in any format that eval.test_lfw takes, with thresholds from export.calibrate"
     )
     far: float = option(
-        1e-3, "fraction of pairs of two people that are taken for one person", above=0, maximum=1
+        1e-3,
+        "false accept rate: fraction of the pairs of different people that are taken for one person",
+        above=0,
+        maximum=1,
     )
     threshold: float | None = option(
-        None, "smallest similarity of one person, in place of the one for --far", minimum=-1, maximum=1
+        None,
+        "smallest similarity that counts as the same person, instead of the threshold for --far",
+        minimum=-1,
+        maximum=1,
     )
     picture: Path | None = option(
-        None, "also draw the faces of both sides and the place of the score, into a PNG file", metavar="FILE"
+        None,
+        "also write a PNG file with the faces of both sides, and their similarity among those of other pairs",
+        metavar="FILE",
     )
-    json: bool = option(False, "print JSON and nothing else")
+    json: bool = option(False, "print only JSON")
     tracks: TrackOptions
     engine: EngineOptions
 
@@ -78,7 +86,7 @@ def run(options: CompareOptions) -> None:
     point, threshold = None, options.threshold
     if threshold is None:
         if calibration is None:
-            raise ValueError(f"{no_thresholds(options.model_path)} Or give --threshold.")
+            raise ValueError(f"{no_thresholds(options.model_path)} (or give --threshold)")
         point = calibration.threshold_at(options.far)
         threshold = point.threshold
     # The thresholds hold for faces that are embedded and pooled as they were for the calibration.
@@ -86,7 +94,7 @@ def run(options: CompareOptions) -> None:
     pooling = (calibration and calibration.pooling) or "mean"
     embedder = load_embedder(options.model_path, flip=flip, engine=options.engine)
 
-    @functools.cache  # The same path twice is searched once.
+    @functools.cache  # If A and B are the same path, it is searched only once.
     def side(path: Path) -> Side:
         search = functools.partial(
             find_tracks, embedder=embedder, options=options.tracks, progress=not options.json
@@ -100,7 +108,7 @@ def run(options: CompareOptions) -> None:
         if calibration.kind != kind:
             notes.append(
                 f"the model card has no thresholds for {KINDS[kind]}, and those for "
-                f"{KINDS[calibration.kind]} may not suit them. Measure them with export.calibrate"
+                f"{KINDS[calibration.kind]} may not fit. Measure thresholds with export.calibrate"
             )
         if point.note is not None:
             notes.append(point.note)
@@ -119,7 +127,7 @@ def run(options: CompareOptions) -> None:
 
 def _notes(sides: tuple[Side, Side], threshold: float) -> Iterator[str]:
     if _is_same_file(*(side.path for side in sides)):
-        yield "A and B are the same file, so the similarity says nothing"
+        yield "A and B are the same file, so the similarity means nothing"
     for side in dict.fromkeys(sides):
         yield from side.problems
         if side.kind == "folder":

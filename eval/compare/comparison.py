@@ -1,4 +1,4 @@
-"""The answer of a comparison."""
+"""The result of a comparison, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class Comparison:
     """Two sides, and what their similarity means.
 
     Args:
+        sides: A and B.
         similarity: cosine of the templates, from -1 to 1.
-        threshold: of one person, the smallest similarity.
+        threshold: smallest similarity that counts as the same person.
         calibration: similarities of other pairs, if the model card has them.
-        point: where the threshold is from, with the TAR that was measured; `None` if the threshold was given.
-        notes: sentences that the reader should know.
+        point: the point of the calibration that gave the threshold, with its TAR; `None` if the user gave the
+            threshold.
+        notes: sentences about the sides and the threshold that limit the result.
     """
 
     sides: tuple[Side, Side]
@@ -34,7 +36,7 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """The verdict."""
+        """Whether the similarity reaches the threshold."""
         return self.similarity >= self.threshold
 
     @property
@@ -51,7 +53,7 @@ class Comparison:
         return next((row.interval for row in self.calibration.table if row.far == far), None)
 
     def lines(self) -> Iterator[str]:
-        """Yields the answer as lines of text."""
+        """Yields the result as lines of text."""
         for letter, side in zip("AB", self.sides, strict=True):
             yield f"{letter}          : {side.path} ({side.describe()})"
         yield f"Similarity : {self.similarity:.4f}"
@@ -67,7 +69,7 @@ class Comparison:
         yield from (f"Note : {note}" for note in self.notes)
 
     def to_json(self, embedder: Embedder) -> dict[str, Any]:
-        """Returns the answer for other programs."""
+        """Returns the result as JSON values."""
         point = self.point
         return {
             "verdict": self.verdict,

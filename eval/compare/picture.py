@@ -1,4 +1,4 @@
-"""The picture of a comparison: the faces of both sides, and the similarity among those of other pairs."""
+"""Draws a comparison: the faces of both sides, and their similarity among those of other pairs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shown_faces(side: Side) -> list[int]:
     """Chooses faces of a side that have an image.
 
     Returns:
-        The most typical one, the least typical one, then others evenly over time.
+        Positions in `side.faces`: the most typical one, the least typical one, then others evenly over time.
     """
     with_image = [i for i, face in enumerate(side.faces) if face.image is not None]
     by_typicality = sorted(with_image, key=lambda i: -side.typicality[i])

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: a picture, a folder of pictures of one person, or a video."""
+"""One side of a comparison: a picture, a folder of pictures of one person, or a video."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from eval.scoring.templates import pool
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Side:
-    """One side.
+    """The faces of one side, and their template.
 
     Args:
         path: the file or folder.
         kind: `"picture"`, `"folder"` (of pictures) or `"video"`.
         names: file names of the pictures, by the number of their frame; empty for a video.
-        num_searched: number of frames or pictures in which faces were looked for.
+        num_searched: number of frames or pictures that were searched for faces.
         faces: the usable faces of the person, in order of time.
         embeddings: float `(num_faces, dim)`, not normalised.
         template: float64 `(dim,)` of length 1.
-        num_others: in a video the other people who are seen, otherwise other usable faces.
-        problems: a sentence for each picture that could not be read, for a damaged video, and for a face that
-            is bigger than the one that is used.
+        num_others: number of other people in a video, or of other usable faces in pictures.
+        problems: a sentence for each picture that could not be read, for a damaged video, and for each
+            unusable face that is bigger than the one that is used.
     """
 
     path: Path
@@ -42,15 +42,15 @@ class Side:
 
     @property
     def typicality(self) -> np.ndarray:
-        """float64 `(num_faces,)`: the cosine of each face's embedding and the template."""
+        """The cosine of each face's embedding and the template: float64 `(num_faces,)`."""
         return self.embeddings @ self.template / np.linalg.norm(self.embeddings, axis=1)
 
     def place(self, face: Face) -> str:
-        """Says where a face is: the file of a picture, or the time in a video."""
+        """Returns where a face is: the file name of a picture, or the time in a video."""
         return self.names[face.frame] if self.names else f"{face.time:.2f} s"
 
     def describe(self) -> str:
-        """Says what was used."""
+        """Describes the side, such as `video, face in 12 of 40 frames`."""
         others = "" if not self.num_others else f"; {self.num_others} "
         if self.kind == "video":
             others += others and ("other person is" if self.num_others == 1 else "other people are")
@@ -63,7 +63,7 @@ class Side:
 
 
 def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "mean") -> Side:
-    """Finds the face of one side: the biggest one of each picture, or the one that a video shows most.
+    """Finds the person of one side: the biggest face of each picture, or the person that a video shows most.
 
     Args:
         path: picture, folder or video.
@@ -79,7 +79,8 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
         chosen = _usable(main)
         num_others = len(found.tracks) - 1
     else:
-        # A folder shows one person. A picture unlike the others counts, too, although its track is another.
+        # A folder shows one person. So a picture that does not resemble the others is used, too, although its
+        # face is in another track.
         by_picture: dict[int, list[tuple[Face, np.ndarray]]] = {}
         for track in found.tracks:
             for face, embedding in _usable(track):
@@ -104,13 +105,13 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
 
 
 def _usable(track):
-    """Pairs of a usable face and its embedding, which is not zero."""
+    """Returns the usable faces of a track, with their embeddings."""
     pairs = zip(track.faces, track.embeddings, strict=True)
     return [(face, embedding) for face, embedding in pairs if frame_weight(face, embedding) > 0]
 
 
 def _bigger_faces(found, chosen):
-    """Yields a sentence for each face of a picture that would be used if it were usable."""
+    """Yields a sentence for each unusable face that is bigger than the face used from the same picture."""
     used = {face.frame: face for face in chosen}
     folder = found.source.path if found.source.kind == "folder" else found.source.path.parent
     for face in (face for track in (*found.tracks, *found.rejected) for face in track.faces):

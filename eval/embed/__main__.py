@@ -2,8 +2,8 @@
 
     python -m eval.embed photos faces.npz --model_path face.onnx
 
-A picture gives a row: its central face. A video gives a row for each person: the template of a track. To
-resume an interrupted run, give the same command again.
+A picture gives one row, for its central face. A video gives one row for each person, with the template of a
+track. To resume an interrupted run, give the same command again.
 """
 
 if not __package__:
@@ -28,8 +28,8 @@ class EmbedOptions:
     """Files, model and output."""
 
     src: Path = option(
-        help=f"folder of pictures and videos, at any depth; a list of paths that ends in {LIST_SUFFIX}; "
-        "a picture; or a video",
+        help=f"folder of pictures and videos, also in its subfolders; {LIST_SUFFIX} file with a list of "
+        "paths; picture; or video",
         flags=("src",),
         metavar="SRC",
     )
@@ -40,18 +40,20 @@ class EmbedOptions:
     )
     face: str = option(
         "central",
-        "of several faces in a picture, the central or the biggest one",
+        "which face to embed if a picture shows several",
         choices=("central", "biggest"),
     )
     every_face: bool = option(False, "write a row for each face of a video instead of one for each person")
     flip: bool = option(False, "add the embedding of each face's mirror image")
-    batch_size: int = option(64, "pictures at a time; a kill loses the work on so many", minimum=1)
+    batch_size: int = option(
+        64, "pictures to embed at a time; a kill loses the work on this many pictures", minimum=1
+    )
     workers: int | None = option(
         None,
-        "number of processes that look for faces in pictures; it affects no number (default: one per core)",
+        "number of processes that find faces in pictures; does not change the result (default: one per core)",
         minimum=1,
     )
-    overwrite: bool = option(False, "replace a file of other inputs or options")
+    overwrite: bool = option(False, "replace an existing file that has other inputs or options")
     tracks: TrackOptions
     engine: EngineOptions
 
@@ -70,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m eval.embed",
         description="Embeds the faces in pictures and videos, and writes the embeddings into one file for "
         "NumPy. To resume an interrupted run, give the same command again.",
-        epilog=f"Arrays of the file, with an entry for each face or person: {columns} failed_names and "
-        "failed_reasons: files without a row. settings: JSON.",
+        epilog=f"Arrays in the file, with one entry for each face or person: {columns} Also in the file: "
+        "failed_names and failed_reasons: the files without a row. settings: inputs and options as JSON.",
     )
     options = parse_options(parser, EmbedOptions, argv)
     logging.basicConfig(format="%(message)s")

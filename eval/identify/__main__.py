@@ -3,8 +3,8 @@
     python -m eval.identify --gallery people --model_path face.onnx party.mp4 street.jpg
 
 The gallery is a folder with a folder of pictures or videos for each person. A track is one person in
-consecutive frames. It gets the name of the most similar person, or `unknown`, by a threshold that was
-measured. `tracks.json` and a page, `index.html`, say who is seen where.
+consecutive frames. It gets the name of the most similar person, or `unknown` if that similarity is below a
+measured threshold. `tracks.json` and the page `index.html` say who is seen where.
 """
 
 if not __package__:
@@ -69,14 +69,14 @@ class IdentifyOptions:
     )
     threshold: float | None = option(
         None,
-        "smallest similarity that gives a track a name, in place of the one for --fpir",
+        "smallest similarity at which a track gets a name, instead of the threshold for --fpir",
         minimum=-1,
         maximum=1,
     )
     video: Path | None = option(
         None,
-        "also write a copy of the source with boxes and names, without sound: a file such as out.mp4, or "
-        "out.jpg for a picture; for several sources a folder",
+        "also write a copy with boxes and names, without sound: a file such as out.mp4, or out.jpg for a "
+        "picture; for several sources, a folder",
         metavar="PATH",
     )
     output: Path | None = option(
@@ -95,7 +95,7 @@ class IdentifyOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the program. Raises `SystemExit` with a message if no source can be answered."""
+    """Runs the program. Raises `SystemExit` with a message if no source shows a usable face."""
     start = time.perf_counter()
     parser = argparse.ArgumentParser(
         prog="python -m eval.identify", description=(__doc__ or "").splitlines()[0]
@@ -126,7 +126,8 @@ def identify_all(
     """Loads model and gallery, names the tracks of all sources, and writes the annotated copies.
 
     Args:
-        command: flags of the program, for the files.
+        options: the flags.
+        command: the flags as text, to store in the files.
         load: loads the model.
         find: finds the tracks of a source.
 
@@ -143,7 +144,7 @@ def identify_all(
     search = functools.partial(find, embedder=embedder, options=options.tracks)
     gallery = timed(GALLERY, load_gallery, options.gallery, search, progress=True)
     if any(person.name == UNKNOWN for person in gallery.people):
-        raise ValueError(f"{options.gallery}: nobody can be called {UNKNOWN}. Rename this person.")
+        raise ValueError(f"{options.gallery}: a person cannot have the name {UNKNOWN}. Rename that person.")
     if options.threshold is not None or calibration is None:
         threshold = Threshold(options.threshold or 0.0, ("The threshold was given by --threshold.",))
     else:
@@ -188,7 +189,7 @@ def identify_all(
 
 
 def summary(run: IdentifyRun) -> Iterator[str]:
-    """Yields the table of the terminal, line by line."""
+    """Yields the lines to print."""
     rows = [("source", "from", "to", "name", "nearest", "runner-up")]
     for source in run.sources:
         for track in source.named:

@@ -1,4 +1,4 @@
-"""Copies of videos and pictures with a box and a name around every face."""
+"""Writes copies of videos and pictures with a box and a name around every face."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _INK = (16, 18, 20)
 
 
 def annotated_paths(target: Path, sources: Sequence[Path]) -> list[Path]:
-    """Returns where the copy of each source goes.
+    """Returns the path of the copy of each source.
 
     A target with the suffix of a video or picture is the copy of the only source. Any other target is a
-    folder. In it, the copies lie as their sources do: a video as `.mp4`, a picture as `.jpg`, and a folder of
-    pictures as a folder.
+    folder, and the copies are arranged in it like their sources. The copy of a video is an `.mp4` file, that
+    of a picture is a `.jpg` file, and that of a folder of pictures is a folder.
 
     Raises:
-        ValueError: the file is of another kind than the source, one file is given for several sources, two
-            sources would get the same copy, or a copy would replace a source.
+        ValueError: a video would be copied to a picture or the other way round, one file is given for several
+            sources, two sources would get the same copy, or a copy would replace a source.
     """
     if target.suffix.lower() in (*VIDEO_FORMATS, *SUFFIXES):
         if len(sources) > 1:
             raise ValueError(f"--video: {target} is one file for {len(sources)} sources. Give a folder.")
         is_picture = sources[0].suffix.lower() in SUFFIXES
         if sources[0].is_dir() or is_picture != (target.suffix.lower() in SUFFIXES):
-            advice = "folder" if sources[0].is_dir() else "file .jpg" if is_picture else "file .mp4"
-            raise ValueError(f"--video: {target} cannot be the copy of {sources[0]}. Give a {advice}.")
+            advice = "a folder" if sources[0].is_dir() else "a .jpg file" if is_picture else "an .mp4 file"
+            raise ValueError(f"--video: {target} cannot be the copy of {sources[0]}. Give {advice}.")
         paths = [target]
     else:
         absolute = [Path(os.path.abspath(source)) for source in sources]  # noqa: PTH100 - links keep their names
@@ -77,7 +77,7 @@ def annotate(result: SourceResult, path: Path, people: Sequence[str]) -> None:
     """
     source = open_source(result.path)
     painter = _Painter(result.named, {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(people)})
-    frames = source.frames(lambda _: None)  # Its problems are known.
+    frames = source.frames(lambda _: None)  # The problems of the source are already reported.
     if source.kind == "video":
         write_video(path, ((painter.paint(frame.image, frame.number), frame.time) for frame in frames))
         return
@@ -91,8 +91,8 @@ class _Painter:
     """Draws the boxes of tracks into frames.
 
     Args:
-        tracks: those to draw.
-        colours: of people, by name.
+        tracks: the tracks to draw.
+        colours: RGB colours of people, by name.
     """
 
     def __init__(self, tracks: Sequence[IdentifiedTrack], colours: dict[str, tuple[int, int, int]]) -> None:
@@ -100,7 +100,7 @@ class _Painter:
         self._colours = colours
 
     def paint(self, image: np.ndarray, number: int) -> np.ndarray:
-        """Returns a copy of the frame with this number, uint8 RGB, with its boxes."""
+        """Returns a copy of a frame, uint8 `(height, width, 3)`, RGB, with the boxes for its number."""
         image = image.copy()
         for track, frames in self._tracks:
             if frames[0] <= number <= frames[-1]:
@@ -113,11 +113,15 @@ class _Painter:
 
 
 def box_at(track: IdentifiedTrack, frames: Sequence[int], number: int) -> np.ndarray:
-    """Returns left, top, right and bottom of a track in a frame between its first and its last one.
+    """Returns the box of a track in a frame, interpolated between the frames where the face was detected.
 
     Args:
-        frames: numbers of the frames of the boxes of the track.
-        number: number of a frame.
+        track: the track.
+        frames: the numbers of the frames of `track.boxes`.
+        number: number of a frame, from the first to the last of `frames`.
+
+    Returns:
+        float `(4,)`: left, top, right, bottom, in pixels.
     """
     place = bisect.bisect_left(frames, number)
     corners = [
@@ -138,7 +142,7 @@ def _draw(image, box, text, colour):
     letters = _letters(text, max(12, round(min(rows, columns) / 26)))
     margin = letters.shape[0] // 5
     height, width = letters.shape[0] + 2 * margin, letters.shape[1] + 2 * margin
-    # The label is above the box, or inside of it at the upper edge of the picture.
+    # The label is above the box, or inside the box at the upper edge of the picture.
     y = top - height if top >= height else max(top, 0)
     x = max(0, min(left - thickness // 2, columns - width))
     area = image[y : y + height, x : x + width]
@@ -150,9 +154,9 @@ def _draw(image, box, text, colour):
 
 @functools.lru_cache(maxsize=256)
 def _letters(text: str, size: int) -> np.ndarray:
-    """Draws a text in letters of a height in pixels, uint8 `(height, width)`, 255 where the ink is.
+    """Draws a text with a font size in pixels: uint8 `(height, width)`, 255 where the ink is.
 
-    OpenCV's own letters are those of English alone. Matplotlib brings a font, and knows those of the system.
+    OpenCV can draw only English letters. Matplotlib brings a font, and finds the fonts of the system.
     """
     from matplotlib import font_manager, ft2font
 
@@ -173,6 +177,6 @@ def _has_letters(path, text):
 
     try:
         font = ft2font.FT2Font(path)
-    except (OSError, RuntimeError):  # a kind of font that FreeType cannot read
+    except (OSError, RuntimeError):  # FreeType cannot read some kinds of fonts.
         return False
     return all(font.get_char_index(ord(letter)) for letter in text)

@@ -23,8 +23,8 @@ from eval.recognition.gallery import Gallery
 from eval.recognition.tracks import FoundTracks, Track
 from eval.scoring.calibration import Calibration
 
-NUM_FACES = 6  # shown of each track
-NUM_MATCHES = 5  # people that are kept for each track
+NUM_FACES = 6  # faces to show of each track
+NUM_MATCHES = 5  # people to keep for each track
 
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
 
@@ -32,9 +32,15 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
 def choose_threshold(calibration: Calibration, fpir: float, gallery: Gallery) -> Threshold:
     """Returns the threshold at which a stranger gets a name with probability `fpir`.
 
-    The calibration gives it for strangers like those in its pairs. The people of a gallery are strangers to
-    one another, too. If one camera filmed them, or if they are of one family, they resemble one another more
-    than the strangers of the calibration. Then the threshold rises by the difference of the two medians.
+    The calibration gives a threshold for strangers like those in its pairs. The people of a gallery are
+    strangers to one another, too. If one camera filmed them, or if they are of one family, they resemble one
+    another more than the strangers of the calibration. Then the threshold rises by the difference of the two
+    medians.
+
+    Args:
+        calibration: from the model card.
+        fpir: in (0, 1).
+        gallery: the known people.
     """
     point = calibration.threshold_for_fpir(fpir, len(gallery.people))
     kind = {"single": "single images", "template": "templates"}[calibration.kind]
@@ -57,7 +63,7 @@ def choose_threshold(calibration: Calibration, fpir: float, gallery: Gallery) ->
         value += here - usual
         reasons.append(
             f"The threshold is raised by {here - usual:.3f}: the median similarity of two people of this "
-            f"gallery is {here:.3f}, that of two strangers of {calibration.set} is {usual:.3f}."
+            f"gallery is {here:.3f}, and that of two strangers of {calibration.set} is {usual:.3f}."
         )
     return Threshold(value, tuple(reasons), fpir, f"{kind}, {calibration.set}", point.threshold)
 
@@ -65,13 +71,13 @@ def choose_threshold(calibration: Calibration, fpir: float, gallery: Gallery) ->
 def identify(
     path: Path, find: Callable[[Path], FoundTracks], gallery: Gallery, threshold: float
 ) -> SourceResult:
-    """Names the tracks of one source. A source that cannot be read gives a result that says why.
+    """Names the tracks of one source. If it cannot be read, the result says why.
 
     Args:
         path: a video, a picture or a folder of pictures.
         find: finds the tracks of a source, such as `find_tracks` with a model.
         gallery: the known people.
-        threshold: tracks with a lower similarity to all of them are unknown.
+        threshold: a track with a lower similarity to all of them is unknown.
     """
     try:
         found = find(path)
@@ -94,7 +100,7 @@ def identify(
 
 
 def face_jpeg(face: np.ndarray) -> bytes:
-    """Encodes a face, uint8 `(height, width, 3)`, RGB, for the page."""
+    """Encodes a face, uint8 `(height, width, 3)`, RGB, as a JPEG file for the page."""
     return cv2.imencode(".jpg", face[..., ::-1], _QUALITY)[1].tobytes()
 
 
@@ -125,7 +131,10 @@ def _name_track(track: Track, gallery: Gallery, threshold: float) -> IdentifiedT
 
 
 def _best_over_time(track: Track) -> Iterator[ShownFace]:
-    """Yields the best face of each of some equal parts of a track: the best of all would be of one moment."""
+    """Yields the best face of each of several equal parts of a track.
+
+    The best faces of the whole track may all come from one moment.
+    """
     images = {place: face.image for place, face in enumerate(track.faces) if face.image is not None}
     places = [place for place in images if track.weights[place] > 0] or list(images)
     for part in np.array_split(np.array(places, int), NUM_FACES):

@@ -1,4 +1,4 @@
-"""The page of a run of `eval.identify`."""
+"""Writes the HTML page of a run of `eval.identify`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from eval.identify.results import (
 from eval.report.environment import TEMPLATES, loader
 
 _NUM_COLOURS = 8  # --series-1 and so on
-_MOST_TRACKS, _MOST_REJECTED = 40, 12  # of a source with pictures; all tracks are in tracks.json
-_MOST_PEOPLE = 200  # of the gallery
-_MOST_REASONS = 3  # of faces that were left out of a track
+_MOST_TRACKS, _MOST_REJECTED = 40, 12  # tracks to show of a source; tracks.json has all of them
+_MOST_PEOPLE = 200  # people to show of the gallery
+_MOST_REASONS = 3  # reasons to show for faces that a track does not use
 
 _PAGE = TEMPLATES.overlay(loader=loader(Path(__file__).with_name("templates")))
 
@@ -41,7 +41,7 @@ class _Sighting:
 
 @dataclass(frozen=True)
 class _Lane:
-    """A line of a time line: a name, and the part of the source that each track covers, in per cent."""
+    """A row of a time line: a name and its tracks, with left edge and width in per cent of the source."""
 
     name: str
     blocks: list[tuple[IdentifiedTrack, float, float]]
@@ -100,7 +100,7 @@ def _title(run):
 
 
 def _pictured(run: IdentifyRun) -> list[GalleryPerson]:
-    """The people of the gallery whose faces are on the page."""
+    """Returns the people of the gallery whose faces are on the page."""
     tracks = [track for source in run.sources for track in _shown_tracks(source)[0]]
     matched = {match.name for track in tracks for match in track.matches}
     return [
@@ -109,7 +109,7 @@ def _pictured(run: IdentifyRun) -> list[GalleryPerson]:
 
 
 def _sightings(run: IdentifyRun) -> list[_Sighting]:
-    """People of the gallery in its order, then the unknown ones."""
+    """Returns the people who were found, in the order of the gallery, and then the unknown ones."""
     found = collections.defaultdict(list)
     for place, source in enumerate(run.sources, 1):
         for track in source.named:
@@ -133,7 +133,7 @@ def _sightings(run: IdentifyRun) -> list[_Sighting]:
 
 
 def _lanes(source: SourceResult) -> list[_Lane]:
-    """The lanes of a time line: one for each name, in the order of appearance, and one for the rejected."""
+    """Returns the rows of a time line: the names in order of appearance, then the rejected tracks."""
     named = collections.defaultdict(list)
     for track in source.tracks:
         if source.kind == "video":
@@ -148,7 +148,7 @@ def _lanes(source: SourceResult) -> list[_Lane]:
 
 
 def _ticks(source: SourceResult) -> list[tuple[str, float]]:
-    """Labels of a time axis and their positions in per cent."""
+    """Returns the labels of a time axis and their positions in per cent."""
     if source.kind != "video":
         return [("first picture", 0)]
     duration = source.duration or 0
@@ -161,24 +161,24 @@ def _ticks(source: SourceResult) -> list[tuple[str, float]]:
 
 
 def _shown_tracks(source: SourceResult) -> tuple[list[IdentifiedTrack], int]:
-    """The longest tracks, in the order of time, and how many are left out."""
+    """Returns the longest tracks, in the order of time, and how many are left out."""
     longest = sorted(source.named, key=lambda track: -track.frames_used)[:_MOST_TRACKS]
     return sorted(longest, key=lambda track: track.number), len(source.named) - len(longest)
 
 
 def _left_out(track: IdentifiedTrack) -> tuple[list[str], int]:
-    """Sentences about faces that a track does not use, and the number of faces without one."""
+    """Returns reasons for faces that a track does not use, and the number of such faces without a reason."""
     faces = track.rejected_faces[:_MOST_REASONS]
     return [f"{clock(face.time)}: {face.reason}" for face in faces], len(track.rejected_faces) - len(faces)
 
 
 def _percent(similarity: float) -> float:
-    """The position of a similarity on an axis from 0 to 1, in per cent."""
+    """Returns the position of a similarity on an axis from 0 to 1, in per cent."""
     return round(100 * min(max(similarity, 0.0), 1.0), 2)
 
 
 def _most_similar(run: IdentifyRun) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Rows of the picture of all similarities: name of the row -> name of a person and similarity."""
+    """Returns the rows of the chart of all similarities: a label, and each track's person and similarity."""
     named = [track for source in run.sources for track in source.named]
     rows = [
         ("nearest", [track.matches[0] for track in named]),

@@ -16,7 +16,7 @@ PAGE_NAME = "index.html"
 UNKNOWN = "unknown"
 
 LOADING, GALLERY = "loading the model", "gallery"  # stages before the first source
-NAMING, COPIES = "naming", "annotated copies"  # and after those of `eval.recognition.tracks`
+NAMING, COPIES = "naming", "annotated copies"  # stages after those of `eval.recognition.tracks`
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Threshold:
 
     Attributes:
         value: the threshold.
-        reasons: sentences that say where it comes from, and what limits it.
-        fpir: the FPIR asked for, or `None` if the threshold was given by a flag.
+        reasons: sentences that say where it comes from, and how far it can be trusted.
+        fpir: the requested FPIR, or `None` if a flag gave the threshold.
         calibration: kind and set of the pairs that it was measured on, such as `single images, lfw_2000`;
-            `None` if it was given by a flag.
-        calibrated: the threshold that was measured on them.
+            `None` if a flag gave the threshold.
+        calibrated: the threshold that was measured on these pairs, before it was raised.
     """
 
     value: float
@@ -76,8 +76,8 @@ class IdentifiedTrack:
         number: position in the source, from 1.
         first_frame, last_frame: numbers of the first and the last frame in which the face was detected.
         start, end: their times in seconds.
-        frames_used: how many frames the template was pooled from.
-        matches: people of the gallery, the most similar one first; none if the track was rejected.
+        frames_used: number of frames in the template.
+        matches: people of the gallery, the most similar one first; empty if the track was rejected.
         name: a person of the gallery or `"unknown"`, or `None` if the track was rejected.
         rejected: why the track was rejected, or `None`.
         faces: the best faces, in the order of time.
@@ -118,12 +118,12 @@ class SourceResult:
         kind: `"video"`, `"picture"` or `"folder"`; `None` if it cannot be read.
         error: why it cannot be read, or `None`.
         size: `(height, width)` of the frames of a video.
-        num_frames: how many frames were read.
-        num_searched: in how many of them faces were searched for.
+        num_frames: number of frames that were read.
+        num_searched: number of those that were searched for faces.
         duration: seconds from its first to its last frame, or `None`.
         tracks: in the order of their start, rejected ones included.
         in_gallery: the file of the gallery that has the same content, or `None`.
-        notes: sentences on the source, such as that it ends early.
+        notes: sentences about the source, for example that it ends early.
         seconds: time that each stage took.
     """
 
@@ -147,7 +147,7 @@ class SourceResult:
 
 @dataclass(frozen=True)
 class GalleryPerson:
-    """A person of the gallery, as files and page show it."""
+    """A person of the gallery. `face` is the best face as a JPEG file."""
 
     name: str
     files: tuple[Path, ...]
@@ -164,9 +164,11 @@ class IdentifyRun:
         model: path and SHA-256 of the model.
         gallery: folder of the gallery.
         people: the people of the gallery that have a usable face.
-        warnings: sentences on the gallery.
-        seconds: time that each stage took, of all sources together.
-        versions: of the packages that results depend on.
+        warnings: sentences about the gallery.
+        threshold: the threshold of all tracks.
+        sources: the results of each source.
+        seconds: time that each stage took, over all sources.
+        versions: versions of the packages that the results depend on.
     """
 
     command: str
@@ -181,11 +183,11 @@ class IdentifyRun:
 
     @property
     def num_frames(self) -> int:
-        """Frames of all sources."""
+        """Number of frames of all sources."""
         return sum(source.num_frames for source in self.sources)
 
     def stages(self) -> Iterator[tuple[str, float, float | None]]:
-        """Yields each stage with its seconds, and its milliseconds per frame if it works on the sources."""
+        """Yields each stage with its seconds, and its milliseconds per frame if it works on frames."""
         for stage, seconds in self.seconds.items():
             has_frames = stage not in (LOADING, GALLERY) and self.num_frames
             yield stage, seconds, 1000 * seconds / self.num_frames if has_frames else None
@@ -258,7 +260,7 @@ def _rounded(seconds):
 
 
 def _texts(value: Any) -> Any:
-    """Replaces what JSON cannot hold: names of files that are not UTF-8."""
+    """Replaces characters that JSON cannot hold, which come from file names that are not UTF-8."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Templates of faces that are already aligned: nothing is detected, and every picture counts."""
+"""Makes templates of faces that are already aligned. It detects no faces and uses every picture."""
 
 from __future__ import annotations
 

@@ -13,19 +13,19 @@ from dataset.align.alignment import align_face, face_template, similarity_transf
 from dataset.align.detector import FaceDetector
 from eval.recognition.sources import Frame
 
-# The detector's time grows with the size of a picture in units of the smallest face.
+# The larger a picture is compared with the smallest face to find, the longer the detector takes.
 _MIN_FACE_SIZE, _MIN_FACE_FRACTION = 20, 1 / 24
 
-# A plausible face: the root mean square distance of the five points to the template, in fractions of the
-# aligned face's height. A face in full profile reaches 0.08.
+# Largest distance of the five points of a plausible face to the template: the root mean square, as a fraction
+# of the aligned face's height. A face in full profile reaches 0.08.
 _MAX_MISFIT = 0.09
 
 
 class Detector(Protocol):
-    """Finds faces; see `dataset.align.detector.FaceDetector.find`."""
+    """Finds faces in a picture."""
 
     def find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns boxes, points and scores."""
+        """Returns boxes, points and scores; see `dataset.align.detector.FaceDetector.find`."""
         ...
 
 
@@ -38,7 +38,7 @@ class Face:
         time: seconds from the start of the video, 0 for pictures.
         box: float `(4,)`: left, top, right, bottom, in pixels of the upright frame.
         points: float `(5, 2)`, as in `dataset.align.alignment`.
-        score: probability of a face that the detector gives, 0.7 to 1.
+        score: the detector's probability that this is a face, 0.7 to 1.
         image: aligned face, uint8 `(*face_size, 3)`, RGB. `None` if it is not among the best of its track.
         sharpness: variance of the Laplacian of the aligned grey face.
         frontality: 1 if the nose is in the middle between the eyes, 0 if it is below or beyond one of them.
@@ -77,8 +77,8 @@ def find_faces(
         min_score: faces with a lower score are rejected.
         min_face_size: smallest face to find, in pixels. Defaults to 1/24 of the picture's shorter side, and
             at least 20, so that pictures of all sizes take the same time.
-        detector: Defaults to MTCNN.
-        seconds: the time of `"detecting"` and `"aligning"` is added to it.
+        detector: finds the faces. Defaults to MTCNN.
+        seconds: seconds by stage. The times of `"detecting"` and `"aligning"` are added to it.
 
     Returns:
         The faces from left to right, rejected ones included.
@@ -106,7 +106,7 @@ def _make_face(frame, image, box, points, score, face_size, min_score):
         rejected = f"the detector's score is {score:.2f}, less than {min_score:g}"
     if rejected is None:
         aligned = align_face(image, points, face_size)
-    else:  # To be shown. The points may not determine a position.
+    else:  # The face is only shown, and its points may be unusable, so it is placed by its box.
         sides = box[2:] - box[:2]
         aligned = align_face(image, box[:2] + face_template((112, 112)) / 112 * sides.max(), face_size)
     sharpness = measure_sharpness(aligned)
@@ -121,7 +121,12 @@ def measure_sharpness(face: np.ndarray) -> float:
 
 
 def misplaced_points(box: np.ndarray, points: np.ndarray) -> str | None:
-    """Says why five points cannot be those of a face in this box, or returns `None`."""
+    """Returns why five points cannot be those of a face in this box, or `None` if they can.
+
+    Args:
+        box: float `(4,)`: left, top, right, bottom, in pixels.
+        points: float `(5, 2)`, as in `dataset.align.alignment`.
+    """
     template = face_template((112, 112))
     try:
         transform = similarity_transform(points, template)
@@ -140,7 +145,10 @@ def misplaced_points(box: np.ndarray, points: np.ndarray) -> str | None:
 def frontality(points: np.ndarray) -> float:
     """Estimates from the five points how much a face looks into the camera.
 
-    Seen along the line of the eyes, the nose of a frontal face is in the middle between them.
+    Measured along the line through the eyes, the nose of a frontal face is halfway between them.
+
+    Args:
+        points: float `(5, 2)`, as in `dataset.align.alignment`.
 
     Returns:
         1 for a nose in the middle, falling linearly to 0 at the position of an eye.

@@ -19,11 +19,11 @@ from eval.recognition.tracks import FoundTracks, Track
 
 _SUFFIXES = (*images.SUFFIXES, *video.SUFFIXES)
 
-# A second face counts as another person if it is seen this much, as a part of the first.
+# A second face in a file counts as another person if it is seen at least this much, relative to the first.
 _MUCH_SEEN = 0.5
-# Fewer people have fewer than three pairs: too few to say how similar strangers are.
+# Fewer people have fewer than three pairs, too few to tell how similar strangers are.
 _MIN_PEOPLE = 3
-_MAX_PEOPLE = 1000  # to compare with one another; their pairs would fill the memory
+_MAX_PEOPLE = 1000  # to compare with one another; the pairs of more people would fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,10 @@ class GalleryFile:
 
     Args:
         path: the file, or a folder of frames.
-        template: float64 `(dim,)` of length 1, of the face that is seen most.
-        num_faces: how many faces the template was pooled from.
-        face: the best of them, aligned, uint8 RGB.
-        other: the track of another person that is nearly as long, or `None`.
+        template: float64 `(dim,)` of length 1, of the person who is seen most.
+        num_faces: number of faces in the template.
+        face: the best of these faces, aligned, uint8 `(height, width, 3)`, RGB.
+        other: the track of another person who is seen at least half as much, or `None`.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class GalleryFile:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Person:
-    """A person of a gallery. The template is the mean of the templates of the files, of length 1."""
+    """A person of a gallery. The template is the mean of the files' templates, scaled to length 1."""
 
     name: str
     files: tuple[GalleryFile, ...]
@@ -77,10 +77,10 @@ class Gallery:
     """The people who can be recognised; at least one. Made by `load_gallery`.
 
     Args:
-        folder: where they come from.
-        people: in natural order of their names.
+        folder: the folder that was read.
+        people: the people with a usable face, in natural order of their names.
         problems: a sentence for each file or person that is left out.
-        digests: SHA-256 of the files -> their paths.
+        digests: paths of the files by their SHA-256.
         seconds: time that each stage took.
     """
 
@@ -95,7 +95,15 @@ class Gallery:
         return np.stack([person.template for person in self.people])
 
     def rank(self, template: np.ndarray, limit: int | None = None) -> tuple[Match, ...]:
-        """Compares a template of length 1 with all people; the most similar come first."""
+        """Compares a template with all people.
+
+        Args:
+            template: float `(dim,)` of length 1.
+            limit: largest number of people to return. Defaults to all.
+
+        Returns:
+            The most similar people first.
+        """
         similarities = self._templates @ template
         order = np.argsort(-similarities, kind="stable")[:limit].tolist()
         return tuple(Match(self.people[i].name, float(similarities[i])) for i in order)
@@ -114,7 +122,11 @@ class Gallery:
         return float(np.median((templates @ templates.T)[pairs]))
 
     def doubts(self, threshold: float) -> Iterator[str]:
-        """Yields a sentence for each sign that a face has the wrong name, at a threshold of similarity."""
+        """Yields a sentence for each sign that a face has the wrong name.
+
+        Args:
+            threshold: smallest similarity of two templates of one person.
+        """
         for person in self.people:
             for file in person.files:
                 if file.other is not None and float(file.other.template @ person.template) < threshold:
@@ -138,15 +150,15 @@ class Gallery:
 def find_people(folder: Path) -> dict[str, list[Path]]:
     """Finds the files of each person of a gallery.
 
-    A person is a folder with pictures, videos and folders of frames; or a single file, which has the name of
-    the person. Hidden files and files of other kinds are ignored.
+    A person is a folder with pictures, videos and folders of frames, or a single file. The folder or file has
+    the name of the person. Hidden files and files of other kinds are ignored.
 
     Returns:
-        Dict from the name of a person to paths, both in natural order. A folder without such files has none.
+        For each person's name, the paths, both in natural order. The list of a person without files is empty.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: there is nobody, or two names differ only in case or in how an accent is encoded.
+        ValueError: there are no people, or two names differ only in case or in how an accent is encoded.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected people: PERSON/*.jpg or PERSON/*.mkv")
@@ -165,7 +177,7 @@ def find_people(folder: Path) -> dict[str, list[Path]]:
         files = [file for file in _visible(path) if _is_media(file)] if is_person else [path]
         found[key] = path, files
     if not found:
-        raise ValueError(f"{folder}: expected people, PERSON/*.jpg or PERSON/*.mkv, received nobody")
+        raise ValueError(f"{folder}: expected people, PERSON/*.jpg or PERSON/*.mkv, received none")
     return {
         unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem): files
         for path, files in found.values()
@@ -181,8 +193,8 @@ def load_gallery(folder: Path, find: Callable[[Path], FoundTracks], progress: bo
         progress: show progress.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_people`; or the same file is there under two names, or no
-            person has a usable face.
+        FileNotFoundError, ValueError: see `find_people`; or two people have the same file, or no person has a
+            usable face.
     """
     files = find_people(folder)
     people, problems, seconds = [], [], collections.Counter[str]()
@@ -197,7 +209,7 @@ def load_gallery(folder: Path, find: Callable[[Path], FoundTracks], progress: bo
             if first == path:
                 kept[name].append(path)
             else:
-                problems.append(f"{path}: left out; it is the same file as {first}")
+                problems.append(f"{path}: left out, because it is the same file as {first}")
     progress_bar = Progress(desc="gallery", unit="files", total=len(digests), shown=progress)
     for name in files:
         used = []
@@ -248,6 +260,6 @@ def _extent(track):
 
 
 def _naming(path, error):
-    """An error that names its file."""
+    """Returns the message of an error, with the path of the file in front if it is missing."""
     text = str(error)
     return text if str(path) in text else f"{path}: {text}"

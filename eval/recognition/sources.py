@@ -56,7 +56,7 @@ class Source:
                 about a damaged video.
 
         Raises:
-            ValueError, OSError: not one frame can be read.
+            ValueError, OSError: no frame can be read.
         """
         if self.kind == "video":
             return read_video(self.path, on_damage=on_problem)
@@ -81,13 +81,13 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Finds out what a path holds.
+    """Finds out whether a path is a picture, a folder of pictures or a video.
 
-    Files that end in `.jpg`, `.jpeg` or `.png` are pictures. FFmpeg reads every other file.
+    Files that end in `.jpg`, `.jpeg` or `.png` are pictures. FFmpeg reads every other file as a video.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: it holds no picture, or is not a video that can be read.
+        ValueError: the folder has no pictures, or the file cannot be read as a video.
     """
     if path.is_dir():
         names = tuple(list_images(path))
@@ -115,7 +115,7 @@ def read_picture(path: Path) -> np.ndarray:
     """
     data = path.read_bytes()
     try:
-        check_image(data)  # OpenCV alone accepts half a file
+        check_image(data)  # OpenCV would accept a truncated file.
         return decode_picture(data, upright=True)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -19,18 +19,18 @@ from eval.scoring.templates import pool
 
 STAGES = ("reading", "detecting", "aligning", "embedding", "tracking")
 
-NUM_PICTURES = 32  # aligned faces that are kept of each track
+NUM_PICTURES = 32  # aligned faces to keep of each track
 
-_HALF_SHARPNESS = 30  # variance of the Laplacian of a face with half of the largest weight
+_HALF_SHARPNESS = 30  # sharpness of a face that gets half of the largest possible weight
 
-_BATCH_SIZE = 32  # faces that are embedded together
-_NUM_REJECTED_PICTURES = 500  # of all rejected faces of a video
+_BATCH_SIZE = 32  # faces to embed together
+_NUM_REJECTED_PICTURES = 500  # aligned faces to keep of all rejected faces of a video
 
-# How far a head moves, in sides of its box: at once, and per second.
+# How far a head can move, in sides of its box: between any two frames, and in addition per second.
 _MAX_WAY, _MAX_SPEED = 0.5, 5.0
 
-# In so many of the frames from the first to the last face of a track the face must be usable. Prints and
-# shadows that look like a face are detected now and then, with a low score.
+# The face must be usable in at least this fraction of the frames from the first to the last face of a track.
+# Prints and shadows that look like a face are detected only now and then, with a low score.
 _MIN_COVERAGE = 1 / 3
 
 
@@ -43,7 +43,7 @@ class Embedder(Protocol):
         ...
 
     def embed(self, faces: np.ndarray) -> np.ndarray:
-        """Takes uint8 faces `(batch, *face_size, 3)`, RGB, to float32 `(batch, dim)`, not normalised."""
+        """Embeds uint8 RGB faces `(batch, *face_size, 3)` as float32 `(batch, dim)`, not normalised."""
         ...
 
 
@@ -52,7 +52,7 @@ class TrackOptions:
     """Faces and tracks."""
 
     every: int = option(
-        5, "look for faces in every Nth frame of a video; fewer take less time", minimum=1, metavar="N"
+        5, "search every Nth frame of a video for faces; a larger N takes less time", minimum=1, metavar="N"
     )
     min_face_size: int | None = option(
         None,
@@ -60,20 +60,20 @@ class TrackOptions:
         minimum=12,
     )
     min_score: float = option(
-        0.95, "leave out faces that the detector is less sure of", minimum=0.7, maximum=1
+        0.95, "leave out faces with a lower probability from the detector", minimum=0.7, maximum=1
     )
     min_faces: int = option(
-        3, "drop tracks of a video with fewer faces; pictures need only one", minimum=1, metavar="N"
+        3, "drop tracks of a video with fewer faces; in pictures, one face is enough", minimum=1, metavar="N"
     )
     min_similarity: float = option(
         0.5,
-        "a face continues a track only if it is so similar; give more if two people share a track, less if "
-        "one person has several",
+        "smallest similarity at which a face continues a track; increase it if two people share a track, "
+        "decrease it if one person has several tracks",
         minimum=-1,
         maximum=1,
     )
     max_gap: float = option(
-        1.0, "a face that comes back after so many seconds continues its track", above=0, metavar="SECONDS"
+        1.0, "longest gap after which a face continues its track", above=0, metavar="SECONDS"
     )
 
 
@@ -82,8 +82,8 @@ class Track:
     """One person, followed through a video or a folder of pictures.
 
     Args:
-        number: from 1, in order of the first face; rejected tracks included.
-        faces: in order of time. Only the `NUM_PICTURES` with the greatest weights have an image.
+        number: from 1, in order of the first face, counting rejected tracks, too.
+        faces: in order of time. Only the `NUM_PICTURES` faces with the greatest weights have an image.
         embeddings: float32 `(num_faces, dim)`, not normalised.
         weights: float64 `(num_faces,)`: the weight of each face's direction in the template, 0 for rejected
             faces. They sum to 1, or are all 0.
@@ -112,7 +112,7 @@ class FoundTracks:
     Args:
         source: the file or folder.
         num_frames: number of frames or pictures that were read.
-        num_examined: in how many of them faces were looked for.
+        num_examined: number of those that were searched for faces.
         duration: seconds from the first to the last frame.
         tracks: usable tracks, in order of their first face.
         rejected: the other tracks, each with its reason.
@@ -131,7 +131,7 @@ class FoundTracks:
 
     @property
     def main(self) -> Track:
-        """The track that shows most of a face: the greatest sum of box sides.
+        """The track of the person who is seen most: the one with the largest sum of face sizes.
 
         Raises:
             ValueError: there is no usable track. The message says why.
@@ -142,7 +142,7 @@ class FoundTracks:
 
     @property
     def why_empty(self) -> str:
-        """Says why there is no usable track."""
+        """The reason why there is no usable track."""
         if not self.rejected:
             where = "" if self.num_frames == 1 else f" in the {self.num_examined} frames that were searched"
             return f"expected a face, received none{where}"
@@ -159,22 +159,24 @@ def find_tracks(
 ) -> FoundTracks:
     """Finds the people in a picture, a folder of pictures or a video.
 
-    A face continues a track if its embedding is similar to the mean of the track or to its last face, and, in
-    a video, if the way from there is short enough for the time. If there is a choice, the sum of similarity
-    and overlap of the boxes decides. So a cut to another person starts a new track.
+    A face continues a track if its embedding is similar to the mean of the track or to its last face. In a
+    video, the face must also be close enough to the last one for the time between them. If several tracks are
+    possible, the sum of similarity and overlap of the boxes decides. So a cut to another person starts a new
+    track.
 
     Args:
         path: the picture, folder or video.
         embedder: the model.
-        options: Defaults to `TrackOptions()`.
-        detector: Defaults to MTCNN.
+        options: how to find faces and tracks. Defaults to `TrackOptions()`.
+        detector: finds the faces. Defaults to MTCNN.
         progress: show progress.
 
     Raises:
-        FileNotFoundError, ValueError: the file cannot be read. A file without faces is no error.
+        FileNotFoundError, ValueError: the file cannot be read, or faces cannot be aligned to the model's
+            `face_size`. A file without faces is not an error.
     """
     options = options or TrackOptions()
-    face_template(embedder.face_size)  # Other sizes cannot be aligned.
+    face_template(embedder.face_size)  # Fails for a size that faces cannot be aligned to.
     source = open_source(path)
     seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     problems: list[str] = []
@@ -191,7 +193,7 @@ def find_tracks(
         if frame.number % every:
             continue
         start = time.perf_counter()
-        _ = frame.image
+        _ = frame.image  # The first access decodes the frame, which counts as reading.
         seconds["reading"] += time.perf_counter() - start
         waiting += find_faces(
             frame, embedder.face_size, options.min_score, options.min_face_size, detector, seconds
@@ -202,7 +204,7 @@ def find_tracks(
             waiting = []
     _embed_and_track(waiting, embedder, tracker, seconds)
     start = time.perf_counter()
-    # A video of a few frames cannot show more faces.
+    # A video of only a few frames cannot show more faces.
     min_faces = min(options.min_faces, (num_examined + 1) // 2) if is_video else 1
     tracks = tracker.finish(min_faces, every if is_video else None)
     seconds["tracking"] += time.perf_counter() - start
@@ -219,7 +221,7 @@ def find_tracks(
 
 
 def _timed(items: Iterable, seconds: dict[str, float]) -> Iterator:
-    """Yields the items, and adds the time that they take to `"reading"`."""
+    """Yields the items, and adds the time to get them to `seconds["reading"]`."""
     iterator = iter(items)
     while True:
         start = time.perf_counter()
@@ -253,7 +255,7 @@ class _Tracker:
         self._num_rejected = 0
 
     def add(self, faces: list[Face], embeddings: np.ndarray) -> None:
-        """Adds the faces of the next frame. The best matches come first; no face or track is used twice."""
+        """Adds the faces of the next frame, best matches first. No face or track is used twice."""
         faces = [self._without_picture(face) for face in faces]
         matches = [
             (-strength, number, i)
@@ -274,18 +276,18 @@ class _Tracker:
                 self.tracks[-1].add(face, embeddings[i])
 
     def _without_picture(self, face):
-        """Drops the picture of a rejected face if there are many, because a print may be in every frame."""
+        """Drops the picture of a rejected face if there are many: a print on a wall may be in every frame."""
         self._num_rejected += face.rejected is not None
         if face.rejected is None or self._num_rejected <= _NUM_REJECTED_PICTURES:
             return face
         return dataclasses.replace(face, image=None)
 
     def finish(self, min_faces: int, every: int | None) -> list[Track]:
-        """Returns all tracks; `every` as in `_OpenTrack.finish`."""
+        """Returns all tracks. For the arguments, see `_OpenTrack.finish`."""
         return [track.finish(number, min_faces, every) for number, track in enumerate(self.tracks, 1)]
 
     def _strength(self, track, face, embedding):
-        """Overlap plus similarity, or `None` if the face does not continue the track."""
+        """Returns similarity plus overlap, or `None` if the face does not continue the track."""
         similarity = track.similarity(embedding)
         if similarity < self._options.min_similarity:
             return None
@@ -298,7 +300,7 @@ class _Tracker:
 
 
 class _OpenTrack:
-    """A track that grows."""
+    """A track to which faces are still added."""
 
     def __init__(self, dim: int) -> None:
         self.faces: list[Face] = []
@@ -311,13 +313,13 @@ class _OpenTrack:
         self._last_embedding = np.zeros(dim)
 
     def similarity(self, embedding: np.ndarray) -> float:
-        """The greater cosine: to the mean of the usable embeddings, or to the last one."""
+        """Returns the greater cosine: to the mean of the usable embeddings, or to the last embedding."""
         others = np.stack([self._sum, self._last_embedding])
         lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(embedding)
         return float(np.max(others @ embedding / np.where(lengths > 0, lengths, 1)))
 
     def add(self, face: Face, embedding: np.ndarray) -> None:
-        """Appends a face. If there are too many pictures, the one with the smallest weight goes."""
+        """Appends a face. If there are too many pictures, the one with the smallest weight is dropped."""
         weight = frame_weight(face, embedding)
         if face.rejected is None:
             self._sum += embedding
@@ -337,14 +339,14 @@ class _OpenTrack:
         """Pools the template, or says why the track is not usable.
 
         Args:
-            number: of the track.
-            min_faces: how many usable faces it needs.
-            every: step between the frames that were searched, or `None` if there may be any number between
-                two faces.
+            number: number of the track.
+            min_faces: number of usable faces that it needs.
+            every: step between the frames that were searched. `None` skips the check that the face is usable
+                in enough of them.
         """
         embeddings = np.stack(self._embeddings)
         weights = np.array(self._weights)
-        rejected = self._flaw(min_faces, every)
+        rejected = self._find_flaw(min_faces, every)
         if rejected is None and not weights.sum() > 0:
             rejected = "the model gives embeddings of length 0 for all of its faces"
         template = None
@@ -356,7 +358,7 @@ class _OpenTrack:
             template = pool(units * weights[used, None], "mean")
         return Track(number, self.faces, embeddings, weights, template, rejected)
 
-    def _flaw(self, min_faces, every):
+    def _find_flaw(self, min_faces, every):
         usable = [face for face in self.faces if face.rejected is None]
         if not usable:
             best = max(self.faces, key=lambda face: face.score)
@@ -375,14 +377,15 @@ class _OpenTrack:
 def frame_weight(face: Face, embedding: np.ndarray) -> float:
     """Computes the weight of a face's direction in the template of its track.
 
-    With the variance `s` of the Laplacian, as `Face.sharpness`, it is
+    With `s`, the face's `sharpness` (the variance of the Laplacian), the weight is
 
         |embedding| * (1 + s) / (30 + s)
 
-    and 0 for a rejected face. The length of an embedding falls for faces that the net sees badly, but too
-    little for blurred ones. A face of a good webcam has a variance of 30 to 60, so noise and patterns in
-    front of a face gain little. In a trial with blurred, small, dark and covered faces this weight raised TAR
-    at FAR 0.01 from 0.63, of the length alone, to 0.73. The detector's score, size and pose did not help.
+    and 0 for a rejected face. The length of an embedding shrinks for faces that the net cannot see well, but
+    too little for blurred faces. A face from a good webcam has `s` from 30 to 60, so noise and patterns in
+    front of a face, which raise `s` further, gain little weight. In a trial with blurred, small, dark and
+    covered faces, this weight raised TAR at FAR 0.01 to 0.73, from 0.63 with the length alone. The detector's
+    score, the size and the pose did not help.
 
     References:
     - [AdaFace](https://arxiv.org/abs/2204.00964), the length as weight
@@ -394,7 +397,7 @@ def frame_weight(face: Face, embedding: np.ndarray) -> float:
 
 
 def _overlap(first, second):
-    """Intersection over union of two boxes."""
+    """Returns the intersection over union of two boxes."""
     sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
     shared = np.prod(np.maximum(sides, 0))
     total = np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - shared

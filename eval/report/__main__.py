@@ -27,13 +27,13 @@ class ReportOptions:
     )
     out: Path | None = option(
         None,
-        "file to write (default: RUN/report/index.html; comparison.html next to the first of several runs)",
+        "file to write (default: RUN/report/index.html; for several runs, comparison.html next to the first)",
         metavar="FILE",
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the program. Raises `SystemExit` with a message if a run cannot be reported."""
+    """Runs the program. Raises `SystemExit` with a message if a run cannot be read or compared."""
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=(__doc__ or "").split("\n")[0])
     options = parse_options(parser, ReportOptions, argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

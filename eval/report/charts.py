@@ -1,4 +1,4 @@
-"""The charts of a report, with their captions."""
+"""Draws the charts of a report."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from eval.scoring.evaluation_run import FramesPoint, LineScores
 from eval.scoring.metrics import roc
 
 _NUM_POINTS = 400  # of a curve: more than an axis has pixels
-_MOST_BINS = 60  # of a histogram
+_MOST_BINS = 60  # bins of a histogram
 _RATE_TICKS = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4)  # of a DET curve
 _HEIGHT = 2.75  # inches, of most charts
 _NORMAL = NormalDist()
@@ -21,7 +21,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Distances of genuine and impostor pairs. With a threshold they have a histogram, too."""
+    """Distances of genuine and impostor pairs. A curve with a threshold also gets a histogram."""
 
     label: str
     distances: np.ndarray
@@ -31,7 +31,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class AccuracyBar:
-    """An accuracy and its interval, with the colour and marker of a number."""
+    """An accuracy and its interval. `number` decides the colour and the marker."""
 
     number: int
     label: str
@@ -65,16 +65,16 @@ def draw_charts(
     distance_name: str,
     emphasise_first: bool = False,
 ) -> Charts:
-    """Draws all charts of a page. A number has the same colour, dashes and marker in all of them.
+    """Draws all charts of a page. The number of a curve gives it the same colour and marker in all of them.
 
     Args:
         about: names the models for readers who cannot see the charts.
         curves: at least one has a threshold.
-        lines: accuracies of folds, by number.
-        accuracies: there is a chart of two or more.
-        frames: scores by the number of frames, by number. Without points there is no such chart.
+        lines: accuracies of folds, for each number.
+        accuracies: accuracies to compare. With fewer than two, this chart is left out.
+        frames: scores by the number of frames, for each number. Without points, this chart is left out.
         fold_name: the word for a fold.
-        distance_name: the label of an axis.
+        distance_name: the label of the axis of distances.
         emphasise_first: draw the first curve thicker than the others.
     """
     panels = [(number, curve) for number, curve in enumerate(curves) if curve.threshold is not None]
@@ -101,9 +101,9 @@ def draw_charts(
 
 
 def draw_roc(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = False) -> None:
-    """Draws genuine pairs accepted (TAR) over impostor pairs accepted (FAR).
+    """Draws TAR (genuine pairs accepted) over FAR (impostor pairs accepted).
 
-    A curve starts where one impostor pair is accepted. The pairs cannot measure lower rates.
+    A curve starts where one impostor pair is accepted, because the pairs cannot measure lower rates.
     """
     axes = figure.subplots()
     lowest_far = lowest_tar = 1.0
@@ -119,10 +119,10 @@ def draw_roc(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
 
 
 def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = False) -> None:
-    """Draws the errors over each other: genuine pairs rejected (FRR) and impostor pairs accepted (FAR).
+    """Draws the two error rates: FRR (genuine pairs rejected) over FAR (impostor pairs accepted).
 
-    On axes of normal deviates, normally distributed distances give straight lines. Nothing is drawn where
-    fewer than one pair is wrong.
+    On axes of normal deviates, normally distributed distances give straight lines. Rates below one wrong pair
+    are not drawn.
 
     References:
     - Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997
@@ -144,11 +144,18 @@ def draw_det(figure: Figure, curves: Sequence[Curve], emphasise_first: bool = Fa
 def draw_histograms(
     figure: Figure, panels: Sequence[tuple[int, Curve]], distance_name: str, counted: str = "pairs"
 ) -> None:
-    """Draws distances of genuine and impostor pairs and the threshold, one numbered curve below the other."""
+    """Draws histograms of genuine and impostor pairs with the threshold, one panel below the other.
+
+    Args:
+        figure: the figure to draw into.
+        panels: pairs of a number and its curve.
+        distance_name: the label of the axis of distances.
+        counted: the label of the axis of counts.
+    """
     curves = [curve for _, curve in panels]
     distances = np.concatenate([curve.distances for curve in curves])
     num_bins = min(_MOST_BINS, 5 + round(2 * np.sqrt(distances.size / len(curves))))
-    # Distances that are all equal have no range of their own.
+    # If all distances are equal, they have no range, and the bins need a width.
     bins = np.linspace(distances.min(), max(distances.max(), distances.min() + 0.01), num_bins + 1)
     rows = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
     for axes, (number, curve) in zip(rows, panels, strict=True):
@@ -221,18 +228,18 @@ def draw_frames(figure: Figure, series: Sequence[Sequence[FramesPoint]]) -> None
 def _tar_at(rates: np.ndarray, curve: Curve) -> np.ndarray:
     """Returns the highest TAR whose FAR does not exceed each rate."""
     far, tar = roc(curve.distances, curve.is_same)
-    # Rates of a whole number of pairs come from a formula, and may be slightly too low.
+    # A rate that stands for a whole number of pairs may be slightly too low after rounding.
     return tar[np.searchsorted(far, rates * (1 + 1e-9), side="right") - 1]
 
 
 def _single_pairs(curve: Curve) -> tuple[float, float]:
-    """Returns the rates that a single genuine and a single impostor pair make."""
+    """Returns the error rates of a single wrong genuine pair and of a single wrong impostor pair."""
     num_genuine = np.count_nonzero(curve.is_same)
     return 1 / num_genuine, 1 / (curve.is_same.size - num_genuine)
 
 
 def _det_points(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the normal deviates of FAR and FRR where at least one pair is wrong, up to a half."""
+    """Returns the normal deviates of FAR and FRR, for rates from one wrong pair up to 0.5."""
     one_genuine, one_impostor = _single_pairs(curve)
     far = np.linspace(_NORMAL.inv_cdf(min(one_impostor, 0.5)), 0, _NUM_POINTS)
     frr = 1 - _tar_at(np.array([_NORMAL.cdf(value) for value in far]), curve)
@@ -245,7 +252,7 @@ def _nice_ticks(most: int, integer: bool = False) -> MaxNLocator:
 
 
 def _spaced_ticks(counts: Iterable[int]) -> list[int]:
-    """Returns those counts, from the highest down, whose labels do not touch on a logarithmic axis."""
+    """Returns the counts to label on a logarithmic axis, from the highest down, so that no labels touch."""
     places = {count: np.log2(count) for count in counts}
     least = 0.1 * (max(places.values()) - min(places.values()))
     ticks: list[int] = []

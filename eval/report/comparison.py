@@ -1,4 +1,4 @@
-"""The comparison of several runs, as values for the template `comparison.html`."""
+"""Compares several runs, and returns the values for the template `comparison.html`."""
 
 import string
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """A run with its letter, its colour, and its line and difference on the line that the first run shows."""
+    """A run with its letter and colour, and its scores and difference on the line of the first run."""
 
     run: EvaluationRun
     letter: str
@@ -35,7 +35,7 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Numbers of pairs by the verdicts on A and B, and those pairs that only one of them gets right."""
+    """Numbers of pairs by the verdicts of A and B, and pairs that only one of them gets right."""
 
     both_right: int
     only_a_right: int
@@ -45,10 +45,10 @@ class Disagreement:
 
 
 def compare(runs: Sequence[EvaluationRun]) -> dict[str, Any]:
-    """Returns the values of the template.
+    """Returns the values for the template.
 
     Each run is shown by its own method. The difference, the threshold, the charts and the pairs on which two
-    runs disagree are those of the line that the first run shows.
+    runs disagree are for the line that the first run shows.
 
     Args:
         runs: 2 to 26 runs.
@@ -86,16 +86,17 @@ def paired_difference(first: EvaluationRun, other: EvaluationRun) -> tuple[float
     """Returns by how much another run is more accurate than the first, on the line that the first shows.
 
     Returns:
-        The difference of the mean accuracies of the folds, and its interval from resampling the same folds
-        of both runs, as the first run did. `None` if the pairs or the folds are not the same.
+        `(difference, (low, high))`: the difference of the mean accuracies of the folds, and its interval from
+        resampling the same folds of both runs, as the first run did. `None` if the pairs or the folds are not
+        the same.
 
     Raises:
-        ValueError: they have no pair in common.
+        ValueError: the runs have no pair in common.
     """
     if not _num_shared(first, other):
         raise ValueError(
-            f"{other.folder}: has no pair of {first.folder} among its {len(other.pairs)}. "
-            "Compare runs on the same set of videos."
+            f"{other.folder}: none of its {len(other.pairs)} pairs is in {first.folder}. "
+            "Compare runs on the same set."
         )
     error_filter = first.scores.error_filter
     folds, other_folds = (run.pairs.folds.select(error_filter) for run in (first, other))

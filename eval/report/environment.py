@@ -1,4 +1,4 @@
-"""The templates of HTML pages, with the filters that they use."""
+"""The Jinja templates of the HTML pages, with the filters that they use."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from eval.report import words
 
 
 def loader(*folders: Path) -> jinja2.BaseLoader:
-    """Finds templates in these folders and in those of the report."""
+    """Returns a loader that finds templates in these folders and in that of the report."""
     return jinja2.FileSystemLoader([*folders, Path(__file__).with_name("templates")], encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The page of a run of `eval.test_identify`."""
+"""Writes the HTML page of a run of `eval.test_identify`."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from eval.scoring.open_set import RankedProbes, open_set_curve, rank_curve
 from eval.scoring.people import spread_over_people
 
 _NUM_HARDEST = 12
-_MOST_RANKS = 20  # of the chart
+_MOST_RANKS = 20  # last rank of the chart
 _HEIGHT = 2.75  # inches
 
 
@@ -35,7 +35,7 @@ class Faces:
 
 
 def hardest_probes(scores: IdentificationScores, faces: Faces) -> list[ShownPairs]:
-    """Returns the mated probes that are least like their person, and the unknown ones most like somebody."""
+    """Returns the mated probes least like their person, and the unknown probes most like another person."""
     results = [result for result in scores.results if result.nearest]
     mated = sorted((one for one in results if one.rank), key=lambda one: (one.rank == 1, one.own))
     unknown = sorted((one for one in results if not one.rank), key=lambda one: -one.nearest[0].similarity)
@@ -48,7 +48,7 @@ def hardest_probes(scores: IdentificationScores, faces: Faces) -> list[ShownPair
 
 
 def _spread(results: Sequence[ProbeResult]) -> list[ProbeResult]:
-    """Returns the first results, without those of a person who has two."""
+    """Returns the first results, but no more than two of any person."""
     first, second = (
         np.array([f"{name}/" for name in names])
         for names in ([one.person for one in results], [one.nearest[0].person for one in results])
@@ -75,7 +75,9 @@ def write_identification_page(
     """Writes a page that needs no other file.
 
     Args:
-        ranked: by the keys of `KINDS`.
+        path: the file to write.
+        scores: the scores.
+        ranked: the ranked probes, by the keys of `KINDS`.
         shown: lists of probes with their pictures.
     """
     page = TEMPLATES.get_template("identification.html").render(
@@ -109,9 +111,9 @@ def draw_identification_charts(scores: IdentificationScores, ranked: Mapping[str
 
 
 def draw_tpir(figure: Figure, series: Sequence[RankedProbes]) -> None:
-    """Draws mated probes with the right name (TPIR) over unknown probes with a name (FPIR).
+    """Draws TPIR (mated probes with the right name) over FPIR (unknown probes with a name).
 
-    A curve starts where one unknown probe gets a name. The probes cannot measure lower rates.
+    A curve starts where one unknown probe gets a name, because the probes cannot measure lower rates.
     """
     axes = figure.subplots()
     lowest_fpir = lowest_tpir = 1.0
@@ -119,7 +121,7 @@ def draw_tpir(figure: Figure, series: Sequence[RankedProbes]) -> None:
         fpir, tpir, _ = open_set_curve(probes)
         start = int(np.argmax(fpir > 0)) - 1  # the best point without an error
         first = 1 / np.count_nonzero(~probes.is_mated)
-        # Between two points neither rate can be had: the curve is a staircase.
+        # No threshold gives rates between two points, so the curve is a staircase.
         axes.step(
             [first, *fpir[start + 1 :]], [tpir[start], *tpir[start + 1 :]], where="post", **line_style(number)
         )
@@ -143,7 +145,7 @@ def draw_ranks(figure: Figure, series: Sequence[RankedProbes]) -> None:
 
 
 def _threshold(scores: IdentificationScores, kind: str) -> float | None:
-    """The threshold in a histogram: for the lowest measured FPIR, or else that of `eval.identify`."""
+    """Returns the threshold to draw: that for the lowest measured FPIR, or else that of `eval.identify`."""
     measured = [value for value in scores.kinds[kind].thresholds.values() if value is not None]
     if measured:
         return measured[0]

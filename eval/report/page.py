@@ -1,4 +1,4 @@
-"""The report as one HTML page: of one run, or of several side by side."""
+"""Writes the report of one run, or the comparison of several runs, as one HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,11 @@ from eval.scoring.evaluation_run import EvaluationRun
 
 
 def write_report(runs: Sequence[EvaluationRun], path: Path) -> None:
-    """Writes a page that needs no other file: of one run, or of a comparison.
+    """Writes a page that needs no other file. The same runs give the same bytes.
 
-    The same runs give the same bytes.
+    Args:
+        runs: one run to report, or 2 to 26 runs to compare.
+        path: the file to write.
 
     Raises:
         FileNotFoundError: a picture of a run does not exist.

@@ -1,4 +1,4 @@
-"""Pictures of misclassified and of difficult pairs."""
+"""Writes pictures of misclassified and of difficult pairs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from eval.scoring.evaluation_run import EvaluationRun, ScoredPairs
 
 _GAP = 4  # pixels between two sides
 _TEXT_HEIGHT = 24  # pixels
-_HARDEST_FACES = 3  # of each video
+_HARDEST_FACES = 3  # faces to show of each video
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 _WHITE = (255, 255, 255)
 
@@ -19,14 +19,17 @@ _WHITE = (255, 255, 255)
 def write_pictures(run: EvaluationRun, pairs: ScoredPairs, column: Callable[[str, int], np.ndarray]) -> None:
     """Writes pictures of the misclassified and of the hardest pairs into the folder of a run.
 
-    `errors/` has the first face of each side and the distance, `hardest/` more faces of a video.
+    The pictures in `errors/` show the first face of each side and the distance. Those in `hardest/` show more
+    faces of each video.
 
     References:
     - margin-centre-face, `eval/test_ytf.py` (pictures of the errors)
 
     Args:
-        pairs: those of the run, with the names that `column` knows.
-        column: takes a name and a number to so many faces of a video, one below the other.
+        run: the run.
+        pairs: the pairs of the run, with the names that `column` knows.
+        column: `column(name, num_faces)` returns this many faces of a video or image, one below the other, as
+            uint8 `(height, width, 3)`, RGB.
     """
 
     def picture(pair: int, num_faces: int) -> np.ndarray:
@@ -50,7 +53,7 @@ def write_pictures(run: EvaluationRun, pairs: ScoredPairs, column: Callable[[str
 
 
 def side_by_side(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Joins two pictures of the same height, with a white gap between them."""
+    """Joins two pictures of the same height, uint8 `(height, width, 3)`, with a white gap between them."""
     gap = np.full((len(columns[0]), _GAP, 3), _WHITE, np.uint8)
     return np.concatenate([columns[0], gap, columns[1]], axis=1)
 

@@ -1,4 +1,4 @@
-"""The folder of a run: scores, pairs, pictures and report."""
+"""Writes the folder of a run, with scores, pairs, pictures and report."""
 
 import contextlib
 import hashlib
@@ -17,10 +17,10 @@ _MAX_NAME = 200  # bytes
 
 
 def default_output(set_name: str, model_path: Path, faithful: bool) -> Path:
-    """Returns the default folder of a run: another one for each path of a model, each set and `--faithful`.
+    """Returns the default folder of a run. Each model path, each set and `--faithful` has its own folder.
 
-    `output/ckpt` becomes `output/ytf/output--ckpt`. A checksum follows if another path has the same name, and
-    for paths outside of the working directory.
+    The model `output/ckpt` gets `output/ytf/output--ckpt`. A checksum is appended if another path could get
+    the same name, if the name is too long, and for paths outside the working directory.
     """
     path = Path(os.path.abspath(model_path))  # noqa: PTH100 - `resolve` would follow links
     is_inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()
@@ -35,14 +35,16 @@ def default_output(set_name: str, model_path: Path, faithful: bool) -> Path:
 
 @contextlib.contextmanager
 def held_output(output: Path) -> Iterator[None]:
-    """Holds the output folder of a run until the end of the block.
+    """Locks the output folder of a run until the end of the block.
 
     Raises:
-        ValueError: the folder has content, but not that of an earlier run.
-        OSError: another process holds it, or it cannot be written.
+        ValueError: the folder is not empty and not that of an earlier run.
+        OSError: another process has locked it, or it cannot be written.
     """
     if output.exists() and not (output / "scores.json").is_file() and any(output.iterdir()):
-        raise ValueError(f"{output}: not the folder of an earlier run. Empty it, or give another --output.")
+        raise ValueError(
+            f"{output}: not empty, and not the folder of an earlier run. Empty it, or give another --output."
+        )
     with folder_lock(output, replaced=True):
         yield
 
@@ -50,10 +52,13 @@ def held_output(output: Path) -> Iterator[None]:
 def write_run_folder(
     output: Path, scores: Scores, pairs: ScoredPairs, column: Callable[[str, int], np.ndarray]
 ) -> Path:
-    """Writes the folder of a run, in place of an earlier one, and returns the path of the report.
+    """Writes the folder of a run, replaces an earlier one, and returns the path of the report.
 
     Args:
-        column: see `eval.report.pair_pictures.write_pictures`.
+        output: the folder.
+        scores: the scores of the run.
+        pairs: the pairs of the run.
+        column: returns faces; see `eval.report.pair_pictures.write_pictures`.
     """
     from eval.report.page import write_report  # Imports matplotlib, which takes a second.
 

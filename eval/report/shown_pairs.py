@@ -1,4 +1,4 @@
-"""Pairs with their pictures, as a page shows them."""
+"""Prepares pairs and their pictures for a page."""
 
 import base64
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ class ShownPair:
     Attributes:
         first, second: names of the videos or images.
         jpeg: the picture in base64, if there is one.
-        distances: the distance, or one with its threshold for each run.
-        verdict: `"right"`, `"wrong"` or `"not scored"`, where the pairs of the list differ in it.
+        distances: the distance; or for each of several runs, the distance with its threshold.
+        verdict: `"right"`, `"wrong"` or `"not scored"`, if the pairs of the list have different verdicts.
     """
 
     first: str
@@ -30,7 +30,7 @@ class ShownPair:
 
 @dataclass(frozen=True)
 class ShownPairs:
-    """A list of pairs. `verdict` is the one that all of them have."""
+    """A list of pairs. `verdict` is the verdict of all of them, if it is the same."""
 
     title: str
     pairs: list[ShownPair]
@@ -38,7 +38,12 @@ class ShownPairs:
 
 
 def hardest_pairs(run: EvaluationRun, title: str, entries: Iterable[PairPicture]) -> ShownPairs:
-    """Returns the hardest pairs of one kind.
+    """Returns the hardest pairs of one kind, but no more than two pairs of any person.
+
+    Args:
+        run: the run.
+        title: title of the list.
+        entries: pairs and pictures of the run, hardest first.
 
     Raises:
         FileNotFoundError: a picture does not exist.
@@ -66,7 +71,13 @@ def disagreed_pairs(
 ) -> ShownPairs:
     """Returns pairs of runs A and B with their distances and thresholds on a line.
 
-    Each has the picture of the run that misclassifies it, if that run has one.
+    A pair has a picture if the run that misclassifies it stored one.
+
+    Args:
+        runs: A and B, with the same pairs.
+        error_filter: names the line.
+        title: title of the list.
+        places: positions of the pairs.
     """
     thresholds = [run.thresholds(error_filter) for run in runs]
     pairs = []

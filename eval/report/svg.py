@@ -1,4 +1,4 @@
-"""Figures of Matplotlib as inline SVG with the fonts and colours of the page, light or dark."""
+"""Renders Matplotlib figures as inline SVG with the fonts and colours of the page, light or dark."""
 
 import io
 import re
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 NUM_COLOURS = 8  # --series-1 and so on
 
-# Matplotlib knows no CSS variables. Colours that nothing else has stand for them.
+# Matplotlib does not know CSS variables. These colours, which nothing else uses, stand for them until
+# `_inline` replaces them.
 INK, MUTED, _GRID = "#00fe01", "#00fe02", "#00fe03"
 _SERIES = tuple(f"#00fe1{number}" for number in range(1, NUM_COLOURS + 1))
 _VARIABLES = {
@@ -44,14 +45,15 @@ _STYLE: dict[Any, Any] = {
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
 }
-_WIDTH = 4.6  # inches; as wide as a phone's screen, where the text has its nominal size
-_KEY_SIZE = (0.5, 0.16)  # inches, of an entry of the legend
+_WIDTH = 4.6  # inches; the width of a phone's screen, where the text has its nominal size
+_KEY_SIZE = (0.5, 0.16)  # size of an entry of the legend, in inches
 
 
 def line_style(number: int, emphasise_first: bool = False) -> dict[str, Any]:
-    """Returns the style of a line. Colour and dashes both differ, for readers who see no colours.
+    """Returns the style of a line. Colour and dashes both differ, for readers who cannot see colours.
 
-    The first line is solid and the thickest, so that it can be seen below others that cover it.
+    The first line is solid. With `emphasise_first` it is also the thickest, so that it can be seen below
+    others that cover it.
     """
     return {
         "color": _SERIES[number % NUM_COLOURS],
@@ -76,7 +78,7 @@ def render(draw: Callable[..., None], data: tuple, height: float, ident: str, ti
     Args:
         draw: called with a figure and `data`.
         height: height of the figure, in inches.
-        ident: letters that no other chart of the page has. They start the ids inside the element.
+        ident: prefix of the ids inside the element. No other chart of the page may have it.
         title: describes the chart to readers who cannot see it.
     """
     return _render(draw, data, (_WIDTH, height), ident, {"role": "img", "aria-label": title})
@@ -96,7 +98,7 @@ def render_key(number: int, emphasise_first: bool = False) -> str:
 
 
 def _render(draw, data, size, ident, attributes):
-    # The page's fonts have letters that Matplotlib's lacks. Matplotlib uses its own only to measure texts.
+    # Matplotlib uses its font only to measure texts. The page's fonts have the letters that this font lacks.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": ident}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(size, layout="constrained")
@@ -108,7 +110,7 @@ def _render(draw, data, size, ident, attributes):
 
 
 def _inline(written: str, ident: str, attributes: dict[str, str]) -> str:
-    """Makes an SVG file a part of a page: with ids of its own, and the page's fonts and colours."""
+    """Turns an SVG file into a part of a page, with unique ids and the page's fonts and colours."""
     root = ElementTree.fromstring(written)
     for parent in list(root.iter()):
         for child in list(parent):

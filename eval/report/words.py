@@ -1,4 +1,4 @@
-"""Words and numbers as the pages of a report show them."""
+"""Formats words and numbers for the pages of a report."""
 
 import math
 from collections.abc import Collection
@@ -13,7 +13,7 @@ _DIGITS = 4  # of a value without an interval
 _SINGLE_METRICS = {"eer": "EER", "auc": "AUC", VAL_NAME: f"VAL at FAR {VAL_FAR:g}"}
 _TAR_NAMES = {tar_name(far): f"{far:g}" for far in FARS}
 
-METHODS = {  # -> a short name, and a sentence
+METHODS = {  # a short name and a sentence for each method
     "cosine": ("cosine", "The distance of two images is 1 minus the cosine of their embeddings."),
     "L2": ("L2", "The distance of two images is the length of the difference of their embeddings."),
     "SSD": ("SSD", "The distance of two images is the squared length of the difference of their embeddings."),
@@ -81,29 +81,29 @@ def title(scores: Scores) -> str:
 
 
 def digits(interval: tuple[float, float] | None) -> int:
-    """Returns how many decimals of a value its interval justifies: to two digits of its width."""
+    """Returns how many decimals of a value to show: enough for two digits of the width of its interval."""
     width = interval[1] - interval[0] if interval else 0
     # The interval of a perfect score has the width of a rounding error.
     return _DIGITS if width < 1e-6 else min(max(1 - math.floor(math.log10(width)), 2), 6)
 
 
 def digits_of_count(num_pairs: int) -> int:
-    """Returns how many decimals tell fractions of so many pairs apart."""
+    """Returns how many decimals are needed to distinguish fractions of this many pairs."""
     return max(len(str(num_pairs - 1)), 1)
 
 
 def rate(value: float | None, digits: int = _DIGITS) -> str:
-    """Returns a fraction, or a dash for `None`."""
+    """Formats a fraction, or returns a dash for `None`."""
     return NO_VALUE if value is None else f"{value:.{digits}f}"
 
 
 def count(value: float | None) -> str:
-    """Returns a number of things, which may be a median, or a dash for `None`."""
+    """Formats a number of things, which may be a median, or returns a dash for `None`."""
     return NO_VALUE if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
 def signed(value: float, digits: int = _DIGITS) -> str:
-    """Returns a difference of fractions."""
+    """Formats a difference of fractions, with its sign."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
@@ -125,12 +125,12 @@ def metric_columns(
 
 
 def fold_name(scores: Scores) -> str:
-    """Returns what a fold is called. The official ones are splits."""
+    """Returns the word for a fold. The official folds are called splits."""
     return "split" if scores.folds == "official" else "fold"
 
 
 def describe_frames(frames: InputFrames) -> str:
-    """Returns how frames went into the model."""
+    """Describes how frames were prepared for the model."""
     height, width = frames.image_size
     crop = f"cropped to {frames.crop[0]} × {frames.crop[1]}" if frames.crop else "no crop"
     return f"{height} × {width}, {crop}, {'with' if frames.flip else 'no'} mirror images"

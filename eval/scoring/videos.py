@@ -40,8 +40,8 @@ class VideoProtocol:
     )
     error_filter: str = option(
         "none",
-        "pairs to leave out because a video shows another person: no pairs, genuine and impostor pairs "
-        "(both), or genuine pairs (positives) (row 21)",
+        "which pairs to leave out if a video is listed with a wrong identity: none, genuine and impostor "
+        "pairs (both), or genuine pairs (positives) (row 21)",
         flags=("--ytf_error_filter",),
         choices=tuple(ERROR_FILTERS),
     )

@@ -117,7 +117,7 @@ def make_image_run(folder, **arguments):
 
 
 def changed(run, pairs=None, **changes):
-    """The run with other scores and pairs. A dict replaces some fields of a dataclass or a named tuple."""
+    """Returns the run with other scores and pairs. A dict replaces some fields of a dataclass or tuple."""
     return EvaluationRun(
         run.folder, _replaced(run.scores, changes), dataclasses.replace(run.pairs, **(pairs or {}))
     )

@@ -77,7 +77,7 @@ def parse(text):
 
 
 def rows_of(page, label):
-    """Returns the rows of the table with a label: the text of the first cell -> texts of the others."""
+    """Returns the rows of the table with this label: the other cells' texts, by the first cell's text."""
     [table] = page.find("div", **{"aria-label": label})
     rows = [[cell for cell in row if cell.tag in ("th", "td")] for row in table.find("tbody")[0].find("tr")]
     return {row[0].text: [cell.text for cell in row[1:]] for row in rows}

@@ -35,7 +35,7 @@ def test_a_folder_is_one_track(tmp_path):
     assert [one.image[0, 0].tolist() for one in track.faces] == [list(colour) for colour in colours]
 
 
-def test_weights_are_those_of_tracks(tmp_path):
+def test_faces_have_the_same_weights_as_in_tracks(tmp_path):
     sharp = face((200, 10, 60))
     sharp[::2] //= 2
     for number, picture in enumerate((sharp, face((0, 0, 90)))):
@@ -48,7 +48,7 @@ def test_weights_are_those_of_tracks(tmp_path):
     np.testing.assert_allclose(track.template, pool(units * weights[:, np.newaxis], "mean"))
 
 
-def test_a_picture(tmp_path):
+def test_a_picture_is_one_face(tmp_path):
     path = write_picture(tmp_path / "a.png", face((9, 4, 5), (112, 96)))
     assert len(find_aligned(path, MeanColour()).main.faces) == 1
 
@@ -60,7 +60,7 @@ def test_photographs_are_refused(tmp_path):
         find_aligned(tmp_path, MeanColour())
 
 
-def test_embeddings_of_length_0(tmp_path):
+def test_embeddings_of_length_0_give_no_track(tmp_path):
     path = write_picture(tmp_path / "a.png", face((5, 5, 5)))
     with pytest.raises(ValueError, match=str(path)):
         _ = find_aligned(path, MeanColour()).main

@@ -34,7 +34,7 @@ class TestPaths:
         assert annotated_paths(Path("out.mp4"), [Path("a.mkv")]) == [Path("out.mp4")]
         assert annotated_paths(Path("out.png"), [Path("a.jpg")]) == [Path("out.png")]
 
-    def test_copies_lie_as_their_sources_do(self, tmp_path):
+    def test_copies_are_arranged_like_their_sources(self, tmp_path):
         (tmp_path / "b" / "frames").mkdir(parents=True)
         sources = [tmp_path / name for name in ("a/1.mkv", "b/1.mov", "b/2.PNG", "b/frames")]
         paths = annotated_paths(Path("out"), sources)
@@ -52,7 +52,7 @@ class TestPaths:
             (".", ["a.mp4"], "a.mp4"),
         ],
     )
-    def test_refused(self, tmp_path, monkeypatch, target, sources, named):
+    def test_impossible_copies_are_refused(self, tmp_path, monkeypatch, target, sources, named):
         monkeypatch.chdir(tmp_path)
         Path("frames").mkdir()
         with pytest.raises(ValueError, match=named):
@@ -66,8 +66,8 @@ def test_a_box_moves_evenly_between_detections():
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_video(tmp_path, suffix):
-    """Its times stay, and boxes are drawn from the first to the last detection."""
+def test_a_copied_video_keeps_its_times_and_shows_boxes(tmp_path, suffix):
+    """Boxes are drawn from the first to the last detection."""
     times = [0, 0.04, 0.1, 0.3, 0.333, 0.5, 0.6, 1.0]
     source = write_video(tmp_path / "a.mkv", [GREY] * len(times), times=times)
     copy = tmp_path / "new" / f"copy{suffix}"
@@ -85,8 +85,8 @@ def test_video(tmp_path, suffix):
     assert not list(copy.parent.glob("*.tmp"))
 
 
-def test_names_have_their_letters(tmp_path):
-    """OpenCV's own letters would show a question mark."""
+def test_letters_outside_english_are_drawn(tmp_path):
+    """OpenCV would draw question marks."""
     source = write_picture(tmp_path / "a.png", GREY)
     pictures = []
     for number, name in enumerate(("Zaneta", "Żaneta", "?aneta", "?")):
@@ -96,7 +96,7 @@ def test_names_have_their_letters(tmp_path):
     assert len(set(pictures)) == 4
 
 
-def test_people_have_colours_and_unknown_ones_have_none(tmp_path):
+def test_known_people_have_colours_and_unknown_ones_are_grey(tmp_path):
     source = write_picture(tmp_path / "a.png", GREY)
     pixels = []
     for name in ("anna", "ben", UNKNOWN):
@@ -110,7 +110,7 @@ def test_people_have_colours_and_unknown_ones_have_none(tmp_path):
     assert np.ptp(pixels[2]) == 0
 
 
-def test_a_folder_of_pictures(tmp_path):
+def test_a_folder_of_pictures_is_copied_to_a_folder(tmp_path):
     for name in ("1.png", "2.png"):
         write_picture(tmp_path / "frames" / name, GREY)
     result = SourceResult(tmp_path / "frames", "folder", tracks=(make_track("A", (1,)),))
@@ -120,7 +120,7 @@ def test_a_folder_of_pictures(tmp_path):
 
 
 def test_labels_stay_in_the_picture(tmp_path):
-    """Whatever the box: at the edges of the picture, beyond them, or wider than the picture."""
+    """The box may be at the edges of the picture, beyond them, or wider than the picture."""
     source = write_picture(tmp_path / "a.png", np.full((40, 50, 3), 90, np.uint8))
     for corners in ((-20, -20, 5, 5), (45, 30, 90, 70), (-10, -10, 80, 80), (10, 2, 20, 12)):
         track = IdentifiedTrack(

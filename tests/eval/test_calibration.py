@@ -38,7 +38,7 @@ def expected_point(similarities, is_same, far):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_against_a_loop_over_pairs(seed, ties):
+def test_thresholds_equal_those_of_a_loop_over_pairs(seed, ties):
     similarities, is_same = sample(seed, ties=ties)
     calibration = single(similarities, is_same)
     assert [row.far for row in calibration.table] == [0.1, 0.01]
@@ -50,7 +50,7 @@ def test_against_a_loop_over_pairs(seed, ties):
         assert tuple(point) == expected_point(similarities.tolist(), is_same.tolist(), far)
 
 
-def test_tar_is_that_of_the_metrics():
+def test_tar_equals_that_of_verification_metrics():
     similarities, is_same = sample(3, 4000)
     metrics = verification_metrics(1 - similarities, is_same)
     assert {row.far: row.tar for row in single(similarities, is_same).table} == {
@@ -58,7 +58,7 @@ def test_tar_is_that_of_the_metrics():
     }
 
 
-def test_by_hand():
+def test_thresholds_computed_by_hand():
     is_same = [True] * 10 + [False] * 10
     genuine = [0.9, 0.5, 0.3, *[0.1] * 7]
     # Of 10 impostors one may be accepted. The second has 0.4, and the genuine pair above it 0.5.
@@ -72,20 +72,20 @@ def test_by_hand():
     assert (tied.table[0].threshold, tied.table[0].tar) == (0.7, 0.1)
 
 
-def test_neighbouring_numbers_have_no_middle():
+def test_no_threshold_lies_between_adjacent_floats():
     impostor, genuine = 0.5, math.nextafter(0.5, 1)
     calibration = single([*[genuine] * 10, *[impostor] * 10], [True] * 10 + [False] * 10)
     assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (genuine, 1)
 
 
-def test_no_similarity_may_be_accepted():
+def test_tar_is_0_if_no_pair_may_be_accepted():
     (row,) = single([0.5] * 20, [True] * 10 + [False] * 10).table
     assert row.threshold == math.nextafter(0.5, 1)
     assert row.tar == 0
 
 
 @pytest.mark.parametrize("num_impostor", [10, 99, 100, 1000, 9999, 10_000])
-def test_fars_as_far_as_the_impostors_allow(num_impostor):
+def test_fars_are_limited_by_the_number_of_impostor_pairs(num_impostor):
     is_same = np.arange(num_impostor + 20) < 20
     calibration = single(np.linspace(1, 0, is_same.size), is_same)
     assert [row.far for row in calibration.table] == [far for far in FARS if far * num_impostor >= 1]
@@ -129,7 +129,7 @@ def test_threshold_for_fpir():
             calibration.threshold_for_fpir(fpir, size)
 
 
-def test_intervals_over_identities_and_pairs():
+def test_resampling_identities_gives_wider_intervals_than_pairs():
     """Pairs that share a person are not independent: drawing people gives wider intervals."""
     rng = np.random.default_rng(0)
     is_same = np.tile([True, False], 600)
@@ -177,7 +177,7 @@ def test_json_round_trip():
         ([math.nan] * 20, [True] * 10 + [False] * 10, "finite"),
     ],
 )
-def test_sets_that_cannot_be_used(similarities, is_same, shown):
+def test_sets_that_cannot_be_calibrated_are_refused(similarities, is_same, shown):
     with pytest.raises(ValueError, match=f"set: .*{shown}"):
         single(similarities, is_same)
 
@@ -197,7 +197,7 @@ def test_sets_that_cannot_be_used(similarities, is_same, shown):
         ("genuine", "many"),
     ],
 )
-def test_values_of_a_damaged_card(key, value):
+def test_damaged_calibrations_are_refused(key, value):
     calibration = calibrate(*sample(2), kind="template", name="set", pooling="mean")
     values = json.loads(json.dumps(dataclasses.asdict(calibration)))
     with pytest.raises(ValueError, match=key):

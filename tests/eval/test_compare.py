@@ -23,7 +23,7 @@ GREY = np.full((112, 112, 3), 128, np.uint8)
 
 
 def track(*faces, number=1):
-    """A track of `(frame, size, embedding)`. A size below 0 is that of a face that is rejected."""
+    """Makes a track of faces `(frame, size, embedding)`. A negative size stands for a rejected face."""
     embeddings = np.array([embedding for *_, embedding in faces], np.float32)
     made = [
         Face(
@@ -44,7 +44,7 @@ def found(path, *tracks, kind="video", names=(), num_examined=10):
 
 
 class TestSides:
-    def test_video_shows_most_of_one_person(self, tmp_path):
+    def test_a_video_stands_for_the_person_who_is_seen_most(self, tmp_path):
         main_track = track((0, 30, (2, 0)), (5, 30, (0, 1)), (10, -30, (-9, 0)))
         side = read_side(tmp_path, lambda path: found(path, track((0, 40, (0, 7)), number=2), main_track))
         assert [face.frame for face in side.faces] == [0, 5]
@@ -53,7 +53,7 @@ class TestSides:
         assert side.describe() == "video, face in 2 of 10 frames; 1 other person is seen less"
         assert side.place(side.faces[1]) == "0.50 s"
 
-    def test_biggest_face_of_a_picture(self, tmp_path):
+    def test_a_picture_stands_for_its_biggest_face(self, tmp_path):
         tracks = (
             track((0, 20, (1, 0))),
             track((0, 50, (0, 1))),
@@ -67,8 +67,8 @@ class TestSides:
         assert side.describe() == "picture; 2 other faces are smaller"
         assert side.problems == (f"{tmp_path.parent / 'a.jpg'}: a bigger face is not used: it is blurred",)
 
-    def test_folder_uses_every_picture(self, tmp_path):
-        """A picture that is unlike the others is a track of its own, and still counts."""
+    def test_a_folder_uses_every_picture(self, tmp_path):
+        """A picture that does not resemble the others has its own track, and is still used."""
         tracks = track((0, 20, (1, 0)), (2, 20, (1, 0))), track((1, 20, (0, 1)), number=2)
         names = ("a.jpg", "b.jpg", "c.jpg")
         side = read_side(
@@ -79,7 +79,7 @@ class TestSides:
         assert side.place(side.faces[1]) == "b.jpg"
         assert side.describe() == "folder, face in 3 of 3 pictures"
 
-    def test_no_face(self, tmp_path):
+    def test_a_side_without_a_usable_face_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match=str(tmp_path)):
             read_side(tmp_path, found)
         with pytest.raises(ValueError, match="blurred"):
@@ -160,7 +160,7 @@ class TestProgram:
         assert answer["verdict"] == ("same person" if same else "different people")
         assert answer["notes"] == []
 
-    def test_the_far_asked_for(self, compare):
+    def test_far_chooses_the_threshold(self, compare):
         card = [calibration()]
         answer = json.loads(compare("a.png", "b.png", "--far", "0.05", "--json", card=card))
         point = card[0].threshold_at(0.05)
@@ -169,7 +169,7 @@ class TestProgram:
         answer = json.loads(compare("a.png", "b.png", "--far", "1e-6", "--json", card=card))
         assert answer["notes"] == [card[0].threshold_at(1e-6).note]
 
-    def test_a_folder_has_a_template(self, compare):
+    def test_a_folder_is_compared_by_its_template(self, compare):
         card = [calibration(), calibration("template")]
         answer = json.loads(compare("a.png", "folder", "--json", card=card))
         assert answer["measured_on"] == ["template", "pairs-template"]
@@ -180,16 +180,16 @@ class TestProgram:
         assert answer["b"]["least_typical"]["frame"] == 2
         assert json.loads(compare("a.png", "one", "--json", card=card))["measured_on"][0] == "single"
 
-    def test_a_picture_of_somebody_else_in_the_folder(self, compare, tmp_path):
+    def test_a_note_names_a_picture_of_another_person_in_the_folder(self, compare, tmp_path):
         [note] = json.loads(compare("a.png", "folder", "--json", "--threshold", "0.6"))["notes"]
         assert note.startswith(f"{tmp_path / 'folder' / '3.png'}: another person?")
 
-    def test_thresholds_of_the_other_kind(self, compare):
+    def test_a_note_says_that_thresholds_are_of_the_other_kind(self, compare):
         answer = json.loads(compare("a.png", "folder", "--json", card=[calibration()]))
         assert answer["measured_on"] == ["single", "pairs-single"]
         assert "templates" in answer["notes"][0]
 
-    def test_given_threshold(self, compare):
+    def test_a_given_threshold_replaces_that_of_the_card(self, compare):
         for threshold, same in ((0.97, True), (0.98, False)):
             for card in ([], [calibration()]):
                 answer = json.loads(
@@ -201,10 +201,10 @@ class TestProgram:
         assert json.loads(compare("a.png", "b.png", f"--threshold={similarity!r}", "--json"))["same_person"]
         assert f"Threshold  : {0.98:.4f} (given)" in compare("a.png", "b.png", "--threshold", "0.98")
 
-    def test_no_thresholds(self, compare):
+    def test_a_model_without_thresholds_is_refused(self, compare):
         compare("a.png", "b.png", expect="face.onnx: .*export.calibrate")
 
-    def test_lines(self, compare, tmp_path):
+    def test_printed_lines(self, compare, tmp_path):
         card = [calibration()]
         point = card[0].threshold_at(1e-3)
         lines = dict(line.split(" : ", 1) for line in compare("a.png", "c.png", card=card).splitlines())
@@ -216,26 +216,26 @@ class TestProgram:
         assert lines["Verdict"] == "different people"
 
     @pytest.mark.parametrize(("a", "b"), [("a.png", "a.png"), ("a.png", "same.png"), ("folder", "folder")])
-    def test_the_same_file_twice(self, compare, a, b):
+    def test_a_note_says_that_both_sides_are_the_same_file(self, compare, a, b):
         notes = json.loads(compare(a, b, "--json", "--threshold", "-1"))["notes"]
         assert len([note for note in notes if "same file" in note]) == 1
 
     @pytest.mark.parametrize("bad", ["empty.png", "missing.png", "text.txt", "broken.png"])
-    def test_bad_sides(self, compare, tmp_path, bad):
+    def test_an_error_names_the_bad_side(self, compare, tmp_path, bad):
         (tmp_path / "text.txt").write_text("no video")
         (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
         (tmp_path / "nothing").mkdir()
         for sides in (("a.png", bad), (bad, "a.png")):
             compare(*sides, card=[calibration()], expect=str(tmp_path / bad))
 
-    def test_flip_is_that_of_the_thresholds(self, compare):
+    def test_faces_are_flipped_as_for_the_calibration(self, compare):
         for flip in (False, True):
             compare("a.png", "b.png", card=[calibration(flip=flip)])
         compare("a.png", "b.png", "--threshold", "0", card=[calibration(flip=True)])
         compare("a.png", "b.png", "--threshold", "0")
         assert compare.flips == [False, True, True, False]
 
-    def test_pooling_is_that_of_the_thresholds(self, compare):
+    def test_faces_are_pooled_as_for_the_calibration(self, compare):
         similarities = []
         for pooling in ("mean", "normalised_mean"):
             card = [dataclasses.replace(calibration("template"), pooling=pooling)]
@@ -248,12 +248,12 @@ class TestProgram:
             assert similarity == pytest.approx(mean[0] / np.linalg.norm(mean))
 
     @pytest.mark.parametrize("flags", [["--far", "0"], ["--threshold", "2"], ["--picture", "a.jpg"]])
-    def test_usage(self, flags):
+    def test_wrong_flags_end_with_code_2(self, flags):
         with pytest.raises(SystemExit) as ended:
             main(["a", "b", "--model_path", "m", *flags])
         assert ended.value.code == 2
 
-    def test_picture(self, compare, tmp_path):
+    def test_picture_is_written(self, compare, tmp_path):
         path = tmp_path / "new" / "out.png"
         compare("a.png", "folder", "--picture", str(path), card=[calibration()])
         assert cv2.imread(str(path)).shape[:2] == (768, 1200)
@@ -261,7 +261,7 @@ class TestProgram:
 
 
 class PixelEmbedder:
-    """Takes the differences of coarse pixels to their mean as an embedding."""
+    """The embedding is the difference of coarse pixels to their mean."""
 
     path, sha256, face_size = "", "", (112, 112)
 
@@ -288,7 +288,7 @@ def test_real_faces(tmp_path, monkeypatch, capsys):
 
 
 class TestPicture:
-    def test_faces(self, tmp_path):
+    def test_shown_faces_are_the_extremes_and_an_even_choice(self, tmp_path):
         angles = np.linspace(0, 0.5, 40)
         faces = [(5 * i, 30, (np.cos(angle), np.sin(angle))) for i, angle in enumerate(angles)]
         side = read_side(tmp_path, lambda path: found(path, track(*faces)))

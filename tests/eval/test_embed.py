@@ -48,7 +48,7 @@ def units(arrays):
     return arrays["embeddings"] / arrays["norms"][:, None]
 
 
-def test_a_folder(media, embed_into, tmp_path, capsys):
+def test_a_folder_gives_a_row_for_each_picture_and_person(media, embed_into, tmp_path, capsys):
     arrays = embed_into(media / "src", "--every=2")
     assert arrays["names"].tolist() == ["ann/2.png", "ann/10.jpg", "bob/1.png", "clip.avi"]
     assert {name: array.dtype.kind for name, array in arrays.items() if name in COLUMNS} == {
@@ -73,7 +73,7 @@ def test_a_folder(media, embed_into, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npz"]
 
 
-def test_every_face_of_a_video(media, embed_into):
+def test_every_face_gives_a_row_for_each_frame(media, embed_into):
     arrays = embed_into(media / "src" / "clip.avi", "--every=3", "--every_face")
     assert arrays["names"].tolist() == ["clip.avi"] * 3
     assert arrays["frames"].tolist() == [[0, 0], [3, 3], [6, 6]]
@@ -83,7 +83,7 @@ def test_every_face_of_a_video(media, embed_into):
     np.testing.assert_array_equal(arrays["embeddings"], track.embeddings)
 
 
-def test_a_list(media, embed_into, tmp_path):
+def test_a_list_names_the_files(media, embed_into, tmp_path):
     shutil.copy(media / "src" / "ann" / "2.png", tmp_path)
     (tmp_path / "list.txt").write_text(f"2.png\n\n{media / 'src/bob/1.png'}\ngone.png\n")
     arrays = embed_into(tmp_path / "list.txt")
@@ -91,7 +91,7 @@ def test_a_list(media, embed_into, tmp_path):
     assert arrays["failed_names"].tolist() == ["gone.png"]
 
 
-def test_which_face_of_a_picture(embed_into, tmp_path):
+def test_face_chooses_among_the_faces_of_a_picture(embed_into, tmp_path):
     picture = np.hstack([scene(x=220, face=60), scene(x=160, face=120)])
     write_picture(tmp_path / "two.png", picture)
     central, biggest = (
@@ -101,7 +101,7 @@ def test_which_face_of_a_picture(embed_into, tmp_path):
     assert central["boxes"][0, 2] < 320 < biggest["boxes"][0, 0]
 
 
-def test_aligned_faces(embed_into, media, tmp_path):
+def test_aligned_faces_are_embedded_as_they_are(embed_into, media, tmp_path):
     faces = np.random.default_rng(0).integers(0, 256, (2, 114, 112, 3), np.uint8)
     for number, face in enumerate(faces):
         write_picture(tmp_path / "faces" / f"{number}.png", face)
@@ -142,7 +142,7 @@ class TestResuming:
 
     @pytest.fixture
     def searched(self, monkeypatch):
-        """Counts the pictures and frames in which faces are looked for."""
+        """Lists the pictures and frames that are searched for faces."""
         shapes = []
 
         def find(detector, image, find=FaceDetector.find):
@@ -175,10 +175,10 @@ class TestResuming:
         }
 
     def test_other_options_are_refused(self, media, embed_into, killed, searched, tmp_path):
-        with pytest.raises(SystemExit, match=r"out\.npz\.parts: .*flip was False, is True"):
+        with pytest.raises(SystemExit, match=r"out\.npz\.parts: .*flip was False, is now True"):
             embed_into(media / "src", "--flip")
         embed_into(media / "src", "--flip", "--overwrite")
-        with pytest.raises(SystemExit, match=r"out\.npz: .*flip was True, is False"):
+        with pytest.raises(SystemExit, match=r"out\.npz: .*flip was True, is now False"):
             embed_into(media / "src")
         (tmp_path / "out.npz").write_bytes(b"mine")
         with pytest.raises(SystemExit, match=r"out\.npz: exists"):
@@ -190,7 +190,7 @@ class TestResuming:
         with pytest.raises(SystemExit, match=r"out\.npz\.parts: .*files was"):
             embed_into(src)
 
-    def test_a_second_run_stops(self, media, embed_into, tmp_path):
+    def test_a_second_run_at_the_same_time_is_refused(self, media, embed_into, tmp_path):
         with (
             folder_lock(tmp_path / "out.npz.parts"),
             pytest.raises(SystemExit, match=r"out\.npz\.parts.*writes"),
@@ -208,7 +208,7 @@ class TestResuming:
         ("empty", "empty: expected pictures or videos"),
     ],
 )
-def test_nothing_to_embed(media, embed_into, tmp_path, name, shown):
+def test_a_source_without_faces_leaves_no_file(media, embed_into, tmp_path, name, shown):
     (media / "src" / "empty").mkdir(exist_ok=True)
     with pytest.raises(SystemExit, match=shown) as error:
         embed_into(media / "src" / name)
@@ -216,7 +216,7 @@ def test_nothing_to_embed(media, embed_into, tmp_path, name, shown):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flags(capsys, tmp_path):
+def test_every_wrong_flag_is_named(capsys, tmp_path):
     with pytest.raises(SystemExit) as error:
         embed.main(["src", str(tmp_path / "out.txt"), "--model_path=net", "--aligned", "--every_face"])
     shown = capsys.readouterr().err

@@ -20,7 +20,7 @@ def embedder(tmp_path):
     return load_embedder(write_net(tmp_path / "net.onnx", ours=True))
 
 
-def test_what_an_embedder_says_of_itself(embedder, tmp_path):
+def test_an_embedder_describes_its_model(embedder, tmp_path):
     path = tmp_path / "net.onnx"
     assert (embedder.path, embedder.sha256) == (path, model_sha256(path))
     assert (embedder.face_size, embedder.dim, embedder.engine) == ((12, 10), 12, Engine("onnxruntime"))
@@ -37,23 +37,23 @@ def test_larger_faces_are_cropped(embedder):
 
 
 @pytest.mark.parametrize("faces", [FACES[:, :11], FACES[..., 0], FACES[0], FACES.astype(np.float32)])
-def test_other_arrays_than_faces(embedder, faces):
+def test_arrays_that_are_not_faces_are_refused(embedder, faces):
     with pytest.raises(ValueError, match=r"\(n, 12, 10, 3\)"):
         embedder.embed(faces)
 
 
-def test_mirror_images(embedder):
+def test_flip_adds_the_embedding_of_the_mirror_image(embedder):
     both = dataclasses.replace(embedder, flip=True).embed(FACES)
     np.testing.assert_allclose(
         both, embedder.embed(FACES) + embedder.embed(FACES[:, :, ::-1].copy()), rtol=1e-6
     )
 
 
-def test_template_of_faces(embedder):
+def test_template_is_the_mean_of_the_embeddings(embedder):
     np.testing.assert_allclose(embedder.template(FACES), pool(expected(FACES, plain=True), "mean"), rtol=1e-5)
 
 
-def test_a_face_size(tmp_path):
+def test_face_size_can_be_larger_than_the_input(tmp_path):
     """A net that takes 12x10 embeds faces of 112x112 and sees their middle."""
     wide = load_embedder(write_net(tmp_path / "net.onnx", ours=True), (112, 112))
     assert wide.face_size == (112, 112)
@@ -62,13 +62,13 @@ def test_a_face_size(tmp_path):
     np.testing.assert_allclose(wide.embed(faces), expected(FACES[:1], plain=True), rtol=1e-5)
 
 
-def test_a_dead_net(tmp_path):
+def test_a_net_that_gives_nan_is_refused(tmp_path):
     path = write_net(tmp_path / "net.onnx", mean=[1e38] * 3, scale=[1e-30] * 3)
     with np.errstate(over="ignore"), pytest.raises(NotFiniteError, match=r"net\.onnx: "):
         load_embedder(path)
 
 
-def test_no_such_model(tmp_path):
+def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         load_embedder(tmp_path / "nothing.onnx")
 
@@ -94,7 +94,7 @@ class TestPictures:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["theirs.keras", "theirs"])
-def test_models_of_other_projects(tmp_path, name):
+def test_models_of_other_projects_need_a_description(tmp_path, name):
     import keras
 
     images = keras.Input((12, 10, 3))

@@ -41,7 +41,7 @@ class TestOptions:
             (["--precision=bfloat16"], Engine("openvino", "bfloat16")),
         ],
     )
-    def test_chosen_engine(self, monkeypatch, flags, engine):
+    def test_flags_choose_the_engine(self, monkeypatch, flags, engine):
         pretend(monkeypatch, "tensorflow", "openvino")
         assert parse_options(argparse.ArgumentParser(), EngineOptions, flags).chosen == engine
         assert str(engine) == f"{engine.name} 1.2, {engine.precision}"
@@ -55,7 +55,7 @@ class TestOptions:
             (["--engine=auto"], "--engine is auto. Give one of"),
         ],
     )
-    def test_errors(self, monkeypatch, capsys, flags, shown):
+    def test_impossible_engines_are_refused(self, monkeypatch, capsys, flags, shown):
         pretend(monkeypatch, "tensorflow")
         with pytest.raises(SystemExit):
             parse_options(argparse.ArgumentParser(), EngineOptions, flags)
@@ -64,7 +64,7 @@ class TestOptions:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The same net as our SavedModel, as a Keras file, and as somebody else's SavedModel."""
+    """The same net as our SavedModel, as a Keras file, and as a SavedModel of another project."""
     folder = tmp_path_factory.mktemp("models")
     backbone = Backbone("iresnet18", (32, 24), embedding_size=64, seed=2)
     backbone(preprocess(tf.constant(FACES), (32, 24)), training=True)
@@ -79,7 +79,7 @@ def models(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["ours", "net.keras", "theirs"])
-def test_openvino_agrees(models, name):
+def test_openvino_gives_the_same_embeddings(models, name):
     expected = load_face_model(models / name, FACE_SIZE).embed(FACES)
     model, description = load_engine(OPENVINO, models / name, FACE_SIZE, FACES, MANY)
     assert description == f"Engine : {OPENVINO}"
@@ -92,7 +92,7 @@ def test_openvino_agrees(models, name):
 
 
 @pytest.mark.parametrize(("name", "face_size"), [("ours", FACE_SIZE), ("net.keras", (32, 24))])
-def test_embedder(models, name, face_size):
+def test_an_embedder_has_the_face_size_of_its_model(models, name, face_size):
     """It takes faces of the size that the model takes, and crops larger ones."""
     embedder = load_embedder(models / name)
     assert (embedder.face_size, embedder.dim, embedder.engine) == (face_size, 64, TENSORFLOW)
@@ -101,7 +101,7 @@ def test_embedder(models, name, face_size):
     np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def test_bfloat16(models):
+def test_bfloat16_gives_nearly_the_same_embeddings(models):
     model, description = load_engine(Engine("openvino", "bfloat16"), models / "ours", FACE_SIZE, FACES, MANY)
     assert "bfloat16" in description
     expected = load_face_model(models / "ours", FACE_SIZE).embed(FACES)
@@ -136,7 +136,7 @@ class Unable:
 
 @pytest.fixture
 def replace_openvino(monkeypatch):
-    """Puts another class in the place of OpenVINO's model."""
+    """Replaces OpenVINO's model by another class."""
     load = engines._load
 
     def replace(model_class):
@@ -149,10 +149,12 @@ def replace_openvino(monkeypatch):
 
 
 class TestHint:
-    """Whatever the timing says, TensorFlow is used. The description tells how much faster another one is."""
+    """TensorFlow is used, whatever the timing says. The description says if another engine is faster."""
 
     @pytest.mark.parametrize(("rate", "hint"), [(250, ["--engine", "openvino", "2.5"]), (104, []), (50, [])])
-    def test_how_much_faster_openvino_would_be(self, models, monkeypatch, replace_openvino, rate, hint):
+    def test_the_hint_says_how_much_faster_openvino_is(
+        self, models, monkeypatch, replace_openvino, rate, hint
+    ):
         def images_per_second(model, faces):
             assert faces is FACES
             return 100 if isinstance(model, FaceModel) else rate
@@ -166,7 +168,7 @@ class TestHint:
         assert len(others) == bool(hint) and all(word in description for word in hint)
 
     @pytest.mark.parametrize("broken", [Wrong, Unable])
-    def test_no_hint_of_an_engine_that_fails(self, models, replace_openvino, broken):
+    def test_an_engine_that_fails_is_not_recommended(self, models, replace_openvino, broken):
         replace_openvino(broken)
         _, description = load_engine(TENSORFLOW, models / "net.keras", FACE_SIZE, FACES, MANY)
         assert description == f"Engine : {TENSORFLOW}"
@@ -186,7 +188,7 @@ class TestHint:
 
 
 @pytest.mark.parametrize(("broken", "why"), [(Wrong, "differ"), (Unable, "no such operation")])
-def test_an_engine_that_fails(models, replace_openvino, broken, why):
+def test_a_chosen_engine_that_fails_is_an_error(models, replace_openvino, broken, why):
     replace_openvino(broken)
     with pytest.raises(ValueError, match=f"net.keras: .*openvino .*{why}"):
         load_engine(OPENVINO, models / "net.keras", FACE_SIZE, FACES, MANY)
@@ -207,5 +209,5 @@ def test_a_new_engine_is_a_module_and_a_line(models, monkeypatch, tmp_path):
     np.testing.assert_allclose(model.embed(FACES), expected, rtol=1e-5)
 
 
-def test_an_engine_as_feature_stores_and_scores_name_it():
+def test_stored_names_of_an_engine():
     assert dataclasses.asdict(OPENVINO) == {"name": "openvino", "precision": "float32"}

@@ -23,7 +23,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def folder(made, tmp_path):
-    """A copy to break."""
+    """A copy of the run, for tests that change it."""
     return shutil.copytree(made.folder, tmp_path / "run")
 
 
@@ -64,7 +64,7 @@ def test_round_trip(made):
         np.testing.assert_array_equal(arrays[name], array)
 
 
-def test_same_run_same_bytes(made, folder):
+def test_the_same_run_gives_the_same_bytes(made, folder):
     run = read_run(made.folder)
     write_run(folder, run.scores, run.pairs)
     for name in ("scores.json", "pairs.npz"):
@@ -109,7 +109,7 @@ def test_lines_are_named_by_the_error_filters():
     assert ByErrorFilter._fields == tuple(ERROR_FILTERS)
 
 
-def test_the_chosen_line(made):
+def test_error_filter_chooses_the_line(made):
     for error_filter in ERROR_FILTERS:
         run = changed(made, error_filter=error_filter)
         assert run.line.name == ERROR_FILTERS[error_filter]
@@ -127,7 +127,7 @@ def test_a_line_with_the_scores_of_another_one_is_left_out(made):
         assert list(changed(made, error_filter=error_filter, lines=lines).named_lines) == expected
 
 
-def test_verdicts_are_those_of_the_accuracies(made):
+def test_verdicts_agree_with_the_accuracies(made):
     for error_filter in ERROR_FILTERS:
         verdicts, line = made.verdicts(error_filter), made.scores.lines.select(error_filter)
         folds = made.pairs.folds.select(error_filter)
@@ -146,8 +146,8 @@ def test_verdicts_of_ties_with_the_threshold(made, rule, verdicts):
     assert run.verdicts("none")[pairs].tolist() == verdicts
 
 
-def test_scores_come_last(made, folder, monkeypatch):
-    """A folder with scores is whole, also where an earlier run is replaced."""
+def test_scores_are_written_last(made, folder, monkeypatch):
+    """A folder with scores is complete, even if an earlier run is replaced."""
 
     def fail(file, **arrays):
         assert not (folder / "scores.json").exists()
@@ -162,7 +162,7 @@ def test_scores_come_last(made, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["scores.json", "pairs.npz"])
-def test_missing_file(folder, name):
+def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"run/{name}"):
         read_run(folder)
@@ -195,7 +195,7 @@ def test_missing_file(folder, name):
         (lambda s: s["hardest"]["genuine"][1].update(picture=""), ", hardest.genuine[1]: picture: "),
     ],
 )
-def test_wrong_scores(folder, change, place):
+def test_wrong_scores_are_refused_with_their_place(folder, change, place):
     change_scores(folder, change)
     with pytest.raises(ValueError) as raised:
         read_run(folder)
@@ -210,7 +210,7 @@ def test_wrong_scores(folder, change, place):
         (lambda s: s["methods"].pop("mean"), "expected arrays first, .* received first, .*distances/mean"),
     ],
 )
-def test_scores_of_other_pairs(folder, change, message):
+def test_scores_that_do_not_fit_the_pairs_are_refused(folder, change, message):
     change_scores(folder, change)
     with pytest.raises(ValueError, match=message) as raised:
         read_run(folder)
@@ -227,7 +227,7 @@ def test_scores_of_other_pairs(folder, change, message):
         (b"\xff\xfe\xfd", "scores.json: not JSON"),
     ],
 )
-def test_not_scores(folder, content, message):
+def test_files_that_are_not_scores_are_refused(folder, content, message):
     (folder / "scores.json").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_run(folder)
@@ -255,7 +255,7 @@ def set_item(name, place, value):
         (lambda a: a["used"].__iand__(a["is_same"]), "used, line none: expected genuine and impostor pairs"),
     ],
 )
-def test_wrong_arrays(folder, change, message):
+def test_wrong_arrays_are_refused(folder, change, message):
     change_arrays(folder, change)
     with pytest.raises(ValueError, match=message) as raised:
         read_run(folder)
@@ -276,7 +276,7 @@ def test_nothing_is_unpickled(folder, tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 3, 1000])
-def test_cut_arrays(folder, length):
+def test_truncated_arrays_are_refused(folder, length):
     path = folder / "pairs.npz"
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"pairs.npz: "):

@@ -15,7 +15,7 @@ WAIT = 20  # seconds, before a test that would hang fails
 
 
 class Model:
-    """Embeddings that tell which batch they were computed in, as a net's last bits do."""
+    """A model whose embeddings depend on the batch, as the last bits of a net's embeddings do."""
 
     def __init__(self):
         self.weights = np.random.default_rng(1).normal(size=(6 * 5 * 3, 4)).astype(np.float32)
@@ -32,7 +32,7 @@ def decode(start, stop):
 
 
 def embedded_plainly(batch_size, start=0, flip=False):
-    """What must come out, in a loop."""
+    """Computes the expected embeddings in a loop."""
     rows = []
     for first in range(0, len(FACES), batch_size):
         faces = FACES[first : first + batch_size]
@@ -58,7 +58,7 @@ class Pairs:
 class TestEmbedImages:
     @pytest.mark.parametrize("batch_size", [1, 2, 7, 22, 23, 64])
     @pytest.mark.parametrize("flip", [False, True])
-    def test_order_at_any_batch_size(self, batch_size, flip):
+    def test_embeddings_are_in_order_at_any_batch_size(self, batch_size, flip):
         model = Model()
         batches = list(embed_images(model, decode, 23, batch_size, flip=flip))
         np.testing.assert_array_equal(np.concatenate(batches), embedded_plainly(batch_size, flip=flip))
@@ -68,7 +68,7 @@ class TestEmbedImages:
         assert model.batches == list(np.repeat(lengths, 1 + flip))
 
     def test_flip_adds_the_embedding_of_the_mirror(self):
-        """InsightFace: the sum of both, neither normalised."""
+        """InsightFace adds both, and normalises neither before."""
         (once,) = embed_images(Model(), decode, 23)
         (mirrored,) = embed_images(Model(), lambda start, stop: np.flip(FACES[start:stop], axis=2), 23)
         (both,) = embed_images(Model(), decode, 23, flip=True)
@@ -76,21 +76,21 @@ class TestEmbedImages:
         assert np.abs(once - mirrored).max() > 1
 
     @pytest.mark.parametrize("start", [7, 21])
-    def test_started_between_two_batches(self, start):
+    def test_starting_between_two_batches_gives_the_same_bits(self, start):
         batches = list(embed_images(Model(), decode, 23, 7, start=start))
         np.testing.assert_array_equal(np.concatenate(batches), embedded_plainly(7, start))
 
-    def test_started_elsewhere_batches_end_where_they_would(self):
+    def test_batches_end_at_multiples_of_the_batch_size_wherever_they_start(self):
         spans = []
         list(embed_images(Model(), lambda *span: spans.append(span) or FACES[slice(*span)], 23, 7, start=9))
         assert spans == [(9, 14), (14, 21), (21, 23)]
 
-    def test_all_images_are_done(self):
+    def test_no_images_are_left(self):
         assert list(embed_images(Model(), decode, 0)) == []
         assert list(embed_images(Model(), decode, 23, start=23)) == []
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_embeddings_that_are_not_finite(self, value):
+    def test_an_error_names_the_image_of_an_embedding_that_is_not_finite(self, value):
         model = Model()
         model.weights[0, 2] = 0
         embed = model.embed
@@ -144,7 +144,7 @@ class TestPrefetch:
         batches = list(embed_images(Waiting(), decode, 23, 3))
         np.testing.assert_array_equal(np.concatenate(batches), embedded_plainly(3))
 
-    def test_is_bounded(self):
+    def test_only_two_batches_are_decoded_ahead(self):
         asked = []
         spans = (asked.append(start) or (start, start + 1) for start in range(23))
         batches = extractor._decoded_ahead(decode, spans)
@@ -166,7 +166,7 @@ class TestPrefetch:
         list(embed_images(Model(), decode, 6, 1))
         assert starts == [*range(6)]
 
-    def test_closed_it_decodes_no_more(self, monkeypatch):
+    def test_closing_stops_decoding(self, monkeypatch):
         starts, closing, shutdown = [], threading.Event(), ThreadPoolExecutor.shutdown
 
         def decode(start, stop):
@@ -185,7 +185,7 @@ class TestPrefetch:
         batches.close()
         assert starts in ([0], [0, 2])  # one that was begun, and not the one after it
 
-    def test_errors_come_in_their_turn(self):
+    def test_errors_are_raised_in_the_order_of_the_batches(self):
         def failing(start, stop):
             if start >= 6:
                 raise ValueError(f"frame {start} is damaged")
@@ -201,7 +201,7 @@ class TestPrefetch:
         assert not decoding_threads()
 
     @pytest.mark.parametrize("how", ["closed", "forgotten", "finished", "never started", "model fails"])
-    def test_leaves_no_thread(self, how):
+    def test_no_thread_stays(self, how):
         model, started = Model(), threading.Event()
 
         def decode(start, stop):
@@ -230,7 +230,7 @@ class TestPrefetch:
 class TestEmbedPairs:
     @pytest.mark.parametrize("batch_size", [1, 5, 64])
     @pytest.mark.parametrize("flip", [False, True])
-    def test_first_and_second(self, batch_size, flip):
+    def test_both_images_of_every_pair_are_embedded(self, batch_size, flip):
         first, second = embed_pairs(Model(), Pairs(), batch_size, flip=flip)
         whole = np.concatenate(list(embed_images(Model(), decode, 22, batch_size, flip=flip)))
         np.testing.assert_array_equal(first, whole[0::2])
@@ -258,7 +258,7 @@ class TestEmbedInto:
 
     @pytest.mark.parametrize("flush_seconds", [0, 1e9])
     @pytest.mark.parametrize("failing_batch", range(5))
-    def test_goes_on_to_the_same_bits(self, tmp_path, monkeypatch, flush_seconds, failing_batch):
+    def test_interrupted_runs_give_the_same_bits(self, tmp_path, monkeypatch, flush_seconds, failing_batch):
         monkeypatch.setattr("eval.embedding.feature_store._FLUSH_SECONDS", flush_seconds)
         model = Model()
 
@@ -278,7 +278,7 @@ class TestEmbedInto:
             assert model.batches == [5, 5, 5, 5, 3][failing_batch:]
             np.testing.assert_array_equal(store.features, embedded_plainly(5))
 
-    def test_with_another_batch_size(self, tmp_path):
+    def test_a_run_continues_with_another_batch_size(self, tmp_path):
         with FeatureStore(tmp_path, {}, 23) as store:
             store.append(embedded_plainly(5)[:10])
             model = Model()

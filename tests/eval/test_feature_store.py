@@ -33,7 +33,7 @@ def flushes(request, monkeypatch):
 
 @pytest.fixture
 def half(tmp_path, monkeypatch):
-    """The folder of a store with 21 rows on disk that count, and 28 in a file as a kill may leave it."""
+    """The folder of a store as a kill may leave it: 28 rows in the file, 21 of them committed."""
     monkeypatch.setattr(feature_store, "_FLUSH_SECONDS", 1e9)
     with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
         fill(store, stop=21)
@@ -54,7 +54,7 @@ class TestRoundTrip:
             assert (store.num_done, store.is_complete) == (NUM_ROWS, True)
             np.testing.assert_array_equal(store.features, ROWS)
 
-    def test_files(self, tmp_path):
+    def test_content_of_the_files(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
         content = (store.folder / "features.f32").read_bytes()
@@ -82,14 +82,14 @@ class TestRoundTrip:
         with pytest.raises(ValueError, match="read-only"):
             features[0] = 0
 
-    def test_goes_on_where_it_stopped(self, tmp_path, flushes):
+    def test_a_reopened_store_continues(self, tmp_path, flushes):
         for stop in (20, 21, 21, NUM_ROWS):
             with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
                 fill(store, stop=stop)
                 assert store.num_done == stop
         np.testing.assert_array_equal(store.features, ROWS)
 
-    def test_views_of_other_strides(self, tmp_path):
+    def test_arrays_with_other_strides_can_be_appended(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             store.append(np.asfortranarray(ROWS[:30]))
             store.append(np.repeat(ROWS[30:], 2, axis=0)[::2])
@@ -112,7 +112,7 @@ class TestKey:
         with FeatureStore(tmp_path, dict(reversed(INPUTS.items())), NUM_ROWS) as store:
             assert store.is_complete
 
-    def test_other_inputs_under_the_same_name(self, tmp_path):
+    def test_a_folder_with_other_inputs_is_refused(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
         path = store.folder / "store.json"
@@ -123,13 +123,13 @@ class TestKey:
         with pytest.raises(ValueError, match=r"store\.json: "):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS)
 
-    def test_another_number_of_rows(self, tmp_path):
+    def test_a_store_with_another_number_of_rows_is_refused(self, tmp_path):
         FeatureStore(tmp_path, INPUTS, NUM_ROWS).close()
         with pytest.raises(ValueError, match="num_rows is 50 instead of 51"):
             FeatureStore(tmp_path, INPUTS, NUM_ROWS + 1)
 
     @pytest.mark.parametrize(("inputs", "error"), [({"a": np.nan}, ValueError), ({"a": Path()}, TypeError)])
-    def test_inputs_that_json_cannot_hold(self, tmp_path, inputs, error):
+    def test_inputs_that_json_cannot_hold_are_refused(self, tmp_path, inputs, error):
         with pytest.raises(error):
             FeatureStore(tmp_path, inputs, NUM_ROWS)
 
@@ -144,7 +144,7 @@ class TestAppend:
             (ROWS[:40], r"n up to 36.*\(40, 8\)"),
         ],
     )
-    def test_other_arrays(self, tmp_path, rows, message):
+    def test_wrong_arrays_are_refused_and_not_stored(self, tmp_path, rows, message):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=14)
             with pytest.raises(ValueError, match=message):
@@ -153,27 +153,27 @@ class TestAppend:
             np.testing.assert_array_equal(store.features, ROWS)
 
     @pytest.mark.parametrize("shape", [(3, 0), (3,), (3, 4, 2), ()])
-    def test_first_rows(self, tmp_path, shape):
+    def test_wrong_first_rows_are_refused(self, tmp_path, shape):
         with (
             FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store,
             pytest.raises(ValueError, match=r"\(n, dim\)"),
         ):
             store.append(np.zeros(shape, np.float32))
 
-    def test_past_the_end(self, tmp_path):
+    def test_rows_past_the_end_are_refused(self, tmp_path):
         for _ in range(2):  # filled here, and opened as a full one
             with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
                 fill(store)
                 with pytest.raises(ValueError, match="n up to 0"):
                     store.append(ROWS[:1])
 
-    def test_features_of_a_store_that_lacks_rows(self, tmp_path):
+    def test_features_of_an_incomplete_store_are_refused(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=21)
             with pytest.raises(ValueError, match=r"50 .* 21 "):
                 _ = store.features
 
-    def test_flushes_by_itself(self, tmp_path, monkeypatch):
+    def test_a_store_flushes_every_five_seconds(self, tmp_path, monkeypatch):
         now = [100.0]
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -191,7 +191,7 @@ class TestAppend:
             fill(store)
             assert counted() == NUM_ROWS
 
-    def test_closing_flushes_after_an_error_too(self, tmp_path, monkeypatch):
+    def test_closing_flushes_even_after_an_error(self, tmp_path, monkeypatch):
         monkeypatch.setattr(feature_store, "_FLUSH_SECONDS", 1e9)
         with pytest.raises(KeyError), FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=21)
@@ -199,14 +199,14 @@ class TestAppend:
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             assert store.num_done == 21
 
-    def test_the_system_may_write_less_than_it_was_given(self, tmp_path, monkeypatch, flushes):
+    def test_partial_writes_are_completed(self, tmp_path, monkeypatch, flushes):
         pwrite = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda file, content, offset: pwrite(file, content[:45], offset))
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
             np.testing.assert_array_equal(store.features, ROWS)
 
-    def test_after_it_was_closed(self, tmp_path):
+    def test_a_closed_store_takes_no_rows(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=21)
         with pytest.raises(ValueError, match="closed file"):
@@ -215,7 +215,7 @@ class TestAppend:
 
 
 class TestDiskFull:
-    def test_in_the_middle_of_rows(self, tmp_path, monkeypatch, flushes):
+    def test_rows_can_be_appended_again_after_a_partial_write(self, tmp_path, monkeypatch, flushes):
         pwrite, room = os.pwrite, [14 * DIM * 4 + 50]
 
         def full(descriptor, content, offset):
@@ -239,7 +239,7 @@ class TestDiskFull:
             fill(store)
             np.testing.assert_array_equal(store.features, ROWS)
 
-    def test_when_progress_is_written(self, tmp_path, monkeypatch):
+    def test_a_failed_flush_keeps_the_last_progress(self, tmp_path, monkeypatch):
         def full(source, target):
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -268,23 +268,23 @@ class TestKilled:
             np.testing.assert_array_equal(store.features, ROWS)
 
     @pytest.mark.parametrize("extra", [0, 1, 4, DIM * 4, DIM * 4 + 3, 7 * DIM * 4])
-    def test_rows_past_those_that_count_are_overwritten(self, half, extra):
+    def test_uncommitted_rows_are_overwritten(self, half, extra):
         os.truncate(half / "features.f32", 21 * DIM * 4 + extra)
         self.reopened(half, 21)
 
     @pytest.mark.parametrize("content", [b"", b'{"num_done": 28, "di'])
-    def test_before_the_new_progress_had_its_name(self, half, content):
+    def test_killed_before_the_new_progress_was_renamed(self, half, content):
         (half / "progress.json.123.tmp").write_bytes(content)
         self.reopened(half, 21)
         assert not list(half.glob("*.tmp"))
 
     @pytest.mark.parametrize("written", [0, 1, DIM * 4 + 3, 7 * DIM * 4])
-    def test_before_the_first_progress(self, half, written):
+    def test_killed_before_the_first_progress(self, half, written):
         (half / "progress.json").unlink()
         os.truncate(half / "features.f32", written)
         self.reopened(half, 0)
 
-    def test_an_older_progress(self, half):
+    def test_an_older_progress_is_trusted(self, half):
         older = (half / "progress.json").read_bytes()
         with FeatureStore(half.parent, INPUTS, NUM_ROWS) as store:
             fill(store, stop=42)
@@ -292,12 +292,12 @@ class TestKilled:
         self.reopened(half, 21)
 
     @pytest.mark.parametrize("names", [["store.json"], ["store.json", "progress.json", "features.f32"]])
-    def test_missing_files(self, half, names):
+    def test_a_store_with_missing_files_can_be_reopened(self, half, names):
         for name in names:
             (half / name).unlink()
         self.reopened(half, 21 if names == ["store.json"] else 0)
 
-    def test_rows_are_on_disk_before_they_count(self, tmp_path, monkeypatch):
+    def test_rows_are_on_disk_before_they_are_committed(self, tmp_path, monkeypatch):
         steps, fsync, replace = [], os.fsync, Path.replace
         temporary = f"progress.json.{process_name()}.tmp"
 
@@ -333,7 +333,7 @@ class TestDamaged:
             np.testing.assert_array_equal(store.features, ROWS)
 
     @pytest.mark.parametrize("position", [0, 333, 21 * DIM * 4 - 1])
-    def test_a_changed_byte(self, half, position, caplog, monkeypatch):
+    def test_a_changed_byte_starts_the_store_over(self, half, position, caplog, monkeypatch):
         monkeypatch.setattr(feature_store, "_BLOCK", 100)
         content = bytearray((half / "features.f32").read_bytes())
         content[position] ^= 1
@@ -341,7 +341,7 @@ class TestDamaged:
         self.started_over(half, caplog)
 
     @pytest.mark.parametrize("size", [0, 21 * DIM * 4 - 1, None])
-    def test_rows_that_are_gone(self, half, size, caplog):
+    def test_missing_rows_start_the_store_over(self, half, size, caplog):
         if size is None:
             (half / "features.f32").unlink()
         else:
@@ -357,11 +357,11 @@ class TestDamaged:
             b'{"num_done": 21, "dim": 0, "crc32c": 0}',
         ],
     )
-    def test_progress_that_cannot_be_read(self, half, content, caplog):
+    def test_unreadable_progress_starts_the_store_over(self, half, content, caplog):
         (half / "progress.json").write_bytes(content)
         self.started_over(half, caplog)
 
-    def test_more_rows_than_the_store_has(self, half, caplog):
+    def test_too_many_committed_rows_start_the_store_over(self, half, caplog):
         content = bytes((NUM_ROWS + 1) * DIM * 4)
         (half / "features.f32").write_bytes(content)
         values = {"num_done": NUM_ROWS + 1, "dim": DIM, "crc32c": google_crc32c.value(content)}
@@ -369,7 +369,7 @@ class TestDamaged:
         self.started_over(half, caplog)
 
     @pytest.mark.parametrize("changes", [{"dim": 10**30}, {"crc32c": 10**30}, {"dim": 2**62}, {"dim": 10**9}])
-    def test_numbers_that_no_file_has(self, half, changes, caplog):
+    def test_impossible_numbers_start_the_store_over(self, half, changes, caplog):
         path = half / "progress.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
         self.started_over(half, caplog)
@@ -386,7 +386,7 @@ class TestDamaged:
 
 
 class TestTwoProcesses:
-    def test_one_fills(self, tmp_path):
+    def test_only_one_process_fills_a_store(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store, stop=21)
             with pytest.raises(BlockingIOError, match=f"{store.folder}/lock"):
@@ -397,7 +397,7 @@ class TestTwoProcesses:
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             np.testing.assert_array_equal(store.features, ROWS)
 
-    def test_many_read(self, tmp_path):
+    def test_many_processes_read_a_complete_store(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
             with (
@@ -407,7 +407,7 @@ class TestTwoProcesses:
                 assert second.is_complete
                 assert third.is_complete
 
-    def test_nothing_is_started_over_while_others_read(self, tmp_path, caplog):
+    def test_a_damaged_store_is_not_started_over_while_others_read(self, tmp_path, caplog):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
             content = (store.folder / "features.f32").read_bytes()
@@ -417,8 +417,8 @@ class TestTwoProcesses:
             assert (store.folder / "features.f32").stat().st_size == len(content)
         TestDamaged().started_over(store.folder, caplog)
 
-    def test_completed_before_this_process_has_the_lock(self, half, monkeypatch):
-        """A store reads its progress; then another one completes it; then the first one gets the lock."""
+    def test_a_store_completed_by_another_process_before_the_lock_is_used(self, half, monkeypatch):
+        """A store reads its progress. Another one completes it before the first one gets the lock."""
         flock, opened = fcntl.flock, []
 
         def late(file, kind):
@@ -451,7 +451,7 @@ with feature_store.FeatureStore(Path(sys.argv[1]), {}, len(rows)) as store:
 
 
 def test_killed_again_and_again(tmp_path):
-    """Kills at random moments lose no row that counted and leave no wrong one."""
+    """Kills at random moments lose no committed row and leave no wrong one."""
     root, rng, started_at = Path(__file__).parents[2], np.random.default_rng(0), []
     for flush_seconds in (0, 0.002, 0, 0.002, 0, 0.002, 5):
         process = subprocess.Popen(

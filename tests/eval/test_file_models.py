@@ -46,7 +46,7 @@ def load(path, face_size=(12, 10)):
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 @pytest.mark.parametrize(("kind", "batch", "layout"), COMBINATIONS)
-def test_embeddings(tmp_path, kind, batch, layout, channels):
+def test_embeddings_of_every_runtime_and_layout(tmp_path, kind, batch, layout, channels):
     path = write_net(tmp_path / f"net{kind}", batch=batch, layout=layout, channels=channels)
     embeddings = load(path).embed(FACES)
     assert embeddings.dtype == np.float32
@@ -54,7 +54,7 @@ def test_embeddings(tmp_path, kind, batch, layout, channels):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_of_our_exporters(tmp_path, kind):
+def test_files_of_this_project_need_no_description(tmp_path, kind):
     """They need no description, and the length of an embedding is kept."""
     model = load(write_net(tmp_path / f"net{kind}", ours=True), face_size=None)
     assert model.face_size == (12, 10)
@@ -63,7 +63,7 @@ def test_files_of_our_exporters(tmp_path, kind):
 
 
 @pytest.mark.tensorflow
-def test_quantised_tflite_file(tmp_path):
+def test_a_quantised_tflite_file_is_dequantised(tmp_path):
     import tensorflow as tf
 
     net = tf.keras.Sequential([tf.keras.Input((12, 10, 3)), tf.keras.layers.AveragePooling2D((6, 5))])
@@ -103,18 +103,18 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("changes", "shown"), [({"size": [12, 11]}, "width is 11"), ({"batch": 3}, "batch is 3")]
     )
-    def test_a_description_that_contradicts_the_file(self, tmp_path, changes, shown):
+    def test_a_description_that_contradicts_the_file_is_refused(self, tmp_path, changes, shown):
         path = write_net(tmp_path / "net.onnx", batch=2)
         describe(path, **changes)
         with pytest.raises(ValueError, match=rf"net\.onnx\.input\.json: {shown}.*\[2, 3, 12, 10\]"):
             load(path, (12, 12))
 
     @pytest.mark.parametrize("changes", [{"batch": 10**7}, {"image_size": (12, 10**8)}])
-    def test_giant_inputs(self, tmp_path, changes):
+    def test_giant_inputs_are_refused(self, tmp_path, changes):
         with pytest.raises(ValueError, match=r"net\.onnx: .*pixels"):
             load(write_net(tmp_path / "net.onnx", **changes), None)
 
-    def test_a_size_that_the_net_cannot_take(self, tmp_path):
+    def test_an_error_names_a_size_that_the_net_cannot_take(self, tmp_path):
         model = load(write_net(tmp_path / "net.xml", (None, None), size=[4, 4]))
         with pytest.raises(ValueError, match=r"net\.xml: .*\[5, 3, 4, 4\]"):
             model.embed(FACES)
@@ -132,7 +132,7 @@ class TestSizes:
         ({"batch": 0}, "batch"),
     ],
 )
-def test_wrong_description(tmp_path, changes, shown):
+def test_wrong_descriptions_are_refused(tmp_path, changes, shown):
     path = write_net(tmp_path / "net.onnx")
     describe(path, **changes)
     with pytest.raises(ValueError, match=rf"net\.onnx\.input\.json.*{shown}"):
@@ -140,7 +140,7 @@ def test_wrong_description(tmp_path, changes, shown):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files(tmp_path, kind):
+def test_damaged_files_are_refused(tmp_path, kind):
     path = write_net(tmp_path / f"net{kind}")
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match=rf"net\{kind}: [^\n]*$"):
@@ -154,13 +154,13 @@ ONNX_WEIGHTS = pytest.param(".onnx", marks=pytest.mark.tensorflow)  # TensorFlow
 
 
 @pytest.mark.parametrize("kind", [".xml", TFLITE, ONNX_WEIGHTS])
-def test_files_without_description(tmp_path, kind):
+def test_files_without_a_description_are_refused(tmp_path, kind):
     with pytest.raises(ValueError, match=rf"net\{kind}\.input\.json"):
         load_embedder(write_net(tmp_path / f"net{kind}", described=False))
 
 
-def test_other_pixels_than_the_file_stores(tmp_path):
-    """An input of whole numbers without quantisation cannot hold normalised pixels."""
+def test_normalised_pixels_are_refused_for_an_integer_input(tmp_path):
+    """An integer input without quantisation cannot hold normalised pixels."""
     path = write_net(tmp_path / "net.xml", ours=True)
     describe(path, layout="nhwc")
     with pytest.raises(ValueError, match=r"net\.xml\.input\.json: .*uint8"):
@@ -168,7 +168,7 @@ def test_other_pixels_than_the_file_stores(tmp_path):
 
 
 @pytest.mark.parametrize("shapes", [((5, 4), (4,)), ((4, 4), (5,)), ((5, 0), (5,))])
-def test_outputs_of_other_shapes(shapes):
+def test_outputs_without_one_row_per_image_are_refused(shapes):
     class Net(FileModel):
         _runtime = "made up"
 
@@ -186,7 +186,7 @@ def test_outputs_of_other_shapes(shapes):
         Net(Path("net.made")).embed(FACES)
 
 
-def test_weights_of_an_openvino_file(tmp_path):
+def test_the_digest_covers_the_weights_of_an_openvino_file(tmp_path):
     path = write_net(tmp_path / "net.xml")
     weights = path.with_suffix(".bin")
     first = model_sha256(path)
@@ -208,7 +208,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.tensorflow
-def test_they_run_without_tensorflow(tmp_path):
+def test_file_models_run_without_tensorflow(tmp_path):
     paths = [write_net(tmp_path / f"net{kind}", ours=True) for kind in SUFFIXES]
     program = """
 import sys
@@ -223,7 +223,7 @@ raise SystemExit("loads TensorFlow" if "tensorflow" in sys.modules else 0)
     assert run.returncode == 0, run.stderr
 
 
-def test_wrong_layout(tmp_path):
+def test_a_wrong_layout_is_refused(tmp_path):
     path = write_net(tmp_path / "net.onnx")
     describe(path, layout="nhwc")
     with pytest.raises(ValueError, match=r"nhwc, received \[None, 3, 12, 10\]"):
@@ -235,7 +235,7 @@ def test_the_description_is_part_of_the_digest(tmp_path):
     assert model_sha256(write_net(tmp_path / "net.onnx", channels="bgr")) != first
 
 
-def test_chosen_engine(tmp_path):
+def test_the_suffix_chooses_the_engine(tmp_path):
     path = write_net(tmp_path / "net.onnx")
 
     def options(*flags):
@@ -253,7 +253,7 @@ def test_chosen_engine(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lfw_scores_them(tmp_path, capsys, kind):
+def test_test_lfw_scores_file_models(tmp_path, capsys, kind):
     path = write_net(tmp_path / f"net{kind}", channels="bgr")
     output = tmp_path / "scores.json"
     flags = [f"--data={PAIRS}", f"--model_path={path}", "--name=lfw", "--batch_size=7", f"--output={output}"]

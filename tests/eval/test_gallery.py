@@ -54,14 +54,14 @@ class TestFindPeople:
             (unicodedata.normalize("NFC", "Zoë/1.jpg"), unicodedata.normalize("NFD", "Zoë/2.jpg")),
         ],
     )
-    def test_two_people_under_one_name(self, tmp_path, names):
+    def test_two_people_under_one_name_are_refused(self, tmp_path, names):
         write(tmp_path, *names)
         with pytest.raises(ValueError) as error:
             find_people(tmp_path)
         for name in names:
             assert str(tmp_path / Path(name).parts[0]) in str(error.value)
 
-    def test_nobody(self, tmp_path):
+    def test_a_folder_without_people_is_refused(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="absent"):
             find_people(tmp_path / "absent")
         write(tmp_path, "README.md")
@@ -79,7 +79,7 @@ class TestLoadGallery:
         assert gallery.problems == ()
         assert gallery.seconds["detecting"] == 1.5
 
-    def test_the_longest_track_of_a_file_counts(self, tmp_path):
+    def test_the_person_who_is_seen_most_in_a_file_is_used(self, tmp_path):
         write(tmp_path, "anna/a.mkv")
         tracks = [make_track(BEN, (0,)), make_track(ANNA, (0, 5, 10))]
         gallery = load(tmp_path, {"a": tracks})
@@ -95,7 +95,7 @@ class TestLoadGallery:
         gallery = load(tmp_path, {"a": [make_track(ANNA, (0, 5)), make_track(ANNA, (0, 5, 10))]})
         assert list(gallery.doubts(0.5)) == []
 
-    def test_who_has_no_usable_face_is_left_out(self, tmp_path):
+    def test_people_without_a_usable_face_are_left_out(self, tmp_path):
         write(tmp_path, "anna/a.jpg", "ben/b.jpg", "ben/c.jpg", "carl/notes.txt")
         rejected = make_track(BEN, rejected="it flickers")
         gallery = load(tmp_path, {"a": ANNA, "b": [rejected], "c": ValueError("damaged")})
@@ -109,18 +109,18 @@ class TestLoadGallery:
             ]
         assert len(gallery.problems) == 4
 
-    def test_nobody_has_a_usable_face(self, tmp_path):
+    def test_a_gallery_without_a_usable_face_is_refused(self, tmp_path):
         write(tmp_path, "ben/b.jpg")
         with pytest.raises(ValueError, match=f"{tmp_path}/ben/b.jpg"):
             load(tmp_path, {"b": []})
 
-    def test_the_same_file_under_two_names(self, tmp_path):
+    def test_the_same_file_under_two_names_is_refused(self, tmp_path):
         write(tmp_path, "anna/a.jpg", "ben/b.jpg")
         (tmp_path / "ben" / "b.jpg").write_bytes((tmp_path / "anna" / "a.jpg").read_bytes())
         with pytest.raises(ValueError, match=f"{tmp_path}/anna/a.jpg and {tmp_path}/ben/b.jpg"):
             load(tmp_path, {"a": ANNA, "b": ANNA})
 
-    def test_the_same_file_twice_under_one_name(self, tmp_path):
+    def test_a_second_copy_of_a_file_is_left_out(self, tmp_path):
         write(tmp_path, "anna/a.jpg", "anna/b.jpg")
         (tmp_path / "anna" / "b.jpg").write_bytes((tmp_path / "anna" / "a.jpg").read_bytes())
         gallery = load(tmp_path, {"a": ANNA})
@@ -129,7 +129,7 @@ class TestLoadGallery:
 
 
 class TestGallery:
-    def test_rank(self):
+    def test_the_most_similar_people_rank_first(self):
         gallery = gallery_of(anna=ANNA, ben=unit(0.6, 0.8, 0), carl=CARL)
         matches = gallery.rank(ANNA, 2)
         assert [match.name for match in matches] == ["anna", "ben"]

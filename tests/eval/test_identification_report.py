@@ -66,7 +66,7 @@ def test_scores(made):
     assert answers[last.path][-1] == "unknown"
 
 
-def test_hostile_names(tmp_path, without_charts):
+def test_names_are_escaped(tmp_path, without_charts):
     path = tmp_path / "index.html"
     make_identification(path, num_people=2, num_unknown=1, name=HOSTILE, text=HOSTILE)
     text = path.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_hostile_names(tmp_path, without_charts):
     assert unusable == f"{HOSTILE}Person_0/dark.jpg: no face"
 
 
-def test_no_unknown_people(tmp_path):
+def test_without_unknown_people_tpir_is_left_out(tmp_path):
     path = tmp_path / "index.html"
     make_identification(path, num_people=3, num_unknown=0, frames=2)
     page = parse(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def test_no_unknown_people(tmp_path):
     assert rows["Templates"][3:] == ["–"] * 5
 
 
-def test_curve_is_what_can_be_had():
+def test_the_curve_shows_the_best_tpir_at_each_fpir():
     """The curve at each FPIR is the largest TPIR with at most this FPIR."""
     rng = np.random.default_rng(0)
     similarities, probes = rng.random((60, 3)).round(1), [*"abc" * 10, *"x" * 30]
@@ -137,7 +137,7 @@ def test_hardest_probes(made):
     assert abs(int(picture[50, 50, 0]) - 10) < 5 and abs(int(picture[50, -50, 0]) - 200) < 5
 
 
-def test_ranks():
+def test_the_rank_curve_shows_the_fraction_found():
     ranked = RankedProbes.from_similarities(np.array([[0.9, 0.1], [0.5, 0.4]]), ["a", "b"], ["a", "b"])
     figure = Figure()
     identification.draw_ranks(figure, [ranked])

@@ -28,7 +28,7 @@ def gallery_of(**templates):
 
 @functools.cache
 def calibration(kind="single", num_impostor=1000, flip=False):
-    """Impostors from 0 to 0.5 and genuine pairs at 0.9: the threshold for FAR f is 0.5 * (1 - f), or so."""
+    """Impostors from 0 to 0.5 and genuine pairs at 0.9: the threshold for FAR f is about 0.5 * (1 - f)."""
     impostors = np.linspace(0, 0.5, num_impostor)
     is_same = np.repeat([True, False], [20, num_impostor])
     similarities = np.concatenate([np.full(20, 0.9), impostors])
@@ -37,7 +37,7 @@ def calibration(kind="single", num_impostor=1000, flip=False):
 
 
 class TestThreshold:
-    def test_a_gallery_of_more_people_needs_a_higher_one(self):
+    def test_a_larger_gallery_raises_the_threshold(self):
         one = choose_threshold(calibration(), 0.1, gallery_of(anna=ANNA))
         two = choose_threshold(calibration(), 0.1, gallery_of(anna=ANNA, ben=BEN))
         np.testing.assert_allclose([one.value, two.value], [0.45, 0.475], atol=0.005)
@@ -47,18 +47,18 @@ class TestThreshold:
         of_templates = choose_threshold(calibration("template"), 0.1, gallery_of(anna=ANNA))
         assert of_templates.reasons == (one.reasons[0].replace("single images", "templates"),)
 
-    def test_people_who_resemble_one_another_raise_it(self):
+    def test_people_who_resemble_one_another_raise_the_threshold(self):
         # Half of the impostor pairs are below 0.25, and half of the pairs of people below 0.6.
         people = gallery_of(anna=ANNA, ben=unit(0.6, 0.8, 0), carl=unit(0.6, 0, 0.8))
         threshold = choose_threshold(calibration(), 0.1, people)
         np.testing.assert_allclose(threshold.value - threshold.calibrated, 0.6 - 0.25, atol=1e-4)
         assert "0.350" in threshold.reasons[-1]
 
-    def test_people_who_do_not_leave_it(self):
+    def test_people_who_do_not_resemble_one_another_leave_the_threshold(self):
         threshold = choose_threshold(calibration(), 0.1, gallery_of(anna=ANNA, ben=BEN, carl=CARL))
         assert threshold.value == threshold.calibrated
 
-    def test_too_few_pairs_are_said(self):
+    def test_a_reason_says_that_there_are_too_few_pairs(self):
         threshold = choose_threshold(calibration(num_impostor=20), 0.01, gallery_of(anna=ANNA))
         assert threshold.value > 0.5
         assert "20 impostor pairs of faces" in threshold.reasons[1]
@@ -73,7 +73,7 @@ class TestIdentify:
             threshold,
         )
 
-    def test_names(self):
+    def test_tracks_get_the_name_of_the_nearest_person_or_unknown(self):
         tracks = [make_track(unit(0.6, 0.8, 0)), make_track(CARL, (2, 7), number=2)]
         known, unknown = self.identify(*tracks).tracks
         assert (known.name, unknown.name) == ("ben", UNKNOWN)
@@ -115,7 +115,7 @@ class TestIdentify:
         [rejected] = self.identify(dataclasses.replace(track, faces=faces)).tracks
         assert (rejected.faces, rejected.rejected) == ((), "a print")
 
-    def test_a_source_that_cannot_be_read_is_a_result(self):
+    def test_the_result_says_why_a_source_cannot_be_read(self):
         def find(_path):
             raise ValueError("a.mkv: damaged")
 
@@ -129,7 +129,7 @@ class TestIdentify:
 
 @pytest.fixture
 def folder(tmp_path, fakes):
-    """A gallery of Anna and Ben, and three videos, whose faces the name of a file decides."""
+    """A gallery of Anna and Ben, and three videos. The name of a file decides which faces it shows."""
     for name in ("people/anna/1.jpg", "people/ben/2.jpg", "anna.mkv", "carl.mkv", "empty.mkv", "damaged.mkv"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def run(folder, *sources, **flags):
 
 
 class TestProgram:
-    def test_files_and_table(self, folder, capsys, fakes):
+    def test_written_files_and_printed_table(self, folder, capsys, fakes):
         written = run(folder, "anna.mkv", "carl.mkv")
         first, second = written["tracks"]
         assert (
@@ -225,13 +225,13 @@ class TestProgram:
         assert errors[0] in (folder / "out" / "index.html").read_text()
 
     @pytest.mark.parametrize("sources", [("damaged.mkv",), ("empty.mkv",), ("damaged.mkv", "empty.mkv")])
-    def test_nothing_to_answer(self, folder, sources):
+    def test_the_program_fails_if_no_source_has_a_usable_face(self, folder, sources):
         with pytest.raises(SystemExit) as error:
             run(folder, *sources)
         assert error.value.code not in (None, 0)
         assert len(json.loads((folder / "out" / "tracks.json").read_text())["sources"]) == len(sources)
 
-    def test_a_model_without_thresholds(self, folder):
+    def test_a_model_without_thresholds_is_refused(self, folder):
         (folder / "face.tflite.model_card.json").unlink()
         with pytest.raises(SystemExit) as error:
             run(folder, "anna.mkv")
@@ -239,28 +239,28 @@ class TestProgram:
         written = run(folder, "anna.mkv", threshold=0.4)
         assert written["threshold"]["value"] == written["tracks"][0]["threshold"] == 0.4
 
-    def test_a_threshold_of_the_user(self, folder):
+    def test_a_given_threshold_replaces_that_of_the_card(self, folder):
         written = run(folder, "anna.mkv", threshold=1.0)
         assert written["tracks"][0]["name"] == "anna"
         assert written["threshold"]["fpir"] is None
 
-    def test_the_card_of_another_model(self, folder):
+    def test_the_card_of_another_model_is_refused(self, folder):
         (folder / "face.tflite").write_text("another model")
         with pytest.raises(SystemExit) as error:
             run(folder, "anna.mkv")
         assert "face.tflite.model_card.json" in str(error.value)
 
-    def test_a_source_that_is_in_the_gallery(self, folder):
+    def test_a_note_says_that_a_source_is_in_the_gallery(self, folder):
         (folder / "anna.mkv").write_bytes((folder / "people" / "anna" / "1.jpg").read_bytes())
         written = run(folder, "anna.mkv")
         assert written["sources"][0]["in_gallery"] == str(folder / "people" / "anna" / "1.jpg")
 
-    def test_nobody_can_be_called_unknown(self, folder):
+    def test_a_person_with_the_name_unknown_is_refused(self, folder):
         (folder / "people" / "ben").rename(folder / "people" / UNKNOWN)
         with pytest.raises(SystemExit, match=str(folder / "people")):
             run(folder, "anna.mkv")
 
-    def test_wrong_flags(self, folder, capsys):
+    def test_wrong_flags_are_named(self, folder, capsys):
         for flags in ({"fpir": 0}, {"video": "out.mp4"}):
             with pytest.raises(SystemExit) as error:
                 run(folder, "anna.mkv", "carl.mkv", **flags)
@@ -274,8 +274,8 @@ def test_times_of_the_stages_add_up(folder):
     assert written["sources"][0]["seconds"]["detecting"] == 0.5
 
 
-def test_people_in_videos(tmp_path):
-    """Everything together: people are portraits in one colour, and the net sees nothing but colours."""
+def test_the_whole_program_finds_people_in_videos(tmp_path):
+    """The real program, where people are portraits in one colour and the net sees only colours."""
     pytest.importorskip("onnxruntime")
     write_onnx(tmp_path / "face.onnx")
     write_card(tmp_path / "face.onnx", ModelCard().with_calibration(calibration()))

@@ -29,7 +29,7 @@ def named(run):
     return [(source, track) for source in run.sources for track in source.named]
 
 
-def test_stands_alone(page, text):
+def test_the_page_needs_no_other_file(page, text):
     check_stands_alone(page, text)
 
 
@@ -92,7 +92,7 @@ def test_errors_notes_and_reasons(run, page):
     assert run.warnings[0] in page.find("section", id="gallery")[0].text
 
 
-def test_hostile_texts():
+def test_texts_are_escaped():
     run = make_identify_run((HOSTILE, "B"), 1, prefix=HOSTILE.replace("/", ""), text=HOSTILE.replace("/", ""))
     text = identify_page(run)
     page = parse(text)
@@ -118,7 +118,7 @@ def test_long_sources_have_a_short_page(run):
     assert len(tracks_json(many)["tracks"]) == 100
 
 
-def test_nobody_found(run):
+def test_a_page_without_people(run):
     empty = dataclasses.replace(run, sources=run.sources[-1:])
     assert parse(identify_page(empty)).find("h1")[0].text == "Nobody found in 1 source"
 

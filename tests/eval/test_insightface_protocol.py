@@ -19,7 +19,7 @@ def golden(name):
 
 
 def pairs(seed, num_pairs, dim=8, noise=0.8):
-    """Embeddings, not normalised, and answers: of every two pairs one is genuine, in any order."""
+    """Embeddings that are not normalised, and answers: one of every two pairs is genuine, in any order."""
     rng = np.random.default_rng(seed)
     is_same = (np.arange(num_pairs) + rng.integers(2, size=num_pairs).repeat(2)[:num_pairs]) % 2 == 0
     first = rng.normal(size=(num_pairs, dim))
@@ -48,7 +48,7 @@ def rates(distances, is_same, threshold):
 
 
 def reference(embeddings, is_same):
-    """The protocol as it is described, threshold by threshold."""
+    """Computes the protocol by its description, threshold by threshold."""
     embeddings = normalize(embeddings.astype(np.float64))
     distances = np.sum(np.square(embeddings[0::2] - embeddings[1::2]), axis=1).tolist()
     coarse, fine = np.arange(0, 4, 0.01), np.arange(0, 4, 0.001)
@@ -90,7 +90,7 @@ class TestOriginal:
 
 
 @pytest.mark.parametrize("num_pairs", [40, 73])  # 73: three folds of 8, seven of 7
-def test_against_loops(num_pairs):
+def test_scores_equal_those_of_loops(num_pairs):
     embeddings, is_same = pairs(num_pairs, num_pairs)
     result, expected = evaluate_insightface(embeddings, is_same), reference(embeddings, is_same)
     np.testing.assert_array_equal(result.tar, np.mean(expected["tar"], axis=0))
@@ -150,7 +150,7 @@ class TestVal:
         assert result.val == pytest.approx(0.98)
         assert result.val_far == 0
 
-    def test_far_that_is_never_reached(self):
+    def test_val_is_0_if_the_far_is_never_reached(self):
         is_same = np.tile([True, False], 20)
         embeddings = np.tile([1.0, 0.0], (80, 1))
         embeddings[3::4] = [-1.0, 0.0]  # impostors at 4
@@ -187,7 +187,7 @@ def test_result_is_plain_floats():
     assert result.tar.shape == result.far.shape == (400,)
 
 
-def test_many_pairs_are_taken_in_parts():
+def test_blocks_of_many_pairs_give_the_same_rates():
     embeddings, is_same = pairs(3, 9000, noise=0.5)
     distances = np.square(
         normalize(embeddings.astype(float))[0::2] - normalize(embeddings.astype(float))[1::2]
@@ -198,11 +198,11 @@ def test_many_pairs_are_taken_in_parts():
 
 
 @pytest.mark.parametrize("is_same", [np.repeat([True, False], 20), np.arange(40) % 20 >= 19])
-def test_a_fold_without_a_kind_of_pairs(is_same):
+def test_a_fold_without_genuine_or_impostor_pairs_is_refused(is_same):
     with pytest.raises(ValueError, match="in fold 0"):
         evaluate_insightface(pairs(4, 40)[0], is_same)
 
 
-def test_fewer_pairs_than_folds():
+def test_fewer_pairs_than_folds_are_refused():
     with pytest.raises(ValueError, match="in fold 0"):
         evaluate_insightface(np.ones((18, 2)), np.tile([True, False, True], 3))

@@ -20,7 +20,7 @@ from eval.scoring.metrics import (
 
 
 def sample(seed, num_pairs=200, ties=False):
-    """Distances and answers; with ties, within a kind and across."""
+    """Distances and answers. Ties occur within a kind and across kinds."""
     rng = np.random.default_rng(seed)
     is_same = rng.random(num_pairs) < 0.4
     is_same[:2] = True, False
@@ -82,13 +82,13 @@ class TestTarAtFar:
         expected = max(tar for f, tar in points if f <= far)
         assert verification_metrics(distances, is_same)[tar_name(far)] == expected
 
-    def test_exactly_the_far_asked_for(self):
+    def test_a_far_that_is_reached_exactly_counts(self):
         # 1 of 10 impostors is nearer than the second genuine pair, and 2 than the third.
         is_same = np.array([True, False, True, False, True] + [False] * 8)
         assert verification_metrics(np.arange(13), is_same)["tar@far=0.1"] == 2 / 3
 
     @pytest.mark.parametrize("far", FARS)
-    def test_too_few_impostors(self, far):
+    def test_tar_is_none_with_too_few_impostors(self, far):
         for num_impostors, allowed in ((round(1 / far), True), (round(1 / far) - 1, False)):
             is_same = np.arange(num_impostors + 4) < 4
             result = verification_metrics(np.arange(is_same.size), is_same)[tar_name(far)]
@@ -102,14 +102,14 @@ class TestEqualErrorRate:
             crossing(distances, is_same), abs=1e-12
         )
 
-    def test_a_point_of_the_curve(self):
+    def test_eer_at_a_point_of_the_curve(self):
         is_same = np.array([True, False, True, True, False, True, False, False])  # 1 of 4 each way after 4
         assert equal_error_rate(*roc(np.arange(8), is_same)) == 0.25
 
 
 class TestAreaUnderRoc:
     @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
-    def test_against_all_couples(self, distances, is_same):
+    def test_area_equals_that_over_all_couples(self, distances, is_same):
         genuine, impostor = distances[is_same], distances[~is_same]
         nearer = (genuine[:, None] < impostor).mean() + (genuine[:, None] == impostor).mean() / 2
         area = verification_metrics(distances, is_same)["auc"]
@@ -183,7 +183,7 @@ class TestBootstrapIntervals:
             for name, (low, high) in intervals.items():
                 assert low == high == pytest.approx(expected[name], abs=1e-12), name
 
-    def test_draws_without_a_kind_are_repeated(self):
+    def test_draws_without_genuine_or_impostor_pairs_are_repeated(self):
         """Three identities, which all have to be drawn: the only resample is the set itself."""
         distances, is_same = np.array([0.3, 0.3]), np.array([True, False])
         intervals = bootstrap_intervals(
@@ -200,7 +200,7 @@ class TestBootstrapIntervals:
                 distances, is_same, identities=identities, num_resamples=20
             )
 
-    def test_repeatable_and_independent_of_what_else_is_asked(self):
+    def test_intervals_are_repeatable_and_do_not_depend_on_other_arguments(self):
         distances, is_same, identities = identity_sample(np.random.default_rng(3), 30)
         arguments = {"fold_accuracies": [0.8, 0.9, 1.0], "identities": identities, "num_resamples": 40}
         both = bootstrap_intervals(distances, is_same, **arguments)
@@ -222,7 +222,7 @@ class TestBootstrapIntervals:
         assert interval_of(right)[0] < interval_of(right)[1]
         np.testing.assert_allclose(right + wrong, 1)
 
-    def test_confidence(self):
+    def test_higher_confidence_widens_the_intervals(self):
         distances, is_same, identities = identity_sample(np.random.default_rng(4))
         narrow, wide = (
             bootstrap_intervals(distances, is_same, identities=identities, confidence=c, num_resamples=200)
@@ -233,8 +233,8 @@ class TestBootstrapIntervals:
             assert low < narrow[name][0] < narrow[name][1] < high
             assert low < measured[name] < high
 
-    def test_coverage(self):
-        """Of 95 % intervals of what is known, about 95 % have it inside."""
+    def test_95_per_cent_intervals_usually_contain_the_truth(self):
+        """About 95 % of the 95 % intervals contain the true value, which is known here."""
         spread, noise = 0.1, 0.15
         # A genuine distance has one identity's offset, an impostor one two.
         deviation = math.sqrt(3 * spread**2 + 2 * noise**2)
@@ -249,7 +249,7 @@ class TestBootstrapIntervals:
         assert inside >= 50
 
     def test_shared_identities_widen_the_interval(self):
-        """What tells it from drawing pairs: there, pairs of one identity count as independent."""
+        """Resampling pairs instead would count pairs of one identity as independent."""
         distances, is_same, identities = identity_sample(np.random.default_rng(5), 40, spread=0.3)
         low, high = bootstrap_intervals(distances, is_same, identities=identities)["auc"]
         rng = np.random.default_rng(0)
@@ -260,7 +260,7 @@ class TestBootstrapIntervals:
         assert high - low > 1.3 * np.ptp(np.quantile(by_pair, [0.025, 0.975]))
 
 
-def test_names():
+def test_names_of_tar_metrics():
     assert [tar_name(far) for far in FARS] == ["tar@far=0.1", "tar@far=0.01", "tar@far=0.001"]
 
 

@@ -51,7 +51,7 @@ def test_a_card_is_read_back_and_changes_no_digest(tmp_path, kind, name):
 
 
 @pytest.mark.parametrize("kind", ["saved_model", "onnx", "checkpoint"])
-def test_a_card_of_another_model(tmp_path, kind):
+def test_a_card_of_another_model_is_refused(tmp_path, kind):
     model, other = (write_model(tmp_path / name, kind) for name in "ab")
     shutil.copy(write_card(model, CARD), card_path(other))
     if kind == "checkpoint":
@@ -63,8 +63,8 @@ def test_a_card_of_another_model(tmp_path, kind):
         read_card(other)
 
 
-def test_a_card_of_a_saved_model_without_a_digest(tmp_path):
-    """Training wrote such cards before they held thresholds. A file never had one."""
+def test_a_card_without_a_digest_is_read_only_for_a_saved_model(tmp_path):
+    """Earlier versions wrote such cards, but only for SavedModels."""
     model = write_saved_model(tmp_path / "a")
     (model / "net.json").unlink()
     card_path(model).write_text(json.dumps({"step": 9, "scores": {}}))
@@ -78,7 +78,7 @@ def test_a_card_of_a_saved_model_without_a_digest(tmp_path):
         read_card(file)
 
 
-def test_other_files_in_a_saved_model(tmp_path):
+def test_other_files_in_a_saved_model_change_no_digest(tmp_path):
     model = write_saved_model(tmp_path / "a")
     write_card(model, CARD)
     (model / "README.md").write_text("People add files.")
@@ -114,14 +114,14 @@ EMPTY = {".tflite": b"TFL3 and a net", ".xml": b"<net><layers /></net>"}
 
 
 @pytest.mark.parametrize("suffix", list(EMBED))
-def test_a_card_inside_a_file(tmp_path, suffix):
+def test_a_card_inside_a_file_is_read(tmp_path, suffix):
     path = write_onnx(tmp_path / "a", WEIGHTS).with_suffix(suffix)
     path.write_bytes(EMPTY.get(suffix) or path.read_bytes())
     path.with_suffix(".bin").write_bytes(b"the weights of OpenVINO")
     assert read_card(path) == {}
     EMBED[suffix](path, ModelCard({**CARD, "sha256": "of what it was made from"}).to_embed())
     assert read_card(path) == CARD
-    # One in the folder counts instead.
+    # A card in the folder is used instead.
     write_card(path, CARD.with_calibration(calibration(name="other")))
     found = read_card(path).calibration()
     assert found is not None and found.set == "other"
@@ -131,7 +131,7 @@ def test_a_card_inside_a_file(tmp_path, suffix):
         read_card(path)
 
 
-def test_damaged_files_with_a_card(tmp_path):
+def test_damaged_files_with_a_card_are_refused(tmp_path):
     (tmp_path / "net.xml").write_bytes(b"<net")
     with pytest.raises(ValueError, match=r"net\.xml"):
         read_card(tmp_path / "net.xml")
@@ -153,21 +153,21 @@ def test_damaged_files_with_a_card(tmp_path):
         '{"calibrations": {"single": 3}}',
     ],
 )
-def test_a_damaged_card(tmp_path, text):
+def test_a_damaged_card_is_refused(tmp_path, text):
     model = write_saved_model(tmp_path / "a")
     card_path(model).write_text(text)
     with pytest.raises(ValueError, match=r"model_card\.json"):
         read_card(model)
 
 
-def test_thresholds_under_a_wrong_kind(tmp_path):
+def test_thresholds_under_a_wrong_kind_are_refused(tmp_path):
     model = write_saved_model(tmp_path / "a")
     write_card(model, {"calibrations": {"template": CARD["calibrations"]["single"]}})
     with pytest.raises(ValueError, match=r"calibrations\.template.*'single'"):
         read_card(model)
 
 
-def test_the_kind_that_is_preferred():
+def test_thresholds_of_the_preferred_kind_are_returned():
     both = CARD.with_calibration(calibration("template"))
     assert CARD.calibration("template") == calibration("single")
     assert {kind: both.calibration(kind) for kind in ("single", "template")} == {

@@ -31,7 +31,7 @@ def sample(seed, num_probes=300, num_gallery=12, ties=False):
 
 
 def by_loops(similarities, gallery, probes, fpirs=FPIRS, any_number=False):
-    """The metrics and thresholds, as they are defined, if asked for from any number of unknown probes."""
+    """Computes metrics and thresholds by definition; with `any_number`, even from too few unknown probes."""
     mated, unknown = [], []
     for row, person in zip(similarities.tolist(), probes, strict=True):
         if person in gallery:
@@ -62,7 +62,7 @@ SAMPLES = [sample(seed, ties=bool(seed % 2)) for seed in range(6)]
 
 
 @pytest.mark.parametrize(("similarities", "gallery", "probes"), SAMPLES)
-def test_against_loops(similarities, gallery, probes, monkeypatch):
+def test_scores_equal_those_of_loops(similarities, gallery, probes, monkeypatch):
     monkeypatch.setattr(open_set, "FPIRS", fpirs := (0.005, 0.01, 0.05, 0.1, 0.3, 1))
     ranked = RankedProbes.from_similarities(similarities, gallery, probes)
     assert open_set_metrics(ranked) == by_loops(similarities, gallery, probes, fpirs)
@@ -77,9 +77,9 @@ def test_against_loops(similarities, gallery, probes, monkeypatch):
         assert [tpir, fpir] == ([tpirs[place], fpirs_of_curve[place]] if place.size else [0, 0])
 
 
-def test_made_by_hand():
+def test_scores_computed_by_hand():
     gallery = ["Ana", "Bo", "Chi"]
-    # Ten unknown probes: one is as near to Bo as 0.7. Of the four mated ones, one is taken for somebody else.
+    # Ten unknown probes: one is as near to Bo as 0.7. Of the four mated ones, one gets a wrong name.
     unknown = [[0.1, 0.7, 0.2]] + [[0.3, 0.2, 0.1]] * 9
     mated = {"Ana": [0.9, 0.1, 0.0], "Bo": [0.0, 0.5, 0.1], "Chi": [0.8, 0.2, 0.4]}
     rows = [*mated.values(), [0.2, 0.25, 0.1], *unknown]
@@ -109,7 +109,7 @@ def test_ties_count_against_the_model():
 
 
 @pytest.mark.parametrize(("num_unknown", "measured"), [(0, []), (9, []), (10, [0.1]), (100, [0.01, 0.1])])
-def test_too_few_unknown_probes(num_unknown, measured):
+def test_tpir_is_none_with_too_few_unknown_probes(num_unknown, measured):
     similarities = np.tile([0.4, 0.2], (2 + num_unknown, 1))
     ranked = RankedProbes.from_similarities(similarities, ["a", "b"], [*"ab", *["x"] * num_unknown])
     metrics, thresholds = open_set_metrics(ranked)
@@ -128,7 +128,7 @@ def test_too_few_unknown_probes(num_unknown, measured):
         ({"gallery": ["a", "a"]}, "received a twice"),
     ],
 )
-def test_refused(change, match):
+def test_wrong_arguments_are_refused(change, match):
     arguments = {"similarities": np.zeros((3, 2)), "gallery": ["a", "b"], "probes": ["a", "b", "x"]}
     RankedProbes.from_similarities(**arguments)
     with pytest.raises(ValueError, match=match):
@@ -136,20 +136,20 @@ def test_refused(change, match):
 
 
 @pytest.mark.parametrize(("num_gallery", "measured"), [(1, []), (2, [1]), (5, [1]), (6, [1, 5])])
-def test_too_small_gallery(num_gallery, measured):
+def test_rank_is_none_with_a_small_gallery(num_gallery, measured):
     gallery = [f"{number}" for number in range(num_gallery)]
     metrics, _ = open_set_metrics(RankedProbes.from_similarities(np.eye(num_gallery), gallery, gallery))
     assert {name: value for name, value in metrics.items() if value} == {f"rank-{r}": 1 for r in measured}
 
 
-def test_nobody_of_the_gallery():
+def test_probes_without_anyone_from_the_gallery_are_refused():
     ranked = RankedProbes.from_similarities(np.zeros((3, 2)), ["a", "b"], ["x", "y", "z"])
     for score in (open_set_metrics, open_set_intervals):
         with pytest.raises(ValueError, match="probes"):
             score(ranked)
 
 
-def test_parts():
+def test_parts_can_be_ranked_separately():
     similarities, gallery, probes = SAMPLES[1]
     parts = [
         RankedProbes.from_similarities(similarities[part], gallery, probes[part])
@@ -174,7 +174,7 @@ class TestIntervals:
         assert intervals == {name: (expected[name], expected[name]) for name in intervals}
         assert list(intervals)[:2] == ["rank-1", "rank-5"] and "tpir@fpir=0.1" in intervals
 
-    def test_percentiles_and_seed(self):
+    def test_intervals_depend_on_seed_and_confidence(self):
         ranked = RankedProbes.from_similarities(*SAMPLES[0])
         each = [open_set_intervals(ranked, seed=7), open_set_intervals(ranked, seed=8)]
         assert open_set_intervals(ranked, seed=7) == each[0] != each[1]
@@ -183,7 +183,7 @@ class TestIntervals:
         for name, (low, high) in each[0].items():
             assert low < narrow[name][0] <= metrics[name] <= narrow[name][1] < high
 
-    def test_draws_without_a_kind_are_repeated(self):
+    def test_draws_without_mated_or_unknown_probes_are_repeated(self):
         """Two people who both have to be drawn: the only resample is the set itself."""
         rows = np.array([[0.5, 0.1]] * 2 + [[0.6, 0.2]] + [[0.1, 0.2]] * 9)
         ranked = RankedProbes.from_similarities(rows, ["a", "b"], ["a"] * 2 + ["x"] * 10)

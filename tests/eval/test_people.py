@@ -6,11 +6,11 @@ from eval.scoring.people import identity_of, name_images, spread_over_people
 from tests.eval.fake_run import make_run
 
 
-def test_identity():
+def test_the_identity_is_the_name_without_its_last_part():
     assert [identity_of(name) for name in ("Ana/0", "a/b/1", "alone")] == ["Ana", "a/b", "alone"]
 
 
-def test_two_pairs_per_person():
+def test_at_most_two_pairs_of_a_person_are_kept():
     first = np.array(["A/0", "A/1", "B/0", "A/2", "B/1", "C/0"])
     second = np.array(["A/9", "B/9", "C/9", "D/9", "B/8", "C/8"])
     # The fourth would be the third of A, and the fifth the third of B.
@@ -18,8 +18,8 @@ def test_two_pairs_per_person():
     assert list(spread_over_people([5, 2, 1, 0], first, second, 2)) == [5, 2]
 
 
-def test_names_of_images():
-    """Images 0, 1, 4 and 5 are linked by genuine pairs and one picture, 3 and 6 are equal."""
+def test_linked_images_get_the_same_person():
+    """Genuine pairs and an equal picture link images 0, 1, 4 and 5. Images 3 and 6 are equal."""
     digests = [letter * 9 for letter in ("d", "b", "f", "e", "b", "a", "e", "c")]
     names = name_images(digests, np.array([True, False, True, False]))
     assert names.tolist() == [

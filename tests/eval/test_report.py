@@ -40,12 +40,12 @@ def page(text):
 
 @pytest.fixture
 def without_curves(monkeypatch):
-    """For pages whose curves do not matter."""
+    """Leaves out the curves, for tests in which they do not matter."""
     monkeypatch.setattr(report_page, "draw_charts", lambda **parts: NO_CHARTS)
 
 
 class TestRun:
-    def test_stands_alone(self, page, text):
+    def test_the_page_needs_no_other_file(self, page, text):
         check_stands_alone(page, text)
 
     def test_structure(self, page):
@@ -63,7 +63,7 @@ class TestRun:
             assert chart.attributes["viewbox"].startswith("0 0 ")
         assert all(image.attributes["alt"] for image in page.find("img"))
 
-    def test_contents(self, page):
+    def test_contents_link_to_every_section(self, page):
         links = {link.text: link.attributes["href"] for link in page.find("nav")[0].find("a")}
         assert list(links) == ["Scores", "Curves", "Hardest pairs", "Coverage", "Inputs"]
         assert list(links.values()) == ["#" + part.attributes["id"] for part in page.find("section")]
@@ -239,12 +239,12 @@ class TestRun:
             assert written == (run.folder / entry.picture).read_bytes()
             names = [str(run.pairs.first[entry.pair]), str(run.pairs.second[entry.pair])]
             assert image.attributes["alt"] == f"{names[0]} and {names[1]}"
-            # All are wrong, so none says so.
+            # All are wrong, so no single picture says so.
             assert figure.text == f"{run.distances[entry.pair]:.4f}{names[0]}{names[1]}"
         [section] = [part for part in page.find("section") if part.attributes["id"] == "hardest"]
         assert section.text.count("All of them are on the wrong side") == 2
 
-    def test_verdicts_where_pairs_differ_in_them(self, without_curves, run):
+    def test_verdicts_are_shown_if_they_differ(self, without_curves, run):
         pair = run.scores.hardest.impostor[0].pair
         thresholds = list(run.line.fold_thresholds)
         thresholds[run.pairs.splits[pair] - 1] = float(run.distances[pair])  # Now the pair is right.
@@ -254,8 +254,8 @@ class TestRun:
         verdicts = [figure.find("b")[0].text.split()[-1] for figure in impostor.find("figure")]
         assert verdicts == ["right", "wrong", "wrong"]
 
-    def test_at_most_two_pairs_of_a_person(self, without_curves, run):
-        """Also in runs of earlier versions, which store more."""
+    def test_at_most_two_pairs_of_a_person_are_shown(self, without_curves, run):
+        """This also holds for runs of earlier versions, which store more pairs."""
         entries = run.scores.hardest.impostor
         second = run.pairs.second.copy()
         for entry, name in zip(entries, ("Bo/1", "Bo/2", "Bo/3"), strict=True):
@@ -264,13 +264,13 @@ class TestRun:
         shown = page.find("div", class_="pairs")[1].find("figure")
         assert [figure.text.split("Bo/")[-1] for figure in shown] == ["1", "2"]
 
-    def test_a_pair_that_is_never_scored(self, without_curves, run):
+    def test_a_pair_that_is_never_scored_says_so(self, without_curves, run):
         folds = run.pairs.folds.none.copy()
         folds[run.scores.hardest.genuine[0].pair] = -1
         page = parse(run_page(changed(run, {"folds": run.pairs.folds._replace(none=folds)})))
         assert "not scored" in page.find("div", class_="pairs")[0].find("figure")[0].text
 
-    def test_pictures_that_are_not_jpeg_files(self, without_curves, run, tmp_path):
+    def test_pictures_that_are_not_jpeg_files_are_refused(self, without_curves, run, tmp_path):
         moved = EvaluationRun(tmp_path, run.scores, run.pairs)
         with pytest.raises(FileNotFoundError, match=r"genuine-01\.jpg"):
             run_page(moved)
@@ -279,7 +279,7 @@ class TestRun:
         with pytest.raises(ValueError, match=r"genuine-01\.jpg: .*3c7376673e"):
             run_page(moved)
 
-    def test_optional_values(self, without_curves, run):
+    def test_optional_values_may_be_missing(self, without_curves, run):
         methods = {
             name: dataclasses.replace(method, metrics={"accuracy": 0.5}, intervals={})
             for name, method in run.scores.methods.items()
@@ -316,7 +316,7 @@ class TestRun:
         det = page.find("figcaption")[1].text
         assert "Without errors: normalised mean, mean" in det
 
-    def test_escapes_everything(self, run):
+    def test_texts_are_escaped(self, run):
         hostile = changed(
             run,
             {
@@ -347,8 +347,8 @@ class TestRun:
         lists = [item.text for part in page.find("details") for item in part.find("li")]
         assert lists == [HOSTILE, HOSTILE, f"{HOSTILE}: {HOSTILE}"]
 
-    def test_same_run_same_bytes(self, run, text, tmp_path):
-        """In another process, with another hash seed, from what was written."""
+    def test_the_same_run_gives_the_same_bytes(self, run, text, tmp_path):
+        """The second page is written in another process, with another hash seed, from the stored run."""
         write_report([run], tmp_path / "new" / "here.html")
         assert (tmp_path / "new" / "here.html").read_text() == text
         out = tmp_path / "there.html"
@@ -358,7 +358,7 @@ class TestRun:
         assert out.read_text(encoding="utf-8") == text
         assert str(run.folder) not in text
 
-    def test_size(self, text):
+    def test_the_page_is_small(self, text):
         assert len(text) < 400_000  # the pictures aside, which are small here
 
 
@@ -370,7 +370,7 @@ class TestProgram:
         assert path.read_text(encoding="utf-8") == text
         assert caplog.messages == [f"Report : {path}"]
 
-    def test_out(self, run, tmp_path):
+    def test_out_names_the_page(self, run, tmp_path):
         report.main([str(run.folder), "--out", str(tmp_path / "deep" / "page.html")])
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["page.html"]
 

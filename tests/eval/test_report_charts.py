@@ -86,7 +86,7 @@ class TestCharts:
         np.testing.assert_allclose(ndtr(axes.get_xticks()), list(map(float, ticks)))
         assert min(map(float, ticks)) >= 0.01
 
-    def test_det_without_errors(self):
+    def test_the_det_curve_is_empty_without_errors(self):
         distances, is_same = np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False])
         axes = draw(charts.draw_det, [Curve("one", distances, is_same)])[0]
         assert axes.get_lines()[0].get_xdata().size == 0
@@ -151,8 +151,8 @@ class TestCharts:
         assert below.get_ylim()[0] >= 0
         assert (above.get_xscale(), below.get_xscale()) == ("log", "log")
 
-    def test_looks_differ(self):
-        """Eight colours, and of 32 runs no two have the same line or marker."""
+    def test_curves_look_different(self):
+        """There are eight colours, and no two of 32 runs have the same line or marker."""
         looks = [report_svg.line_style(number) for number in range(32)]
         assert len({look["color"] for look in looks[: report_svg.NUM_COLOURS]}) == report_svg.NUM_COLOURS == 8
         assert len({(look["color"], str(look["linestyle"])) for look in looks}) == 32
@@ -205,7 +205,7 @@ class TestSvg:
         assert used == {"--ink", "--muted", "--grid", "--series-1", "--series-2"}
         for name in [*used, *(f"--series-{number}" for number in range(1, report_svg.NUM_COLOURS + 1))]:
             assert STYLE.count(f"{name}: #") == 2, f"{name}: expected a light and a dark colour"
-        # White is Matplotlib's, of what is not drawn.
+        # Matplotlib uses white for parts that are not drawn.
         assert set(re.findall(r"#[0-9a-f]{6}", drawn)) <= {"#ffffff"}
         assert "font-family" not in drawn
         assert chart.find("style") == []
@@ -214,7 +214,7 @@ class TestSvg:
         texts = [element.text for element in self.render("a $x_1$ _b_ & <b> \u9762").find("text")]
         assert "a $x_1$ _b_ & <b> \u9762" in texts
 
-    def test_ids_are_the_chart_s(self):
+    def test_ids_are_unique_on_the_page(self):
         drawn = [self.render(ident=ident) for ident in ("one", "two")]
         ids = [{e.attributes["id"] for e in chart if "id" in e.attributes} for chart in drawn]
         assert ids[0].isdisjoint(ids[1])
@@ -224,7 +224,7 @@ class TestSvg:
             assert targets
             assert own.issuperset(targets)
 
-    def test_for_those_who_cannot_see(self):
+    def test_a_chart_has_a_label_for_screen_readers(self):
         [svg] = self.render(title=HOSTILE).find("svg")
         assert svg.attributes["role"] == "img"
         assert svg.attributes["aria-label"] == HOSTILE

@@ -39,7 +39,7 @@ def comparison(comparison_text):
 
 
 class TestComparison:
-    def test_stands_alone(self, comparison, comparison_text):
+    def test_the_page_needs_no_other_file(self, comparison, comparison_text):
         check_stands_alone(comparison, comparison_text)
         assert comparison.find("h1")[0].text == "3 runs compared"
         assert len([chart for chart in comparison.find("svg") if "aria-label" in chart.attributes]) == 6
@@ -91,7 +91,7 @@ class TestComparison:
     def test_a_run_does_not_differ_from_itself(self, run):
         assert paired_difference(run, run) == (0.0, (0.0, 0.0))
 
-    def test_everything_is_about_the_line_of_the_first(self, runs, monkeypatch):
+    def test_everything_is_for_the_line_of_the_first_run(self, runs, monkeypatch):
         drawn = {}
 
         def record(**parts):
@@ -147,7 +147,7 @@ class TestComparison:
             assert part in text
         assert "SHA-256" not in text
 
-    def test_without_differences(self, run):
+    def test_the_table_of_differences_is_left_out_if_empty(self, run):
         page = parse(comparison_page([run, run]))
         assert not page.find("div", **{"aria-label": "Settings and inputs that differ"})
 
@@ -184,12 +184,12 @@ class TestComparison:
         other = changed(run, {name: getattr(run.pairs, name)[::-1]})
         assert paired_difference(run, other) is None
 
-    def test_no_shared_pairs(self, run):
+    def test_runs_without_a_shared_pair_are_refused(self, run):
         other = changed(run, {"first": np.char.add(run.pairs.first, "x")})
-        with pytest.raises(ValueError, match=r"first .* 400"):
+        with pytest.raises(ValueError, match="none of its 400 pairs"):
             comparison_page([run, other])
 
-    def test_too_many_runs(self, run):
+    def test_too_many_runs_are_refused(self, run):
         with pytest.raises(ValueError, match=r" 26 .* 27"):
             comparison_page([run] * 27)
 
@@ -200,7 +200,7 @@ class TestComparison:
             "Thresholds were found by different rules. See the settings below."
         )
 
-    def test_escapes_everything(self, run):
+    def test_texts_are_escaped(self, run):
         hostile = changed(run, name=HOSTILE, set=HOSTILE, inputs={"model": {"sha256": HOSTILE}})
         text = comparison_page([hostile, hostile])
         page = parse(text)
@@ -256,12 +256,12 @@ class TestDisagreement:
         figures = parse(comparison_page(moved)).find("div", class_="pairs")[0].find("figure")
         assert figures and not figures[0].find("img")
 
-    def test_only_of_two_runs_on_the_same_pairs(self, run, runs, comparison):
+    def test_disagreements_are_shown_only_for_two_runs_on_the_same_pairs(self, run, runs, comparison):
         assert "disagree" not in comparison.text
         other = changed(run, {"is_same": run.pairs.is_same[::-1]})
         assert "disagree" not in parse(comparison_page([run, other])).text
 
-    def test_one_run_twice(self, run):
+    def test_a_run_does_not_disagree_with_itself(self, run):
         page = parse(comparison_page([run, run]))
         assert rows_of(page, "Numbers of pairs by both verdicts")["A right"][1] == "0"
         assert page.find("div", class_="pairs") == []

@@ -1,4 +1,4 @@
-"""The default folder of a run: another one for each model, set and way of scoring."""
+"""Each model, set and way of scoring has its own default folder."""
 
 from itertools import combinations
 from pathlib import Path
@@ -14,17 +14,17 @@ def in_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "project")
 
 
-def test_name():
+def test_the_folder_is_named_after_the_model_path():
     assert default_output("ytf", Path("output/ckpt"), False) == Path("output/ytf/output--ckpt")
     assert default_output("lfw", Path("net.keras"), True) == Path("output/lfw/net.keras--faithful")
 
 
-def test_the_same_model_by_another_path():
+def test_the_same_model_by_another_path_has_the_same_folder():
     paths = (Path("output/ckpt"), Path("./output/../output/ckpt"), Path("output/ckpt").absolute())
     assert len({default_output("ytf", path, False) for path in paths}) == 1
 
 
-def test_names_differ():
+def test_other_models_sets_and_modes_have_other_folders():
     long = "語" * 80
     models = [
         "output/ckpt",

@@ -34,7 +34,7 @@ def total_distance(points, candidate):
 
 class TestPool:
     @pytest.mark.parametrize("pooling", ["mean", "normalised_mean", "norm_weighted"])
-    def test_against_loop(self, pooling):
+    def test_poolings_equal_those_of_a_loop(self, pooling):
         for seed in range(5):
             frames = video(seed)
             np.testing.assert_allclose(pool(frames, pooling), reference(frames, pooling), rtol=1e-12)
@@ -62,8 +62,8 @@ class TestPool:
         for number, template in enumerate(pooled):
             assert all(np.abs(template - other).max() > 1e-3 for other in pooled[:number])
 
-    def test_norm_weighted_takes_the_better_frames(self):
-        """Deviation inverse to the norm: squares of the norm are the best weights."""
+    def test_norm_weighted_is_best_if_the_norm_is_a_quality(self):
+        """If the deviation of a direction is inverse to its norm, the squared norms are the best weights."""
         rng = np.random.default_rng(4)
         identity, errors = unit(rng.normal(size=64)), dict.fromkeys(POOLINGS, 0.0)
         for _ in range(50):
@@ -75,7 +75,7 @@ class TestPool:
         assert errors["mean"] < errors["normalised_mean"]
 
     def test_geometric_median_withstands_outliers(self):
-        """A third of the frames shows somebody else, and louder."""
+        """A third of the frames show another person, with larger norms."""
         frames, others = video(5, 40, 64), video(6, 20, 64) * 3
         clean, mixed = frames, np.concatenate([frames, others])
         moved = {name: 1 - pool(clean, name) @ pool(mixed, name) for name in POOLINGS}
@@ -133,7 +133,7 @@ class TestPool:
             pool(frames, pooling)
             np.testing.assert_array_equal(frames, video(13))
 
-    def test_no_frames(self):
+    def test_a_video_without_frames_is_refused(self):
         with pytest.raises(ValueError, match="at least one frame"):
             pool(np.ones((0, 3)), "mean")
 
@@ -151,16 +151,17 @@ class TestGeometricMedian:
             assert total_distance(points, moved) > total_distance(points, median)
 
     def test_a_point_that_is_the_median(self):
-        # The inner one of four: the others' pulls add to less than 1.
+        # The median is the inner one of four points, because the pulls of the others add to less than 1.
         points = np.array([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5], [0.1, -0.1]])
         np.testing.assert_allclose(geometric_median(points), points[3], atol=1e-9)
 
     @pytest.mark.parametrize("shift", [0, 1e-12])
     def test_a_start_at_a_point_that_is_not_the_median(self, shift, monkeypatch):
-        # The mean is the last point, or all but, where 1 / distance is not defined or too large to leave.
+        # The mean is at the last point or close to it, where 1 / distance is undefined or too large to leave.
         points = np.array([[-1.0, 1.5], [-1.0, 0.0], [-1.0, -1.5], [3.0, 0.0], [shift, 0.0]])
         np.testing.assert_allclose(points.mean(axis=0), points[4], atol=1e-12)
-        line = np.stack([np.linspace(-1, 1, 2001), np.zeros(2001)], axis=1)  # everything else is symmetric
+        # By symmetry, the other coordinate is 0.
+        line = np.stack([np.linspace(-1, 1, 2001), np.zeros(2001)], axis=1)
         best = min(line, key=lambda candidate: total_distance(points, candidate))
         assert best[0] < -0.01
         np.testing.assert_allclose(geometric_median(points), best, atol=1e-3)
@@ -168,7 +169,7 @@ class TestGeometricMedian:
         once = geometric_median(points)
         assert total_distance(points, once) < total_distance(points, points[4])
 
-    def test_points_that_coincide_weigh_as_often(self):
+    def test_points_that_coincide_count_each_time(self):
         points = np.array([[0.0, 0.0], [0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
         np.testing.assert_allclose(geometric_median(points), [0, 0], atol=1e-9)
 
@@ -185,13 +186,13 @@ class TestGeometricMedian:
         points = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [40.0, 0.0]])
         assert 1 <= geometric_median(points)[0] <= 3
 
-    def test_slowest_case(self):
-        """An angle of 120 degrees: the corner is the median by a hair."""
+    def test_the_slowest_case_converges(self):
+        """At an angle of 120 degrees, the corner is only just the median."""
         corner = np.array([[0.0, 0.0], [1.0, 0.0], [-0.5, 0.75**0.5]])
         median = geometric_median(corner)
         assert total_distance(corner, median) - total_distance(corner, corner[0]) < 1e-5
 
-    def test_breakdown(self):
+    def test_fewer_than_half_of_the_points_cannot_move_the_median_far(self):
         rng = np.random.default_rng(0)
         near = rng.normal(size=(11, 5))
         far = rng.normal(size=(10, 5)) + 1e9
@@ -216,11 +217,11 @@ class TestFramePairDistances:
         distance = frame_pair_distances(first, second)["mean_frames"]
         assert distance == pytest.approx(1 - means[0] @ means[1], abs=1e-12)
 
-    def test_symmetry(self):
+    def test_distances_are_symmetric(self):
         one, other = frame_pair_distances(video(4), video(5)), frame_pair_distances(video(5), video(4))
         np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-6)
 
-    def test_one_frame_in_common(self):
+    def test_best_frames_is_0_with_one_frame_in_common(self):
         first, second = video(6), video(7)
         second[4] = first[11] * 2
         assert frame_pair_distances(first, second)["best_frames"] == pytest.approx(0, abs=1e-6)

@@ -28,7 +28,7 @@ def direction(name):
 
 
 def template_of(path):
-    """The template of a file: mostly that of the person, who is the folder."""
+    """The template of a file: mostly the direction of the person, who gives the folder its name."""
     mixed = direction(path.parent.name) + 0.9 * direction(str(path.relative_to(path.parents[2])))
     return mixed / np.linalg.norm(mixed)
 
@@ -130,7 +130,7 @@ def test_scores(score, scores, tmp_path):
     assert score.flips == [False]
 
 
-def test_page(score, tmp_path):
+def test_the_report_page_is_complete(score, tmp_path):
     score(GALLERY[:3], [name for name in PROBES if name[0] in "ABX"])
     text = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
     page = parse(text)
@@ -143,13 +143,13 @@ def test_page(score, tmp_path):
     assert len(page.find("img")) >= 4
 
 
-def test_run_is_replaced(score, tmp_path):
+def test_an_earlier_run_is_replaced(score, tmp_path):
     score(GALLERY[:2], PROBES[:2])
     score(GALLERY[:2], PROBES[:2])
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report", "scores.json"]
 
 
-def test_threshold_of_identify(score, scores):
+def test_scores_at_the_threshold_of_identify(score, scores):
     is_same = np.arange(2000) < 1000
     similarities = np.random.default_rng(0).normal(np.where(is_same, 0.8, 0.0), 0.1)
     calibration = calibrate(similarities, is_same, kind="template", name="pairs", pooling="mean", flip=True)
@@ -163,15 +163,15 @@ def test_threshold_of_identify(score, scores):
     assert found["flip"] is True and score.flips == [True]
 
 
-def test_nobody_unknown(score, scores):
+def test_tpir_is_not_measured_without_unknown_people(score, scores):
     text = score(GALLERY, PROBES[:28])
     assert "Not measured : TPIR" in text
     one = scores()["kinds"]["templates"]
     assert one["metrics"]["tpir@fpir=0.1"] is None and one["metrics"]["rank-1"] is not None
 
 
-def test_files_without_a_face(score, scores, tmp_path):
-    """A person without a usable face in the gallery is not unknown, and a probe without one counts."""
+def test_probes_without_a_face_count_as_not_found(score, scores, tmp_path):
+    """A person of the gallery is not unknown without a usable face, and such a probe is not found."""
     gallery = {name: f"gallery {name}" for name in GALLERY} | {"A/1.jpg": f"{NO_FACE} 1"}
     probes = {name: f"probes {name}" for name in PROBES} | {
         "B/2.mkv": "damaged", "X/2.mkv": NO_FACE, "B/3.mkv": f"{NO_FACE} 2"
@@ -202,7 +202,7 @@ def test_second_copy_is_left_out(score, scores):
     assert [result["path"] for result in scores()["results"]] == ["A/1.mkv", "A/2.mkv", "X/1.mkv"]
 
 
-def test_folder_without_files_is_nobody(score, scores):
+def test_a_folder_without_files_is_not_a_person(score, scores):
     score(GALLERY, ["A/2.mkv", "X/1.mkv", "Y/notes.txt"])
     assert scores()["unknown_people"] == ["X"]
     assert scores()["probes"]["num_people"] == 2
@@ -225,7 +225,7 @@ def test_folder_without_files_is_nobody(score, scores):
         ({"A/1.jpg": "one"}, {}, "probes: no such folder"),
     ],
 )
-def test_refused(score, gallery, probes, expect):
+def test_unusable_folders_are_refused(score, gallery, probes, expect):
     score(gallery, probes, expect=expect)
 
 
@@ -262,7 +262,7 @@ def test_frames_of_aligned_videos(score, scores, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [["--fpir", "0"], ["--every", "0"]])
-def test_usage(flags):
+def test_wrong_flags_end_with_code_2(flags):
     with pytest.raises(SystemExit) as ended:
         program.main(["--gallery", "a", "--probes", "b", "--model_path", "m", *flags])
     assert ended.value.code == 2

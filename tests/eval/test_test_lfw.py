@@ -97,7 +97,7 @@ def options(**values):
 
 
 class TestConfig:
-    """`[lfw]` names the set where `--data` does not."""
+    """Without `--data`, `[lfw]` of the config file names the set."""
 
     @pytest.fixture
     def config(self, tmp_path):
@@ -107,7 +107,7 @@ class TestConfig:
 
         return write
 
-    def test_set_and_order(self, config, tmp_path):
+    def test_the_config_gives_set_and_order(self, config, tmp_path):
         path = config("npdata = a.np\nnpdata_order = bgr")
         completed = options(config=path).completed()
         assert (completed.data, completed.order) == ((tmp_path / "a.np",), "bgr")
@@ -119,13 +119,13 @@ class TestConfig:
         ).completed()
         assert (completed.data, completed.order) == ((Path("b.np"),), "rgb")
 
-    def test_neither(self, config, tmp_path):
+    def test_a_set_must_be_given(self, config, tmp_path):
         with pytest.raises(FileNotFoundError, match=f"--data .*{tmp_path}/nowhere.ini"):
             options(config=tmp_path / "nowhere.ini").completed()
         with pytest.raises(ValueError, match=r"config.ini, \[lfw\]: .*npdata.* --data"):
             options(config=config("")).completed()
 
-    def test_program(self, model_path, config, capsys):
+    def test_the_program_scores_the_set_of_the_config(self, model_path, config, capsys):
         config(f"npdata = {PAIRS / 'pairs_py3.np'}")
         for flags in ([], [f"--data={PAIRS / 'pairs_py3.np'}"]):
             test_lfw.main([f"--model_path={model_path}", *flags])
@@ -133,7 +133,7 @@ class TestConfig:
         assert printed[0].startswith("Precision on pairs_py3 : ") and printed[:3] == printed[4:7]
 
 
-def test_several_sets(model_path, tmp_path, capsys):
+def test_several_sets_are_scored_in_one_run(model_path, tmp_path, capsys):
     data = [str(PAIRS / name) for name in ("pairs_py3.bin", "pairs_py2.np")]
     output = tmp_path / "scores.json"
     test_lfw.main(["--data", *data, f"--model_path={model_path}", f"--output={output}"])

@@ -78,7 +78,7 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
         assert np.abs(column.astype(int) - frames.decode(start, start + 1)[0]).mean() < 3
     hardest = run.scores.hardest.genuine
     assert cv2.imread(str(tmp_path / "run" / hardest[0].picture)).shape == (3 * 112, 2 * 112 + 4, 3)
-    # Both columns show three frames: of two frames the first, the second and the second once more.
+    # Both columns show three faces. A video has two frames, so the second one comes twice.
     picture = cv2.imread(str(tmp_path / "run" / hardest[0].picture))[..., ::-1]
     for column, side in ((picture[:, :112], pairs.first), (picture[:, 116:], pairs.second)):
         start = frames.offsets[side[hardest[0].pair]]
@@ -209,7 +209,7 @@ class TestCoverage:
                 number = -1  # damage one only
         return pairs, prefix
 
-    def test_stops(self, videos, incomplete, tmp_path, capsys):
+    def test_missing_frames_stop_the_program(self, videos, incomplete, tmp_path, capsys):
         pairs, prefix = incomplete
         with pytest.raises(SystemExit, match="--allow_missing"):
             test_ytf.main(flags(videos, prefix=prefix, output=tmp_path / "run"))
@@ -221,7 +221,7 @@ class TestCoverage:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize("given", [["--allow_missing"], ["--faithful"]])
-    def test_goes_on(self, videos, incomplete, tmp_path, given):
+    def test_allow_missing_scores_the_other_pairs(self, videos, incomplete, tmp_path, given):
         pairs, prefix = incomplete
         arguments = flags(videos, prefix=prefix, output=tmp_path / "run", features=tmp_path / "features")
         if "--faithful" in given:
@@ -301,7 +301,7 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}"])
     run = read_run(default_output("ytf", videos / "model", faithful=False))
     assert run.scores.inputs.ytf_error.path.endswith("wrong.txt")
-    # Once more, and the folder is replaced.
+    # A second run replaces the folder.
     test_ytf.main([f"--model_path={videos / 'model'}", f"--features={videos / 'features'}", "--pooling=mean"])
     assert read_run(default_output("ytf", videos / "model", faithful=False)).scores.method == "mean"
 
@@ -309,13 +309,13 @@ def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
 class TestWrongVideos:
     """The list of the original is the default, and a path replaces it."""
 
-    def test_names(self):
+    def test_the_default_list_is_the_original_s(self):
         names = read_wrong_videos(YtfConfig().ytf_error)
         assert len(names) == 35 and {"Alma_Powell/2", "JK_Rowling/5", "Paul_Schrader/4"} < set(names)
 
     @pytest.mark.parametrize("key", ["", "ytf_error = mine.txt"])
     @pytest.mark.parametrize("given", [{}, {"ytf_error": Path("given.txt")}])
-    def test_path(self, tmp_path, key, given):
+    def test_a_path_replaces_the_list(self, tmp_path, key, given):
         config = tmp_path / "config.ini"
         config.write_text(f"[records]\ntfrecords = records\n[ytf]\nprefix = a\nsplits = b\n{key}\n")
         expected = given.get("ytf_error", tmp_path / "mine.txt" if key else YtfConfig().ytf_error)

@@ -97,8 +97,8 @@ def test_another_person_in_the_same_place_is_another_track(tmp_path):
     assert [track.number for track in found.tracks] == [1, 2]
 
 
-def test_the_best_matches_come_first(tmp_path):
-    """Two people who resemble one another pass: each could continue both tracks."""
+def test_the_best_matches_are_made_first(tmp_path):
+    """Two people who resemble each other walk past each other, and each could continue both tracks."""
     first = [Shown("red", 40, y=15), Shown("orange", 60, y=35)]
     second = [Shown("red", 51, y=15), Shown("orange", 49, y=35)]
     found = follow(tmp_path, [first, first, first, second, second])
@@ -115,7 +115,7 @@ def test_a_track_has_one_face_per_frame(tmp_path):
     assert {face.box[0] for face in found.tracks[0].faces} == {50}
 
 
-def test_the_similarity_that_continues_a_track(tmp_path):
+def test_min_similarity_decides_whether_a_track_continues(tmp_path):
     frames = [walk(person, 1, step=0)[0] for person in ("red", "red", "pink", "red", "red")]
     (track,) = follow(tmp_path, frames, min_similarity=0.3).tracks
     assert frames_of(track) == list(range(5))
@@ -161,7 +161,7 @@ def test_a_face_that_jumps_is_followed_by_its_embedding(tmp_path):
     frames = [*walk("red", 3, 0, 0), *walk("red", 3, 90, 0)]
     (track,) = follow(tmp_path, frames, fps=2).tracks
     assert frames_of(track) == list(range(6))
-    # At 30 frames a second nobody gets so far.
+    # At 30 frames per second, nobody moves that far.
     assert len(follow(tmp_path, frames, fps=30).tracks) == 2
 
 
@@ -180,16 +180,16 @@ def test_a_print_that_looks_like_a_face_now_and_then_is_dropped(tmp_path):
     assert "1 of 11 frames" in dropped.rejected
 
 
-def test_too_few_faces_and_flicker(tmp_path):
+def test_tracks_with_too_few_faces_or_flicker_are_rejected(tmp_path):
     (dropped,) = follow(tmp_path, walk("red", 2) + [[]] * 8).rejected
     assert "2 of the 3 usable faces" in dropped.rejected
     frames = [[Shown("red", 30)] if i % 4 == 0 else [] for i in range(17)]
     (dropped,) = follow(tmp_path, frames, min_faces=2).rejected
     assert "5 of 17 frames" in dropped.rejected
-    assert len(follow(tmp_path, walk("red", 2)).tracks) == 1  # the video is no longer
+    assert len(follow(tmp_path, walk("red", 2)).tracks) == 1  # The video has only these two frames.
 
 
-def test_single_bad_faces_do_not_count(tmp_path):
+def test_bad_faces_in_a_track_have_no_weight(tmp_path):
     frames = walk("red", 6, step=2)
     frames[2] = [dataclasses.replace(frames[2][0], score=0.75)]
     (track,) = follow(tmp_path, frames).tracks
@@ -229,7 +229,7 @@ def test_a_long_track_keeps_its_best_pictures(tmp_path):
     assert min(weights) >= np.sort(track.weights)[8]
 
 
-def test_numbers_do_not_change_from_run_to_run(tmp_path):
+def test_the_same_video_gives_the_same_numbers(tmp_path):
     path = write_video(tmp_path / "a.mp4", moving(11, face=60))
     first, second = (find_tracks(path, ColourEmbedder()).main for _ in range(2))
     np.testing.assert_array_equal(first.template, second.template)
@@ -291,7 +291,7 @@ def test_faces_of_another_size_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xd9", b"text", "half", "damaged"])
-def test_a_picture_that_cannot_be_read(tmp_path, content):
+def test_a_picture_that_cannot_be_read_is_refused(tmp_path, content):
     path = tmp_path / "a.jpg"
     if isinstance(content, str):
         encoded = write_picture(path, scene()).read_bytes()
@@ -304,7 +304,7 @@ def test_a_picture_that_cannot_be_read(tmp_path, content):
     assert str(raised.value).count("a.jpg") == 1
 
 
-def test_folders_without_readable_pictures(tmp_path):
+def test_folders_without_readable_pictures_are_refused(tmp_path):
     with pytest.raises(ValueError, match=str(tmp_path)):
         open_source(tmp_path)
     (tmp_path / "a.png").write_bytes(b"text")

@@ -22,7 +22,7 @@ SETS = ("verification", "verification_separable", "verification_unequal")
 
 
 def golden(name, distance):
-    """What the original gave, and its pairs: positives first."""
+    """The results of the original, and its pairs, positives first."""
     with np.load(GOLDEN / f"{name}.npz") as file:
         positive, negative = file["pos_embeddings"], file["neg_embeddings"]
         keys = ("accuracy", "std", "threshold", "fold_accuracies", "pos_sorted", "neg_sorted")
@@ -38,7 +38,7 @@ class TestOriginal:
     def test_distances(self, name, distance):
         expected, distances, is_same = golden(name, distance)
         positive, negative = np.sort(distances[is_same]), np.sort(distances[~is_same])[::-1]
-        # The original computes in float32, and 1 - cos loses what the two have in common.
+        # The original computes in float32, and 1 - cos loses the leading digits.
         np.testing.assert_allclose(positive, expected["pos_sorted"], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(negative, expected["neg_sorted"], rtol=1e-6, atol=1e-6)
 
@@ -53,7 +53,7 @@ class TestOriginal:
     def test_order_of_the_file_decides_only_within_a_kind(self, name, distance):
         _, distances, is_same = golden(name, distance)
         mixed = np.argsort(np.random.default_rng(0).random(is_same.size))
-        mixed = mixed[np.argsort(is_same[mixed], kind="stable")]  # negatives first, each in disorder
+        mixed = mixed[np.argsort(is_same[mixed], kind="stable")]  # negatives first, each kind in random order
         order = np.empty_like(mixed)
         for kind in (True, False):
             order[is_same[mixed] == kind] = np.flatnonzero(is_same == kind)
@@ -93,7 +93,7 @@ class TestOriginalFolds:
         assert result.accuracy == 1.0
 
     @pytest.mark.parametrize(("positives", "negatives"), [(9, 30), (30, 29)])
-    def test_where_it_crashed(self, positives, negatives):
+    def test_counts_that_made_the_original_crash_are_refused(self, positives, negatives):
         is_same = np.repeat([True, False], [positives, negatives])
         with pytest.raises(ValueError, match=f"received {positives}.* and {negatives}"):
             original_folds(is_same)
@@ -164,7 +164,7 @@ def every_candidate(positive, negative):
 
 class TestBestThreshold:
     @pytest.mark.parametrize("seed", range(60))
-    def test_against_every_candidate(self, seed):
+    def test_no_candidate_is_better(self, seed):
         rng = np.random.default_rng(seed)
         positive = rng.normal(0, 1, rng.integers(1, 30))
         negative = rng.normal(rng.uniform(-1, 3), 1, rng.integers(1, 30))
@@ -178,20 +178,20 @@ class TestBestThreshold:
     def test_perfect_separation_gives_the_middle_of_the_gap(self):
         assert find(best_threshold, [1.0, 2.0], [4.0, 9.0]) == 3.0
 
-    def test_middle_of_the_best(self):
-        # Right of 1, of 3 and of 5: each wins a positive and the next negative loses it.
+    def test_the_middle_one_of_several_best_thresholds_is_returned(self):
+        # Thresholds just above 1, 3 and 5 are equally good. Each gains a positive, then a negative is lost.
         assert find(best_threshold, [1.0, 3.0, 5.0], [2.0, 4.0, 6.0]) == 3.5
 
-    def test_one_side_for_all(self):
+    def test_one_threshold_can_call_all_or_no_pairs_same(self):
         assert find(best_threshold, [2.0, 2.0], [2.0]) > 2.0
         assert find(best_threshold, [2.0], [2.0, 2.0]) == 2.0
 
-    def test_adjacent_floats(self):
+    def test_adjacent_floats_are_separated(self):
         for low in (1.0, np.nextafter(1.0, 2.0)):  # the middle rounds down for one, up for the other
             high = np.nextafter(low, 2.0)
             assert num_right([low], [high], find(best_threshold, [low], [high])) == 2
 
-    def test_large_set(self):
+    def test_a_large_set_has_the_expected_threshold(self):
         rng = np.random.default_rng(4)
         threshold = find(best_threshold, rng.normal(0, 1, 200_000), rng.normal(2, 1, 200_000))
         assert threshold == pytest.approx(1, abs=0.1)
@@ -237,7 +237,7 @@ class TestEvaluatePairs:
         expected = evaluate_pairs(distances, is_same, folds=folds)
         assert evaluate_pairs(distances, is_same, folds=folds * 3 + 1) == expected
 
-    def test_equality(self):
+    def test_a_distance_equal_to_the_threshold(self):
         is_same = np.array([True, False, True, False, False])
         folds = np.array([0, 0, 1, 1, 1])
         crossed, separate = np.full((2, 5), 0.5)
@@ -247,7 +247,7 @@ class TestEvaluatePairs:
         assert result.fold_accuracies[1] == 0.0
         result = evaluate_pairs(separate, is_same, folds=folds)
         assert result.fold_thresholds[1] == 0.5
-        assert result.fold_accuracies[1] == 2 / 3  # none is under it, and two are different
+        assert result.fold_accuracies[1] == 2 / 3  # No distance is below it, and two pairs differ.
 
     def test_summary(self):
         _, distances, is_same = golden("verification", "cosine")
@@ -269,7 +269,7 @@ class TestEvaluatePairs:
             ({"folds": np.tile([0, 1], 20)}, "fold 0 .* 0 and 20"),
         ],
     )
-    def test_bad_input(self, changed, message):
+    def test_bad_input_is_refused(self, changed, message):
         arguments = {"distances": np.linspace(0, 1, 40), "is_same": np.tile([True, False], 20)}
         with pytest.raises(ValueError, match=message):
             evaluate_pairs(**(arguments | changed))

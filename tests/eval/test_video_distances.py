@@ -24,7 +24,7 @@ def expected(method, first, second):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_pass_equals_each_pair_by_itself(features, method):
+def test_one_pass_gives_the_distances_of_each_pair_alone(features, method):
     together = video_distances(features, OFFSETS, FIRST, SECOND)
     alone = video_distances(features, OFFSETS, FIRST, SECOND, [method])
     pairs = zip(FIRST, SECOND, strict=True)
@@ -36,14 +36,14 @@ def test_one_pass_equals_each_pair_by_itself(features, method):
 
 
 @pytest.mark.parametrize("method", ["normalised_mean", "median_frames"])
-def test_fewer_frames(features, method):
+def test_max_frames_uses_evenly_spaced_frames(features, method):
     distances = video_distances(features, OFFSETS, [0], [3], [method], max_frames=2)[method]
-    # Of four frames the middles of both halves, and of seven.
+    # The middle frames of both halves: of four frames, and of seven.
     first, second = frames_of(features, 0, [1, 3]), frames_of(features, 3, [1, 5])
     np.testing.assert_allclose(distances, [expected(method, first, second)], atol=1e-6)
 
 
-def test_from_a_memory_map(features, tmp_path):
+def test_features_can_be_a_memory_map(features, tmp_path):
     features.tofile(tmp_path / "features")
     mapped = np.memmap(tmp_path / "features", np.float32, "r", shape=features.shape)
     for method, distances in video_distances(mapped, OFFSETS, FIRST, SECOND).items():
@@ -52,6 +52,6 @@ def test_from_a_memory_map(features, tmp_path):
         )
 
 
-def test_video_without_frames(features):
+def test_a_video_without_frames_is_refused(features):
     with pytest.raises(ValueError):
         video_distances(features, OFFSETS, [0], [1])

@@ -115,7 +115,7 @@ def test_every_score_follows_from_the_parts(protocol):
 
 
 def at_most_twice(first, second, places):
-    """Goes through pairs and leaves out those of a person who was there twice."""
+    """Keeps the first pairs in order, but no more than two of any person."""
     chosen, seen = [], []
     for place in places:
         people = {name.split("/")[0] for name in (first[place], second[place])}

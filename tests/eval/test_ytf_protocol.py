@@ -22,7 +22,7 @@ class TestWrongVideos:
     first = np.array(["Jean_Paul/0", "Paul/0", "Ann/1", "Ann/1"])
     second = np.array(["Ann/2", "Ann/2", "Paul/01", "Bea/0"])
 
-    def test_exact(self):
+    def test_exact_match_finds_equal_names(self):
         wrong = involves_wrong_video(self.first, self.second, ("Paul/0", "Bea/0"))
         assert wrong.tolist() == [False, True, False, True]
 
@@ -31,7 +31,7 @@ class TestWrongVideos:
         assert wrong.tolist() == [True, True, True, False]
 
     @pytest.mark.parametrize("match", ["exact", "substring"])
-    def test_no_list(self, match):
+    def test_without_a_list_no_video_is_wrong(self, match):
         assert involves_wrong_video(self.first, self.second, (), match).tolist() == [False] * 4
 
 
@@ -88,7 +88,7 @@ def test_golden_unequal_case_by_position():
     embeddings = np.concatenate(embeddings)
     distances = pair_distances(embeddings[:, 0], embeddings[:, 1], "cosine")
     nothing = np.zeros(is_same.size, bool)
-    splits = np.ones(is_same.size, int)  # of no use to the original
+    splits = np.ones(is_same.size, int)  # The original does not use them.
     line = score_lines(distances, is_same, splits, nothing, "crossing", "position")["positives"]
     assert line.result.fold_accuracies == tuple(expected["fold_accuracies"])
     assert (line.result.accuracy, line.result.std) == (expected["accuracy"], expected["std"])
