@@ -112,7 +112,7 @@ class TestKey:
         with FeatureStore(tmp_path, dict(reversed(INPUTS.items())), NUM_ROWS) as store:
             assert store.is_complete
 
-    def test_a_folder_with_other_inputs_is_refused(self, tmp_path):
+    def test_other_inputs_under_the_same_name(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
         path = store.folder / "store.json"
