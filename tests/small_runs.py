@@ -34,7 +34,7 @@ def make_data(folder):
 
 
 def flags(data, **given):
-    """The command line of a run of 4 steps."""
+    """Returns the command line of a run of 4 steps."""
     values = {
         "config": data / "config.ini",
         "net_depth": 32,
@@ -49,12 +49,12 @@ def flags(data, **given):
 
 
 def log(data):
-    """The log files of all runs."""
+    """Returns the text of the log files of all runs."""
     return "\n".join(path.read_text() for path in sorted((data / "logs").iterdir()))
 
 
 def state(folder):
-    """Every variable of the newest checkpoint, by its name in the file."""
+    """Returns every variable of the newest checkpoint, by its name in the file."""
     reader = tf.train.load_checkpoint(str(newest_checkpoint(folder)[0] / "state"))
     names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
     assert len(names) > 400

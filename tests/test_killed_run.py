@@ -10,7 +10,7 @@ from benchmarks.killed_runs import torture, training_command
 from benchmarks.torture import describe_points, differences
 from tests.small_runs import make_data
 
-# Two kills in the least time: the long one is `python -m benchmarks.torture`.
+# Two kills in as little time as possible. `python -m benchmarks.torture` is the long version.
 FLAGS = {
     "batch_size": 4,
     "summary_interval": 2,
@@ -22,7 +22,7 @@ FLAGS = {
 
 
 @pytest.mark.long
-def test_killed_while_saving_and_in_a_model(tmp_path):
+def test_a_run_killed_twice_equals_an_unbroken_run(tmp_path):
     config = make_data(tmp_path) / "config.ini"
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     command = training_command("train_centre", config, unbroken, 6, **FLAGS)
@@ -33,7 +33,7 @@ def test_killed_while_saving_and_in_a_model(tmp_path):
     assert kills[0].saved <= kills[0].reached and kills[1].saved == 4
     assert differences(unbroken, broken) == []
     assert " TensorBoard points, 0 are missing" in describe_points(unbroken, broken)
-    # And what is not the same is seen.
+    # The comparison finds differences.
     one, other = sorted((broken / "models").iterdir())
     shutil.rmtree(other / "variables")
     shutil.copytree(one / "variables", other / "variables")

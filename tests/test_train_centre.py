@@ -1,4 +1,4 @@
-"""The program as a user runs it, on a small made-up set."""
+"""`train_centre` as a user runs it, on a small made-up set."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_from_records_to_a_scored_model(data, capsys):
     assert (lfw["accuracy"], lfw["protocol"]["compare_with"]) == (scored, "eval.test_lfw")
 
 
-def test_on_two_replicas(data, two_replicas):
+def test_trains_on_two_replicas(data, two_replicas):
     assert train_centre.train(parse_centre_options(flags(data)), two_replicas) == 0
     (model,) = (data / "models").iterdir()
     assert (model / "saved_model.pb").is_file()
@@ -61,7 +61,7 @@ def test_on_two_replicas(data, two_replicas):
 
 @pytest.mark.long
 def test_an_imported_net_is_trained_further(data, capsys):
-    """With folded norms and pixels of its own, from ONNX to a checkpoint, a resume and a SavedModel."""
+    """The ONNX net has folded norms and its own pixel scale. It is trained, resumed and exported."""
     weights = mobilefacenet_state(1, (1, 4, 6, 2), (1, 1), 24, separable=True)
     net = OnnxMobileFaceNet(
         weights, 1, (1, 4, 6, 2), folded=True, dense=False, activation="relu6", separable=True
@@ -100,7 +100,7 @@ def test_killed_run_resumes_bit_for_bit(data):
     shutil.rmtree(data / "ckpt" / "step_00000004")  # as if the run had been killed before it
     assert train_centre.main(flags(data)) == 0
     assert "Resuming from step 2" in log(data)
-    assert all(line.search(log(data)) for line in LINES.values())  # what took how long
+    assert all(line.search(log(data)) for line in LINES.values())  # how long each phase took
     assert are_equal(state(data / "ckpt"), unbroken)
     starts = read_starts(data / "ckpt")
     steps = [(start["first_step"], start["last_step"], start["exit_code"]) for start in starts]
@@ -166,7 +166,7 @@ def test_learning_rate_boundaries():
         ({"sample_rate": 0}, "--sample_rate is 0.0"),
     ],
 )
-def test_bad_flags(data, given, flag, capsys):
+def test_wrong_flags_are_named(data, given, flag, capsys):
     with pytest.raises(SystemExit) as end:
         train_centre.main(flags(data, **given))
     assert end.value.code == 2
@@ -181,7 +181,7 @@ def test_bad_flags(data, given, flag, capsys):
         ({"model_path": "nowhere"}, "--model_path: nowhere does not exist"),
     ],
 )
-def test_files_that_are_missing(data, given, message, capsys):
+def test_missing_files_are_named(data, given, message, capsys):
     with pytest.raises(SystemExit) as end:
         train_centre.main(flags(data, **given))
     assert end.value.code == 1 and message in capsys.readouterr().err
@@ -200,7 +200,7 @@ def test_a_second_run_in_the_same_folder_writes_nothing(data, flag, caplog):
 
 @pytest.mark.parametrize("flag", ["ckpt_path", "saved_model_path", "summary_path", "log_file_path"])
 def test_an_output_folder_that_cannot_be_written_is_found_first(data, flag, caplog, monkeypatch):
-    """Before the log and the conversion, which can take hours; and nothing stays behind."""
+    """It is found before the conversion, which can take hours, and leaves no files."""
     (data / "file").touch()
     before = sorted(data.rglob("*"))
     arguments = flags(data, **{flag: data / "file" / "folder"})
@@ -217,12 +217,12 @@ def test_a_start_that_fails_leaves_nothing(data):
     no_model = data / "vgg"
     assert train_centre.main(flags(data, output=data / "new" / "run", init_from=no_model)) == 1
     assert sorted(data.rglob("*")) == before
-    # It removes nothing that was there.
+    # Files that were there before are kept.
     (data / "new" / "logs").mkdir(parents=True)
     (data / "new" / "logs" / "mine").touch()
     assert train_centre.main(flags(data, output=data / "new", init_from=no_model)) == 1
     assert [path.name for path in (data / "new").iterdir()] == ["logs"]
-    assert len(list((data / "new" / "logs").iterdir())) == 2  # and the log of this start
+    assert len(list((data / "new" / "logs").iterdir())) == 2  # the other is the log of this start
 
 
 def test_a_start_that_resumes_from_another_run_leaves_nothing(data):
@@ -233,13 +233,13 @@ def test_a_start_that_resumes_from_another_run_leaves_nothing(data):
     assert sorted(data.rglob("*")) == before
 
 
-def test_folders_of_a_run_may_be_one(data):
+def test_a_run_may_use_one_folder_for_everything(data):
     one = dict.fromkeys(("ckpt_path", "saved_model_path", "summary_path"), data / "one")
     assert train_centre.main(flags(data, max_steps=1, **one)) == 0
     assert (data / "one" / "step_00000001").is_dir() and not (data / "one" / ".lock").exists()
 
 
-def test_image_size_that_is_too_large(data, caplog):
+def test_an_image_size_above_that_of_the_data_is_an_error(data, caplog):
     arguments = flags(data)
     arguments[1:3] = ["160", "160"]
     assert train_centre.main(arguments) == 1
@@ -258,7 +258,7 @@ def test_image_size_is_compared_before_a_teacher_embeds_all_images(data, caplog,
     assert "images are (112, 112), too small for an image size of (160, 160)" in caplog.text
 
 
-def test_checkpoint_of_another_depth(data, capsys):
+def test_a_checkpoint_of_another_depth_is_refused(data, capsys):
     assert train_centre.main(flags(data, max_steps=1)) == 0
     before = state(data / "ckpt")
     with pytest.raises(SystemExit):
@@ -267,7 +267,7 @@ def test_checkpoint_of_another_depth(data, capsys):
     assert are_equal(state(data / "ckpt"), before)
 
 
-def test_flipped_bit_in_a_shard(data, caplog):
+def test_too_many_flipped_bits_in_a_shard_stop_the_run(data, caplog):
     assert train_centre.main(flags(data, max_steps=1)) == 0
     (shard,) = (data / "tfrecords" / "vgg").glob("*.tfrecord")
     for offset in range(3000, shard.stat().st_size, 3000):
@@ -275,7 +275,7 @@ def test_flipped_bit_in_a_shard(data, caplog):
     assert train_centre.main(flags(data, max_steps=9, max_bad_images=0)) == 1
     assert f"{shard}: record at byte" in caplog.text and "checksum" in caplog.text
     assert "changed since the last start: --max_steps 1 -> 9" in caplog.messages
-    # What was learned until then is kept.
+    # The steps before are saved.
     assert newest_checkpoint(data / "ckpt")[1]["step"] >= 1
 
 
@@ -316,8 +316,8 @@ def test_killed_run_with_a_teacher_resumes_bit_for_bit(data, capsys):
     assert "is not the teacher of the run" in capsys.readouterr().err
 
 
-def test_ctrl_c_in_the_program(data):
-    """In a process of its own: the signal, the message, the exit code, and going on."""
+def test_ctrl_c_saves_and_the_same_command_resumes(data):
+    """The program runs in its own process."""
     command = [sys.executable, "-m", "train_centre", *flags(data, max_steps=100_000)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
     printed = []

@@ -1,4 +1,4 @@
-"""The program as a user runs it, on a small made-up set."""
+"""`train_triplet` as a user runs it, on a small made-up set."""
 
 import re
 import shutil
@@ -25,13 +25,13 @@ GOLDEN = Path(__file__).parent / "golden" / "nets" / "ir32_112x96.json"
 
 
 def without(arguments, *names):
-    """The arguments without those that name the net."""
+    """Returns the arguments without some flags."""
     start = 3 if "image_size" in names else 0
     return [given for given in arguments[start:] if given.lstrip("-").split("=")[0] not in names]
 
 
 def triplet_flags(data, **given):
-    """Flags of a run of its own folder, whose net comes from `model_path`."""
+    """Returns flags of a run in its own folder, whose net comes from `model_path`."""
     paths = {name: data / "triplet" / name for name in ("summary_path", "ckpt_path", "saved_model_path")}
     arguments = flags(data, **{"sample_per_class": 2, "source": "vgg", **paths, **given})
     return without(arguments, "image_size", "net_depth")
@@ -47,7 +47,7 @@ def trained_once(tmp_path_factory):
 
 @pytest.fixture
 def trained(trained_once, tmp_path):
-    """A copy of it."""
+    """A copy of the folder of `trained_once`."""
     return shutil.copytree(trained_once, tmp_path / "data")
 
 
@@ -55,12 +55,13 @@ def test_whole_net_is_restored(trained):
     """Row 11 of docs/fidelity.md."""
     (model,) = (trained / "models").iterdir()
     start = load_backbone(model)
-    # Not trainable, so that the original would not have restored them.
+    # The original would not have restored these, because they are not trainable.
     start.get_layer("bn0").moving_mean.assign([50.0] * 64)
     start.get_layer("E_BN2").gamma.assign([2.0] * 512)
     path = trained / "start.keras"
     save_keras_file(start, path)
-    # A rate so small that the weights stay: what differs was not restored.
+    # The rate is so small that the weights stay the same, so a difference means that a weight was not
+    # restored.
     arguments = triplet_flags(trained, model_path=path, max_steps=1, lr_values=1e-30)
     assert train_triplet.main([*arguments, "--lr_steps"]) == 0
     assert "ir32. Optimizer and step start fresh." in log(trained)
@@ -69,7 +70,7 @@ def test_whole_net_is_restored(trained):
     for one, two in zip(tuned.trainable_variables, start.trainable_variables, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-20, err_msg=one.path)
     np.testing.assert_array_equal(tuned.get_layer("E_BN2").gamma, start.get_layer("E_BN2").gamma)
-    # The statistics moved on from where they were, by a tenth, towards those of a batch near 0.
+    # The statistics moved by a tenth towards those of a batch near 0.
     np.testing.assert_allclose(tuned.get_layer("bn0").moving_mean, [45.0] * 64, atol=1)
     manifest = newest_checkpoint(trained / "triplet" / "ckpt_path")[1]
     assert (manifest["step"], manifest["loss"]) == (1, "triplet")
@@ -99,7 +100,7 @@ def test_killed_run_resumes_bit_for_bit_without_its_start_model(trained):
 
 
 @pytest.mark.long
-def test_on_two_replicas(trained, two_replicas):
+def test_trains_on_two_replicas(trained, two_replicas):
     options = parse_triplet_options(triplet_flags(trained, model_path=trained / "ckpt"))
     assert train_triplet.train(options, two_replicas) == 0
     assert newest_checkpoint(trained / "triplet" / "ckpt_path")[1]["step"] == 4
@@ -115,7 +116,7 @@ def test_from_a_tensorflow_1_checkpoint(data):
     name = "resnet_v1_32/E_BN2/gamma"  # not trainable: the original would have lost it
     np.testing.assert_array_equal(tf1_variables(tuned)[name], golden_weight(name, (512,)))
 
-    # train_centre takes the centres, too, where they fit.
+    # train_centre also takes the centres if they fit.
     arguments = without(flags(data, model_path=checkpoint, max_steps=1), "image_size", "net_depth")
     assert train_centre.main(arguments) == 0
     assert f"centres of 6 identities from {checkpoint}" in log(data)
@@ -135,10 +136,10 @@ def test_init_from_takes_only_the_net(trained):
 
 
 @pytest.mark.parametrize("program", [train_centre, train_triplet])
-def test_models_that_do_not_fit(trained, program, caplog, capsys):
+def test_models_that_do_not_fit_are_refused(trained, program, caplog, capsys):
     given = {"model_path": trained / "ckpt", "ckpt_path": trained / "new"}
     if program is train_centre:
-        # A training checkpoint is gone on from, centres and all.
+        # A training checkpoint is resumed with its centres.
         assert train_centre.main([*flags(trained, source="vgg", **given), "--allow_changes"]) == 1
         assert "this run needs num_identities = 4, the checkpoint has 6" in caplog.text
         (model,) = (trained / "models").iterdir()
@@ -149,7 +150,7 @@ def test_models_that_do_not_fit(trained, program, caplog, capsys):
         assert train_triplet.main(arguments) == 1
         expected = "the flags ask for architecture = se_ir32, the model has ir32. Leave out these flags"
         assert expected in caplog.text
-        # A run of another loss is not gone on from by mistake.
+        # A run with another loss is not resumed by mistake.
         with pytest.raises(SystemExit):
             train_triplet.main(triplet_flags(trained, ckpt_path=trained / "ckpt"))
         assert "has the loss angular_centre" in capsys.readouterr().err
@@ -165,15 +166,15 @@ def test_models_that_do_not_fit(trained, program, caplog, capsys):
         ({"read": "sequential"}, "--read is sequential"),
     ],
 )
-def test_bad_flags(data, given, flag, capsys):
+def test_wrong_flags_are_named(data, given, flag, capsys):
     with pytest.raises(SystemExit) as end:
         train_triplet.main(triplet_flags(data, **given))
     assert end.value.code == 2
     assert flag in capsys.readouterr().err
 
 
-def test_another_model_on_the_second_run(trained, capsys):
-    """A model is never ignored: README.md starts a run, resumes it, and starts another one."""
+def test_another_model_on_the_second_run_is_refused(trained, capsys):
+    """A flag that names a model is never silently ignored."""
     (model,) = (trained / "models").iterdir()
     arguments = triplet_flags(trained, model_path=model, max_steps=1)
     assert train_triplet.main(arguments) == 0
@@ -184,11 +185,11 @@ def test_another_model_on_the_second_run(trained, capsys):
         train_triplet.main(triplet_flags(trained, model_path=other, max_steps=1))
     shown = capsys.readouterr().err
     assert end.value.code == 1 and str(model) in shown and str(other) in shown
-    # Its checkpoints are as before.
+    # The checkpoints have not changed.
     assert newest_checkpoint(trained / "triplet" / "ckpt_path")[1]["step"] == 1
 
 
-def test_net_to_start_from_is_needed(data, capsys):
+def test_a_model_or_from_scratch_is_needed(data, capsys):
     for model in ("nowhere", None):
         given = {"model_path": model} if model else {}
         with pytest.raises(SystemExit) as end:
@@ -207,7 +208,7 @@ def test_flags_of_the_original():
 
 
 def test_identities_of_a_batch_are_p_times_k(data, monkeypatch):
-    """What reaches the loss: K images of each of P identities."""
+    """The loss gets K images of each of P identities."""
     from losses.triplet import TripletLoss
 
     seen = []

@@ -677,7 +677,8 @@ class TrainingOptions:
         if self.schedule.schedule == "steps":
             boundaries = self.schedule.boundaries(max(self.data.batch_size, 1))
             if boundaries != sorted(set(boundaries)) or min(boundaries, default=1) < 1:
-                yield f"--lr_steps is {self.schedule.lr_steps}. Give increasing steps above 0."
+                given = " ".join(map(str, self.schedule.lr_steps))
+                yield f"--lr_steps is {given}. Give increasing steps above 0."
         elif self.length.max_steps is not None and self.schedule.warmup_steps >= self.length.max_steps:
             yield f"--warmup_steps is {self.schedule.warmup_steps}. Give fewer than --max_steps."
 

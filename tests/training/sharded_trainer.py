@@ -46,7 +46,7 @@ def weights(trainer):
 
 
 def largest_difference(strategy, loss, clip_norm):
-    """Compares a dense and a sharded layer over 5 steps: terms, weights and velocities.
+    """Returns the largest difference of a dense and a sharded layer over 5 steps: terms, weights, velocities.
 
     Differences of values above 1 are relative. The velocities of the first step are the gradients.
     """

@@ -18,12 +18,12 @@ from training.validation import Validator
 
 
 def result(accuracy=0.5):
-    """A score and the embeddings of two images."""
+    """Returns a score and the embeddings of two images."""
     return VerificationResult(accuracy, 0.0, 0.3, (accuracy,), (0.3,)), np.eye(2)
 
 
 def intervals(show_info, summary, validate, save, export):
-    """Arguments of `OutputOptions`."""
+    """Returns arguments of `OutputOptions`."""
     return {
         "show_info_interval": show_info,
         "summary_interval": summary,
@@ -34,7 +34,7 @@ def intervals(show_info, summary, validate, save, export):
 
 
 class Batches:
-    """Batch `k` follows from `k`; at some of them something happens."""
+    """Batches that follow from their number. `at` holds functions of the images, by number of the batch."""
 
     sampler = SimpleNamespace(batch_size=8, batches_per_epoch=4.0)
     bad_images: ClassVar = {}
@@ -66,11 +66,11 @@ def make_loop(
     every=None,
     **output,
 ):
-    """A loop, which has resumed if it can, and its trainer.
+    """Returns a loop, which has resumed if there is a checkpoint, and its trainer.
 
     Args:
-        every: `intervals`.
-        **output: more arguments of `OutputOptions`.
+        every: what `intervals` returns.
+        **output: other arguments of `OutputOptions`.
     """
     strategy = make_strategy()
     trainer = make_trainer(strategy)
@@ -98,12 +98,12 @@ def make_loop(
 
 
 def with_validator(loop, score):
-    """The loop with another function in its validator."""
+    """Returns the loop, with another function in its validator."""
     (validator,) = loop.validators
     loop.validators = [dataclasses.replace(validator, score=score)]
     return loop
 
 
 def names(folder):
-    """Names of the files in a folder."""
+    """Returns the names of the files in a folder, sorted."""
     return sorted(path.name for path in folder.iterdir())

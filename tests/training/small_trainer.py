@@ -20,7 +20,7 @@ IDENTITIES = 6
 
 
 def small_net():
-    """The layers of the real nets, one of each: quick to trace."""
+    """Returns a net that is quick to trace, with one layer of each kind that the real nets have."""
     images = keras.Input((*SIZE, 3))
     x = keras.layers.Conv2D(8, 3, 2, use_bias=False, kernel_initializer=keras.initializers.HeNormal(1))(
         images

@@ -1,4 +1,4 @@
-"""`--tf32`, `--deterministic`, and what 16 bits set."""
+"""How GPUs compute: `--tf32`, `--deterministic`, and the settings of nets with 16 bits."""
 
 import os
 
@@ -22,7 +22,7 @@ PERSISTENT = "TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT"
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    """Restores what the flags set for the process."""
+    """Restores the settings of the process that flags change."""
     tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
     monkeypatch.delenv(PERSISTENT, raising=False)
     variables = set(os.environ)
@@ -42,14 +42,14 @@ def as_before(monkeypatch):
         (["--precision=mixed_float16", "--tf32=on"], False, "1"),
     ],
 )
-def test_what_the_flags_set(given, tf32, persistent):
+def test_flags_set_tf32_and_the_kernel_of_batch_norm(given, tf32, persistent):
     set_arithmetic(parse_centre_options(given).device)
     assert tf.config.experimental.tensor_float_32_execution_enabled() is tf32
     assert os.environ.get(PERSISTENT) == persistent
     assert not is_op_determinism_enabled()
 
 
-def test_your_own_setting_of_batch_norm_wins(monkeypatch):
+def test_an_environment_variable_wins_over_the_flags(monkeypatch):
     monkeypatch.setenv(PERSISTENT, "0")
     set_arithmetic(parse_centre_options(["--precision=mixed_bfloat16"]).device)
     assert os.environ[PERSISTENT] == "0"
@@ -69,8 +69,8 @@ def test_every_operation_of_a_loss_can_be_deterministic(name):
 
 
 @pytest.mark.long
-def test_deterministic_run(data):
-    """Conversion, dropout, sampled centres, validation and export."""
+def test_a_deterministic_run_has_the_same_result(data):
+    """The run has a conversion, dropout, sampled centres, validation and export."""
     for number, given in enumerate(([], ["--deterministic"])):
         output = data / str(number)
         given = [*flags(data, output=output, sample_rate=0.5, validate_interval=4), *given]

@@ -61,7 +61,7 @@ def test_two_replicas_resume_from_one_device(trained, two_replicas):
     make_checkpoints(checkpoints.folder, two).restore()
     for a, b in zip(weights(one), weights(two), strict=True):
         np.testing.assert_array_equal(a, b)
-    # And back: checkpoints store the mean of the replicas' statistics.
+    # The other way round: checkpoints store the mean of the replicas' statistics.
     two.train_step(*batch(5, 8))
     make_checkpoints(checkpoints.folder, two).save(two.step)
     make_checkpoints(checkpoints.folder, one).restore()
@@ -81,7 +81,7 @@ def resnet_checkpoints(tmp_path_factory):
     return backbone, folder
 
 
-def test_load_only_the_backbone(resnet_checkpoints):
+def test_a_checkpoint_gives_its_backbone(resnet_checkpoints):
     backbone, folder = resnet_checkpoints
     images = batch(0, 4)[0]
     expected = backbone(images, training=False)
@@ -145,7 +145,7 @@ def test_unreadable_checkpoints_are_an_error(trained):
         ({"loss": "triplet"}, "this run needs loss = triplet, the checkpoint has angular_centre"),
     ],
 )
-def test_checkpoint_of_another_net(trained, other, message):
+def test_a_checkpoint_of_another_run_is_refused(trained, other, message):
     trainer, checkpoints = trained
     before = weights(trainer)
     with pytest.raises(ValueError, match=message):
@@ -154,15 +154,15 @@ def test_checkpoint_of_another_net(trained, other, message):
         np.testing.assert_array_equal(one, two)
 
 
-def test_checkpoint_of_a_run_with_a_teacher(trained):
+def test_a_checkpoint_of_a_run_with_a_teacher_is_refused(trained):
     trainer, checkpoints = trained
     make_checkpoints(checkpoints.folder, trainer, teacher="a").save(3)
     with pytest.raises(ValueError, match="this run needs teacher = None, the checkpoint has a"):
         checkpoints.restore()
 
 
-def test_allowed_changes(trained):
-    """`--allow_changes` restores what has the same variables."""
+def test_allow_changes_restores_the_same_variables(trained):
+    """It restores another net if the variables have the same names and shapes."""
     trainer, checkpoints = trained
     other = {"loss": "arcface", "net": {**NET, "keep_prob": 0.9}}
     changed = make_checkpoints(checkpoints.folder, trainer, allow_changes=True, **other)
@@ -179,7 +179,7 @@ def test_allowed_changes(trained):
 @pytest.mark.parametrize(
     "other", [{"architecture": "se_ir32"}, {"architecture": "ir50"}, {"embedding_size": 64}]
 )
-def test_weights_of_another_net_than_the_manifest_says(resnet_checkpoints, tmp_path, other):
+def test_weights_that_contradict_the_manifest_are_refused(resnet_checkpoints, tmp_path, other):
     folder = shutil.copytree(resnet_checkpoints[1] / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     manifest["net"] |= other
@@ -209,7 +209,7 @@ def test_full_disk_keeps_older_checkpoints(trained, num_bytes):
         pytest.raises(OSError, match=r"cannot write the checkpoint|too large"),
     ):
         checkpoints.save(3)
-    if num_bytes < 500:  # the scores of a step that is there already
+    if num_bytes < 500:  # Only the scores are written: the step exists.
         with no_file_larger_than(num_bytes), pytest.raises(OSError, match="too large"):
             checkpoints.save(2, best={"lfw": 0.95})
     assert {file: file.read_bytes() for file in checkpoints.folder.glob("*/*")} == before
@@ -226,7 +226,7 @@ def test_leftovers_of_a_kill_are_removed(trained):
     assert len(list(checkpoints.folder.iterdir())) == 2
 
 
-def test_missing_checkpoint(tmp_path):
+def test_a_missing_checkpoint_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         load_backbone_of_checkpoint(tmp_path)
     (tmp_path / "step_00000001").mkdir()
@@ -246,7 +246,7 @@ def test_own_checkpoints_win_over_the_start_model(trained, tmp_path):
     assert other.restore(checkpoints.folder / "step_00000001")["step"] == trainer.step == 3
 
 
-def test_an_older_checkpoint_that_workers_agreed_on(trained):
+def test_restores_an_older_checkpoint_that_workers_agreed_on(trained):
     trainer, checkpoints = trained
     older = checkpoints.folder / "step_00000001"
     assert checkpoints.restore(own=older)["step"] == trainer.step == checkpoints.saved_step == 1
@@ -262,7 +262,7 @@ def test_damaged_later_checkpoints_do_not_count(trained):
     assert checkpoints.restore()["step"] == 3
 
 
-def test_first_format_without_architecture_and_loss(resnet_checkpoints, tmp_path):
+def test_reads_the_first_format_without_architecture_and_loss(resnet_checkpoints, tmp_path):
     backbone, folder = resnet_checkpoints
     folder = shutil.copytree(folder / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
@@ -285,7 +285,7 @@ def test_best_checkpoints_are_kept(trained):
         best = {"lfw": 1, "ytf": 4} if step > 3 else best
         checkpoints.save(step, best_steps=best)
     assert step_names(checkpoints) == [1, 4, 5, 6, 7]
-    # One per validator: those that were the best once are removed.
+    # One best checkpoint per validator is kept. Earlier best ones are removed.
     checkpoints.save(8, best_steps={"lfw": 8, "ytf": 4})
     assert step_names(checkpoints) == [4, 6, 7, 8]
     assert newest_checkpoint(checkpoints.folder)[1]["best_steps"] == {"lfw": 8, "ytf": 4}
@@ -316,7 +316,7 @@ def test_saving_a_step_again_writes_only_the_scores(trained, monkeypatch):
 
 
 def test_only_exact_names_are_checkpoints(trained):
-    """Copies that somebody keeps are never removed, nor taken for the newest."""
+    """Copies that a user keeps are never removed, and never count as the newest."""
     _, checkpoints = trained
     folder = checkpoints.folder
     copies = [
@@ -335,10 +335,10 @@ def test_only_exact_names_are_checkpoints(trained):
     own = [f"step_0000000{step}" for step in (6, 7, 8)]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*own, *copies])
     assert newest_checkpoint(folder)[0].name == own[-1]
-    assert newest_checkpoint(folder / copies[0])[1]["step"] == 1  # because it is named
+    assert newest_checkpoint(folder / copies[0])[1]["step"] == 1  # It is used when it is named.
 
 
-def test_steps_of_nine_digits(trained):
+def test_steps_may_have_nine_digits(trained):
     _, checkpoints = trained
     for step in (99_999_999, 100_000_000, 100_000_001):
         checkpoints.save(step)
@@ -348,7 +348,7 @@ def test_steps_of_nine_digits(trained):
 
 @pytest.mark.parametrize("after", ["write", "scores"])
 def test_kill_while_writing_or_removing_leaves_complete_checkpoints(trained, monkeypatch, after):
-    """A kill can come before every system call. Whatever has a final name is complete."""
+    """A kill can come before any system call. Every folder with a final name is complete."""
     _, checkpoints = trained
 
     class Killed(BaseException):

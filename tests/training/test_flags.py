@@ -1,4 +1,4 @@
-"""Row by row: what a flag of docs/fidelity.md changes in a run, and that `--faithful` sets it."""
+"""The flags of docs/fidelity.md change a run as their rows say, and `--faithful` sets them."""
 
 import importlib
 import inspect
@@ -22,7 +22,7 @@ from training.options import FAITHFUL, parse_centre_options, parse_triplet_optio
 
 __all__ = ["data"]  # the fixture
 
-# The flags of each row, with the values that they have without.
+# The flag of each row, with its default.
 ROWS = {
     1: ("lr_counts_per_step", 1),
     3: ("mirror", True),
@@ -57,12 +57,15 @@ def test_given_flag_wins_over_faithful():
     data = options.data
     assert (data.mirror, options.validation.threshold, options.triplet.squared) == (True, "best", False)
     assert data.list_order == "rgb"
-    assert parse_triplet_options([]).data.list_order == "bgr"  # nothing is left for the next run
+    assert parse_triplet_options([]).data.list_order == "bgr"  # The defaults of the next run are not changed.
 
 
 @pytest.fixture
 def run_of(data, monkeypatch):
-    """A function that sets up a run, with several sources, one a list, and an `.np` of pairs."""
+    """A function that sets up a run and returns the arguments of watched calls.
+
+    The data are several sources, including an image list, and an `.np` file of pairs.
+    """
     (data / "images").mkdir()
     lines = []
     for number, (encoded, label) in enumerate(make_images()[:30]):
@@ -87,10 +90,10 @@ def run_of(data, monkeypatch):
 
     for name in ("TrainingBatches", "Trainer"):
         watch(session, name)
-    watch(schedules.schedules, "PiecewiseConstantDecay")  # of Keras
+    watch(schedules.schedules, "PiecewiseConstantDecay")
     for name in ("evaluate_pairs", "read_pairs"):
         watch(validation, name)
-    # The programs import these when they run; the second one uses the first.
+    # The programs import these classes when they run.
     watch(dataset.sampling.shuffled, "ShuffledSampler")
     watch(dataset.sampling.by_identity, "IdentitySampler")
 
@@ -99,7 +102,7 @@ def run_of(data, monkeypatch):
             validator.score()
         return 0
 
-    # In place of training: what is looked at here is known by then.
+    # Skips training: all watched calls happen before it.
     monkeypatch.setattr(session.TrainingLoop, "run", only_validate)
 
     def run(program, *given, **values):
@@ -119,7 +122,7 @@ def test_effect_of_the_flags_on_a_run(run_of, faithful):
     names = {id(v): name for name, v in tf1_variables(seen["Trainer"]["backbone"]).items()}
     decayed = {names.get(id(variable), "centres") for variable in seen["Trainer"]["decayed_variables"]}
     gamma = seen["Trainer"]["backbone"].get_layer("E_BN2").gamma.numpy()
-    # 512 / 4 steps for each of lr_steps.
+    # With 4 images per step each of lr_steps stands for 512 / 4 steps.
     assert seen["PiecewiseConstantDecay"]["boundaries"] == [40 * 128 // (2 if faithful else 1)]
     assert seen["TrainingBatches"]["options"].mirror is not faithful
     assert ("resnet_v1_32/E_DenseLayer/W" in decayed) is not faithful
@@ -188,7 +191,7 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
     assert net_of("--seed=7", base=base) == {**base, "seed": 7}
     changed = net_of("--net_depth=32", "--keep_prob=1", base=base)
     assert (changed["architecture"], changed["keep_prob"], changed["image_size"]) == ("ir32", 1.0, [64, 64])
-    # Another architecture may not take the further arguments of the model's.
+    # Another architecture may not take the further arguments of the model.
     imported = {**base, "architecture": "mobilefacenet", "embedding_size": 128, "norm": "none"}
     assert net_of("--backbone=mobilefacenet", base=imported) == {**imported, "seed": 0}
     assert net_of("--backbone=mbf", base=imported) == {

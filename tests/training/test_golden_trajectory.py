@@ -1,9 +1,9 @@
 """Five steps of the original's two training graphs, number for number.
 
-Each step amplifies rounding about tenfold. After five steps, two exact ways to sum the same batch statistics
-are 5e-4 apart, and so are two processors, whose kernels sum in different orders. So the tests compare the
-graph twice: with layers that use the original's operations, and with our faster layers. The tolerance of the
-first three steps is tight, that of the others allows for rounding.
+Each step amplifies rounding errors about tenfold. After five steps, two exact ways to sum the same batch
+statistics differ by 5e-4. So do two processors, whose kernels sum in different orders. So the tests compare
+the graph twice: with layers that use the original's operations, and with our faster layers. The tolerance is
+tight in the first three steps, and allows for rounding errors in the others.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every operation of a training step runs on a GPU, and hardly a value goes back to the host."""
+"""Every operation of a training step runs on a GPU, and only a few small values go back to the host."""
 
 import functools
 
@@ -22,14 +22,14 @@ from tests.training import sharded_trainer, small_trainer, test_ema, test_optimi
 
 IDENTITIES, DIM, BATCH = 40, 8, 8
 
-# Values that a step needs on the host, a few bytes each. What depends on them starts only when the device has
-# come so far. The net does not depend on the first three, so they cost no time while it is computed.
+# Values that a step needs on the host, a few bytes each. Operations that depend on them have to wait for the
+# device. The net does not depend on them, so they cost no time while it is computed.
 COPIES = {
-    Copy("All", "Assert", "bool"): "whether all identities are in range, before the loss",
-    Copy("LogicalAnd", "If", "bool"): "the same of HardNetLoss, whether the batch consists of pairs",
+    Copy("All", "Assert", "bool"): "the check that all identities are in range, before the loss",
+    Copy("LogicalAnd", "If", "bool"): "the check of HardNetLoss that the batch consists of pairs",
     Copy("Pack", "StatelessRandomGetKeyCounter", "int64"): "seed and step of the sampled centres, 16 bytes",
 }
-# Whether the gradients are finite, before the weights change, and how many steps in a row had finite ones.
+# The check that the gradients are finite, and the number of steps in a row with finite gradients.
 FLOAT16 = {Copy("IsFinite", "If", "bool"), Copy("ReadVariableOp", "Identity", "int32")}
 WITHOUT_KERNEL = {"Const(dtype=string)": "the message of the check of the identities"}
 HEADS = {
@@ -48,7 +48,7 @@ HEADS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def machine_with_gpu():
-    """The code chooses the operations for GPUs, although there is none."""
+    """Makes the code choose the operations for GPUs on a machine without GPUs."""
     list_devices = tf.config.list_logical_devices
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -60,7 +60,7 @@ def machine_with_gpu():
 
 
 def traced_head(head):
-    """Loss and gradients of a head."""
+    """Returns the graph of the loss and the gradients of a head."""
     is_taught = isinstance(head, DistillationLoss)
     target = tf.TensorSpec((BATCH, 6), tf.float32) if is_taught else tf.TensorSpec((BATCH,), tf.int32)
     head.build(*([(None, DIM), (None, 6)] if is_taught else [(None, DIM)]))
@@ -78,7 +78,7 @@ def traced_head(head):
 
 
 def traced_step(trainer, batch):
-    """The whole step of a trainer."""
+    """Returns the graph of a whole step of a trainer."""
     (part,) = zip(*map(trainer._parts, batch), strict=True)
     return trainer._step_of_batch.get_concrete_function(*part)
 
@@ -90,7 +90,7 @@ def check(function, also_copied=()):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_losses(name):
+def test_losses_run_on_a_gpu(name):
     check(traced_head(HEADS[name]()))
 
 
@@ -104,13 +104,13 @@ def test_exceptions_are_needed():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
-def test_steps(optimizer):
+def test_steps_run_on_a_gpu(optimizer):
     trainer = test_optimizers.make_trainer(tf.distribute.get_strategy(), f"--optimizer={optimizer}")
     check(traced_step(trainer, small_trainer.batch(0, BATCH)))
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_precisions(precision, two_replicas):
+def test_steps_of_16_bits_run_on_a_gpu(precision, two_replicas):
     scale = (256.0,) if precision == "mixed_float16" else None
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         trainer = test_precision.make_trainer(strategy, precision, loss_scale=scale, clip_norm=1.0)
@@ -119,14 +119,14 @@ def test_precisions(precision, two_replicas):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"sharded": True}, {"sample_rate": 0.5}], ids=str)
-def test_two_devices(arguments, two_replicas, monkeypatch):
-    # More than a batch has, so that samples have a fixed size.
+def test_steps_of_two_devices_run_on_gpus(arguments, two_replicas, monkeypatch):
+    # There are more identities than a batch has, so that samples have a fixed size.
     monkeypatch.setattr(sharded_trainer, "IDENTITIES", IDENTITIES)
     trainer = sharded_trainer.make_trainer(two_replicas, **arguments)
     check(traced_step(trainer, sharded_trainer.batch(0)))
 
 
-def test_moving_average(two_replicas):
+def test_the_moving_average_runs_on_gpus(two_replicas):
     check(traced_step(test_ema.make_averaging(two_replicas), small_trainer.batch(0, BATCH)))
 
 
@@ -142,7 +142,7 @@ def test_detects_operations_without_kernel():
 
 
 def small_nets():
-    """One of each family, as small as its builder allows."""
+    """Returns builders of one net of each family, as small as possible."""
     return {
         "resnet_ir": lambda **given: resnet_ir(32, unit_type="se_ir", **given),
         "group norm": lambda **given: resnet_ir(32, norm="group", **given),
@@ -163,10 +163,10 @@ def small_nets():
         (name, precision)
         for name in small_nets()
         for precision in ("float32", "mixed_bfloat16", "mixed_float16")
-        if name != "resnet" or precision == "mixed_bfloat16"  # it has 50 layers
+        if name != "resnet" or precision == "mixed_bfloat16"  # 50 layers take long.
     ],
 )
-def test_nets(name, precision, monkeypatch):
+def test_nets_run_on_a_gpu(name, precision, monkeypatch):
     # The first blocks with and without a stride, with squeeze-and-excitation and without.
     monkeypatch.setattr("nets.ghostfacenet._BLOCKS", _BLOCKS[:5])
     monkeypatch.setitem(STAGES, 32, ((16, 1), (32, 1), (32, 2)))

@@ -26,7 +26,7 @@ class DriverError(Exception):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Makes a machine with GPUs; returns what TensorFlow is told about them."""
+    """A function that makes a machine with GPUs. It returns a list of the settings that TensorFlow gets."""
 
     def make(gpus=DRIVER, visible=None, num_visible=None, order=None, error=None):
         told = []
@@ -73,7 +73,7 @@ def free(*gigabytes):
     return [size * GB - RESERVE for size in gigabytes]
 
 
-def test_all_memory(machine):
+def test_all_leaves_a_reserve_on_every_gpu(machine):
     told = machine()
     assert prepare_gpus("auto", "all") == free(80, 70, 60)
     assert told == []
@@ -85,13 +85,13 @@ def test_one_gpu_hides_the_others(machine):
     assert told == [("visible", ["gpu 0"], "GPU"), ("growth", "gpu 0", True)]
 
 
-def test_growth_on_every_gpu(machine):
+def test_growth_is_set_on_every_gpu(machine):
     told = machine()
     assert prepare_gpus("mirrored", "growth") == free(80, 70, 60)
     assert told == [("growth", f"gpu {number}", True) for number in range(3)]
 
 
-def test_limit(machine):
+def test_a_limit_is_set_on_every_gpu_and_must_be_free(machine):
     told = machine()
     assert prepare_gpus("auto", "1.5") == [1536 * 2**20] * 3
     assert told == [("limit", f"gpu {number}", 1536) for number in range(3)]
@@ -100,7 +100,7 @@ def test_limit(machine):
         prepare_gpus("auto", "60")
 
 
-def test_no_gpu(machine):
+def test_without_gpus_nothing_is_set(machine):
     told = machine({})
     assert prepare_gpus("one", "growth") == []
     assert told == []
@@ -112,20 +112,20 @@ def test_no_gpu(machine):
         ("2,0", free(60, 80)),
         ("GPU-cc33", free(60)),
         ("GPU-ab, 0", free(70, 80)),
-        ("1,9,0", free(70)),  # CUDA stops at the first number that it does not know
-        ("GPU-a,0", []),  # two GPUs start like this
+        ("1,9,0", free(70)),  # CUDA stops at the first unknown number.
+        ("GPU-a,0", []),  # The names of two GPUs start like this.
         ("MIG-5", free(7)),
         ("", []),
     ],
 )
-def test_numbers_and_names_of_visible_gpus(machine, visible, expected):
+def test_free_memory_is_that_of_the_visible_gpus(machine, visible, expected):
     machine(visible=visible, num_visible=len(expected))
     assert prepare_gpus("auto", "all") == expected
 
 
 @pytest.mark.parametrize("order", [None, "PCI_BUS_ID"])
-def test_numbers_of_different_gpus(machine, order, caplog):
-    """CUDA's numbers are those of the driver only if somebody asks for it."""
+def test_different_gpus_need_the_order_of_the_bus(machine, order, caplog):
+    """CUDA numbers GPUs as the driver does only if CUDA_DEVICE_ORDER says so."""
     caplog.set_level("INFO")
     gpus = {"GPU-a": (8, "T400"), "GPU-b": (80, "H100")}
     machine(gpus, order=order)
@@ -135,7 +135,7 @@ def test_numbers_of_different_gpus(machine, order, caplog):
     assert prepare_gpus("auto", "all") == free(80)
 
 
-def test_unknown_memory(machine, monkeypatch, caplog):
+def test_unknown_memory_is_logged_with_its_reason(machine, monkeypatch, caplog):
     caplog.set_level("INFO")
     machine(num_visible=2)
     assert prepare_gpus("auto", "all") == []
@@ -144,12 +144,12 @@ def test_unknown_memory(machine, monkeypatch, caplog):
     assert prepare_gpus("auto", "4") == [4 * 2**30] * 3
     assert "Driver Not Loaded" in caplog.text
     machine()
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # The import fails as if it were not installed.
     assert prepare_gpus("auto", "growth") == []
     assert "requirements-gpu.txt" in caplog.text
 
 
-def test_free_memory_of_the_fullest_gpu(monkeypatch):
+def test_the_fullest_gpu_decides(monkeypatch):
     used = {"GPU:0": 5, "GPU:1": 30}
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: list(used))
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: {"current": used[name]})
@@ -158,14 +158,14 @@ def test_free_memory_of_the_fullest_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "half"])
-def test_wrong_amount(value, capsys):
+def test_a_wrong_amount_of_memory_is_refused(value, capsys):
     with pytest.raises(SystemExit):
         parse_centre_options([f"--gpu_memory={value}"])
     assert f"--gpu_memory is {value}." in capsys.readouterr().err
 
 
 @pytest.mark.long
-def test_nothing_touches_a_device_before(data):
+def test_gpus_are_prepared_before_tensorflow_uses_a_device(data):
     """TensorFlow refuses to split a device that it has used."""
     program = f"""
 import train_centre

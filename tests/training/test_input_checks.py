@@ -37,7 +37,7 @@ def problems_of(parse, *given):
 
 
 def write_checkpoint(folder, first, step=5, **changed):
-    """The manifest of a checkpoint of a run whose first start had the options `first`."""
+    """Writes a checkpoint, without weights, of a run whose first start had the options `first`."""
     record = {} if first is None else {"started_from": start_record(first)}
     target = folder / f"step_{step:08d}"
     target.mkdir(parents=True)
@@ -63,8 +63,8 @@ def test_the_same_command_resumes(folder, monkeypatch):
     write_checkpoint(folder / "output/vgg-triplet/ckpt", parse_triplet_options(given))
     assert problems_of(parse_triplet_options, *given) == []
     assert problems_of(parse_triplet_options, f"--model_path={folder}/a.keras") == []
-    assert problems_of(parse_triplet_options) == []  # a model is not needed any more
-    # Everything was moved.
+    assert problems_of(parse_triplet_options) == []  # A run with a checkpoint needs no model.
+    # All folders were moved.
     moved = shutil.copytree(folder, folder.with_name(f"{folder.name}_moved"))
     monkeypatch.chdir(moved)
     assert problems_of(parse_triplet_options, *given) == []
@@ -81,7 +81,7 @@ def test_the_same_command_resumes(folder, monkeypatch):
         (parse_centre_options, None, "--model_path=b.keras", ("random weights", "b.keras")),
     ],
 )
-def test_another_model_than_that_of_the_run(folder, parse, first, second, names):
+def test_another_start_model_than_that_of_the_run_is_refused(folder, parse, first, second, names):
     ckpt = f"--ckpt_path={folder / 'ckpt'}"
     loss = parse([]).loss_name
     write_checkpoint(folder / "ckpt", parse([first] if first else []), loss=loss)
@@ -90,7 +90,7 @@ def test_another_model_than_that_of_the_run(folder, parse, first, second, names)
         assert part in problem
 
 
-def test_checkpoints_of_the_run_itself(folder):
+def test_only_the_newest_checkpoint_of_the_run_itself_is_accepted(folder):
     ckpt = folder / "output" / "ckpt"
     older, newest = (
         write_checkpoint(ckpt, parse_centre_options([]), step, loss="angular_centre") for step in (4, 5)
@@ -130,7 +130,7 @@ def test_an_old_checkpoint_resumes_with_a_warning(folder, caplog):
         (["--source", "ms1m"], ("--source is ms1m", "has vgg", "--allow_changes")),
     ],
 )
-def test_changes_that_a_resume_does_not_allow(folder, flags, parts):
+def test_changes_that_prevent_a_resume_are_named(folder, flags, parts):
     first = parse_centre_options(["--source=vgg"])
     ckpt = folder / "output" / "ckpt"
     write_checkpoint(ckpt, first, loss="angular_centre")
@@ -156,7 +156,7 @@ def test_changes_that_a_resume_does_not_allow(folder, flags, parts):
         (None, ["--teacher=a.keras"], "--teacher is a.keras, but the run in output/ckpt has no teacher"),
     ],
 )
-def test_another_teacher_than_that_of_the_run(folder, recorded, given, part):
+def test_another_teacher_than_that_of_the_run_is_refused(folder, recorded, given, part):
     (folder / "b.keras").write_text("another")
     teacher = {} if recorded is None else {"teacher": file_sha256(folder / f"{recorded}.keras")}
     write_checkpoint(folder / "output" / "ckpt", None, loss="angular_centre", **teacher)
@@ -181,7 +181,7 @@ def test_a_teacher_has_to_exist(folder):
     assert problem.startswith("--teacher: nowhere does not exist")
 
 
-def test_the_loss_of_another_program(folder):
+def test_a_run_of_the_other_program_is_refused(folder):
     write_checkpoint(folder / "a", parse_triplet_options([]))
     (problem,) = problems_of(parse_centre_options, "--model_path=a")
     assert "the run in a has the loss triplet" in problem and "--init_from" in problem
@@ -198,13 +198,13 @@ def test_the_loss_of_another_program(folder):
 )
 @pytest.mark.parametrize("flags", [[], ["--faithful", "--init_from=a.keras"]])
 def test_an_odd_manifest_causes_no_traceback(folder, changed, flags):
-    """The run itself finds what is wrong with a checkpoint, and names it."""
+    """The run itself reports the problem with the checkpoint."""
     options = parse_centre_options([*flags, "--source=vgg"])
     write_checkpoint(folder / "output" / "ckpt", options, **{"loss": "angular_centre", **changed})
     assert len(list(find_input_problems(options))) <= 1
 
 
-def test_triplets_need_a_net(folder):
+def test_train_triplet_needs_a_model_or_from_scratch(folder):
     (problem,) = problems_of(parse_triplet_options)
     assert "--model_path" in problem and "--from_scratch" in problem
     assert problems_of(parse_triplet_options, "--from_scratch") == []

@@ -20,7 +20,7 @@ def test_run_from_start_to_end(tmp_path, caplog):
     loop, trainer = make_loop(tmp_path, accuracies=[0.6, 0.85, 0.7, 0.9])
     assert loop.run() == 0
     assert trainer.step == 6
-    # An improvement over the threshold, and the end; step 4 was no improvement.
+    # Step 2 improved above the threshold, and step 6 is the end. Step 4 did not improve.
     assert names(tmp_path / "models") == ["iter_2_lfw_0.85000", "iter_6_lfw_0.90000"]
     assert (tmp_path / "models" / "iter_6_lfw_0.90000" / "step").read_text() == "6"
     assert names(tmp_path / "ckpt") == ["step_00000002", "step_00000003", "step_00000006"]
@@ -82,7 +82,7 @@ def test_signal_saves_and_the_same_command_resumes(tmp_path, number, caplog):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert loop.run() == 128 + number
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert trainer.step == 5  # the current step is finished
+    assert trainer.step == 5  # The current step was finished.
     assert "Saved step 5 to" in caplog.text and "Run the same command again to resume." in caplog.text
     assert not (tmp_path / "broken" / "models").exists()
 
@@ -95,13 +95,13 @@ def test_signal_saves_and_the_same_command_resumes(tmp_path, number, caplog):
 def test_best_scores_survive_a_stop(tmp_path):
     make_loop(tmp_path, max_steps=2, accuracies=[0.9, 0.7])[0].run()
     make_loop(tmp_path, max_steps=4, accuracies=[0.85])[0].run()
-    # 0.85 is over the threshold and no improvement on 0.9: only the end is exported.
+    # 0.85 is above the threshold but no improvement on 0.9, so only the end is exported.
     assert names(tmp_path / "models") == ["iter_2_lfw_0.70000", "iter_4_lfw_0.85000"]
     assert make_loop(tmp_path)[0].checkpoints.restore()["best"] == {"lfw": 0.9}
 
 
 def test_best_scores_of_another_protocol_are_not_kept(tmp_path, caplog):
-    """They do not compare; those of a set that is off, or of an old checkpoint, stay."""
+    """They cannot be compared. Scores of a set that is off, and of an old checkpoint, are kept."""
     arguments = {"every": intervals(show_info=10, summary=10, validate=1, save=10, export=10)}
     first, second = {"sha256": "1"}, {"sha256": "2"}
     make_loop(tmp_path, max_steps=2, accuracies=[0.5, 0.9, 0.9], protocol=first, **arguments)[0].run()
@@ -113,7 +113,7 @@ def test_best_scores_of_another_protocol_are_not_kept(tmp_path, caplog):
     manifest = newest_checkpoint(tmp_path / "ckpt")[1]
     assert (manifest["best"]["lfw"], manifest["best_steps"]["lfw"]) == (0.85, 5)
     assert "validation on lfw has changed" in caplog.text
-    # A best score again, so it is exported.
+    # This is a new best score, so it is exported.
     assert "iter_5_lfw_0.85000" in names(tmp_path / "models")
 
 
@@ -127,7 +127,7 @@ def test_card_says_what_each_score_is(tmp_path):
 
 
 def test_card_has_the_thresholds_of_its_own_step(tmp_path):
-    """If two sets have thresholds of one kind, the first set counts."""
+    """If two sets have thresholds of one kind, the first set wins."""
     every = intervals(show_info=10, summary=10, validate=2, save=10, export=1)
     loop, _ = make_loop(tmp_path, max_steps=4, accuracies=[0.5] * 6, every=every)
 
@@ -162,7 +162,7 @@ def test_loss_that_is_not_finite(tmp_path):
     loop, _ = make_loop(tmp_path, batches=batches)
     with pytest.raises(FloatingPointError, match=r"step 5: .* loss.* nan"):
         loop.run()
-    # Not even the step that was due to be saved with such weights.
+    # The step that was due to be saved with such weights is not saved.
     assert names(tmp_path / "ckpt") == ["step_00000003"]
     assert not (tmp_path / "models").exists()
 
@@ -192,7 +192,7 @@ def test_best_model_stays_when_its_name_has_another_score(tmp_path):
         "scored": "ytf_videos",
     }
     make_loop(tmp_path, max_steps=3, accuracies=[0.5, 0.6, 0.9, 0.7], **arguments)[0].run()
-    # Also in the second part of a run that was stopped.
+    # The same holds in the second part of a run that was stopped.
     make_loop(tmp_path, max_steps=5, accuracies=[0.6, 0.5], **arguments)[0].run()
     models = ["iter_2", "iter_5"]
     assert names(tmp_path / "models") == models

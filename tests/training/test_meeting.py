@@ -36,7 +36,7 @@ def run_workers(work, count=3):
         return list(pool.map(worker, range(count)))
 
 
-def test_everybody_gets_all_messages_round_after_round():
+def test_every_worker_gets_all_messages_of_each_round():
     def work(index, meet):
         if index == 0:
             time.sleep(0.3)  # The others wait for the chief.
@@ -47,7 +47,7 @@ def test_everybody_gets_all_messages_round_after_round():
 
 
 @pytest.mark.parametrize("banner", [b"", b"SSH-2.0\r\n"])
-def test_port_of_the_chief_in_use(monkeypatch, banner):
+def test_an_occupied_port_of_the_chief_is_an_error(monkeypatch, banner):
     monkeypatch.setattr(meeting, "_ANSWER", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         addresses = [f"127.0.0.1:{server.getsockname()[1]}", *free_addresses(1)]
@@ -66,7 +66,7 @@ def test_port_of_the_chief_in_use(monkeypatch, banner):
         thread.join()
 
 
-def test_port_of_another_worker_in_use():
+def test_an_occupied_port_of_another_worker_is_an_error_on_all():
     with socket.create_server(("127.0.0.1", 0)) as server:
         addresses = [*free_addresses(1), f"127.0.0.1:{server.getsockname()[1]}", *free_addresses(1)]
 
@@ -78,7 +78,7 @@ def test_port_of_another_worker_in_use():
             list(pool.map(worker, range(3)))
 
 
-def test_workers_that_do_not_come():
+def test_missing_workers_are_named():
     addresses = free_addresses(2)
     with pytest.raises(OSError, match=rf"worker 1 \({addresses[1]}\)"):
         exchange(addresses, 0, "", patience=0.2)
@@ -86,7 +86,7 @@ def test_workers_that_do_not_come():
         exchange(addresses, 1, "", patience=0.2)
 
 
-def test_chief_that_ends():
+def test_a_chief_that_ends_is_named():
     addresses = free_addresses(3)
 
     def worker(index):
@@ -97,7 +97,7 @@ def test_chief_that_ends():
         list(pool.map(worker, range(2)))
 
 
-def test_strangers_are_ignored(monkeypatch):
+def test_messages_of_other_programs_are_ignored(monkeypatch):
     monkeypatch.setattr(meeting, "_MESSAGE", 0.2)
     addresses = free_addresses(2)
     with ThreadPoolExecutor(2) as pool:
@@ -160,7 +160,7 @@ def test_workers_without_a_common_checkpoint_stop(tmp_path, other):
         assert "worker 0: step 40, SHA-256 " in str(error) and f"worker 1: {has}" in str(error)
 
 
-def test_models_to_start_from():
+def test_workers_with_different_start_models_stop():
     def missing():
         raise FileNotFoundError("nowhere: no such model")
 

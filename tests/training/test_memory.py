@@ -6,7 +6,7 @@ import tensorflow as tf
 from training.memory import CentreMemory, centre_memory, device_memory, host_memory, require_memory
 
 
-def test_dense():
+def test_memory_of_all_centres():
     # 1,000 x 512 floats are 2,048,000 bytes; 64 x 1,000 logits are 256,000.
     memory = centre_memory(1000, 512, 64)
     assert memory == CentreMemory(centres=2_048_000, sampled=2_048_000, logits=256_000)
@@ -14,24 +14,25 @@ def test_dense():
     assert memory.total == 6 * 2_048_000
 
 
-def test_many_logits():
-    # 2,000 x 1,000 logits are 8,000,000 bytes, 5 of them with 3 times the centres are more than 4 of these.
+def test_many_logits_decide_the_memory():
+    # 2,000 x 1,000 logits are 8,000,000 bytes. 5 of them and 3 copies of the centres exceed 4 copies of the
+    # centres.
     memory = centre_memory(1000, 512, 2000)
     assert memory.logits == 8_000_000
     assert memory.total == 2 * 2_048_000 + 3 * 2_048_000 + 5 * 8_000_000
 
 
-def test_sampled():
-    # A tenth of the logits; reading a checkpoint takes more than a step.
+def test_memory_of_sampled_centres():
+    # A tenth of the logits. Reading a checkpoint takes more than a step.
     memory = centre_memory(1000, 512, 64, sample_rate=0.1)
     assert memory == CentreMemory(2_048_000, 204_800, 25_600)
     assert memory.copies == 3 * 2_048_000 - 51_200
-    # A step takes more: 4 times 0.9 of the centres.
+    # Here a step takes more: 4 times 0.9 of the centres.
     assert centre_memory(1000, 512, 64, sample_rate=0.9).total == 2 * 2_048_000 + 4 * 1_843_200
 
 
-def test_sharded():
-    # 334 of 1,000 centres are 684,032 bytes; their logits are of all 3 x 64 images, 256,512 bytes.
+def test_memory_of_sharded_centres():
+    # 334 of 1,000 centres are 684,032 bytes. Their logits with all 3 x 64 images are 256,512 bytes.
     memory = centre_memory(1000, 512, 64, num_shards=3)
     assert memory == CentreMemory(684_032, 684_032, 256_512)
     assert memory.copies == 3 * 684_032 + 5 * 256_512 - 513_024
@@ -40,16 +41,16 @@ def test_sharded():
 
 
 def test_sample_size_equals_that_of_the_loss():
-    # 0.1 * 30 is a little over 3.
+    # In floating point 0.1 * 30 is a little above 3.
     assert centre_memory(30, 512, 64, sample_rate=0.1).logits == 4 * 64 * 3
 
 
-def test_printed_sizes():
+def test_memory_is_printed_with_units():
     printed = str(centre_memory(1_000_000, 512, 64))
     assert printed == "12.3 GB (centres 2.05 GB, velocities 2.05 GB, logits 512 MB, copies 7.68 GB)"
 
 
-def test_centres_that_do_not_fit():
+def test_centres_that_do_not_fit_are_an_error():
     memory = centre_memory(1000, 512, 64)
     assert require_memory(1000, 512, 64, 1.0, memory.total) == memory
     assert require_memory(1000, 512, 64, 1.0, None) == memory
@@ -57,7 +58,7 @@ def test_centres_that_do_not_fit():
         require_memory(1000, 512, 64, 1.0, memory.total - 1)
     with pytest.raises(ValueError, match=r"--sample_rate 0\.5 "):
         require_memory(1000, 512, 64, 1.0, 5 * 2_048_000)
-    with pytest.raises(ValueError, match="No --sample_rate"):  # to read a checkpoint
+    with pytest.raises(ValueError, match="No --sample_rate"):  # Reading a checkpoint needs more.
         require_memory(1000, 512, 64, 1.0, 5 * 2_048_000 - 1)
     with pytest.raises(ValueError, match="No --sample_rate"):
         require_memory(1000, 512, 64, 0.1, 4 * 2_048_000)

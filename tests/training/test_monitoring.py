@@ -19,7 +19,7 @@ from training.monitoring import check_embeddings, first_non_finite
 
 
 class RecordBatches(TrainingBatches):
-    """Real batches of one source, but the net gets made-up images: it is too small for faces."""
+    """Real batches of one source. The net gets made-up images instead, because it is too small for faces."""
 
     def __init__(self, manifest, at=None, **options):
         sources = CombinedSources([manifest])
@@ -71,7 +71,7 @@ def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
     loop, _ = make_loop(tmp_path, batches=RecordBatches(manifest, max_bad_images=1))
     assert loop.run() == 0
     logged = [r.getMessage() for r in caplog.records if "bad image" in r.getMessage()]
-    # At the line after batch 2, once, though the image comes again in the next epoch.
+    # Logged once, after batch 2, although the image comes again in the next epoch.
     assert len(logged) == 2 and logged[0].startswith("step 4  bad image, replaced")
     assert f"{shard}: record at byte" in logged[0] and logged[1] == "step 4  1 bad image(s) so far"
 
@@ -82,7 +82,7 @@ def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
 
 
 def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
-    """Also at a step that is saved, although the loss is finite."""
+    """This holds also at a step that is due to be saved, and although the loss is finite."""
     answers = iter([result(), result(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
 
     def validator():
@@ -96,14 +96,14 @@ def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
     with pytest.raises(FloatingPointError, match=r"step 4: .* lfw: image 7"):
         with_validator(loop, validator).run()
     assert trainer.step == 4
-    # The checkpoint of step 4 was written before the validation, and the oldest one removed.
+    # The checkpoint of step 4 was written before the validation, and replaced the oldest one.
     assert names(tmp_path / "ckpt") == ["step_00000002", "step_00000003"]
     assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_non_finite_moving_statistics_are_not_saved(tmp_path, value):
-    """The loss does not show them: training uses the batch's own."""
+    """The loss does not show them, because training uses the statistics of the batch."""
     loop, trainer = make_loop(tmp_path, max_steps=9)
     (statistics,) = [v for v in trainer.backbone.layers[2].variables if "variance" in v.path]
 
@@ -117,7 +117,7 @@ def test_non_finite_moving_statistics_are_not_saved(tmp_path, value):
     assert names(tmp_path / "ckpt") == ["step_00000003"]
 
 
-def test_first_non_finite():
+def test_finds_the_first_variable_that_is_not_finite():
     trainer = make_trainer(make_strategy())
     variables = [*trainer.backbone.variables, *trainer.optimizer.variables]
     assert first_non_finite(variables) is None
@@ -162,7 +162,7 @@ def test_failed_validation_at_the_start_is_an_error(tmp_path):
 
 
 def embeddings(spread, num=400, signs=False):
-    """Around one direction; `spread` 0 puts all of them on it."""
+    """Embeddings around one direction. With a `spread` of 0 all of them lie on it."""
     rng = np.random.default_rng(0)
     values = np.ones((num, 64)) + spread * rng.normal(size=(num, 64))
     return (values * rng.choice([-1, 1], (num, 1)) if signs else values).astype(np.float32)
@@ -178,14 +178,14 @@ def reference(values):
     ("spread", "signs", "collapsed"),
     [(0, False, 1), (0.05, False, 1), (0.05, True, 1), (0.5, False, 0), (9, False, 0)],
 )
-def test_collapse(spread, signs, collapsed):
+def test_collapsed_embeddings_cause_a_warning(spread, signs, collapsed):
     values = embeddings(spread, signs=signs)
     scalars, warnings = check_embeddings("lfw", values)
     assert scalars["validation/lfw_rms_cosine"] == pytest.approx(reference(values), rel=1e-5)
     assert [warning.startswith("lfw: all embeddings") for warning in warnings] == collapsed * [True]
 
 
-def test_zero_embeddings():
+def test_zero_embeddings_cause_a_warning():
     values = embeddings(9)
     values[[3, 9]] = 0
     scalars, warnings = check_embeddings("ytf", values)
@@ -200,7 +200,7 @@ def test_collapse_is_logged_at_the_validation(tmp_path, caplog):
     assert [line.split(":")[0] for line in logged] == ["step 0  lfw", "step 2  lfw"]
 
 
-def test_time_limit(tmp_path, caplog, monkeypatch):
+def test_a_run_stops_at_its_time_limit(tmp_path, caplog, monkeypatch):
     """The run is saved, and the same command resumes bit for bit."""
     caplog.set_level("INFO")
     unbroken, expected = make_loop(tmp_path / "unbroken", max_steps=7)
@@ -228,7 +228,7 @@ def test_time_limit(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("num_steps", [6, 4])
 def test_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
-    """Also if the run ends before the profile does."""
+    """This holds also if the run ends before the profile."""
     monkeypatch.setattr(monitoring, "FIRST_PROFILED", 3)
     monkeypatch.setattr(monitoring, "LAST_PROFILED", 5)
     plain, expected = make_loop(tmp_path / "plain", max_steps=num_steps)

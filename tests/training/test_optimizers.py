@@ -1,4 +1,4 @@
-"""Flags to schedule and optimizer, and what each optimizer does, against NumPy."""
+"""Flags make schedules and optimizers, whose updates agree with NumPy."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def make_trainer(strategy, *given):
 
 
 def adam(m, v, step, epsilon):
-    """Keras's form, with the correction of both moments in the rate."""
+    """The form of Keras, with the bias correction of both moments in the rate."""
     return m * np.sqrt(1 - 0.999**step) / (1 - 0.9**step) / (np.sqrt(v) + epsilon)
 
 
@@ -39,8 +39,8 @@ def lamb(m, v, step, epsilon, weights):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
-def test_against_numpy(name):
-    """Two variables, one with decay, under a rate that changes."""
+def test_updates_agree_with_numpy(name):
+    """Two variables, one with decay, at a rate that changes."""
     decayed, kept = (tf.Variable([1.0, -2.0, 3.0]) for _ in range(2))
     options = OptimizerOptions(optimizer=name, weight_decay=0.1)
     optimizer = make_optimizer(options, keras.optimizers.schedules.CosineDecay(0.1, 5))
@@ -70,7 +70,7 @@ def test_optimizer_decays_the_same_weights_as_the_loss(name):
     """Without gradients, only the decay moves a weight."""
     trainer = make_trainer(make_strategy(), f"--optimizer={name}", "--weight_decay=0.5")
     assert trainer.options.weight_decay == 0
-    for variable in trainer._variables:  # biases start at 0, where a decay would not be seen
+    for variable in trainer._variables:  # Biases start at 0, where decay would not show.
         variable.assign(tf.ones(variable.shape))
     before = {v.path: v.numpy() for v in trainer._variables}
     optimizer = trainer.optimizer
@@ -84,7 +84,7 @@ def test_optimizer_decays_the_same_weights_as_the_loss(name):
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
 def test_two_replicas_equal_one_device(two_replicas, name):
-    # Adam divides by what may be near 0: rates small enough for rounding to stay small.
+    # Adam divides by values that may be near 0. The small rate keeps rounding errors small.
     trainers = [make_trainer(strategy, f"--optimizer={name}") for strategy in (make_strategy(), two_replicas)]
     for step in range(3):
         images, identities = (tf.concat([half, half], 0) for half in batch(step, 8))
@@ -93,7 +93,7 @@ def test_two_replicas_equal_one_device(two_replicas, name):
 
 
 @pytest.mark.parametrize("name", ["adamw", "lamb"])
-def test_resume(name, tmp_path):
+def test_optimizer_resumes_bit_for_bit(name, tmp_path):
     trainer, resumed = (make_trainer(make_strategy(), f"--optimizer={name}") for _ in range(2))
     first, *_, last = [trainer.train_step(*batch(0, 12)) for _ in range(12)]
     assert float(last["loss"]) < float(first["loss"])
@@ -121,10 +121,10 @@ def test_defaults_of_the_original():
         (["--schedule=cosine", "--lr=1", "--max_steps=5", "--warmup_steps=5"], "--warmup_steps is 5"),
         (["--schedule=cosine", "--lr=1", "--epoch=5", "--lr_end=2"], "--lr_end is 2.0"),
         (["--momentum=0"], "--momentum is 0.0"),
-        (["--lr_steps", "5", "5", "6"], "--lr_steps is (5, 5, 6)"),
+        (["--lr_steps", "5", "5", "6"], "--lr_steps is 5 5 6."),
     ],
 )
-def test_errors(given, flag, capsys):
+def test_wrong_rates_name_their_flag(given, flag, capsys):
     with pytest.raises(SystemExit):
         parse_centre_options(given)
     assert flag in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Sixteen bits against float32, and what happens where they overflow."""
+"""Steps with 16 bits agree with float32, and overflows skip a step."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from training.trainer import StepOptions, Trainer
 
 @keras.saving.register_keras_serializable(package="tests")
 class Probe(keras.layers.Layer):
-    """Passes its inputs on, and multiplies their gradients with a variable, one for each replica's share."""
+    """Passes its inputs on, and multiplies their gradients by a variable that can differ by replica."""
 
     def build(self, input_shape):
         self.factor = self.add_weight(
@@ -76,7 +76,7 @@ def test_values_that_stay_float32():
     assert embeddings.dtype == tf.float32
     head = HEADS["angular_centre"]()
     assert {values.dtype for values in head(embeddings, tf.constant([0, 1])).values()} == {tf.float32}
-    # Statistics of values whose squares float16 cannot hold.
+    # Statistics of values whose squares overflow in float16.
     layer = BatchNorm(momentum=0.0, dtype="mixed_float16")
     layer(tf.constant(np.full((4, 3, 3, 2), 1000.0) + np.arange(4)[:, None, None, None]), training=True)
     np.testing.assert_allclose(layer.moving_variance, 1.25, rtol=1e-3)
@@ -105,10 +105,10 @@ def test_overflow_on_one_replica_skips_the_step_on_all(two_replicas, accumulate)
     after = [*trained_values(trainer), *(v.numpy() for v in trainer.optimizer.variables[1:])]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(new, old)
-    assert trainer.step == 2  # the batch is used up all the same
+    assert trainer.step == 2  # The skipped step counts.
     factor.assign(1.0)
     scales = [float(trainer.train_step(*batch(step, 8))["loss_scale"]) for step in range(2, 7)]
-    assert scales == [32.0, 32.0, 32.0, 64.0, 64.0]  # doubled after three good ones
+    assert scales == [32.0, 32.0, 32.0, 64.0, 64.0]  # doubled after three good steps
     assert any((new != old).any() for new, old in zip(trained_values(trainer), before, strict=False))
     for variable in trainer.backbone.trainable_variables:
         one, two = two_replicas.experimental_local_results(variable.value)

@@ -49,13 +49,13 @@ def test_the_picture_holds_every_pixel(tmp_path, num, width, group, columns, row
 
 
 @pytest.mark.parametrize("identity", [-1, 6])
-def test_labels_out_of_range(identity):
+def test_labels_out_of_range_are_an_error(identity):
     check_labels(np.array([0, 5]), 6)
     with pytest.raises(ValueError, match=rf"image 1 .*\[0, 6\), received {identity}"):
         check_labels(np.array([0, identity]), 6)
 
 
-def test_number_of_models():
+def test_number_of_planned_models():
     for first, last, interval in itertools.product(range(8), range(1, 9), range(1, 5)):
         if first < last:
             steps = range(first + 1, last + 1)
@@ -74,13 +74,13 @@ def test_memory_of_the_small_net():
     assert received["gradients"] == 4 * trained
     assert received["optimizer"] == sum(v.numpy().nbytes for v in trainer.optimizer.variables) > 4 * trained
     assert received["batch"] == batch(0, 8)[0].numpy().nbytes
-    # What goes into norm, PReLU, dense layer and last norm.
+    # The inputs of norm, PReLU, dense layer and last norm.
     assert received["activations"] == 8 * 4 * (3 * 7 * 7 * 8 + 32)
     assert received["logits"] == 3 * 4 * 8 * 6
 
 
 def test_activations_of_a_real_net():
-    """Unit by unit: the sizes of what convolutions, norms and PReLUs read."""
+    """The expected number adds up, unit by unit, what convolutions, norms and PReLUs read."""
     net = resnet_ir(32, image_size=(112, 96))
     stem = 112 * 96 * 64
     floats = 2 * stem  # into bn0 and prelu0
@@ -93,7 +93,7 @@ def test_activations_of_a_real_net():
             if unit == 0:
                 height, width = height // 2, width // 2
                 floats += (2 * height + 2) * (2 * width + 2) * filters  # padded, into the second convolution
-                # What the shortcut puts out: the pool keeps it, the norm after a convolution reads it.
+                # The output of the shortcut: the pool keeps it, or the norm after a convolution reads it.
                 floats += height * width * filters
             else:
                 floats += large * filters
@@ -115,13 +115,13 @@ def test_memory_of_sampled_and_sharded_centres(two_replicas):
     assert sampled["weights"] == dense["weights"] and sampled["optimizer"] == dense["optimizer"]
     assert sampled["gradients"] == dense["gradients"] - centres + 4 * 5 * 4  # 4 of 7
     assert sampled["logits"] == 3 * 4 * 4 * 4
-    # 4 of 7 on each of two, and a scalar that stands for them; the logits of both shares of a batch.
+    # Each of two devices has 4 of 7 centres, a scalar that stands for them, and logits of the whole batch.
     for name in ("weights", "gradients", "optimizer"):
         assert sharded[name] == dense[name] - centres + 4 * 5 * 4 + 4
     assert sharded["logits"] == 3 * 4 * 8 * 4
 
 
-def test_disk(tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(needs, "shutil", SimpleNamespace(disk_usage=lambda folder: usage(1_000_000)))
     parts = [(tmp_path / "a" / "b", 600_000, "4 checkpoints"), (tmp_path / "c", 400_000, "2 SavedModels")]
@@ -132,7 +132,7 @@ def test_disk(tmp_path, monkeypatch):
         needs.check_disk(parts)
 
 
-def test_speeds(monkeypatch):
+def test_speeds_leave_out_the_first_call(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(speed_check, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
@@ -161,7 +161,7 @@ def test_speeds(monkeypatch):
         (300, 100, True, "the input needs 25% of its time"),
     ],
 )
-def test_verdict(input_rate, step_rate, shared, expected):
+def test_sentence_about_the_speeds(input_rate, step_rate, shared, expected):
     assert expected in speed_check.verdict(input_rate, step_rate, shared)
 
 
@@ -188,7 +188,7 @@ def test_check_trains_nothing(data, program, monkeypatch):
 
 def test_full_disk_is_found_before_the_first_step(data, monkeypatch, caplog):
     usage = namedtuple("usage", "free")
-    # In this module alone: the converter looks, too.
+    # Only in this module, because the converter also checks the disk.
     monkeypatch.setattr(needs, "shutil", SimpleNamespace(disk_usage=lambda folder: usage(3_000_000)))
     assert train_centre.main(flags(data)) == 1
     assert "4 more checkpoint(s) of 11.2 MB and 1 more SavedModel(s)" in caplog.text

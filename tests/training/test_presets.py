@@ -1,4 +1,4 @@
-"""Presets as the program takes them, and a run of each recipe from records to a model."""
+"""Presets set flags, and a run with all flags of the recipes works from records to a model."""
 
 import shutil
 
@@ -58,7 +58,7 @@ def test_preset_with_faithful_is_refused(capsys):
 
 @pytest.mark.long
 def test_run_with_all_recipe_flags(data, monkeypatch, capsys):
-    """Killed after step 2 of 4, as far as its checkpoints can tell, it goes on bit for bit."""
+    """If it looks as killed after step 2 of 4, it resumes bit for bit."""
     scored = []
     make = session.make_validators
     monkeypatch.setattr(session, "make_validators", lambda net, *rest: scored.append(net) or make(net, *rest))
@@ -70,7 +70,7 @@ def test_run_with_all_recipe_flags(data, monkeypatch, capsys):
     assert "Resuming from step 2" in log(data)
     assert are_equal(state(data / "ckpt"), unbroken)
 
-    # What is scored, exported, and taken from a checkpoint is the average.
+    # The average is scored, exported, and read from a checkpoint.
     (model,) = (data / "models").iterdir()
     trained = load_trained(data / "ckpt", scored[1].net)
     average, exported, of_checkpoint = (
@@ -89,7 +89,7 @@ def test_run_with_all_recipe_flags(data, monkeypatch, capsys):
 
 
 def load_trained(folder, net):
-    """The weights that were trained, not the average."""
+    """Returns the weights that were trained, not their average."""
     backbone = Backbone(**net)
     save_counters_as_int32(backbone)
     path = newest_checkpoint(folder)[0] / "state"
@@ -108,7 +108,7 @@ def load_trained(folder, net):
         (["--preset=upstream"], "--preset"),
     ],
 )
-def test_bad_recipes(given, flag, capsys):
+def test_wrong_values_of_a_recipe_name_their_flag(given, flag, capsys):
     with pytest.raises(SystemExit) as end:
         parse(*given)
     assert end.value.code == 2

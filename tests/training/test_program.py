@@ -19,8 +19,8 @@ def logger():
     logger.setLevel(level)
 
 
-def test_a_full_disk_that_holds_the_log(tmp_path, logger, capfd):
-    """The console has every line once, one more that says so, and the message of the exit last."""
+def test_a_full_disk_does_not_lose_the_log_on_the_console(tmp_path, logger, capfd):
+    """The console has every line once, one line about the full disk, and the final error last."""
 
     def work(options):
         logger.info("before")
@@ -41,7 +41,7 @@ def test_a_full_disk_that_holds_the_log(tmp_path, logger, capfd):
     assert log.read_text().splitlines()[0].endswith(" INFO before")
 
 
-def test_a_log_folder_that_cannot_be_written(tmp_path, caplog):
+def test_a_log_folder_that_cannot_be_written_is_an_error(tmp_path, caplog):
     options = parse_centre_options([f"--output={tmp_path / 'new'}", "--log_file_path=/proc"])
     assert run_program("train_centre", lambda options: 0, options) == 1
     assert caplog.messages[0].startswith("train_centre: --log_file_path /proc: cannot write in this folder")
@@ -49,7 +49,7 @@ def test_a_log_folder_that_cannot_be_written(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("has_trained", [False, True])
-def test_the_log_of_a_run_that_has_written_something_stays(tmp_path, has_trained):
+def test_the_log_of_a_run_that_wrote_files_is_kept(tmp_path, has_trained):
     def work(options):
         if has_trained:
             (options.output.summary_path / "events").touch()

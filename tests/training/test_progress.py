@@ -8,14 +8,14 @@ from training import progress
 from training.progress import Progress, StepClock, log_first_step, progress_lines
 
 
-def test_pauses_do_not_count(monkeypatch):
+def test_the_rate_leaves_out_pauses(monkeypatch):
     times = iter([0.0, 1.0, 11.0, 14.0, 24.0])
     monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     clock = StepClock(3)
     with clock.paused():  # from 1 to 11
         pass
     assert clock.steps_per_second(7) == 1.0
-    assert clock.steps_per_second(7) == 1.0  # no step was done: the clock is not even looked at
+    assert clock.steps_per_second(7) == 1.0  # No step was done, so the clock is not read.
     assert clock.steps_per_second(12) == 0.5
 
 
@@ -29,7 +29,7 @@ def test_only_the_first_step_is_timed(caplog):
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_first_step_that_is_not_finite(name, value):
-    """Row 14 of docs/fidelity.md: a gradient can be infinite where the loss is finite."""
+    """Row 14 of docs/fidelity.md: a gradient can be infinite although the loss is finite."""
     good = {"loss": 1.0, "gradient_norm": 2.0}
     progress = Progress()
     for terms in (good, {**good, name: value}, {**good, "loss": math.nan}):
@@ -39,7 +39,7 @@ def test_first_step_that_is_not_finite(name, value):
     assert terms[name] == pytest.approx(value, nan_ok=True)
 
 
-def test_decay_that_only_the_last_step_computed():
+def test_total_uses_the_decay_of_the_last_step():
     progress = Progress()
     for terms in ({"loss": 1.0}, {"loss": 4.0, "weight_decay": 0.5, "total": 4.5}):
         progress.add({name: tf.constant(value) for name, value in {**terms, "gradient_norm": 1.0}.items()})

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.eager import context  # what crosses devices is in no public API
+from tensorflow.python.eager import context  # No public API shows copies between devices.
 
 from benchmarks.replicas import largest_difference, parse_arguments, run_alone, train_on
 from dataset.preprocess import RawImages
@@ -19,7 +19,7 @@ from training.distribution import make_strategy, replica_devices, worker_rows
 
 
 def results(strategies, *flags):
-    """Trains on each strategy with the same flags, see `benchmarks.replicas.train_on`."""
+    """Trains on each strategy with the same flags; see `benchmarks.replicas.train_on`."""
     return [train_on(strategy, parse_arguments(flags)) for strategy in strategies]
 
 
@@ -28,7 +28,7 @@ def test_1_2_and_4_replicas_give_the_same_losses_over_20_steps(two_replicas):
     one, two = results([make_strategy(), two_replicas], "--sync_bn", "--clip_norm=8")
     four = run_alone(4, flags)
     assert len(one["loss"]) == 20
-    assert max(one["gradient_norm"]) > 8 > min(one["gradient_norm"])  # clipping acts on some steps
+    assert max(one["gradient_norm"]) > 8 > min(one["gradient_norm"])  # Some of the steps are clipped.
     for several in (two, four):
         assert largest_difference(one["loss"], several["loss"]) < 5e-6
         assert several["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
@@ -36,7 +36,7 @@ def test_1_2_and_4_replicas_give_the_same_losses_over_20_steps(two_replicas):
 
 
 def split_to(devices, *arrays):
-    """Splits arrays into shares for devices, one after the other, and copies each to its device."""
+    """Splits arrays into consecutive shares, and copies each share to its device."""
     shares = []
     for parts in zip(*(np.split(array, len(devices)) for array in arrays), strict=True):
         with tf.device(devices[len(shares)]):
@@ -65,7 +65,7 @@ def test_each_replica_gets_its_share_and_copies_nothing(two_replicas):
     assert copied and not [name for name in copied if "images" in name or "labels" in name]
 
 
-def test_without_synchronised_statistics_they_differ(two_replicas):
+def test_losses_differ_without_synchronised_statistics(two_replicas):
     one, two = results([make_strategy(), two_replicas], "--steps=5")
     assert largest_difference(one["loss"], two["loss"]) > 1e-3
 
@@ -77,7 +77,7 @@ def test_dropout_renormalisation_and_parts_do_not_depend_on_replicas(two_replica
 
 
 def run_on(strategy, function, *arrays):
-    """Calls the function on every replica with its share of the arrays; returns a list of the results."""
+    """Calls the function on every replica with its share of the arrays, and returns the results in a list."""
     halves = [np.split(array, 2) for array in arrays]
     values = [
         strategy.experimental_distribute_values_from_function(
@@ -90,7 +90,7 @@ def run_on(strategy, function, *arrays):
 
 @pytest.mark.parametrize("layer_class", [BatchNorm, BatchRenorm])
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_synchronised_layer_against_one_device(two_replicas, layer_class, unbiased):
+def test_synchronised_layer_equals_one_device(two_replicas, layer_class, unbiased):
     rng = np.random.default_rng(0)
     inputs = (rng.normal(3, 2, (6, 2, 3, 4)) * np.arange(1, 7)[:, None, None, None]).astype(np.float32)
     weights = rng.normal(size=inputs.shape).astype(np.float32)
@@ -130,14 +130,14 @@ def test_synchronised_layer_against_one_device(two_replicas, layer_class, unbias
         np.testing.assert_allclose(getattr(layer, name), getattr(single, name), rtol=1e-5)
 
 
-def test_moments_of_large_means():
+def test_moments_are_exact_at_large_means():
     values = np.float32(1000) + np.random.default_rng(0).normal(0, 0.1, (8, 3, 3, 2)).astype(np.float32)
     mean, variance = global_moments(tf.constant(values))
     np.testing.assert_allclose(mean, values.mean((0, 1, 2), dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(variance, values.var((0, 1, 2), dtype=np.float64), rtol=1e-2)
 
 
-def test_which_layers_are_synchronised():
+def test_all_batch_norms_are_synchronised():
     images = keras.Input((4, 4, 8))
     model = keras.Model(images, BatchRenorm()(Dropout()(BatchNorm()(images))))
     assert synchronise_batch_norm(model) == 2
@@ -209,7 +209,7 @@ def test_one_process_computes_every_row():
     np.testing.assert_array_equal(worker_rows(make_strategy(), 8, parts=2), np.arange(8))
 
 
-def test_strategies_by_name(monkeypatch, caplog):
+def test_the_kind_decides_the_strategy(monkeypatch, caplog):
     assert make_strategy(kind="one").num_replicas_in_sync == 1
     with pytest.raises(ValueError, match=r"--strategy mirrored: .* 2 GPUs, .* 0"):
         make_strategy(kind="mirrored")

@@ -1,4 +1,4 @@
-"""Kills, signals and full disks during a run, and the same command after them."""
+"""A run that meets kills, signals or full disks is completed by the same command."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ MODELS = ["iter_2_lfw_0.85000", "iter_6_lfw_0.90000"]
 
 
 class Killed(BaseException):
-    """Like a kill, nothing catches it."""
+    """Stands for a kill: nothing catches it."""
 
 
 def scored_loop(folder, save=2, validate=2, **arguments):
@@ -29,7 +29,7 @@ def scored_loop(folder, save=2, validate=2, **arguments):
 
 
 def at_step(loop, step, happens, work):
-    """Wraps `work`: at one step `happens` comes first."""
+    """Returns `work`, wrapped so that `happens` is called first at one step."""
 
     def wrapped(*given, **named):
         if loop.trainer.step == step:
@@ -40,7 +40,7 @@ def at_step(loop, step, happens, work):
 
 
 def interrupt(loop, when, step, happens):
-    """Lets something happen in the validation or the export of a step, or after all of it."""
+    """Calls `happens` in the validation or the export of a step, or at the end of the step."""
     if when == "validation":
         with_validator(loop, at_step(loop, step, happens, loop.validators[0].score))
     elif when == "export":
@@ -71,18 +71,18 @@ def test_restart_completes_what_a_kill_interrupted(tmp_path, steps, when):
         interrupt(loop, when, step, killed)
         with pytest.raises(Killed):
             loop.run()
-        assert newest_checkpoint(tmp_path / "ckpt")[1]["step"] == step  # none is lost
+        assert newest_checkpoint(tmp_path / "ckpt")[1]["step"] == step  # The step is not lost.
     assert scored_loop(tmp_path).run() == 0
     assert names(tmp_path / "models") == MODELS
     manifest = newest_checkpoint(tmp_path / "ckpt")[1]
     assert (manifest["best"], manifest["best_steps"], manifest["owed"]) == ({"lfw": 0.9}, {"lfw": 6}, [])
-    # And only once.
+    # The model is not written again.
     (tmp_path / "models" / MODELS[1] / "step").write_text("left alone")
     assert scored_loop(tmp_path).run() == 0
     assert (tmp_path / "models" / MODELS[1] / "step").read_text() == "left alone"
 
 
-def test_killed_after_the_first_save_of_the_last_step(tmp_path):
+def test_a_kill_after_the_first_save_of_the_last_step(tmp_path):
     loop = scored_loop(tmp_path, validate=4)
     save = loop.checkpoints.save
 
@@ -104,7 +104,7 @@ def test_sigterm_after_a_step(tmp_path, when):
     interrupt(loop, when, 2, terminated)
     assert loop.run() == 128 + signal.SIGTERM
     manifest = newest_checkpoint(tmp_path / "ckpt")[1]
-    # The validation is finished, and its score kept; an export is not begun any more.
+    # The validation is finished and its score is kept, but no export is started.
     assert (manifest["step"], manifest["best"]) == (2, {"lfw": 0.85})
     assert (tmp_path / "models").exists() == (when == "export")
     assert scored_loop(tmp_path).run() == 0
@@ -138,7 +138,7 @@ def test_sigterm_while_a_restart_completes_the_step(tmp_path):
     assert names(tmp_path / "models") == MODELS
 
 
-def test_full_disk_during_training(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_during_training_costs_no_steps(tmp_path, monkeypatch, caplog):
     unbroken = scored_loop(tmp_path / "unbroken", save=1)
     assert unbroken.run() == 0
     loop = scored_loop(tmp_path / "full", save=1)
@@ -156,7 +156,7 @@ def test_full_disk_during_training(tmp_path, monkeypatch, caplog):
         assert f"step {step}: " in caplog.text
         assert f"step_0000000{step}: cannot write the checkpoint: No space left" in caplog.text
     assert "step 2: [Errno 28] No space left on device. Training continues" in caplog.text
-    # The best checkpoint, 2, stayed until there was a better one.
+    # The best checkpoint, of step 2, stays until there is a better one.
     assert names(tmp_path / "full" / "ckpt") == ["step_00000002", "step_00000005", "step_00000006"]
     assert names(tmp_path / "full" / "models") == MODELS[1:]
     for one, two in zip(weights(unbroken.trainer), weights(loop.trainer), strict=True):
@@ -164,7 +164,7 @@ def test_full_disk_during_training(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("ended_by", ["end", "signal", "export", "both"])
-def test_full_disk_at_the_end(tmp_path, ended_by):
+def test_a_full_disk_at_the_end_is_an_error(tmp_path, ended_by):
     def stop(images):
         os.kill(os.getpid(), signal.SIGTERM)
         return images
@@ -176,14 +176,14 @@ def test_full_disk_at_the_end(tmp_path, ended_by):
         loop.checkpoints.save = at_step(loop, 5 if ended_by == "signal" else 6, full, loop.checkpoints.save)
     with pytest.raises(OSError, match="No space left on device") as raised:
         loop.run()
-    # Checkpoint and model are tried, whatever happens to the other.
+    # The run tries to write both checkpoint and model, even if the other one fails.
     assert ("model" in str(raised.value)) == (ended_by in ("export", "both"))
     assert str(raised.value).count("No space left") == (2 if ended_by == "both" else 1)
     assert names(tmp_path / "models") == (MODELS if ended_by == "end" else MODELS[:1])
     newest = newest_checkpoint(tmp_path / "ckpt")[1]["step"]
     assert newest == (6 if ended_by == "export" else 4)
     assert not list(tmp_path.glob("*/.*"))
-    # With space again, the same command finishes it.
+    # When there is space again, the same command finishes the run.
     assert scored_loop(tmp_path).run() == 0
     assert names(tmp_path / "models") == MODELS
 
@@ -199,7 +199,7 @@ def test_full_disk_does_not_hide_a_data_error(tmp_path, caplog):
     assert "step 3: [Errno 28] No space left on device" in caplog.text
 
 
-def test_summaries_that_cannot_be_written(tmp_path, monkeypatch, caplog):
+def test_training_continues_when_summaries_cannot_be_written(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file: "):
         Summaries(tmp_path / "file")
@@ -232,7 +232,7 @@ def test_leftovers_of_models_are_removed(tmp_path):
     assert names(tmp_path / "models") == sorted([*MODELS, *mine])
 
 
-def test_copies_of_models_stay(tmp_path):
+def test_copies_of_models_are_kept(tmp_path):
     copies = ["iter_1_lfw_0.10000_keep", "iter_2_lfw_0.85000_keep", "iter_old"]
     for name in copies:
         (tmp_path / "models" / name).mkdir(parents=True)
@@ -241,14 +241,14 @@ def test_copies_of_models_stay(tmp_path):
 
 
 def test_model_of_the_same_step_is_replaced(tmp_path):
-    """Redone on several devices, a step may score differently by a hair."""
+    """If a step is repeated on several devices, its score may differ slightly."""
     (tmp_path / "models" / "iter_2_lfw_0.85001").mkdir(parents=True)
     assert scored_loop(tmp_path).run() == 0
     assert names(tmp_path / "models") == MODELS
 
 
 def test_resume_with_another_number_of_replicas(tmp_path, two_replicas):
-    """On batches with equal halves: else batch statistics differ, those of each replica's half."""
+    """The halves of each batch are equal, so that all replicas have the same batch statistics."""
 
     def train(trainer, steps):
         totals = []

@@ -13,7 +13,7 @@ from training.run_record import check_changes, describe_sources, read_starts, re
 def test_every_start_is_recorded(tmp_path):
     sources = {"vgg": {"manifest_sha256": "1"}}
     with recorded(tmp_path, parse_centre_options(["--margin=0.4"]), sources, first_step=0) as entry:
-        (running,) = read_starts(tmp_path)  # what a kill leaves
+        (running,) = read_starts(tmp_path)  # as after a kill
         entry["exit_code"] = 0
     with pytest.raises(KeyboardInterrupt), recorded(tmp_path, parse_centre_options([]), {}):
         raise KeyboardInterrupt
@@ -27,7 +27,7 @@ def test_every_start_is_recorded(tmp_path):
     assert first["git_commit"] is None or len(first["git_commit"].removesuffix("-dirty")) == 40
 
 
-def test_differences_are_logged_one_line_each(tmp_path, caplog):
+def test_each_changed_flag_is_logged(tmp_path, caplog):
     with recorded(tmp_path, parse_centre_options(["--margin=0.4", "--precision=mixed_bfloat16"]), {}):
         pass
     now = parse_centre_options(["--lr_values", "1", "0.5", "--lr_steps", "9", "--check", "--init_from=a"])
@@ -58,7 +58,7 @@ def write_source(folder, num_images):
     return describe_sources([manifest])
 
 
-def test_changed_data_needs_a_flag(tmp_path, caplog):
+def test_changed_data_needs_allow_changes(tmp_path, caplog):
     options = parse_centre_options([])
     with recorded(tmp_path, options, write_source(tmp_path / "vgg", 3)):
         pass

@@ -1,4 +1,4 @@
-"""Training a sample of the centres: what a step changes, and what its checkpoints hold."""
+"""Training with a sample of the centres: steps and checkpoints."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ def sample(step, rate=0.3):
 
 
 def columns(trainer):
-    """Centres and their velocities, `(dim, num_identities)` each."""
+    """Returns centres and their velocities, each `(dim, num_identities)`."""
     rows = trainer.head.centres.numpy(), trainer.optimizer.momentums[-1].numpy()
     return [value.T if trainer.head.sample_rate < 1 else value for value in rows]
 
@@ -69,8 +69,8 @@ def test_only_the_sampled_centres_change(loss):
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.2])
-def test_steps_against_a_dense_layer_of_the_sampled_centres(clip_norm):
-    """The centres' momentum, decay and clipping by hand; the loss's gradient from a layer of them alone."""
+def test_steps_equal_those_of_a_layer_of_the_sampled_centres(clip_norm):
+    """The expected update uses the gradient of a layer that has only the sampled centres."""
     trainer = make_trainer(clip_norm=clip_norm)
     kernel, bias = trainer.backbone.get_weights()
     centres, _ = columns(trainer)
@@ -154,7 +154,7 @@ def test_checkpoints_do_not_depend_on_the_sample_rate(first, second, tmp_path, t
             np.testing.assert_array_equal(one, two)
 
 
-def test_checkpoint_of_another_number_of_identities(tmp_path):
+def test_a_checkpoint_of_another_number_of_identities_is_refused(tmp_path):
     writer, reader = make_trainer(), make_trainer()
     state = tf.train.Checkpoint(centres=tf.Variable(tf.zeros((DIM, IDENTITIES + 1))))
     state.write(str(tmp_path / "state"))
@@ -163,7 +163,7 @@ def test_checkpoint_of_another_number_of_identities(tmp_path):
     assert writer.step == 0
 
 
-def test_momentum_of_rows():
+def test_momentum_changes_only_the_given_rows():
     variable = tf.Variable([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     optimizer = MomentumSGD(0.1, 0.9)
     optimizer.build([variable])

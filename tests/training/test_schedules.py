@@ -1,4 +1,4 @@
-"""Learning rates from options, against NumPy."""
+"""Learning rates of the flags agree with NumPy."""
 
 from types import SimpleNamespace
 
@@ -35,7 +35,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_against_numpy(case):
+def test_rates_agree_with_numpy(case):
     schedule, (_, _, num_steps, _, warmup_steps, _) = falling(*case), case
     steps = {0, 1, warmup_steps - 1, warmup_steps, warmup_steps + 1, num_steps // 2, num_steps - 1, num_steps}
     for step in sorted(steps | {num_steps + 9}):
@@ -53,8 +53,8 @@ def test_boundaries(shape):
     assert (np.diff(rates[4:21]) < 0).all()
 
 
-def test_polynomial_against_arcface_torch():
-    """`PolynomialLRWarmup` as a loop over its own recursion; it counts from 1."""
+def test_polynomial_agrees_with_arcface_torch():
+    """The expected rates follow the recursion of `PolynomialLRWarmup`, which counts from 1."""
     warmup, total, power = 5, 40, 2.0
     schedule, rate = falling("polynomial", 0.1, total, warmup_steps=warmup, power=power), 0.1
     for last_epoch in range(1, total):
@@ -89,7 +89,7 @@ def test_rates_are_for_512_images():
 
 
 @pytest.mark.parametrize("shape", ["steps", "polynomial"])
-def test_round_trip(shape):
+def test_a_schedule_serialises(shape):
     options = {} if shape == "steps" else {"lr": 0.3, "lr_end": 0.1, "lr_power": 1.5}
     schedule = make_schedule(ScheduleOptions(schedule=shape, warmup_steps=3, **options), 64, 30)
     copy = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
@@ -104,7 +104,7 @@ def test_graph_equals_eager():
         np.testing.assert_allclose(compiled(tf.constant(step, tf.int64)), schedule(step), rtol=1e-6)
 
 
-def test_warmup_as_long_as_the_run():
+def test_a_warmup_as_long_as_the_run_is_an_error():
     with pytest.raises(ValueError, match=r"--warmup_steps is 9\. .* 9 steps"):
         falling("cosine", 0.1, 9, warmup_steps=9)
 

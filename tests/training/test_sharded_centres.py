@@ -1,4 +1,4 @@
-"""Centres in shards against the dense layer: losses, gradients, weights and checkpoints."""
+"""Centres in shards equal a dense layer: losses, gradients, weights and checkpoints."""
 
 import json
 import subprocess
@@ -23,13 +23,14 @@ SHARDED = ["angular_centre", "arcface", "cosface", "combined", "magface"]
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 @pytest.mark.parametrize("loss", SHARDED)
 def test_two_shards_equal_the_dense_layer(two_replicas, loss, clip_norm):
-    # Five steps enlarge float32 rounding. For this loss one processor reaches 1.06e-5.
+    # Five steps enlarge rounding errors. For this loss one processor reaches 1.06e-5.
     limit = 2e-5 if loss == "combined" else 1e-5
     assert largest_difference(two_replicas, loss, clip_norm) < limit
 
 
 def test_four_shards_equal_the_dense_layer():
-    # Devices are counted once per process. 7 identities: the last shard has one, and one of padding.
+    # The number of devices is fixed per process. With 7 identities the last shard has one, and one of
+    # padding.
     program = """
 import json, tensorflow as tf
 tf.config.set_logical_device_configuration(
@@ -67,7 +68,7 @@ def test_shard_holds_only_its_columns(two_replicas):
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(SHARDED)))
-def test_losses_that_cannot_be_sharded(loss):
+def test_losses_that_cannot_be_sharded_are_refused(loss):
     with pytest.raises(ValueError, match="--shard_centres: "):
         build_loss(loss, IDENTITIES, sharded=True)
 
@@ -77,7 +78,7 @@ def test_sampling_shards_is_refused():
         build_loss("arcface", IDENTITIES, sample_rate=0.5, sharded=True)
 
 
-def test_shard_devices(two_replicas):
+def test_every_replica_holds_a_shard(two_replicas):
     assert [name[-5:] for name in shard_devices(two_replicas)] == ["CPU:0", "CPU:1"]
     with pytest.raises(ValueError, match=r"--shard_centres: .* 1"):
         shard_devices(make_strategy())

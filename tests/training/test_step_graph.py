@@ -15,8 +15,8 @@ def traced_step(trainer, batch_size=8):
     return trainer._step_of_batch.get_concrete_function(*batch)
 
 
-def test_number_of_operations():
-    """A net with one convolution, one dense layer, two norms and a PReLU; most belong to the loss.
+def test_a_step_has_few_operations():
+    """The net has one convolution, one dense layer, two norms and a PReLU. Most of it is the loss.
 
     Its norms move their statistics one by one: 7 operations more than in a `Backbone`.
     """
@@ -25,15 +25,15 @@ def test_number_of_operations():
     assert counts.total() <= 213, counts
 
 
-def test_number_of_operations_of_a_compiled_step():
-    """Forward and backward pass, decay with norm, update; and the counter of the steps."""
+def test_a_compiled_step_has_four_operations():
+    """They are: forward and backward pass; decay and norm; update; and the counter of the steps."""
     trainer = make_trainer(make_strategy(), "mixed_bfloat16", xla=True)
     counts = count_operations(graph_on_gpu(traced_step(trainer)))
     assert counts == {"StatefulPartitionedCall": 3, "AssignAddVariableOp": 1}
 
 
 def test_no_arithmetic_on_the_host(two_replicas):
-    """The first replica is CPU:0 here, so what runs outside of the replicas shows by having no device."""
+    """Operations outside the replicas would have no device here."""
     trainer = make_trainer(two_replicas, "mixed_bfloat16", clip_norm=1.0)
     operations = [op for op in traced_step(trainer).graph.get_operations() if op.type not in FREE]
     assert {op.device[-5:] for op in operations} == {"CPU:0", "CPU:1"}
@@ -45,7 +45,7 @@ def test_first_pack_of_gradients_does_not_wait_for_the_last(two_replicas, monkey
     operations = traced_step(make_trainer(two_replicas, "float32")).graph.get_operations()
     packs = [op for op in operations if op.type.startswith("CollectiveReduce")]
     assert len(packs) == 2 * 2
-    reduced = packs[:2]  # of the first replica
+    reduced = packs[:2]  # those of the first replica
     first, last = (
         {(op.type, str(op.outputs[0].shape)) for op in all_before(pack) if op.outputs} for pack in reduced
     )

@@ -1,4 +1,4 @@
-"""Distillation: the store of a teacher's embeddings, and steps with targets."""
+"""Distillation: the stored embeddings of a teacher, and steps that use them as targets."""
 
 import dataclasses
 import time
@@ -24,7 +24,7 @@ from training.teacher import FOLDER, NoLoss, teacher_targets
 
 
 class Model:
-    """Embeds a face by its mean colours in a grid of 4 x 4; counts the faces."""
+    """Embeds a face as its mean colours in a 4 x 4 grid, and counts the faces."""
 
     face_size = (112, 96)
 
@@ -74,23 +74,23 @@ def test_embeddings_are_those_of_both_mirror_images_and_computed_once(sources):
     for again, first in zip(teacher_targets(make_teacher(unused), sources), targets, strict=True):
         np.testing.assert_array_equal(again, first)
         assert isinstance(again, np.memmap)
-    # Another model has a store of its own.
+    # Another model has another store.
     assert teacher_targets(make_teacher(sha256="b" * 64), sources)[0].filename != targets[0].filename
 
 
-def test_continues_after_a_kill(sources):
+def test_embedding_continues_after_a_kill(sources):
     whole = [np.array(array) for array in teacher_targets(make_teacher(sha256="b" * 64), sources)]
     with pytest.raises(KeyboardInterrupt):
         teacher_targets(make_teacher(Model(fail_after=10 * 2 + 20)), sources)
     rest = Model()
     received = teacher_targets(make_teacher(rest), sources)
-    tried = 2 * (2 * 2 + 3 * 2)  # on two images of each identity, with their mirror images
+    tried = 2 * (2 * 2 + 3 * 2)  # two images of each identity, and their mirror images
     assert rest.num_faces < 2 * 16 + tried
     for one, two in zip(received, whole, strict=True):
         np.testing.assert_array_equal(one, two)
 
 
-def test_other_records_have_a_store_of_their_own(tmp_path):
+def test_changed_records_are_embedded_again(tmp_path):
     arrays = []
     for seed in (2, 3):
         manifest = write_converted(tmp_path / "set", make_images(seed, 2))
@@ -108,7 +108,7 @@ def test_damaged_records_are_left_out(sources, caplog):
 
 
 @pytest.mark.parametrize("problem", ["size", "nan"])
-def test_teachers_that_cannot_be_used(sources, problem):
+def test_teachers_that_cannot_be_used_are_an_error(sources, problem):
     model = Model()
     if problem == "size":
         model.face_size = (128, 96)
@@ -121,12 +121,12 @@ def test_teachers_that_cannot_be_used(sources, problem):
 
 
 def row_means(faces):
-    """Embeddings that are the same for a face and its mirror image."""
+    """Returns embeddings that are equal for a face and its mirror image."""
     return faces.mean(axis=2, dtype=np.float32).reshape(len(faces), -1)[:, ::7] - 128
 
 
 def right_half(faces):
-    """Embeddings that have nothing in common for a face and its mirror image."""
+    """Returns embeddings that differ completely for a face and its mirror image."""
     return row_means(faces[:, :, 48:])
 
 
@@ -141,7 +141,7 @@ def right_half(faces):
     ],
 )
 def test_warns_of_a_teacher_that_does_not_tell_people_apart(tmp_path, caplog, embed, num_people, doubts):
-    """Four images of each label: the same one, or those of four people; or no labels."""
+    """Each label has four images, of one person or of four people; or there are no labels."""
     images = make_images(1, 24)
     if num_people is not None:
         images = [(images[(label + 6 * n) % num_people][0], label) for label in range(6) for n in range(4)]

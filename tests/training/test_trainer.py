@@ -46,7 +46,7 @@ def test_every_loss_trains_and_resumes(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["adaface", "batch_hard", "batch_all"])
 def test_losses_of_the_whole_batch_see_it_from_every_replica(two_replicas, name):
-    # Embeddings that do not depend on the replica's share: batch normalisation is left out.
+    # The net has no batch normalisation, so embeddings do not depend on the share of the replica.
     results = []
     for strategy in (make_strategy(), two_replicas):
         with strategy.scope():
@@ -93,7 +93,7 @@ def test_objective_and_decay():
 
 @pytest.mark.parametrize("arguments", [{}, {"accumulate": 2}, {"loss_scale": 1024.0}])
 def test_gradient_of_the_decay(arguments):
-    """Row 6 of docs/fidelity.md: decay moves a decayed variable by `rate * alpha * v`, and no other one."""
+    """Row 6 of docs/fidelity.md: decay moves a decayed variable by `rate * alpha * v`, and no other."""
     rate, alpha = 0.01, 5.0
     moved = []
     for weight_decay in (0.0, alpha):
@@ -126,15 +126,15 @@ def test_order_of_gradients():
     assert products
     for op in products:
         assert any(before.type == "Conv2DBackpropFilter" for before in all_before(op))
-    # The decay of the kernel, too, is computed after its gradient.
-    with_decay = outputs[0].op.inputs[0].op  # behind the identity that a function returns
+    # The decay of the kernel is also computed after its gradient.
+    with_decay = outputs[0].op.inputs[0].op  # A function returns an identity of it.
     assert with_decay.type == "AddV2"
     decay = with_decay.inputs[1].op
     assert any(before.type == "Conv2DBackpropFilter" for before in all_before(decay))
 
 
 def all_before(op):
-    """The operations that are done before one of a graph."""
+    """Returns the operations of a graph that run before another operation."""
     found, found_from = set(), [op]
     while found_from:
         op = found_from.pop()
@@ -149,7 +149,7 @@ def test_clipping_scales_the_whole_gradient():
     trainers = [make_trainer(make_strategy(), clip_norm=clip) for clip in (None, 0.25)]
     before = weights(trainers[0])
     norms = [float(trainer.train_step(images, identities)["gradient_norm"]) for trainer in trainers]
-    assert norms[0] == norms[1] > 0.25  # what is logged is the norm before clipping
+    assert norms[0] == norms[1] > 0.25  # The log has the norm before clipping.
     free, clipped = ([new - old for new, old in zip(weights(t), before, strict=True)] for t in trainers)
     num_trained = len(trainers[0].backbone.trainable_variables)
     assert num_trained == 7
@@ -171,7 +171,7 @@ def test_scheduled_arguments_reach_the_head():
 
 
 def test_momentum_scales_the_whole_velocity_by_the_current_rate():
-    # Where the rate drops, Keras's SGD and TensorFlow 1's differ.
+    # Where the rate drops, the SGDs of Keras and TensorFlow 1 differ.
     variable = tf.Variable([1.0, -2.0])
     optimizer = MomentumSGD(keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.01]), 0.9)
     optimizer.build([variable])

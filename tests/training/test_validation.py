@@ -26,7 +26,7 @@ def net():
 
 @pytest.fixture
 def config(tmp_path):
-    """Videos of noise pictures, in an order of splits that is not that of the file's lines."""
+    """Videos of noise pictures. Their splits are not in the order of the lines of the file."""
     rng = np.random.default_rng(0)
     for person in range(NUM_PEOPLE):
         for video in range(NUM_VIDEOS):
@@ -125,7 +125,7 @@ def test_channel_order_of_the_config(net, tmp_path, order):
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_scores_are_those_of_the_float32_net(config, dtype):
-    """Exported nets compute in float32, whatever precision they were trained in."""
+    """Exported nets compute in float32, whatever the precision of training."""
     trained = Backbone("ir32", image_size=(16, 16), seed=1, dtype=dtype)
     (validator,) = open_validators(trained, config, validate_videos=1)
     for seed in (2, 3):  # the weights change between validations
@@ -150,7 +150,7 @@ def test_videos_are_off_by_default(net, config):
 
 
 @pytest.mark.parametrize("key", ["splits", "prefix"])
-def test_missing_keys(net, config, key):
+def test_missing_keys_of_the_config_are_named(net, config, key):
     lines = config.path.read_text().splitlines()
     config.path.write_text("\n".join(line for line in lines if not line.startswith(key)))
     with pytest.raises(ValueError, match=rf"config.ini, \[ytf\]: --validate_videos .*'{key}'"):

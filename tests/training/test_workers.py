@@ -1,4 +1,4 @@
-"""Two processes on loopback train as one."""
+"""Two processes on one machine train as one device."""
 
 import json
 import os
@@ -15,18 +15,18 @@ from training.options import DeviceOptions, OutputOptions
 from training.workers.cluster import own_folders, set_workers
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 240  # far more than it takes: what this says is that nobody waits for ever
+TIMEOUT = 240  # Far more than needed. It shows that no worker waits forever.
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "")  # put back after a test that sets it
+    monkeypatch.setenv("TF_CONFIG", "")  # restored after a test that sets it
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def run_workers(folders, max_steps, *flags):
-    """Exit codes and what each worker prints; `folders` has one for each worker."""
+    """Returns the exit code and the output of each worker. `folders` has one folder for each."""
     workers = ",".join(free_addresses(len(folders)))
     started = []
     for index, folder in enumerate(folders):
@@ -70,10 +70,10 @@ def names(folder):
 @pytest.mark.long
 def test_two_workers_train_as_one_device_stop_together_and_resume(tmp_path):
     alone = run_alone(tmp_path / "one", 6, "--accumulate=2")
-    # Where the statistics are those of a part over both workers, the parts are those of one device.
+    # With `--sync_bn` statistics are those of a part over both workers, as on one device.
     flags = ("--sync_bn", "--accumulate=2")
     codes, first = run_workers([tmp_path / "two"] * 2, 6, *flags, "--stop_at=2")
-    # The chief got no signal: it stops at the same step, and saves.
+    # The chief got no signal. It stops at the same step and saves.
     assert codes == [128 + signal.SIGTERM] * 2, first
     assert [output["step"] for output in first] == [3, 3]
     assert names(tmp_path / "two" / "ckpt") == ["step_00000002", "step_00000003"]
@@ -82,10 +82,10 @@ def test_two_workers_train_as_one_device_stop_together_and_resume(tmp_path):
     for start, rest in zip(first, second, strict=True):
         assert start["losses"] + rest["losses"] == pytest.approx(alone["losses"], rel=1e-5)
         assert rest["score"] == pytest.approx(alone["score"], rel=1e-4)
-    # One file of each, the chief's.
+    # Only the chief writes files.
     assert names(tmp_path / "two" / "models") == names(tmp_path / "one" / "models")
     assert names(tmp_path / "two") == ["ckpt", "models", "summary"]
-    assert len(names(tmp_path / "two" / "summary")) == 2  # of the two runs
+    assert len(names(tmp_path / "two" / "summary")) == 2  # one for each start
 
 
 @pytest.mark.long
@@ -115,7 +115,7 @@ def device_options(workers=None, worker_index=None, strategy="multiworker"):
     return DeviceOptions(strategy=strategy, workers=workers, worker_index=worker_index)
 
 
-def test_workers_of_the_flags_and_of_the_environment():
+def test_flags_or_the_environment_name_the_workers():
     assert set_workers(device_options("a:1,b:2", 1)) == 1
     expected = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
     assert json.loads(os.environ["TF_CONFIG"]) == expected
@@ -133,7 +133,7 @@ def test_workers_of_the_flags_and_of_the_environment():
         ("a:1,b:1", 0, "auto", "--workers and --worker_index need --strategy multiworker, not auto."),
     ],
 )
-def test_bad_flags(workers, index, strategy, flag):
+def test_wrong_flags_are_named(workers, index, strategy, flag):
     (problem,) = device_options(workers, index, strategy).problems()
     assert problem.startswith(flag)
 
@@ -147,7 +147,7 @@ def test_bad_flags(workers, index, strategy, flag):
         ('{"cluster": {"worker": ["a:1"], "ps": []}, "task": {"index": 0}}', "workers only"),
     ],
 )
-def test_bad_environment(monkeypatch, config, message):
+def test_a_wrong_environment_is_an_error(monkeypatch, config, message):
     if config:
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match=message):
