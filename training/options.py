@@ -227,7 +227,7 @@ class DeviceOptions:
     strategy: Literal["auto", "one", "mirrored", "multiworker"] = option(
         "auto",
         "devices to train on: one, all GPUs of this machine (mirrored), or several machines "
-        "(multiworker); auto chooses between one and mirrored",
+        "(multiworker); auto is mirrored if there are several GPUs, and one otherwise",
     )
     workers: str | None = option(
         None,
@@ -288,7 +288,7 @@ class OptimizerOptions:
     """Optimizer (see docs/recipes.md)."""
 
     optimizer: Literal["sgd", "adamw", "lamb"] = option(
-        "sgd", "sgd has weight decay in the loss; adamw and lamb have it in the update"
+        "sgd", "sgd adds weight decay to the loss; adamw and lamb apply it in the update"
     )
     momentum: float = option(0.9, "momentum of SGD, or beta_1 of AdamW and LAMB", above=0, maximum=1)
     weight_decay: float = option(

@@ -61,8 +61,9 @@ def _signature(formatter, action):
 
 
 def _escape(text):
-    """Escapes Markdown, so that the page shows the text unchanged and `code` as code."""
-    pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    """Escapes Markdown, so that the page shows the text unchanged, and `code` and --flags as code."""
+    text = re.sub(r"(?<![\w`-])(--\w[\w-]*)", r"`\1`", " ".join(text.split()))
+    pieces = re.split(r"(`[^`]+`)", text)
     return "".join(
         piece if place % 2 else re.sub(r"([\\`*_{}\[\]<>#$|~])", r"\\\1", piece)
         for place, piece in enumerate(pieces)
