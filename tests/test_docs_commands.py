@@ -1,16 +1,11 @@
 """Runs all commands and examples of the pages about using a model, with small made-up data."""
 
-import os
 import pickle
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests import portrait
-from tests.first_party import ROOT
+from tests.run_page import run_page
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.long, pytest.mark.timeout(600)]
 FACES = "import numpy; faces = numpy.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), 'uint8')\n"
@@ -49,17 +44,4 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page(page, folder):
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", text, re.DOTALL)
-    assert blocks
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    for language, code in blocks:
-        # The packages are already installed.
-        code = re.sub(r"^pip install .*\n", "", code, flags=re.MULTILINE)
-        command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", FACES + code]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    run_page(page, folder, preamble=FACES)
