@@ -105,14 +105,17 @@ def main(argv=None):
         print(f"  {first.kept}")
     if not failed:
         kept.rmdir()
-    is_well = not failed
+    is_correct = not failed
     if RUNS in chosen:
         from benchmarks.troubled_runs import trouble
 
         for name, problems in trouble(args.seed):
-            is_well = is_well and not problems
-            print(f"runs: {name}: {'; '.join(problems) or 'as an undisturbed run, bit for bit'}", flush=True)
-    return 0 if is_well else 1
+            is_correct = is_correct and not problems
+            print(
+                f"runs: {name}: {'; '.join(problems) or 'equal to an undisturbed run, bit for bit'}",
+                flush=True,
+            )
+    return 0 if is_correct else 1
 
 
 def _group_by_error(cases):

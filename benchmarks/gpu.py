@@ -93,14 +93,14 @@ class Setting:
 
     @property
     def name(self):
-        """The words that `--only` can select this row by, separated by spaces."""
+        """Returns the words that `--only` can select this row by, separated by spaces."""
         xla = "xla" if self.xla else "plain"
         size = "x".join(map(str, self.image_size))
         words = (self.net, self.precision, xla, str(self.identities), self.head, f"{self.gpus}gpu")
         return " ".join((*words, f"batch{self.batch_size}", size))
 
     def flags(self):
-        """The flags of `train_centre`."""
+        """Returns the flags of `train_centre` for this row."""
         return [
             *(f"--backbone={self.net}", *PRECISIONS[self.precision], *HEADS[self.head]),
             f"--xla={'on' if self.xla else 'off'}",
