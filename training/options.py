@@ -426,7 +426,7 @@ class OutputOptions:
     """Output."""
 
     output: Path = option(
-        Path("./output"), "folder for all files of the run; the next four flags move parts of it"
+        Path("./output"), "folder for the files of the run: checkpoints, models, logs, TensorBoard logs"
     )
     summary_path: Path = option(None, "folder for TensorBoard logs (default: summary/ in --output)")
     ckpt_path: Path = option(None, "folder for training checkpoints (default: ckpt/ in --output)")
@@ -781,7 +781,7 @@ def parse_triplet_options(
     """Parses the command line of train_triplet; see `common.options.parse_options`."""
     first_flags = (*_FIRST_FLAGS, "from_scratch", "sample_per_class", "triplet_margin", "lr_values")
     parser = ShortHelpParser("python -m train_triplet", "Fine-tune a net on triplets.", first_flags)
-    defaults = {"source": ["vgg"], "output": Path("./output/vgg-triplet")}
+    defaults = {"source": ("vgg",), "output": Path("./output/vgg-triplet")}
     faithful = {**FAITHFUL, "with_replacement": True}
     return parse_options(
         parser,
