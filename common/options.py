@@ -193,7 +193,7 @@ class ShortHelpParser(argparse.ArgumentParser):
         formatter.start_section("most important flags")
         formatter.add_arguments([actions[name] for name in self._first_flags])
         formatter.end_section()
-        formatter.add_text("--help-all shows every flag. Rows are those of docs/fidelity.md.")
+        formatter.add_text("--help-all shows every flag.")
         return formatter.format_help()
 
 

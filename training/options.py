@@ -762,7 +762,7 @@ def parse_centre_options(
     argv: Sequence[str] | None = None, find_input_problems: FindProblems | None = None
 ) -> CentreTrainingOptions:
     """Parses the command line of train_centre; see `common.options.parse_options`."""
-    first_flags = (*_FIRST_FLAGS, "loss", "preset", "lr")
+    first_flags = (*_FIRST_FLAGS, "loss", "preset", "lr", "faithful")
     parser = ShortHelpParser("python -m train_centre", "Train a net with a margin loss.", first_flags)
     faithful = {**FAITHFUL, "reshuffle": False}
     return parse_options(
@@ -779,7 +779,14 @@ def parse_triplet_options(
     argv: Sequence[str] | None = None, find_input_problems: FindProblems | None = None
 ) -> TripletTrainingOptions:
     """Parses the command line of train_triplet; see `common.options.parse_options`."""
-    first_flags = (*_FIRST_FLAGS, "from_scratch", "sample_per_class", "triplet_margin", "lr_values")
+    first_flags = (
+        *_FIRST_FLAGS,
+        "from_scratch",
+        "sample_per_class",
+        "triplet_margin",
+        "lr_values",
+        "faithful",
+    )
     parser = ShortHelpParser("python -m train_triplet", "Fine-tune a net on triplets.", first_flags)
     defaults = {"source": ("vgg",), "output": Path("./output/vgg-triplet")}
     faithful = {**FAITHFUL, "with_replacement": True}
