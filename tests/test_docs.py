@@ -62,6 +62,13 @@ def test_all_pages_are_in_the_site():
     )
 
 
+def test_fenced_commands_and_examples_are_run():
+    fenced = {page for page in PAGES if re.search(r"```(bash|python)", (ROOT / "docs" / page).read_text())}
+    tests = "".join(TESTS[f"test_{name}.py"] for name in ("docs_commands", "tutorials", "keras_api"))
+    for page in fenced:
+        assert re.search(rf"{page}|\"{page.removesuffix('.md')}\"", tests), f"no test runs {page}"
+
+
 def test_the_reference_has_all_programs():
     pages = "".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
     documented = re.findall(r"\{program-flags\} (\S+)", pages)
