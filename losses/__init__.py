@@ -1,7 +1,7 @@
 """Losses for face embeddings. Each is a Keras layer that you call as `layer(embeddings, identities)`.
 
 The classes are imported on first use, because importing TensorFlow takes seconds. After `import losses`,
-Keras can load models that hold these layers.
+Keras can load models that contain these layers.
 """
 
 import importlib

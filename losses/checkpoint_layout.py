@@ -28,8 +28,8 @@ def save_as(
     """
     stored = variable.value
     first = getattr(stored, "values", (stored,))[0]  # a mirrored variable has one copy per replica
-    # TensorFlow's class for a value that is read on demand. Restoring calls `serialize`, too, but reads
-    # nothing.
+    # TensorFlow's class for a tensor that is read only when it is saved. Restoring calls `serialize`, too,
+    # but does not read the tensor.
     deferred = type(first._serialize_to_tensors()[_KEY])
 
     def serialize():
@@ -41,7 +41,8 @@ def save_as(
             raise ValueError(f"{variable.path}: expected shape {shape}, the checkpoint has {value.shape}")
         write(value)
 
-    # TensorFlow looks these up on the object before its class, as it does for objects from SavedModels.
+    # TensorFlow looks for these functions on the object first, because objects from SavedModels have them
+    # there.
     stored._serialize_to_tensors = serialize
     stored._restore_from_tensors = restore
 

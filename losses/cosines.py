@@ -55,7 +55,7 @@ def cosine_with_margin(cosine: tf.Tensor, margin: tf.Tensor) -> tf.Tensor:
 
     References: margin-centre-face, `losses/face_losses.py::arcface_loss`
     """
-    sine = _sine(cosine)  # comes first, because the order of operations decides how gradients are rounded
+    sine = _sine(cosine)  # computed first, because the order of operations decides how gradients are rounded
     inside = cosine > tf.cos(math.pi - margin)
     shifted = cosine * tf.cos(margin) - sine * tf.sin(margin)
     return tf.where(inside, shifted, cosine - margin * tf.sin(margin))

@@ -20,8 +20,8 @@ class HardNetLoss(DistanceLoss):
 
         max(0, margin + d(a_i, p_i) - min over j of min(d(a_i, p_j), d(a_j, p_i)))
 
-    where `j` runs over the pairs of other identities. If there is no such pair, the loss is 0. The original
-    has a bug and mines nothing (row 36 of docs/fidelity.md).
+    where `j` runs over the pairs of other identities. If there is no such pair, the loss is 0. In the
+    original, a bug disables the mining (row 36 of docs/fidelity.md).
 
     References: [Working hard to know your neighbor's margins](https://arxiv.org/abs/1705.10872);
     margin-centre-face, `losses/hard_loss.py::HardNet_loss`

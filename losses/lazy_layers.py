@@ -1,4 +1,4 @@
-"""Lets Keras load models that hold layers of this package before the layers' modules are imported."""
+"""Lets Keras load models that contain layers of this package before the layers' modules are imported."""
 
 import importlib
 import importlib.util

@@ -71,7 +71,7 @@ def require(condition: bool, name: str, expected: str, received: Any) -> None:
 def checked_identities(identities: Any, num_identities: int | None = None) -> tf.Tensor:
     """Returns identities as int64. Checks their type and, if `num_identities` is given, their range.
 
-    They are int64 because TensorFlow computes with int32 on the host even if there is a GPU.
+    They are int64 because TensorFlow runs int32 operations on the CPU even if there is a GPU.
 
     Args:
         identities: int, shape `(batch,)`.
@@ -97,5 +97,5 @@ def require_identities(condition: tf.Tensor, expected: str, identities: tf.Tenso
     """Returns the identities; raises `tf.errors.InvalidArgumentError` unless the condition holds."""
     message = f"identities: expected {expected}, received"
     check = tf.debugging.Assert(condition, [message, identities], summarize=1024)
-    with tf.control_dependencies([check]):  # check before anything is looked up
+    with tf.control_dependencies([check]):  # the identities must not be used before the check
         return tf.identity(identities)

@@ -33,11 +33,11 @@ def draw_on_gpu(num_drawn: int, num_values: int, key: tf.Tensor) -> tf.Tensor:
 
     The method is the Simon cipher with 4 rounds, then cycle walking. The cipher permutes blocks of an even
     number of bits, so it may map a number to one that is out of range. TensorFlow then applies the cipher
-    again, until the number is in range. Here a table holds one step of this walk for every number; numbers in
-    range stay where they are. Looking the table up in itself doubles the number of steps. That is repeated
-    until the walk is long enough to leave all numbers that are out of range.
+    again, until the number is in range. Here a table contains one step of this walk for every number. Numbers
+    in range stay where they are. Indexing the table with itself doubles the number of steps. This is repeated
+    until every walk is long enough to end in range.
 
-    All numbers are int64, because TensorFlow computes with int32 on the host of a GPU.
+    All numbers are int64, because TensorFlow runs int32 operations on the CPU even if there is a GPU.
 
     References: [Simon and Speck](https://eprint.iacr.org/2013/404); [cycle walking](
     https://www.cs.ucdavis.edu/~rogaway/papers/subset.pdf); TensorFlow, `core/kernels/random_index_shuffle.cc`

@@ -51,7 +51,7 @@ def has_gpus() -> bool:
 def _parts(values):
     """Splits values into sums of two float32 numbers.
 
-    TF32 holds the first number exactly. It rounds only the last bits of the second.
+    TF32 represents the first number exactly and rounds only the last bits of the second.
     """
     high = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(values, tf.int32), ~_DROPPED), tf.float32)
     return high, values - high

@@ -12,13 +12,14 @@ def global_batch(values: tf.Tensor) -> tf.Tensor:
     context = _context()
     if context is None:
         return values
-    # All lengths are the same. `all_gather` would exchange them first, and a GPU would wait for its host.
+    # `all_gather` would first exchange the lengths, although they are all the same, and GPUs would wait for
+    # the CPU.
     parts = [tf.zeros_like(values)] * context.num_replicas_in_sync
     parts[replica_number()] = values
     joined = tf.concat(parts, 0)
     if not joined.dtype.is_integer:
         return context.all_reduce("SUM", joined)
-    # On GPUs a sum of integers over replicas lacks a kernel. float64 holds all identities exactly.
+    # GPUs cannot sum integers over replicas. float64 represents all identities exactly.
     return tf.cast(context.all_reduce("SUM", tf.cast(joined, tf.float64)), joined.dtype)
 
 

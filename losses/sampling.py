@@ -32,8 +32,8 @@ def sample_identities(
 
     Returns:
         `(sample, places)`: int64 `(num_sampled,)`, distinct identities, starting with the batch's; and int64
-        `(global_batch,)` with `sample[places] == identities`. They are int64 because TensorFlow computes with
-        int32 on the host of a GPU.
+        `(global_batch,)` with `sample[places] == identities`. They are int64 because TensorFlow runs int32
+        operations on the CPU even if there is a GPU.
     """
     own, places = tf.unique(tf.cast(identities, tf.int64), tf.int64)
     num_wanted = num_sampled(num_identities, sample_rate)
@@ -49,5 +49,6 @@ def sample_identities(
     others = tf.gather(drawn, tf.where(tf.gather(is_other, drawn))[:, 0])
     sample = tf.concat([own, others[: tf.maximum(num_wanted - tf.size(own), 0)]], 0)
     if (identities.shape[0] or math.inf) <= num_wanted:
-        sample.set_shape([num_wanted])  # gradients with dynamic shapes are computed on the host of a GPU
+        # TensorFlow computes gradients with dynamic shapes on the CPU even if there is a GPU.
+        sample.set_shape([num_wanted])
     return sample, places

@@ -97,7 +97,7 @@ class ShardedCosines:
         return identities[:, None] == self._columns
 
     def _highest(self, values):
-        # Replicas can reduce to a sum but not to a maximum, so each gathers the maxima of all replicas.
+        # TensorFlow can sum over replicas but cannot take a maximum, so each replica gathers all maxima.
         highest = tf.stop_gradient(tf.reduce_max(values, axis=1))
         return tf.reduce_max(tf.reshape(global_batch(highest), (-1, tf.size(highest))), axis=0)
 

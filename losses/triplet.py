@@ -111,7 +111,7 @@ def _all_triplets(distances, positives, negatives, margin):
     # A triplet is active if its negative is nearer than its positive plus the margin.
     reach = tf.where(positives, known + margin, -math.inf)
     nearness = tf.where(negatives, known, math.inf)
-    # int64, because TensorFlow computes with int32 on the host of a GPU.
+    # int64, because TensorFlow runs int32 operations on the CPU even if there is a GPU.
     num_per_positive = tf.searchsorted(tf.sort(nearness), reach, "left", tf.int64)
     num_not_above = tf.searchsorted(tf.sort(reach), nearness, "right", tf.int64)
     num_per_negative = tf.cast(tf.shape(distances)[1], tf.int64) - num_not_above
@@ -129,8 +129,8 @@ def _count(mask):
 def _mean_factor(counts):
     """Returns the size of the global batch, divided by the sum of its counts.
 
-    Let each sample have a sum over `counts` values. Times this factor, the mean of the sums is the mean of
-    all values.
+    Let `counts` be the number of values that each sample has. Multiplied by this factor, the mean of the
+    samples' sums becomes the mean of all values.
     """
     counts = global_batch(counts)
     return tf.math.divide_no_nan(tf.cast(tf.size(counts), tf.float32), tf.reduce_sum(counts))

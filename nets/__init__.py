@@ -1,7 +1,7 @@
 """Backbones: nets that turn images of faces into embeddings.
 
 Classes and functions are imported on first use, because importing TensorFlow takes seconds. After
-`import nets`, Keras can load models that hold these layers.
+`import nets`, Keras can load models that contain these layers.
 """
 
 import importlib

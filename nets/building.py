@@ -74,7 +74,7 @@ def rescaled_pixels(
 ) -> tf.Tensor:
     """Turns the input of all backbones, `(pixel - 127.5) / 128`, into `(pixel - mean) / scale`.
 
-    Nets whose weights were trained on other numbers need it. The mean cannot move into the first kernel
+    Nets that were trained with another mean or scale need this. The mean cannot move into the first kernel
     instead: that would change the result at the edges, where a conv pads with zeros.
 
     Args:

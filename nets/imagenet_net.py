@@ -19,9 +19,9 @@ def imagenet_net(
 ) -> keras.Model:
     """Builds VGG or ResNet up to its last feature map, followed by the tail of LResNet-E-IR.
 
-    The tail (norm, dropout, flatten, dense, norm) replaces the classifier. Weights are random, because faces
-    are cropped and normalised differently from ImageNet's pictures. Batch normalisation is this project's
-    layer, with Keras's momentum and epsilon for the net.
+    The tail (norm, dropout, flatten, dense, norm) replaces the classifier. The initial weights are
+    random, not ImageNet's, because faces are cropped and normalised differently. Batch normalisation is this
+    project's layer, with Keras's momentum and epsilon for the net.
 
     References:
     - margin-centre-face, `nets/vgg16.py`, `nets/vgg19.py`, `nets/resnet.py`: classifiers that no face

@@ -49,8 +49,8 @@ def mobilefacenet(
     each block, the conv over the whole map and the dense layer. The channels inside the blocks do not depend
     on the width.
 
-    Layers have the names of arcface_torch's modules. Depthwise kernels start larger than there, by He's rule
-    for the inputs of one channel. The dense layer is float32 under every policy.
+    Layers have the names of arcface_torch's modules. Depthwise kernels start larger than in arcface_torch,
+    by He's rule for the inputs of one channel. The dense layer is float32 under every policy.
 
     References:
     - [MobileFaceNets](https://arxiv.org/abs/1804.07573), table 1

@@ -32,7 +32,7 @@ _WAIT_SECONDS = 5.0
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow and lists its devices. Hides the lines that this always writes to standard error.
+    """Imports TensorFlow, lists its devices, and hides the lines that it always writes to standard error.
 
     All other lines are shown. On a machine with a GPU, lines about CUDA are shown, too. If the environment
     variable `TF_CPP_MIN_LOG_LEVEL` is 0 or 1, all lines are shown.

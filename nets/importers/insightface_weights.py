@@ -165,7 +165,7 @@ def _build(path, shapes, read, arguments=None, pixels=INSIGHTFACE):
 
 
 def _check_centre(pixels):
-    """Raises a `ValueError` unless the zeros that convs pad with mean the same grey in both nets."""
+    """Raises a `ValueError` unless the zeros that convs pad with stand for the same grey in both nets."""
     if pixels.arguments():
         scale, mean = pixels.scale[0], pixels.mean[0]
         received = f"pixel * {1 / scale:g} + {-mean / scale:g}"

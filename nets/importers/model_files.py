@@ -40,8 +40,8 @@ def input_format_path(path: Path) -> Path:
 def runs_as_it_is(path: Path) -> bool:
     """Returns whether ONNX Runtime can run an ONNX file without knowing more about its input.
 
-    That is so if the model takes uint8 pixels, or if a file describes its input. From any other ONNX file
-    only the weights can be read.
+    It can if the model takes uint8 pixels, or if a file describes its input. From any other ONNX file, only
+    the weights can be read.
 
     Raises:
         ValueError: see `read_onnx`.
@@ -138,8 +138,8 @@ def model_sha256(path: str | Path) -> str:
 
     The digest of a single file is the one that `sha256sum` prints. That of a training checkpoint is the
     digest of its manifest, which holds the SHA-256 of the other files. For models of several files it is the
-    digest of a list of their names and SHA-256. The model card does not count, because new scores or
-    thresholds do not change the model.
+    digest of a list of their names and SHA-256. The model card is left out, because new scores
+    or thresholds do not change the model.
 
     Args:
         path: any path that `nets.load_backbone` takes.
@@ -164,7 +164,7 @@ def model_sha256(path: str | Path) -> str:
         starts = (f"{path.name}.index", f"{path.name}.data-")
         files = {file.name.removeprefix(path.name): file for file in siblings if file.name.startswith(starts)}
     else:
-        files = {"": path, **_files_beside(path)}
+        files = {"": path, **_companion_files(path)}
     if input_format_path(path).is_file():
         files["input format"] = input_format_path(path)
     if list(files) == [""]:
@@ -173,7 +173,7 @@ def model_sha256(path: str | Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _files_beside(path):
+def _companion_files(path):
     """Returns the other files that belong to a model file, by name."""
     outside = {}
     if path.suffix == ".onnx":

@@ -73,7 +73,7 @@ def _num_weights(variant, height, width, embedding_size):
         return channels * (cells * (channels + 1) + embedding_size)
     if variant.builder == "imagenet_net":
         channels = 512 if "vgg" in variant.arguments["name"] else 2048
-        cells = (height // 32) * (width // 32)  # a lower limit: ResNet makes two cells of 48 pixels, VGG one
+        cells = (height // 32) * (width // 32)  # a lower limit: VGG rounds down, ResNet rounds up
     elif variant.builder == "resnet_ir":
         channels = STAGES[variant.arguments["depth"]][-1][0] * variant.arguments.get("expansion", 1)
     return embedding_size * cells * channels

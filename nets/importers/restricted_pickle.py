@@ -118,7 +118,7 @@ class RestrictedUnpickler:
         """
         try:
             for name, argument in self._instructions():
-                self._charge(_INSTRUCTION_BYTES + sys.getsizeof(argument))
+                self._count_memory(_INSTRUCTION_BYTES + sys.getsizeof(argument))
                 self._step(name, argument)
             if len(self._stack) != 1:
                 raise ValueError(f"expected one object, received {len(self._stack)}")
@@ -130,7 +130,7 @@ class RestrictedUnpickler:
             raise ValueError(f"not a pickle, or a damaged one: {str(error)[:200]}") from None
         return self._stack[0]
 
-    def _charge(self, num_bytes):
+    def _count_memory(self, num_bytes):
         self._bytes_left -= num_bytes
         if self._bytes_left < 0:
             raise self.refusal("a file whose objects take much more memory than the file")

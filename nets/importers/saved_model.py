@@ -28,7 +28,7 @@ def load_backbone_of_saved_model(path: str | Path) -> "Backbone":
     Raises:
         ValueError: the folder is damaged, or is not a SavedModel of `export.saved_model`.
     """
-    import tensorflow as tf  # here, because it takes seconds and `is_saved_model` does not need it
+    import tensorflow as tf  # here, because the import takes seconds and `is_saved_model` does not need it
 
     from ..backbone import Backbone
 

@@ -100,7 +100,7 @@ def load_tf1_checkpoint(path: str | Path) -> Import:
         FileNotFoundError: there is no checkpoint.
         ValueError: the checkpoint is damaged, holds another net or lacks variables.
     """
-    import tensorflow as tf  # here, because it takes seconds and `checkpoint_prefix` does not need it
+    import tensorflow as tf  # here, because the import takes seconds and `checkpoint_prefix` does not need it
 
     from ..backbone import Backbone
 

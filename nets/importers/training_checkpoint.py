@@ -117,7 +117,7 @@ def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
         FileNotFoundError: there is no checkpoint.
         ValueError: no checkpoint can be read, or it does not hold the backbone that it names.
     """
-    import tensorflow as tf  # here, because it takes seconds and the functions above do not need it
+    import tensorflow as tf  # here, because the import takes seconds and the functions above do not need it
 
     from ..backbone import Backbone
     from ..layers.counters import save_counters_as_int32

@@ -50,7 +50,7 @@ class Dropout(keras.layers.Layer):
             return inputs
         shape = self._mask_shape(tf.shape(inputs))
         kept = uniform_of_batch(self.draws, self.seed, shape[0], shape[1:]) < self.keep_prob
-        # A `tf.where` with a scalar would keep TensorFlow from moving the channels of any conv: see `PReLU`.
+        # With a scalar in a `tf.where`, TensorFlow would no longer move the channels of convs: see `PReLU`.
         return inputs / self.keep_prob * tf.cast(kept, inputs.dtype)
 
     def _mask_shape(self, shape):

@@ -18,7 +18,7 @@ class GroupNorm(keras.layers.Layer):
     are float32 under every dtype policy. The trainable `scale` and `offset` have the shape that they have in
     the original, `(1, channels, 1, 1)`.
 
-    `keras.layers.GroupNormalization` cannot replace this layer. Its `scale` is a flag, but checkpoints hold a
+    `keras.layers.GroupNormalization` cannot replace this layer. Its `scale` is a bool, but checkpoints have a
     variable of that name. It also folds the mean into the offset, which cancels digits if the mean is large.
 
     References:

@@ -177,5 +177,5 @@ class SelfAttention(keras.layers.Layer):
 
 
 def _argsort(values):
-    # int64, because TensorFlow computes with int32 on the host of a GPU.
+    # int64, because TensorFlow runs int32 operations on the CPU even if there is a GPU.
     return tf.cast(tf.argsort(values, axis=1), tf.int64)
