@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-LOCK_NAME = ".lock"  # in the folder that a process is writing
+LOCK_NAME = ".lock"  # in a folder that a process is writing to
 MAX_NAME = 255  # longest file name in bytes, on every common file system
 
 _SYNC_THREADS = 16  # A file system commits concurrent syncs together.
-_MAX_KEPT = 150  # bytes of a file's name that its temporary files repeat
+_MAX_KEPT = 150  # longest part of a file's name, in bytes, that the names of its temporary files repeat
 _OLD = 24 * 60 * 60.0  # seconds after which leftovers of another host are removed
 
 
@@ -178,12 +178,12 @@ def cut_name(name: str, max_bytes: int = MAX_NAME) -> str:
 
 
 def one_line(message: str) -> str:
-    """Shortens an error message of TensorFlow to its first line, without kernel names and temporary files."""
+    """Shortens a TensorFlow error to its first line, without the names of kernels and temporary files."""
     return re.sub(r"\{\{.*?\}\} (/.*; )?| \[Op:\w+\]", "", message.partition("\n")[0])
 
 
 def printable(text: str) -> str:
-    """Replaces characters that UTF-8 cannot encode by U+FFFD. File names that are not UTF-8 contain them."""
+    """Replaces characters that UTF-8 cannot encode with U+FFFD. They come from file names that are not UTF-8."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -209,11 +209,11 @@ def _host() -> str:
 
 
 def _is_alive(owner: str, leftover: Path) -> bool:
-    """Tells whether the owner of a leftover may still be running. True if `owner` is not a process name."""
+    """Tells whether the owner of a leftover may still be running. An `owner` that names no process may be."""
     host, _, process = owner.rpartition("-")
     if not process.isdecimal():
         return True
-    if host not in ("", _host()):  # Earlier versions wrote no host.
+    if host not in ("", _host()):  # Early versions left out the host.
         try:
             return time.time() - leftover.stat().st_mtime < _OLD
         except FileNotFoundError:  # Its owner has just finished.
@@ -232,9 +232,7 @@ def _is_running(process: int) -> bool:
 
 
 class FileLock:
-    """A lock between processes. The operating system releases it when its holder ends.
-
-    A `with` block releases it at its end.
+    """A lock between processes. It is released at the end of its `with` block, or when its process ends.
 
     Args:
         path: file to lock. It is created if needed, and stays.
@@ -251,7 +249,7 @@ class FileLock:
         self.close()
 
     def acquire(self, *, shared: bool = False, wait: bool = False) -> None:
-        """Takes the lock. If this object already holds it, changes it to shared or exclusive.
+        """Takes the lock. If this object already holds it, makes it shared or exclusive.
 
         Args:
             shared: let other processes hold the lock too, if they also take it as shared. Defaults to
@@ -274,7 +272,7 @@ class FileLock:
         self._file.close()
 
     def is_current(self) -> bool:
-        """Tells whether the locked file is still at `path`. Its last holder may have removed it."""
+        """Tells whether the locked file is still at `path`. The previous holder may have removed it."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
         except FileNotFoundError:
@@ -332,8 +330,8 @@ def _writing_in(folder):
     except BlockingIOError:
         raise
     except OSError as error:
-        advice = "Give a folder that can be written."
-        raise OSError(f"{folder}: cannot write in this folder: {error.strerror}. {advice}") from None
+        advice = "Give a writable folder."
+        raise OSError(f"{folder}: cannot write to this folder: {error.strerror}. {advice}") from None
 
 
 def _take(path, folder):
@@ -344,7 +342,7 @@ def _take(path, folder):
         except BlockingIOError:
             lock.close()
             raise BlockingIOError(
-                f"{folder}: {_holder(path)} writes in this folder. "
+                f"{folder}: {_holder(path)} is writing to this folder. "
                 "Wait until it has finished, or give another folder."
             ) from None
         if lock.is_current():
@@ -362,7 +360,7 @@ def _holder(path):
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Creates a folder and its parents. At the end, removes those that it created if they are empty."""
+    """Creates a folder and its parents. The end of the block removes those of them that are still empty."""
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with _writing_in(folder):
@@ -383,7 +381,7 @@ def file_sha256(path: Path) -> str:
 def readable_size(num_bytes: float) -> str:
     """Returns a number of bytes with three digits and a unit, such as `1.5 GB`."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
-    while num_bytes >= 999.5 and len(units) > 1:  # 999.5 kB would be 1e+03 kB.
+    while num_bytes >= 999.5 and len(units) > 1:  # 999.5 would print as 1e+03.
         num_bytes /= 1000
         del units[0]
     return f"{num_bytes:.3g} {units[0]}"

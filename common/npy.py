@@ -1,7 +1,7 @@
 """Reads `.npy` files without trusting their headers.
 
-`numpy.load` allocates as much memory as a header claims, and a damaged header causes errors of Python's own
-parser.
+`numpy.load` allocates as much memory as a header claims, and raises errors of Python's parser if the header
+is damaged.
 """
 
 import ast

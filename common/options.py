@@ -273,7 +273,7 @@ def _end(parser: argparse.ArgumentParser, problems: Sequence[str], code: int) ->
 
 def _unknown_flags(options_class, unknown):
     known = [flag for item in _leaves(options_class) for flag in _flags_of(item)]
-    is_value = False  # of an unknown flag
+    is_value = False  # the value of an unknown flag
     for text in unknown:
         if text.startswith("--"):
             flag = text.partition("=")[0]

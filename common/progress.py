@@ -12,7 +12,7 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0  # between log lines
-_COLUMNS, _ROWS = 80, 20  # for a terminal that reports no size, where tqdm would show nothing
+_COLUMNS, _ROWS = 80, 20  # for a terminal that reports no size; tqdm would show nothing there
 
 
 class Progress(tqdm):
@@ -26,7 +26,7 @@ class Progress(tqdm):
         unit: name of the items, such as `"frames"`.
         total: number of items. Defaults to the length of `iterable`.
         initial: number of items that an earlier run finished. Defaults to `0`.
-        shown: show anything at all. Defaults to `True`.
+        shown: whether to show anything. Defaults to `True`.
     """
 
     def __init__(

@@ -15,10 +15,10 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file. NaN and infinities are refused.
 
     Raises:
-        ValueError: the file is not JSON, or is larger than 10 MB, which would take 200 MB of memory.
+        ValueError: the file is not JSON, or is larger than 10 MB. Parsing more could take over 200 MB of memory.
     """
     if path.stat().st_size > _LARGEST_FILE:
-        raise ValueError(f"{path}: expected JSON of at most {_LARGEST_FILE} bytes")
+        raise ValueError(f"{path}: expected JSON of at most {_LARGEST_FILE} bytes, received a larger file")
     return parse_json(path.read_bytes(), path)
 
 
@@ -34,7 +34,7 @@ def parse_json(content: str | bytes, path: Path) -> Any:
     """
     try:
         return json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8
+    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8
         raise ValueError(f"{path}: not JSON: {error}") from None
 
 
@@ -98,7 +98,7 @@ def _convert(kind: Any, value: Any, path: Path, place: str) -> Any:
 
 def _check_type(value: object, expected: type, at: str) -> None:
     accepted = (int, float) if expected is float else expected
-    # Python counts a bool as an int.
+    # In Python a bool is also an int.
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         name = {dict: "object", list: "array"}.get(expected, expected.__name__)
         raise ValueError(f"{at}: expected {name}, received {str(value)[:80]!r}")

@@ -19,8 +19,8 @@ class Augmentation:
 
     Each kind of change has its own stream of random numbers, which decides the images to change, and how.
     So turning on one kind does not affect the others. The result is a pure function of images and seed.
-    Unchanged images take no time. The order is as in a real recording: pose, occlusion, light, resolution,
-    compression.
+    Unchanged images cost no time. The changes follow the order of a real recording: pose, occlusion, light,
+    resolution, compression.
 
     References:
     - [AdaFace](https://arxiv.org/abs/2204.00964), and the authors' `dataset/augmenter.py`: occlusion (there
@@ -65,7 +65,7 @@ class Augmentation:
     MAX_SHIFT: ClassVar = 0.06  # in both directions, as a fraction of the side: 7 pixels of 112
     MAX_ZOOM: ClassVar = 0.1  # in and out
     VISIBLE_AREA: ClassVar = (0.2, 1.0)  # fraction of the image inside the box
-    COLOUR_STRENGTH: ClassVar = 0.5  # The factors are in `1 +- COLOUR_STRENGTH`.
+    COLOUR_STRENGTH: ClassVar = 0.5  # largest distance of the factors from 1
     RESOLUTION: ClassVar = (0.2, 1.0)  # side after scaling down, as a fraction
     QUALITY: ClassVar = (20, 90)  # of the JPEG
 
@@ -168,7 +168,7 @@ def _change_some(images, probability, change, draws):
 
 
 def _within(length, side, place):
-    """Marks the pixels of a side in an interval of about `length`: bool `(batch, side)`."""
+    """Marks an interval of about `length` pixels of a side. `place` in `[0, 1)` moves it: bool `(batch, side)`."""
     length = tf.clip_by_value(tf.round(length), 1.0, side)
     start = tf.floor(place * (side - length + 1.0))[:, None]
     pixels = tf.range(side, dtype=tf.float32)

@@ -142,7 +142,7 @@ class _ConfigReader:
     def _add(self, section, key, text):
         section, key = _short(section), _short(key)
         place = f"[{section}] {key}" if key else f"[{section}]"
-        self._problems.append(f"{self._path}, {place}: {text}")
+        self._problems.append(f"{self._path}, {place} {text}")
 
     def _add_source(self, section, values):
         given = [kind for kind in _SOURCE_KINDS if kind in values]
@@ -158,7 +158,7 @@ class _ConfigReader:
             return
         if not re.fullmatch(r"\w[\w.-]*", section):
             # The name of the section becomes the name of a folder that conversions replace.
-            self._add(section, "", "use only letters, digits, '_', '-' and '.' in this name.")
+            self._add(section, "", "is not a valid name. Use only letters, digits, '_', '-' and '.'.")
         if len(given) > 1:
             self._add(section, "", f"has the keys {', '.join(given)}. Keep one of them.")
         paths = self._check_keys(section, values, _SOURCE_KEYS)
@@ -174,20 +174,20 @@ class _ConfigReader:
         return config
 
     def _check_keys(self, section, values, known):
-        """Returns the values of the valid keys, and adds a problem for each of the others."""
+        """Returns the values of the valid keys, and adds a problem for each other key."""
         checked = {}
         for key, value in values.items():
             choices = _CHOICES.get(key, {})
             if key not in known:
                 near = nearest(key, known) or f" Known keys: {', '.join(known)}."
-                self._add(section, key, f"there is no such key.{near}")
+                self._add(section, key, f"is not a known key.{near}")
             elif not value:
                 self._add(section, key, "has no value. Give one, or remove the line.")
             elif not choices:
                 try:
                     checked[key] = self._path.parent / Path(value).expanduser()
                 except RuntimeError:
-                    self._add(section, key, f"is {_short(value)}. There is no such user. Give a full path.")
+                    self._add(section, key, f"is {_short(value)}, but this user does not exist. Give a full path.")
             elif value.lower() in choices:
                 checked[key] = choices[value.lower()]
             else:

@@ -40,7 +40,7 @@ def check_image(
         image: content of a JPEG or PNG file.
         image_size: `(height, width)` that the image must have. Defaults to `None`: any size.
         verify: `"header"` checks the format, the size, and that the file is complete. `"full"` also
-            decodes all of the data and rejects the slightest damage. Defaults to `"full"`.
+            decodes all of the data and rejects any damage. Defaults to `"full"`.
         max_pixels: largest number of pixels that the image may have. Defaults to `MAX_PIXELS`.
 
     Returns:
@@ -131,7 +131,7 @@ def decode_picture(encoded: bytes, *, upright: bool = False, max_pixels: int = M
     Raises:
         ValueError: the picture cannot be decoded or is too large.
     """
-    import cv2  # Only here: it loads as slowly as NumPy, and most workers never need it.
+    import cv2  # Imported here because it loads slowly, and most workers never need it.
 
     _read_size(encoded, max_pixels)
     if encoded.startswith(_PNG_START):
@@ -202,7 +202,7 @@ def _by_tensorflow(encoded, order):
     import tensorflow as tf
 
     if encoded.startswith(b"GIF"):
-        raise ValueError("expected a JPEG or PNG, received a GIF, which cannot be decoded here")
+        raise ValueError("expected a JPEG or PNG, received a GIF")
     try:
         rgb = decode_tensor(tf.constant(encoded)).numpy()
     except tf.errors.OpError as error:

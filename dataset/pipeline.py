@@ -26,7 +26,7 @@ _NO_AUGMENTATION = Augmentation()
 # For sequential reading: number of shards open at once, and of records in the shuffle buffer.
 _CYCLE_LENGTH = 16
 _SHUFFLE_BUFFER = 16_384
-# More would not help: an eighth of the work is in Python, which only one thread at a time can run.
+# More would not help: an eighth of the work is Python code, which only one thread can run at a time.
 _MOST_THREADS = 8
 _BATCHES_AHEAD = 2
 
@@ -42,8 +42,8 @@ class _Reading:
         self.iterator: Iterator | None = None
 
 
-# Data sets that may still read ahead. They must end before the interpreter does. A thread that needs Python
-# after that hangs, and so does everything that waits for the thread.
+# Data sets that may still read ahead. They must stop before the interpreter exits: after that, a thread that
+# calls Python hangs, and so does everything that waits for it.
 _READINGS: weakref.WeakSet[_Reading] = weakref.WeakSet()
 
 
@@ -193,7 +193,7 @@ class TrainingBatches:
         )
 
     def records_of(self, step: int) -> list[RecordPlace | None]:
-        """Returns the place of each record of a batch for reports. It is `None` if the record is not found.
+        """Returns the place of each record of a batch, for reports, or `None` for a record that is not found.
 
         Bad records are not replaced. With sequential reading, this reads the shards, and can raise
         `ValueError` or `OSError`.
@@ -249,7 +249,7 @@ class TrainingBatches:
         return examples.enumerate(step).map(lambda k, pair: (k, *pair))
 
     def _stream(self, sampler, pool, position):
-        """Streams the records of the sources in a pool, epoch after epoch, from a position on."""
+        """Streams the records of the sources in a pool, epoch after epoch, starting at a position."""
         seed = self.options.seed
         shards = [(path, source) for source in pool for path in self.sources.shards_of(source)]
         paths, sources = zip(*shards, strict=True)

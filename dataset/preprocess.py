@@ -31,7 +31,7 @@ class RawImages(NamedTuple):
 
     Attributes:
         pixels: uint8 `(batch, height, width, 3)`, with the channels in the order of the network's input.
-        is_mirrored: bool `(batch,)`, true for images that are still to be mirrored.
+        is_mirrored: bool `(batch,)`, true for images that `to_input` mirrors.
     """
 
     pixels: tf.Tensor

@@ -196,7 +196,7 @@ def _display_matrix(decoded) -> np.ndarray:
 
 
 def _turn_upright(pixels, matrix):
-    """Turns by a multiple of 90 degrees and mirrors, whichever is nearest to the matrix."""
+    """Turns a frame by a multiple of 90 degrees and mirrors it, as near to the matrix as possible."""
     if abs(matrix[0, 0]) < abs(matrix[0, 1]):
         pixels, matrix = pixels.swapaxes(0, 1), matrix[::-1]
     if matrix[0, 0] < 0:

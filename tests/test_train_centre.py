@@ -207,7 +207,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_first(data, flag, capl
     for given in (arguments, [*arguments, "--check"]):
         assert train_centre.main(given) == 1
         (error,) = caplog.messages
-        assert f"--{flag} {data / 'file' / 'folder'}: cannot write in this folder" in error
+        assert f"--{flag} {data / 'file' / 'folder'}: cannot write to this folder" in error
         assert sorted(data.rglob("*")) == before
         caplog.clear()
 

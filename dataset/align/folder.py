@@ -142,7 +142,7 @@ def _write_failures(dst, failures):
 
 
 def _align_file(detector, options, src, dst, job):
-    """Aligns one picture. Writes its face, or a line in the list of failures, or both, the line first."""
+    """Aligns one picture. Writes its face, its line in the list of failures, or first the line and then the face."""
     source, output = job
     try:
         image, failure = align_picture(

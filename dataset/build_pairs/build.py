@@ -101,7 +101,7 @@ def _paths(options, section, **keys):
     for flag in missing:
         if getattr(config, keys[flag]) is None:
             raise ValueError(
-                f"{options.config}, [{section}] {keys[flag]}: is missing. Set it, or give --{flag}."
+                f"{options.config}, [{section}] {keys[flag]} is missing. Set it, or give --{flag}."
             )
     return [given[flag] or getattr(config, key) for flag, key in keys.items()]
 

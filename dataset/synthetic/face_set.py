@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 _PARAMETERS_NAME = "synthetic.json"
 _DRAWING = 2  # increase it when the same parameters no longer give the same set
-_NUM_PHOTOGRAPHS = 6  # of each person in the gallery
-_FIRST_CALLED = 10  # The small net of the demo can tell apart the people from here on.
+_NUM_PHOTOGRAPHS = 6  # photographs of each person in the gallery
+_FIRST_CALLED = 10  # From this identity on, the small net of the demo can tell the people apart.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class FaceSetOptions:
     )
     videos: int = option(3, "number of videos per held-out identity", minimum=2)
     frames: int = option(6, "number of frames per video", minimum=1)
-    seed: int = option(0, "another seed draws other people", minimum=0)
+    seed: int = option(0, "seed of the drawings; another seed draws other people", minimum=0)
     workers: int | None = option(
         None, "number of processes, which does not affect the images (default: one per core)", minimum=1
     )

@@ -144,7 +144,7 @@ def _video_pairs(identities, num_videos, rng):
     ]
     size = min(len(positives), _MAX_VIDEO_PAIRS) // NUM_FOLDS
     positives = [positives[i] for i in rng.permutation(len(positives))]
-    negatives = {}  # a set that keeps its order
+    negatives = {}  # a dict, because it keeps the order and a set does not
     while len(negatives) < NUM_FOLDS * size:
         pair = sorted(rng.choice(identities, 2, replace=False).tolist())
         negatives[tuple(zip(pair, rng.integers(num_videos, size=2).tolist(), strict=True))] = None

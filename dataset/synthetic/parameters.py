@@ -30,7 +30,7 @@ class Face(_Parameters):
     beard, moustache, freckles, moles and scar have a strength. If it is negative, the identity has none.
     """
 
-    head_width: float = _between(36.0, 46.0)  # Every width here is half the real one.
+    head_width: float = _between(36.0, 46.0)  # All widths are half widths.
     head_top: float = _between(54.0, 64.0)
     chin: float = _between(47.0, 57.0)
     jaw_taper: float = _between(0.05, 0.42)
@@ -102,7 +102,7 @@ class Capture(_Parameters):
 
     yaw: float = _between(-0.5, 0.5)
     pitch: float = _between(-0.25, 0.25)
-    landmark_error: np.ndarray = _between(-1.8, 1.8, shape=(5, 2))  # of a detector, before alignment
+    landmark_error: np.ndarray = _between(-1.8, 1.8, shape=(5, 2))  # error of the detector, before alignment
     shift: np.ndarray = _between(-2.5, 2.5, shape=(2,))
     zoom: float = _between(-0.06, 0.06)
     roll: float = _between(-0.09, 0.09)

@@ -173,7 +173,7 @@ def test_a_source_without_labels_needs_a_loss_without_labels(folder):
     assert problems_of(parse_centre_options, "--loss=distillation", teacher) == []
     for parse, given in ((parse_centre_options, []), (parse_triplet_options, ["--from_scratch"])):
         (problem,) = problems_of(parse, teacher, *given)
-        assert problem.startswith("config.ini, [vgg] folder: has no labels")
+        assert problem.startswith("config.ini, [vgg] folder has no labels")
 
 
 def test_a_teacher_has_to_exist(folder):

@@ -44,7 +44,7 @@ def test_a_full_disk_does_not_lose_the_log_on_the_console(tmp_path, logger, capf
 def test_a_log_folder_that_cannot_be_written_is_an_error(tmp_path, caplog):
     options = parse_centre_options([f"--output={tmp_path / 'new'}", "--log_file_path=/proc"])
     assert run_program("train_centre", lambda options: 0, options) == 1
-    assert caplog.messages[0].startswith("train_centre: --log_file_path /proc: cannot write in this folder")
+    assert caplog.messages[0].startswith("train_centre: --log_file_path /proc: cannot write to this folder")
     assert list(tmp_path.iterdir()) == []
 
 
