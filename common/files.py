@@ -183,7 +183,7 @@ def one_line(message: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Replaces characters that UTF-8 cannot encode with U+FFFD. They come from file names that are not UTF-8."""
+    """Replaces characters that UTF-8 cannot encode with U+FFFD. Some file names contain them."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 

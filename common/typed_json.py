@@ -15,7 +15,7 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file. NaN and infinities are refused.
 
     Raises:
-        ValueError: the file is not JSON, or is larger than 10 MB. Parsing more could take over 200 MB of memory.
+        ValueError: the file is not JSON, or is larger than 10 MB. Parsing that much takes 200 MB of memory.
     """
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"{path}: expected JSON of at most {_LARGEST_FILE} bytes, received a larger file")

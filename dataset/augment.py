@@ -168,7 +168,7 @@ def _change_some(images, probability, change, draws):
 
 
 def _within(length, side, place):
-    """Marks an interval of about `length` pixels of a side. `place` in `[0, 1)` moves it: bool `(batch, side)`."""
+    """Marks an interval of a side, placed by `place` in `[0, 1)`. Returns bool `(batch, side)`."""
     length = tf.clip_by_value(tf.round(length), 1.0, side)
     start = tf.floor(place * (side - length + 1.0))[:, None]
     pixels = tf.range(side, dtype=tf.float32)

@@ -187,7 +187,9 @@ class _ConfigReader:
                 try:
                     checked[key] = self._path.parent / Path(value).expanduser()
                 except RuntimeError:
-                    self._add(section, key, f"is {_short(value)}, but this user does not exist. Give a full path.")
+                    self._add(
+                        section, key, f"is {_short(value)}, but this user does not exist. Give a full path."
+                    )
             elif value.lower() in choices:
                 checked[key] = choices[value.lower()]
             else:

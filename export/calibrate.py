@@ -1,4 +1,4 @@
-"""Measure the thresholds of a model on pairs, and write them to its model card.
+"""Measures the thresholds of a model on pairs, and writes them to its model card.
 
 python -m export.calibrate face.onnx --pairs lfw.bin
 """
@@ -40,7 +40,7 @@ from eval.scoring.templates import POOLINGS, RECOMMENDED_POOLING
 from eval.scoring.verification import evaluate_pairs
 from eval.scoring.video_distances import video_distances
 
-# The size of published sets. Nets with a smaller input use the centre of such a face.
+# The faces of published sets have this size. Nets with a smaller input use the centre of a face.
 _ALIGNED = (112, 112)
 
 
@@ -71,11 +71,13 @@ class CalibrateOptions:
     )
     flip: bool = option(
         False,
-        "add to each embedding that of the mirrored face; programs that use these thresholds do the same",
+        "add the embedding of the mirrored face; programs that use these thresholds then do the same",
     )
     batch_size: int = option(64, "number of faces to embed at once", minimum=1)
     features: Path = option(
-        Path("output/features"), "with --splits: folder to store the embeddings of frames in", metavar="DIR"
+        Path("output/features"),
+        "with --splits: folder in which to store the embeddings of frames",
+        metavar="DIR",
     )
     engine: EngineOptions
 

@@ -1,4 +1,4 @@
-"""Reads the faces that an int8 export measures the ranges of its activations on."""
+"""Reads the faces on which an int8 export measures the ranges of its activations."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def read_calibration_images(
             subfolders are read; or a file of pairs.
         face_size: `(height, width)` that every image must have.
         num_images: int > 0.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         uint8 `(n, *face_size, 3)`, RGB, `n <= num_images`.

@@ -28,15 +28,15 @@ PRECISIONS = ("float32", "float16", "int8")
 class ExportOptions:
     """The model, the file to write, and the pairs to score it on."""
 
-    suffix: ClassVar[str]  # of the file to write
-    packages: ClassVar[tuple[str, ...]]  # packages that this exporter needs besides requirements.txt
+    suffix: ClassVar[str]  # suffix of the file to write
+    packages: ClassVar[tuple[str, ...]]  # packages that this exporter needs in addition to requirements.txt
 
     model_path: Path = option(
         help="training checkpoint, or a net in any other format", flags=("model_path",), metavar="MODEL"
     )
     out: Path = option(help="file to write", flags=("out",), metavar="OUT")
     pairs: Path = option(
-        help="pairs to score the file on and to measure thresholds on: lfw.np, or an InsightFace .bin file"
+        help="pairs on which to score the file and measure thresholds: lfw.np, or an InsightFace .bin file"
     )
     precision: str = option(
         "float32",
@@ -46,9 +46,9 @@ class ExportOptions:
     )
     calibration: Path | None = option(
         None,
-        "with --precision int8: aligned faces to measure the ranges of all layers on: a folder of converted "
-        f"records, a folder of images, or a file of pairs; {NUM_IMAGES} faces are drawn from it. Use "
-        "training images, so that the score on the pairs stays independent",
+        "with --precision int8: aligned faces on which to measure the value range of each layer: a folder of "
+        f"converted records, a folder of images, or a file of pairs; {NUM_IMAGES} faces are drawn from it. "
+        "Use training images, so that the score on the pairs stays independent",
     )
     face_size: tuple[int, int] = option(
         (112, 112), "height and width of the faces", nargs=2, metavar=("H", "W")
@@ -185,7 +185,7 @@ def _export(options, file_format):
             identities=scores.identities,
             files={options.pairs.name: file_sha256(options.pairs)},
         )
-        # The thresholds of the source do not hold here: they were measured with its own embeddings.
+        # The thresholds of the source do not apply: they were measured with its own embeddings.
         source = {**card_of_source(options.model_path), "calibrations": None}
         net = describe_net(backbone.net, options.face_size)
         card = ModelCard({**source, **net, "precision": options.precision}).with_calibration(calibration)

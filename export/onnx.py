@@ -1,4 +1,4 @@
-"""Write a trained net as an ONNX file and score it with ONNX Runtime.
+"""Writes a trained net as an ONNX file and scores it with ONNX Runtime.
 
 python -m export.onnx output/ckpt face.onnx --pairs lfw.np
 """

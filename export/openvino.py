@@ -1,4 +1,4 @@
-"""Write a trained net for OpenVINO, as an .xml and a .bin file, and score it with OpenVINO.
+"""Writes a trained net for OpenVINO, as an .xml and a .bin file, and scores it with OpenVINO.
 
 python -m export.openvino output/ckpt face.xml --pairs lfw.np
 """

@@ -1,4 +1,4 @@
-"""Write a trained net as a SavedModel for TensorFlow Serving, or as a .keras file.
+"""Writes a trained net as a SavedModel for TensorFlow Serving, or as a .keras file.
 
 python -m export.saved_model --model_path=output/ckpt --out=model
 """

@@ -1,4 +1,4 @@
-"""Write a trained net as a TFLite file and score it with LiteRT.
+"""Writes a trained net as a TFLite file and scores it with LiteRT.
 
 python -m export.tflite output/ckpt face.tflite --pairs lfw.np
 """

@@ -36,7 +36,7 @@ def build_centre_head(options: CentreTrainingOptions, session: Session, num_iden
 
     Args:
         options: the flags.
-        session: gives the strategy, the net and the memory of the GPUs.
+        session: the run, with strategy, net and memory of the GPUs.
         num_identities: number of identities of all sources.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A step computes gradients (`sources`, `to_dense`), sums them over the replicas, adds the decay (`add_decay`),
 clips them and updates the weights (`for_optimizer`). Between these calls, a list holds all gradients as dense
-tensors, and the dict `extra` holds what else the centres need.
+tensors, and the dict `extra` holds anything else that the centres need.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_centres(
 
 
 class WholeCentres:
-    """Trains all centres in every step, like other weights. Also fits a head without centres.
+    """Trains all centres in every step, like other weights. Also works for a head without centres.
 
     Attributes:
         decayed_whole: variables that decay as a whole in every step.
@@ -60,7 +60,7 @@ class WholeCentres:
         self._variables = variables
 
     def sources(self) -> list[tf.Variable]:
-        """Returns the tensors to differentiate by, one for each variable. Call it in replica context."""
+        """Returns one tensor per variable, for which to compute the gradient. Call it in replica context."""
         return [variable.value for variable in self._variables]
 
     def to_dense(self, gradients: Gradients) -> tuple[Gradients, Extra]:
@@ -88,7 +88,7 @@ class _PartialCentres(WholeCentres):
     def __init__(self, head, optimizer, variables, decayed_variables, weight_decay):
         if not isinstance(optimizer, MomentumSGD):
             flag = "--shard_centres" if head.sharded else "--sample_rate"
-            raise ValueError(f"{flag}: expected momentum SGD, received {type(optimizer).__name__}")
+            raise ValueError(f"{flag} needs --optimizer sgd, received {type(optimizer).__name__}")
         others = [variable for variable in decayed_variables if variable is not head.centres]
         super().__init__(variables, others)
         self._decay = weight_decay if len(others) < len(decayed_variables) else 0.0

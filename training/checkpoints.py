@@ -81,7 +81,7 @@ class Checkpoints:
         self._allow_changes = allow_changes
         self._scratch = scratch
         self.saved_step: int | None = None
-        self._checksums: dict[str, str] = {}  # of the files of `saved_step`
+        self._checksums: dict[str, str] = {}  # of the files of the checkpoint `saved_step`
 
     def save(self, step: int, best_steps: dict[str, int] | None = None, **scores: Any) -> Path:
         """Writes a checkpoint and removes old ones. If `step` is `saved_step`, it only writes the scores.
@@ -249,7 +249,7 @@ class SavedModels:
 def model_folders(path: Path) -> list[tuple[int, Path]]:
     """Lists the SavedModels that runs have written to a folder, with their steps, oldest first.
 
-    A copy with another name, such as `iter_20_lfw_0.99000_keep`, does not count.
+    A copy with another name, such as `iter_20_lfw_0.99000_keep`, is left out.
     """
     named = [
         (_MODEL_NAME.fullmatch(folder.name), folder) for folder in path.glob("iter_*") if folder.is_dir()

@@ -105,7 +105,9 @@ def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.di
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:  # A port is in use, or a worker has ended.
-            raise OSError(f"the workers cannot connect: {one_line(error.message)}") from None
+            raise OSError(
+                f"the workers cannot connect: {one_line(error.message)}. Start all of them again."
+            ) from None
     if "TF_CONFIG" in os.environ:
         logger.warning(
             "TF_CONFIG is set, and --strategy is %s: this process trains alone. To train with "
@@ -124,10 +126,10 @@ def make_strategy(devices: list[str] | None = None, kind: str = "auto") -> tf.di
 def set_arithmetic(options: DeviceOptions) -> None:
     """Sets how GPUs compute, for the whole process. Call it before the first operation.
 
-    Environment variables that are already set win.
+    Environment variables that are already set take precedence.
     """
     has_16_bits = options.precision != "float32"
-    # In a net with 16 bits only the loss is left in float32, and the loss must not be rounded.
+    # In a 16-bit net, only the loss is in float32, and the loss must not be rounded.
     tf.config.experimental.enable_tensor_float_32_execution(options.tf32 == "on" and not has_16_bits)
     if has_16_bits:
         # Otherwise batch norm transposes 16-bit images before and after its kernel.
@@ -150,9 +152,9 @@ def describe_strategy(strategy: tf.distribute.Strategy, options: TrainingOptions
         share = f"a part of {share}"
     if options.schedule.schedule == "steps":
         stretch = max(1, int(512 / batch_size))
-        rates = f"--lr_values as given, whatever batch and devices; --lr_steps x {stretch} (512 per batch)"
+        rates = f"--lr_values as given, for any batch and devices; --lr_steps x {stretch} (512 per batch)"
     else:
-        rates = f"--lr x {batch_size / 512:g} (it is for a batch of 512), whatever the devices"
+        rates = f"--lr x {batch_size / 512:g} (it is for a batch of 512), for any number of devices"
     return (
         f"global batch {batch_size} = {num_replicas} device(s){parts} x "
         f"{batch_size // num_replicas // num_parts} images; batch norm over {share}; {rates}"

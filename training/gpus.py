@@ -1,4 +1,4 @@
-"""Which GPUs a run uses, and how much of their memory it can take."""
+"""Chooses the GPUs of a run, and limits the memory that it takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _UnknownMemory(Exception):
 
 
 def prepare_gpus(kind: str, memory: str) -> list[int]:
-    """Chooses the GPUs of a run and how TensorFlow takes their memory.
+    """Chooses the GPUs of a run, and how TensorFlow reserves their memory.
 
     Call it before the first operation of TensorFlow, because that operation reserves almost all memory of
     every GPU.
@@ -38,7 +38,7 @@ def prepare_gpus(kind: str, memory: str) -> list[int]:
         the free memory is unknown.
 
     Raises:
-        ValueError: a GPU has less free than the limit.
+        ValueError: a GPU has less free memory than the limit.
     """
     import tensorflow as tf
 
@@ -75,8 +75,8 @@ def prepare_gpus(kind: str, memory: str) -> list[int]:
 def free_memory(num_gpus: int) -> list[int]:
     """Asks the driver for the free bytes of the GPUs that this process sees, in TensorFlow's order.
 
-    TensorFlow numbers the GPUs that `CUDA_VISIBLE_DEVICES` names, in its order; the driver numbers all GPUs
-    of the machine by their place on the PCI bus.
+    TensorFlow numbers only the GPUs in `CUDA_VISIBLE_DEVICES`, in the order of that list. The driver numbers
+    all GPUs of the machine by their place on the PCI bus.
 
     Args:
         num_gpus: number of GPUs that TensorFlow sees.
@@ -127,7 +127,7 @@ def _visible_handles(pynvml):
             found = handles[int(entry) : int(entry) + 1]
         elif entry.startswith("MIG-"):
             found = [pynvml.nvmlDeviceGetHandleByUUID(entry)]
-        else:  # the start of a UUID is enough
+        else:  # The list may contain only the start of a UUID.
             found = [
                 handle for handle in handles if entry and pynvml.nvmlDeviceGetUUID(handle).startswith(entry)
             ]

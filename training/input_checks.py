@@ -37,15 +37,15 @@ def start_record(options: TrainingOptions) -> dict[str, Any]:
 
     Returns:
         The path of each flag that names a model, as given and absolute. Empty if the run starts from random
-        weights. The path as given recognises the same command after all folders were moved; the absolute path
-        recognises it in another working directory.
+        weights. The path as given identifies the same model after all folders were moved, and the absolute
+        path does so from another working directory.
     """
     models = options.start.models()
     return {flag: {"given": str(path), "full": str(path.resolve())} for flag, path in models.items()}
 
 
 def log_start_of_resumed_run(options: TrainingOptions, folder: Path, manifest: dict[str, Any]) -> None:
-    """Logs that the models that flags name are not read, because the run resumes from a checkpoint.
+    """Logs which flags name a model that is not read, because the run resumes from a checkpoint.
 
     Args:
         options: the flags.

@@ -103,7 +103,7 @@ class TrainingLoop:
         self._calibrations: list[Callable[[], Calibration]] = []
         self._pending: list[str] = []  # "validate" and "export" that are still to do at this step
         self._progress = Progress()
-        self._signals = StopSignals()  # received by this process
+        self._signals = StopSignals()
         self._reason: int | None = None  # why the run ends: a signal, or `_TIME_IS_UP`
         self._errors: dict[Callable, OSError] = {}  # failed writes at the end of the run
 
@@ -193,7 +193,7 @@ class TrainingLoop:
                     self._scored_at,
                 ):
                     scores.pop(name, None)
-                logger.warning("validation on %s has changed: its best score is not kept", name)
+                logger.warning("validation on %s has changed: its earlier scores are dropped", name)
 
     def _after_step(self, due):
         if "show_info" in due:
@@ -248,7 +248,7 @@ class TrainingLoop:
     def _raise_errors(self):
         if self._errors:
             problems = "; ".join(str(error) for error in self._errors.values())
-            advice = "Solve this, and run the same command again to finish."
+            advice = "Fix this, and run the same command again to finish."
             raise OSError(f"step {self._step}: {problems}. {advice}")
 
     def _finish(self):
@@ -360,7 +360,9 @@ class TrainingLoop:
     def _export(self):
         card = describe_scores(self._step, self._scores, self._intervals, self._scored_at, self._protocols)
         if self._validated_at == self._step:
-            for calibrate in reversed(self._calibrations):  # The first set of each kind wins.
+            for calibrate in reversed(
+                self._calibrations
+            ):  # The first set of each kind overwrites the others.
                 card = ModelCard(card).with_calibration(calibrate())
         logger.info("model: %s", self.models.write(self._step, self._scores, self._best_steps, card))
         self._pending = []

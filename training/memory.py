@@ -1,4 +1,4 @@
-"""Estimates of the memory and disk space that a run needs, before it starts."""
+"""Estimates the memory and disk space that a run needs, before it starts."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def make_optimizer(options: OptimizerOptions, learning_rate: LearningRate) -> ke
     References:
         - [AdamW](https://arxiv.org/abs/1711.05101)
         - [LAMB](https://arxiv.org/abs/1904.00962); Keras leaves its decay out of the trust ratio and scales
-          it by the rate alone, as AdamW's
+          it by the rate alone, as in AdamW
     """
     if options.optimizer == "sgd":
         return MomentumSGD(learning_rate, options.momentum)
@@ -27,7 +27,7 @@ def make_optimizer(options: OptimizerOptions, learning_rate: LearningRate) -> ke
         learning_rate,
         beta_1=options.momentum,
         beta_2=0.999,
-        epsilon=1e-8 if options.optimizer == "adamw" else 1e-6,  # the papers'; Keras has 1e-7 for both
+        epsilon=1e-8 if options.optimizer == "adamw" else 1e-6,  # as in the papers; Keras uses 1e-7
         weight_decay=options.weight_decay,
     )
 
@@ -82,7 +82,7 @@ def update(
 
 def count_step(optimizer: keras.optimizers.Optimizer) -> None:
     """Counts a step of the optimizer. Call it on each replica: each has its own copy of `iterations`."""
-    iterations: Any = optimizer.iterations  # Keras's stubs do not know it.
+    iterations: Any = optimizer.iterations  # missing in Keras's type stubs
     tf.raw_ops.AssignAddVariableOp(
         resource=iterations.value.handle, value=tf.ones([], iterations.value.dtype)
     )

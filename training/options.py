@@ -109,7 +109,7 @@ class DataOptions:
     )
     batch_size: int = option(64, "number of images per step, summed over all devices", minimum=1)
     max_bad_images: int = option(
-        100, "stop after more than N damaged images; each one is replaced by another (row 27)", minimum=0
+        100, "stop after more than N damaged images; each one is replaced by another", minimum=0
     )
     seed: int = option(
         0, "seed of all random numbers: initial weights, order, augmentation, dropout", minimum=0
@@ -470,14 +470,14 @@ class ValidationOptions:
     lfw_threshold: float = option(
         0.99, "write a SavedModel at each new best accuracy on LFW above X, a fraction"
     )
-    ytf_threshold: float = option(0.94, "the same for YTF, pairs of images and of videos")
+    ytf_threshold: float = option(0.94, "the same for YTF, both for pairs of images and for pairs of videos")
     validate_videos: int | None = option(
         None, "also validate on videos of YTF, with N frames of each (default: off)", minimum=1
     )
     threshold: str = option(
         "best",
-        "threshold of a fold: the most accurate on the other folds, or the original's rule and folds "
-        "(crossing; rows 18, 19)",
+        "how a fold gets its threshold; best: the most accurate threshold on the other folds; crossing: the "
+        "original's rule and folds (rows 18, 19)",
         choices=RULES,
     )
     lfw_as_stored: bool = _switch(
@@ -500,11 +500,11 @@ class CentreStartOptions(StartOptions):
 
     model_path: Path | None = option(
         None,
-        "training checkpoint of another run to resume from, or TensorFlow 1 checkpoint that gives net "
-        "and centres (default: random weights)",
+        "training checkpoint of another run to resume from, or TensorFlow 1 checkpoint from which to take "
+        "net and centres (default: random weights)",
     )
     init_from: Path | None = option(
-        None, "model of any format that gives only the weights of the net (default: random weights)"
+        None, "model in any format from which to take only the net, without centres (default: random weights)"
     )
 
     def problems(self) -> Iterator[str]:
@@ -525,8 +525,8 @@ class LossOptions:
     )
     margin: float | None = option(
         None,
-        "margin in radians; for cosface, and in part for adaface, of the cosine (default: by loss, 0.3 "
-        "to 0.5)",
+        "margin in radians; cosface, and in part adaface, subtract it from the cosine instead (default: "
+        "0.3 to 0.5, depending on the loss)",
         minimum=0,
     )
     scale: float | None = option(
@@ -537,7 +537,10 @@ class LossOptions:
     )
     margin_a: float | None = option(None, "factor of the angle in combined (default: 1)", above=0)
     margin_b: float | None = option(
-        None, "difference of cosines that combined adds to --margin (default: 0.2)", minimum=0, below=2
+        None,
+        "margin that combined subtracts from the cosine, in addition to --margin (default: 0.2)",
+        minimum=0,
+        below=2,
     )
     num_sub_centres: int | None = option(
         None, "number of centres per identity in sub_centre (default: 3)", minimum=1
@@ -615,7 +618,7 @@ class TripletOptions:
     triplet_margin: float = option(
         0.3, "how much farther a negative should be than a positive, as a distance of unit vectors", minimum=0
     )
-    triplet_weight: float = option(10.0, "weight of the triplet loss against weight decay", above=0)
+    triplet_weight: float = option(10.0, "weight of the triplet loss relative to weight decay", above=0)
     sample_per_class: int = option(4, "number of images of each identity in a batch", minimum=2)
     mining: str = option(
         "batch_hard", "triplets of a batch: the hardest one of each image, or all", choices=MININGS
@@ -641,7 +644,7 @@ class TrainingOptions:
     )
     check: bool = option(False, "check data, memory, disk space and speed, then exit without training")
     faithful: bool = option(
-        False, "train with the original's choices: set all flags marked (row N), rows of docs/fidelity.md"
+        False, "train with the original's choices: set every flag marked (row N), a row of docs/fidelity.md"
     )
     data: DataOptions
     length: LengthOptions
@@ -689,7 +692,8 @@ class CentreTrainingOptions(TrainingOptions):
 
     preset: str | None = option(
         None,
-        "set the flags of a recipe, which docs/recipes.md lists; flags that you give win (default: none)",
+        "set the flags of a recipe, which docs/recipes.md lists; flags that you give override it (default: "
+        "none)",
         choices=PRESETS,
     )
     reshuffle: bool = _switch(
@@ -763,7 +767,7 @@ def parse_centre_options(
 ) -> CentreTrainingOptions:
     """Parses the command line of train_centre; see `common.options.parse_options`."""
     first_flags = (*_FIRST_FLAGS, "loss", "preset", "lr", "faithful")
-    parser = ShortHelpParser("python -m train_centre", "Train a net with a margin loss.", first_flags)
+    parser = ShortHelpParser("python -m train_centre", "Trains a net with a margin loss.", first_flags)
     faithful = {**FAITHFUL, "reshuffle": False}
     return parse_options(
         parser,
@@ -787,7 +791,9 @@ def parse_triplet_options(
         "lr_values",
         "faithful",
     )
-    parser = ShortHelpParser("python -m train_triplet", "Fine-tune a net on triplets.", first_flags)
+    parser = ShortHelpParser(
+        "python -m train_triplet", "Fine-tunes a net with the triplet loss.", first_flags
+    )
     defaults = {"source": ("vgg",), "output": Path("./output/vgg-triplet")}
     faithful = {**FAITHFUL, "with_replacement": True}
     return parse_options(

@@ -47,7 +47,7 @@ def run_program(name: str, work: Callable[[Options], int], options: Options) -> 
 def _own_output(output: OutputOptions) -> Iterator[None]:
     """Locks the folders of a run, and checks that they can be written. Runs may share a log folder."""
     with contextlib.ExitStack() as stack:
-        if output.worker_folder is None:  # Other workers than the chief write to temporary folders.
+        if output.worker_folder is None:  # Workers other than the chief write to temporary folders.
             for folder, flag in {getattr(output, flag).resolve(): flag for flag in _RUN_FOLDERS}.items():
                 with _naming(flag):
                     stack.enter_context(folder_lock(folder))
@@ -59,7 +59,7 @@ def _own_output(output: OutputOptions) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming(flag):
-    """Adds the flag to the message of an `OSError` in the block."""
+    """Puts the flag before the message of an `OSError` in the block."""
     try:
         yield
     except OSError as error:
@@ -67,7 +67,7 @@ def _naming(flag):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that may stop growing: if the disk is full, the console says so once, and has the rest."""
+    """A log file that tolerates a full disk: the console reports it once, and the program continues."""
 
     _has_failed = False
 

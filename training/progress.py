@@ -1,4 +1,4 @@
-"""Progress of a training run: speed, means of the loss terms, TensorBoard scalars."""
+"""Measures the progress of a run: speed, means of the loss terms, TensorBoard scalars."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _LEAST_AGREEMENT = {"a face and its mirror image": 0.95, "two faces of one ident
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class NoLoss(keras.layers.Layer):
-    """The head of a run that learns from its teacher alone: a loss of 0."""
+    """The head of a run that learns only from its teacher: a loss of 0."""
 
     def call(self, embeddings: tf.Tensor, identities: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"loss": tf.zeros_like(identities, tf.float32)}

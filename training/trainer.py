@@ -78,7 +78,7 @@ class Trainer:
             `(batch,)` tensors with the key `loss`.
         optimizer: optimizer, not built yet.
         decayed_variables: the trainable variables that have weight decay.
-        options: Defaults to `StepOptions()`.
+        options: defaults to `StepOptions()`.
 
     Raises:
         ValueError: the options do not fit the head or the strategy.
@@ -99,7 +99,7 @@ class Trainer:
         self.strategy = strategy
         self.backbone = backbone
         self.head = head
-        self.optimizer: Any = optimizer  # Keras's stubs do not know its `iterations`.
+        self.optimizer: Any = optimizer  # Keras's type stubs lack `iterations`.
         self.decayed_variables = decayed_variables
         self.options = options = options or StepOptions()
         is_distributed = strategy.num_replicas_in_sync > 1
@@ -154,7 +154,7 @@ class Trainer:
             return "--sync_bn on several devices"
         for layer in (self.head, self.options.distillation):
             if is_distributed and getattr(layer, "compares_replicas", False):
-                return f"{type(layer).__name__} on several devices, which looks at the global batch"
+                return f"{type(layer).__name__} on several devices, which needs the global batch"
         return None
 
     @property

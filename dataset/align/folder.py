@@ -142,7 +142,7 @@ def _write_failures(dst, failures):
 
 
 def _align_file(detector, options, src, dst, job):
-    """Aligns one picture. Writes its face, its line in the list of failures, or first the line and then the face."""
+    """Aligns one picture. Writes its face or lists its failure. A centre crop is listed, then written."""
     source, output = job
     try:
         image, failure = align_picture(

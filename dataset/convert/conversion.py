@@ -170,7 +170,7 @@ class Conversion:
             )
 
     def _write_shards(self, pending, image_size):
-        context = multiprocessing.get_context("spawn")  # The caller may have threads, such as TensorFlow's.
+        context = multiprocessing.get_context("spawn")  # A fork would be unsafe if the caller has threads.
         done, stop = context.Value("Q", 0), context.Event()
         load_source = share(self.source, self.partial / WORK_FOLDER / "source")
         pool = ProcessPoolExecutor(

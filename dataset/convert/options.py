@@ -9,7 +9,7 @@ from common.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """Options of the conversion of a source."""
+    """Conversion."""
 
     seed: int = option(0, "seed of the random order of the images", minimum=0)
     images_per_shard: int = option(25_000, "largest number of images in a shard", minimum=1)
@@ -25,6 +25,6 @@ class ConvertOptions:
         metavar="FRACTION",
     )
     reader: Literal["own", "mxnet"] = option(
-        "own", "reader of .rec files: the one of this project, or that of an installed MXNet"
+        "own", "reader of .rec files: this project's own, or that of an installed MXNet"
     )
     overwrite: bool = option(False, "convert again even if the conversion is up to date")

@@ -91,8 +91,8 @@ def convert_sources(
     for source in sources:
         if not source.path.exists() and not (config.tfrecords / source.name / MANIFEST_NAME).is_file():
             raise FileNotFoundError(
-                f"{config.path}, [{source.name}] {source.kind}: {source.path} does not exist. Set the path, or "
-                "choose other sections with --source."
+                f"{config.path}, [{source.name}] {source.kind}: {source.path} does not exist. Set the "
+                "path, or choose other sections with --source."
             )
     return [convert(source, config.tfrecords, options) for source in sources]
 

@@ -35,7 +35,7 @@ def make_disjoint_pairs(
     sizes = np.array([len(group) for group in groups], np.int64)
     _check_identities(sizes, num_folds)
     rng = np.random.default_rng(seed)
-    folds = _deal(sizes, num_folds, pairs_per_fold, rng)
+    folds = _assign_identities(sizes, num_folds, pairs_per_fold, rng)
     available = (_num_pairs(sizes[fold].sum(), _choose_two(sizes[fold]).sum()) for fold in folds)
     num_pairs = int(min(pairs_per_fold, *available))
     rows = []
@@ -60,8 +60,8 @@ def _check_identities(sizes, num_folds):
         )
 
 
-def _deal(sizes, num_folds, pairs_per_fold, rng):
-    """Deals identities to folds, the largest first, each to the fold with the fewest pairs.
+def _assign_identities(sizes, num_folds, pairs_per_fold, rng):
+    """Assigns identities to folds, the largest first, each to the fold with the fewest pairs.
 
     A fold with one identity has no pairs yet, so each fold gets a second identity before any gets a third.
     An identity with a single item adds no genuine pair and goes to the fold with the fewest identities.
@@ -73,7 +73,7 @@ def _deal(sizes, num_folds, pairs_per_fold, rng):
     for identity in order.tolist():
         size = sizes[identity]
         num_pairs = np.minimum(_num_pairs(num_items, num_genuine), pairs_per_fold) * (size > 1)
-        fold = np.lexsort((num_genuine, num_identities, num_pairs))[0]  # the last key counts most
+        fold = np.lexsort((num_genuine, num_identities, num_pairs))[0]  # sorts by the last key first
         folds[fold].append(identity)
         num_identities[fold] += 1
         num_items[fold] += size

@@ -63,7 +63,9 @@ class PairSet:
         """
         numbers = range(len(self._stored))[start:stop]
         if not numbers:
-            raise ValueError(f"expected some of {len(self._stored)} images, received {start} to {stop}")
+            raise ValueError(
+                f"expected a range of the {len(self._stored)} images, received {start} to {stop}"
+            )
         images = [self._decode(number) for number in numbers]
         for number, image in zip(numbers, images, strict=True):
             _check_size(self._path, number, image.shape, self._shape)

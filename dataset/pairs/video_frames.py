@@ -74,7 +74,7 @@ class VideoFrames:
         """
         paths = self.paths[start:stop]
         if not paths:
-            raise ValueError(f"expected some of {len(self)} frames, received {start} to {stop}")
+            raise ValueError(f"expected a range of the {len(self)} frames, received {start} to {stop}")
         frames = np.empty((len(paths), *self.image_size, 3), np.uint8)
 
         def decode_some(first):
@@ -87,7 +87,7 @@ class VideoFrames:
 
     def _decode_one(self, path):
         path = self.prefix / path
-        expected = "{}: expected the frame of {}x{} that was found there".format(path, *self.image_size)
+        expected = "{}: expected the frame of {}x{} that was found earlier".format(path, *self.image_size)
         try:
             frame = decode_picture(path.read_bytes(), max_pixels=MAX_FACE_PIXELS)
         except (OSError, ValueError) as error:

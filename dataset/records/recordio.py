@@ -76,7 +76,7 @@ class RecordReader:
             self.keys = np.arange(len(self.offsets), dtype=np.int64)
         # Keys are nearly always sorted. Then 10 million keys need no second array.
         self._order = None if np.all(self.keys[1:] > self.keys[:-1]) else self._sort_keys()
-        self._first_key = None  # It is set if keys have no gaps, so that they need no search.
+        self._first_key = None  # The first key if keys have no gaps, so that they need no search.
         if self._order is None and self.keys[-1] - self.keys[0] == len(self.keys) - 1:
             self._first_key = int(self.keys[0])
 
@@ -131,22 +131,22 @@ class RecordReader:
         while cflag not in (_WHOLE, _LAST):
             start = at + _PART.size
             if start > len(self._map):
-                raise self._unsound(key, at, f"a part's header, {_PART.size} bytes", "the end of the file")
+                raise self._damaged(key, at, f"a part's header, {_PART.size} bytes", "the end of the file")
             magic, lrec = _PART.unpack_from(self._map, at)
             if magic != MAGIC:
-                raise self._unsound(key, at, f"the magic {MAGIC.hex()}", magic.hex())
+                raise self._damaged(key, at, f"the magic {MAGIC.hex()}", magic.hex())
             cflag, length = lrec >> _CFLAG_BITS, lrec & _MAX_LENGTH
             allowed = (_MIDDLE, _LAST) if parts else (_WHOLE, _FIRST)
             if cflag not in allowed:
-                raise self._unsound(key, at, f"a part with cflag {allowed[0]} or {allowed[1]}", cflag)
+                raise self._damaged(key, at, f"a part with cflag {allowed[0]} or {allowed[1]}", cflag)
             at = start + length + -length % 4
             if at > len(self._map):
                 received = f"{len(self._map) - start} before the end of the file. Is the file incomplete?"
-                raise self._unsound(key, start, f"{at - start} bytes of payload", received)
+                raise self._damaged(key, start, f"{at - start} bytes of payload", received)
             parts.append((start, start + length))
         return parts
 
-    def _unsound(self, key, at, expected, received):
+    def _damaged(self, key, at, expected, received):
         return ValueError(
             f"{self.rec_path}: record {key}, byte {at}: expected {expected}, received {received}"
         )

@@ -98,7 +98,7 @@ class ShardWriter:
                 # Hashing and writing record by record would take twice as long.
                 joined = b"".join(parts)
                 sha256.update(joined)
-                write_back.after(file.write(joined))
+                write_back.add(file.write(joined))
         records = np.empty(len(lengths), RECORD_DTYPE)
         records["length"], records["label"] = lengths, stored_labels
         ends = np.cumsum(np.asarray(lengths) + RECORD_OVERHEAD)
@@ -135,11 +135,11 @@ class _WriteBack:
     def __exit__(self, kind: type | None, *error: object) -> None:
         self._thread.shutdown()
         if kind is None:
-            # The system reports a failed write only once. The `fsync` that follows would succeed.
+            # The system reports a failed write only once: the next `fsync` would succeed.
             self._pending.result()
 
-    def after(self, num_bytes: int) -> None:
-        """Counts written bytes, and flushes when there are enough. Raises the error of an earlier flush."""
+    def add(self, num_bytes: int) -> None:
+        """Counts written bytes, and flushes once there are enough. Raises the error of an earlier flush."""
         self._num_bytes += num_bytes
         if self._num_bytes >= _WRITE_BACK and self._pending.done():
             self._pending.result()

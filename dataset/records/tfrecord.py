@@ -110,10 +110,10 @@ class TFRecordFile:
         # A damaged index may ask for gigabytes, or for a position beyond the end of the file.
         record = b"" if offset > self._size - size else os.pread(self._file.fileno(), size, offset)
         if len(record) != size:
-            raise self._error(offset, f"{size} bytes", f"{len(record)} until the file's end")
+            raise self._error(offset, f"{size} bytes", f"{len(record)} before the end of the file")
         stored, stored_crc = _HEADER.unpack_from(record)
         if stored != length:
-            raise self._error(offset, f"a record of {length} bytes", f"{stored}")
+            raise self._error(offset, f"a record of {length} bytes", f"{stored} bytes")
         self._check_crc(offset, "length", record[: _LENGTH.size], stored_crc)
         data = record[_HEADER.size : -_CRC.size]
         self._check_crc(offset, "data", data, *_CRC.unpack_from(record, _HEADER.size + length))
@@ -134,7 +134,9 @@ class TFRecordFile:
         while offset < size:
             header = os.pread(self._file.fileno(), _HEADER.size, offset)
             if len(header) != _HEADER.size:
-                raise self._error(offset, f"{_HEADER.size} bytes", f"{len(header)} until the file's end")
+                raise self._error(
+                    offset, f"{_HEADER.size} bytes", f"{len(header)} before the end of the file"
+                )
             length, stored_crc = _HEADER.unpack(header)
             self._check_crc(offset, "length", header[: _LENGTH.size], stored_crc)
             end = offset + length + RECORD_OVERHEAD

@@ -123,7 +123,7 @@ class IdentitySampler:
             while np.count_nonzero(identities == identities[i]) > 1:
                 positions[i] += 1
                 identities[i] = self._turns.records(pools[i : i + 1], positions[i : i + 1])[0]
-            # This identity's own turn in this pass is next. So it uses the images of its next pass now.
+            # This identity still has its own turn in this pass. So use the images of its next pass now.
             visits[i] = positions[i] // self._sizes[pools[i]] + 1
         return self._next_images(identities, visits)
 

@@ -120,7 +120,7 @@ class ShuffledSampler:
         for plan in np.unique(plans):
             chosen = plans == plan
             drawn = layout[self._shuffled("plan", plan, _PLAN_SIZE)]
-            # The samples of a pool are numbered in order, so its epochs also follow each other within a plan.
+            # Numbering the samples of a pool in order keeps its epochs one after another within a plan, too.
             for pool, quota in enumerate(self._quotas):
                 places[drawn == pool] = np.arange(quota)
             pools[chosen] = drawn[slots[chosen]]

@@ -14,7 +14,7 @@ from dataset.sources.image_list import read_image
 
 
 class ImageFolder:
-    """All images below a folder, in natural order. They count as one identity. See `Source`.
+    """All images below a folder, in natural order. They all get the label 0. See `Source`.
 
     Args:
         folder: the folder. Its subfolders are included. Hidden files and folders are ignored.

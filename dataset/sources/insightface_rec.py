@@ -191,8 +191,8 @@ class InsightFaceRec:
         if num_declared is not None:
             if num_declared < self.num_identities:
                 raise ValueError(
-                    f"{self._property_path}: expected at least {self.num_identities} identities, "
-                    f"as the labels in {self.rec_path} need, received {num_declared}"
+                    f"{self._property_path}: expected at least {self.num_identities} identities for the "
+                    f"labels in {self.rec_path}, received {num_declared}"
                 )
             self.num_identities = num_declared
 

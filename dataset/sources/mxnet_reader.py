@@ -67,6 +67,6 @@ def _import_mxnet_recordio():
     except (ImportError, AttributeError, OSError) as error:
         # AttributeError: MXNet 1.9.1 with NumPy 1.24 or newer; OSError: a system library is missing.
         raise ImportError(
-            "the MXNet reader needs an environment of its own, with Python 3.11 and "
-            f"`pip install -r requirements-mxnet.txt`; here: {error}"
+            f"MXNet cannot be imported: {error}. Use an environment of its own, with Python 3.11 and "
+            "`pip install -r requirements-mxnet.txt`."
         ) from None

@@ -1,4 +1,4 @@
-"""Messages between workers before TensorFlow connects them, so that all start with the same weights.
+"""Exchanges messages between workers before TensorFlow connects them, so that all start with one model.
 
 Imports no TensorFlow.
 """
