@@ -23,7 +23,7 @@ def card_of_source(path: Path) -> ModelCard:
     Where both have a value, the card wins.
 
     Args:
-        path: a model, or a folder of training checkpoints, of which the newest is used.
+        path: a model, or a folder of training checkpoints, whose newest checkpoint is used.
 
     Raises:
         FileNotFoundError: the model does not exist.
