@@ -1,4 +1,4 @@
-"""Score how well a model recognises the people of a gallery, and how rarely it mistakes others for them.
+"""Scores how well a model recognises the people of a gallery, and how rarely it mistakes others for them.
 
 python -m eval.test_identify --gallery people --probes videos --model_path face.onnx
 """
@@ -53,13 +53,13 @@ _NO_FACE = -1.0  # the smallest cosine
 class TestIdentifyOptions:
     """Gallery, probes and model."""
 
-    gallery: Path = option(help="folder of known people: PERSON/*.jpg, PERSON/*.mkv", metavar="DIR")
+    gallery: Path = option(help="folder of known people: PERSON/*.jpg and PERSON/*.mkv", metavar="DIR")
     probes: Path = option(
         help="folder of pictures and videos to recognise, in the same layout; people who are not in the "
         "gallery count as unknown",
         metavar="DIR",
     )
-    model_path: Path = option(help="a model in any format that eval.test_lfw takes")
+    model_path: Path = option(help="a model in any format that eval.test_lfw reads")
     aligned: bool = option(
         False, "the files are aligned faces: PERSON/*.jpg, or PERSON/VIDEO/*.jpg for the frames of a video"
     )
@@ -209,9 +209,7 @@ def _rank_probes(folder, probes, find, gallery, names):
             )
         )
     if not any(part.is_mated.any() for part in parts["frames"]):
-        raise ValueError(
-            f"expected probes of people in the gallery, received none with a usable face. {problems[0]}"
-        )
+        raise ValueError(f"no probe of a person in the gallery has a usable face. {problems[0]}")
     return {kind: RankedProbes.concatenate(parts[kind]) for kind in KINDS}, results, problems, jpegs
 
 

@@ -1,4 +1,4 @@
-"""Score a model on LFW, or on other sets of image pairs in the same formats.
+"""Scores a model on LFW, or on other sets of image pairs in the same formats.
 
 python -m eval.test_lfw --data=lfw.np --model_path=output/models/iter_...
 """
@@ -49,14 +49,16 @@ class LfwOptions:
         None, "lfw.np, or .bin files of InsightFace (default: [lfw] npdata of the config file)", nargs="+"
     )
     config: Path = option(Path("./config.ini"), "config file, read only without --data", metavar="FILE")
-    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
+    model_path: Path = option(
+        help="SavedModel, training checkpoint, or a .keras, .onnx, .tflite, .xml, .pth or TensorFlow 1 file"
+    )
     faithful: bool = option(
         False, "score as the original does: sets the flags marked (row N), see that row of docs/fidelity.md"
     )
     protocol: str = option(
         "folds",
-        "how to score: folds, by the flags below; or insightface, with --flip, squared L2 distance, a sweep "
-        "of thresholds, and VAL at FAR 0.001",
+        "how to score: folds, by the flags below; or insightface, with mirror images, squared L2 distance, "
+        "a sweep of thresholds, and VAL at FAR 0.001",
         choices=("folds", "insightface"),
     )
     distance: str = option("cosine", "distance of two embeddings", choices=DISTANCES)
@@ -77,7 +79,7 @@ class LfwOptions:
         "order of the channels in a .np file (row 24; default: [lfw] npdata_order, or rgb with --data)",
         choices=NPDATA_ORDERS,
     )
-    flip: bool = option(False, "add the embedding of each image's mirror image (row 31)")
+    flip: bool = option(False, "add the embedding of each image's mirror image")
     batch_size: int = option(64, "images to embed at a time", minimum=1)
     name: str | None = option(None, "name of the set in the printed line (default: the file's name)")
     output: Path | None = option(

@@ -1,4 +1,4 @@
-"""Score a model on the videos of YouTube Faces, or of another set in the same layout.
+"""Scores a model on the videos of YouTube Faces, or of another set in the same layout.
 
 python -m eval.test_ytf --model_path=output/models/iter_...
 """
@@ -87,7 +87,7 @@ class FeatureOptions:
     """Features."""
 
     batch_size: int = option(128, "frames to embed at a time", minimum=1)
-    flip: bool = option(False, "add the embedding of each frame's mirror image (row 31)")
+    flip: bool = option(False, "add the embedding of each frame's mirror image")
     folder: Path = option(
         Path("output/features"),
         "folder that keeps features for later runs",
@@ -100,7 +100,9 @@ class FeatureOptions:
 class YtfOptions:
     """All flags of the program."""
 
-    model_path: Path = option(help="SavedModel, training checkpoint, or a net in any other format")
+    model_path: Path = option(
+        help="SavedModel, training checkpoint, or a .keras, .onnx, .tflite, .xml, .pth or TensorFlow 1 file"
+    )
     faithful: bool = option(
         False, "score as the original does: sets the flags marked (row N), see that row of docs/fidelity.md"
     )

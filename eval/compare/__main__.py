@@ -34,11 +34,11 @@ class CompareOptions:
     a: Path = option(help="picture, folder of pictures of one person, or video", flags=("a",), metavar="A")
     b: Path = option(help="picture, folder or video to compare with A", flags=("b",), metavar="B")
     model_path: Path = option(
-        help="a model in any format that eval.test_lfw takes, with thresholds from export.calibrate"
+        help="a model in any format that eval.test_lfw reads, with thresholds from export.calibrate"
     )
     far: float = option(
         1e-3,
-        "false accept rate: fraction of the pairs of different people that are taken for one person",
+        "false accept rate: fraction of the pairs of different people that are accepted as one person",
         above=0,
         maximum=1,
     )
@@ -64,7 +64,7 @@ class CompareOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the program. Raises `SystemExit` with a message if there is no answer."""
+    """Runs the program. Raises `SystemExit` with a message if the sides cannot be compared."""
     parser = argparse.ArgumentParser(
         prog="python -m eval.compare", description=(__doc__ or "").splitlines()[0]
     )
@@ -89,7 +89,7 @@ def run(options: CompareOptions) -> None:
             raise ValueError(f"{no_thresholds(options.model_path)} (or give --threshold)")
         point = calibration.threshold_at(options.far)
         threshold = point.threshold
-    # The thresholds hold for faces that are embedded and pooled as they were for the calibration.
+    # The thresholds are valid only for faces that are embedded and pooled as in the calibration.
     flip = calibration is not None and calibration.flip
     pooling = (calibration and calibration.pooling) or "mean"
     embedder = load_embedder(options.model_path, flip=flip, engine=options.engine)

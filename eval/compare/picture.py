@@ -15,7 +15,7 @@ from common.files import atomic_file, printable
 from eval.compare.comparison import Comparison
 from eval.compare.sides import Side
 
-_NUM_FACES = 8  # of each side, after the most and the least typical one
+_NUM_FACES = 8  # to show of each side, besides the most and the least typical one
 _GENUINE, _IMPOSTOR, _MUTED = "#0e62f2", "#d6153b", "#59606b"
 _NUM_BINS = 60
 _NUM_SAMPLES = 4000  # drawn evenly from the percentiles

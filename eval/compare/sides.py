@@ -95,7 +95,7 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
         path,
         found.source.kind,
         found.source.names,
-        found.num_examined,
+        found.num_searched,
         faces,
         embeddings,
         pool(embeddings / lengths * weights[:, np.newaxis], pooling),

@@ -34,9 +34,9 @@ class EmbedOptions:
         metavar="SRC",
     )
     out: Path = option(help="file to write", flags=("out",), metavar="OUT.npz")
-    model_path: Path = option(help="a model in any format that eval.test_lfw takes")
+    model_path: Path = option(help="a model in any format that eval.test_lfw reads")
     aligned: bool = option(
-        False, "the pictures are aligned faces: embed them as they are, larger ones cropped to their centre"
+        False, "the pictures are aligned faces: detect no faces, and crop larger pictures to their centre"
     )
     face: str = option(
         "central",
@@ -46,7 +46,7 @@ class EmbedOptions:
     every_face: bool = option(False, "write a row for each face of a video instead of one for each person")
     flip: bool = option(False, "add the embedding of each face's mirror image")
     batch_size: int = option(
-        64, "pictures to embed at a time; a kill loses the work on this many pictures", minimum=1
+        64, "pictures to embed and save at a time; a killed run repeats those not yet saved", minimum=1
     )
     workers: int | None = option(
         None,
@@ -66,7 +66,7 @@ class EmbedOptions:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the program. Raises `SystemExit` with a message if there is no face."""
+    """Runs the program. Raises `SystemExit` with a message if no file has a usable face."""
     columns = " ".join(f"{name}: {column.meaning}." for name, column in COLUMNS.items())
     parser = argparse.ArgumentParser(
         prog="python -m eval.embed",

@@ -53,7 +53,7 @@ COLUMNS = {
     "tracks": Column(np.int32, (), "number of the person in a video, from 1; 0 for a picture"),
     "frames": Column(np.int64, (2,), "first and last frame of a video that show the face, from 0"),
     "times": Column(np.float64, (2,), "times of these frames, in seconds"),
-    "num_faces": Column(np.int32, (), "number of faces that are pooled"),
+    "num_faces": Column(np.int32, (), "number of pooled faces"),
     "boxes": Column(np.float32, (4,), "left, top, right, bottom of the best face; NaN with --aligned"),
 }
 

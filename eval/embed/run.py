@@ -76,7 +76,7 @@ def find_files(src: Path, aligned: bool = False) -> list[MediaFile]:
 
     Raises:
         FileNotFoundError: `src` does not exist.
-        ValueError: there is no such file, or `aligned` is set and a video is given.
+        ValueError: no picture or video is found, or `aligned` is set and a video is given.
     """
     if src.is_dir():
         suffixes = images.SUFFIXES if aligned else (*images.SUFFIXES, *video.SUFFIXES)
@@ -109,9 +109,8 @@ def embed_files(
 ) -> dict[str, np.ndarray]:
     """Embeds files and writes the arrays of `eval.embed.rows.to_arrays`, and `settings`, with `numpy.savez`.
 
-    Finished parts are kept in the folder `{out}.parts` until the end. After a kill at any moment, the same
-    call continues, and the file has the same bits as after an uninterrupted run. A finished file is not
-    changed.
+    Finished parts are kept in the folder `{out}.parts` until the end. If the process is killed, the same call
+    resumes, and the file is bit for bit that of an uninterrupted run. A finished file is not changed.
 
     Args:
         files: the pictures and videos.
@@ -125,7 +124,7 @@ def embed_files(
         The arrays by name.
 
     Raises:
-        ValueError: no file has a usable face, `out` exists and has other inputs, or the model is broken.
+        ValueError: no file has a usable face, `out` was made from other inputs, or the model is broken.
         OSError: another process is writing the file, or the disk is full.
     """
     if not options.aligned:

@@ -16,7 +16,7 @@ from nets.start_tensorflow import start_tensorflow
 
 NUM_COMPARED = 16  # how many faces of a set to give to `load_engine`
 
-# Loading and timing another engine takes seconds, and embedding this many images takes minutes.
+# Other engines are timed only for at least this many images. Timing takes seconds, embedding takes minutes.
 _MIN_IMAGES_TO_MEASURE = 10_000
 _MIN_SPEED_UP = 1.05
 
@@ -55,8 +55,8 @@ class _FileEngine(NamedTuple):
     model: str  # a class of this module, called with `(path, face_size)`
 
 
-# The engines that run a model file as it is, by suffix. An ONNX file is run like this only if it takes pixels
-# or its input is described. TensorFlow loads the weights of any other ONNX file.
+# The engines that run a model file as it is, by suffix. An ONNX file is run like this only if it takes uint8
+# pixels or its input is described. TensorFlow loads the weights of any other ONNX file.
 FILE_ENGINES = {
     ".onnx": _FileEngine("onnxruntime", "eval.embedding.onnx_file", "OnnxModel"),
     ".tflite": _FileEngine("ai-edge-litert", "eval.embedding.tflite_file", "TfliteModel"),

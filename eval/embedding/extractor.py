@@ -29,7 +29,7 @@ def embed_images(
     flip: bool = False,
     progress: str | None = None,
 ) -> Generator[np.ndarray]:
-    """Embeds images in order, batch by batch. A thread decodes the next batches meanwhile.
+    """Embeds images in order, batch by batch. Meanwhile, a thread decodes the next batches.
 
     Batches end at multiples of `batch_size`, wherever the first one starts. The last bits of an embedding
     depend on the batch that it is computed in. So if you stop between two batches and continue there with the
@@ -43,7 +43,7 @@ def embed_images(
         num_images: number of images in the set.
         batch_size: images per batch, at least 1.
         start: number of the first image to embed.
-        flip: add the embedding of each image's mirror image. Neither is normalised before, as in InsightFace,
+        flip: add the embedding of each image's mirror image. Neither is normalised first, as in InsightFace,
             `src/eval/verification.py`.
         progress: the unit that the progress bar shows, such as `"frames"`. `None` hides the bar.
 
@@ -97,8 +97,8 @@ def embed_into(
 ) -> None:
     """Computes the missing features of a store; see `embed_images`.
 
-    If it is killed at any moment, the next call continues. With the same `batch_size` the features are the
-    same bits as those of an uninterrupted run. With another one the last bits may differ.
+    If the process is killed, the next call resumes. With the same `batch_size`, the features are bit for bit
+    those of an uninterrupted run. With another one, the last bits may differ.
     """
     batches = embed_images(
         model, decode, store.num_rows, batch_size, start=store.num_done, flip=flip, progress=progress

@@ -53,8 +53,8 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
     (float32, little-endian, and nothing else), and `progress.json` with the number of committed rows, their
     length and their CRC32C.
 
-    Rows are written to disk before `progress.json` commits them. So after a kill or a power cut at any
-    moment, all committed rows are there. Rows that are not committed are overwritten. Opening a store reads
+    Rows are written to disk before `progress.json` commits them. So if the process is killed or the power
+    fails, no committed row is lost. Rows that are not committed are overwritten. Opening a store reads
     the committed rows and compares the CRC32C. If it differs, the store warns and starts over.
 
     One process fills a store. Any number of processes can read a complete one. Leaving the context flushes.
@@ -185,7 +185,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
                 for name, value in wanted.items()
                 if value != found.get(name)
             )
-            advice = f"Delete the folder {self.folder} to compute these again."
+            advice = f"Delete the folder {self.folder} to compute the features again."
             raise ValueError(f"{path}: belongs to other features: {differences or received}. {advice}")
 
     def _read_progress(self):
@@ -223,7 +223,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
 
 
 def _flattened(entry):
-    """Returns the values of `store.json`, with its inputs on the same level; none if it is damaged."""
+    """Returns `store.json` as one flat dict, which is empty if the file is damaged."""
     if not isinstance(entry, dict):
         return {}
     inputs = entry.get("inputs")

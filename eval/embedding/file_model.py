@@ -14,14 +14,14 @@ from nets.importers.model_files import input_format_path
 
 FACE_SIZE = (112, 112)  # for nets that take any size
 
-_MAX_PIXELS = 1 << 25  # in a batch; a damaged file may announce billions
+_MAX_PIXELS = 1 << 25  # in a batch; a damaged file may ask for billions
 
 
 class NetInput(NamedTuple):
     """The input of a net as its file describes it."""
 
     name: str
-    shape: tuple[int | None, ...]  # `None` where any size will do
+    shape: tuple[int | None, ...]  # `None` for an axis that may have any size
     dtype: np.dtype
     # The stored number `q` means `scale * (q - zero_point)`.
     quantization: tuple[float, int] | None = None

@@ -58,11 +58,11 @@ class IdentifyOptions:
         help="video, picture, or folder of pictures", flags=("sources",), nargs="+", metavar="SOURCE"
     )
     gallery: Path = option(
-        help="folder of known people: PERSON/*.jpg and PERSON/*.mkv, or a single file PERSON.jpg",
+        help="folder of known people: PERSON/*.jpg and PERSON/*.mkv, or one file PERSON.jpg for each",
         metavar="DIR",
     )
     model_path: Path = option(
-        help="a model in any format that eval.test_lfw takes, with thresholds from export.calibrate"
+        help="a model in any format that eval.test_lfw reads, with thresholds from export.calibrate"
     )
     fpir: float = option(
         0.01, "probability that a person who is not in the gallery gets a name", above=0, below=1
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"Tracks : {output / TRACKS_NAME}")
         print(f"Page   : {output / PAGE_NAME}")
         if not any(source.named for source in run.sources):
-            raise ValueError("expected a face in one of the sources, received none that can be used")
+            raise ValueError("no source shows a usable face. The page shows what was rejected.")
 
 
 def identify_all(
@@ -207,7 +207,8 @@ def summary(run: IdentifyRun) -> Iterator[str]:
             yield f"Note : {note}"
     in_gallery = sum(source.in_gallery is not None for source in run.sources)
     if in_gallery:
-        yield f"Note : {in_gallery} of the sources are in the gallery and are compared with themselves."
+        sources = f"{in_gallery} of {len(run.sources)} sources"
+        yield f"Note : also in the gallery, so compared with themselves: {sources}"
     num_rejected = sum(track.name is None for source in run.sources for track in source.tracks)
     if num_rejected:
         yield f"Rejected : {num_rejected} {'track' if num_rejected == 1 else 'tracks'}; the page shows why."

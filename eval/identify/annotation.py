@@ -52,7 +52,9 @@ def annotated_paths(target: Path, sources: Sequence[Path]) -> list[Path]:
     for number, path in enumerate(paths):
         if path in paths[:number]:
             first = sources[paths.index(path)]
-            raise ValueError(f"--video: {first} and {sources[number]} would get the same copy, {path}")
+            raise ValueError(
+                f"--video: {first} and {sources[number]} would get the same copy, {path}. Rename one."
+            )
         if any(path.resolve() == source.resolve() for source in sources):
             raise ValueError(f"--video: {path} is a source. Give another path.")
     return paths

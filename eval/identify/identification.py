@@ -91,7 +91,7 @@ def identify(
         found.source.kind,
         size=found.source.info.size if found.source.info else None,
         num_frames=found.num_frames,
-        num_searched=found.num_examined,
+        num_searched=found.num_searched,
         duration=found.duration,
         tracks=named,
         notes=tuple(_notes(found)),

@@ -167,7 +167,7 @@ def _shown_tracks(source: SourceResult) -> tuple[list[IdentifiedTrack], int]:
 
 
 def _left_out(track: IdentifiedTrack) -> tuple[list[str], int]:
-    """Returns reasons for faces that a track does not use, and the number of such faces without a reason."""
+    """Returns why a track does not use its first rejected faces, and the number of the other ones."""
     faces = track.rejected_faces[:_MOST_REASONS]
     return [f"{clock(face.time)}: {face.reason}" for face in faces], len(track.rejected_faces) - len(faces)
 

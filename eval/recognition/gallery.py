@@ -23,7 +23,7 @@ _SUFFIXES = (*images.SUFFIXES, *video.SUFFIXES)
 _MUCH_SEEN = 0.5
 # Fewer people have fewer than three pairs, too few to tell how similar strangers are.
 _MIN_PEOPLE = 3
-_MAX_PEOPLE = 1000  # to compare with one another; the pairs of more people would fill the memory
+_MAX_PEOPLE = 1000  # to compare with one another; the similarities of more would fill the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +220,7 @@ def load_gallery(folder: Path, find: Callable[[Path], FoundTracks], progress: bo
                 problems += found.problems
                 used.append(_gallery_file(path, found))
             except (ValueError, OSError) as error:
-                problems.append(_naming(path, error))
+                problems.append(_message_with_path(path, error))
             progress_bar.update()
         template = np.sum([file.template for file in used], axis=0)
         length = np.linalg.norm(template)
@@ -231,7 +231,7 @@ def load_gallery(folder: Path, find: Callable[[Path], FoundTracks], progress: bo
             problems.append(f"{folder / name}: {reason}; {name} cannot be recognised")
     progress_bar.close()
     if not people:
-        raise ValueError(f"{folder}: expected people, received none with a usable face. {problems[0]}")
+        raise ValueError(f"{folder}: nobody has a usable face. {problems[0]}")
     paths = {digest: path for digest, (_, path) in digests.items()}
     return Gallery(folder, tuple(people), tuple(problems), paths, dict(seconds))
 
@@ -259,7 +259,7 @@ def _extent(track):
     return sum(face.size for face in track.faces if face.rejected is None)
 
 
-def _naming(path, error):
+def _message_with_path(path, error):
     """Returns the message of an error, with the path of the file in front if it is missing."""
     text = str(error)
     return text if str(path) in text else f"{path}: {text}"

@@ -30,7 +30,7 @@ _NUM_REJECTED_PICTURES = 500  # aligned faces to keep of all rejected faces of a
 _MAX_WAY, _MAX_SPEED = 0.5, 5.0
 
 # The face must be usable in at least this fraction of the frames from the first to the last face of a track.
-# Prints and shadows that look like a face are detected only now and then, with a low score.
+# Posters and shadows that look like a face are detected only now and then, with a low score.
 _MIN_COVERAGE = 1 / 3
 
 
@@ -60,7 +60,7 @@ class TrackOptions:
         minimum=12,
     )
     min_score: float = option(
-        0.95, "leave out faces with a lower probability from the detector", minimum=0.7, maximum=1
+        0.95, "leave out faces to which the detector gives a lower probability", minimum=0.7, maximum=1
     )
     min_faces: int = option(
         3, "drop tracks of a video with fewer faces; in pictures, one face is enough", minimum=1, metavar="N"
@@ -112,7 +112,7 @@ class FoundTracks:
     Args:
         source: the file or folder.
         num_frames: number of frames or pictures that were read.
-        num_examined: number of those that were searched for faces.
+        num_searched: number of those that were searched for faces.
         duration: seconds from the first to the last frame.
         tracks: usable tracks, in order of their first face.
         rejected: the other tracks, each with its reason.
@@ -122,7 +122,7 @@ class FoundTracks:
 
     source: Source
     num_frames: int
-    num_examined: int
+    num_searched: int
     duration: float
     tracks: list[Track]
     rejected: list[Track]
@@ -144,7 +144,7 @@ class FoundTracks:
     def why_empty(self) -> str:
         """The reason why there is no usable track."""
         if not self.rejected:
-            where = "" if self.num_frames == 1 else f" in the {self.num_examined} frames that were searched"
+            where = "" if self.num_frames == 1 else f" in the {self.num_searched} frames that were searched"
             return f"expected a face, received none{where}"
         most = max(self.rejected, key=lambda track: len(track.faces))
         return f"expected a usable face, but {most.rejected}"
@@ -184,7 +184,7 @@ def find_tracks(
     waiting: list[Face] = []
     is_video = source.kind == "video"
     every = options.every if is_video else 1
-    num_frames = num_examined = 0
+    num_frames = num_searched = 0
     duration = 0.0
     frames = _timed(source.frames(problems.append), seconds)
     total = source.info.num_frames if source.info else len(source.names)
@@ -198,20 +198,20 @@ def find_tracks(
         waiting += find_faces(
             frame, embedder.face_size, options.min_score, options.min_face_size, detector, seconds
         )
-        num_examined += 1
+        num_searched += 1
         if len(waiting) >= _BATCH_SIZE:
             _embed_and_track(waiting, embedder, tracker, seconds)
             waiting = []
     _embed_and_track(waiting, embedder, tracker, seconds)
     start = time.perf_counter()
     # A video of only a few frames cannot show more faces.
-    min_faces = min(options.min_faces, (num_examined + 1) // 2) if is_video else 1
+    min_faces = min(options.min_faces, (num_searched + 1) // 2) if is_video else 1
     tracks = tracker.finish(min_faces, every if is_video else None)
     seconds["tracking"] += time.perf_counter() - start
     return FoundTracks(
         source,
         num_frames,
-        num_examined,
+        num_searched,
         duration,
         [track for track in tracks if track.rejected is None],
         [track for track in tracks if track.rejected is not None],
@@ -276,7 +276,7 @@ class _Tracker:
                 self.tracks[-1].add(face, embeddings[i])
 
     def _without_picture(self, face):
-        """Drops the picture of a rejected face if there are many: a print on a wall may be in every frame."""
+        """Drops the picture of a rejected face if there are many: a poster may be in every frame."""
         self._num_rejected += face.rejected is not None
         if face.rejected is None or self._num_rejected <= _NUM_REJECTED_PICTURES:
             return face

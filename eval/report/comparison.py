@@ -113,7 +113,7 @@ def _notes(compared: Sequence[ComparedRun]) -> Iterator[str]:
     first = compared[0].run
     for one in compared[1:]:
         if one.difference is None:
-            reason = "in other folds than A"
+            reason = "with other folds than A"
             if not _same_pairs(first, one.run):
                 shared = _num_shared(first, one.run)
                 reason = f"on other pairs than A: A has {shared:,} of its {len(one.run.pairs):,} pairs"
@@ -121,7 +121,7 @@ def _notes(compared: Sequence[ComparedRun]) -> Iterator[str]:
     for name, text in (
         ("set", "The sets have different names."),
         ("rule", "Thresholds were found by different rules."),
-        ("error_filter", "EER, AUC and TAR are for different lines of pairs."),
+        ("error_filter", "EER, AUC and TAR are for different selections of pairs."),
     ):
         if len({getattr(one.run.scores, name) for one in compared}) > 1:
             yield f"{text} See the settings below."
@@ -139,7 +139,7 @@ def _settings(scores: Scores) -> dict[str, str]:
     return {
         "Model": ", ".join(words.model_facts(scores)) or words.NO_VALUE,
         "Set": scores.set,
-        "Distances by": words.method_name(scores.method),
+        "Method": words.method_name(scores.method),
         "Threshold of a fold": words.RULES[scores.rule],
         "Folds": words.FOLDS[scores.folds],
         "EER, AUC, TAR": words.ERROR_FILTERS[scores.error_filter],

@@ -32,7 +32,7 @@ METHODS = {  # a short name and a sentence for each method
 RULES = {
     "best": "the best accuracy on the other folds",
     "crossing": "where the sorted distances of the other folds cross, as in the original",
-    "insightface": "the best of 0, 0.01 to 3.99 on the other folds, as in InsightFace",
+    "insightface": "the best of 0, 0.01 … 3.99 on the other folds, as in InsightFace",
 }
 FOLDS = {
     "official": "the official splits",
@@ -42,7 +42,7 @@ FOLDS = {
     "insightface": "ten equal parts of the file",
 }
 ERROR_FILTERS = {
-    "none": "all pairs count",
+    "none": "all pairs are used",
     "both": "pairs with a wrong video are left out",
     "positives": "genuine pairs with a wrong video are left out",
 }

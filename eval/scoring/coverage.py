@@ -83,7 +83,7 @@ def scorable_pairs(pairs: VideoPairs, frames: VideoFrames) -> np.ndarray:
 
 
 def describe_coverage(coverage: Coverage) -> list[str]:
-    """Returns the coverage as lines of text, with the first ten names of what is missing."""
+    """Returns the coverage as lines of text, with up to ten names of each kind of problem."""
     per_video = coverage.frames_per_video
     missing, empty, unusable = coverage.missing, coverage.empty, coverage.unusable
     lines = [

@@ -8,7 +8,7 @@ POOLINGS = (*NORM_POWERS, "geometric_median")
 RECOMMENDED_POOLING = "mean"
 FRAME_PAIRS = ("best_frames", "mean_frames", "median_frames")
 
-# The geometric median: a step this short is the last one, and a point this near counts as reached.
+# The iteration of the geometric median stops after a step this short, and has reached a point this near.
 _TOLERANCE = 1e-10
 # A dozen iterations are usual. If one of the points is barely the median, the steps towards it become tiny.
 _MAX_ITERATIONS = 1000

@@ -63,8 +63,8 @@ def best_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
         distances: float, ascending, shape `(pairs,)`, not empty.
         is_same: bool, shape `(pairs,)`.
     """
-    # gained[k]: how many more pairs are right if the k smallest distinct distances are called same than if
-    # no pair is.
+    # gained[k]: how many more pairs are right if the pairs with the k smallest distinct distances are called
+    # same than if no pair is.
     run_ends = np.append(np.flatnonzero(distances[1:] != distances[:-1]), distances.size - 1)
     gained = np.append(0, np.cumsum(np.where(is_same, 1, -1))[run_ends])
     candidates = np.flatnonzero(gained == gained.max())
@@ -81,10 +81,10 @@ def best_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
 def crossing_threshold(distances: np.ndarray, is_same: np.ndarray) -> float:
     """Returns the original's threshold: where the sorted distances cross.
 
-    Sort the positives in ascending and the negatives in descending order. The threshold is the mean of the
-    first positive and negative of equal rank where the positive is larger. If the two kinds are perfectly
-    separated, there are no such two. Then the threshold is 0, so every negative is right and every positive
-    is wrong.
+    Sort the distances of the genuine pairs in ascending order and those of the impostor pairs in descending
+    order. At the first rank where the genuine distance is larger, the threshold is the mean of the two. If
+    the two kinds are perfectly separated, there is no such rank. Then the threshold is 0, so every impostor
+    pair is right and every genuine pair is wrong.
 
     Args:
         distances: float, ascending, shape `(pairs,)`.
@@ -104,13 +104,13 @@ RULES = tuple(_THRESHOLDS)
 
 
 def even_folds(is_same: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarray:
-    """Splits the positives and the negatives, each in order, into nearly equal folds.
+    """Splits the genuine and the impostor pairs, each in order, into nearly equal folds.
 
     Returns:
         int, shape `(pairs,)`: the fold of every pair, in `[0, num_folds)`.
 
     Raises:
-        ValueError: fewer positives or negatives than folds.
+        ValueError: there are fewer genuine or impostor pairs than folds.
     """
     _check_counts(is_same, num_folds)
     folds = np.empty(is_same.size, int)
@@ -121,12 +121,12 @@ def even_folds(is_same: np.ndarray, num_folds: int = NUM_FOLDS) -> np.ndarray:
 
 
 def original_folds(is_same: np.ndarray) -> np.ndarray:
-    """Returns the folds of the original, for `evaluate_pairs` (fidelity row 19).
+    """Returns the folds of the original, for `evaluate_pairs` (row 19 of docs/fidelity.md).
 
-    It counts only the positives, `fold_size = num_positives // 10`, and gives the negative of equal rank
-    the same fold. The pairs past `10 * fold_size` are in the training part of every fold, and negatives
-    past the number of positives are not used. The folds equal `even_folds` if both counts are equal and
-    divisible by `num_folds`.
+    The number of genuine pairs alone decides the size of a fold, `num_genuine // 10`. The impostor pair of
+    equal rank gets the same fold. The pairs after the tenth fold only help to find thresholds. Impostor pairs
+    beyond the number of genuine pairs are not used. The folds equal `even_folds` if there are as many genuine
+    as impostor pairs and their number is divisible by 10.
 
     References:
     - margin-centre-face, `util/verification.py::test_kfold`
@@ -135,20 +135,21 @@ def original_folds(is_same: np.ndarray) -> np.ndarray:
         int, shape `(pairs,)`: the fold of every pair, `NEVER_SCORED` or `LEFT_OUT`.
 
     Raises:
-        ValueError: fewer positives than folds, or fewer negatives than positives, where the original crashed.
+        ValueError: there are fewer genuine pairs than folds, or fewer impostor than genuine pairs. The
+            original crashed on both.
     """
     _check_counts(is_same, NUM_FOLDS)
-    positives, negatives = np.flatnonzero(is_same), np.flatnonzero(~is_same)
-    if negatives.size < positives.size:
+    genuine, impostor = np.flatnonzero(is_same), np.flatnonzero(~is_same)
+    if impostor.size < genuine.size:
         raise ValueError(
-            f"expected at least as many negatives as positives for the original's folds, "
-            f"received {positives.size} positives and {negatives.size} negatives"
+            f"expected at least as many impostor as genuine pairs for the original's folds, "
+            f"received {genuine.size} genuine and {impostor.size} impostor pairs"
         )
-    by_rank = np.arange(positives.size) // (positives.size // NUM_FOLDS)
+    by_rank = np.arange(genuine.size) // (genuine.size // NUM_FOLDS)
     by_rank[by_rank >= NUM_FOLDS] = NEVER_SCORED
     folds = np.full(is_same.size, LEFT_OUT)
-    folds[positives] = by_rank
-    folds[negatives[: positives.size]] = by_rank
+    folds[genuine] = by_rank
+    folds[impostor[: genuine.size]] = by_rank
     return folds
 
 
@@ -164,14 +165,14 @@ def evaluate_pairs(
     Args:
         distances: float, finite, shape `(pairs,)`.
         is_same: bool, shape `(pairs,)`.
-        rule: one of `RULES`: `"best"` (`best_threshold`) or `"crossing"` (`crossing_threshold`), see fidelity
-            row 18.
+        rule: one of `RULES`: `"best"` (`best_threshold`) or `"crossing"` (`crossing_threshold`); see row 18
+            of docs/fidelity.md.
         folds: int, shape `(pairs,)`: the fold number of every pair, `NEVER_SCORED` or `LEFT_OUT`. The numbers
             may start anywhere from 0. Defaults to `even_folds`, which scores each pair once.
 
     Raises:
-        ValueError: a distance is not finite, there are fewer than two folds, or no positives or no negatives
-            are outside a fold to find its threshold on.
+        ValueError: a distance is not finite, there are fewer than two folds, or the pairs outside a fold are
+            all genuine or all impostor pairs, so that its threshold cannot be found.
 
     Example:
 
@@ -196,11 +197,11 @@ def evaluate_pairs(
     for fold in numbers:
         scored = folds == fold
         others = ~scored & (folds != LEFT_OUT)
-        num_others, num_positive = np.count_nonzero(others), np.count_nonzero(is_same & others)
-        if num_positive in (0, num_others):
+        num_others, num_genuine = np.count_nonzero(others), np.count_nonzero(is_same & others)
+        if num_genuine in (0, num_others):
             raise ValueError(
-                f"expected positives and negatives outside fold {fold} to find its threshold on, "
-                f"received {num_positive} and {num_others - num_positive}"
+                f"expected genuine and impostor pairs outside fold {fold}, to find its threshold, "
+                f"received {num_genuine} and {num_others - num_genuine}"
             )
         threshold = _THRESHOLDS[rule](distances[others], is_same[others])
         right = is_right(distances[scored], is_same[scored], threshold, rule)
@@ -229,6 +230,6 @@ def _check_counts(is_same, num_folds):
     counts = [np.count_nonzero(kind) for kind in (is_same, ~is_same)]
     if min(counts) < num_folds:
         raise ValueError(
-            f"expected at least {num_folds} positives and {num_folds} negatives for {num_folds} folds, "
+            f"expected at least {num_folds} genuine and {num_folds} impostor pairs for {num_folds} folds, "
             f"received {counts[0]} and {counts[1]}"
         )

@@ -21,8 +21,8 @@ from eval.scoring.ytf_protocol import ERROR_FILTERS, FOLDS, MATCHES, involves_wr
 class VideoProtocol:
     """Protocol.
 
-    The program always prints the scores of every method with every filter. These flags choose the scores that
-    the curves, the pictures and the table of methods show.
+    The report contains the accuracies of every method with every filter. --pooling and --ytf_error_filter
+    choose the scores for the curves, the pictures and the other columns.
     """
 
     method: str = option(

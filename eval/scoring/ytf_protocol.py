@@ -74,7 +74,7 @@ def score_lines(
             if folds == "official":
                 line_folds = splits[used]
             else:
-                # The original has no line "both", and its folds need at least as many negatives as positives.
+                # The original has no line "both". Its folds need at least as many impostor as genuine pairs.
                 make_folds = even_folds if error_filter == "both" else original_folds
                 line_folds = make_folds(is_same[used])
                 line_folds[line_folds >= 0] += 1  # counted from 1, like the official splits

@@ -37,10 +37,10 @@ def track(*faces, number=1):
     return Track(number, made, embeddings, weights, embeddings[0], None if usable.any() else "it is blurred")
 
 
-def found(path, *tracks, kind="video", names=(), num_examined=10):
+def found(path, *tracks, kind="video", names=(), num_searched=10):
     info = VideoInfo((48, 64), 10, 5, 50, "mpeg4") if kind == "video" else None
     used, rejected = ([one for one in tracks if (one.rejected is None) == kept] for kept in (True, False))
-    return FoundTracks(Source(path, kind, info, names), 50, num_examined, 5, used, rejected, [], {})
+    return FoundTracks(Source(path, kind, info, names), 50, num_searched, 5, used, rejected, [], {})
 
 
 class TestSides:
@@ -72,7 +72,7 @@ class TestSides:
         tracks = track((0, 20, (1, 0)), (2, 20, (1, 0))), track((1, 20, (0, 1)), number=2)
         names = ("a.jpg", "b.jpg", "c.jpg")
         side = read_side(
-            tmp_path, lambda path: found(path, *tracks, kind="folder", names=names, num_examined=3)
+            tmp_path, lambda path: found(path, *tracks, kind="folder", names=names, num_searched=3)
         )
         assert [face.frame for face in side.faces] == [0, 1, 2]
         np.testing.assert_allclose(side.template, np.array([2, 1]) / np.sqrt(5))
@@ -114,7 +114,7 @@ def compare(tmp_path, monkeypatch, capsys):
             if pixel.any()
         ]
         kind = "folder" if path.is_dir() else "picture"
-        return found(path, *faces, kind=kind, names=names, num_examined=len(names))
+        return found(path, *faces, kind=kind, names=names, num_searched=len(names))
 
     def run(a, b, *flags, card=(), expect=None):
         known = ModelCard()

@@ -170,7 +170,7 @@ class TestRun:
                 [
                     "the best accuracy on the other folds",
                     "the official splits",
-                    "YTF: all pairs count",
+                    "YTF: all pairs are used",
                     "default",
                 ],
             ),

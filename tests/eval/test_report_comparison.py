@@ -105,7 +105,7 @@ class TestComparison:
         other = changed(runs[2], lines=lines)
         page = parse(comparison_page([first, other]))
         [notes] = page.find("ul", class_="notes")
-        assert notes.text == "EER, AUC and TAR are for different lines of pairs. See the settings below."
+        assert notes.text == "EER, AUC and TAR are for different selections of pairs. See the settings below."
         cells = list(rows_of(page, "Scores of all runs").values())[1]
         interval = other.method.intervals["accuracy"]
         digits = words.digits(interval)
@@ -134,7 +134,7 @@ class TestComparison:
         heads = [head.text for head in table.find("thead")[0].find("th")]
         assert heads == [
             "Run",
-            "Distances by",
+            "Method",
             "Mode",
             *(f"SHA-256 of the {name}" for name in ("model", "splits", "frames")),
         ]
@@ -176,7 +176,7 @@ class TestComparison:
         folds = ByErrorFilter(*np.roll(run.pairs.folds, 1, axis=1))
         page = parse(comparison_page([run, changed(run, {"folds": folds})]))
         assert page.find("ul", class_="notes")[0].text == (
-            "No difference is shown for B. It was scored in other folds than A."
+            "No difference is shown for B. It was scored with other folds than A."
         )
 
     @pytest.mark.parametrize("name", ["is_same", "second"])

@@ -241,7 +241,7 @@ def test_the_detector_follows_a_moving_portrait(tmp_path):
     found = find_tracks(path, ColourEmbedder())
     (track,) = found.tracks
     assert frames_of(track) == [0, 5, 10, 15, 20]
-    assert (found.num_frames, found.num_examined, found.rejected) == (21, 5, [])
+    assert (found.num_frames, found.num_searched, found.rejected) == (21, 5, [])
     assert found.duration == pytest.approx(2)
     middles = np.array([(face.box[:2] + face.box[2:]) / 2 for face in track.faces])
     np.testing.assert_allclose(np.diff(middles, axis=0), [(20, 5)] * 4, atol=6)
