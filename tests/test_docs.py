@@ -26,7 +26,7 @@ PROGRAMS = ("test_lfw.py", "test_ytf.py")
 def test_named_tests_exist(page):
     file = None
     text = (ROOT / "docs" / page).read_text()
-    # A name without a file, such as `::test_steps`, belongs to the file before it.
+    # A name without a file, such as `::test_name`, belongs to the file before it.
     for named, names in re.findall(r"(test_\w+\.py|(?<=`)(?=::))((?:::\w+)*)", text):
         file = named or file
         if file in PROGRAMS:

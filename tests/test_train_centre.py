@@ -32,7 +32,7 @@ __all__ = ["data"]  # the fixture
 ROOT = Path(__file__).parents[1]
 
 
-def test_from_records_to_a_scored_model(data, capsys):
+def test_records_become_a_scored_model(data, capsys):
     assert train_centre.main(flags(data)) == 0
     assert "90 images of 6 identities; ir32" in log(data)
     (model,) = (data / "models").iterdir()
@@ -85,7 +85,7 @@ def test_an_imported_net_is_trained_further(data, capsys):
     assert "--embedding_size is 64 here" in capsys.readouterr().err
 
 
-def test_missing_validation_set_is_found_before_the_conversion(data, capsys):
+def test_a_missing_validation_set_is_found_before_the_conversion(data, capsys):
     config = data / "config.ini"
     config.write_text(config.read_text().replace(str(PAIRS), "nowhere.bin"))
     with pytest.raises(SystemExit):
@@ -108,7 +108,7 @@ def test_killed_run_resumes_bit_for_bit(data):
     assert "changed since the last start" not in log(data)
 
 
-def test_flags_of_the_original():
+def test_flags_of_the_original_keep_their_names_and_defaults():
     options = parse_centre_options([])
     defaults = {
         "data": {"config": Path("config.ini"), "batch_size": 64},
@@ -143,7 +143,7 @@ def test_a_run_ends_without_flags(parse):
     assert parse(["--schedule=cosine", "--lr=0.1"]).length.num_steps(100.5) == 2010
 
 
-def test_learning_rate_boundaries():
+def test_learning_rate_boundaries_scale_with_the_batch_size():
     options = ScheduleOptions(lr_steps=(40000, 60000))
     assert options.boundaries(64) == [320000, 480000]
     assert options.boundaries(512) == options.boundaries(1024) == [40000, 60000]
@@ -349,7 +349,7 @@ def test_help_imports_no_tensorflow(flag, shown):
 
 
 @pytest.mark.long
-def test_seeds_differ(data):
+def test_different_seeds_give_different_weights(data):
     states = []
     for seed in (1, 2):
         assert train_centre.main(flags(data, max_steps=1, seed=seed, ckpt_path=data / f"ckpt{seed}")) == 0

@@ -51,7 +51,7 @@ def trained(trained_once, tmp_path):
     return shutil.copytree(trained_once, tmp_path / "data")
 
 
-def test_whole_net_is_restored(trained):
+def test_the_whole_net_is_restored(trained):
     """Row 11 of docs/fidelity.md."""
     (model,) = (trained / "models").iterdir()
     start = load_backbone(model)
@@ -76,7 +76,7 @@ def test_whole_net_is_restored(trained):
     assert (manifest["step"], manifest["loss"]) == (1, "triplet")
 
 
-def test_from_records_to_a_scored_model(trained):
+def test_records_become_a_scored_model(trained):
     arguments = triplet_flags(trained, model_path=trained / "ckpt")
     assert train_triplet.main(arguments) == 0
     (model,) = (trained / "triplet" / "saved_model_path").iterdir()
@@ -107,7 +107,7 @@ def test_trains_on_two_replicas(trained, two_replicas):
 
 
 @pytest.mark.long
-def test_from_a_tensorflow_1_checkpoint(data):
+def test_training_starts_from_a_tensorflow_1_checkpoint(data):
     checkpoint = write_tf1_checkpoint(GOLDEN, data / "tf1" / "iter_258000.ckpt", num_identities=6)
     arguments = triplet_flags(data, model_path=checkpoint, max_steps=1)
     assert train_triplet.main(arguments) == 0

@@ -29,7 +29,7 @@ def drawn(tmp_path_factory):
     return folder
 
 
-def test_fine_tune(net, tmp_path):
+def test_the_page_about_fine_tuning_runs(net, tmp_path):
     export_saved_model(net, tmp_path / "model")
     tints = np.random.default_rng(0).uniform(0.5, 1, (36, 3))
     for person, tint in enumerate(tints):
@@ -41,7 +41,7 @@ def test_fine_tune(net, tmp_path):
     assert (tmp_path / "output" / "held" / "tuned--ckpt" / "scores.json").exists()
 
 
-def test_distil(net, drawn, tmp_path):
+def test_the_page_about_distillation_runs(net, drawn, tmp_path):
     write_onnx(net, tmp_path / "teacher.onnx", (112, 112), "float32", None)
     (tmp_path / "lfw.bin").symlink_to(drawn / "lfw.np")
     (tmp_path / "data").mkdir()
@@ -51,7 +51,7 @@ def test_distil(net, drawn, tmp_path):
     assert (tmp_path / "small.tflite").exists()
 
 
-def test_evaluate_ytf(net, drawn, tmp_path):
+def test_the_page_about_youtube_faces_runs(net, drawn, tmp_path):
     export_saved_model(net, tmp_path / MODEL)
     (tmp_path / "aligned_images_DB").symlink_to(drawn / "ytf" / "112x112")
     (tmp_path / "people").symlink_to(drawn / "ytf" / "112x112")

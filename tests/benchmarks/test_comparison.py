@@ -47,7 +47,7 @@ def test_a_running_pipeline_warms_up_in_every_round():
     assert taken == [0, 1, 2, 3, 4, 5, 6] * 2
 
 
-def test_medians_are_those_of_each_way():
+def test_each_way_has_its_median():
     assert medians({"a": [3.0, 1.0, 100.0], "b": [2.0]}) == {"a": 3.0, "b": 2.0}
 
 

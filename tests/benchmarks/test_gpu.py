@@ -90,7 +90,7 @@ def test_rows_cover_precisions_nets_centres_and_numbers_of_gpus():
     assert chosen(rows, ["ir100", "xla"]) and not chosen(rows, ["ir10"])
 
 
-def test_share_of_peak_and_scaling():
+def test_share_of_peak_and_scaling_equal_numbers_computed_by_hand():
     one, two = Setting(), Setting(gpus=2)
     # At the peak, the net takes 5 ms and the centres take 10 ms. The measured step takes 64 ms.
     assert share_of_peak(one, DONE) == pytest.approx(15 / 64, rel=1e-3)

@@ -6,7 +6,7 @@ from nets.backbone import Backbone
 from tests.small_runs import make_data
 
 
-def test_cosines_to_the_own_centre():
+def test_own_centres_are_mean_directions():
     # Embeddings have different lengths, labels have gaps, and two identities have a single image.
     embeddings = np.array([[2.0, 0.0], [0.0, 5.0], [0.0, 1.0], [-3.0, 3.0]])
     cosines, identity_means = own_centre_cosines(embeddings, np.array([7, 2, 7, 4]))

@@ -7,7 +7,7 @@ from benchmarks import margin_head
 
 
 @pytest.mark.tensorflow
-def test_both_references_compute_the_same():
+def test_both_references_compute_the_same_loss():
     embeddings = np.random.default_rng(0).standard_normal((3, margin_head.DIM), np.float32)
     plain, ordered = (
         margin_head.reference(20, embeddings, np.array([0, 19, 7], np.int32), ordered)()

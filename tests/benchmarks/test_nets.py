@@ -20,7 +20,7 @@ class Clock:
         calls.append(name)
 
 
-def test_ways_take_turns_and_the_fastest_turn_counts():
+def test_ways_take_turns_and_the_fastest_turn_is_reported():
     clock, calls = Clock(), []
     ways = {
         "fast": functools.partial(clock.wait, calls, "fast", 9, 0.5, 0.125, 0.125, 0.25),

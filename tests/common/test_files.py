@@ -39,7 +39,7 @@ def fails_in(context):
         raise RuntimeError
 
 
-def test_a_file_has_its_name_once_it_is_complete(tmp_path):
+def test_a_file_gets_its_name_once_it_is_complete(tmp_path):
     path = tmp_path / "new" / "file"
     with atomic_file(path) as file:
         file.write(b"one")
@@ -54,7 +54,7 @@ def test_json_is_indented(tmp_path):
     assert (tmp_path / "a").read_bytes() == b'{\n "\\u00fc": [\n  1\n ]\n}\n'
 
 
-def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
+def test_a_folder_gets_its_name_once_it_is_complete(tmp_path):
     path = tmp_path / "new" / "folder"
     for content in ("one", "two"):
         with atomic_folder(path) as folder:
@@ -65,7 +65,7 @@ def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
     assert list(path.parent.iterdir()) == [path] and (path / "inner" / "file").read_text() == "two"
 
 
-def test_files_that_belong_together_have_their_names_once_all_are_complete(tmp_path):
+def test_files_that_belong_together_get_their_names_once_all_are_complete(tmp_path):
     path = tmp_path / "net.xml"
     for content in ("first", "second"):
         with atomic_files(path) as new:
@@ -100,7 +100,7 @@ def test_a_file_is_never_found_with_older_files_that_belong_to_it(tmp_path, monk
     assert seen == [("net.bin", False), ("net.xml", False)]
 
 
-def test_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_folder_is_flushed_to_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     synced, sync = [], files.sync
 
     def record(path):
@@ -160,7 +160,7 @@ class TestLinks:
         (tmp_path / "link").symlink_to("disk/target")
         return tmp_path / "link"
 
-    def test_folder(self, link, tmp_path):
+    def test_a_linked_folder_is_written(self, link, tmp_path):
         for content in ("one", "two"):
             with atomic_folder(link) as folder:
                 assert folder.parent == tmp_path / "disk"
@@ -168,7 +168,7 @@ class TestLinks:
         assert link.is_symlink() and (tmp_path / "disk" / "target" / "file").read_text() == "two"
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "file", "link", "target"]
 
-    def test_replaced_folder(self, link, tmp_path):
+    def test_a_linked_folder_is_replaced(self, link, tmp_path):
         (tmp_path / "disk" / "new").mkdir()
         leftover = tmp_path / "disk" / f".target.{NOT_RUNNING}.tmp"
         leftover.mkdir()
@@ -177,11 +177,11 @@ class TestLinks:
         assert link.is_symlink() and not list((tmp_path / "disk" / "target").iterdir())
         assert not leftover.exists()
 
-    def test_removed_folder(self, link, tmp_path):
+    def test_a_link_is_removed_with_its_folder(self, link, tmp_path):
         remove_folder(link)
         assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
-    def test_file(self, tmp_path):
+    def test_a_linked_file_is_written(self, tmp_path):
         (tmp_path / "disk").mkdir()
         (tmp_path / "link").symlink_to("disk/target")
         for values in (1, 2):
@@ -206,7 +206,7 @@ class TestLongNames:
         with atomic_folder(tmp_path / ("a" * 250)) as first, atomic_folder(tmp_path / ("a" * 251)) as second:
             assert first != second
 
-    def test_names_are_cut_by_bytes(self):
+    def test_names_are_cut_to_a_number_of_bytes(self):
         assert cut_name("a語語", 7) == "a語語"
         assert cut_name("a語語", 6) == cut_name("a語語", 4) == "a語"
         assert cut_name("a\udcff", 2) == "a\udcff"  # A short name stays, even if it is not UTF-8.
@@ -287,7 +287,7 @@ def test_the_end_of_a_process_frees_its_folder(tmp_path, other_process):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_on_a_file_that_its_last_holder_removed_does_not_count(tmp_path, monkeypatch):
+def test_a_lock_on_a_removed_file_is_acquired_again(tmp_path, monkeypatch):
     acquire, calls = FileLock.acquire, []
 
     def removed_before(lock):
@@ -347,5 +347,5 @@ def test_new_folders_that_stay_empty_are_removed(tmp_path):
         (2e15, "2e+03 TB"),
     ],
 )
-def test_readable_size(num_bytes, expected):
+def test_sizes_are_shown_with_units(num_bytes, expected):
     assert readable_size(num_bytes) == expected

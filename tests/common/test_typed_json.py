@@ -46,7 +46,7 @@ GOOD = {
 }
 
 
-def test_all_kinds_of_fields():
+def test_fields_of_all_kinds_are_read():
     expected = Whole(1, True, (Part("a"), Part("b", 2)), (3, 4), Both(0.5, 1), {"x": None, "y": 0.25})
     assert from_json(Whole, GOOD, PATH) == expected
 
@@ -76,7 +76,7 @@ def test_errors_name_file_and_place(change, place):
     assert str(raised.value).startswith(f"{PATH}, {place}")
 
 
-def test_errors_of_the_whole_value():
+def test_errors_about_the_whole_value_name_only_the_file():
     for value, message in (([], "expected object"), ({"rate": 1}, "expected key 'is_new', received rate")):
         with pytest.raises(ValueError) as raised:
             from_json(Whole, value, PATH)

@@ -184,7 +184,7 @@ def test_only_missing_faces_are_aligned(src, tmp_path):
     assert visible(dst) == expected
 
 
-def test_added_and_removed_pictures(src, tmp_path):
+def test_only_added_pictures_are_aligned_and_removed_ones_are_forgotten(src, tmp_path):
     dst = tmp_path / "dst"
     align(src, dst, detector=Fake())
     (src / "bad.jpg").unlink()
@@ -196,7 +196,7 @@ def test_added_and_removed_pictures(src, tmp_path):
     assert failures(dst) == [NO_FACE]
 
 
-def test_resuming_after_a_kill(src, tmp_path):
+def test_a_run_resumes_from_what_a_kill_leaves(src, tmp_path):
     dst = tmp_path / "dst"
     align(src, dst, detector=Fake(), fallback="centre")
     expected = visible(dst)
@@ -487,7 +487,7 @@ def test_ctrl_c_stops_all_processes(many, tmp_path, num_images):
     assert received.items() <= expected.items()
 
 
-def test_ctrl_c_in_one_process(src, tmp_path, monkeypatch):
+def test_ctrl_c_stops_a_run_in_one_process(src, tmp_path, monkeypatch):
     def interrupted(detector, picture):
         raise KeyboardInterrupt
 

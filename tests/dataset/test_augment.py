@@ -39,7 +39,7 @@ def test_defaults_change_nothing(faces):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("probability", [1e-9, 1.0])
-def test_shape_and_reproducibility(faces, kind, probability, compiled):
+def test_the_same_seed_gives_the_same_images(faces, kind, probability, compiled):
     function = Augmentation(**{kind: probability})
     function = tf.function(function) if compiled else function
     images = tf.constant(faces)
@@ -78,7 +78,7 @@ def test_kinds_have_independent_draws(faces):
     np.testing.assert_array_equal(both[colour & ~jpeg], change(faces, colour=0.5)[colour & ~jpeg])
 
 
-def test_crop_against_opencv(faces, monkeypatch):
+def test_crop_agrees_with_opencv(faces, monkeypatch):
     monkeypatch.setattr(Augmentation, "MAX_SHIFT", 0.2)
     monkeypatch.setattr(Augmentation, "MAX_ZOOM", 0.3)
     received = change(faces, crop=1.0).astype(int)
@@ -112,7 +112,7 @@ def test_occlusion_keeps_a_box(faces):
     assert abs(np.mean(areas) - 0.6) < 0.06
 
 
-def test_colour_against_numpy(faces):
+def test_colour_agrees_with_numpy(faces):
     received = change(faces, colour=1.0)
     for image, result, draw in zip(faces, received, draws_of("colour", 12)[:, 1:], strict=True):
         brightness, contrast, saturation = 1 + 0.5 * (2 * draw[:3].astype(np.float64) - 1)
@@ -149,7 +149,7 @@ RESIZES = {
 
 
 @pytest.mark.parametrize("name", RESIZES)
-def test_low_resolution_against_other_implementations(faces, name, monkeypatch):
+def test_low_resolution_agrees_with_other_implementations(faces, name, monkeypatch):
     monkeypatch.setattr("dataset.augment._INTERPOLATIONS", (name,))
     received = change(faces, low_resolution=1.0)
     for image, result, draw in zip(faces, received, draws_of("low_resolution", 12)[:, 1:], strict=True):
@@ -165,7 +165,7 @@ def test_low_resolution_uses_all_interpolations(faces, monkeypatch):
     assert 14 <= len(np.unique(received, axis=0)) <= 16
 
 
-def test_jpeg_against_opencv(faces):
+def test_jpeg_agrees_with_opencv(faces):
     received = change(faces, jpeg=1.0)
     qualities = [20 + int(draw * 71) for draw in draws_of("jpeg", 12)[:, 1]]
     assert max(qualities) - min(qualities) > 40

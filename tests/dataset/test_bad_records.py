@@ -66,7 +66,7 @@ def take(batches, start=0, num=NUM_BATCHES):
         ([5, 6], [], [0, 1]),
     ],
 )
-def test_replacements(identities, bad, expected):
+def test_replacements_are_near_and_of_the_same_identity_if_possible(identities, bad, expected):
     is_bad = np.isin(np.arange(len(identities)), bad)
     assert replacements(np.array(identities), is_bad).tolist() == expected
 
@@ -111,7 +111,7 @@ def test_a_worker_gets_its_rows_of_the_same_batches(manifest, sampler, rows):
     np.testing.assert_array_equal(own_identities, identities[:, rows])
 
 
-def test_bad_records_of_other_workers(tmp_path):
+def test_a_replacement_is_not_a_bad_record_of_another_worker(tmp_path):
     """The first record is damaged. The second belongs to another worker and cannot be decoded."""
     images = make_images(1, 6)
     images[1] = b"no image", 0
@@ -127,7 +127,7 @@ def test_bad_records_of_other_workers(tmp_path):
     assert len(np.unique(whole.reshape(6, -1), axis=0)) == 4
 
 
-def test_a_worker_reads_its_own_records_only(tmp_path):
+def test_a_worker_reads_only_its_own_records(tmp_path):
     manifest = write_converted(tmp_path / "faces", make_images(1, 6))
     sources = CombinedSources([manifest])
     expected, *_ = BatchLoader(sources, [1, 4]).load(np.arange(6))
@@ -138,7 +138,7 @@ def test_a_worker_reads_its_own_records_only(tmp_path):
     np.testing.assert_array_equal(images, expected)
 
 
-def test_bad_images_are_named_when_their_batch_is_given(manifest):
+def test_bad_images_are_named_when_their_batch_is_taken(manifest):
     batches = make(manifest)
     met = {}
     for k, _ in zip(range(NUM_BATCHES), batches.start_at(0), strict=False):
@@ -158,7 +158,7 @@ def test_bad_images_are_named_when_their_batch_is_given(manifest):
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
-def test_too_many_bad_images(manifest, limit):
+def test_too_many_bad_images_are_an_error(manifest, limit):
     batches = make(manifest, max_bad_images=limit)
     given = 0
     with pytest.raises(ValueError, match=rf" {limit} .*--max_bad_images") as error:
@@ -193,7 +193,7 @@ def test_a_lost_shard_is_named_and_not_skipped(good):
         batches.sources.check_shard(35)
 
 
-def test_in_sequence_undecodable_images_are_replaced(tmp_path):
+def test_sequential_reading_replaces_undecodable_images(tmp_path):
     images = make_images(4, 9)
     images[CUT_OFF] = b"no image", images[CUT_OFF][1]
     manifest = write_converted(tmp_path / "faces", images, num_shards=2)
@@ -206,7 +206,7 @@ def test_in_sequence_undecodable_images_are_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("read", READ_MODES)
-def test_records_of_a_batch(good, read):
+def test_the_records_of_a_batch_are_known(good, read):
     batches = make(good, read=read)
     _, identities = take(batches, num=8)
     for k in range(8):

@@ -92,11 +92,11 @@ class TestReadLfwPairs:
             PAIRS.replace("\n", "\r\n"),
         ],
     )
-    def test_order_and_names(self, tmp_path, content):
+    def test_pairs_keep_their_order_and_names(self, tmp_path, content):
         (tmp_path / "pairs.txt").write_text(content)
         assert read_lfw_pairs(tmp_path / "pairs.txt") == LFW
 
-    def test_names_with_spaces_between_tabs(self, tmp_path):
+    def test_names_may_contain_spaces_if_tabs_separate_them(self, tmp_path):
         (tmp_path / "pairs.txt").write_text("1\nA B\t1\t12345\nA B\t1\tC\t2\n")
         assert read_lfw_pairs(tmp_path / "pairs.txt") == [
             ("A B/A B_0001", "A B/A B_12345", True),
@@ -210,7 +210,7 @@ class TestLfw:
         assert message.endswith(" (and 2 more)")
         assert message.count("JPEG or PNG") == 5
 
-    def test_paths_from_the_config(self, lfw):
+    def test_paths_come_from_the_config(self, lfw):
         config = lfw / "config.ini"
         config.write_text("[records]\ntfrecords = t\n[lfw]\npairs = pairs.txt\nprefix = images\n")
         run("lfw", "--config", config, "--out", lfw / "a.bin")
@@ -253,7 +253,7 @@ def ytf_lines(folder, *arguments):
 
 
 class TestYtf:
-    def test_first_frame(self, ytf):
+    def test_the_first_frame_is_taken(self, ytf):
         expected = [
             "0,A/0/0.1.jpg,B/0/0.1.jpg",
             "1,A/0/0.1.jpg,A/1/1.1.jpg",
@@ -266,7 +266,7 @@ class TestYtf:
         assert pairs.is_same.tolist() == [False, True, False, False]
         np.testing.assert_array_equal(pairs.batch(1, 2)[0], decode(ytf / "112x112/B/0/0.1.jpg"))
 
-    def test_middle_frame_in_time(self, ytf):
+    def test_the_middle_frame_in_time_is_taken(self, ytf):
         assert ytf_lines(ytf, "--frame", "middle") == [
             "0,A/0/0.6.jpg,B/0/0.2.jpg",
             "1,A/0/0.6.jpg,A/1/1.3.jpg",
@@ -274,7 +274,7 @@ class TestYtf:
             "0,B/0/0.2.jpg,A/1/1.3.jpg",
         ]
 
-    def test_random_frames_depend_on_seed_pair_and_side_only(self, ytf):
+    def test_random_frames_depend_only_on_seed_pair_and_side(self, ytf):
         lines = ytf_lines(ytf, "--frame", "random")
         # These golden values are the same on every machine.
         assert lines == [
@@ -292,7 +292,7 @@ class TestYtf:
         drawn = {ytf_lines(ytf, "--frame", "random", "--seed", seed)[3] for seed in range(200)}
         assert len(drawn) == 4 * 5
 
-    def test_missing_and_empty_videos(self, ytf, caplog):
+    def test_pairs_with_missing_or_empty_videos_are_left_out_on_request(self, ytf, caplog):
         (ytf / "112x112/C/2/2.1.jpg").unlink()
         for path in (ytf / "112x112/B/0").iterdir():
             path.unlink()
@@ -315,7 +315,7 @@ class TestYtf:
         assert "1 are not: C/2/2.1.jpg: expected a JPEG" in message
         assert not (ytf / "p.txt").exists()
 
-    def test_paths_from_the_config(self, ytf):
+    def test_paths_come_from_the_config(self, ytf):
         config = ytf / "config.ini"
         config.write_text("[records]\ntfrecords = t\n[ytf]\nsplits = splits.txt\nprefix = 112x112\n")
         run("ytf", "--config", config, "--out", ytf / "a" / "pairs.txt")
@@ -372,7 +372,7 @@ class TestImages:
             even_folds(arrays.is_same, 3), np.concatenate([folds[is_same], folds[~is_same]])
         )
 
-    def test_options(self, own, tmp_path, caplog):
+    def test_pairs_depend_on_the_seed_and_the_requested_number(self, own, tmp_path, caplog):
         arguments = "images", "--root", own, "--folds", 2, "--pairs_per_fold", 3
         outs = [tmp_path / f"{number}.txt" for number in range(3)]
         for out, seed in zip(outs, (0, 0, 1), strict=True):
@@ -400,7 +400,7 @@ class TestVideos:
         message = failure("videos", "--root", own, "--out", tmp_path / "splits.txt")
         assert f"{own}: " in message and "dataset.build_pairs images" in message
 
-    def test_splits_of_disjoint_people(self, tmp_path, caplog):
+    def test_splits_have_disjoint_people(self, tmp_path, caplog):
         root = tmp_path / "videos"
         for person, num_videos in enumerate((4, 3, 3, 2, 2, 1)):
             for video in range(num_videos):
@@ -460,7 +460,7 @@ def test_an_existing_file_is_not_replaced(own, tmp_path, command):
     assert out.read_text() == "mine"
 
 
-def test_overwrite(own, tmp_path):
+def test_overwrite_replaces_a_file(own, tmp_path):
     out = tmp_path / "own.txt"
     out.write_text("mine")
     run("images", "--root", own, "--folds", 2, "--out", out, "--overwrite")
@@ -498,7 +498,7 @@ class TestWriteImagePairs:
 
 
 @pytest.mark.parametrize("command", ["", "lfw", "ytf", "images", "videos"])
-def test_help_without_tensorflow(command):
+def test_help_does_not_load_tensorflow(command):
     program = (
         "import sys\nfrom dataset.build_pairs.__main__ import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n    assert not {'tensorflow', 'keras'} & set(sys.modules)"

@@ -31,7 +31,7 @@ def num_open_shards(folder):
     return sum(path.suffix == ".tfrecord" and folder in path.parents for path in opened)
 
 
-def test_one_source(manifests):
+def test_one_source_keeps_its_records(manifests):
     sources = CombinedSources(manifests[:1])
     assert (sources.sizes, sources.num_images, sources.num_identities) == ([7], 7, 3)
     examples, numbers = sources.read(np.array([6, 0]))
@@ -56,20 +56,20 @@ def test_records_have_consecutive_numbers(manifests):
         assert received == [expected[record] for record in records]
 
 
-def test_labels_of_every_source(manifests):
+def test_every_source_keeps_its_labels(manifests):
     labels = CombinedSources(manifests).labels
     assert [source_labels.tolist() for source_labels in labels] == list(LABELS.values())
     assert all(source_labels.dtype == np.uint32 for source_labels in labels)
 
 
-def test_an_index_of_many_chunks(manifests, monkeypatch):
+def test_an_index_is_read_in_chunks(manifests, monkeypatch):
     """The rows are read in chunks, and the last chunk is shorter."""
     monkeypatch.setattr("dataset.records.manifest._INDEX_CHUNK", 2)
-    test_labels_of_every_source(manifests)
+    test_every_source_keeps_its_labels(manifests)
     test_a_label_out_of_range_is_an_error(manifests)
 
 
-def test_shards_of_a_source(manifests):
+def test_every_source_lists_its_shards(manifests):
     sources = CombinedSources(manifests)
     assert [len(sources.shards_of(source)) for source in range(3)] == [3, 2, 4]
     assert sources.shards_of(1) == [
@@ -112,7 +112,7 @@ def test_a_flipped_bit_is_an_error_that_names_shard_and_offset(manifests, place)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files")
-def test_more_shards_than_a_process_may_open(manifests, tmp_path, monkeypatch):
+def test_more_shards_than_a_process_may_open_can_be_read(manifests, tmp_path, monkeypatch):
     monkeypatch.setattr(combine, "_MAX_OPEN_SHARDS", 2)
     sources = CombinedSources(manifests)
     expected = images("a") + images("b") + images("c")

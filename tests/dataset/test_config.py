@@ -54,7 +54,7 @@ def write(tmp_path):
     return write
 
 
-def test_example_has_all_keys_of_the_original():
+def test_the_example_has_all_keys_of_the_original():
     parser = configparser.ConfigParser()
     parser.optionxform = str
     parser.read(EXAMPLE)
@@ -62,7 +62,7 @@ def test_example_has_all_keys_of_the_original():
         assert set(keys) <= set(parser[section]), section
 
 
-def test_example_is_valid():
+def test_the_example_is_valid():
     config = read_config(EXAMPLE)
     here = EXAMPLE.parent
     assert config.path == EXAMPLE
@@ -109,11 +109,11 @@ def test_relative_paths_start_at_the_file(write, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("word, value", [("true", 1), ("Yes", 1), ("on", 1), ("1", 1), ("OFF", 0), ("no", 0)])
-def test_switches(write, word, value):
+def test_switches_accept_several_words(write, word, value):
     assert read_config(write(f"[lfw]\nenable = {word}\nnpdata = x\n")).lfw.enable is bool(value)
 
 
-def test_values(write, tmp_path):
+def test_values_are_literal_and_remarks_are_removed(write, tmp_path):
     config = read_config(
         write("[lfw]\n; a remark\nnpdata = 100%/%(x)s=#1.np ; and another\nnpdata_order = BGR\n")
     )

@@ -297,14 +297,14 @@ def test_required_disk_space_is_slightly_more_than_used(rec, converted, tmp_path
     assert used < asked[0] < 1.2 * used
 
 
-def test_image_list(images, tmp_path):
+def test_an_image_list_is_converted(images, tmp_path):
     source = list_of(images, tmp_path / "list")
     manifest = convert(source, tmp_path, **OPTIONS)
     assert sorted(read_all(manifest)) == sorted(images)
     assert manifest.image_size == (112, 112) and manifest.num_identities == 4
 
 
-def test_tran_tfrecords(images, tmp_path):
+def test_a_tfrecord_file_is_converted(images, tmp_path):
     with (tmp_path / "tran.tfrecords").open("wb") as file:
         for image, label in images:
             write_record(file, encode_example(image, label))
@@ -359,7 +359,7 @@ def test_a_target_that_is_a_link_stays_a_link(rec, converted, tmp_path):
     }
 
 
-def test_overwrite_and_repair(own_rec, tmp_path, caplog):
+def test_overwrite_converts_again_and_a_lost_shard_is_replaced(own_rec, tmp_path, caplog):
     convert(own_rec, tmp_path, **OPTIONS)
     assert convert(own_rec, tmp_path, overwrite=True, seed=9, **OPTIONS).seed == 9
     (tmp_path / "faces" / "train-00001-of-00003.tfrecord").unlink()

@@ -49,7 +49,7 @@ def check(rows, items, num_folds, num_pairs):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_random_data(seed):
+def test_folds_of_random_data_are_disjoint(seed):
     rng = np.random.default_rng(seed)
     num_folds, asked = int(rng.integers(2, 6)), int(rng.integers(1, 40))
     sizes = [2] * num_folds + rng.integers(1, 9, rng.integers(num_folds, 30)).tolist()
@@ -74,13 +74,13 @@ def test_random_data(seed):
         ([3, 3, 3, 2, 2, 2, 2, 2, 2], 3, 5),
     ],
 )
-def test_all_available_pairs(sizes, num_folds, num_pairs):
+def test_all_available_pairs_are_used(sizes, num_folds, num_pairs):
     items = people(*sizes)
     for seed in range(3):
         check(make_disjoint_pairs(items, num_folds, 1000, seed), items, num_folds, num_pairs)
 
 
-def test_the_requested_number_of_pairs():
+def test_the_requested_number_of_pairs_is_drawn():
     items = people(*[12] * 30)
     check(make_disjoint_pairs(items, 10, 50), items, 10, 50)
 
@@ -125,7 +125,7 @@ def test_identities_with_one_item_are_in_every_fold():
     assert {fold for fold, *pair, _ in rows if single & set(map(person, pair))} == {1, 2}
 
 
-def test_same_seed_same_pairs():
+def test_the_same_seed_gives_the_same_pairs():
     items = people(*range(1, 25))
     rows = make_disjoint_pairs(items, 3, 20, 5)
     assert make_disjoint_pairs(items, 3, 20, 5) == rows

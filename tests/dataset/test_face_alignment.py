@@ -116,7 +116,7 @@ def test_points_without_a_unique_transform_are_refused(source, target, message):
         similarity_transform(source, target)
 
 
-def test_templates():
+def test_templates_have_the_published_points():
     wide = [
         (38.2946, 51.6963),
         (73.5318, 51.5014),
@@ -165,7 +165,7 @@ def test_pixels_outside_the_picture_are_black():
 
 @pytest.mark.parametrize(("rows", "columns"), [(250, 250), (240, 320), (180, 120)])
 @pytest.mark.parametrize("size", SIZES)
-def test_centre_crop(rows, columns, size):
+def test_the_centre_is_cropped(rows, columns, size):
     # The pixels contain their own positions, so the test sees whether the crop is in the right place.
     picture = np.zeros((rows, columns, 3), np.uint8)
     picture[..., 0] = np.rint(np.arange(columns) * 255 / columns)
@@ -180,7 +180,7 @@ def test_centre_crop(rows, columns, size):
         assert abs((received - expected).mean()) < 0.2
 
 
-def test_choose_face():
+def test_the_biggest_or_most_central_face_is_chosen():
     boxes = np.array([(0, 0, 60, 60), (85, 20, 115, 60), (80, 30, 118, 66), (150, 0, 200, 80)], float)
     assert choose_face(boxes, (100, 200), "biggest") == 3
     assert choose_face(boxes, (100, 200), "central") == 2
@@ -223,7 +223,7 @@ def test_quality_is_that_of_the_jpeg():
     ],
     ids=["none", "ValueError", "IndexError", "cv2.error", "points in one place"],
 )
-def test_a_picture_without_a_face(detector):
+def test_a_picture_without_a_face_fails_or_is_cropped(detector):
     picture = drawn_face()
     image, (kind, reason) = align(png(picture), detector)
     assert (image, kind) == (None, "no face")
@@ -257,7 +257,7 @@ def test_an_unreadable_picture_is_a_failure(data, fallback):
 
 
 @pytest.mark.parametrize("mode", ["grey", "alpha", "16 bits"])
-def test_other_kinds_of_png(mode):
+def test_png_files_of_other_kinds_are_aligned(mode):
     face = drawn_face()
     picture = {
         "grey": face[..., 0],
@@ -293,7 +293,7 @@ def test_a_photograph_is_turned_as_its_exif_orientation_says():
     np.testing.assert_array_equal(detector.received, np.rot90(decoded(image)[..., ::-1], -1))
 
 
-def test_detector_finds_a_drawn_face():
+def test_the_detector_finds_a_drawn_face():
     picture = np.full((200, 240, 3), 128, np.uint8)
     picture[40:152, 100:212] = drawn_face(4)
     boxes, points = pickle.loads(pickle.dumps(FaceDetector())).detect(picture)
@@ -306,7 +306,7 @@ def test_detector_finds_a_drawn_face():
     assert np.linalg.norm(points[0] - expected, axis=1)[eyes_and_mouth].max() < 8
 
 
-def test_detector_without_a_face():
+def test_the_detector_finds_no_face_in_a_plain_picture():
     boxes, points = FaceDetector().detect(np.full((60, 80, 3), 128, np.uint8))
     assert boxes.shape == (0, 4)
     assert points.shape == (0, 5, 2)
@@ -331,7 +331,7 @@ def test_boxes_and_points_of_the_package(monkeypatch):
     assert points.tolist() == [[[1.5, 2.5], [3.5, 4.5], [5.5, 6.5], [7.5, 8.5], [9.5, 10.5]]]
 
 
-def test_min_face_size():
+def test_faces_below_the_minimum_size_are_not_found():
     picture = np.full((200, 240, 3), 128, np.uint8)
     picture[40:152, 100:212] = drawn_face(4)
     assert len(FaceDetector(12).detect(picture)[0]) == 1

@@ -113,7 +113,7 @@ def test_records_are_grouped_as_a_stable_argsort_orders_them(monkeypatch):
     assert [c.tolist() for c in counts] == [np.bincount(own).tolist() for own in labels]
 
 
-def test_order_is_stable():
+def test_the_order_is_the_same_in_every_version():
     """A run that is resumed with another version must continue in the same order."""
     labels = make_labels([[3, 4, 2], [4, 5, 3]])
     assert IdentitySampler(labels, 8, 2, seed=1).batch(4).tolist() == [19, 13, 14, 9, 5, 6, 4, 3]
@@ -208,7 +208,7 @@ def test_a_source_without_weight_may_be_small():
     assert draw(IdentitySampler(labels, 8, 2), 10).min() == 0  # Without weights, all sources form one pool.
 
 
-def test_like_the_original_identities_are_drawn_in_proportion_to_images():
+def test_faithful_draws_identities_in_proportion_to_their_images():
     """Row 13 of docs/fidelity.md, `--faithful`."""
     counts = [[1, 10, 40, 0], [9, 20, 120]]
     labels = make_labels(counts)
@@ -228,7 +228,7 @@ def test_like_the_original_identities_are_drawn_in_proportion_to_images():
     assert same.mean() == pytest.approx((share**2).sum(), abs=0.05)
 
 
-def test_like_the_original_with_weights():
+def test_faithful_with_weights_draws_the_source_first():
     """Row 13 of docs/fidelity.md: draws the source, then an identity in proportion to its images."""
     labels = make_labels([[10, 30], [50, 150]])
     groups = draw(IdentitySampler(labels, 20, 2, weights=[0.8, 0.2], with_replacement=True), 1000)

@@ -25,7 +25,7 @@ def assert_decodes_alike(encoded):
 @pytest.mark.parametrize("sampling", SAMPLING)
 @pytest.mark.parametrize("quality", [95, 50])
 @pytest.mark.parametrize("progressive", [0, 1])
-def test_decodes_a_jpeg_as_opencv_and_pil_do(sampling, quality, progressive):
+def test_a_jpeg_decodes_as_in_opencv_and_pil(sampling, quality, progressive):
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLING[sampling]]
     face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)
@@ -34,14 +34,14 @@ def test_decodes_a_jpeg_as_opencv_and_pil_do(sampling, quality, progressive):
         assert assert_decodes_alike(encoded).shape == image.shape
 
 
-def test_decodes_a_jpeg_of_pil():
+def test_a_jpeg_of_pil_is_decoded():
     file = io.BytesIO()
     PIL.Image.fromarray(noise(112, 112, 3)).save(file, "JPEG", quality=95)
     assert_decodes_alike(file.getvalue())
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_decodes_png_and_grey(suffix):
+def test_png_and_grey_images_are_decoded(suffix):
     images = {"colour": noise(112, 112, 3), "grey": noise(112, 112)}
     if suffix == ".png":
         images["alpha"] = noise(112, 112, 4)
@@ -71,7 +71,7 @@ def no_tensorflow(encoded, order):
 @pytest.mark.parametrize("sampling", [*SAMPLING, "grey"])
 @pytest.mark.parametrize("quality", [95, 50])
 @pytest.mark.parametrize("progressive", [0, 1])
-def test_a_jpeg_decodes_as_by_tensorflow(sampling, quality, progressive, monkeypatch):
+def test_a_jpeg_decodes_as_in_tensorflow(sampling, quality, progressive, monkeypatch):
     monkeypatch.setattr(image_decoder, "_by_tensorflow", no_tensorflow)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
     face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)

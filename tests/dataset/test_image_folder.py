@@ -25,7 +25,7 @@ def config(tmp_path):
     return read_config(tmp_path / "config.ini")
 
 
-def test_all_images_below_a_folder(config):
+def test_all_images_below_a_folder_are_read(config):
     source = pickle.loads(pickle.dumps(open_source(config.source("faces"))))
     assert (source.num_images, source.num_identities, source.labels.tolist()) == (4, 1, [0] * 4)
     folder = config.source("faces").path
@@ -35,7 +35,7 @@ def test_all_images_below_a_folder(config):
     assert source.num_bytes == sum((folder / name).stat().st_size for name in NAMES)
 
 
-def test_is_converted_again_after_a_change(config):
+def test_a_changed_folder_is_converted_again(config):
     (manifest,) = convert_sources(config, ["faces"])
     assert (manifest.num_images, manifest.image_size) == (4, (32, 24))
     assert not np.concatenate(CombinedSources([manifest]).labels).any()
@@ -45,7 +45,7 @@ def test_is_converted_again_after_a_change(config):
     assert source_fingerprint(config.source("faces")) != before
 
 
-def test_folders_that_cannot_be_used(tmp_path):
+def test_folders_that_cannot_be_used_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ImageFolder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=str(tmp_path)):

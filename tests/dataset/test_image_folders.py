@@ -11,7 +11,7 @@ from dataset.pairs.image_folders import list_images, natural_key
         ["video 9", "video 10", "video x"],
     ],
 )
-def test_natural_order(names):
+def test_numbers_in_names_sort_by_value(names):
     assert sorted(sorted(names, reverse=True), key=natural_key) == names
 
 

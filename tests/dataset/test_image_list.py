@@ -20,7 +20,7 @@ def write(folder, text):
     return folder / "list.txt"
 
 
-def test_both_forms_of_lines(folder, caplog):
+def test_both_forms_of_lines_are_read(folder, caplog):
     path = write(folder, "a.jpg 0\nb.jpg\t2\r\n\nc d.jpg,1\nä.jpg , 1\nthree fields 7\nnone\n,3\n  b.jpg 0")
     source = ImageList(path)
     assert source.num_images == 5
@@ -41,7 +41,7 @@ def test_a_name_with_a_zero_byte_is_skipped(folder, caplog):
     assert "line 2" in caplog.text
 
 
-def test_prefix(folder, tmp_path_factory):
+def test_paths_start_at_the_prefix(folder, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("lists"), "a.jpg 0\n")
     assert ImageList(path, str(folder)).read(0)[0] == b"a.jpg" * 10
     with pytest.raises(ValueError, match="No such file"):
@@ -73,7 +73,7 @@ def test_missing_identities_are_logged(folder, caplog):
     assert not caplog.records
 
 
-def test_pickle(folder):
+def test_a_list_can_be_pickled(folder):
     source = ImageList(write(folder, "a.jpg 0\nb.jpg 1\n"))
     source.read(0)
     copy = pickle.loads(pickle.dumps(source))
@@ -81,7 +81,7 @@ def test_pickle(folder):
     assert copy.read(1) == source.read(1)
 
 
-def test_fingerprint(folder):
+def test_the_fingerprint_depends_on_list_and_prefix(folder):
     def one(path, prefix=None):
         return fingerprint(SourceConfig("list", "train_list", path, prefix))
 

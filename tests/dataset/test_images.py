@@ -28,7 +28,7 @@ def jpeg_of_size(width, height):
 
 @pytest.mark.parametrize("verify", ["full", "header"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_a_valid_image(suffix, verify):
+def test_a_valid_image_passes(suffix, verify):
     image = encoded_image(0, 112, 96, suffix)
     assert check_image(image, verify=verify) == (112, 96)
     assert check_image(image, (112, 96), verify) == (112, 96)

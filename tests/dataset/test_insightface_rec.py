@@ -54,7 +54,7 @@ class CountingReader(RecordReader):
 
 @pytest.mark.parametrize("name", GOLDEN_SETS)
 @pytest.mark.parametrize("with_index", [True, False])
-def test_golden(name, with_index, tmp_path):
+def test_files_of_mxnet_are_read(name, with_index, tmp_path):
     folder = GOLDEN / name
     if not with_index:
         folder = shutil.copytree(folder, tmp_path / "copy")
@@ -76,7 +76,7 @@ def test_golden(name, with_index, tmp_path):
     assert total <= rec.num_bytes <= 2 * total
 
 
-def test_path_of_the_rec_file(tmp_path):
+def test_the_path_may_be_that_of_the_rec_file(tmp_path):
     for file in ("train.rec", "train.idx"):
         shutil.copy(GOLDEN / "rec_small" / file, (tmp_path / "faces").with_suffix(Path(file).suffix))
     rec = InsightFaceRec(str(tmp_path / "faces.rec"))
@@ -89,7 +89,7 @@ def test_image_records_are_not_read_for_the_labels(tmp_path):
     assert set(rec._reader.read_keys) == {0, 7, 8}
 
 
-def test_label_is_the_position_of_the_identity_record(tmp_path):
+def test_a_label_is_the_position_of_the_identity_record(tmp_path):
     write_identities(tmp_path, [(3, 7), (2, 2), (1, 3)])
     rec = InsightFaceRec(tmp_path)
     assert rec.labels.tolist() == [2, 2, 0, 0, 0, 0]
@@ -97,7 +97,7 @@ def test_label_is_the_position_of_the_identity_record(tmp_path):
     assert rec.read(0) == (b"image 1", 0.0)
 
 
-def test_image_of_no_identity_is_left_out_and_logged(tmp_path, caplog):
+def test_an_image_of_no_identity_is_left_out_and_logged(tmp_path, caplog):
     write_identities(tmp_path, [(1, 3), (4, 6)])
     with caplog.at_level(logging.WARNING):
         rec = InsightFaceRec(tmp_path)
@@ -106,7 +106,7 @@ def test_image_of_no_identity_is_left_out_and_logged(tmp_path, caplog):
     assert "2 of the images [1, 7) belong to no identity" in caplog.text
 
 
-def test_flat_files(tmp_path):
+def test_flat_files_are_read(tmp_path):
     write_flat(tmp_path, [3, [1.0, 0.25, 0.5], 0, [2.0], MAGIC_LABEL, 3])
     rec = InsightFaceRec(tmp_path)
     assert rec.labels.tolist() == [3, 1, 0, 2, 1, 3]
@@ -117,14 +117,14 @@ def test_flat_files(tmp_path):
     assert (rec.num_identities, rec.image_size) == (9, (112, 96))
 
 
-def test_flat_labels_need_only_the_heads(tmp_path):
+def test_labels_of_flat_files_need_only_the_heads(tmp_path):
     write_flat(tmp_path, [0, 1, [1.0, 2.0]])
     rec = InsightFaceRec(tmp_path, reader=CountingReader)
     assert rec._reader.read_keys == [0]  # to find out whether it is an image
     assert rec.labels.tolist() == [0, 1, 1]
 
 
-def test_flat_with_two_labels_in_record_0(tmp_path):
+def test_a_flat_file_may_have_two_labels_in_record_0(tmp_path):
     """Only a record 0 without an image belongs to the InsightFace layout."""
     write_flat(tmp_path, [[0.0, 5.0], [1.0, 6.0]])
     assert InsightFaceRec(tmp_path).labels.tolist() == [0, 1]
@@ -239,7 +239,7 @@ def test_spawned_worker():
         assert pool.apply(images_in_worker, (rec,)) == images_in_worker(rec)
 
 
-def test_fingerprint_follows_every_file(tmp_path):
+def test_the_fingerprint_depends_on_every_file(tmp_path):
     folder = shutil.copytree(GOLDEN / "rec_small", tmp_path / "set")
     seen = [fingerprint(SourceConfig("set", "mxrec", folder))]
     assert fingerprint(SourceConfig("set", "mxrec", folder / "train.rec")) == seen[0]

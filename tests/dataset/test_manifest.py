@@ -55,7 +55,7 @@ def edit(manifest, **changes):
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
 
 
-def test_round_trip(manifest):
+def test_a_written_manifest_is_read_back(manifest):
     assert read_manifest(manifest.folder) == manifest
     assert read_manifest(str(manifest.folder)) == manifest
     assert manifest.num_bytes == sum(shard.num_bytes for shard in manifest.shards)
@@ -195,7 +195,7 @@ def test_shards_outside_of_the_folder_are_refused(manifest):
         read_manifest(manifest.folder)
 
 
-def test_checksums(manifest):
+def test_damage_is_found_by_the_checksums(manifest):
     seen = []
     verify_checksums(manifest, lambda files: seen.extend(files) or files)
     assert len(seen) == 3

@@ -36,7 +36,7 @@ def write(tmp_path):
 
 class TestGolden:
     @pytest.mark.parametrize("name", FILES)
-    def test_the_same_pairs_in_every_format(self, name):
+    def test_every_format_has_the_same_pairs(self, name):
         expected = json.loads((GOLDEN / "pairs.json").read_text())
         pair_set = read_pairs(GOLDEN / name)
         assert len(pair_set) == expected["pairs"]
@@ -62,7 +62,7 @@ class TestGolden:
 
 
 class TestArrays:
-    def test_bgr(self, write):
+    def test_bgr_arrays_become_rgb(self, write):
         images = [picture(seed) for seed in range(4)]
         path = write(([images[:2]], [images[2:]]))
         np.testing.assert_array_equal(read_pairs(path).batch(0, 4), images)
@@ -70,7 +70,7 @@ class TestArrays:
             read_pairs(path, order="bgr").batch(0, 4), [image[..., ::-1] for image in images]
         )
 
-    def test_pairs_stacked_in_arrays(self, write):
+    def test_pairs_may_be_stacked_in_arrays(self, write):
         images = np.stack([picture(seed) for seed in range(8)]).reshape(2, 2, 2, 12, 10, 3)
         pair_set = read_pairs(write((images[0], list(images[1]))))
         assert pair_set.is_same.tolist() == [True, True, False, False]
@@ -106,7 +106,7 @@ class TestEncoded:
     @pytest.mark.parametrize(
         "answers", [(True, False), [1, 0], np.array([True, False]), [np.True_, np.False_], [np.int64(1), 0]]
     )
-    def test_types_of_is_same(self, write, answers):
+    def test_is_same_may_have_several_types(self, write, answers):
         pair_set = read_pairs(write(([encoded(picture(0))] * 4, answers)))
         assert pair_set.is_same.dtype == bool
         assert pair_set.is_same.tolist() == [True, False]

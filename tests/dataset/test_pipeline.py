@@ -195,7 +195,7 @@ def test_sequential_reading_mixes_shards_in_a_new_order_each_epoch(make, faces, 
     assert len(np.unique(shards, axis=0)) == 4
 
 
-def test_sequential_batches_with_weights(make, faces, monkeypatch):
+def test_sequential_batches_follow_the_weights(make, faces, monkeypatch):
     """Each sample comes from the source that the sampler chose, and each source has its own epochs."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     batches = make([0.25, 0.75], read="sequential")
@@ -208,7 +208,7 @@ def test_sequential_batches_with_weights(make, faces, monkeypatch):
 
 
 @every_mode
-def test_resumed_run_gets_the_same_batches(make, read, weights, monkeypatch):
+def test_a_resumed_run_gets_the_same_batches(make, read, weights, monkeypatch):
     """Mirrored images are the same too, also after the ends of epochs and of the sampler's plans."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
@@ -223,7 +223,7 @@ ALL_KINDS = Augmentation(crop=0.4, occlusion=0.4, colour=0.4, low_resolution=0.4
 
 
 @every_mode
-def test_augmentation_of_a_resumed_run(make, read, weights, monkeypatch):
+def test_a_resumed_run_gets_the_same_augmentation(make, read, weights, monkeypatch):
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
     images, _ = take(make(weights, read=read, augmentation=ALL_KINDS), 12)
     assert (images != take(make(weights, read=read), 12)[0]).any(axis=(2, 3, 4)).mean() > 0.8
@@ -273,7 +273,7 @@ def test_seeds_give_different_batches(make, faces, read, weights):
 
 
 @every_mode
-def test_one_order_for_all_epochs(make, faces, read, weights, monkeypatch):
+def test_faithful_repeats_one_order_in_all_epochs(make, faces, read, weights, monkeypatch):
     """Row 12 of docs/fidelity.md, `--faithful`. A resumed run keeps the order."""
     monkeypatch.setattr("dataset.sampling.shuffled._PLAN_SIZE", 100)
     monkeypatch.setattr(pipeline, "_SHUFFLE_BUFFER", 10)
@@ -289,7 +289,7 @@ def test_one_order_for_all_epochs(make, faces, read, weights, monkeypatch):
 
 
 @every_mode
-def test_sources_that_stay_rgb(make, faces, read, weights):
+def test_faithful_keeps_some_sources_rgb(make, faces, read, weights):
     """Row 25 of docs/fidelity.md, `--faithful`. Each image of a mixed batch has the order of its source."""
     images, identities = take(make(weights, read=read, rgb_sources=[1]), 12)
     assert ((identities < 4).any(axis=1) & (identities >= 4).any(axis=1)).any()
@@ -359,7 +359,7 @@ def make_groups(manifests):
     [{}, {"weights": [0.5, 0.5]}, {"with_replacement": True}],
     ids=["by number", "by weight", "with replacement"],
 )
-def test_batches_of_identities(make_groups, faces, options):
+def test_batches_have_several_images_of_each_identity(make_groups, faces, options):
     """Row 13 of docs/fidelity.md. `recognise` compares each identity with that of the image."""
     batches = make_groups(**options)
     images, identities = take(batches, 25)
@@ -384,7 +384,7 @@ def test_half_of_the_images_are_mirrored(make, faces):
     assert ((records == records[0, 0]) & (mirrored == 1)).any()
 
 
-def test_more_shards_than_a_process_may_open(make, faces, monkeypatch):
+def test_more_shards_than_a_process_may_open_can_be_read(make, faces, monkeypatch):
     monkeypatch.setattr(combine, "_MAX_OPEN_SHARDS", 2)
     batches = make()
     assert len(batches.sources.shards) == 6

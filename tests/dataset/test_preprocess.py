@@ -16,7 +16,7 @@ def reference(images, top, left, height, width):
 @pytest.mark.parametrize(
     "image_size, top, left", [((112, 96), 0, 8), ((112, 112), 0, 0), ((96, 112), 8, 0), ((97, 111), 7, 0)]
 )
-def test_preprocess(image_size, top, left):
+def test_preprocessing_agrees_with_numpy(image_size, top, left):
     images = noise(3, 112, 112, 3)
     expected = reference(images, top, left, *image_size)
     received = preprocess(tf.constant(images), image_size)
@@ -47,7 +47,7 @@ def test_images_of_unknown_size_are_an_error(shape):
         function.get_concrete_function(tf.TensorSpec((1, *shape, 3), tf.uint8))
 
 
-def test_mirror():
+def test_chosen_images_are_mirrored():
     images = noise(4, 5, 7, 3)
     mirrored = mirror(tf.constant(images), tf.constant([False, True, True, False])).numpy()
     np.testing.assert_array_equal(mirrored[[0, 3]], images[[0, 3]])

@@ -64,7 +64,7 @@ def stuffed_payload(rng):
 
 @pytest.mark.parametrize("name", GOLDEN_SETS)
 @pytest.mark.parametrize("with_index", [True, False])
-def test_golden_images(name, with_index, tmp_path):
+def test_images_of_mxnet_files_are_read(name, with_index, tmp_path):
     path = GOLDEN / name / "train.rec"
     if not with_index:
         path = tmp_path / "train.rec"
@@ -78,7 +78,7 @@ def test_golden_images(name, with_index, tmp_path):
         assert first_label(reader.read_head(key, FIRST_LABEL_BYTES)) == identity
 
 
-def test_golden_split_records_hold_the_magic():
+def test_split_records_of_mxnet_files_contain_the_magic():
     reader = RecordReader(GOLDEN / "rec_small" / "train.rec")
     split = [key for key in reader.keys if MAGIC in reader.read(key)]
     assert split == [7, 19]
@@ -106,7 +106,7 @@ def test_rewritten_files_are_identical(name, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_stuffed_payloads(seed, tmp_path):
+def test_payloads_full_of_magic_numbers_are_read_back(seed, tmp_path):
     rng = np.random.default_rng(seed)
     payloads = [stuffed_payload(rng) for _ in range(200)]
     path = write(tmp_path / "a.rec", payloads)
@@ -168,7 +168,7 @@ def test_spawned_worker_reads_without_parsing_the_index(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [3, 2.5, [7], [1, 2], np.arange(5.0)])
-def test_image_record(labels):
+def test_an_image_record_is_read_back(labels):
     payload = pack_image(labels, 11, b"\xff\xd8 bytes")
     received, image = unpack_image(payload)
     np.testing.assert_array_equal(received, np.atleast_1d(labels))
@@ -221,7 +221,7 @@ def test_a_truncated_file_is_an_error(cut, with_index, tmp_path):
         RecordReader(path)
 
 
-def test_truncated_before_the_last_record(tmp_path):
+def test_a_file_cut_before_its_last_record_is_an_error(tmp_path):
     path = write(tmp_path / "a.rec", [b"first", b"second"])
     path.write_bytes(path.read_bytes()[:16])
     with pytest.raises(ValueError, match=r"a\.idx: .*a\.rec, 16 bytes, received 0 to 16"):
@@ -265,7 +265,7 @@ def test_an_impossible_index_is_an_error(text, fault, tmp_path):
         RecordReader(path)
 
 
-def test_windows_line_ends_and_no_last_newline(tmp_path):
+def test_windows_line_ends_and_a_missing_last_newline_are_accepted(tmp_path):
     path = write(tmp_path / "a.rec", [b"first", b"second"])
     (tmp_path / "a.idx").write_bytes(b"0\t0\r\n1 16")
     assert RecordReader(path).read(1) == b"second"
@@ -306,7 +306,7 @@ def test_a_broken_record_is_an_error(data, fault, tmp_path):
             read(30)
 
 
-def test_split_record_of_a_large_file(tmp_path):
+def test_a_split_record_in_a_large_file_is_read(tmp_path):
     """If the flag were read as part of the length, the record would still fit into this file."""
     path = tmp_path / "a.rec"
     whole = part(b"1234", 1) + part(b"56", 3)

@@ -48,7 +48,7 @@ PLAIN = [
 
 class TestPlain:
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-    def test_all_protocols(self, load, protocol):
+    def test_all_protocols_are_read(self, load, protocol):
         assert_same(load(pickle.dumps(PLAIN, protocol)), PLAIN)
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -66,16 +66,16 @@ class TestPlain:
     def test_arrays_cannot_be_written(self, load):
         assert not load(pickle.dumps(SHARED)).flags.writeable
 
-    def test_bytearray(self, load):
+    def test_a_bytearray_is_read(self, load):
         assert_same(load(pickle.dumps(bytearray(b"\x00\xff"), 5)), b"\x00\xff")
 
-    def test_python_2_strings(self, load):
+    def test_strings_of_python_2_are_read(self, load):
         assert_same(load(b"(S'\\xff\\n\\'a'\np0\nS\"it's\"\ng0\nI01\nI7\nL8L\nF0.5\nV\\u00e9\ntp1\n."), (
             b"\xff\n'a", b"it's", b"\xff\n'a", True, 7, 8, 0.5, "\u00e9"
         ))  # fmt: skip
         assert_same(load(b"\x80\x02U\x02\xff\x00T\x03\x00\x00\x00abc\x86q\x01."), (b"\xff\x00", b"abc"))
 
-    def test_list_in_itself(self, load):
+    def test_a_list_may_contain_itself(self, load):
         loop = []
         loop.append(loop)
         received = load(pickle.dumps(loop))
@@ -162,7 +162,7 @@ class TestAttacks:
         assert str(tmp_path / "file.pkl") in str(error.value)
         assert not target.exists()
 
-    def test_the_standard_unpickler_runs_it(self, tmp_path, name):
+    def test_the_standard_unpickler_runs_the_attack(self, tmp_path, name):
         target = tmp_path / "target"
         with contextlib.suppress(Exception):
             pickle.loads(attacks(target)[name])
@@ -272,7 +272,7 @@ class TestStandIns:
 
     @pytest.mark.parametrize("kind", [object, "V4", "U4", "S4", "M8[s]", "c8", [("a", "u1"), ("b", "f4")]])
     @pytest.mark.parametrize("protocol", [2, 5])
-    def test_arrays_of_other_things(self, load, kind, protocol):
+    def test_arrays_that_do_not_hold_numbers_are_refused(self, load, kind, protocol):
         with pytest.raises(ValueError, match="expected "):
             load(pickle.dumps(np.zeros(3, kind), protocol))
 

@@ -22,7 +22,7 @@ def assert_epochs(records, first, size):
 
 # Batches that divide the epoch, that cross its end, and that contain several epochs.
 @pytest.mark.parametrize("batch_size", [1, 6, 5, 23, 100])
-def test_every_record_once_per_epoch(batch_size):
+def test_every_record_occurs_once_per_epoch(batch_size):
     """Row 12 of docs/fidelity.md."""
     sampler = ShuffledSampler([7, 5, 12], batch_size, seed=3)
     assert sampler.pools == [(0, 1, 2)]
@@ -31,7 +31,7 @@ def test_every_record_once_per_epoch(batch_size):
 
 
 @pytest.mark.parametrize("weights", [None, [0.25, 0.75]])
-def test_one_order_for_all_epochs(weights):
+def test_faithful_repeats_one_order_in_all_epochs(weights):
     """Row 12 of docs/fidelity.md, `--faithful`: epochs repeat the order of the first."""
     sizes = [7, 17]
     records, reshuffled = (
@@ -72,7 +72,7 @@ def test_seeds_give_different_orders(weights):
     assert len(np.unique(batches, axis=0)) == 5
 
 
-def test_order_is_stable():
+def test_the_order_is_the_same_in_every_version():
     """A run that is resumed with another version must continue in the same order."""
     assert ShuffledSampler([10], 10, seed=1).batch(3).tolist() == [4, 7, 1, 2, 5, 6, 3, 9, 0, 8]
     weighted = ShuffledSampler([10, 10], 8, seed=1, weights=[0.25, 0.75])
@@ -111,7 +111,7 @@ def test_weighted_sources_have_their_own_epochs(batch_size):
         assert_epochs(records[(records >= first) & (records < first + size)], first, size)
 
 
-def test_used_before_counts_and_positions_number_the_samples_of_each_pool():
+def test_samples_of_each_pool_are_counted_and_numbered():
     sampler = ShuffledSampler([40, 700, 9000], 64, seed=2, weights=[0.1, 0.3, 0.6])
     pools, positions = sampler.positions(np.arange(3 * PLAN))
     for sample in (0, 1, 777, PLAN - 1, PLAN, PLAN + 1, 2 * PLAN, 23_456):
@@ -120,7 +120,7 @@ def test_used_before_counts_and_positions_number_the_samples_of_each_pool():
         np.testing.assert_array_equal(positions[pools == pool], np.arange((pools == pool).sum()))
 
 
-def test_used_before_without_weights():
+def test_without_weights_all_samples_are_in_one_pool():
     assert ShuffledSampler([4, 3], 2).used_before(12_345).tolist() == [12_345]
 
 
@@ -140,7 +140,7 @@ def test_the_order_of_the_next_epoch_is_made_ahead(weights, monkeypatch):
     np.testing.assert_array_equal(draw(sampler, 1500), expected)
 
 
-def test_when_the_next_order_is_made(monkeypatch):
+def test_the_next_order_of_a_large_pool_is_made_half_an_epoch_ahead(monkeypatch):
     monkeypatch.setattr("dataset.sampling.shuffled._LARGE", 100)
     sampler = ShuffledSampler([40, 60], 10)
     for k, orders in enumerate([[0]] * 5 + [[0, 1]] * 10 + [[1, 2]] * 5):

@@ -37,7 +37,7 @@ def test_the_set_does_not_depend_on_the_number_of_workers(small_set, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_an_image_depends_on_seed_identity_and_number_only():
+def test_an_image_depends_only_on_seed_identity_and_number():
     image = draw_image(0, 1, 2)
     assert image == draw_image(0, 1, 2)
     others = [draw_image(1, 1, 2), draw_image(0, 2, 2), draw_image(0, 1, 3), draw_image(0, 2, 1)]

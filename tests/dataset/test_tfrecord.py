@@ -107,7 +107,7 @@ def test_unpacked_label_and_unknown_fields_are_read():
 
 @pytest.mark.parametrize("size", [0, 1, 79, 80, 90, 91, 100, 127, 128, 129, 5000, 16_355, 16_384, 2_097_152])
 @pytest.mark.parametrize("label", [0, 127, 128, 16_383, 16_384, 2_097_152, 2**40, -1])
-def test_example_of_every_size(size, label):
+def test_examples_of_every_size_are_read_back(size, label):
     """Larger numbers take more bytes: the lengths before the image, and the label after it."""
     for fill in (b"\x0a", b"\xff"):
         image = fill * size
@@ -115,7 +115,7 @@ def test_example_of_every_size(size, label):
 
 
 @pytest.mark.tensorflow
-def test_changed_examples_are_read_as_by_tensorflow_or_refused():
+def test_changed_examples_are_read_as_in_tensorflow_or_refused():
     """If an Example differs from what `encode_example` writes, it is read as by TensorFlow, or refused."""
     import tensorflow as tf
 

@@ -19,7 +19,7 @@ def path(tmp_path):
     return path
 
 
-def test_interface(path, caplog):
+def test_records_and_labels_are_read(path, caplog):
     source = TFRecordSource(path)
     assert source.num_images == 3
     assert source.num_identities == 4
@@ -33,7 +33,7 @@ def test_interface(path, caplog):
 
 
 @pytest.mark.tensorflow
-def test_file_of_tensorflow(tmp_path):
+def test_a_file_of_tensorflow_is_read(tmp_path):
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(tmp_path / "tran.tfrecords")) as writer:
@@ -76,7 +76,7 @@ def test_a_missing_file_is_an_error(tmp_path):
         TFRecordSource(tmp_path / "nowhere")
 
 
-def test_fingerprint(path):
+def test_the_fingerprint_depends_on_the_file(path):
     config = SourceConfig("old", "tfrecord", path)
     first = fingerprint(config)
     assert fingerprint(config) == first

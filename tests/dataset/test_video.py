@@ -27,7 +27,7 @@ def test_frames_have_numbers_times_and_pixels(tmp_path):
     assert info.duration == pytest.approx(0.6)
 
 
-def test_times_of_a_variable_frame_rate(tmp_path):
+def test_times_follow_a_variable_frame_rate(tmp_path):
     times = [0, 0.1, 0.15, 0.9, 2]
     path = write_video(tmp_path / "a.mkv", moving(5), times=times)
     assert numbers_and_times(path) == list(enumerate(times))
@@ -113,7 +113,7 @@ def test_pixels_become_square(tmp_path):
     assert next(read_video(path)).image.shape == (240, 480, 3)
 
 
-def test_a_video_without_times(tmp_path):
+def test_a_video_without_times_gets_25_frames_per_second(tmp_path):
     """A raw stream has neither times nor a length. FFmpeg assumes 25 frames per second."""
     path = write_video(tmp_path / "a.h264", moving(5), codec="libx264")
     assert numbers_and_times(path) == [(i, i / 25) for i in range(5)]

@@ -52,7 +52,7 @@ def sorted_paths(prefix, videos):
 
 
 class TestFindFrames:
-    def test_order_and_offsets(self, prefix):
+    def test_frames_are_in_numerical_order(self, prefix):
         videos = ("A/10", "B/1", "A/2")
         frames = find_frames(prefix, iter(videos))
         assert (frames.prefix, frames.videos) == (prefix, videos)
@@ -65,7 +65,7 @@ class TestFindFrames:
         assert frames.image_size == (24, 20)
         assert (frames.missing, frames.empty, frames.unusable) == ((), (), {})
 
-    def test_some_frames_of_each_video(self, prefix, tmp_path):
+    def test_some_frames_of_each_video_can_be_chosen(self, prefix, tmp_path):
         some = find_frames(prefix, ["A/10", "B/1", "A/2"], max_frames=2, memo=tmp_path)
         # They are the middles of the two halves of 12 and of 3 frames.
         everything = sorted_paths(prefix, ["A/10", "B/1", "A/2"])
@@ -73,7 +73,7 @@ class TestFindFrames:
         assert some.offsets.tolist() == [0, 2, 4, 5]
         assert len(find_frames(prefix, ["A/10", "B/1", "A/2"], memo=tmp_path)) == 16
 
-    def test_which_files_are_frames(self, prefix):
+    def test_only_visible_pictures_are_frames(self, prefix):
         folder = prefix / "A/2"
         (folder / "x.PNG").write_bytes(picture(50, ending=".png"))
         (folder / "x.jpeg").write_bytes(picture(51))
@@ -87,7 +87,7 @@ class TestFindFrames:
         assert not frames.unusable
         np.testing.assert_array_equal(frames.decode(1, 2)[0], decoded(picture(50, ending=".png")))
 
-    def test_missing_and_empty_videos(self, prefix):
+    def test_missing_and_empty_videos_are_reported(self, prefix):
         (prefix / "A/3").mkdir()
         (prefix / "A/4").mkdir()
         (prefix / "A/4" / "0.jpg").write_bytes(b"")
@@ -196,7 +196,7 @@ def test_evenly_spaced(num_frames, limit, numbers):
 
 
 class TestSha256:
-    def test_hash_of_names_and_contents_in_order(self, prefix):
+    def test_the_hash_covers_names_and_contents_in_order(self, prefix):
         (prefix / "A/10" / "1.5.jpg").write_bytes(picture(5, (20, 24)))
         frames = find_frames(prefix, LENGTHS)
         expected = hashlib.sha256()
@@ -306,7 +306,7 @@ class TestMemo:
 
 
 class TestDecode:
-    def test_rgb_of_the_frames_in_order(self, prefix):
+    def test_frames_are_decoded_to_rgb_in_order(self, prefix):
         frames = find_frames(prefix, LENGTHS)
         expected = np.stack([decoded((prefix / path).read_bytes()) for path in frames.paths])
         for start, stop in ((0, 16), (3, 4), (2, 13), (15, 99)):

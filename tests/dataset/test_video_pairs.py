@@ -34,7 +34,7 @@ ROWS = [(1, "B/3", "A/0", False), (1, "A/0", "A/1", True), (2, "C_D/10", "B/3", 
 
 
 class TestReadVideoPairs:
-    def test_videos_pairs_and_splits(self, write):
+    def test_videos_pairs_and_splits_are_read(self, write):
         path = write(LINES)
         pairs = read_video_pairs(path)
         assert (pairs.path, len(pairs)) == (path, 3)
@@ -62,14 +62,14 @@ class TestReadVideoPairs:
             LINES.replace("A/0", "A//0/").replace("B/3", "./B/3"),
         ],
     )
-    def test_other_spellings_of_the_same_pairs(self, write, content):
+    def test_other_spellings_give_the_same_pairs(self, write, content):
         assert rows(read_video_pairs(write(content))) == ROWS
 
     def test_splits_may_start_anywhere_and_keep_the_order(self, write):
         pairs = read_video_pairs(write("7, 1, A/0, A/1, 1\n0, 1, A/1, A/2, 1\n7, 2, A/0, A/2, 1\n"))
         assert pairs.splits.tolist() == [7, 0, 7]
 
-    def test_videos_of_one_part_or_of_many(self, write):
+    def test_names_of_videos_have_one_part_or_many(self, write):
         pairs = read_video_pairs(write("1, 1, clip-1, 2020/march/Zoë/clip, 0\n"))
         assert pairs.videos == ("clip-1", "2020/march/Zoë/clip")
 
@@ -119,7 +119,7 @@ class TestReadVideoPairs:
 
 
 class TestWriteVideoPairs:
-    def test_format_of_the_lines(self, tmp_path):
+    def test_lines_have_the_format_of_youtube_faces(self, tmp_path):
         path = tmp_path / "splits.txt"
         path.write_text("before")
         write_video_pairs(
@@ -139,7 +139,7 @@ class TestWriteVideoPairs:
             ["2", "3"],
         ]
 
-    def test_read_back(self, tmp_path):
+    def test_written_pairs_are_read_back(self, tmp_path):
         written = [
             *ROWS,
             (np.int64(10), "Zoë/a b/c", "D", np.True_),
@@ -167,11 +167,11 @@ class TestReadWrongVideos:
             "A//0\nB_C/12/\n",
         ],
     )
-    def test_one_video_per_line(self, write, content):
+    def test_each_line_names_a_video(self, write, content):
         assert read_wrong_videos(write(content)) == ("A/0", "B_C/12")
 
     @pytest.mark.parametrize("content", ["", "\n\n"])
-    def test_an_empty_list(self, write, content):
+    def test_a_list_may_be_empty(self, write, content):
         assert read_wrong_videos(write(content)) == ()
 
     @pytest.mark.parametrize("name", ["/A/0", "A/..", "A/0, B/1", "."])

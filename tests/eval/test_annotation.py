@@ -85,7 +85,7 @@ def test_a_copied_video_keeps_its_times_and_shows_boxes(tmp_path, suffix):
     assert not list(copy.parent.glob("*.tmp"))
 
 
-def test_letters_outside_english_are_drawn(tmp_path):
+def test_letters_that_are_not_ascii_are_drawn(tmp_path):
     """OpenCV would draw question marks."""
     source = write_picture(tmp_path / "a.png", GREY)
     pictures = []

@@ -98,7 +98,7 @@ def test_fars_are_limited_by_the_number_of_impostor_pairs(num_impostor):
     assert ("not measured" in list(calibration.lines())[-1]) == (num_impostor < 10_000)
 
 
-def test_threshold_at():
+def test_a_threshold_has_at_most_the_requested_far():
     similarities, is_same = sample(5, 2000)
     calibration = single(similarities, is_same)
     impostors = similarities[~is_same]
@@ -117,7 +117,7 @@ def test_threshold_at():
             calibration.threshold_at(far)
 
 
-def test_threshold_for_fpir():
+def test_a_threshold_for_an_fpir_follows_from_the_gallery_size():
     calibration = single(*sample(6, 4000))
     far = 1 - (1 - 0.1) ** (1 / 25)
     point = calibration.threshold_for_fpir(0.1, 25)
@@ -143,7 +143,7 @@ def test_resampling_identities_gives_wider_intervals_than_pairs():
     assert widths["identities"] > 1.5 * widths["pairs"] > 0
 
 
-def test_percentiles():
+def test_percentiles_agree_with_numpy():
     similarities, is_same = sample(1)
     calibration = single(similarities, is_same)
     for percentiles, values in (
@@ -153,7 +153,7 @@ def test_percentiles():
         np.testing.assert_allclose(percentiles, np.percentile(values, range(101)), atol=1e-5)
 
 
-def test_json_round_trip():
+def test_a_calibration_is_read_back_from_json():
     calibration = calibrate(
         *sample(2),
         kind="template",

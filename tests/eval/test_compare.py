@@ -146,7 +146,7 @@ def compare(tmp_path, monkeypatch, capsys):
 
 class TestProgram:
     @pytest.mark.parametrize(("other", "same"), [("b.png", True), ("c.png", False)])
-    def test_two_pictures(self, compare, other, same):
+    def test_two_pictures_are_compared_at_the_threshold_of_the_card(self, compare, other, same):
         card = [calibration(), calibration("template")]
         answer = json.loads(compare("a.png", other, "--json", card=card))
         expected = {"b.png": 90 / np.hypot(90, 20), "c.png": 0}[other]
@@ -184,7 +184,7 @@ class TestProgram:
         [note] = json.loads(compare("a.png", "folder", "--json", "--threshold", "0.6"))["notes"]
         assert note.startswith(f"{tmp_path / 'folder' / '3.png'}: another person?")
 
-    def test_a_note_says_that_thresholds_are_of_the_other_kind(self, compare):
+    def test_a_note_says_that_the_thresholds_are_for_the_other_kind_of_input(self, compare):
         answer = json.loads(compare("a.png", "folder", "--json", card=[calibration()]))
         assert answer["measured_on"] == ["single", "pairs-single"]
         assert "templates" in answer["notes"][0]
@@ -204,7 +204,7 @@ class TestProgram:
     def test_a_model_without_thresholds_is_refused(self, compare):
         compare("a.png", "b.png", expect="face.onnx: .*export.calibrate")
 
-    def test_printed_lines(self, compare, tmp_path):
+    def test_lines_are_printed_for_people(self, compare, tmp_path):
         card = [calibration()]
         point = card[0].threshold_at(1e-3)
         lines = dict(line.split(" : ", 1) for line in compare("a.png", "c.png", card=card).splitlines())
@@ -253,7 +253,7 @@ class TestProgram:
             main(["a", "b", "--model_path", "m", *flags])
         assert ended.value.code == 2
 
-    def test_picture_is_written(self, compare, tmp_path):
+    def test_a_picture_is_written(self, compare, tmp_path):
         path = tmp_path / "new" / "out.png"
         compare("a.png", "folder", "--picture", str(path), card=[calibration()])
         assert cv2.imread(str(path)).shape[:2] == (768, 1200)
@@ -270,7 +270,7 @@ class PixelEmbedder:
         return coarse - coarse.mean(axis=1, keepdims=True)
 
 
-def test_real_faces(tmp_path, monkeypatch, capsys):
+def test_real_faces_are_found_and_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(program, "load_embedder", lambda *_, **__: PixelEmbedder())
     monkeypatch.setattr(program, "read_card", lambda _: ModelCard())
     path = write_picture(tmp_path / "a.png", np.concatenate([scene(face=120), scene(face=70)]))
@@ -288,7 +288,7 @@ def test_real_faces(tmp_path, monkeypatch, capsys):
 
 
 class TestPicture:
-    def test_shown_faces_are_the_extremes_and_an_even_choice(self, tmp_path):
+    def test_shown_faces_are_the_best_the_worst_and_an_even_choice(self, tmp_path):
         angles = np.linspace(0, 0.5, 40)
         faces = [(5 * i, 30, (np.cos(angle), np.sin(angle))) for i, angle in enumerate(angles)]
         side = read_side(tmp_path, lambda path: found(path, track(*faces)))
@@ -303,6 +303,6 @@ class TestPicture:
         assert chosen[:2] == [2 * typicality.argmax(), 2 * typicality.argmin()]
         assert chosen[2:] == sorted(chosen[2:])
 
-    def test_share_below(self):
+    def test_a_share_is_interpolated_between_quantiles(self):
         quantiles = np.linspace(0.2, 0.6, 101).tolist()
         assert [share_below(quantiles, at) for at in (0.1, 0.3, 0.9)] == pytest.approx([0, 0.25, 1])

@@ -31,7 +31,7 @@ def frames_of(lengths, missing=(), empty=(), unusable=None):
     )
 
 
-def test_complete_coverage():
+def test_complete_coverage_is_one_line():
     coverage = coverage_of(PAIRS, frames_of([3, 4, 9, 1]), ("B/0", "D/7"))
     assert coverage.is_complete
     assert coverage == Coverage(

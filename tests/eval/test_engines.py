@@ -194,7 +194,7 @@ def test_a_chosen_engine_that_fails_is_an_error(models, replace_openvino, broken
         load_engine(OPENVINO, models / "net.keras", FACE_SIZE, FACES, MANY)
 
 
-def test_a_new_engine_is_a_module_and_a_line(models, monkeypatch, tmp_path):
+def test_a_new_engine_needs_a_module_and_a_table_entry(models, monkeypatch, tmp_path):
     (tmp_path / "halved.py").write_text(
         "from eval.embedding.face_model import FaceModel, load_face_model\n"
         "def load_model(path, face_size, precision):\n"
@@ -209,5 +209,5 @@ def test_a_new_engine_is_a_module_and_a_line(models, monkeypatch, tmp_path):
     np.testing.assert_allclose(model.embed(FACES), expected, rtol=1e-5)
 
 
-def test_stored_names_of_an_engine():
+def test_an_engine_is_stored_by_name_and_precision():
     assert dataclasses.asdict(OPENVINO) == {"name": "openvino", "precision": "float32"}

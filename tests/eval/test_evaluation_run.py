@@ -53,7 +53,7 @@ def arrays_of(pairs):
     return arrays | {name: getattr(pairs, name) for name in ("first", "second", "is_same", "splits")}
 
 
-def test_round_trip(made):
+def test_a_written_run_is_read_back(made):
     run = read_run(made.folder)
     assert run.folder == made.folder
     assert run.scores == made.scores
@@ -71,7 +71,7 @@ def test_the_same_run_gives_the_same_bytes(made, folder):
         assert (folder / name).read_bytes() == (made.folder / name).read_bytes()
 
 
-def test_the_format_of_version_1(made):
+def test_version_1_keeps_its_format(made):
     """Other versions of the program read these keys, in this order, and these arrays."""
     scores = json.loads((made.folder / "scores.json").read_text())
     assert " ".join(scores) == (
@@ -138,7 +138,7 @@ def test_verdicts_agree_with_the_accuracies(made):
 
 
 @pytest.mark.parametrize(("rule", "verdicts"), [("best", ["wrong", "right"]), ("crossing", ["wrong"] * 2)])
-def test_verdicts_of_ties_with_the_threshold(made, rule, verdicts):
+def test_the_rule_decides_about_ties_with_the_threshold(made, rule, verdicts):
     pairs = [np.flatnonzero(made.pairs.is_same == kind)[0] for kind in (True, False)]
     distances = made.distances.copy()
     distances[pairs] = made.thresholds("none")[pairs]

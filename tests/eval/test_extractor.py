@@ -85,7 +85,7 @@ class TestEmbedImages:
         list(embed_images(Model(), lambda *span: spans.append(span) or FACES[slice(*span)], 23, 7, start=9))
         assert spans == [(9, 14), (14, 21), (21, 23)]
 
-    def test_no_images_are_left(self):
+    def test_no_images_give_no_batches(self):
         assert list(embed_images(Model(), decode, 0)) == []
         assert list(embed_images(Model(), decode, 23, start=23)) == []
 
@@ -107,7 +107,7 @@ class TestEmbedImages:
             next(batches)
 
     @pytest.mark.parametrize("flip", [False, True])
-    def test_progress_bar(self, capsys, monkeypatch, flip):
+    def test_a_progress_bar_is_shown(self, capsys, monkeypatch, flip):
         counted = []
 
         class Bar(extractor.Progress):
@@ -201,7 +201,7 @@ class TestPrefetch:
         assert not decoding_threads()
 
     @pytest.mark.parametrize("how", ["closed", "forgotten", "finished", "never started", "model fails"])
-    def test_no_thread_stays(self, how):
+    def test_no_thread_outlives_its_caller(self, how):
         model, started = Model(), threading.Event()
 
         def decode(start, stop):
@@ -237,7 +237,7 @@ class TestEmbedPairs:
         np.testing.assert_array_equal(second, whole[1::2])
         assert first.shape == (11, 4)
 
-    def test_progress_bar(self, capsys, monkeypatch):
+    def test_a_progress_bar_is_shown(self, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         embed_pairs(Model(), Pairs(), progress=True)
         assert " images/s]" in capsys.readouterr().err
@@ -247,7 +247,7 @@ class TestEmbedPairs:
 
 class TestEmbedInto:
     @pytest.mark.parametrize("flip", [False, True])
-    def test_fills_the_store(self, tmp_path, flip, capsys, monkeypatch):
+    def test_the_store_is_filled(self, tmp_path, flip, capsys, monkeypatch):
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         with FeatureStore(tmp_path, {}, 23) as store:
             embed_into(store, Model(), decode, 5, flip=flip, progress="frames")

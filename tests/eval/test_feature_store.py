@@ -54,7 +54,7 @@ class TestRoundTrip:
             assert (store.num_done, store.is_complete) == (NUM_ROWS, True)
             np.testing.assert_array_equal(store.features, ROWS)
 
-    def test_content_of_the_files(self, tmp_path):
+    def test_files_contain_features_and_inputs(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
         content = (store.folder / "features.f32").read_bytes()
@@ -112,7 +112,7 @@ class TestKey:
         with FeatureStore(tmp_path, dict(reversed(INPUTS.items())), NUM_ROWS) as store:
             assert store.is_complete
 
-    def test_other_inputs_under_the_same_name(self, tmp_path):
+    def test_other_inputs_in_the_same_folder_are_refused(self, tmp_path):
         with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
             fill(store)
         path = store.folder / "store.json"
@@ -273,13 +273,13 @@ class TestKilled:
         self.reopened(half, 21)
 
     @pytest.mark.parametrize("content", [b"", b'{"num_done": 28, "di'])
-    def test_killed_before_the_new_progress_was_renamed(self, half, content):
+    def test_a_kill_before_the_progress_is_renamed_loses_the_last_rows(self, half, content):
         (half / "progress.json.123.tmp").write_bytes(content)
         self.reopened(half, 21)
         assert not list(half.glob("*.tmp"))
 
     @pytest.mark.parametrize("written", [0, 1, DIM * 4 + 3, 7 * DIM * 4])
-    def test_killed_before_the_first_progress(self, half, written):
+    def test_a_kill_before_the_first_progress_loses_all_rows(self, half, written):
         (half / "progress.json").unlink()
         os.truncate(half / "features.f32", written)
         self.reopened(half, 0)
@@ -450,7 +450,7 @@ with feature_store.FeatureStore(Path(sys.argv[1]), {}, len(rows)) as store:
 """
 
 
-def test_killed_again_and_again(tmp_path):
+def test_repeated_kills_lose_no_committed_row(tmp_path):
     """Kills at random moments lose no committed row and leave no wrong one."""
     root, rng, started_at = Path(__file__).parents[2], np.random.default_rng(0), []
     for flush_seconds in (0, 0.002, 0, 0.002, 0, 0.002, 5):

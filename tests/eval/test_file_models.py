@@ -46,7 +46,7 @@ def load(path, face_size=(12, 10)):
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 @pytest.mark.parametrize(("kind", "batch", "layout"), COMBINATIONS)
-def test_embeddings_of_every_runtime_and_layout(tmp_path, kind, batch, layout, channels):
+def test_every_runtime_and_layout_gives_the_embeddings(tmp_path, kind, batch, layout, channels):
     path = write_net(tmp_path / f"net{kind}", batch=batch, layout=layout, channels=channels)
     embeddings = load(path).embed(FACES)
     assert embeddings.dtype == np.float32

@@ -86,7 +86,7 @@ class TestLoadGallery:
         assert gallery.rank(ANNA)[0].similarity == 1
         assert list(gallery.doubts(0.5)) == []
 
-    def test_several_people_in_a_file_are_a_doubt(self, tmp_path):
+    def test_several_people_in_a_file_raise_a_doubt(self, tmp_path):
         write(tmp_path, "anna/a.mkv")
         gallery = load(tmp_path, {"a": [make_track(BEN, (0, 5)), make_track(ANNA, (0, 5, 10))]})
         [doubt] = gallery.doubts(0.5)
@@ -142,14 +142,14 @@ class TestGallery:
         people = {"anna": ANNA, "hanna": ANNA, "ben": unit(0.6, 0.8, 0), "carl": unit(0.6, 0, 0.8)}
         np.testing.assert_allclose(gallery_of(**people).stranger_similarity, 0.6)
 
-    def test_faces_of_one_name_that_do_not_resemble_each_other_are_a_doubt(self, tmp_path):
+    def test_faces_of_one_name_that_do_not_resemble_each_other_raise_a_doubt(self, tmp_path):
         write(tmp_path, "anna/a.jpg", "anna/b.jpg", "ben/c.jpg")
         gallery = load(tmp_path, {"a": ANNA, "b": unit(1, 0, 1), "c": BEN})
         assert list(gallery.doubts(0.7)) == []
         assert len(list(gallery.doubts(0.71))) == 2
         assert all(f"{tmp_path}/anna/" in doubt for doubt in gallery.doubts(0.71))
 
-    def test_one_face_under_two_names_is_a_doubt(self):
+    def test_one_face_under_two_names_raises_a_doubt(self):
         gallery = gallery_of(anna=ANNA, ben=BEN, hanna=unit(1, 0, 0.5))
         assert list(gallery.doubts(0.9)) == []
         [doubt] = gallery.doubts(0.89)

@@ -27,7 +27,7 @@ def without_charts(monkeypatch):
     monkeypatch.setattr(identification, "draw_identification_charts", lambda *_: Charts({}, [], []))
 
 
-def test_structure(made):
+def test_the_page_has_all_sections(made):
     scores, _, text = made
     page = parse(text)
     check_stands_alone(page, text)
@@ -40,7 +40,7 @@ def test_structure(made):
     assert len(page.find("img")) == 9
 
 
-def test_scores(made):
+def test_scores_are_in_the_tables(made):
     scores, ranked, text = made
     page = parse(text)
     rows = rows_of(page, "Scores of templates and of single frames")
@@ -107,7 +107,7 @@ def test_the_curve_shows_the_best_tpir_at_each_fpir():
     assert fpirs[0] == 1 / 30
 
 
-def test_hardest_probes(made):
+def test_the_hardest_probes_are_shown(made):
     scores, _, _ = made
 
     def jpeg(grey):

@@ -108,7 +108,7 @@ class TestIdentify:
         assert len(frames) == NUM_FACES == len({frame // 20 for frame in frames})
         assert all(face.jpeg.startswith(b"\xff\xd8") for face in track.faces)
 
-    def test_a_track_without_pictures(self):
+    def test_a_track_without_pictures_is_listed(self):
         """A long video keeps few pictures of rejected faces."""
         track = make_track(ANNA, rejected="a print")
         faces = [dataclasses.replace(face, image=None) for face in track.faces]

@@ -33,7 +33,7 @@ def test_the_page_needs_no_other_file(page, text):
     check_stands_alone(page, text)
 
 
-def test_people_found(run, page):
+def test_people_are_listed(run, page):
     rows = rows_of(page, "People found")
     assert list(rows)[-1] == UNKNOWN
     for name, (tracks, _, similarities, sources) in rows.items():
@@ -44,7 +44,7 @@ def test_people_found(run, page):
         assert f"{max(track.matches[0].similarity for _, track in own):.3f}" in similarities
 
 
-def test_tracks(run, page):
+def test_tracks_are_listed(run, page):
     cards = {card.attributes["id"]: card for card in page.find("article")}
     for place, source in enumerate(run.sources, 1):
         for track in source.tracks:
@@ -69,7 +69,7 @@ def test_the_faces_of_people_are_in_the_page_once(run, text):
         assert text.count(base64.b64encode(person.face).decode()) == 1
 
 
-def test_time_lines(run, page):
+def test_time_lines_show_when_people_are_seen(run, page):
     for place, source in enumerate(run.sources[:3], 1):
         section = page.find("div", id=f"source-{place}")[0]
         lanes = [lane for lane in section.find("div", class_="lane") if lane.find("a")]
@@ -82,7 +82,7 @@ def test_time_lines(run, page):
             assert abs(left + width - 100 * track.end / source.duration) < 0.1
 
 
-def test_errors_notes_and_reasons(run, page):
+def test_errors_notes_and_reasons_are_shown(run, page):
     for number, source in enumerate(run.sources, 1):
         text = page.find("div", id=f"source-{number}")[0].text
         assert (source.error or "") in text
@@ -118,12 +118,12 @@ def test_long_sources_have_a_short_page(run):
     assert len(tracks_json(many)["tracks"]) == 100
 
 
-def test_a_page_without_people(run):
+def test_a_page_without_people_says_so(run):
     empty = dataclasses.replace(run, sources=run.sources[-1:])
     assert parse(identify_page(empty)).find("h1")[0].text == "Nobody found in 1 source"
 
 
-def test_names_that_are_not_utf8(run, tmp_path):
+def test_names_that_are_not_utf8_are_shown(run, tmp_path):
     odd = dataclasses.replace(run, command="a\udcff")
     write_page(odd, tmp_path / "index.html")
     write_tracks(odd, tmp_path / "tracks.json")
@@ -133,5 +133,5 @@ def test_names_that_are_not_utf8(run, tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0, "0:00.0"), (59.96, "1:00.0"), (3.42, "0:03.4"), (3723, "1:02:03.0")]
 )
-def test_clock(seconds, shown):
+def test_times_are_shown_as_on_a_clock(seconds, shown):
     assert clock(seconds) == shown

@@ -71,7 +71,7 @@ def reference(embeddings, is_same):
 
 @pytest.mark.parametrize("name", ["verification", "verification_separable"])
 class TestOriginal:
-    def test_rates_and_accuracies(self, name):
+    def test_rates_and_accuracies_equal_those_of_insightface(self, name):
         embeddings, is_same, tpr, fpr, accuracies = golden(name)
         result = evaluate_insightface(embeddings, is_same)
         np.testing.assert_array_equal(result.tar, tpr)
@@ -112,7 +112,7 @@ def at_distances(distances):
     return np.stack([first, np.stack([np.cos(angles), np.sin(angles)], axis=1)], axis=1).reshape(-1, 2)
 
 
-def test_threshold_of_several_best_is_the_smallest():
+def test_the_smallest_of_several_best_thresholds_is_used():
     is_same = np.tile([True, False], 20)
     result = evaluate_insightface(at_distances(np.where(is_same, 0.505, 2)), is_same)
     assert result.fold_thresholds == (np.arange(0, 4, 0.01)[51],) * 10
@@ -138,7 +138,7 @@ def test_distances_are_float64():
 
 
 class TestVal:
-    def test_threshold_is_interpolated(self):
+    def test_the_threshold_is_interpolated(self):
         """One impostor of 90 is near: FAR goes from 0 at 1.2 to 1 / 90 at 1.201."""
         is_same = np.tile([True, False], 100)
         distances = np.where(is_same, 0.5, 3.0)
@@ -168,7 +168,7 @@ class TestVal:
         assert result.val_far == 1 / 110 / 10
 
 
-def test_zero_embedding_stays_zero():
+def test_a_zero_embedding_stays_zero():
     embeddings, is_same = pairs(1, 40)
     embeddings[6] = 0  # squared distance 1 to any unit vector
     moved = embeddings.copy()
@@ -179,7 +179,7 @@ def test_zero_embedding_stays_zero():
     np.testing.assert_array_equal(result.far[other], expected.far[other])
 
 
-def test_result_is_plain_floats():
+def test_results_are_plain_floats():
     result = evaluate_insightface(*pairs(2, 40))
     numbers = (result.accuracy, result.std, result.threshold, result.val, result.val_std, result.val_far)
     assert all(type(number) is float for number in (*numbers, *result.fold_accuracies))
@@ -187,7 +187,7 @@ def test_result_is_plain_floats():
     assert result.tar.shape == result.far.shape == (400,)
 
 
-def test_blocks_of_many_pairs_give_the_same_rates():
+def test_many_pairs_in_blocks_give_the_same_rates():
     embeddings, is_same = pairs(3, 9000, noise=0.5)
     distances = np.square(
         normalize(embeddings.astype(float))[0::2] - normalize(embeddings.astype(float))[1::2]

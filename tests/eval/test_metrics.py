@@ -66,7 +66,7 @@ SAMPLES = [sample(seed, ties=bool(seed % 2)) for seed in range(8)]
 
 class TestRoc:
     @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
-    def test_against_every_threshold(self, distances, is_same):
+    def test_values_equal_those_at_every_threshold(self, distances, is_same):
         thresholds = [*np.unique(distances), np.inf]
         expected = np.array([rates(distances, is_same, threshold) for threshold in thresholds])
         np.testing.assert_array_equal(np.stack(roc(distances, is_same), axis=1), expected)
@@ -76,13 +76,13 @@ class TestRoc:
 class TestTarAtFar:
     @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
     @pytest.mark.parametrize("far", [0.02, 0.1, 0.5, 1])
-    def test_against_every_threshold(self, distances, is_same, far, monkeypatch):
+    def test_values_equal_those_at_every_threshold(self, distances, is_same, far, monkeypatch):
         monkeypatch.setattr(metrics, "FARS", (far,))
         points = [rates(distances, is_same, t) for t in [*distances, np.inf]]
         expected = max(tar for f, tar in points if f <= far)
         assert verification_metrics(distances, is_same)[tar_name(far)] == expected
 
-    def test_a_far_that_is_reached_exactly_counts(self):
+    def test_a_far_that_is_reached_exactly_is_allowed(self):
         # 1 of 10 impostors is nearer than the second genuine pair, and 2 than the third.
         is_same = np.array([True, False, True, False, True] + [False] * 8)
         assert verification_metrics(np.arange(13), is_same)["tar@far=0.1"] == 2 / 3
@@ -97,12 +97,12 @@ class TestTarAtFar:
 
 class TestEqualErrorRate:
     @pytest.mark.parametrize(("distances", "is_same"), SAMPLES)
-    def test_against_bisection(self, distances, is_same):
+    def test_the_eer_agrees_with_bisection(self, distances, is_same):
         assert equal_error_rate(*roc(distances, is_same)) == pytest.approx(
             crossing(distances, is_same), abs=1e-12
         )
 
-    def test_eer_at_a_point_of_the_curve(self):
+    def test_the_eer_may_be_a_point_of_the_curve(self):
         is_same = np.array([True, False, True, True, False, True, False, False])  # 1 of 4 each way after 4
         assert equal_error_rate(*roc(np.arange(8), is_same)) == 0.25
 
@@ -121,7 +121,7 @@ class TestAreaUnderRoc:
     ("genuine", "impostor", "expected"),
     [(0.0, 1.0, (0.0, 1.0, 1.0)), (1.0, 0.0, (1.0, 0.0, 0.0)), (0.5, 0.5, (0.5, 0.5, 0.0))],
 )
-def test_perfect_reversed_and_all_equal(genuine, impostor, expected):
+def test_area_of_perfect_reversed_and_equal_distances_is_1_0_and_a_half(genuine, impostor, expected):
     is_same = np.tile([True, False], 50)
     distances = np.where(is_same, genuine, impostor)
     result = verification_metrics(distances, is_same)
@@ -129,7 +129,7 @@ def test_perfect_reversed_and_all_equal(genuine, impostor, expected):
 
 
 class TestVerificationMetrics:
-    def test_names_and_types(self):
+    def test_metrics_are_plain_floats_by_name(self):
         names = ["eer", "auc", "tar@far=0.1", "tar@far=0.01", "tar@far=0.001"]
         result = verification_metrics(*sample(31))
         assert list(result) == names
@@ -260,9 +260,9 @@ class TestBootstrapIntervals:
         assert high - low > 1.3 * np.ptp(np.quantile(by_pair, [0.025, 0.975]))
 
 
-def test_names_of_tar_metrics():
+def test_tar_metrics_are_named_after_their_far():
     assert [tar_name(far) for far in FARS] == ["tar@far=0.1", "tar@far=0.01", "tar@far=0.001"]
 
 
-def test_examples():
+def test_examples_of_the_docstrings_run():
     assert doctest.testmod(metrics).failed == 0

@@ -94,7 +94,7 @@ def test_scores_computed_by_hand():
     assert rates_at(ranked, 0.25) == (0.75, 1)
 
 
-def test_ties_count_against_the_model():
+def test_ties_are_resolved_against_the_model():
     ranked = RankedProbes.from_similarities(np.full((30, 6), 0.5), list("abcdef"), list("abcdefghij") * 3)
     metrics, thresholds = open_set_metrics(ranked)
     assert metrics == {"rank-1": 0, "rank-5": 0, "tpir@fpir=0.01": None, "tpir@fpir=0.1": 0}
@@ -189,7 +189,7 @@ class TestIntervals:
         ranked = RankedProbes.from_similarities(rows, ["a", "b"], ["a"] * 2 + ["x"] * 10)
         assert open_set_intervals(ranked, num_resamples=50) == {"rank-1": (1, 1), "tpir@fpir=0.1": (1, 1)}
 
-    def test_people_are_drawn_not_probes(self):
+    def test_people_are_resampled_not_probes(self):
         """All probes of a person are right or wrong together, so more of them do not narrow the interval."""
         people = [f"{number:02}" for number in range(20)]
         rows = np.eye(20)[np.arange(20) // 2 * 2]
@@ -202,5 +202,5 @@ class TestIntervals:
         assert widths[0] == widths[1] > 0.3
 
 
-def test_examples():
+def test_examples_of_the_docstrings_run():
     assert doctest.testmod(open_set).failed == 0

@@ -48,7 +48,7 @@ class TestRun:
     def test_the_page_needs_no_other_file(self, page, text):
         check_stands_alone(page, text)
 
-    def test_structure(self, page):
+    def test_the_page_has_all_sections(self, page):
         name = "iter_258000_lfw_0.99133_ytf_0.95900"
         assert page.find("title")[0].text == f"{name} (ir50, 258,000 steps, 27 November 2026): ytf"
         assert [heading.text for heading in page.find("h1")] == [name]
@@ -68,7 +68,7 @@ class TestRun:
         assert list(links) == ["Scores", "Curves", "Hardest pairs", "Coverage", "Inputs"]
         assert list(links.values()) == ["#" + part.attributes["id"] for part in page.find("section")]
 
-    def test_one_legend(self, page):
+    def test_the_page_has_one_legend(self, page):
         [legend] = page.find("ul", class_="legend")
         names = [words.method_name(method) for method in METHODS]
         assert sorted(item.text for item in legend.find("li")) == sorted(names)
@@ -77,7 +77,7 @@ class TestRun:
         curves = [chart for chart in page.find("svg") if "aria-label" in chart.attributes][:2]
         assert not {text.text for chart in curves for text in chart.find("text")} & set(names)
 
-    def test_three_lines(self, run, page):
+    def test_all_three_lines_are_scored(self, run, page):
         digits = words.digits(run.method.intervals["accuracy"])
         assert digits == 3
         boxes = page.find("dl", class_="lines")[0].find("div")
@@ -88,7 +88,7 @@ class TestRun:
                 f"{line.num_pairs:,} pairs, {line.num_genuine:,} of them genuine"
             )
 
-    def test_table_of_methods(self, run, page):
+    def test_the_table_compares_all_methods(self, run, page):
         rows = rows_of(page, "Scores of all methods")
         assert len(rows) == len(METHODS)
         for (name, cells), method in zip(rows.items(), METHODS, strict=True):
@@ -145,7 +145,7 @@ class TestRun:
         assert drawn["lines"] == [run.scores.lines.both]
         assert drawn["frames"] == [run.scores.frames_curve]
 
-    def test_every_fold_and_frame_count(self, run, page):
+    def test_every_fold_and_frame_count_has_a_row(self, run, page):
         rows = rows_of(page, "Every split")
         assert list(rows) == [str(fold) for fold in range(1, 11)]
         for place, cells in enumerate(rows.values()):
@@ -187,12 +187,12 @@ class TestRun:
             ({"error_filter": "both"}, ["YTF-corrected (both): pairs with a wrong video are left out"]),
         ],
     )
-    def test_protocol_in_words(self, without_curves, run, changes, texts):
+    def test_the_protocol_is_described_in_words(self, without_curves, run, changes, texts):
         facts = parse(run_page(changed(run, **changes))).find("dl", class_="facts")[0].text
         for part in texts:
             assert part in facts
 
-    def test_coverage_and_inputs(self, without_curves, run):
+    def test_coverage_and_inputs_are_listed(self, without_curves, run):
         coverage = {
             "videos": 3425,
             "missing": tuple(f"Missing_{number}/1" for number in range(500)),
@@ -230,7 +230,7 @@ class TestRun:
         assert run.scores.command in text
         assert "tensorflow2.21.0" in text
 
-    def test_pictures(self, run, page):
+    def test_the_hardest_pairs_are_shown(self, run, page):
         figures = [figure for pairs in page.find("div", class_="pairs") for figure in pairs.find("figure")]
         entries = run.scores.hardest.genuine + run.scores.hardest.impostor
         for figure, entry in zip(figures, entries, strict=True):
@@ -304,11 +304,11 @@ class TestRun:
         assert "Engine" not in page.text
         assert "None" not in page.text
 
-    def test_a_single_frame_count(self, run):
+    def test_a_single_frame_count_has_no_curve(self, run):
         page = parse(run_page(changed(run, frames_curve=run.scores.frames_curve[:1])))
         assert list(rows_of(page, "Template quality")) == ["1"]
 
-    def test_perfect_scores(self, tmp_path):
+    def test_perfect_scores_have_no_det_curve(self, tmp_path):
         run = make_run(tmp_path, quality=3.0, num_people=20, pairs_per_fold=16, num_hardest=1)
         assert run.line.accuracy == 1.0
         page = parse(run_page(run))
@@ -363,14 +363,14 @@ class TestRun:
 
 
 class TestProgram:
-    def test_one_run(self, run, text, caplog):
+    def test_a_report_of_one_run_is_written(self, run, text, caplog):
         with caplog.at_level("INFO"):
             report.main([str(run.folder)])
         path = run.folder / "report" / "index.html"
         assert path.read_text(encoding="utf-8") == text
         assert caplog.messages == [f"Report : {path}"]
 
-    def test_out_names_the_page(self, run, tmp_path):
+    def test_out_gives_the_path_of_the_page(self, run, tmp_path):
         report.main([str(run.folder), "--out", str(tmp_path / "deep" / "page.html")])
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["page.html"]
 

@@ -42,7 +42,7 @@ class TestCharts:
         distances[10] = distances[100]  # one distance of both kinds
         return distances, is_same
 
-    def test_roc(self, pairs):
+    def test_the_roc_chart_shows_the_curves(self, pairs):
         distances, is_same = pairs
         curves = [Curve("one", distances, is_same), Curve("two", distances + 0.2 * is_same, is_same)]
         [axes] = draw(charts.draw_roc, curves, True)
@@ -62,7 +62,7 @@ class TestCharts:
         assert axes.get_xlim() == (pytest.approx(0.01), 1)
         assert 0 <= axes.get_ylim()[0] < second.get_ydata()[0] < tar[0]
 
-    def test_det(self, pairs):
+    def test_the_det_chart_shows_the_curves(self, pairs):
         distances, is_same = pairs
         axes = draw(charts.draw_det, [Curve("one", distances, is_same)])[0]
         curve, diagonal = axes.get_lines()
@@ -91,7 +91,7 @@ class TestCharts:
         axes = draw(charts.draw_det, [Curve("one", distances, is_same)])[0]
         assert axes.get_lines()[0].get_xdata().size == 0
 
-    def test_histograms(self, pairs):
+    def test_histograms_count_the_pairs(self, pairs):
         distances, is_same = pairs
         curves = [Curve("one", distances, is_same, 0.7), Curve("two", distances + 0.5, is_same, 1.2)]
         rows = draw(charts.draw_histograms, list(enumerate(curves)), "L2 distance")
@@ -114,7 +114,7 @@ class TestCharts:
         [axes] = draw(charts.draw_histograms, [(0, curve)], "")
         assert sum(patch.get_data()[0].sum() for patch in axes.patches if not patch.get_fill()) == 4
 
-    def test_folds(self):
+    def test_the_chart_of_folds_shows_their_accuracies(self):
         lines = [line_of([1, 2, 5], [0.9, 1.0, 0.8]), line_of([2, 5, 7], [0.7, 0.95, 1.0])]
         [axes] = draw(charts.draw_folds, lines, "fold")
         labels = [label.get_text() for label in axes.get_xticklabels()]
@@ -128,7 +128,7 @@ class TestCharts:
         markers = {line.get_marker() for line in axes.get_lines()}
         assert len(markers) == 2
 
-    def test_accuracies(self):
+    def test_the_chart_of_accuracies_shows_intervals(self):
         bars = [AccuracyBar(1, "one", 0.9, (0.8, 0.95)), AccuracyBar(0, "two", 0.7, None)]
         [axes] = draw(charts.draw_accuracies, bars)
         drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
@@ -138,7 +138,7 @@ class TestCharts:
         assert axes.get_lines()[0].get_color() == axes.get_lines()[1].get_color()
         assert axes.get_lines()[1].get_color() != axes.get_lines()[2].get_color()
 
-    def test_frames(self):
+    def test_the_chart_of_frames_shows_the_curve(self):
         counts, accuracies = [1, 2, 4, 8, 16, 17], [0.8, 0.9, 0.93, 0.95, 0.96, 1.0]
         points = [FramesPoint(*point, 1 / point[0]) for point in zip(counts, accuracies, strict=True)]
         above, below = draw(charts.draw_frames, [points])
@@ -229,7 +229,7 @@ class TestSvg:
         assert svg.attributes["role"] == "img"
         assert svg.attributes["aria-label"] == HOSTILE
 
-    def test_key_of_a_legend(self):
+    def test_the_key_of_a_curve_has_its_colour_and_dashes(self):
         svg = parse(report_svg.render_key(9)).find("svg")[0]
         assert svg.attributes["aria-hidden"] == "true"
         drawn = "".join(element.attributes.get("style", "") for element in svg)

@@ -45,7 +45,7 @@ class TestComparison:
         assert len([chart for chart in comparison.find("svg") if "aria-label" in chart.attributes]) == 6
         assert comparison.find("ul", class_="notes") == []
 
-    def test_table_of_scores(self, runs, comparison):
+    def test_the_table_shows_the_scores_of_all_runs(self, runs, comparison):
         rows = list(rows_of(comparison, "Scores of all runs").items())
         assert [name for name, _ in rows] == [
             "Aiter_258000_lfw_0.99133_ytf_0.95900normalised mean",
@@ -67,7 +67,7 @@ class TestComparison:
             ]
         assert rows[0][1][3] == ""
 
-    def test_differences(self, runs, comparison):
+    def test_differences_to_the_first_run_are_shown(self, runs, comparison):
         rows = list(rows_of(comparison, "Scores of all runs").values())
         for cells, run in zip(rows[1:], runs[1:], strict=True):
             one, two = (np.array(other.line.fold_accuracies) for other in (runs[0], run))
@@ -79,7 +79,7 @@ class TestComparison:
         assert rows[1][3].startswith("+")
         assert rows[2][3] != rows[1][3]
 
-    def test_interval_of_a_difference(self, runs):
+    def test_the_interval_of_a_difference_is_that_of_paired_folds(self, runs):
         first = changed(runs[0], bootstrap={"num_resamples": 4000, "confidence": 0.8})
         one, two = (np.array(run.line.fold_accuracies) for run in runs[:2])
         drawn = (two - one)[np.random.default_rng(5).integers(10, size=(4000, 10))].mean(axis=1)
@@ -127,7 +127,7 @@ class TestComparison:
             (0.25, None),
         ]
 
-    def test_settings_that_differ(self, comparison):
+    def test_settings_that_differ_are_listed(self, comparison):
         rows = rows_of(comparison, "Settings and inputs that differ")
         assert [name[0] for name in rows] == ["A", "B", "C"]
         [table] = comparison.find("div", **{"aria-label": "Settings and inputs that differ"})
@@ -141,7 +141,7 @@ class TestComparison:
         assert [cells[0] for cells in rows.values()] == ["normalised mean", "normalised mean", "best frames"]
         assert [cells[1] for cells in rows.values()] == ["default", "default", "faithful"]
 
-    def test_settings_that_are_the_same(self, comparison):
+    def test_settings_that_are_the_same_are_listed_once(self, comparison):
         text = comparison.find("dl", class_="facts")[0].text
         for part in ("Modelir50, 258,000 steps", "Frames112 × 112, no crop, no mirror images", "Setytf"):
             assert part in text
@@ -157,7 +157,7 @@ class TestComparison:
         assert "B: second & best" in texts
         assert f"C: {'x' * 21}…{'x' * 21}" in texts
 
-    def test_fewer_shared_pairs(self, run):
+    def test_runs_on_other_pairs_have_no_difference(self, run):
         fewer = {name: getattr(run.pairs, name)[:150] for name in ("first", "second", "is_same", "splits")}
         for name in ("used", "folds"):
             fewer[name] = ByErrorFilter(*(array[:150] for array in getattr(run.pairs, name)))
@@ -172,7 +172,7 @@ class TestComparison:
         # A column of dashes would say nothing.
         assert "Difference" not in page.find("table")[0].text
 
-    def test_other_folds(self, run):
+    def test_runs_in_other_folds_have_no_difference(self, run):
         folds = ByErrorFilter(*np.roll(run.pairs.folds, 1, axis=1))
         page = parse(comparison_page([run, changed(run, {"folds": folds})]))
         assert page.find("ul", class_="notes")[0].text == (
@@ -193,7 +193,7 @@ class TestComparison:
         with pytest.raises(ValueError, match=r" 26 .* 27"):
             comparison_page([run] * 27)
 
-    def test_sets_and_rules_that_differ(self, run):
+    def test_sets_and_rules_that_differ_are_pointed_out(self, run):
         page = parse(comparison_page([run, changed(run, set="other", rule="crossing")]))
         assert page.find("ul", class_="notes")[0].text == (
             "The sets have different names. See the settings below."
@@ -216,7 +216,7 @@ class TestDisagreement:
     def page(self, runs):
         return parse(comparison_page(runs[:2]))
 
-    def test_numbers(self, runs, page):
+    def test_disagreements_are_counted(self, runs, page):
         right = [run.verdicts("none") == "right" for run in runs[:2]]
         one, two = right
         assert rows_of(page, "Numbers of pairs by both verdicts") == {
@@ -230,7 +230,7 @@ class TestDisagreement:
         ]
         assert "Pairs on which they disagree" in page.find("nav")[0].text
 
-    def test_pictures(self, runs, page):
+    def test_the_clearest_disagreements_are_shown(self, runs, page):
         first, second = runs[:2]
         one, two = (run.verdicts("none") == "right" for run in (first, second))
         gaps = sum(np.abs(run.distances - run.thresholds("none")) for run in (first, second))
@@ -251,7 +251,7 @@ class TestDisagreement:
             assert base64.b64decode(image) == picture.read_bytes()
             assert 0 < len(figures.find("figure")) <= 12
 
-    def test_without_pictures(self, runs, tmp_path):
+    def test_disagreements_are_counted_without_pictures(self, runs, tmp_path):
         moved = [EvaluationRun(tmp_path, run.scores, run.pairs) for run in runs[:2]]
         figures = parse(comparison_page(moved)).find("div", class_="pairs")[0].find("figure")
         assert figures and not figures[0].find("img")
@@ -268,7 +268,7 @@ class TestDisagreement:
 
 
 class TestProgram:
-    def test_program(self, runs, comparison_text):
+    def test_the_program_writes_a_comparison(self, runs, comparison_text):
         report.main([str(run.folder) for run in runs])
         path = runs[0].folder.parent / "comparison.html"
         assert path.read_text(encoding="utf-8") == comparison_text

@@ -39,17 +39,17 @@ class TestPool:
             frames = video(seed)
             np.testing.assert_allclose(pool(frames, pooling), reference(frames, pooling), rtol=1e-12)
 
-    def test_mean_is_that_of_the_raw_embeddings(self):
+    def test_the_mean_is_that_of_the_raw_embeddings(self):
         frames = video(0)
         np.testing.assert_allclose(pool(frames, "mean"), unit(frames.astype(float).mean(axis=0)), rtol=1e-12)
 
-    def test_geometric_median_is_that_of_the_directions(self):
+    def test_the_geometric_median_is_that_of_the_directions(self):
         frames = video(1)
         directions = np.array([unit(frame.astype(float)) for frame in frames])
         expected = unit(geometric_median(directions))
         np.testing.assert_allclose(pool(frames, "geometric_median"), expected, rtol=1e-12)
 
-    def test_effect_of_the_norm(self):
+    def test_poolings_use_the_norm_as_documented(self):
         frames = video(2)
         louder = frames * np.random.default_rng(0).uniform(1, 9, (len(frames), 1))
         for pooling in POOLINGS:
@@ -74,7 +74,7 @@ class TestPool:
         assert min(errors, key=errors.get) == "norm_weighted"
         assert errors["mean"] < errors["normalised_mean"]
 
-    def test_geometric_median_withstands_outliers(self):
+    def test_the_geometric_median_withstands_outliers(self):
         """A third of the frames show another person, with larger norms."""
         frames, others = video(5, 40, 64), video(6, 20, 64) * 3
         clean, mixed = frames, np.concatenate([frames, others])
@@ -84,26 +84,26 @@ class TestPool:
 
     @pytest.mark.parametrize("pooling", POOLINGS)
     class TestEveryPooling:
-        def test_unit_length_and_dtype(self, pooling):
+        def test_templates_have_unit_length_and_float64(self, pooling):
             template = pool(video(7), pooling)
             assert template.dtype == np.float64
             assert template.shape == (16,)
             assert np.linalg.norm(template) == pytest.approx(1, abs=1e-12)
 
-        def test_order_of_frames_does_not_matter(self, pooling):
+        def test_the_order_of_frames_does_not_matter(self, pooling):
             frames = video(8)
             np.testing.assert_allclose(pool(frames[::-1], pooling), pool(frames, pooling), atol=1e-9)
 
-        def test_one_frame(self, pooling):
+        def test_one_frame_is_its_own_template(self, pooling):
             frame = video(9, 1)
             np.testing.assert_allclose(pool(frame, pooling), unit(frame[0].astype(float)), rtol=1e-12)
 
-        def test_identical_frames(self, pooling):
+        def test_identical_frames_are_their_own_template(self, pooling):
             frame = video(10, 1)
             template = pool(np.repeat(frame, 7, axis=0), pooling)
             np.testing.assert_allclose(template, unit(frame[0].astype(float)), rtol=1e-12)
 
-        def test_two_frames_of_one_norm(self, pooling):
+        def test_two_frames_of_one_norm_give_the_middle(self, pooling):
             frames = np.array([[0.0, 5.0, 0.0], [3.0, 0.0, 4.0]])
             np.testing.assert_allclose(pool(frames, pooling), unit(frames.sum(axis=0)), rtol=1e-12)
 
@@ -112,22 +112,22 @@ class TestPool:
             silent = np.insert(frames, [0, 5, 20], 0, axis=0)
             np.testing.assert_allclose(pool(silent, pooling), pool(frames, pooling), atol=1e-12)
 
-        def test_nothing_but_zero_frames(self, pooling):
+        def test_only_zero_frames_give_zero(self, pooling):
             template = pool(np.zeros((3, 16)), pooling)
             np.testing.assert_array_equal(template, np.zeros(16))
             assert pair_distances(template[None], unit(np.ones(16))[None], "cosine") == 1
 
-        def test_frames_that_cancel_out(self, pooling):
+        def test_frames_that_cancel_out_give_zero(self, pooling):
             np.testing.assert_array_equal(pool([[2.0, 0.0], [-2.0, 0.0]], pooling), [0, 0])
 
         @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-        def test_not_finite(self, pooling, value):
+        def test_frames_that_are_not_finite_are_refused(self, pooling, value):
             frames = video(12)
             frames[13, 2] = value
             with pytest.raises(ValueError, match=r"^frame 13: "):
                 pool(frames, pooling)
 
-    def test_does_not_change_its_input(self):
+    def test_the_input_is_not_changed(self):
         for pooling in POOLINGS:
             frames = video(13).astype(float)
             pool(frames, pooling)
@@ -150,13 +150,13 @@ class TestGeometricMedian:
             moved = median + size * unit(rng.normal(size=median.size))
             assert total_distance(points, moved) > total_distance(points, median)
 
-    def test_a_point_that_is_the_median(self):
+    def test_the_median_may_be_one_of_the_points(self):
         # The median is the inner one of four points, because the pulls of the others add to less than 1.
         points = np.array([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5], [0.1, -0.1]])
         np.testing.assert_allclose(geometric_median(points), points[3], atol=1e-9)
 
     @pytest.mark.parametrize("shift", [0, 1e-12])
-    def test_a_start_at_a_point_that_is_not_the_median(self, shift, monkeypatch):
+    def test_a_start_at_a_point_reaches_the_median(self, shift, monkeypatch):
         # The mean is at the last point or close to it, where 1 / distance is undefined or too large to leave.
         points = np.array([[-1.0, 1.5], [-1.0, 0.0], [-1.0, -1.5], [3.0, 0.0], [shift, 0.0]])
         np.testing.assert_allclose(points.mean(axis=0), points[4], atol=1e-12)
@@ -177,12 +177,12 @@ class TestGeometricMedian:
         ("values", "expected"),
         [([5], 5), ([1, 2], 1.5), ([1, 2, 50], 2), ([3, 3, 3], 3), ([-9, 1, 2, 4, 90], 2), ([7, 7, -80], 7)],
     )
-    def test_collinear_points(self, values, expected):
+    def test_collinear_points_have_their_usual_median(self, values, expected):
         direction = np.array([0.6, 0.8])
         points = np.array(values, float)[:, np.newaxis] * direction
         np.testing.assert_allclose(geometric_median(points), expected * direction, atol=1e-9)
 
-    def test_even_number_of_collinear_points(self):
+    def test_an_even_number_of_collinear_points_has_a_median_between_them(self):
         points = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [40.0, 0.0]])
         assert 1 <= geometric_median(points)[0] <= 3
 
@@ -201,7 +201,7 @@ class TestGeometricMedian:
 
 class TestFramePairDistances:
     @pytest.mark.parametrize("sizes", [(1, 1), (7, 4), (5, 9), (1, 6)])
-    def test_against_all_pairs(self, sizes):
+    def test_distances_equal_those_of_all_pairs_of_frames(self, sizes):
         first, second = video(0, sizes[0]), video(1, sizes[1])
         rows = np.repeat(first, len(second), axis=0), np.tile(second, (len(first), 1))
         distances = pair_distances(*rows, "cosine")
@@ -211,7 +211,7 @@ class TestFramePairDistances:
         assert all(type(value) is float for value in result.values())
         np.testing.assert_allclose(list(result.values()), expected, atol=1e-6)
 
-    def test_mean_needs_no_matrix(self):
+    def test_the_mean_distance_needs_no_matrix(self):
         first, second = video(2), video(3)
         means = [np.mean([unit(f.astype(float)) for f in frames], axis=0) for frames in (first, second)]
         distance = frame_pair_distances(first, second)["mean_frames"]
@@ -226,7 +226,7 @@ class TestFramePairDistances:
         second[4] = first[11] * 2
         assert frame_pair_distances(first, second)["best_frames"] == pytest.approx(0, abs=1e-6)
 
-    def test_stays_in_range(self):
+    def test_distances_stay_in_range(self):
         for seed in range(30):
             frame = video(seed, 1, 7)
             assert min(frame_pair_distances(frame, frame / 3).values()) >= 0
@@ -238,7 +238,7 @@ class TestFramePairDistances:
         assert frame_pair_distances(silent, second) == frame_pair_distances(first, second)
         assert frame_pair_distances(second, np.zeros((2, 16))) == dict.fromkeys(FRAME_PAIRS, 1)
 
-    def test_not_finite(self):
+    def test_frames_that_are_not_finite_are_refused(self):
         bad = video(10)
         bad[2, 0] = np.nan
         for pair in ((bad, video(11)), (video(11), bad)):
@@ -246,5 +246,5 @@ class TestFramePairDistances:
                 frame_pair_distances(*pair)
 
 
-def test_examples():
+def test_examples_of_the_docstrings_run():
     assert doctest.testmod(templates).failed == 0

@@ -91,7 +91,7 @@ GALLERY = [f"{name}/1.jpg" for name in "ABCDEFG"]
 PROBES = [f"{name}/{number}.mkv" for name in "ABCDEFGXYZ" for number in (2, 3, 4, 5)]
 
 
-def test_scores(score, scores, tmp_path):
+def test_scores_equal_those_of_the_parts(score, scores, tmp_path):
     text = score(GALLERY, PROBES)
     found = scores()
     gallery = [template_of(tmp_path / "gallery" / name) for name in GALLERY]
@@ -196,7 +196,7 @@ def test_probes_without_a_face_count_as_not_found(score, scores, tmp_path):
     assert any(str(tmp_path / "gallery" / "A") in problem for problem in found["gallery"]["problems"])
 
 
-def test_second_copy_is_left_out(score, scores):
+def test_a_second_copy_is_left_out(score, scores):
     probes = {"A/1.mkv": "one", "A/2.mkv": "two", "A/3.mkv": "one", "X/1.mkv": "three"}
     score(GALLERY, probes)
     assert [result["path"] for result in scores()["results"]] == ["A/1.mkv", "A/2.mkv", "X/1.mkv"]
@@ -229,7 +229,7 @@ def test_unusable_folders_are_refused(score, gallery, probes, expect):
     score(gallery, probes, expect=expect)
 
 
-def test_frames_of_aligned_videos(score, scores, tmp_path, monkeypatch):
+def test_frames_of_aligned_videos_are_scored(score, scores, tmp_path, monkeypatch):
     """The layout of YouTube Faces: a folder for each video."""
 
     class FirstPixel:

@@ -55,7 +55,7 @@ def expected_result(net, distance, rule):
 
 @pytest.mark.parametrize("name", ["pairs_py2.bin", "pairs_py3.bin"])
 @pytest.mark.parametrize(("distance", "rule"), [("cosine", "best"), ("cosine", "crossing"), ("L2", "best")])
-def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_path, capsys):
+def test_the_line_of_the_original_is_printed(net, model_path, name, distance, rule, tmp_path, capsys):
     output = tmp_path / "scores" / "lfw.json"
     test_lfw.main(
         [
@@ -84,7 +84,7 @@ def test_prints_the_original_s_line(net, model_path, name, distance, rule, tmp_p
     assert low <= expected.accuracy <= high
 
 
-def test_np_files_score_as_bin_files(model_path, capsys):
+def test_np_files_score_like_bin_files(model_path, capsys):
     lines = []
     for name in ("pairs_py2.np", "pairs_py3.np"):
         test_lfw.main([f"--data={PAIRS / name}", f"--model_path={model_path}"])
@@ -113,7 +113,7 @@ class TestConfig:
         assert (completed.data, completed.order) == ((tmp_path / "a.np",), "bgr")
         assert options(config=path, order="rgb").completed().order == "rgb"
 
-    def test_flags_win(self, config):
+    def test_flags_win_over_the_config(self, config):
         completed = options(
             config=config("npdata = a.np\nnpdata_order = bgr"), data=(Path("b.np"),)
         ).completed()
@@ -148,7 +148,7 @@ def test_several_sets_are_scored_in_one_run(model_path, tmp_path, capsys):
     assert "--data: two sets have the same name: pairs_py3, pairs_py3" in capsys.readouterr().err
 
 
-def test_faithful(net, model_path, tmp_path, capsys):
+def test_faithful_scores_like_the_original(net, model_path, tmp_path, capsys):
     # Fewer positives than negatives, so that the folds differ, and pairs on the wrong side, so that the
     # distances cross.
     positives, negatives = pickle.loads((PAIRS / "pairs_py3.np").read_bytes())
@@ -211,7 +211,7 @@ def test_flip_adds_the_mirror_image(net, model_path, tmp_path, capsys, protocol)
 
 
 class TestRun:
-    def test_from_pairs_to_a_report(self, net, model_path, tmp_path, capsys):
+    def test_pairs_become_a_report(self, net, model_path, tmp_path, capsys):
         test_lfw.main([f"--data={PAIRS / 'pairs_py3.bin'}", f"--model_path={model_path}", "--name=lfw"])
         folder = tmp_path / default_output("lfw", model_path, faithful=False)
         report = default_output("lfw", model_path, faithful=False) / "report" / "index.html"
@@ -247,7 +247,7 @@ class TestRun:
         assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["lfw"]
         assert "None" not in page.text and "ideo" not in page.text.replace("video_", "")
 
-    def test_a_second_model_and_a_comparison(self, model_path, tmp_path):
+    def test_two_models_are_compared(self, model_path, tmp_path):
         """A run of other scores on the same pairs can be compared with the first."""
         runs = []
         for flip in ([], ["--flip"]):
@@ -262,7 +262,7 @@ class TestRun:
         assert [head.text for head in table.find("thead")[0].find("th")] == ["Run", "Frames"]
         assert "SHA-256 of the splits" not in page.text
 
-    def test_several_sets_in_one_folder(self, model_path, tmp_path):
+    def test_several_sets_share_an_output_folder(self, model_path, tmp_path):
         data = [str(PAIRS / name) for name in ("pairs_py3.bin", "pairs_py2.np")]
         test_lfw.main(["--data", *data, f"--model_path={model_path}", f"--output={tmp_path / 'runs'}"])
         names = [path.name for path in sorted((tmp_path / "runs").iterdir())]
@@ -276,7 +276,7 @@ class TestRun:
             test_lfw.main([data, f"--model_path={model_path}", f"--output={tmp_path}"])
         assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
-    def test_a_json_file_is_all_that_is_written(self, model_path, tmp_path):
+    def test_only_a_json_file_is_written(self, model_path, tmp_path):
         data = f"--data={PAIRS / 'pairs_py3.bin'}"
         test_lfw.main([data, f"--model_path={model_path}", "--output=scores.json"])
         assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
@@ -291,7 +291,7 @@ def test_channel_order_matters(net):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64, 80, 1000])
-def test_any_batch_size(net, batch_size):
+def test_the_batch_size_does_not_matter(net, batch_size):
     pairs = read_pairs(PAIRS / "pairs_py3.bin")
     model = FaceModel.from_backbone(net, pairs.image_size)
     first, second = embed_pairs(model, pairs, batch_size)
@@ -301,7 +301,7 @@ def test_any_batch_size(net, batch_size):
     np.testing.assert_allclose(second, whole[1::2], atol=1e-4)
 
 
-def test_embeddings_that_are_not_finite():
+def test_embeddings_that_are_not_finite_are_refused():
     pairs = read_pairs(PAIRS / "pairs_py3.bin")
 
     class Broken:

@@ -45,7 +45,7 @@ def videos(tmp_path_factory):
     return folder
 
 
-def test_from_frames_to_a_report(videos, tmp_path, capsys):
+def test_frames_become_a_report(videos, tmp_path, capsys):
     test_ytf.main(flags(videos, output=tmp_path / "run", batch_size=7))
     printed = precisions(capsys.readouterr().out)
     run = read_run(tmp_path / "run")
@@ -92,7 +92,7 @@ def test_from_frames_to_a_report(videos, tmp_path, capsys):
     assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["YTF"]
 
 
-def test_a_file_with_a_runtime_of_its_own(videos, tmp_path):
+def test_a_model_file_with_its_own_runtime_is_scored(videos, tmp_path):
     path = write_net(tmp_path / "net.xml", (112, 112), ours=True)
     test_ytf.main(flags(videos, model_path=path, output=tmp_path / "run", features=tmp_path / "features"))
     run = read_run(tmp_path / "run")
@@ -122,7 +122,7 @@ raise SystemExit("loads TensorFlow" if "tensorflow" in sys.modules else 0)
     assert dataclasses.replace(first.scores, command="") == dataclasses.replace(second.scores, command="")
 
 
-def test_features_are_continued_and_every_engine_has_its_own(videos, tmp_path, capsys):
+def test_features_are_continued_and_every_engine_has_its_own_features(videos, tmp_path, capsys):
     values = {"features": tmp_path / "features", "output": tmp_path / "run"}
     arguments = flags(videos, **values, batch_size=16)
 
@@ -155,7 +155,7 @@ def test_features_are_continued_and_every_engine_has_its_own(videos, tmp_path, c
     assert (received != expected).any()
 
 
-def test_progress_without_a_terminal(videos, tmp_path, caplog, monkeypatch):
+def test_progress_is_logged_without_a_terminal(videos, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("common.progress.LOG_SECONDS", 0)
     test_ytf.main(flags(videos, output=tmp_path / "run", features=tmp_path / "features", batch_size=36))
     lines = [line for line in caplog.messages if " of 72 frames, " in line]
@@ -165,7 +165,7 @@ def test_progress_without_a_terminal(videos, tmp_path, caplog, monkeypatch):
     assert all(" frames/s, " in line and line.endswith(" left") for line in lines)
 
 
-def test_flip_has_features_of_its_own(videos, tmp_path):
+def test_flip_has_its_own_features(videos, tmp_path):
     values = {"features": tmp_path / "features"}
     test_ytf.main(flags(videos, output=tmp_path / "run", **values))
     before = {path.name for path in values["features"].iterdir()}
@@ -175,7 +175,7 @@ def test_flip_has_features_of_its_own(videos, tmp_path):
     assert np.abs(run - flipped).max() > 1e-4
 
 
-def test_crop(videos, tmp_path):
+def test_cropped_frames_give_the_same_scores(videos, tmp_path):
     for path in (videos / "ytf" / "112x112").glob("*/*/*.jpg"):
         wider = cv2.copyMakeBorder(cv2.imread(str(path)), 4, 4, 6, 6, cv2.BORDER_CONSTANT, value=(255,) * 3)
         to = tmp_path / "frames" / path.relative_to(videos / "ytf" / "112x112").with_suffix(".png")
@@ -274,7 +274,7 @@ def test_an_output_that_is_a_link_is_followed(tmp_path):
     assert (tmp_path / "run").is_symlink() and read_run(tmp_path / "disk").scores.method == "mean"
 
 
-def test_long_names_and_names_that_are_not_utf8(tmp_path, capsys):
+def test_long_names_and_names_that_are_not_utf8_work(tmp_path, capsys):
     """Two names of 80 letters of three bytes each are too long for one file name."""
     person = "語" * 80
     _, arguments = write_golden_set(tmp_path, "verification", person=person, model="net\udcff.keras")
@@ -291,7 +291,7 @@ def test_long_names_and_names_that_are_not_utf8(tmp_path, capsys):
     assert names and all("_語語語" in name and name.endswith(".jpg") for name in names)
 
 
-def test_paths_from_the_config(videos, tmp_path, monkeypatch, capsys):
+def test_paths_come_from_the_config(videos, tmp_path, monkeypatch, capsys):
     (tmp_path / "wrong.txt").write_text("\n")
     (tmp_path / "config.ini").write_text(
         f"[records]\ntfrecords = records\n[ytf]\nsplits = {videos}/ytf/splits.txt\n"
@@ -324,7 +324,7 @@ class TestWrongVideos:
         expected = given.get("ytf_error", YtfConfig().ytf_error)
         assert test_ytf.DataOptions(config=Path("nowhere"), **flags).completed().ytf_error == expected
 
-    def test_set_without_these_videos(self, tmp_path, capsys):
+    def test_a_set_without_these_videos_is_scored(self, tmp_path, capsys):
         _, arguments = write_golden_set(tmp_path, "verification")
         arguments = [argument for argument in arguments if not argument.startswith("--ytf_error")]
         test_ytf.main([*arguments, "--faithful"])
@@ -349,7 +349,7 @@ def test_a_folder_with_other_content_is_left_alone(videos, tmp_path):
         ("ytf_error", "nowhere.txt", "nowhere.txt: no such file"),
     ],
 )
-def test_bad_input_is_one_line(videos, tmp_path, flag, value, message):
+def test_bad_input_ends_with_one_line(videos, tmp_path, flag, value, message):
     with pytest.raises(SystemExit, match=message) as stopped:
         test_ytf.main(flags(videos, **{"output": tmp_path / "run", flag: tmp_path / value}))
     assert "\n" not in str(stopped.value)

@@ -165,7 +165,7 @@ def test_a_face_that_jumps_is_followed_by_its_embedding(tmp_path):
     assert len(follow(tmp_path, frames, fps=30).tracks) == 2
 
 
-def test_a_print_that_looks_like_a_face_now_and_then_is_dropped(tmp_path):
+def test_a_pattern_that_sometimes_looks_like_a_face_is_dropped(tmp_path):
     shirt = Shown("blue", 20, y=44, side=50, score=0.8)
     frames = [[*faces, shirt] if i % 2 else faces for i, faces in enumerate(walk("red", 12, 80, 1, side=30))]
     found = follow(tmp_path, frames)
@@ -260,7 +260,7 @@ def test_pictures_of_a_folder_are_joined_by_embedding(tmp_path):
     assert len(found.problems) == 1
 
 
-def test_a_picture_without_a_face(tmp_path):
+def test_a_picture_without_a_face_gives_no_track(tmp_path):
     path = write_picture(tmp_path / "a.png", scene(hidden=True))
     found = find_tracks(path, ColourEmbedder())
     assert not found.tracks
@@ -369,7 +369,7 @@ def test_faces_are_listed_from_left_to_right():
     assert [face.box[0] for face in faces] == [10, 50, 90]
 
 
-def test_quality_numbers_of_a_face():
+def test_a_face_has_numbers_for_its_quality():
     def face_of(**options):
         (face,) = find_faces(Picture(0, 0.0, scene(**options)), (112, 112), 0.95)
         return face

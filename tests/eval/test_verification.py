@@ -35,14 +35,14 @@ def golden(name, distance):
 @pytest.mark.parametrize("distance", ["cosine", "L2", "SSD"])
 @pytest.mark.parametrize("name", SETS)
 class TestOriginal:
-    def test_distances(self, name, distance):
+    def test_distances_equal_those_of_the_original(self, name, distance):
         expected, distances, is_same = golden(name, distance)
         positive, negative = np.sort(distances[is_same]), np.sort(distances[~is_same])[::-1]
         # The original computes in float32, and 1 - cos loses the leading digits.
         np.testing.assert_allclose(positive, expected["pos_sorted"], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(negative, expected["neg_sorted"], rtol=1e-6, atol=1e-6)
 
-    def test_crossing_rule_on_original_folds(self, name, distance):
+    def test_scores_equal_those_of_the_original(self, name, distance):
         expected, distances, is_same = golden(name, distance)
         result = evaluate_pairs(distances, is_same, rule="crossing", folds=original_folds(is_same))
         assert result.fold_accuracies == tuple(expected["fold_accuracies"])
@@ -50,7 +50,7 @@ class TestOriginal:
         assert result.std == expected["std"]
         np.testing.assert_allclose(result.threshold, expected["threshold"], rtol=1e-6)
 
-    def test_order_of_the_file_decides_only_within_a_kind(self, name, distance):
+    def test_the_order_of_the_file_matters_only_within_a_kind(self, name, distance):
         _, distances, is_same = golden(name, distance)
         mixed = np.argsort(np.random.default_rng(0).random(is_same.size))
         mixed = mixed[np.argsort(is_same[mixed], kind="stable")]  # negatives first, each kind in random order
@@ -66,7 +66,7 @@ def test_original_folds_equal_even_ones_where_counts_divide():
     np.testing.assert_array_equal(original_folds(is_same), even_folds(is_same))
 
 
-def test_perfect_separation():
+def test_only_the_best_threshold_separates_separable_pairs():
     _, distances, is_same = golden("verification_separable", "cosine")
     assert evaluate_pairs(distances, is_same, rule="crossing").accuracy == 0.5
     result = evaluate_pairs(distances, is_same)
@@ -76,7 +76,7 @@ def test_perfect_separation():
 
 
 class TestOriginalFolds:
-    def test_pairs_outside_all_folds(self):
+    def test_pairs_past_the_folds_belong_to_no_fold(self):
         is_same = np.array([True] * 23 + [False] * 27)
         by_rank = [*np.repeat(np.arange(10), 2), *[NEVER_SCORED] * 3]
         np.testing.assert_array_equal(original_folds(is_same), [*by_rank, *by_rank, *[LEFT_OUT] * 4])
@@ -101,7 +101,7 @@ class TestOriginalFolds:
 
 class TestEvenFolds:
     @pytest.mark.parametrize(("positives", "negatives", "folds"), [(10, 10, 10), (287, 301, 10), (13, 7, 3)])
-    def test_nearly_equal_and_in_order(self, positives, negatives, folds):
+    def test_folds_are_nearly_equal_and_in_order(self, positives, negatives, folds):
         is_same = np.random.default_rng(1).permutation(np.repeat([True, False], [positives, negatives]))
         numbers = even_folds(is_same, folds)
         for kind in (is_same, ~is_same):
@@ -111,13 +111,13 @@ class TestEvenFolds:
             assert (np.diff(numbers[kind]) >= 0).all()
 
     @pytest.mark.parametrize(("positives", "negatives"), [(9, 100), (100, 9)])
-    def test_fewer_pairs_than_folds(self, positives, negatives):
+    def test_fewer_pairs_than_folds_are_refused(self, positives, negatives):
         with pytest.raises(ValueError, match=f"at least 10 .* received {positives} and {negatives}"):
             even_folds(np.repeat([True, False], [positives, negatives]))
 
 
 class TestPairDistances:
-    def test_against_loops(self):
+    def test_distances_agree_with_loops(self):
         rng = np.random.default_rng(2)
         first, second = rng.normal(size=(2, 20, 8)).astype(np.float32)
         for row, (a, b) in enumerate(zip(first.astype(float), second.astype(float), strict=True)):
@@ -127,17 +127,17 @@ class TestPairDistances:
             assert pair_distances(first, second, "L2")[row] == pytest.approx(((a - b) ** 2).sum() ** 0.5)
 
     @pytest.mark.parametrize(("distance", "expected"), [("cosine", [1, 1]), ("L2", [5, 0]), ("SSD", [25, 0])])
-    def test_zero_embedding(self, distance, expected):
+    def test_a_zero_embedding_has_a_distance(self, distance, expected):
         first, second = np.array([[3, 4], [0, 0]]), np.zeros((2, 2))
         np.testing.assert_array_equal(pair_distances(first, second, distance), expected)
 
-    def test_cosine_of_parallels_stays_in_range(self):
+    def test_the_cosine_of_parallel_embeddings_stays_in_range(self):
         first = np.random.default_rng(3).normal(size=(500, 7))
         assert (pair_distances(first, first / 3, "cosine") >= 0).all()
         assert (pair_distances(first, -first / 3, "cosine") <= 2).all()
 
     @pytest.mark.parametrize("distance", DISTANCES)
-    def test_more_pairs_than_fit_into_a_block(self, distance):
+    def test_many_pairs_in_blocks_have_the_same_distances(self, distance):
         first, second = np.random.default_rng(0).normal(size=(2, 600, 8)).astype(np.float32)
         one_by_one = [pair_distances(first[[i]], second[[i]], distance)[0] for i in range(600)]
         np.testing.assert_array_equal(pair_distances(first, second, distance), one_by_one)
@@ -199,7 +199,7 @@ class TestBestThreshold:
 
 class TestCrossingThreshold:
     @pytest.mark.parametrize("seed", range(20))
-    def test_against_loop(self, seed):
+    def test_the_threshold_agrees_with_a_loop(self, seed):
         rng = np.random.default_rng(seed)
         positive = np.round(rng.normal(0, 1, rng.integers(1, 30)), seed % 3)
         negative = np.round(rng.normal(1, 1, rng.integers(1, 30)), seed % 3)
@@ -229,7 +229,7 @@ class TestEvaluatePairs:
         assert result.std == np.std(result.fold_accuracies)
         assert result.threshold == np.mean(result.fold_thresholds)
 
-    def test_explicit_folds_from_any_start(self):
+    def test_folds_may_be_given_and_start_at_any_number(self):
         rng = np.random.default_rng(6)
         is_same = np.tile([True, False], 30)
         distances = rng.normal(np.where(is_same, 0.4, 0.8), 0.2)
@@ -237,7 +237,7 @@ class TestEvaluatePairs:
         expected = evaluate_pairs(distances, is_same, folds=folds)
         assert evaluate_pairs(distances, is_same, folds=folds * 3 + 1) == expected
 
-    def test_a_distance_equal_to_the_threshold(self):
+    def test_the_rule_decides_about_a_distance_equal_to_the_threshold(self):
         is_same = np.array([True, False, True, False, False])
         folds = np.array([0, 0, 1, 1, 1])
         crossed, separate = np.full((2, 5), 0.5)
@@ -249,13 +249,13 @@ class TestEvaluatePairs:
         assert result.fold_thresholds[1] == 0.5
         assert result.fold_accuracies[1] == 2 / 3  # No distance is below it, and two pairs differ.
 
-    def test_summary(self):
+    def test_the_summary_is_the_line_of_the_original(self):
         _, distances, is_same = golden("verification", "cosine")
         assert evaluate_pairs(distances, is_same, rule="crossing").summary("lfw") == (
             "Precision on lfw : 0.96000+-0.02134"
         )
 
-    def test_result_is_plain_floats(self):
+    def test_results_are_plain_floats(self):
         result = evaluate_pairs(np.linspace(0, 1, 20, dtype=np.float32), np.arange(20) < 10)
         numbers = (result.accuracy, result.std, result.threshold, *result.fold_accuracies)
         assert all(type(number) is float for number in (*numbers, *result.fold_thresholds))
@@ -275,5 +275,5 @@ class TestEvaluatePairs:
             evaluate_pairs(**(arguments | changed))
 
 
-def test_examples():
+def test_examples_of_the_docstrings_run():
     assert doctest.testmod(verification).failed == 0

@@ -125,7 +125,7 @@ def at_most_twice(first, second, places):
     return chosen
 
 
-def test_longest_video_of_a_power_of_two():
+def test_the_longest_video_may_have_a_power_of_two_frames():
     pairs, frames, features = made_up()
     shorter = video_frames_of_at_most(frames, features, 4)
     evaluation = evaluate_videos(pairs, *shorter, WRONG, VideoProtocol())

@@ -26,7 +26,7 @@ class TestWrongVideos:
         wrong = involves_wrong_video(self.first, self.second, ("Paul/0", "Bea/0"))
         assert wrong.tolist() == [False, True, False, True]
 
-    def test_substring_as_the_original(self):
+    def test_a_substring_match_finds_what_the_original_finds(self):
         wrong = involves_wrong_video(self.first, self.second, ("Paul/0",), "substring")
         assert wrong.tolist() == [True, True, True, False]
 
@@ -36,7 +36,7 @@ class TestWrongVideos:
 
 
 class TestLines:
-    def test_pairs_of_each_line(self):
+    def test_each_line_has_its_pairs(self):
         distances, is_same, splits, is_wrong = pairs()
         lines = score_lines(distances, is_same, splits, is_wrong)
         assert [line.name for line in lines.values()] == [
@@ -49,7 +49,7 @@ class TestLines:
         np.testing.assert_array_equal(lines["positives"].used, ~is_wrong | ~is_same)
         assert list(lines) == list(ERROR_FILTERS)
 
-    def test_official_splits(self):
+    def test_official_splits_are_the_folds(self):
         distances, is_same, splits, is_wrong = pairs()
         shuffled = np.random.default_rng(1).permutation(len(splits))
         lines = score_lines(distances[shuffled], is_same[shuffled], splits[shuffled], is_wrong[shuffled])
@@ -58,7 +58,7 @@ class TestLines:
             assert lines[error_filter].result == expected
         np.testing.assert_array_equal(lines["none"].folds, splits[shuffled])
 
-    def test_splits_of_the_file_are_not_positions(self):
+    def test_splits_come_from_the_file_not_from_positions(self):
         distances, is_same, splits, is_wrong = pairs(num_splits=20, per_split=10)
         official = score_lines(distances, is_same, splits, is_wrong)["none"]
         position = score_lines(distances, is_same, splits, is_wrong, folds="position")["none"]
@@ -80,7 +80,7 @@ class TestLines:
             score_lines(distances, is_same, splits, is_same)
 
 
-def test_golden_unequal_case_by_position():
+def test_unequal_counts_score_like_the_original():
     with np.load(GOLDEN / "verification_unequal.npz") as file:
         embeddings = [file["pos_embeddings"], file["neg_embeddings"]]
         expected = {key: file[f"cosine/{key}"] for key in ("accuracy", "std", "threshold", "fold_accuracies")}

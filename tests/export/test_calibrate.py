@@ -144,7 +144,7 @@ def test_pairs_of_videos_give_thresholds_for_templates(made, model, video_flags,
     assert read_card(model).calibration("template").pooling == "mean"
 
 
-def test_both_kinds_at_once(made, model, video_flags):
+def test_both_kinds_are_calibrated_at_once(made, model, video_flags):
     main([model, f"--pairs={made[0] / 'lfw.bin'}", *video_flags])
     assert list(read_card(model)["calibrations"]) == ["single", "template"]
 

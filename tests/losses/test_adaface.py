@@ -14,7 +14,7 @@ def statistics(layer):
     return float(layer.norm_mean.numpy()), float(layer.norm_std.numpy())
 
 
-def test_statistics_move_while_training():
+def test_statistics_move_in_training():
     embeddings, identities = random_batch()
     layer = AdaFaceLoss(5, momentum=0.75)
     layer(embeddings, identities, training=False)

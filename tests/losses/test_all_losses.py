@@ -19,7 +19,7 @@ def test_every_loss_has_a_case():
 
 @parametrize(CASES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_computes_in_float32_under_every_policy(case, dtype):
+def test_losses_are_float32_under_every_policy(case, dtype):
     embeddings = np.random.default_rng(0).normal(size=(10, 16)).astype(np.float32)
     coarse = tf.cast(embeddings, dtype)
     inputs = [(embeddings, embeddings), (coarse, tf.cast(coarse, tf.float32))]
@@ -39,7 +39,7 @@ def test_computes_in_float32_under_every_policy(case, dtype):
 
 @parametrize(CASES)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_the_mean_loss_is_in_the_losses_of_the_layer(case, compiled):
+def test_the_mean_loss_is_added_to_the_losses_of_the_layer(case, compiled):
     layer = case.make(1000)
     embeddings = random_batch(batch=10)[0]
 

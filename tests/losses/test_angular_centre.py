@@ -14,7 +14,7 @@ def layer_with(centres, **arguments):
 
 
 @pytest.mark.parametrize(("scale", "margin"), [(64, 0.5), (30, 0.3)])
-def test_golden(scale, margin):
+def test_losses_equal_those_of_the_original(scale, margin):
     golden = {
         key.split("/")[1]: GOLDEN[key] for key in GOLDEN.files if key.startswith(f"angular_centre_s{scale}_")
     }

@@ -59,5 +59,5 @@ def test_errors_name_the_flag_and_the_value(name, given, message):
 @pytest.mark.parametrize(
     ("num_centres", "rate", "expected"), [(50, 0.08, 4), (50, 0.281, 15), (50, 1.0, 50), (30, 0.1, 3)]
 )
-def test_number_of_sampled_centres(num_centres, rate, expected):
+def test_the_number_of_sampled_centres_is_rounded_up(num_centres, rate, expected):
     assert num_sampled(num_centres, rate) == expected  # rounded up; 0.1 * 30 > 3

@@ -12,7 +12,7 @@ def embeddings_with_twins():
 
 
 @pytest.mark.parametrize("squared", [False, True])
-def test_against_numpy(squared):
+def test_distances_agree_with_numpy(squared):
     embeddings = embeddings_with_twins()
     expected = np.linalg.norm(embeddings[:, None].astype(np.float64) - embeddings[None], axis=2)
     received = pairwise_distances(tf.constant(embeddings), squared).numpy()

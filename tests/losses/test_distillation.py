@@ -18,7 +18,7 @@ def cosines(one, two):
 
 
 @pytest.mark.parametrize("teacher_dim", [6, 9])
-def test_against_numpy(teacher_dim):
+def test_the_loss_agrees_with_numpy(teacher_dim):
     embeddings, targets = numbers(5, 6), 7 * numbers(5, teacher_dim, seed=1)
     layer = DistillationLoss(3.0, seed=2)
     terms = layer(embeddings, targets)
@@ -40,7 +40,7 @@ def relative_distances(values):
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.01])
-def test_relation_against_numpy(spread):
+def test_the_relation_term_agrees_with_numpy(spread):
     embeddings, targets = numbers(5, 6), numbers(5, 9, seed=1)
     embeddings[1:] = embeddings[:1] + spread * embeddings[1:]  # near each other
     embeddings[4] = -embeddings[0]  # and far from all others
@@ -53,7 +53,7 @@ def test_relation_against_numpy(spread):
     np.testing.assert_allclose(terms["loss"], 3 * (1 - terms["teacher_cosine"]) + 2 * expected, rtol=1e-4)
 
 
-def test_gradient_turns_the_embedding_only():
+def test_the_gradient_only_turns_the_embedding():
     embeddings, targets = numbers(4, 6), numbers(4, 6, seed=1)
     embeddings[3] = 0
     targets[2] = 0
@@ -67,7 +67,7 @@ def test_gradient_turns_the_embedding_only():
     assert not gradient[2].any()
 
 
-def test_computes_in_float32_under_every_policy():
+def test_the_loss_is_float32_under_every_policy():
     embeddings, targets = tf.cast(numbers(4, 6), tf.bfloat16), numbers(4, 9, seed=1)
     coarse, exact = DistillationLoss(dtype="mixed_bfloat16"), DistillationLoss()
     received, expected = coarse(embeddings, targets), exact(tf.cast(embeddings, tf.float32), targets)

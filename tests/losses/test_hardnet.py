@@ -22,7 +22,7 @@ def random_embeddings(batch=12, dim=4, seed=0):
 
 
 @pytest.mark.parametrize("identities", [np.tile(np.arange(6), 2), SOME_TWICE])
-def test_against_numpy(identities):
+def test_losses_agree_with_numpy(identities):
     embeddings = random_embeddings()
     exact = embeddings.astype(np.float64)
     terms, gradients = terms_and_gradients(HardNetLoss(margin=0.2), embeddings, identities)

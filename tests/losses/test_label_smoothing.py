@@ -22,7 +22,7 @@ def smoothed(logits, identities, share=0.2):
 
 @pytest.mark.parametrize("spread", [1.0, 64.0])
 @pytest.mark.parametrize("share", [0.1, 0.7])
-def test_cross_entropy_against_numpy(spread, share):
+def test_cross_entropy_agrees_with_numpy(spread, share):
     rng = np.random.default_rng(0)
     logits = rng.uniform(-spread, spread, (9, 5)).astype(np.float32)
     identities = rng.integers(0, 5, 9).astype(np.int32)
@@ -31,7 +31,7 @@ def test_cross_entropy_against_numpy(spread, share):
 
 
 @every_smoothed_loss
-def test_against_numpy(case, monkeypatch):
+def test_losses_agree_with_numpy(case, monkeypatch):
     embeddings, identities = random_batch()
     layer = case.built(label_smoothing=0.2)
     centres = layer.centres.numpy().astype(np.float64)

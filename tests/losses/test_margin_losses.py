@@ -22,7 +22,7 @@ every_loss_with_margin = parametrize(
 
 
 @every_loss
-def test_against_numpy(case):
+def test_losses_agree_with_numpy(case):
     embeddings, identities = random_batch()
     layer = case.built()
     centres = layer.centres.numpy().astype(np.float64)
@@ -64,7 +64,7 @@ def test_a_margin_at_the_call_replaces_the_constructor_s(case):
 
 
 @every_loss
-def test_gradients_against_numpy(case):
+def test_gradients_agree_with_numpy(case):
     embeddings, identities = random_batch(batch=7, seed=4)
     layer = case.built()
     centres = layer.centres.numpy().astype(np.float64)
@@ -147,7 +147,7 @@ def test_a_checkpoint_restores_the_centres(case, tmp_path):
         ),
     ],
 )
-def test_golden(name, key, arguments):
+def test_losses_equal_those_of_the_original(name, key, arguments):
     layer = CENTRE_CASES[name].make(GOLDEN["weights"].shape[1], **arguments)
     layer.build((None, GOLDEN["weights"].shape[0]))
     layer.centres.assign(GOLDEN["weights"])

@@ -32,7 +32,7 @@ def sampled_layer(name, rate=0.3):
 
 
 @pytest.mark.parametrize("step", range(20))
-def test_a_sample_holds_the_batch_and_others_once(step):
+def test_a_sample_contains_the_identities_of_the_batch_and_others_once(step):
     ids, places = sample(step=step)
     assert len(ids) == len(set(ids)) == 15
     assert ids.min() >= 0 and ids.max() < IDENTITIES
@@ -85,7 +85,7 @@ def test_rounding_adds_no_identity():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_equals_the_loss_of_the_sampled_centres_alone(name):
+def test_the_loss_equals_that_of_the_sampled_centres_alone(name):
     layer = sampled_layer(name)
     layer.set_sampling_step(lambda: tf.constant(4))
     ids, places = sample(step=4)
@@ -112,7 +112,7 @@ def test_equals_the_loss_of_the_sampled_centres_alone(name):
     np.testing.assert_allclose(tf.transpose(to_centres.values), gradients[1], rtol=1e-4, atol=1e-5)
 
 
-def test_cross_entropy_against_numpy():
+def test_cross_entropy_agrees_with_numpy():
     layer = ArcFaceLoss(IDENTITIES, margin=0.2, scale=4.0, sample_rate=0.3)
     layer.build((None, DIM))
     ids, _ = sample(seed=0)
@@ -146,7 +146,7 @@ def test_a_rate_of_1_equals_the_loss_without_samples():
     assert tuple(layer.centres.shape) == layer.centres_shape == (DIM, IDENTITIES)
 
 
-def test_starts_from_the_same_centres_as_without_samples():
+def test_the_initial_centres_are_those_of_a_layer_without_samples():
     dense, sampled = sampled_layer("sub_centre", 1.0), sampled_layer("sub_centre", 0.3)
     assert sampled.centres_shape == dense.centres_shape == (DIM, 3 * IDENTITIES)
     np.testing.assert_array_equal(sampled.centres.numpy().T, dense.centres.numpy())

@@ -41,7 +41,7 @@ def random_batch(identities, dim=6, seed=0):
 @pytest.mark.parametrize("margin", [0.3, 1.0])
 @pytest.mark.parametrize("form", ["euclid", "squared"])
 @pytest.mark.parametrize("normalise", [False, True])
-def test_golden(mining, margin, form, normalise):
+def test_losses_equal_those_of_the_original(mining, margin, form, normalise):
     golden = {
         key.split("/")[-1]: GOLDEN[key]
         for key in GOLDEN.files
@@ -67,7 +67,7 @@ def test_golden(mining, margin, form, normalise):
     [np.repeat(np.arange(5), 4), [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 1, 4], np.repeat(np.arange(128), 4)],
     ids=["four each", "some alone", "512"],
 )
-def test_against_numpy(mining, squared, identities):
+def test_losses_agree_with_numpy(mining, squared, identities):
     embeddings, identities = random_batch(identities)
     layer = TripletLoss(mining, 0.4, weight=7.0, squared=squared)
     terms = {name: term.numpy() for name, term in layer(embeddings, identities).items()}
@@ -91,7 +91,7 @@ def test_defaults_are_the_original_s():
     )
 
 
-def test_the_hardest_distances_of_an_anchor():
+def test_the_hardest_distances_of_an_anchor_are_found():
     embeddings = np.array([[0.0], [1.0], [3.0], [7.0]])
     terms = TripletLoss(normalise=False)(embeddings, np.array([0, 0, 0, 1]))
     assert terms["hardest_positive"].numpy().tolist() == [3, 2, 3, 0]

@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype(np.float
 
 # One name of each builder. tests/nets/test_resnet_ir.py has more names of the first.
 @pytest.mark.parametrize("name", ["se_ir32", "iresnet18", "vgg16", "resnet50"])
-def test_train_embed_and_reload(name, tmp_path):
+def test_nets_train_embed_and_reload(name, tmp_path):
     backbone = nets.build_backbone(name, image_size=(32, 32), embedding_size=48, keep_prob=0.9, seed=3)
     backbone(IMAGES, training=True)  # moves statistics and dropout's counter
     embedding = backbone(IMAGES, training=False)
@@ -64,7 +64,7 @@ def test_imagenet_nets_have_the_layers_of_the_papers(name, expected):
         assert [(type(n), n.momentum, n.epsilon) for n in norms] == [(BatchNorm, 0.99, 1.001e-5)]
 
 
-def test_keep_prob_is_that_of_the_architecture():
+def test_the_default_keep_prob_is_that_of_the_architecture():
     assert Backbone("ir32", (32, 32)).net["keep_prob"] == 0.4
     assert VARIANTS["ir50"].keep_prob == 0.4 and VARIANTS["iresnet50"].keep_prob == 1.0
 

@@ -43,7 +43,7 @@ def test_gradients_are_the_same_but_computed_in_float32():
         np.testing.assert_allclose(one, two, rtol=2e-2, atol=2e-2 * np.abs(two).max())
 
 
-def test_operations_are_plain_elsewhere(monkeypatch):
+def test_exports_gpus_and_replicas_use_plain_operations(monkeypatch):
     """That is, in exports, and in training on GPUs or several replicas."""
     assert compute(DepthwiseConv(**ARGUMENTS), is_in_float32, training=False)[1] == 0
     monkeypatch.setattr(depthwise_conv, "_trains_on_one_cpu", lambda: False)
@@ -54,7 +54,7 @@ def test_operations_are_plain_elsewhere(monkeypatch):
         np.testing.assert_array_equal(one, two)
 
 
-def test_layer_survives_a_round_trip(tmp_path):
+def test_a_saved_layer_loads_with_its_settings(tmp_path):
     images = keras.Input(IMAGES.shape[1:])
     net = keras.Model(images, DepthwiseConv(3, 2)(images))
     for variable in net.variables:

@@ -88,7 +88,7 @@ class NumpyNet:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_against_numpy(stride, tmp_path):
+def test_embeddings_agree_with_numpy(stride, tmp_path):
     net = Backbone(f"ghostfacenet_1_{stride}", IMAGES.shape[1:3], 24, keep_prob=0.9, seed=3)
     randomise(net)
     expected = NumpyNet(net, stride)(IMAGES)
@@ -105,7 +105,7 @@ def test_against_numpy(stride, tmp_path):
     np.testing.assert_array_equal(loaded(IMAGES, training=False), net(IMAGES, training=False))
 
 
-def test_parameters_and_multiply_adds():
+def test_parameters_and_multiply_adds_are_those_of_the_paper():
     net = Backbone("ghostfacenet_1.3_2")
     # In the paper: 4.09 million (a stride of 1) with the norms' statistics; 60 MFLOPs with all operations.
     assert net.count_params() - 1 == 4_066_388  # without dropout's counter

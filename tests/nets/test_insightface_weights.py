@@ -311,7 +311,7 @@ def test_a_keras_file_gives_the_same_embeddings(tmp_path, state, faces, caplog):
         load_backbone(tmp_path / "none.onnx")
 
 
-def test_one_dict_under_many_names_counts_once(tmp_path):
+def test_one_dict_under_many_names_is_read_once(tmp_path):
     """If each name were read, the time would grow with the square of the file's size."""
     path = tmp_path / "net.pth"
     state = a_dict({"conv1.weight": tensor()}) + b"r\xff\x00\x00\x00"  # place 255 of the memo

@@ -67,7 +67,7 @@ def load(backbone, state):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_against_numpy(training):
+def test_embeddings_agree_with_numpy(training):
     state = random_state(18, FEATURE_SIZE, embedding_size=32)
     backbone = iresnet(18, IMAGE_SIZE, embedding_size=32)
     load(backbone, state)
@@ -85,7 +85,7 @@ def test_against_numpy(training):
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(18, 24_025_600), (50, 43_590_848), (100, 65_156_160)])
-def test_parameters_are_pytorch_s(depth, expected):
+def test_parameters_are_those_of_pytorch(depth, expected):
     # PyTorch counts the gamma that is not trained, but no moving statistics.
     net = iresnet(depth)
     mappings = torch_variables(net)
@@ -98,7 +98,7 @@ def test_parameters_are_pytorch_s(depth, expected):
         assert all(value.shape == mappings[name].shape for name, value in random_state(18).items())
 
 
-def test_initial_values_are_pytorch_s():
+def test_initial_values_are_those_of_pytorch():
     backbone = iresnet(18, image_size=(64, 64))
     values = {name: variable.numpy() for name, (variable, *_) in torch_variables(backbone).items()}
     for name in ("layer3.1.conv1.weight", "layer4.0.downsample.0.weight"):
@@ -125,7 +125,7 @@ def test_layers_are_set_up_as_in_pytorch():
     assert sum(layer.name.endswith("downsample.0") for layer in backbone.layers) == 4
 
 
-def test_seed_decides_the_weights():
+def test_the_seed_decides_the_weights():
     nets = [iresnet(18, image_size=(16, 16), embedding_size=8, seed=seed) for seed in (1, 1, 2)]
     weights = [net.get_weights() for net in nets]
     assert all((a == b).all() for a, b in zip(weights[0], weights[1], strict=True))
@@ -183,7 +183,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3, 7), (6, 7)])
-def test_unbiased_batch_norm_against_numpy(shape):
+def test_unbiased_batch_norm_agrees_with_numpy(shape):
     x = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)
     axes = tuple(range(x.ndim - 1))
     for unbiased in (False, True):

@@ -45,7 +45,7 @@ def small_state(kind, **options):
     # The paper says 0.99 million and 221 million, arcface_torch 0.45 G for mbf.
     [("mobilefacenet", 1_003_136, 220_965_376), ("mbf", 2_059_520, 437_520_896)],
 )
-def test_parameters_and_multiply_adds(name, parameters, operations):
+def test_parameters_and_multiply_adds_are_those_of_the_papers(name, parameters, operations):
     net = Backbone(name)
     assert num_parameters(net) == parameters and multiply_adds(net) == operations
     assert net.output_shape == (None, VARIANTS[name].embedding_size)

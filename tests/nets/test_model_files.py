@@ -48,7 +48,7 @@ class TestOnnx:
         path = write_onnx(tmp_path / "a", self.WEIGHTS)
         assert model_sha256(path) == sha256(path.read_bytes())
 
-    def test_tensors_in_another_file_count(self, tmp_path):
+    def test_the_digest_covers_tensors_in_another_file(self, tmp_path):
         options = {"save_as_external_data": True, "location": "net.bin", "size_threshold": 0}
         path = write_onnx(tmp_path / "a", self.WEIGHTS, **options)
         expected = model_sha256(path)
@@ -113,7 +113,7 @@ def test_onnx_is_optional(tmp_path, monkeypatch):
 
 
 class TestFolders:
-    def test_saved_model(self, tmp_path):
+    def test_the_digest_covers_the_files_of_a_saved_model(self, tmp_path):
         path = write_saved_model(tmp_path / "a")
         assert find_model(path) == path
         digests = {model_sha256(path)}
@@ -135,7 +135,7 @@ class TestFolders:
             digests.add(model_sha256(path))
         assert len(digests) == 1
 
-    def test_contents_do_not_run_into_each_other(self, tmp_path):
+    def test_the_digest_depends_on_where_each_file_ends(self, tmp_path):
         digests = set()
         for number, (first, second) in enumerate([(b"ab", b"c"), (b"a", b"bc"), (b"c", b"ab")]):
             path = write_saved_model(tmp_path / str(number))
@@ -144,7 +144,7 @@ class TestFolders:
             digests.add(model_sha256(path))
         assert len(digests) == 3
 
-    def test_tf1_checkpoint(self, tmp_path):
+    def test_the_digest_covers_the_files_of_a_tensorflow_1_checkpoint(self, tmp_path):
         prefix = write_tf1_checkpoint(tmp_path / "a")
         digests = {model_sha256(prefix)}
         for path in (tmp_path / "a", *(prefix.with_name(prefix.name + end) for end in (".index", ".meta"))):
@@ -161,7 +161,7 @@ class TestFolders:
             file.rename(file.with_name(file.name.replace("iter_9.", "best.")))
         assert model_sha256(prefix.with_name("best.ckpt")) in digests
 
-    def test_training_checkpoint(self, tmp_path):
+    def test_the_digest_covers_the_files_of_a_training_checkpoint(self, tmp_path):
         path = write_checkpoint(tmp_path / "run" / "step_00000003", b"weights")
         assert find_model(path) == path
         assert model_sha256(path) == sha256((path / "checkpoint.json").read_bytes())
@@ -234,7 +234,7 @@ class TestDescription:
         described = self.described(tmp_path / "ckpt", step / "checkpoint.json")
         assert described == ModelDescription("ir32, step 3", "ir32", 3, "1971-01-01")
 
-    def test_saved_model(self, tmp_path):
+    def test_the_digest_covers_the_files_of_a_saved_model(self, tmp_path):
         path = write_saved_model(tmp_path / "iter_258000_lfw_0.99133")
         (path / "net.json").write_text('{"architecture": "ir50"}')
         described = self.described(path, path / "saved_model.pb")

@@ -8,7 +8,7 @@ from nets.layers.group_norm import GroupNorm
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (16, 16), (32, 32)])
-def test_group_norm_against_numpy(channels, groups):
+def test_group_norm_agrees_with_numpy(channels, groups):
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (3, 4, 5, channels))
     layer = GroupNorm(epsilon=0.01)
@@ -49,7 +49,7 @@ def renorm_reference(x, layer, moving_mean, moving_variance):
 
 # The second batch is far from the moving statistics, so r and d are clipped.
 @pytest.mark.parametrize(("mean", "stddev", "is_clipped"), [(0.3, 1.2, False), (40.0, 9.0, True)])
-def test_batch_renorm_against_numpy(mean, stddev, is_clipped):
+def test_batch_renorm_agrees_with_numpy(mean, stddev, is_clipped):
     rng = np.random.default_rng(0)
     x = rng.normal(mean, stddev, (40, 6))
     moving_mean, moving_variance = rng.normal(0, 0.1, 6), rng.uniform(0.8, 1.2, 6)
@@ -88,7 +88,7 @@ def test_batch_renorm_against_numpy(mean, stddev, is_clipped):
     assert tape.gradient(loss, inputs)[3, 2].numpy() == pytest.approx(expected, rel=2e-3)
 
 
-def test_batch_renorm_in_inference_is_batch_norm():
+def test_batch_renorm_equals_batch_norm_in_inference():
     x = np.random.default_rng(0).normal(2, 3, (4, 3, 3, 5)).astype(np.float32)
     layer = BatchRenorm()
     np.testing.assert_allclose(layer(x, training=False), x / np.sqrt(1.001), rtol=1e-5)

@@ -28,7 +28,7 @@ WIDE_LISTS = {"variables_wide_ir50": "batch", "variables_gn_ir50": "group"}
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_golden_inference(name):
+def test_embeddings_equal_those_of_the_original(name):
     assert golden_difference(name, training=False)["embedding"] < 1e-5
 
 
@@ -103,7 +103,7 @@ def test_decay_is_on_exactly_the_original_s_variables(dense):
     assert not any("excitation" in name for name in received)
 
 
-def test_initial_values():
+def test_initial_values_have_the_distribution_of_the_original():
     backbone = resnet_ir(50, image_size=(112, 96))
     variables = {name.split("/", 1)[1]: v.numpy() for name, v in tf1_variables(backbone).items()}
     kernel = variables["block3/unit_2/bottleneck_v1/conv1/W_conv2d"]
@@ -124,13 +124,13 @@ def test_initial_values():
     assert (variables["bn0/moving_variance"] == 1).all()
 
 
-def test_seed_decides_the_weights():
+def test_the_seed_decides_the_weights():
     weights = [resnet_ir(32, image_size=(32, 32), seed=seed).get_weights() for seed in (1, 1, 2)]
     assert all((a == b).all() for a, b in zip(weights[0], weights[1], strict=True))
     assert any((a != b).any() for a, b in zip(weights[0], weights[2], strict=True))
 
 
-def test_numbers_of_parameters():
+def test_nets_have_the_expected_numbers_of_parameters():
     expected = {(50, (112, 96)): 41.79, (50, (112, 112)): 43.62, (100, (112, 112)): 65.22}
     for (depth, image_size), millions in expected.items():
         backbone = resnet_ir(depth, image_size=image_size)
@@ -174,7 +174,7 @@ def test_bad_arguments_are_refused(arguments, message):
         resnet_ir(**arguments)
 
 
-def test_batch_norm_against_numpy():
+def test_batch_norm_agrees_with_numpy():
     rng = np.random.default_rng(0)
     inputs = rng.normal(3, 2, (5, 4, 3, 7)).astype(np.float32)
     for shape in (inputs.shape, (5, 84)):
@@ -194,7 +194,7 @@ def test_batch_norm_against_numpy():
         np.testing.assert_allclose(layer(x, training=False), gamma * moved + beta, atol=1e-5)
 
 
-def test_prelu_against_numpy():
+def test_prelu_agrees_with_numpy():
     inputs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     layer = PReLU()
     layer.build(inputs.shape)

@@ -49,7 +49,7 @@ def ir32(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["ir32_112x96", "se_ir32_112x112", "ir50_112x96"])
-def test_golden_embeddings(name, tmp_path):
+def test_embeddings_equal_those_of_the_original(name, tmp_path):
     prefix = write_tf1_checkpoint(GOLDEN / f"{name}.json", tmp_path / "model.ckpt")
     imported = load_tf1_checkpoint(prefix)
     golden = np.load(GOLDEN / f"{name}.npz")

@@ -51,7 +51,7 @@ def numpy_net(state, faces, depth, heads=8):
     return batch_norm(dense(batch_norm(dense(x, "feature.0"), "feature.1"), "feature.2"), "feature.3")
 
 
-def test_against_numpy():
+def test_embeddings_agree_with_numpy():
     state = vit_state(16, 3, num_tokens=6, embedding_size=12)
     net = vit(16, 3, IMAGE_SIZE, 12)
     mappings = torch_variables(net)
@@ -87,7 +87,7 @@ def expected_operations(width, depth, num_tokens=144, embedding_size=512):
     return depth * block + num_tokens * width * (243 + width) + width * embedding_size
 
 
-def test_parameters_and_multiply_adds():
+def test_parameters_and_multiply_adds_are_those_of_arcface_torch():
     net = Backbone("vit_t")
     assert multiply_adds(net) == expected_operations(256, 12) == 1_504_882_688
     state = vit_state(256, 12, 144)

@@ -91,7 +91,7 @@ def test_a_checkpoint_gives_its_backbone(resnet_checkpoints):
     assert (older != expected).numpy().any()
 
 
-def test_newest_checkpoints_are_kept(trained):
+def test_the_newest_checkpoints_are_kept(trained):
     _trainer, checkpoints = trained
     for step in (3, 4):
         checkpoints.save(step)
@@ -107,7 +107,7 @@ def damage(file):
 
 
 @pytest.mark.parametrize("name", ["state.data-00000-of-00001", "state.index", "checkpoint.json"])
-def test_damaged_checkpoint_is_skipped(trained, name, caplog):
+def test_a_damaged_checkpoint_is_skipped(trained, name, caplog):
     _, checkpoints = trained
     newest = checkpoints.folder / "step_00000002"
     if name == "checkpoint.json":
@@ -188,7 +188,7 @@ def test_weights_that_contradict_the_manifest_are_refused(resnet_checkpoints, tm
         load_backbone_of_checkpoint(folder)
 
 
-def test_failed_save_keeps_older_checkpoints(trained, monkeypatch):
+def test_a_failed_save_keeps_older_checkpoints(trained, monkeypatch):
     _trainer, checkpoints = trained
 
     def full(*_):
@@ -201,7 +201,7 @@ def test_failed_save_keeps_older_checkpoints(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("num_bytes", [0, 200, 4096])
-def test_full_disk_keeps_older_checkpoints(trained, num_bytes):
+def test_a_full_disk_keeps_older_checkpoints(trained, num_bytes):
     _, checkpoints = trained
     before = {file: file.read_bytes() for file in checkpoints.folder.glob("*/*")}
     with (
@@ -278,7 +278,7 @@ def step_names(checkpoints):
     return sorted(int(path.name.removeprefix("step_")) for path in checkpoints.folder.iterdir())
 
 
-def test_best_checkpoints_are_kept(trained):
+def test_the_best_checkpoints_are_kept(trained):
     _, checkpoints = trained
     best = {"lfw": 1}
     for step in range(3, 8):

@@ -35,7 +35,7 @@ def replicas_values(strategy, net):
 
 
 @pytest.mark.parametrize("decay", [0.15, 0.9])
-def test_average_agrees_with_numpy(decay):
+def test_the_average_agrees_with_numpy(decay):
     trainer = make_averaging(make_strategy(), decay)
     expected = values(trainer.backbone)
     for step in range(1, 5):
@@ -54,7 +54,7 @@ def test_average_agrees_with_numpy(decay):
     )
 
 
-def test_average_does_not_change_the_training():
+def test_the_average_does_not_change_the_training():
     plain, averaging = make_trainer(make_strategy()), make_averaging(make_strategy())
     for step in range(3):
         for trainer in (plain, averaging):
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_one_device_continues_on_two(tmp_path, two_replicas):
         np.testing.assert_array_equal(replicas, [value, value])
 
 
-def test_average_resumes_bit_for_bit(tmp_path):
+def test_the_average_resumes_bit_for_bit(tmp_path):
     unbroken = make_averaging(make_strategy())
     recipe = {"ema": True}
     for step in range(2):

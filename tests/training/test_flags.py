@@ -116,7 +116,7 @@ def run_of(data, monkeypatch):
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_effect_of_the_flags_on_a_run(run_of, faithful):
+def test_flags_change_a_run_as_documented(run_of, faithful):
     rates = ["--lr_steps", "40", "--lr_values", "1e-4", "1e-5"]
     seen = run_of(train_centre, *rates, *(["--faithful"] if faithful else []))
     names = {id(v): name for name, v in tf1_variables(seen["Trainer"]["backbone"]).items()}
@@ -137,7 +137,7 @@ def test_effect_of_the_flags_on_a_run(run_of, faithful):
 
 
 @pytest.mark.parametrize("faithful", [False, True])
-def test_effect_of_the_flags_on_a_triplet_run(run_of, faithful):
+def test_flags_change_a_triplet_run_as_documented(run_of, faithful):
     seen = run_of(train_triplet, *(["--faithful"] if faithful else []), sample_per_class=2)
     assert seen["IdentitySampler"]["with_replacement"] is faithful
     assert seen["IdentitySampler"]["images_per_identity"] == 2
@@ -155,7 +155,7 @@ def net_of(*given, base=None):
     return options.net.arguments(options.data.seed, base)
 
 
-def test_net_of_the_flags():
+def test_flags_choose_the_net():
     assert net_of() == {"architecture": "ir50", "image_size": (112, 96), "seed": 0}
     assert net_of("--net_type=se_ir")["architecture"] == "se_ir50"
     assert net_of("--net_depth=100")["architecture"] == "ir100"

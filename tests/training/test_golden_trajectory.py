@@ -99,7 +99,7 @@ def check(program, first_tolerance, loss_tolerance, result_tolerance):
 @pytest.mark.parametrize(
     ("program", "tolerances"), [("centre", (1e-5, 5e-4, 1e-2)), ("triplet", (1e-5, 1e-5, 1e-4))]
 )
-def test_original_operations(program, tolerances, monkeypatch):
+def test_the_original_s_operations_give_its_numbers(program, tolerances, monkeypatch):
     monkeypatch.setattr(BatchNorm, "call", norm_as_the_original)
     monkeypatch.setattr(PReLU, "call", prelu_as_the_original)
     check(program, *tolerances)
@@ -108,5 +108,5 @@ def test_original_operations(program, tolerances, monkeypatch):
 @pytest.mark.parametrize(
     ("program", "tolerances"), [("centre", (1e-4, 1e-3, 2e-2)), ("triplet", (1e-4, 5e-4, 1e-2))]
 )
-def test_with_our_layers(program, tolerances):
+def test_our_layers_give_the_original_s_numbers(program, tolerances):
     check(program, *tolerances)

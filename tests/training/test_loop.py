@@ -15,7 +15,7 @@ from tests.training.small_trainer import batch, make_trainer, weights
 from training.distribution import make_strategy
 
 
-def test_run_from_start_to_end(tmp_path, caplog):
+def test_a_run_logs_saves_validates_and_exports(tmp_path, caplog):
     caplog.set_level("INFO")
     loop, trainer = make_loop(tmp_path, accuracies=[0.6, 0.85, 0.7, 0.9])
     assert loop.run() == 0
@@ -157,7 +157,7 @@ def test_finished_run_is_not_trained_again(tmp_path, caplog):
     assert "step 2 of 2: nothing left to train" in caplog.text
 
 
-def test_loss_that_is_not_finite(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     batches = Batches({4: lambda images: images * np.nan})
     loop, _ = make_loop(tmp_path, batches=batches)
     with pytest.raises(FloatingPointError, match=r"step 5: .* loss.* nan"):

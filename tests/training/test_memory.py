@@ -6,7 +6,7 @@ import tensorflow as tf
 from training.memory import CentreMemory, centre_memory, device_memory, host_memory, require_memory
 
 
-def test_memory_of_all_centres():
+def test_memory_of_all_centres_is_computed():
     # 1,000 x 512 floats are 2,048,000 bytes; 64 x 1,000 logits are 256,000.
     memory = centre_memory(1000, 512, 64)
     assert memory == CentreMemory(centres=2_048_000, sampled=2_048_000, logits=256_000)
@@ -22,7 +22,7 @@ def test_many_logits_decide_the_memory():
     assert memory.total == 2 * 2_048_000 + 3 * 2_048_000 + 5 * 8_000_000
 
 
-def test_memory_of_sampled_centres():
+def test_memory_of_sampled_centres_is_computed():
     # A tenth of the logits. Reading a checkpoint takes more than a step.
     memory = centre_memory(1000, 512, 64, sample_rate=0.1)
     assert memory == CentreMemory(2_048_000, 204_800, 25_600)
@@ -31,7 +31,7 @@ def test_memory_of_sampled_centres():
     assert centre_memory(1000, 512, 64, sample_rate=0.9).total == 2 * 2_048_000 + 4 * 1_843_200
 
 
-def test_memory_of_sharded_centres():
+def test_memory_of_sharded_centres_is_computed():
     # 334 of 1,000 centres are 684,032 bytes. Their logits with all 3 x 64 images are 256,512 bytes.
     memory = centre_memory(1000, 512, 64, num_shards=3)
     assert memory == CentreMemory(684_032, 684_032, 256_512)
@@ -81,12 +81,12 @@ def write_system(folder, available_kb, limit=None, used=None):
         *((500_000, 0, 102_400), (50_000, 60_000, 0)),
     ],
 )
-def test_free_memory_on_linux(tmp_path, limit, used, expected):
+def test_free_memory_is_read_on_linux(tmp_path, limit, used, expected):
     write_system(tmp_path, 100, limit, used)
     assert host_memory(tmp_path) == expected
 
 
-def test_free_memory_on_other_systems(tmp_path):
+def test_free_memory_is_unknown_on_other_systems(tmp_path):
     assert host_memory(tmp_path) is None
 
 

@@ -40,7 +40,7 @@ def nan(images):
     return images * np.nan
 
 
-def test_report_of_a_step_that_is_not_finite(tmp_path, manifest):
+def test_a_step_that_is_not_finite_is_reported(tmp_path, manifest):
     batches = RecordBatches(manifest, {4: nan})
     loop, _ = make_loop(tmp_path, batches=batches)
     path = tmp_path / "logs" / "nan_step_00000005.txt"

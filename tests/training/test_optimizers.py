@@ -105,7 +105,7 @@ def test_optimizer_resumes_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_defaults_of_the_original():
+def test_defaults_are_those_of_the_original():
     schedule = make_schedule(ScheduleOptions(), 64, 10)
     assert schedule.schedule.boundaries == [320000, 480000, 640000]
     optimizer = make_optimizer(OptimizerOptions(), schedule)

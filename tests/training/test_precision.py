@@ -69,7 +69,7 @@ def test_sixteen_bits_follow_float32(dtype, tolerance):
         assert float(two["gradient_norm"]) == pytest.approx(float(one["gradient_norm"]), rel=5 * tolerance)
 
 
-def test_values_that_stay_float32():
+def test_weights_embeddings_and_losses_stay_float32():
     net = Backbone("ir32", image_size=(16, 16), dtype="mixed_float16", keep_prob=1.0)
     assert {variable.dtype for variable in net.variables} <= {"float32", "int64"}
     embeddings = net(tf.zeros((2, 16, 16, 3)), training=True)
@@ -123,7 +123,7 @@ def test_gradients_that_are_infinite_without_a_scale_are_reported():
     assert float(trainer.options.loss_scale.scale) == 1.0
 
 
-def test_resume_with_loss_scale_bit_for_bit(tmp_path):
+def test_a_run_with_a_loss_scale_resumes_bit_for_bit(tmp_path):
     trainer, resumed = (
         make_trainer(make_strategy(), "mixed_float16", loss_scale=(64.0, 2)) for _ in range(2)
     )

@@ -55,7 +55,7 @@ def test_labels_out_of_range_are_an_error(identity):
         check_labels(np.array([0, identity]), 6)
 
 
-def test_number_of_planned_models():
+def test_planned_models_are_counted():
     for first, last, interval in itertools.product(range(8), range(1, 9), range(1, 5)):
         if first < last:
             steps = range(first + 1, last + 1)
@@ -63,7 +63,7 @@ def test_number_of_planned_models():
             assert needs.num_exports(first, last, interval) == len(expected)
 
 
-def test_memory_of_the_small_net():
+def test_memory_of_a_small_net_is_computed():
     trainer = make_trainer(make_strategy())
     received = needs.step_memory(trainer, batch_size=8)
     conv, norm, dense, last = 27 * 8, 4 * 8, 7 * 7 * 8 * 32 + 32, 4 * 32
@@ -79,7 +79,7 @@ def test_memory_of_the_small_net():
     assert received["logits"] == 3 * 4 * 8 * 6
 
 
-def test_activations_of_a_real_net():
+def test_activations_of_a_real_net_are_computed():
     """The expected number adds up, unit by unit, what convolutions, norms and PReLUs read."""
     net = resnet_ir(32, image_size=(112, 96))
     stem = 112 * 96 * 64
@@ -104,7 +104,7 @@ def test_activations_of_a_real_net():
     assert needs.activation_bytes(net) == 4 * floats + mask
 
 
-def test_memory_of_sampled_and_sharded_centres(two_replicas):
+def test_memory_of_sampled_and_sharded_centres_is_computed(two_replicas):
     def needed(strategy, **arguments):
         return needs.step_memory(make_sharded_trainer(strategy, **arguments), batch_size=4)
 
@@ -161,7 +161,7 @@ def test_speeds_leave_out_the_first_call(monkeypatch):
         (300, 100, True, "the input needs 25% of its time"),
     ],
 )
-def test_sentence_about_the_speeds(input_rate, step_rate, shared, expected):
+def test_a_sentence_compares_the_speeds(input_rate, step_rate, shared, expected):
     assert expected in speed_check.verdict(input_rate, step_rate, shared)
 
 

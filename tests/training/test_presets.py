@@ -57,7 +57,7 @@ def test_preset_with_faithful_is_refused(capsys):
 
 
 @pytest.mark.long
-def test_run_with_all_recipe_flags(data, monkeypatch, capsys):
+def test_a_run_with_all_recipe_flags_resumes_bit_for_bit(data, monkeypatch, capsys):
     """If it looks as killed after step 2 of 4, it resumes bit for bit."""
     scored = []
     make = session.make_validators

@@ -177,7 +177,7 @@ def test_parts_count_as_one_step(two_replicas):
     np.testing.assert_allclose(terms["weight_decay"], whole["weight_decay"], rtol=1e-5)
 
 
-def test_embedding_any_number_of_images_after_training_on_replicas(two_replicas):
+def test_any_number_of_images_is_embedded_after_training_on_replicas(two_replicas):
     trainer = make_trainer(two_replicas)
     synchronise_batch_norm(trainer.backbone)
     trainer.train_step(*batch(0, 8))

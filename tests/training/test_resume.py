@@ -82,7 +82,7 @@ def test_restart_completes_what_a_kill_interrupted(tmp_path, steps, when):
     assert (tmp_path / "models" / MODELS[1] / "step").read_text() == "left alone"
 
 
-def test_a_kill_after_the_first_save_of_the_last_step(tmp_path):
+def test_a_kill_after_the_first_save_of_the_last_step_loses_nothing(tmp_path):
     loop = scored_loop(tmp_path, validate=4)
     save = loop.checkpoints.save
 
@@ -99,7 +99,7 @@ def test_a_kill_after_the_first_save_of_the_last_step(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["validation", "export"])
-def test_sigterm_after_a_step(tmp_path, when):
+def test_sigterm_after_a_step_saves_it(tmp_path, when):
     loop = scored_loop(tmp_path, save=3)
     interrupt(loop, when, 2, terminated)
     assert loop.run() == 128 + signal.SIGTERM
@@ -111,7 +111,7 @@ def test_sigterm_after_a_step(tmp_path, when):
     assert names(tmp_path / "models") == MODELS
 
 
-def test_sigterm_while_the_first_step_is_traced(tmp_path):
+def test_sigterm_while_the_first_step_is_traced_saves_it(tmp_path):
     loop = scored_loop(tmp_path)
     head = loop.trainer.head.call
 
@@ -247,7 +247,7 @@ def test_model_of_the_same_step_is_replaced(tmp_path):
     assert names(tmp_path / "models") == MODELS
 
 
-def test_resume_with_another_number_of_replicas(tmp_path, two_replicas):
+def test_a_run_resumes_with_another_number_of_replicas(tmp_path, two_replicas):
     """The halves of each batch are equal, so that all replicas have the same batch statistics."""
 
     def train(trainer, steps):

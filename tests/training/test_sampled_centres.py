@@ -120,7 +120,7 @@ def test_two_replicas_equal_one_device(two_replicas):
     np.testing.assert_array_equal(*copies)
 
 
-def test_resume_bit_for_bit(tmp_path):
+def test_a_run_resumes_bit_for_bit(tmp_path):
     trainer, resumed = make_trainer(), make_trainer()
     for step in range(3):
         trainer.train_step(*batch(step))

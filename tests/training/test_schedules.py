@@ -45,7 +45,7 @@ def test_rates_agree_with_numpy(case):
 
 
 @pytest.mark.parametrize("shape", ["cosine", "polynomial"])
-def test_boundaries(shape):
+def test_rates_rise_in_the_warmup_and_then_fall_to_the_end(shape):
     schedule = falling(shape, 0.5, 20, end=0.25, warmup_steps=4)
     rates = [float(schedule(step)) for step in range(25)]
     np.testing.assert_allclose(rates[:5], [0.125, 0.25, 0.375, 0.5, 0.5], rtol=1e-6)
@@ -68,7 +68,7 @@ def test_polynomial_agrees_with_arcface_torch():
         np.testing.assert_allclose(schedule(step), rate, rtol=1e-4)
 
 
-def test_steps():
+def test_rates_change_at_the_steps():
     options = ScheduleOptions(lr_values=(1.0, 0.1, 0.01), lr_steps=(4, 8), warmup_steps=2)
     schedule = make_schedule(options, 512, 100)
     received = [float(schedule(step)) for step in (0, 1, 2, 4, 5, 8, 9, 10**6)]
@@ -76,7 +76,7 @@ def test_steps():
     np.testing.assert_array_equal(received, expected)
 
 
-def test_one_rate_without_steps():
+def test_one_rate_without_steps_is_constant():
     schedule = make_schedule(ScheduleOptions(lr_values=(0.3,), lr_steps=()), 64, 100)
     assert [float(schedule(step)) for step in (0, 1, 2, 10**6)] == [np.float32(0.3)] * 4
 
@@ -97,7 +97,7 @@ def test_a_schedule_serialises(shape):
     assert [float(copy(step)) for step in range(40)] == [float(schedule(step)) for step in range(40)]
 
 
-def test_graph_equals_eager():
+def test_a_schedule_gives_the_same_rates_in_a_graph():
     schedule = falling("cosine", 0.1, 50, 0.001, 7)
     compiled = tf.function(schedule)
     for step in (0, 6, 7, 49, 50):

@@ -140,7 +140,9 @@ def right_half(faces):
         (right_half, None, ["mirror"]),
     ],
 )
-def test_warns_of_a_teacher_that_does_not_tell_people_apart(tmp_path, caplog, embed, num_people, doubts):
+def test_a_teacher_that_does_not_tell_people_apart_causes_a_warning(
+    tmp_path, caplog, embed, num_people, doubts
+):
     """Each label has four images, of one person or of four people; or there are no labels."""
     images = make_images(1, 24)
     if num_people is not None:
@@ -179,7 +181,7 @@ def test_the_loss_of_the_teacher_is_added():
 
 
 @pytest.mark.parametrize("make_head", [None, NoLoss])
-def test_trains_and_resumes_bit_for_bit(make_head, tmp_path):
+def test_a_run_with_a_teacher_resumes_bit_for_bit(make_head, tmp_path):
     trainer, resumed = (make_taught(make_strategy(), make_head) for _ in range(2))
     first, *_, last = [trainer.train_step(*taught_batch(0)) for _ in range(12)]
     assert float(last["teacher_cosine"]) > float(first["teacher_cosine"]) + 0.1
@@ -212,7 +214,7 @@ def test_parts_of_a_batch_get_their_targets():
     np.testing.assert_allclose(two["gradient_norm"], one["gradient_norm"], rtol=1e-4)
 
 
-def test_waits_for_another_process(sources, caplog):
+def test_a_run_waits_for_another_process_that_embeds(sources, caplog):
     caplog.set_level("INFO")
     root = sources.manifests[0].folder / FOLDER
     root.mkdir()

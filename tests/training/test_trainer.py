@@ -80,7 +80,7 @@ def test_replicas_share_the_mean_over_the_global_batch(two_replicas):
     np.testing.assert_allclose(received["loss"], np.mean(expected), rtol=1e-5)
 
 
-def test_objective_and_decay():
+def test_the_total_is_the_loss_and_the_decay():
     trainer = make_trainer(make_strategy(), weight_decay=0.02)
     terms = trainer.train_step(*batch(0, 8))
     squares = sum(
@@ -112,7 +112,7 @@ def test_gradient_of_the_decay(arguments):
         np.testing.assert_allclose(without - received, expected, rtol=1e-3, atol=1e-6, err_msg=variable.path)
 
 
-def test_order_of_gradients():
+def test_centres_and_decay_wait_for_the_gradient_of_the_first_kernel():
     trainer = make_trainer(make_strategy())
 
     @tf.function

@@ -65,7 +65,7 @@ def expected_distances(net, folder, numbers, pooling="normalised_mean"):
 
 @pytest.mark.parametrize(("num_frames", "numbers"), [(2, [1, 3]), (9, range(5))])
 @pytest.mark.parametrize("rule", ["best", "crossing"])
-def test_videos(net, config, num_frames, numbers, rule):
+def test_videos_are_scored_by_their_templates(net, config, num_frames, numbers, rule):
     (validator,) = open_validators(net, config, validate_videos=num_frames, threshold=rule)
     assert (validator.name, validator.threshold) == ("ytf_videos", 0.94)
     is_same = np.tile([True, False], NUM_PEOPLE)
