@@ -254,17 +254,17 @@ def _build_checked(parser, options_class, values, unknown, find_input_problems=N
                 wrong.append(item)
                 lacks_required |= item.default is dataclasses.MISSING
     if lacks_required:
-        _end(parser, problems, 2)
+        _exit_with(parser, problems, 2)
     options = _build(options_class, values)
     shown = [f"{flag} " for item in wrong for flag in _flags_of(item)]
     problems += [text for text in _problems(options) if not any(flag in text for flag in shown)]
     input_problems = list(find_input_problems(options)) if find_input_problems else []
     if problems or input_problems:
-        _end(parser, [*problems, *input_problems], 2 if problems else 1)
+        _exit_with(parser, [*problems, *input_problems], 2 if problems else 1)
     return options
 
 
-def _end(parser: argparse.ArgumentParser, problems: Sequence[str], code: int) -> NoReturn:
+def _exit_with(parser: argparse.ArgumentParser, problems: Sequence[str], code: int) -> NoReturn:
     text = f" {problems[0]}" if len(problems) == 1 else "".join(f"\n  {problem}" for problem in problems)
     help_flag = "--help-all" if isinstance(parser, ShortHelpParser) else "--help"
     hint = f"\nRun {parser.prog} {help_flag} to see all flags." if code == 2 else ""
@@ -277,7 +277,7 @@ def _unknown_flags(options_class, unknown):
     for text in unknown:
         if text.startswith("--"):
             flag = text.partition("=")[0]
-            yield f"{flag}: there is no such flag.{nearest(flag, known)}"
+            yield f"{flag} is not a known flag.{nearest(flag, known)}"
         elif not is_value:
             yield f"{text}: expected a flag here."
         is_value = text.startswith("--")

@@ -116,8 +116,8 @@ class Augmentation:
         low, high = self.VISIBLE_AREA
         area = (low + (high - low) * draws[:, 0]) * height * width
         ratio = tf.exp(math.log(4 / 3) * (2.0 * draws[:, 1] - 1.0))
-        rows = _within(tf.sqrt(area / ratio), height, draws[:, 2])
-        columns = _within(tf.sqrt(area * ratio), width, draws[:, 3])
+        rows = _mark_interval(tf.sqrt(area / ratio), height, draws[:, 2])
+        columns = _mark_interval(tf.sqrt(area * ratio), width, draws[:, 3])
         kept = rows[:, :, None] & columns[:, None, :]
         return tf.where(kept[..., None], images, tf.zeros_like(images))
 
@@ -167,7 +167,7 @@ def _change_some(images, probability, change, draws):
     return tf.tensor_scatter_nd_update(images, places, changed)
 
 
-def _within(length, side, place):
+def _mark_interval(length, side, place):
     """Marks an interval of a side, placed by `place` in `[0, 1)`. Returns bool `(batch, side)`."""
     length = tf.clip_by_value(tf.round(length), 1.0, side)
     start = tf.floor(place * (side - length + 1.0))[:, None]

@@ -171,7 +171,7 @@ class TrainingBatches:
         try:
             reading.iterator = iter(dataset)
             read = functools.partial(self._next, reading)
-            for batch in _ahead(read, _BATCHES_AHEAD) if self.options.devices else iter(read, None):
+            for batch in _read_ahead(read, _BATCHES_AHEAD) if self.options.devices else iter(read, None):
                 self._count_bad(reading, step)
                 yield batch
                 step += 1
@@ -337,7 +337,7 @@ def _copy(share, device):
         return tf.nest.map_structure(tf.identity, share)
 
 
-def _ahead(read: Callable[[], Batch | None], num: int) -> Iterator[Batch]:
+def _read_ahead(read: Callable[[], Batch | None], num: int) -> Iterator[Batch]:
     """Yields the results of `read` until one is `None`. A thread calls `read` for `num` batches ahead."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
     pending: deque[Future[Batch | None]] = deque(thread.submit(read) for _ in range(num))

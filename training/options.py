@@ -344,8 +344,8 @@ class ScheduleOptions:
     )
     lr: float | None = option(
         None,
-        "highest learning rate of --schedule cosine or polynomial, which need it; for 512 images per step, "
-        "scaled to --batch_size",
+        "highest learning rate of --schedule cosine or polynomial, which require it; give the rate for 512 "
+        "images per step, which is scaled to --batch_size",
         above=0,
     )
     lr_end: float = option(0.0, "last learning rate of cosine and polynomial, scaled like --lr", minimum=0)

@@ -112,7 +112,7 @@ def _log_memory(trainer, batches, gpu_memory):
     free = device_memory(trainer.strategy, gpu_memory)
     parts = ", ".join(f"{name} {readable_size(value)}" for name, value in needs.items() if value)
     logger.info(
-        "memory: at least %s for a step of %d images on each of %d device(s): %s; %s are in use, free: %s",
+        "memory: at least %s for a step of %d images on each of %d device(s): %s; in use: %s; free: %s",
         *(readable_size(total), size, num_replicas, parts, readable_size(taken)),
         "unknown" if free is None else readable_size(free),
     )

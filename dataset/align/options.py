@@ -28,7 +28,7 @@ class FaceOptions:
     )
     fallback: str = option(
         "none",
-        "what to do with a picture without a detected face; none: leave it out; centre: crop its centre, "
+        "what to do with a picture in which no face is found; none: leave it out; centre: crop its centre, "
         "for pictures that were already cropped to a detector's box",
         choices=("none", "centre"),
     )

@@ -33,9 +33,9 @@ class FaceSetOptions:
     """Size and folder of a set of drawn faces."""
 
     out: Path = option(help="folder to create")
-    identities: int = option(200, "number of identities to train on", minimum=2)
-    images: int = option(24, "largest number of images per identity to train on", minimum=1)
-    held_out: int = option(60, "number of other identities, for pairs and videos", minimum=3)
+    identities: int = option(200, "number of training identities", minimum=2)
+    images: int = option(24, "largest number of images per training identity", minimum=1)
+    held_out: int = option(60, "number of further identities, for pairs and videos", minimum=3)
     pairs: int = option(
         600, "number of image pairs, half of them genuine, in ten folds; a multiple of 20", minimum=1
     )

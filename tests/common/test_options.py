@@ -94,8 +94,8 @@ def test_every_problem_is_shown_with_its_flag_and_value(capsys):
     shown = capsys.readouterr().err.splitlines()
     assert [line.strip() for line in shown] == [
         "test: error:",
-        "--bach_size: there is no such flag. Did you mean --batch_size?",
-        "--mirrored: there is no such flag. Did you mean --mirror?",
+        "--bach_size is not a known flag. Did you mean --batch_size?",
+        "--mirrored is not a known flag. Did you mean --mirror?",
         "--preset is fst. Give one of fast. Did you mean fast?",
         "--batch_size is x. Give a whole number.",
         "--lr_values is y. Give a number.",

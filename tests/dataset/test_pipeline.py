@@ -425,7 +425,7 @@ def test_batches_are_copied_ahead(make):
             raise OSError("the fourth batch")
         return len(calls)
 
-    batches = pipeline._ahead(read, 2)
+    batches = pipeline._read_ahead(read, 2)
     taken = []
     with pytest.raises(OSError, match="fourth"):
         for batch in batches:
