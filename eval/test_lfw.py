@@ -71,7 +71,7 @@ class LfwOptions:
     folds: str = option(
         "even",
         "how to divide the pairs, in order, into folds: even, ten equal parts of each kind; or original, "
-        "counted by the genuine pairs (row 19)",
+        "sized by the number of genuine pairs (row 19)",
         choices=tuple(IMAGE_FOLDS),
     )
     order: str | None = option(

@@ -12,7 +12,7 @@ from .custom_gradients import inner_products, unit_products
 
 @keras.saving.register_keras_serializable(package="margin_centre_face")
 class SoftmaxLoss(CentreLayer):
-    """Classifies identities by inner products with their centres, without a margin or a bias.
+    """Classifies embeddings by inner products with the centres, without a margin or a bias.
 
     With `x` an embedding, `y` its identity and `w_j` centre `j`, the loss of one sample is
 

@@ -44,7 +44,7 @@ LOSSES = {
     "magface": LossVariant(".magface", "MagFaceLoss"),
 }
 
-# Losses that need a teacher instead of labels, so they own no centres.
+# Losses that need a teacher instead of labels. They own no centres.
 TEACHER_LOSSES = {
     "distillation": LossVariant(".distillation", "DistillationLoss", (), can_be_sharded=False),
 }

@@ -14,7 +14,7 @@ from .start_tensorflow import start_tensorflow
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the program."""
-    description = "Convert a TensorFlow 1 checkpoint of the original to a Keras file."
+    description = "Converts a TensorFlow 1 checkpoint of the original to a Keras file."
     parser = argparse.ArgumentParser(prog="python -m nets.tf1_checkpoint", description=description)
     parser.add_argument("checkpoint", type=Path, help="prefix of the checkpoint, such as iter_258000.ckpt")
     parser.add_argument("out", type=Path, help="file to write, such as model.keras")

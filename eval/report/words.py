@@ -38,7 +38,7 @@ FOLDS = {
     "official": "the official splits",
     "position": "by position in the file, as in the original",
     "even": "ten equal parts of the genuine and of the impostor pairs",
-    "original": "counted by the genuine pairs, as in the original",
+    "original": "sized by the number of genuine pairs, as in the original",
     "insightface": "ten equal parts of the file",
 }
 ERROR_FILTERS = {

@@ -88,7 +88,7 @@ def describe_coverage(coverage: Coverage) -> list[str]:
     missing, empty, unusable = coverage.missing, coverage.empty, coverage.unusable
     lines = [
         f"Videos : {coverage.videos} named, {coverage.videos_found} found, "
-        f"{len(missing)} missing, {len(empty)} empty; {coverage.wrong_videos} of them listed as wrong",
+        f"{len(missing)} missing, {len(empty)} empty; {coverage.wrong_videos} listed as wrong",
         f"Frames : {coverage.frames}, {per_video.min} to {per_video.max} per video; {len(unusable)} unusable",
         f"Pairs : {coverage.pairs}, {coverage.genuine} genuine and {coverage.impostor} impostor; "
         f"{coverage.pairs_left_out} left out",

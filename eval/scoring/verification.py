@@ -200,7 +200,7 @@ def evaluate_pairs(
         num_others, num_genuine = np.count_nonzero(others), np.count_nonzero(is_same & others)
         if num_genuine in (0, num_others):
             raise ValueError(
-                f"expected genuine and impostor pairs outside fold {fold}, to find its threshold, "
+                f"expected genuine and impostor pairs outside fold {fold} to find its threshold, "
                 f"received {num_genuine} and {num_others - num_genuine}"
             )
         threshold = _THRESHOLDS[rule](distances[others], is_same[others])

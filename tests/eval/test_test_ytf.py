@@ -329,7 +329,7 @@ class TestWrongVideos:
         arguments = [argument for argument in arguments if not argument.startswith("--ytf_error")]
         test_ytf.main([*arguments, "--faithful"])
         printed = capsys.readouterr().out
-        assert "0 of them listed as wrong" in printed and len(set(precisions(printed).values())) == 1
+        assert "0 listed as wrong" in printed and len(set(precisions(printed).values())) == 1
         assert read_run(tmp_path / "run").scores.inputs.ytf_error.path.endswith("dataset/ytf-error.txt")
 
 
