@@ -72,8 +72,8 @@ def draw_charts(
         curves: at least one has a threshold.
         lines: scores whose fold accuracies to draw; `lines[i]` belongs to curve `i`.
         accuracies: accuracies to compare. With fewer than two, this chart is left out.
-        frames: scores by the number of frames; `frames[i]` belongs to curve `i`. Without points, this chart is
-            left out.
+        frames: scores by the number of frames; `frames[i]` belongs to curve `i`. Without points, this chart
+            is left out.
         fold_name: the word for a fold.
         distance_name: the label of the axis of distances.
         emphasise_first: draw the first curve thicker than the others.
