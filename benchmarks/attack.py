@@ -119,7 +119,7 @@ def main(argv=None):
 
 
 def _group_by_error(cases):
-    """Groups cases with the same parser, the same verdict, and messages that differ little, as in numbers."""
+    """Groups cases with the same parser and verdict whose messages start the same, apart from numbers."""
     groups = collections.defaultdict(list)
     for case in cases:
         groups[case.parser, case.verdict, re.sub(r"[^a-zA-Z ]", "", case.message)[:40]].append(case)

@@ -1,4 +1,4 @@
-"""Compares batch normalisation with the fused kernel with that of Keras, which runs separate operations.
+"""Compares our batch normalisation, which uses the fused kernel, with Keras's separate operations.
 
     python -m benchmarks.batch_norm
 

@@ -18,11 +18,11 @@ class Row:
 
     Attributes:
         what: what is measured.
-        reference: what it is compared with; empty for nothing.
+        reference: what it is compared with; empty if nothing.
         unit: unit of the two numbers, such as `"images/s"`.
         ours: our measurement.
         reference_value: the measurement of the reference, or `None`.
-        ratio: how we compare, or `None`. Where `to_reach` starts with "at least", more is better.
+        ratio: the result of the comparison, or `None`. If `to_reach` starts with "at least", more is better.
         to_reach: the goal, such as `"at least 0.97"`; empty if there is no goal.
     """
 
@@ -45,9 +45,9 @@ def interleaved(ways, rounds=5, warm_up=1, around=None):
     Args:
         ways: dict from name to a function without arguments that returns when its work is done.
         rounds: int > 0, number of timed rounds. Every other round runs the ways in reverse order.
-        warm_up: int >= 0, number of rounds before them that are not timed.
-        around: dict from the name of a way to a context manager to run each of its rounds in. Entering and
-            leaving it is not timed.
+        warm_up: int >= 0, number of rounds that run first and are not timed.
+        around: dict from the name of a way to a context manager that is entered for each of its rounds.
+            Entering and leaving it is not timed.
 
     Returns:
         dict from name to a list of seconds, one for each round.

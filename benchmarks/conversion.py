@@ -61,7 +61,7 @@ def measure(folder, args):
             verify: lambda out=out, verify=verify: convert_to(rec, out / verify, verify, args.workers)
             for verify in _TO_REACH
         }
-        # One round at a time, because its output is removed after it, which is not timed.
+        # The rounds run one by one, so that their output can be removed in between without being timed.
         order = list(ways)[:: -1 if number % 2 else 1]
         taken = interleaved({name: ways[name] for name in order}, rounds=1, warm_up=0)
         if number >= 0:

@@ -440,7 +440,8 @@ def work(net, setting):
 def share_of_peak(setting, result):
     """Returns the ideal time of a step, at the peak speed of the card, as a share of the measured time.
 
-    The net counts in its precision, and the products with the centres count in float32.
+    The ideal time is computed for the net in its own precision, and for the products with the centres in
+    float32.
 
     Returns:
         float, usually in [0, 1]; `None` if the peak speed of the card is unknown.

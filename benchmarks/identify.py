@@ -78,9 +78,7 @@ def rows(args):
     yield Row(
         "one clip left out: tracks with the right name", "all", "tracks", right, total, right / total, "1"
     )
-    yield Row(
-        "similarity to the right person, the lowest", "to another, the highest", "", min(own), max(others)
-    )
+    yield Row("lowest similarity to the right person", "highest to another", "", min(own), max(others))
     for stranger in people:
         probes = [clip for clip in clips if clip.parent.name == stranger]
         found = list(named(probes, [clip for clip in clips if clip not in probes]))
@@ -88,7 +86,7 @@ def rows(args):
         what = f"{stranger} left out: tracks that are unknown"
         yield Row(what, "all", "tracks", unknown, len(found), unknown / len(found), "1")
         nearest = max(track.matches[0].similarity for _, track, _ in found)
-        yield Row("similarity to the nearest, the highest", "threshold", "", nearest, found[0][2])
+        yield Row("highest similarity to any person", "threshold", "", nearest, found[0][2])
     yield from speed(clips, args)
 
 
@@ -114,7 +112,7 @@ def speed(clips, args):
     yield Row("eval.identify, the whole command", "", "frames/s", frames / seconds, to_reach="at least 25")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor_seconds = used.ru_utime + used.ru_stime
-    yield Row("processor time of it, all threads", "", "ms/frame", 1000 * processor_seconds / frames)
+    yield Row("eval.identify, processor time", "", "ms/frame", 1000 * processor_seconds / frames)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ which only decodes, with one thread per core and one buffer per thread; and one 
 queue, which makes float32 images of 112x96.
 
 The last rows show the cost of Python's lock, which lets only one thread run Python at a time. Threads read
-and decode without TensorFlow. The first row has 1 and 2 threads. The others have 8 and 16, to predict a
-machine with as many cores. These threads sleep for as long as decoding the pixels takes, because neither
-decoding nor sleeping holds the lock, and sleeping needs no core. They still call the decoder, with an image
-of 8x8.
+and decode without TensorFlow. The first of these rows compares 2 threads with 1. The others use 8 and 16
+threads, to predict machines with that many cores. Instead of decoding pixels, these threads sleep for as long
+as decoding takes: neither holds the lock, and sleeping needs no core. They still call the decoder, with an
+image of 8x8.
 """
 
 import argparse

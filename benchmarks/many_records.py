@@ -2,7 +2,7 @@
 
     python -m benchmarks.many_records
 
-Each part runs in its own process, and all memory of the process counts. The set has no images.
+Each part runs in its own process, and its memory is that of the whole process. The set has no images.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python -m benchmarks.margin_head
 
-Embeddings are in memory. Gradients are computed for the embeddings and the centres. The reference is what
-TensorFlow offers for a classifier: `embeddings @ centres`, `tf.nn.sparse_softmax_cross_entropy_with_logits`,
-and their gradients. The last rows are whole steps of a trainer without a net, which add decay, the norm of
-the gradient and momentum.
+Embeddings are in memory. Gradients are computed for the embeddings and the centres. The reference is a
+classifier of TensorFlow's own operations: `embeddings @ centres`,
+`tf.nn.sparse_softmax_cross_entropy_with_logits`, and their gradients. The last rows are whole steps of a
+trainer without a net, which add decay, the norm of the gradient and momentum.
 """
 
 import argparse

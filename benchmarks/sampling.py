@@ -3,8 +3,8 @@
     python -m benchmarks.sampling
 
 Runs the same input pipeline with three samplers, on two sources of drawn faces in a temporary folder. The
-samplers give every record once per epoch; identities with several images each, for the triplet loss; and
-shares of the two sources by weight, each with its own epochs.
+first sampler draws every record once per epoch. The second draws identities with several images each, for the
+triplet loss. The third draws from the two sources by weight, each with its own epochs.
 """
 
 import argparse

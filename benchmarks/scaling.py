@@ -31,7 +31,7 @@ PUBLISHED = {
 
 # Operations for each multiply-add of the net: 2 in the forward pass, and twice as many in the backward pass.
 _OPERATIONS = 6
-# Operations/s of the net on a V100, from the setting with the fewest centres, where the head hardly counts.
+# Operations/s of the net on a V100, from the setting with the fewest centres, where the head is negligible.
 NET_SPEED = PUBLISHED[125_000][2] / 8 * _OPERATIONS * THEIR_MULTIPLY_ADDS
 # V100: operations/s of a float32 matrix product, and bytes/s of memory, both 0.8 times the data sheet's.
 HEAD_SPEED, MEMORY_SPEED = 0.8 * 15.7e12, 0.8 * 900e9

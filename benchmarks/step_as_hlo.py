@@ -97,7 +97,7 @@ def write_step(trainer, args):
         args: parsed flags of this program.
 
     Raises:
-        RuntimeError: the parameters of the computation are not the ones that would be listed.
+        RuntimeError: the parameters of the computation differ from those that the program would list.
     """
     import numpy as np
     import tensorflow as tf

@@ -105,8 +105,8 @@ def describe_points(unbroken, broken):
     differ = [key for key, values in received.items() if expected.get(key, [None])[0] not in values]
     lost = expected.keys() - received.keys()
     return (
-        f"of {len(expected)} TensorBoard points, {len(lost)} are missing, {len(twice)} are there more than "
-        f"once ({len(unlike)} of these with different values), and {len(differ)} differ from the unbroken run"
+        f"of {len(expected)} TensorBoard points, {len(lost)} are missing, {len(twice)} occur more than once "
+        f"({len(unlike)} of these with different values), and {len(differ)} differ from the unbroken run"
     )
 
 

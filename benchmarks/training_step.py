@@ -9,7 +9,7 @@ momentum in one `tf.function`, one batch that stays in memory, and nothing else.
 
 The two take turns of a few steps each, within one process. During the reference's turn, our pipeline reads
 ahead. To account for this, our time also includes the time to make all batches of a turn, measured with
-nothing else running. Some batches therefore count twice, and the ratio is slightly too low for us.
+nothing else running. The time of some batches is therefore added twice, so the real ratio is slightly better.
 """
 
 import argparse

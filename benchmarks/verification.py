@@ -4,7 +4,7 @@
 
 The made-up distances can nearly be separated, like those of a trained net. The loops are written like those
 of the original and of InsightFace. The program checks that they give the same accuracies. With 600,000 pairs,
-the loops would take too long, so only our code is measured. Its memory is how far the peak rises while it
+the loops would take too long, so only our code is measured. Its memory is the rise of the peak while it
 scores 300,000 and 600,000 pairs of embeddings that are already in memory.
 """
 

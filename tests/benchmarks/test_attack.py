@@ -18,7 +18,7 @@ def write(folder):
 
 
 class Reader:
-    """Reads the valid file, then ends every further call in the same way."""
+    """Reads the first file, which is valid. Every later call ends in the same way, chosen by name."""
 
     def __init__(self, name):
         self.name = name

@@ -42,7 +42,7 @@ def test_a_row_measures_a_run_of_train_centre(tmp_path, monkeypatch, two_replica
     for name in ("loop", "step", "input", "first_step"):
         assert result[name] > 0
     net, head = result["work"]
-    assert net == 6 * 4 * (7 * 7 * 8 * 3 * 3 * 3 + 392 * 32)  # of a conv and a dense layer
+    assert net == 6 * 4 * (7 * 7 * 8 * 3 * 3 * 3 + 392 * 32)  # a conv and a dense layer
     assert head == 6 * 4 * 32 * 40
     assert (result["card"], result["memory"]) == ("processor", None)
 

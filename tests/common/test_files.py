@@ -121,7 +121,7 @@ def test_only_leftovers_of_processes_that_ended_are_removed(tmp_path):
     kept = [
         f".folder.{ME}.tmp",
         f".folder.{host}-{os.getppid()}.old",
-        f".folder.{os.getppid()}.old",  # the form of an earlier version
+        f".folder.{os.getppid()}.old",  # as an earlier version named it
         f".folder.elsewhere-{NOT_RUNNING}.tmp",
         ".folder.old",
         ".folder.1.2.tmp",
@@ -271,7 +271,7 @@ def test_a_folder_belongs_to_one_process(tmp_path, other_process):
     with pytest.raises(BlockingIOError, match=expected), folder_lock(folder):
         pass
     assert json.loads((folder / ".lock").read_text()) == holder
-    # The file of a killed process does not count.
+    # The lock file of a killed process does not lock the folder.
     other_process.kill()
     other_process.wait()
     assert (folder / ".lock").exists()

@@ -50,7 +50,7 @@ class Fake:
 
 
 class Deadly(Fake):
-    """Ends its process, like a lack of memory."""
+    """Kills its process, as the system does when memory runs out."""
 
     def detect(self, picture):
         os._exit(9)
@@ -421,7 +421,7 @@ def start(src, dst):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Tests in the background may ignore SIGINT, and a program inherits that.
+        # A shell ignores SIGINT in background processes, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

@@ -108,7 +108,7 @@ def test_images_are_unchanged(images, converted):
 
 
 def test_bytes_of_a_conversion_are_stable(tmp_path):
-    """So a conversion that began with another version can be resumed."""
+    """This lets a conversion that another version started be resumed."""
     source = SourceConfig("small", "mxrec", PROJECT / "tests/golden/rec/rec_small")
     manifest = convert(source, tmp_path, images_per_shard=12, workers=1)
     checksums = [*(shard.sha256[:16] for shard in manifest.shards), manifest.index_sha256[:16]]

@@ -18,7 +18,7 @@ def person(item):
 
 
 def counts(rows, kind):
-    """Counts how often each identity is in pairs of one kind, once per item."""
+    """Counts the items of each identity in all pairs of one kind."""
     return collections.Counter(
         person(item) for _, first, second, same in rows if same == kind for item in (first, second)
     )

@@ -45,7 +45,7 @@ def moved(transform, points):
 
 
 def umeyama(source, target):
-    """The solution by singular values from the paper, for any number of dimensions."""
+    """Returns Umeyama's solution by singular values, as in his paper."""
     x, y = source - source.mean(axis=0), target - target.mean(axis=0)
     u, d, v = np.linalg.svd(y.T @ x / len(x))
     signs = np.array([1, np.sign(np.linalg.det(u) * np.linalg.det(v))])

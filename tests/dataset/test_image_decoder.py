@@ -13,7 +13,7 @@ from dataset.images import decode_image, decode_tensor
 from tests.dataset.samples import SAMPLING, encoded_image, noise, with_orientation
 
 
-def assert_decodes_alike(encoded):
+def assert_same_pixels(encoded):
     """Checks that TensorFlow, OpenCV and PIL decode the same pixels. Returns them."""
     decoded = decode_tensor(tf.constant(encoded)).numpy()
     bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
@@ -31,13 +31,13 @@ def test_a_jpeg_decodes_as_in_opencv_and_pil(sampling, quality, progressive):
     face = cv2.imdecode(np.frombuffer(encoded_image(1, suffix=".png"), np.uint8), cv2.IMREAD_COLOR)
     for image in (face, noise(112, 112, 3), noise(97, 113, 3)):
         encoded = cv2.imencode(".jpg", image, options)[1].tobytes()
-        assert assert_decodes_alike(encoded).shape == image.shape
+        assert assert_same_pixels(encoded).shape == image.shape
 
 
 def test_a_jpeg_of_pil_is_decoded():
     file = io.BytesIO()
     PIL.Image.fromarray(noise(112, 112, 3)).save(file, "JPEG", quality=95)
-    assert_decodes_alike(file.getvalue())
+    assert_same_pixels(file.getvalue())
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -46,7 +46,7 @@ def test_png_and_grey_images_are_decoded(suffix):
     if suffix == ".png":
         images["alpha"] = noise(112, 112, 4)
     for name, image in images.items():
-        decoded = assert_decodes_alike(cv2.imencode(suffix, image)[1].tobytes())
+        decoded = assert_same_pixels(cv2.imencode(suffix, image)[1].tobytes())
         assert decoded.shape == (112, 112, 3), name
         if (suffix, name) == (".png", "colour"):
             np.testing.assert_array_equal(decoded, image[..., ::-1])

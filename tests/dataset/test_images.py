@@ -66,7 +66,7 @@ def test_other_files_are_errors(image):
         check_image(image)
 
 
-# As a JPEG comes, and with what else an encoder may do; kinds of damage, drawn at random.
+# Parameters of the JPEG encoder: none, a progressive file, and a file with restart markers.
 ENCODINGS = [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 5]]
 
 

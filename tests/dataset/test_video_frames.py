@@ -289,7 +289,7 @@ class TestMemo:
         assert find_frames(prefix, LENGTHS, memo=tmp_path).sha256 == expected.sha256
         assert len(reads) == 32
         assert str(kept) in caplog.text
-        assert kept.read_bytes() == whole  # It was written again.
+        assert kept.read_bytes() == whole  # The memo was written again.
 
     def test_a_memo_of_another_set_or_version_is_ignored(self, prefix, tmp_path, reads):
         expected = find_frames(prefix, LENGTHS, memo=tmp_path).sha256

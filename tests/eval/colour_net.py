@@ -1,4 +1,4 @@
-"""A net that sees only colours, so portraits in different colours are different people."""
+"""Writes a net that sees only colours, so portraits in different colours are different people."""
 
 import json
 
@@ -6,7 +6,7 @@ RED, GREEN, BLUE = (1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)
 
 
 def write_onnx(path):
-    """Writes a net whose embedding is the mean colours of a coarse grid."""
+    """Writes a net whose embedding consists of the mean colours of a coarse grid."""
     from onnx import TensorProto, helper, save
 
     shape = ["batch", 3, 112, 112]

@@ -1,4 +1,4 @@
-"""A run as `eval.test_identify` writes it, with random similarities."""
+"""Makes runs like those of `eval.test_identify`, with random similarities."""
 
 import base64
 
@@ -28,7 +28,7 @@ def make_identification(
         path: of the page, a `Path`.
         files: files of each person.
         frames: frames of each file.
-        text: put into all names of people and files.
+        text: is added to all names of people and files.
 
     Returns:
         `(scores, ranked)`.

@@ -1,4 +1,4 @@
-"""Runs as `eval.identify` makes them, with random similarities and plain pictures."""
+"""Makes runs like those of `eval.identify`, with random similarities and plain pictures."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from eval.recognition.gallery import Match
 
 
 def make_identify_run(names=("Anna", "Ben", "Carl"), num_sources=3, *, prefix="clips", text="", seed=0):
-    """A run in which each source shows known people, an unknown one, and a rejected track.
+    """Makes a run in which each source shows known people, an unknown one, and a rejected track.
 
     The last three sources are a picture, a folder of pictures, and one that cannot be read.
 

@@ -1,4 +1,4 @@
-"""Runs as `eval.test_ytf` writes them, with random distances."""
+"""Makes runs like those of `eval.test_ytf` and `eval.test_lfw`, with random distances."""
 
 import dataclasses
 import hashlib
@@ -99,7 +99,7 @@ def make_run(
 
 
 def make_image_run(folder, **arguments):
-    """Writes a run as `eval.test_lfw` does, and returns it; see `make_run`."""
+    """Writes a run like those of `eval.test_lfw`, and returns it; see `make_run`."""
     run = make_run(folder, **arguments)
     names = np.stack([run.pairs.first, run.pairs.second], axis=1).ravel().tolist()
     digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
@@ -131,7 +131,7 @@ def _replaced(value, changes):
 
 
 def _pairs(num_people, num_folds, pairs_per_fold):
-    """Names of videos, whether they show one person, and splits; half of each split is genuine."""
+    """Returns names of videos, whether they show one person, and splits. Half of each split is genuine."""
     rng = np.random.default_rng(1)
     people = [f"{one}_{other}" for one in ("Ana", "Bo", "Chi", "Dara") for other in ("Ek", "Fu", "Gil")]
     people = [f"{people[number % len(people)]}_{number}" for number in range(num_people)]
@@ -179,7 +179,7 @@ def _faces(name, count):
 
 
 def _draw_face(name, frame):
-    """A face in a colour of the person that moves from frame to frame."""
+    """Draws a face in the colour of its person that moves from frame to frame."""
     rng = np.random.default_rng(list(identity_of(name).encode()))
     background, skin = rng.integers(40, 220, (2, 3)).tolist()
     face = np.full((*FACE_SIZE, 3), background, np.uint8)

@@ -1,4 +1,4 @@
-"""Tracks as `find_tracks` returns them, from made-up templates, without pictures of people."""
+"""Makes tracks like those of `find_tracks`, from made-up templates, without pictures of people."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def unit(*numbers):
 
 
 def make_track(template, frames=(0, 5, 10), *, number=1, rejected=None, left_out=(), side=20, grey=128):
-    """A track with a square box of `side` that moves right by a pixel per frame.
+    """Makes a track with a square box of `side` that moves right by a pixel per frame.
 
     Args:
         template: float `(dim,)`, of length 1.

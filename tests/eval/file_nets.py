@@ -1,4 +1,4 @@
-"""Tiny nets as ONNX, TFLite and OpenVINO files, whose embeddings a test can compute itself."""
+"""Writes tiny nets as ONNX, TFLite and OpenVINO files. Tests can compute their embeddings themselves."""
 
 import json
 
@@ -10,15 +10,16 @@ SUFFIXES = (".onnx", ".tflite", ".xml")
 
 
 def write_net(path, image_size=(12, 10), batch=None, layout="nchw", ours=False, described=True, **changes):
-    """Writes a net whose embedding is the mean of each quarter of the image and channel.
+    """Writes a net whose embedding consists of the means of each quarter of the image in each channel.
 
     Args:
         path: its suffix selects the kind of file.
         image_size: `(height, width)`; `None` leaves a side open.
         batch: the only batch size that the net takes.
-        ours: the net takes uint8 pixels and gives `embedding` and `norm`, like the files of our exporters.
-        described: write the description of the input.
-        **changes: other values of the description.
+        ours: whether the net takes uint8 pixels and gives `embedding` and `norm`, like the files of our
+            exporters.
+        described: whether to write the description of the input.
+        **changes: values to change in the description.
     """
     layout = "nhwc" if ours else layout
     height, width = image_size
@@ -34,7 +35,7 @@ def describe(path, **changes):
 
 
 def expected(faces, channels="rgb", plain=False):
-    """The embeddings of such a net for faces of 12x10."""
+    """Returns the embeddings that a net of `write_net` has for faces of 12x10."""
     pixels = (faces if channels == "rgb" else faces[..., ::-1]).astype(np.float64)
     images = pixels if plain else (pixels - np.array(FORMAT["mean"])) / np.array(FORMAT["scale"])
     quarters = images.reshape(len(faces), 2, 6, 2, 5, 3).mean(axis=(2, 4))

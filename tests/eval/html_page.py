@@ -1,4 +1,4 @@
-"""HTML pages as trees, for tests. An unbalanced tag is an error."""
+"""Parses HTML pages into trees. An unbalanced tag is an error."""
 
 import re
 from html.parser import HTMLParser
@@ -28,7 +28,7 @@ class Element:
 
     @property
     def text(self):
-        """The text inside, with white space as a browser shows it."""
+        """Returns the text inside, with white space as a browser shows it."""
         parts = [child.text if isinstance(child, Element) else child for child in self.children]
         return " ".join("".join(parts).split())
 

@@ -1,4 +1,4 @@
-"""Thresholds of a made-up model."""
+"""Makes the thresholds of a made-up model."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from eval.scoring.calibration import calibrate
 
 
 def calibration(kind="single", name="lfw"):
-    """Thresholds from 20 genuine and 20 impostor pairs."""
+    """Returns thresholds from 20 genuine and 20 impostor pairs."""
     rng = np.random.default_rng(0)
     is_same = np.arange(40) < 20
     pooling = "mean" if kind == "template" else None

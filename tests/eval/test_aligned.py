@@ -8,7 +8,7 @@ from tests.portrait import write_picture
 
 
 class MeanColour:
-    """The embedding is the mean colour, without its brightness."""
+    """Embeds a face as its mean colour, without brightness."""
 
     face_size = (112, 96)
 

@@ -23,7 +23,7 @@ def single(similarities, is_same, **values):
 
 
 def expected_point(similarities, is_same, far):
-    """Threshold and TAR, similarity by similarity and pair by pair."""
+    """Computes threshold and TAR in loops over similarities and pairs."""
     best = None
     values = sorted(set(similarities), reverse=True)
     for smallest, following in zip(values, [*values[1:], values[-1]], strict=True):
@@ -65,7 +65,8 @@ def test_thresholds_computed_by_hand():
     calibration = single([*genuine, 0.6, 0.4, *[0.0] * 8], is_same)
     (row,) = calibration.table
     assert (row.threshold, row.tar) == (pytest.approx(0.45), 0.2)
-    # At FAR 0 none of them: the threshold is between the impostor of 0.6 and the genuine pair of 0.9.
+    # At FAR 0 no impostor may be accepted: the threshold is between the impostor of 0.6 and the genuine
+    # pair of 0.9.
     assert (calibration.curve.threshold[-1], calibration.curve.tar[-1]) == (0.75, 0.1)
     # Two impostors share 0.5 with a genuine pair, and only one may be accepted.
     tied = single([*genuine, 0.5, 0.5, *[0.0] * 8], is_same)

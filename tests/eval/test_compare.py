@@ -261,7 +261,7 @@ class TestProgram:
 
 
 class PixelEmbedder:
-    """The embedding is the difference of coarse pixels to their mean."""
+    """Embeds a face as the differences of its coarse pixels from their mean."""
 
     path, sha256, face_size = "", "", (112, 112)
 

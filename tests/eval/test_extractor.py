@@ -11,7 +11,7 @@ from eval.embedding.extractor import embed_images, embed_into, embed_pairs
 from eval.embedding.feature_store import FeatureStore
 
 FACES = np.random.default_rng(0).integers(0, 256, (23, 6, 5, 3), np.uint8)
-WAIT = 20  # seconds, before a test that would hang fails
+WAIT = 20  # seconds after which a test that hangs fails
 
 
 class Model:
@@ -68,7 +68,7 @@ class TestEmbedImages:
         assert model.batches == list(np.repeat(lengths, 1 + flip))
 
     def test_flip_adds_the_embedding_of_the_mirror(self):
-        """InsightFace adds both, and normalises neither before."""
+        """InsightFace also adds both without normalising them first."""
         (once,) = embed_images(Model(), decode, 23)
         (mirrored,) = embed_images(Model(), lambda start, stop: np.flip(FACES[start:stop], axis=2), 23)
         (both,) = embed_images(Model(), decode, 23, flip=True)
@@ -136,7 +136,7 @@ class TestPrefetch:
 
         class Waiting(Model):
             def embed(self, faces):
-                # As long as the model works on this batch the two after it get decoded.
+                # While the model works on this batch, the next two are decoded.
                 number = len(self.batches)
                 assert all(event.wait(WAIT) for event in decoded[number : number + 3])
                 return super().embed(faces)
@@ -220,7 +220,7 @@ class TestPrefetch:
             model.embed = lambda faces: 1 / 0
             with pytest.raises(ZeroDivisionError) as error:
                 next(batches)
-            assert not decoding_threads()  # while the error still holds the frames that it went through
+            assert not decoding_threads()  # while the error still refers to its stack frames
             del error
         del batches
         gc.collect()
@@ -253,7 +253,7 @@ class TestEmbedInto:
             embed_into(store, Model(), decode, 5, flip=flip, progress="frames")
             np.testing.assert_array_equal(store.features, embedded_plainly(5, flip=flip))
             assert " frames/s]" in capsys.readouterr().err
-            embed_into(store, None, None, 5)  # which needs neither
+            embed_into(store, None, None, 5)  # A full store needs neither model nor decoder.
             assert not capsys.readouterr().err
 
     @pytest.mark.parametrize("flush_seconds", [0, 1e9])

@@ -161,7 +161,7 @@ class TestAppend:
             store.append(np.zeros(shape, np.float32))
 
     def test_rows_past_the_end_are_refused(self, tmp_path):
-        for _ in range(2):  # filled here, and opened as a full one
+        for _ in range(2):  # The second round opens the full store.
             with FeatureStore(tmp_path, INPUTS, NUM_ROWS) as store:
                 fill(store)
                 with pytest.raises(ValueError, match="n up to 0"):
@@ -432,7 +432,7 @@ class TestTwoProcesses:
         monkeypatch.setattr(fcntl, "flock", late)
         with FeatureStore(half.parent, INPUTS, NUM_ROWS) as store:
             np.testing.assert_array_equal(store.features, ROWS)
-            FeatureStore(half.parent, INPUTS, NUM_ROWS).close()  # it is not kept from others
+            FeatureStore(half.parent, INPUTS, NUM_ROWS).close()  # Others can still open it.
 
 
 APPENDING = """

@@ -55,7 +55,7 @@ def test_every_runtime_and_layout_gives_the_embeddings(tmp_path, kind, batch, la
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_this_project_need_no_description(tmp_path, kind):
-    """They need no description, and the length of an embedding is kept."""
+    """The length of an embedding is kept, too."""
     model = load(write_net(tmp_path / f"net{kind}", ours=True), face_size=None)
     assert model.face_size == (12, 10)
     for faces in (FACES, FACES[:2]):
@@ -150,7 +150,7 @@ def test_damaged_files_are_refused(tmp_path, kind):
         load(path)
 
 
-ONNX_WEIGHTS = pytest.param(".onnx", marks=pytest.mark.tensorflow)  # TensorFlow tries to take them.
+ONNX_WEIGHTS = pytest.param(".onnx", marks=pytest.mark.tensorflow)  # Imported into TensorFlow.
 
 
 @pytest.mark.parametrize("kind", [".xml", TFLITE, ONNX_WEIGHTS])

@@ -132,7 +132,7 @@ def test_the_hardest_probes_are_shown(made):
         ("c", "C", ["0.4000"], None),
         ("a", "A", ["0.5000"], None),
     ]
-    assert [pair.first for pair in unknown.pairs] == ["y", "z"]  # B is there twice
+    assert [pair.first for pair in unknown.pairs] == ["y", "z"]  # B occurs twice
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(mated.pairs[0].jpeg), np.uint8), cv2.IMREAD_COLOR)
     assert abs(int(picture[50, 50, 0]) - 10) < 5 and abs(int(picture[50, -50, 0]) - 200) < 5
 

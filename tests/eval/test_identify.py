@@ -275,7 +275,7 @@ def test_times_of_the_stages_add_up(folder):
 
 
 def test_the_whole_program_finds_people_in_videos(tmp_path):
-    """The real program, where people are portraits in one colour and the net sees only colours."""
+    """Runs the real program. Each person is a portrait in one colour, and the net sees only colours."""
     pytest.importorskip("onnxruntime")
     write_onnx(tmp_path / "face.onnx")
     write_card(tmp_path / "face.onnx", ModelCard().with_calibration(calibration()))

@@ -29,13 +29,13 @@ def pairs(seed, num_pairs, dim=8, noise=0.8):
 
 
 def linear_spline(far, thresholds, target):
-    """What SciPy's `interp1d(kind="slinear")` evaluated, before it refused a FAR that repeats."""
+    """Interpolates as SciPy's `interp1d(kind="slinear")` did before it refused repeated FARs."""
     knots = np.concatenate([far[:1], far, far[-1:]])
     return float(BSpline(knots, thresholds, 1)(target))
 
 
 def rates(distances, is_same, threshold):
-    """TAR, FAR and accuracy, by loops over pairs."""
+    """Computes TAR, FAR and accuracy in loops over pairs."""
     right = genuine = accepted_genuine = accepted_impostor = 0
     for distance, same in zip(distances, is_same, strict=True):
         accepted = distance < threshold
@@ -159,7 +159,7 @@ class TestVal:
         assert result.accuracy == 1
 
     def test_a_threshold_comes_from_the_other_folds(self):
-        """One impostor of 1100 is near: a FAR of 1 / 990 for the folds that it is not in, 0 for its own."""
+        """One impostor of 1100 is near. It raises the FAR to 1 / 990 for all folds except its own."""
         is_same = np.tile([True, False], 1100)
         distances = np.where(is_same, 2, 3.0005)
         distances[1] = 1.0005
@@ -172,7 +172,7 @@ def test_a_zero_embedding_stays_zero():
     embeddings, is_same = pairs(1, 40)
     embeddings[6] = 0  # squared distance 1 to any unit vector
     moved = embeddings.copy()
-    moved[6], moved[7] = np.eye(8)[0], [0.5, 0.75**0.5, 0, 0, 0, 0, 0, 0]  # also at 1, but for rounding
+    moved[6], moved[7] = np.eye(8)[0], [0.5, 0.75**0.5, 0, 0, 0, 0, 0, 0]  # also at 1, apart from rounding
     other = np.arange(0, 4, 0.01) != 1
     result, expected = evaluate_insightface(embeddings, is_same), evaluate_insightface(moved, is_same)
     np.testing.assert_array_equal(result.tar[other], expected.tar[other])

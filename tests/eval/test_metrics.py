@@ -29,7 +29,7 @@ def sample(seed, num_pairs=200, ties=False):
 
 
 def rates(distances, is_same, threshold):
-    """FAR and TAR, pair by pair."""
+    """Computes FAR and TAR pair by pair."""
     accepted = [d < threshold for d in distances]
     impostors = [a for a, same in zip(accepted, is_same, strict=True) if not same]
     genuine = [a for a, same in zip(accepted, is_same, strict=True) if same]
@@ -37,7 +37,7 @@ def rates(distances, is_same, threshold):
 
 
 def crossing(distances, is_same):
-    """The equal error rate, by bisection on the straight lines between the points."""
+    """Computes the equal error rate by bisection on the straight lines between the points."""
     points = [rates(distances, is_same, t) for t in [*sorted(set(distances)), np.inf]]
     for (far, tar), (next_far, next_tar) in itertools.pairwise(points):
         if next_far >= 1 - next_tar:
@@ -51,7 +51,7 @@ def crossing(distances, is_same):
 
 
 def identity_sample(rng, num_identities=60, spread=0.1):
-    """Two genuine and four impostor pairs of each identity; some are near to everyone."""
+    """Draws two genuine and four impostor pairs of each identity. Some identities are near everyone."""
     offsets = rng.normal(0, spread, num_identities)
     first = np.repeat(np.arange(num_identities), 6)
     is_same = np.tile([True, True, False, False, False, False], num_identities)
@@ -150,8 +150,8 @@ class TestBootstrapIntervals:
         assert min(abs(low - mean) for mean in means) < 1e-12
 
     def test_accuracy_has_the_quantiles_of_all_draws(self):
-        # Of 3 folds with 0, 0 and 1 right the mean of a draw is k / 3, k binomial (3, 1 / 3): up to 0 in
-        # 30 % of the draws, up to 1 / 3 in 74 %, up to 2 / 3 in 96 %.
+        # The accuracies of the 3 folds are 0, 0 and 1. The mean of a draw is k / 3, where k is binomial with
+        # n = 3 and p = 1 / 3: at most 0 in 30 % of the draws, at most 1 / 3 in 74 %, at most 2 / 3 in 96 %.
         for confidence, expected in ((0.2, (1 / 3, 1 / 3)), (0.5, (0, 2 / 3)), (0.99, (0, 1))):
             interval = bootstrap_intervals(
                 *sample(0), fold_accuracies=[0, 0, 1], confidence=confidence, num_resamples=4000
@@ -184,7 +184,7 @@ class TestBootstrapIntervals:
                 assert low == high == pytest.approx(expected[name], abs=1e-12), name
 
     def test_draws_without_genuine_or_impostor_pairs_are_repeated(self):
-        """Three identities, which all have to be drawn: the only resample is the set itself."""
+        """All three identities have to be drawn, so the only resample is the set itself."""
         distances, is_same = np.array([0.3, 0.3]), np.array([True, False])
         intervals = bootstrap_intervals(
             distances, is_same, identities=(["a", "b"], ["a", "c"]), num_resamples=50
@@ -236,7 +236,7 @@ class TestBootstrapIntervals:
     def test_95_per_cent_intervals_usually_contain_the_truth(self):
         """About 95 % of the 95 % intervals contain the true value, which is known here."""
         spread, noise = 0.1, 0.15
-        # A genuine distance has one identity's offset, an impostor one two.
+        # A genuine distance has the offset of one identity, an impostor distance has two.
         deviation = math.sqrt(3 * spread**2 + 2 * noise**2)
         expected = 0.5 * (1 + math.erf(0.4 / deviation / math.sqrt(2)))
         inside = 0

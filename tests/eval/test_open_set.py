@@ -17,7 +17,7 @@ from eval.scoring.open_set import (
 
 
 def sample(seed, num_probes=300, num_gallery=12, ties=False):
-    """Similarities, gallery and people of the probes. A third of the people is unknown."""
+    """Draws similarities, gallery and people of the probes. A third of the people are unknown."""
     rng = np.random.default_rng(seed)
     people = [f"person {number:02}" for number in range(num_gallery * 3 // 2)]
     gallery = people[:num_gallery]
@@ -79,7 +79,8 @@ def test_scores_equal_those_of_loops(similarities, gallery, probes, monkeypatch)
 
 def test_scores_computed_by_hand():
     gallery = ["Ana", "Bo", "Chi"]
-    # Ten unknown probes: one is as near to Bo as 0.7. Of the four mated ones, one gets a wrong name.
+    # One of the ten unknown probes has a similarity of 0.7 to Bo. One of the four mated probes gets a wrong
+    # name.
     unknown = [[0.1, 0.7, 0.2]] + [[0.3, 0.2, 0.1]] * 9
     mated = {"Ana": [0.9, 0.1, 0.0], "Bo": [0.0, 0.5, 0.1], "Chi": [0.8, 0.2, 0.4]}
     rows = [*mated.values(), [0.2, 0.25, 0.1], *unknown]
@@ -184,7 +185,7 @@ class TestIntervals:
             assert low < narrow[name][0] <= metrics[name] <= narrow[name][1] < high
 
     def test_draws_without_mated_or_unknown_probes_are_repeated(self):
-        """Two people who both have to be drawn: the only resample is the set itself."""
+        """Both people have to be drawn, so the only resample is the set itself."""
         rows = np.array([[0.5, 0.1]] * 2 + [[0.6, 0.2]] + [[0.1, 0.2]] * 9)
         ranked = RankedProbes.from_similarities(rows, ["a", "b"], ["a"] * 2 + ["x"] * 10)
         assert open_set_intervals(ranked, num_resamples=50) == {"rank-1": (1, 1), "tpir@fpir=0.1": (1, 1)}

@@ -359,7 +359,7 @@ class TestRun:
         assert str(run.folder) not in text
 
     def test_the_page_is_small(self, text):
-        assert len(text) < 400_000  # the pictures aside, which are small here
+        assert len(text) < 400_000  # without the pictures, which are small here
 
 
 class TestProgram:

@@ -1,4 +1,4 @@
-"""The charts of a report: the drawn data in its own units, and the SVG."""
+"""Tests the charts of a report: the plotted data, and the SVG."""
 
 import re
 from pathlib import Path

@@ -20,7 +20,7 @@ def video(seed, num_frames=20, dim=16, spread=0.5):
 
 
 def reference(frames, pooling):
-    """The three weighted means, frame by frame."""
+    """Computes the three weighted means frame by frame."""
     total = np.zeros(frames.shape[1])
     for frame in frames.astype(float):
         norm = sum(x * x for x in frame) ** 0.5
@@ -63,7 +63,7 @@ class TestPool:
             assert all(np.abs(template - other).max() > 1e-3 for other in pooled[:number])
 
     def test_norm_weighted_is_best_if_the_norm_is_a_quality(self):
-        """If the deviation of a direction is inverse to its norm, the squared norms are the best weights."""
+        """If directions deviate in inverse proportion to the norm, the squared norms are the best weights."""
         rng = np.random.default_rng(4)
         identity, errors = unit(rng.normal(size=64)), dict.fromkeys(POOLINGS, 0.0)
         for _ in range(50):

@@ -21,14 +21,14 @@ NO_FACE = "no face"
 
 
 def direction(name):
-    """A direction for each name, far from the others."""
+    """Returns a direction for each name, far from the others."""
     rng = np.random.default_rng(list(name.encode()))
     vector = rng.normal(size=DIM)
     return vector / np.linalg.norm(vector)
 
 
 def template_of(path):
-    """The template of a file: mostly the direction of the person, who gives the folder its name."""
+    """Returns the template of a file: mostly the direction of the person after whom its folder is named."""
     mixed = direction(path.parent.name) + 0.9 * direction(str(path.relative_to(path.parents[2])))
     return mixed / np.linalg.norm(mixed)
 

@@ -13,7 +13,7 @@ from tests.portrait import moving, portrait, scene, write_picture, write_video
 
 TEMPLATE = face_template((112, 112))
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
-# Cosines to red: 0.85, 0.5, 0.0, 0.4, 0.1 and 0.85; of rose to yellow 0.
+# The cosines to red are 0.85, 0.5, 0.0, 0.4, 0.1 and 0.85. The cosine of rose and yellow is 0.
 COLOURS |= {"orange": (220, 130, 30), "yellow": (220, 220, 30), "lime": (130, 220, 30)}
 COLOURS |= {"pink": (180, 30, 200), "violet": (150, 30, 230), "rose": (220, 30, 130)}
 
@@ -53,7 +53,7 @@ class Script:
 
 
 class ColourEmbedder:
-    """The mean colour, without grey, is the embedding."""
+    """Embeds a face as its mean colour, without grey."""
 
     face_size = (112, 112)
 
@@ -219,7 +219,7 @@ def test_faces_are_embedded_in_batches(tmp_path):
 
 def test_a_long_track_keeps_its_best_pictures(tmp_path):
     frames = walk("red", NUM_PICTURES + 8, 0, 1)
-    for faces in frames[:8]:  # half of such a face is grey
+    for faces in frames[:8]:  # Half of such a face's picture is grey.
         faces[0].side = 20
     (track,) = follow(tmp_path, frames).tracks
     shown = [face.frame for face in track.faces if face.image is not None]

@@ -86,8 +86,8 @@ class TestOriginalFolds:
         positive[20], negative[20] = 0.8, 0.6
         is_same = np.repeat([True, False], 21)
         distances = np.concatenate([positive, negative])
-        # Each threshold is found on 18 couples and this one: sorted, 0.8 and 0.6 are the last
-        # positive and the last negative, so they cross at 0.7.
+        # Each threshold is found on 18 positives and 18 negatives of the other folds, and on these two pairs.
+        # The largest positive distance, 0.8, and the smallest negative one, 0.6, cross at 0.7.
         result = evaluate_pairs(distances, is_same, rule="crossing", folds=original_folds(is_same))
         assert result.fold_thresholds == (0.7,) * 10
         assert result.accuracy == 1.0
@@ -144,7 +144,7 @@ class TestPairDistances:
 
 
 def find(threshold, positive, negative):
-    """The threshold of two sets of distances."""
+    """Finds the threshold for positive and negative distances."""
     distances = np.concatenate([positive, negative])
     order = np.argsort(distances)
     return threshold(distances[order], order < len(positive))

@@ -1,4 +1,4 @@
-"""Helpers for tests of `eval.test_ytf`: flags, printed scores, and a set of videos with golden scores."""
+"""Helps to test `eval.test_ytf`: flags, printed scores, and a set of videos with golden scores."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def flags(folder, **values):
 
 
 def precisions(printed):
-    """The texts of the printed lines `Precision on NAME : TEXT`, by name."""
+    """Returns TEXT of each printed line `Precision on NAME : TEXT`, by name."""
     lines = [line for line in printed.splitlines() if line.startswith("Precision on ")]
     return dict(line.removeprefix("Precision on ").split(" : ") for line in lines)
 
@@ -57,7 +57,7 @@ def write_golden_set(tmp_path, name, num_wrong=0, *, person="P", model="model.ke
         tmp_path / "splits.txt",
         [(1, f"{person}{pair:04d}/a", f"{person}{pair:04d}/b", same) for pair, same in enumerate(is_same)],
     )
-    # In the original negatives with a wrong video count, and a part of a name is enough.
+    # The original keeps negatives with a wrong video, and a part of the name is enough to find it.
     (tmp_path / "wrong.txt").write_text("".join(f"{pair:04d}/a\n" for pair in [*wrong, is_same.size - 1]))
     content = tmp_path / model if "." in model else tmp_path / model / "step_00000007" / "checkpoint.json"
     content.parent.mkdir(parents=True, exist_ok=True)

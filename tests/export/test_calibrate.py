@@ -177,7 +177,7 @@ def test_faces_of_another_size_are_refused(model, tmp_path, size, capsys):
     ],
 )
 def test_too_few_pairs_are_refused_at_once(made, model, tmp_path, is_same, shown, monkeypatch):
-    monkeypatch.setattr(program, "embed_images", None)  # Any call would fail.
+    monkeypatch.setattr(program, "embed_images", None)  # A call would fail.
     write_pairs(tmp_path / "few.bin", made[2], is_same)
     with pytest.raises(SystemExit, match=rf"few\.bin: .*{shown}"):
         main([model, f"--pairs={tmp_path / 'few.bin'}"])

@@ -1,4 +1,4 @@
-"""The weights that the golden numbers were made with: a function of a variable's name and shape."""
+"""Computes the weights of the golden nets from the name and the shape of each variable."""
 
 import zlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def golden_weight(name, shape):
-    """float32 array of `shape` for a variable of the original, by its TensorFlow 1 name."""
+    """Returns the float32 array of `shape` for a variable of the original, by its TensorFlow 1 name."""
     rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
     leaf = name.rsplit("/", 1)[-1]
     shape = tuple(shape)

@@ -43,7 +43,7 @@ def test_losses_agree_with_numpy(identities):
 
 
 def test_the_original_mines_nothing():
-    """Its `tf.diag` of a matrix, with four axes, gives the golden numbers (row 36 of docs/fidelity.md)."""
+    """Its `tf.diag` of a matrix has four axes: this explains its numbers (row 36 of docs/fidelity.md)."""
     embeddings = tf.constant(GOLDEN["triplet/embeddings"])
     half = embeddings.shape[0] // 2
     with tf.GradientTape() as tape:

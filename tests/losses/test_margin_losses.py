@@ -57,7 +57,7 @@ def test_a_margin_at_the_call_replaces_the_constructor_s(case):
     centres = layer.centres.numpy().astype(np.float64)
     arguments = {**case.arguments, "margin": 0.1}
     if case.layer is MagFaceLoss:
-        arguments["upper_margin"] = 0.3  # a margin at the call scales it, too
+        arguments["upper_margin"] = 0.3  # A margin at the call also scales the upper margin.
     expected = case.reference(embeddings.astype(np.float64), centres, identities, **arguments)
     compiled = tf.function(lambda margin: layer(embeddings, identities, margin=margin)["loss"])
     np.testing.assert_allclose(compiled(tf.constant(0.1)), expected, rtol=2e-5)

@@ -106,7 +106,7 @@ def test_the_loss_equals_that_of_the_sampled_centres_alone(name):
     for term in expected:
         np.testing.assert_allclose(received[term], expected[term], rtol=1e-5, atol=1e-6, err_msg=term)
     np.testing.assert_allclose(to_embeddings, gradients[0], rtol=1e-4, atol=1e-5)
-    # The gradient is not dense. It holds each row of the sample once.
+    # The gradient is sparse, and contains each row of the sample once.
     assert isinstance(to_centres, tf.IndexedSlices)
     np.testing.assert_array_equal(to_centres.indices, rows)
     np.testing.assert_allclose(tf.transpose(to_centres.values), gradients[1], rtol=1e-4, atol=1e-5)

@@ -79,5 +79,5 @@ def test_errors_suggest_a_similar_name_and_name_the_argument():
 def test_names_agree_with_the_arguments_of_their_builders():
     for name, variant in VARIANTS.items():
         assert name.startswith(variant.arguments.get("name", "")) and variant.keep_prob in (0.4, 1.0)
-        if variant.builder != "vit":  # named by letters
+        if variant.builder != "vit":  # The sizes of these nets are letters.
             assert str(variant.arguments.get("depth", "")) in name

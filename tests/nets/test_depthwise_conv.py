@@ -18,7 +18,7 @@ ARGUMENTS: dict = {"kernel_size": 3, "strides": 2, "dtype": "mixed_bfloat16"}
 
 
 def compute(layer, wanted, training=True):
-    """Returns the layer's output and all gradients, and the number of the wanted operations in the graph."""
+    """Returns the layer's output, all gradients, and how often `wanted` operations occur in the graph."""
     layer.build(IMAGES.shape)
     for variable in layer.weights:
         variable.assign(np.random.default_rng(1).uniform(-0.5, 1, variable.shape))
@@ -44,7 +44,6 @@ def test_gradients_are_the_same_but_computed_in_float32():
 
 
 def test_exports_gpus_and_replicas_use_plain_operations(monkeypatch):
-    """That is, in exports, and in training on GPUs or several replicas."""
     assert compute(DepthwiseConv(**ARGUMENTS), is_in_float32, training=False)[1] == 0
     monkeypatch.setattr(depthwise_conv, "_trains_on_one_cpu", lambda: False)
     received, found = compute(DepthwiseConv(**ARGUMENTS), is_in_float32)

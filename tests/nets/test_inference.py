@@ -62,7 +62,7 @@ def test_embeddings_stay_the_same(architecture, slopes, rectified):
 
 
 def test_norms_that_cannot_be_folded_stay():
-    """Such as a norm after an activation, and a norm after a conv whose output is also used elsewhere."""
+    """Tests a norm after an activation, and one after a conv whose output is also used elsewhere."""
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(images)
     x = BatchNorm()(x)

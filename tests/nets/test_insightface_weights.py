@@ -85,7 +85,7 @@ def test_a_graph_with_folded_norms_gives_norms_that_add_the_bias(tmp_path, small
 
 
 def test_nodes_that_exporters_add_are_followed(tmp_path, small):
-    """Such as a bias before a norm, and the nodes Identity, Constant, Unsqueeze and Dropout."""
+    """Tests a bias before a norm, and the nodes Identity, Constant, Unsqueeze and Dropout."""
     net = OnnxNet(small)
     conv, flatten, prelu = (
         net.nodes[0],

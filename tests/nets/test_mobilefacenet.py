@@ -87,7 +87,7 @@ def test_a_file_with_folded_norms_and_other_pixels_gives_the_same_embeddings(tmp
     backbone = load_backbone(path)
     assert backbone.net["norm"] == "none" and backbone.net["activation"] == "relu6"
     check(backbone, expected)
-    # Training starts at the same function, because nothing depends on the batch.
+    # In training, the net computes the same function, because nothing depends on the batch.
     images = preprocess(FACES, IMAGE_SIZE)
     np.testing.assert_array_equal(backbone(images, training=True), backbone(images, training=False))
     backbone.save(tmp_path / "net.keras")
@@ -182,7 +182,7 @@ def test_other_graphs_are_refused(tmp_path, change, changes, message):
 
 
 def test_grouped_conv_equals_keras_s(tmp_path):
-    """With a bias, and after saving and loading."""
+    """Tests it with a bias, and after saving and loading."""
     images = keras.Input((5, 4, 12))
     x = GroupedConv(3, groups=4, use_bias=True, kernel_initializer="he_normal", name="conv")(images)
     net = keras.Model(images, x)

@@ -173,7 +173,7 @@ class TestFolders:
         new = write_checkpoint(tmp_path / "step_00000012", b"new")
         assert find_model(tmp_path) == new
         assert model_sha256(tmp_path) == model_sha256(new)
-        flip_bit(new / "state.data-00000-of-00001")  # the loaders take the one before it, too
+        flip_bit(new / "state.data-00000-of-00001")  # The loaders also use the checkpoint before it.
         assert find_model(tmp_path) == old
         assert model_sha256(tmp_path) == model_sha256(old)
         assert "skipping a damaged checkpoint" in caplog.text

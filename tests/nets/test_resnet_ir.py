@@ -35,14 +35,14 @@ def test_embeddings_equal_those_of_the_original(name):
 @pytest.mark.parametrize("name", NETS)
 def test_golden_training_mode(name):
     # Normalising over four images magnifies rounding, most of all in the last layer, and this kernel
-    # adds up in another order than the original's; see the next test.
+    # sums in another order than the original's; see the next test.
     difference = golden_difference(name, training=True)
     assert difference.pop("embedding") < 3e-4
     assert max(difference.values()) < 1e-4
 
 
 def test_golden_training_mode_in_the_order_of_the_original():
-    # Without oneDNN the same layers sum up as TensorFlow 1 did. It has to be off at the start.
+    # Without oneDNN, the layers sum in the order of TensorFlow 1. It can only be turned off at the start.
     code = (
         "import json\n"
         "from tests.nets.golden_nets import NETS, golden_difference\n"
@@ -258,11 +258,11 @@ def test_dropout_follows_from_seed_and_counter():
     assert (draws[0] != other(ones, training=True)).numpy().any()
     assert set(np.unique(draws[0])) == {0.0, np.float32(2.5)}
     assert (draws[0] > 0).mean() == pytest.approx(0.4, abs=0.02)
-    # The counter is what a checkpoint has to bring back.
+    # A checkpoint has to restore only the counter.
     again.draws.assign(1)
     np.testing.assert_array_equal(again(ones, training=True), draws[1])
     np.testing.assert_array_equal(first(ones, training=False), ones)
-    # A date makes a seed, too.
+    # A date also works as a seed.
     assert (Dropout(0.4, seed=20261123)(ones, training=True).numpy() > 0).mean() == pytest.approx(
         0.4, abs=0.02
     )

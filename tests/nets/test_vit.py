@@ -109,7 +109,7 @@ def test_kernels_decay_and_the_embedding_is_float32(tmp_path):
     assert embedding.dtype == tf.float32 and embedding.shape == (3, 12)
     decayed = {id(v) for v in decayed_variables(net)}
     assert {id(v) for v in net.trainable_variables if v.name == "kernel"} <= decayed
-    assert len(decayed_variables(net, dense=False)) == len(decayed)  # only the original's nets have a choice
+    assert len(decayed_variables(net, dense=False)) == len(decayed)  # only the original's nets differ
     net.save(tmp_path / "net.keras")
     loaded = load_backbone(tmp_path / "net.keras")
     assert loaded.net == net.net and loaded.net["mask_ratio"] == 0.4

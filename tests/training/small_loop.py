@@ -34,7 +34,7 @@ def intervals(show_info, summary, validate, save, export):
 
 
 class Batches:
-    """Batches that follow from their number. `at` holds functions of the images, by number of the batch."""
+    """Batches that depend only on their number. `at` maps numbers to functions that change the images."""
 
     sampler = SimpleNamespace(batch_size=8, batches_per_epoch=4.0)
     bad_images: ClassVar = {}

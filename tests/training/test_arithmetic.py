@@ -1,4 +1,4 @@
-"""How GPUs compute: `--tf32`, `--deterministic`, and the settings of nets with 16 bits."""
+"""Tests settings that change how GPUs compute: `--tf32`, `--deterministic`, and those of 16-bit nets."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Which GPUs a run uses and how much of their memory is free, with a stand-in for the driver."""
+"""Tests which GPUs a run uses, and how it finds their free memory, with a fake driver."""
 
 import subprocess
 import sys

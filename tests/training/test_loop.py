@@ -101,7 +101,7 @@ def test_best_scores_survive_a_stop(tmp_path):
 
 
 def test_best_scores_of_another_protocol_are_not_kept(tmp_path, caplog):
-    """They cannot be compared. Scores of a set that is off, and of an old checkpoint, are kept."""
+    """They cannot be compared. Scores of a set that is not validated, and of an old checkpoint, are kept."""
     arguments = {"every": intervals(show_info=10, summary=10, validate=1, save=10, export=10)}
     first, second = {"sha256": "1"}, {"sha256": "2"}
     make_loop(tmp_path, max_steps=2, accuracies=[0.5, 0.9, 0.9], protocol=first, **arguments)[0].run()

@@ -29,7 +29,7 @@ def make_trainer(strategy, *given):
 
 
 def adam(m, v, step, epsilon):
-    """The form of Keras, with the bias correction of both moments in the rate."""
+    """Computes Adam as Keras does, with the bias correction of both moments in the rate."""
     return m * np.sqrt(1 - 0.999**step) / (1 - 0.9**step) / (np.sqrt(v) + epsilon)
 
 

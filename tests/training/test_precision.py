@@ -105,7 +105,7 @@ def test_overflow_on_one_replica_skips_the_step_on_all(two_replicas, accumulate)
     after = [*trained_values(trainer), *(v.numpy() for v in trainer.optimizer.variables[1:])]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(new, old)
-    assert trainer.step == 2  # The skipped step counts.
+    assert trainer.step == 2  # The skipped step is counted.
     factor.assign(1.0)
     scales = [float(trainer.train_step(*batch(step, 8))["loss_scale"]) for step in range(2, 7)]
     assert scales == [32.0, 32.0, 32.0, 64.0, 64.0]  # doubled after three good steps

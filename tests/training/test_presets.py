@@ -58,7 +58,7 @@ def test_preset_with_faithful_is_refused(capsys):
 
 @pytest.mark.long
 def test_a_run_with_all_recipe_flags_resumes_bit_for_bit(data, monkeypatch, capsys):
-    """If it looks as killed after step 2 of 4, it resumes bit for bit."""
+    """Its last checkpoint is removed, as if it had been killed after step 2 of 4."""
     scored = []
     make = session.make_validators
     monkeypatch.setattr(session, "make_validators", lambda net, *rest: scored.append(net) or make(net, *rest))

@@ -1,4 +1,4 @@
-"""A run that meets kills, signals or full disks is completed by the same command."""
+"""The same command completes a run that was interrupted by kills, signals or full disks."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ MODELS = ["iter_2_lfw_0.85000", "iter_6_lfw_0.90000"]
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
+    """Simulates a kill: nothing catches it."""
 
 
 def scored_loop(folder, save=2, validate=2, **arguments):

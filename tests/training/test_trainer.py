@@ -127,7 +127,7 @@ def test_centres_and_decay_wait_for_the_gradient_of_the_first_kernel():
     for op in products:
         assert any(before.type == "Conv2DBackpropFilter" for before in all_before(op))
     # The decay of the kernel is also computed after its gradient.
-    with_decay = outputs[0].op.inputs[0].op  # A function returns an identity of it.
+    with_decay = outputs[0].op.inputs[0].op  # The output of a function is an Identity of it.
     assert with_decay.type == "AddV2"
     decay = with_decay.inputs[1].op
     assert any(before.type == "Conv2DBackpropFilter" for before in all_before(decay))
