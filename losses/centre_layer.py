@@ -22,7 +22,7 @@ class CentreLayer(LossLayer):
 
     With `sample_rate < 1`, a step sees only a sample of the identities: those in the global batch and random
     others. Loss and accuracies are computed over the sample. The gradient of the centres is then a
-    `tf.IndexedSlices` that holds each row once.
+    `tf.IndexedSlices` that contains each row once.
 
     References: [Partial FC](https://arxiv.org/abs/2203.15565), for the samples; margin-centre-face,
     `train_centre.py` (`w_init`), for the initial centres

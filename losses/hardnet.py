@@ -15,8 +15,8 @@ from .replicas import global_batch, own_share
 class HardNetLoss(DistanceLoss):
     """Brings the two embeddings of a pair nearer to each other than either is to the other pairs.
 
-    The first half of the global batch holds anchors `a_i`, the second half their positives `p_i` in the same
-    order. With `d` the distance of two embeddings, the loss of pair `i` is
+    The first half of the global batch contains the anchors `a_i`, the second half their positives `p_i` in
+    the same order. With `d` the distance of two embeddings, the loss of pair `i` is
 
         max(0, margin + d(a_i, p_i) - min over j of min(d(a_i, p_j), d(a_j, p_i)))
 

@@ -48,7 +48,7 @@ class Embedder:
 
         Raises:
             ValueError: the faces are too small or of another type.
-            NotFiniteError: an embedding holds NaN or infinity.
+            NotFiniteError: an embedding contains NaN or infinity.
         """
         faces = np.asarray(faces)
         fits = faces.ndim == 4 and faces.shape[3] == 3 and faces.dtype == np.uint8

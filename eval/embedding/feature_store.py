@@ -49,7 +49,7 @@ class FeatureStore(contextlib.AbstractContextManager["FeatureStore"]):
     """The features of one model and one set of images, one row for each image in order, in one folder.
 
     The name of the folder is a hash of everything that determines the features, so a change of any input
-    leads to another folder. The folder holds `store.json` with these inputs, `features.f32` with the rows
+    leads to another folder. The folder contains `store.json` with these inputs, `features.f32` with the rows
     (float32, little-endian, and nothing else), and `progress.json` with the number of committed rows, their
     length and their CRC32C.
 

@@ -18,7 +18,7 @@ _Colour = tuple[float, float, float]
 class InputFormat:
     """The pixels that a net expects: `(pixel - mean) / scale`, where pixels are 0 to 255.
 
-    For `NAME.onnx`, the file `NAME.onnx.input.json` in the same folder holds these keys, and likewise for
+    For `NAME.onnx`, the file `NAME.onnx.input.json` in the same folder contains these keys, and likewise for
     other formats. Files that this project exported need no description.
 
     Args:

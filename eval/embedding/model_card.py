@@ -1,7 +1,7 @@
 """The model card: what a model is, how well it scores, and the thresholds that were measured for it.
 
 The card of a SavedModel is the file `model_card.json` in its folder. The card of any other model is the file
-`NAME.model_card.json` in the folder of the model. If there is no such file, the model itself holds the card:
+`NAME.model_card.json` in the folder of the model. If there is no such file, the model itself has the card:
 
 - ONNX: the metadata `model_card`
 - TFLite: the file `model_card.json` in a zip archive appended to the model
@@ -123,7 +123,7 @@ def _checked(values: Any, path: Path) -> ModelCard:
 def _digest(model):
     """Returns the digest that ties a card to its model.
 
-    For a SavedModel it covers the graph and the index of the variables, which holds a checksum of each
+    For a SavedModel it covers the graph and the index of the variables, which contains a checksum of each
     weight. People add other files to the folder, so these are left out.
     """
     if not is_saved_model(model):

@@ -260,7 +260,7 @@ def _rounded(seconds):
 
 
 def _texts(value: Any) -> Any:
-    """Replaces characters that JSON cannot hold, which come from file names that are not UTF-8."""
+    """Replaces characters that JSON cannot represent, which come from file names that are not UTF-8."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):

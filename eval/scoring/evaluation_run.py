@@ -1,6 +1,6 @@
 """The dataclasses of a run of an evaluation, and the folder that stores them.
 
-`scores.json` holds `Scores`, and `pairs.npz` holds `ScoredPairs`.
+`scores.json` contains `Scores`, and `pairs.npz` contains `ScoredPairs`.
 """
 
 import dataclasses
@@ -79,7 +79,7 @@ class LineScores:
     """One line of scores by the chosen method.
 
     `accuracy` and `threshold` are means over the folds, and `std` is the standard deviation of the accuracy.
-    `folds` holds the numbers of the folds.
+    `folds` lists the numbers of the folds.
     """
 
     name: str

@@ -111,7 +111,7 @@ def load_insightface(path: str | Path) -> Backbone:
     Raises:
         FileNotFoundError: the file does not exist.
         ModuleNotFoundError: it is an ONNX file, and the package `onnx` is not installed.
-        ValueError: the file is damaged, holds another net or lacks tensors.
+        ValueError: the file is damaged, contains another net or lacks tensors.
     """
     path = Path(path)
     if path.suffix == ".onnx":

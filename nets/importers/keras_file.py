@@ -42,7 +42,7 @@ def load_keras_file(path: Path) -> Backbone:
     It runs no code from the file, because it does not use Keras's reader of configurations.
 
     Raises:
-        ValueError: the file is damaged, is not a Keras file, or holds another model.
+        ValueError: the file is damaged, is not a Keras file, or contains another model.
     """
     try:
         with PlainZip(path) as file, tempfile.TemporaryDirectory() as folder:

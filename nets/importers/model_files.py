@@ -68,7 +68,7 @@ def find_model(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: the folder holds no model, or only damaged checkpoints.
+        ValueError: the folder contains no model, or only damaged checkpoints.
     """
     path = Path(path)
     if is_saved_model(path):
@@ -137,16 +137,16 @@ def model_sha256(path: str | Path) -> str:
     """Returns the SHA-256 of a model's content, in hexadecimal. Equal digests mean equal embeddings.
 
     The digest of a single file is the one that `sha256sum` prints. That of a training checkpoint is the
-    digest of its manifest, which holds the SHA-256 of the other files. For models of several files it is the
-    digest of a list of their names and SHA-256. The model card is left out, because new scores
-    or thresholds do not change the model.
+    digest of its manifest, which contains the SHA-256 of the other files. For models of several files it is
+    the digest of a list of their names and SHA-256. The model card is left out, because new scores or
+    thresholds do not change the model.
 
     Args:
         path: any path that `nets.load_backbone` takes.
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: the folder holds no model or only damaged checkpoints, or an ONNX file is damaged.
+        ValueError: the folder contains no model or only damaged checkpoints, or an ONNX file is damaged.
     """
     path = find_model(path)
     if is_saved_model(path):
@@ -194,7 +194,7 @@ def _read_value(path, key, kind):
 
 
 def read_onnx(path: Path) -> tuple[Any, dict[str, Path]]:
-    """Reads the graph of an ONNX file, and finds the other files that hold its tensors.
+    """Reads the graph of an ONNX file, and finds the other files that contain its tensors.
 
     Models of more than 2 GB have such files. They must be in the folder of the ONNX file or below it.
 

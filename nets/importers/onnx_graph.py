@@ -18,7 +18,7 @@ def open_graph(path: str | Path) -> "OnnxGraph":
     """Opens the graph of a file.
 
     Raises:
-        FileNotFoundError: the file, or another file that holds its tensors, does not exist.
+        FileNotFoundError: the file, or another file that contains its tensors, does not exist.
         ModuleNotFoundError: the package `onnx` is not installed.
         ValueError: the file is damaged.
     """
@@ -173,7 +173,7 @@ class OnnxGraph:
         return nodes[0]
 
     def constant(self, name: str, place: str) -> np.ndarray:
-        """Returns a tensor of the file by its name. Raises a `ValueError` if it does not hold numbers."""
+        """Returns a tensor of the file by its name. Raises a `ValueError` if it does not contain numbers."""
         from onnx import numpy_helper
 
         if name not in self._constants:

@@ -74,12 +74,12 @@ class RestrictedUnpickler:
     Args:
         file: the pickle. A read past the end must return the remaining bytes, as in `io.BytesIO` and
             `mmap.mmap`.
-        file_size: number of bytes of the whole file, which may hold more than the pickle.
+        file_size: number of bytes of the whole file, which may contain more than the pickle.
 
     Attributes:
-        expected: what the file may hold, for error messages.
+        expected: what the file may contain, for error messages.
         names: the allow-list of functions and classes, such as `"numpy dtype"`.
-        allows_dicts: whether the file may hold dicts.
+        allows_dicts: whether the file may contain dicts.
     """
 
     expected = "expected only lists, tuples, strings, bytes and numbers"
@@ -106,7 +106,7 @@ class RestrictedUnpickler:
         raise self.refusal("the pickle instruction BINPERSID, which refers to other files")
 
     def refusal(self, received: str) -> RefusedPickle:
-        """Returns an error that says what the file may hold and what it holds instead."""
+        """Returns an error that says what the file may contain and what it contains instead."""
         return RefusedPickle(f"{self.expected}, received {received}")
 
     def load(self) -> Any:
@@ -208,7 +208,7 @@ class RestrictedUnpickler:
                 target, state = self._pop(2)
                 push(self.build(target, state))
                 if isinstance(target, Unfinished):
-                    target.value = self._stack[-1]  # the memo holds `target`
+                    target.value = self._stack[-1]  # the memo contains `target`
             case "PROTO":
                 if argument > 5:
                     raise ValueError(f"expected a pickle protocol of 0 to 5, received {argument}")
@@ -244,7 +244,7 @@ class RestrictedUnpickler:
         return Global(name)
 
     def _check_finished(self, value):
-        # Not recursive, because a file can nest deeper than Python recurses, and a list can hold itself.
+        # Not recursive, because a file can nest deeper than Python recurses, and a list can contain itself.
         remaining, seen = [value], set()
         while remaining:
             item = remaining.pop()

@@ -1,7 +1,7 @@
 """Loads the backbone of an exported SavedModel, for example to train it further.
 
-It runs no code from the SavedModel. `net.json` holds the arguments of the `Backbone`, and the variables are
-read as numbers, in the order of `Backbone.variables`.
+It runs no code from the SavedModel. `net.json` contains the arguments of the `Backbone`, and the variables
+are read as numbers, in the order of `Backbone.variables`.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NET_NAME = "net.json"
 CARD_NAME = "model_card.json"  # the training program's description of the model
-VARIABLES = "variables_of_net"  # attribute of the exported module that holds the variables
+VARIABLES = "variables_of_net"  # attribute of the exported module that contains the variables
 
 
 def is_saved_model(path: str | Path) -> bool:

@@ -28,7 +28,7 @@ class Import:
 
     Attributes:
         backbone: the backbone, float32.
-        centres: float32 `(embedding_size, num_identities)`, or `None` if the checkpoint holds none.
+        centres: float32 `(embedding_size, num_identities)`, or `None` if the checkpoint contains none.
         num_mapped: number of variables of the backbone.
         ignored: names of the other variables, by kind: `"optimizer slots"` and `"others"`.
     """
@@ -98,7 +98,7 @@ def load_tf1_checkpoint(path: str | Path) -> Import:
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint is damaged, holds another net or lacks variables.
+        ValueError: the checkpoint is damaged, contains another net or lacks variables.
     """
     import tensorflow as tf  # here, because the import takes seconds and `checkpoint_prefix` does not need it
 

@@ -1,6 +1,6 @@
 """Reads the tensors of a PyTorch file without PyTorch and without running any code from it.
 
-`torch.save` writes a zip. It holds a pickle of the objects, and one entry for the bytes of each storage.
+`torch.save` writes a zip. It contains a pickle of the objects, and one entry for the bytes of each storage.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class TorchTensor:
     """The place of a tensor in its file.
 
     Attributes:
-        storage: name of the storage that holds its values.
+        storage: name of the storage that contains its values.
         dtype: PyTorch's type of the storage, such as `"torch FloatStorage"`.
         offset: index of the first element in the storage.
         shape: shape of the tensor.
@@ -67,7 +67,7 @@ class TorchFile(contextlib.AbstractContextManager["TorchFile"]):
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file has another format, is damaged, or holds anything other than tensors, dicts,
+        ValueError: the file has another format, is damaged, or contains anything other than tensors, dicts,
             lists, tuples, numbers and strings.
 
     Example:

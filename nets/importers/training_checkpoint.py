@@ -1,7 +1,7 @@
 """Finds, verifies and reads training checkpoints, newest first.
 
 A checkpoint is a folder with the exact name `step_{step:08d}`, which `training/checkpoints.py` writes. It
-holds a manifest `checkpoint.json` (step, arguments of the `Backbone`, SHA-256 of the other files) and a
+contains a manifest `checkpoint.json` (step, arguments of the `Backbone`, SHA-256 of the other files) and a
 `tf.train.Checkpoint` with the name `state`.
 """
 
@@ -108,14 +108,14 @@ def newest_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_backbone_of_checkpoint(path: str | Path) -> "Backbone":
-    """Builds the backbone of the newest checkpoint and loads its weights, or their average if it holds one.
+    """Builds the backbone of the newest checkpoint and loads its weights, or their average if it has one.
 
     Args:
         path: a checkpoint, or a folder of checkpoints.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: no checkpoint can be read, or it does not hold the backbone that it names.
+        ValueError: no checkpoint can be read, or it does not contain the backbone that it names.
     """
     import tensorflow as tf  # here, because the import takes seconds and the functions above do not need it
 

@@ -147,7 +147,7 @@ class SelfAttention(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: float, shape `(batch, tokens, 3 * channels)`: queries, then keys, then values. Each holds one
+        inputs: float, shape `(batch, tokens, 3 * channels)`: queries, then keys, then values. Each has one
             head after another.
 
     Returns:
