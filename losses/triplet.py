@@ -107,10 +107,10 @@ class TripletLoss(DistanceLoss):
 
 def _all_triplets(distances, positives, negatives, margin):
     """Returns the sum and the number of each anchor's losses > 0; both float32 `(batch,)`."""
-    known = tf.stop_gradient(distances)
+    constants = tf.stop_gradient(distances)
     # A triplet is active if its negative is nearer than its positive plus the margin.
-    reach = tf.where(positives, known + margin, -math.inf)
-    nearness = tf.where(negatives, known, math.inf)
+    reach = tf.where(positives, constants + margin, -math.inf)
+    nearness = tf.where(negatives, constants, math.inf)
     # int64, because TensorFlow runs int32 operations on the CPU even if there is a GPU.
     num_per_positive = tf.searchsorted(tf.sort(nearness), reach, "left", tf.int64)
     num_not_above = tf.searchsorted(tf.sort(reach), nearness, "right", tf.int64)

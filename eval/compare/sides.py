@@ -76,14 +76,14 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
     found = find(path)
     main, problems = found.main, list(found.problems)
     if found.source.kind == "video":
-        chosen = _usable(main)
+        chosen = _usable_faces(main)
         num_others = len(found.tracks) - 1
     else:
         # A folder shows one person. So a picture that does not resemble the others is used, too, although its
         # face is in another track.
         by_picture: dict[int, list[tuple[Face, np.ndarray]]] = {}
         for track in found.tracks:
-            for face, embedding in _usable(track):
+            for face, embedding in _usable_faces(track):
                 by_picture.setdefault(face.frame, []).append((face, embedding))
         chosen = [max(faces, key=lambda one: one[0].size) for _, faces in sorted(by_picture.items())]
         num_others = sum(map(len, by_picture.values())) - len(chosen)
@@ -104,7 +104,7 @@ def read_side(path: Path, find: Callable[[Path], FoundTracks], pooling: str = "m
     )
 
 
-def _usable(track):
+def _usable_faces(track):
     """Returns the usable faces of a track, with their embeddings."""
     pairs = zip(track.faces, track.embeddings, strict=True)
     return [(face, embedding) for face, embedding in pairs if frame_weight(face, embedding) > 0]

@@ -90,18 +90,18 @@ class PictureSearch:
         """Returns the aligned face, uint8 `(*face_size, 3)` and its box, or why there is none."""
         try:
             picture = read_picture(path)
-            return self._aligned(picture) if self.aligned else self._found(picture)
+            return self._crop(picture) if self.aligned else self._find_face(picture)
         # A detector that fails must not end a long run.
         except (ValueError, OSError, IndexError, cv2.error) as error:
             return _reason(path, error)
 
-    def _aligned(self, picture):
+    def _crop(self, picture):
         if any(have < want for have, want in zip(picture.shape, self.face_size, strict=False)):
             sizes = (*self.face_size, *picture.shape[:2])
             raise ValueError("expected a face of at least {}x{}, received {}x{}".format(*sizes))
         return crop_centre(picture[None], self.face_size)[0], _NO_BOX
 
-    def _found(self, picture):
+    def _find_face(self, picture):
         options = self.tracks
         frame = Picture(0, 0.0, picture)
         faces = find_faces(frame, self.face_size, options.min_score, options.min_face_size)

@@ -202,14 +202,14 @@ def _read_finished(out, settings):
     try:
         with np.load(out, allow_pickle=False) as file:
             arrays = dict(file)
-        return arrays, _changes(json.loads(str(arrays[_SETTINGS])), settings)
+        return arrays, _describe_changes(json.loads(str(arrays[_SETTINGS])), settings)
     except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
         return {}, "exists, but is not a file that eval.embed wrote."
 
 
 def _open_parts(folder, settings, overwrite):
     path = folder / _SETTINGS_NAME
-    problem = _changes(read_json(path), settings) if path.exists() else None
+    problem = _describe_changes(read_json(path), settings) if path.exists() else None
     if problem and not overwrite:
         raise ValueError(f"{folder}: {problem} Give another name, or --overwrite.")
     for pattern in ("*.tmp", "*.npz") if problem else ("*.tmp",):  # A killed process leaves .tmp files.
@@ -218,7 +218,7 @@ def _open_parts(folder, settings, overwrite):
     write_json(path, settings)
 
 
-def _changes(before, now):
+def _describe_changes(before, now):
     changes = [
         f"{key} was {before.get(key)}, is now {now[key]}" for key in now if before.get(key) != now[key]
     ]

@@ -72,7 +72,7 @@ class FileModel(abc.ABC):
     def embed(self, faces: np.ndarray) -> np.ndarray:
         """See `eval.embedding.engines.EmbeddingModel`."""
         check_faces(faces, self.face_size)
-        images = self._stored(self._format.prepare(faces, self._image_size))
+        images = self._to_input_type(self._format.prepare(faces, self._image_size))
         size = self._batch_size or max(len(images), 1)
         parts = []
         for start in range(0, len(images), size):
@@ -140,7 +140,7 @@ class FileModel(abc.ABC):
                 f"{self._input.dtype} pixels"
             )
 
-    def _stored(self, images):
+    def _to_input_type(self, images):
         """Converts images to the type of the input, and quantises them if the input is quantised."""
         dtype = self._input.dtype
         if self._input.quantization:

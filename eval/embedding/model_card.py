@@ -84,8 +84,8 @@ def read_card(model: str | Path) -> ModelCard:
     if path.is_file():
         card = _checked(read_json(path), path)
         # SavedModels of earlier versions have a card without a digest.
-        known = card.get(_DIGEST) is None and is_saved_model(model)
-        if not known and card.get(_DIGEST) != _digest(model):
+        is_old = card.get(_DIGEST) is None and is_saved_model(model)
+        if not is_old and card.get(_DIGEST) != _digest(model):
             raise ValueError(
                 f"{path}: the card does not belong to {model.name}: the {_DIGEST} differs. Delete the card, "
                 f"then measure thresholds: python -m export.calibrate {model} --pairs lfw.bin"

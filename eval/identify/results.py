@@ -195,7 +195,7 @@ class IdentifyRun:
 
 def write_tracks(run: IdentifyRun, path: Path) -> None:
     """Writes a run as JSON, without pictures."""
-    write_json(path, _texts(tracks_json(run)))
+    write_json(path, _without_surrogates(tracks_json(run)))
 
 
 def tracks_json(run: IdentifyRun) -> dict[str, Any]:
@@ -259,10 +259,10 @@ def _rounded(seconds):
     return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
-def _texts(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     """Replaces characters that JSON cannot represent, which come from file names that are not UTF-8."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {_texts(key): _texts(item) for key, item in value.items()}
-    return [_texts(item) for item in value] if isinstance(value, list | tuple) else value
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list | tuple) else value

@@ -346,7 +346,7 @@ class _OpenTrack:
         """
         embeddings = np.stack(self._embeddings)
         weights = np.array(self._weights)
-        rejected = self._find_flaw(min_faces, every)
+        rejected = self._reason_to_reject(min_faces, every)
         if rejected is None and not weights.sum() > 0:
             rejected = "the model gives embeddings of length 0 for all of its faces"
         template = None
@@ -358,7 +358,7 @@ class _OpenTrack:
             template = pool(units * weights[used, None], "mean")
         return Track(number, self.faces, embeddings, weights, template, rejected)
 
-    def _find_flaw(self, min_faces, every):
+    def _reason_to_reject(self, min_faces, every):
         usable = [face for face in self.faces if face.rejected is None]
         if not usable:
             best = max(self.faces, key=lambda face: face.score)
