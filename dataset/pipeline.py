@@ -94,8 +94,9 @@ def require_size(sources: CombinedSources, image_size: Sequence[int]) -> None:
     """Raises `ValueError` if the images are too small to crop them to `image_size`, `(height, width)`."""
     if any(have < want for have, want in zip(sources.image_size, image_size, strict=True)):
         raise ValueError(
-            f"{sources.manifests[0].folder}: images are {sources.image_size}, "
-            f"too small for an image size of {tuple(image_size)}"
+            "{}: images are {}x{}, too small for an image size of {}x{}".format(
+                sources.manifests[0].folder, *sources.image_size, *image_size
+            )
         )
 
 

@@ -51,8 +51,8 @@ def read_calibration_images(
         images = np.concatenate([pairs.batch(number, number + 1) for number in drawn])
     if images.shape[1:3] != face_size:
         raise ValueError(
-            f"{path}: the images are {images.shape[1:3]}, expected {face_size}. "
-            "Give other images, or set --face_size."
+            "{}: the images are {}x{}, but --face_size is {} {}. Give other images, or another "
+            "--face_size.".format(path, *images.shape[1:3], *face_size)
         )
     return images
 
@@ -76,6 +76,8 @@ def _stack(named):
     for name, image in named:
         if image.shape != first.shape:
             raise ValueError(
-                f"{name}: expected {first.shape[:2]} like {first_name}, received {image.shape[:2]}"
+                "{}: expected {}x{} like {}, received {}x{}".format(
+                    name, *first.shape[:2], first_name, *image.shape[:2]
+                )
             )
     return np.stack([image for _, image in named])

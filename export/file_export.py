@@ -146,8 +146,8 @@ def _export(options, file_format):
     pairs = read_pairs(options.pairs)
     if pairs.image_size != options.face_size:
         raise ValueError(
-            f"{options.pairs}: the images are {pairs.image_size}, but --face_size is {options.face_size}. "
-            "Give other pairs, or another --face_size."
+            "{}: the images are {}x{}, but --face_size is {} {}. Give other pairs, or another "
+            "--face_size.".format(options.pairs, *pairs.image_size, *options.face_size)
         )
     images = None
     if options.calibration is not None:

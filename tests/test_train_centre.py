@@ -255,7 +255,7 @@ def test_image_size_is_compared_before_a_teacher_embeds_all_images(data, caplog,
     arguments = flags(data, loss="distillation", teacher=config)
     arguments[1:3] = ["160", "160"]
     assert train_centre.main(arguments) == 1
-    assert "images are (112, 112), too small for an image size of (160, 160)" in caplog.text
+    assert "images are 112x112, too small for an image size of 160x160" in caplog.text
 
 
 def test_a_checkpoint_of_another_depth_is_refused(data, capsys):

@@ -152,7 +152,7 @@ def _changes(options, checkpoint, manifest):
     if old != new:
         yield f"--optimizer is {new}, but {run} has {old}. Give --optimizer {old}, or {other_way}."
     if bool(recipe.get("ema")) != bool(optimizer.ema):
-        has, advice = ("no", "Leave it out") if optimizer.ema else ("a", "Give that of the run")
+        has, advice = ("no", "Leave it out") if optimizer.ema else ("an", "Give the --ema of that run")
         yield f"--ema is {shown(optimizer.ema)}, but {run} has {has} average. {advice}, or give {other_way}."
     old, new = manifest["loss"], options.loss_name
     changed = {"loss": (old, new)}
@@ -161,9 +161,9 @@ def _changes(options, checkpoint, manifest):
         changed = {}
     if options.allow_changes:
         return
-    for key in ("keep_prob", "seed", "random_final_gamma"):
+    for key, absent in (("keep_prob", None), ("seed", None), ("random_final_gamma", False)):
         if key in net:
-            changed[key] = before.get(key), net[key]
+            changed[key] = before.get(key, absent), net[key]
     yield from _other_teacher(options, manifest.get("teacher"), run, other_way)
     # Checkpoints do not store these flags, but run.json does.
     previous = changed_flags(options, read_starts(checkpoint.parent)[-1:])
@@ -171,8 +171,9 @@ def _changes(options, checkpoint, manifest):
     for flag, values in changed.items():
         old, new = map(shown, values)
         if old != new:
+            advice = f"Leave out --{flag}" if values[0] is False else f"Give --{flag} {old}"
             yield (
-                f"--{flag} is {new}, but {run} has {old}. Give --{flag} {old}, {other_way}, or "
+                f"--{flag} is {new}, but {run} has {old}. {advice}, give {other_way}, or give "
                 "--allow_changes to resume with this change."
             )
 
@@ -189,7 +190,7 @@ def _other_teacher(options, recorded, run, other_way):
         advice = "Give that teacher"
     else:
         return
-    yield f"{problem}. {advice}, {other_way}, or --allow_changes to resume with this change."
+    yield f"{problem}. {advice}, give {other_way}, or give --allow_changes to resume with this change."
 
 
 def _is_start_record(value):

@@ -154,7 +154,9 @@ def _as_json(values):
 
 
 def shown(value: Any) -> str:
-    """Returns the value of a flag as you would type it."""
+    """Returns the value of a flag as messages show it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
     return "(not given)" if value is None else str(value)

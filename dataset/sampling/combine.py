@@ -60,8 +60,9 @@ class CombinedSources:
         for manifest in manifests:
             if manifest.image_size != first.image_size:
                 raise ValueError(
-                    f"{manifest.folder}: expected images of {first.image_size} as in {first.folder}, "
-                    f"received {manifest.image_size}"
+                    "{}: expected images of {}x{} as in {}, received {}x{}".format(
+                        manifest.folder, *first.image_size, first.folder, *manifest.image_size
+                    )
                 )
         self.manifests = list(manifests)
         self.image_size = first.image_size

@@ -224,7 +224,7 @@ class TestLfw:
         assert "--pairs" in message and f"{config}: " in message
         config.write_text("[records]\ntfrecords = t\n[lfw]\nprefix = images\n")
         message = failure("lfw", "--config", config, "--out", lfw / "a.bin")
-        assert "config.ini, [lfw] pairs: " in message and "--pairs" in message
+        assert "config.ini, [lfw] pairs is missing" in message and "--pairs" in message
 
 
 @pytest.fixture

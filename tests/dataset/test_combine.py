@@ -82,7 +82,7 @@ def test_different_image_sizes_are_an_error(manifests):
     with pytest.raises(ValueError) as error:
         CombinedSources([manifests[0], other, manifests[2]])
     assert str(error.value) == (
-        f"{other.folder}: expected images of (112, 112) as in {manifests[0].folder}, received (112, 96)"
+        f"{other.folder}: expected images of 112x112 as in {manifests[0].folder}, received 112x96"
     )
 
 

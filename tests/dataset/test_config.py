@@ -183,7 +183,7 @@ def test_errors_are_short(write, text):
 
 def test_an_unknown_user_in_a_path_is_an_error(write):
     path = write("", "[records]\ntfrecords = ~nosuchuser/records\n")
-    with pytest.raises(ValueError, match=r"config\.ini, \[records\] tfrecords: is ~nosuchuser"):
+    with pytest.raises(ValueError, match=r"config\.ini, \[records\] tfrecords is ~nosuchuser"):
         read_config(path)
 
 

@@ -452,7 +452,7 @@ def test_program_checks_what_is_converted(rec, converted, tmp_path, caplog):
 def test_program_names_what_is_missing(rec, tmp_path):
     missing = SourceConfig("nothing", "mxrec", tmp_path / "nowhere")
     config = write_config(tmp_path, rec, missing)
-    with pytest.raises(SystemExit, match=r"config.ini: section \[nothing\]: .*nowhere"):
+    with pytest.raises(SystemExit, match=r"config.ini, \[nothing\] mxrec: .*nowhere"):
         main(["--config", config])
     assert not (tmp_path / "records").exists()
     with pytest.raises(SystemExit, match=r"\[nobody\]"):

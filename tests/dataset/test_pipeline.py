@@ -516,6 +516,8 @@ def test_errors_of_an_earlier_run_are_forgotten(tmp_path):
 @pytest.mark.parametrize("image_size", [(113, 96), (112, 113)])
 def test_images_that_are_too_small_are_an_error(small, image_size):
     sources = CombinedSources([small])
-    message = f"{small.folder}: images are (112, 112), too small for an image size of {image_size}"
+    message = (
+        f"{small.folder}: images are 112x112, too small for an image size of {image_size[0]}x{image_size[1]}"
+    )
     with pytest.raises(ValueError, match=re.escape(message)):
         TrainingBatches(sources, EveryRecord(), list(image_size))

@@ -85,5 +85,5 @@ def test_every_replica_holds_a_shard(two_replicas):
 
 
 def test_other_optimizers_are_refused(two_replicas):
-    with pytest.raises(ValueError, match=r"--shard_centres: .* Adam"):
+    with pytest.raises(ValueError, match=r"--shard_centres needs .* Adam"):
         make_trainer(two_replicas, True, optimizer=keras.optimizers.Adam)
