@@ -1,4 +1,4 @@
-"""Small made-up data, and runs of the training programs on it."""
+"""Makes small data sets, and the flags and results of training runs on them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run that is killed twice, and the same run left alone."""
+"""Compares a run that is killed twice with the same run left alone."""
 
 import shutil
 

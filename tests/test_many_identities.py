@@ -1,4 +1,4 @@
-"""`train_centre` with sampled or sharded centres, and their benchmark."""
+"""Tests `train_centre` with sampled or sharded centres, and their benchmark."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`train_centre` as a user runs it, on a small made-up set."""
+"""Tests `train_centre` as a user runs it, on a small made-up set."""
 
 import json
 import os

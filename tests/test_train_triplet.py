@@ -1,4 +1,4 @@
-"""`train_triplet` as a user runs it, on a small made-up set."""
+"""Tests `train_triplet` as a user runs it, on a small made-up set."""
 
 import re
 import shutil

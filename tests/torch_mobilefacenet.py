@@ -1,4 +1,4 @@
-"""The PyTorch side of `benchmarks.mobilefacenet`. It runs in an environment without TensorFlow.
+"""Runs the PyTorch side of `benchmarks.mobilefacenet`, in an environment without TensorFlow.
 
 It reads lines such as `train eager` or `embed compiled` from standard input. For each line, it runs one batch
 and prints `done`.

@@ -1,4 +1,4 @@
-"""Tests of `common.files`: atomic files and folders, locks, checksums and sizes."""
+"""Tests `common.files`: atomic files and folders, locks, checksums and sizes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Row 27 of docs/fidelity.md: a batch replaces images that cannot be used."""
+"""Tests that a batch replaces images that cannot be used (row 27 of docs/fidelity.md)."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Tests of reading labels and images from InsightFace and flat `.rec` files."""
+"""Tests reading labels and images from InsightFace's and flat `.rec` files."""
 
 import hashlib
 import json

@@ -7,7 +7,7 @@ from tests.dataset.samples import noise
 
 
 def reference(images, top, left, height, width):
-    """RGB to network input, in NumPy."""
+    """Converts RGB images to network input, in NumPy."""
     cropped = images[:, top : top + height, left : left + width, :]
     bgr = np.stack([cropped[..., 2], cropped[..., 1], cropped[..., 0]], axis=-1)
     return (bgr.astype(np.float32) - np.float32(127.5)) * np.float32(0.0078125)

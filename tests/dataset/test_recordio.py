@@ -1,4 +1,4 @@
-"""Tests of RecordIO with files that MXNet wrote, an independent reader, and broken files."""
+"""Tests RecordIO with files that MXNet wrote, an independent reader, and broken files."""
 
 import hashlib
 import json

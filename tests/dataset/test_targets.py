@@ -1,4 +1,4 @@
-"""Tests of batches with targets, a row of numbers for each image."""
+"""Tests batches with targets, a row of numbers for each image."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Tests of worker processes."""
+"""Tests worker processes."""
 
 import os
 import subprocess

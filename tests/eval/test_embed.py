@@ -33,7 +33,7 @@ def media(tmp_path_factory):
 
 @pytest.fixture
 def embed_into(media, tmp_path):
-    """Runs the program and returns the arrays of its file."""
+    """Returns a function that runs the program and returns the arrays of its file."""
 
     def main(src, *flags, out="out.npz", batch_size=64):
         flags = [f"--model_path={media / 'face.onnx'}", "--workers=1", f"--batch_size={batch_size}", *flags]
@@ -122,7 +122,7 @@ class Killed(BaseException):
 class TestResuming:
     @pytest.fixture
     def embed_into(self, embed_into):
-        """A part has two pictures."""
+        """Makes the program store its results in parts of two pictures."""
         return functools.partial(embed_into, batch_size=2)
 
     @pytest.fixture

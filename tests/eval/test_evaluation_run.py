@@ -43,7 +43,7 @@ def change_arrays(folder, change):
 
 
 def arrays_of(pairs):
-    """All arrays of the pairs by name."""
+    """Returns all arrays of the pairs by name."""
     arrays = {
         f"{name}/{key}": array
         for name in ("used", "folds")

@@ -172,7 +172,7 @@ class TestCharts:
 
 
 def _oklab(colour):
-    """OKLab (Björn Ottosson, 2020), in which equal distances look about equal."""
+    """Converts a colour to OKLab (Björn Ottosson, 2020), in which equal distances look about equal."""
     encoded = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     cones = np.array(

@@ -1,4 +1,4 @@
-"""Each model, set and way of scoring has its own default folder."""
+"""Tests that each model, set and way of scoring has its own default folder."""
 
 from itertools import combinations
 from pathlib import Path

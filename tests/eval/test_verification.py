@@ -22,7 +22,7 @@ SETS = ("verification", "verification_separable", "verification_unequal")
 
 
 def golden(name, distance):
-    """The results of the original, and its pairs, positives first."""
+    """Returns the results of the original, and its pairs, positives first."""
     with np.load(GOLDEN / f"{name}.npz") as file:
         positive, negative = file["pos_embeddings"], file["neg_embeddings"]
         keys = ("accuracy", "std", "threshold", "fold_accuracies", "pos_sorted", "neg_sorted")

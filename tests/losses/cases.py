@@ -1,4 +1,4 @@
-"""All losses with arguments that differ from their defaults, and inputs for them."""
+"""Lists all losses with arguments that differ from their defaults, and makes inputs for them."""
 
 from collections.abc import Callable
 from typing import NamedTuple

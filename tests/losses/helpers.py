@@ -1,4 +1,4 @@
-"""Helpers for the tests of the losses."""
+"""Computes terms and gradients for the tests of the losses."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The formulas of the losses in float64 NumPy. Each function returns the loss of every sample."""
+"""Computes the losses in float64 NumPy. Each function returns the loss of every sample."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def adaface(
     momentum=0.99,
     norms=None,
 ):
-    """The loss of the first step. `norms` replaces the lengths of the embeddings."""
+    """Returns the losses of the first step. `norms` replaces the lengths of the embeddings."""
     norms = np.clip(np.linalg.norm(embeddings, axis=1) if norms is None else norms, 1e-3, 100)
     mean = momentum * 20 + (1 - momentum) * norms.mean()
     std = momentum * 100 + (1 - momentum) * norms.std(ddof=1)
@@ -95,7 +95,7 @@ def magface(
 
 
 def hardnet(embeddings, identities, margin=1.0):
-    """The loss of every pair, by a loop over all other pairs."""
+    """Returns the loss of every pair, computed in a loop over all other pairs."""
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     anchors, positives = np.split(embeddings, 2)
     losses = []

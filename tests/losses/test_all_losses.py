@@ -1,4 +1,4 @@
-"""Properties of every loss, with centres or without."""
+"""Tests properties that all losses have, with or without centres."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Checkpoints store variables in another layout, through private methods of TensorFlow."""
+"""Tests that checkpoints store variables in another layout, through private methods of TensorFlow."""
 
 import keras
 import numpy as np

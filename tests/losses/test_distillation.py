@@ -1,4 +1,4 @@
-"""The loss that compares embeddings with those of a teacher."""
+"""Tests the loss that compares embeddings with those of a teacher."""
 
 import keras
 import numpy as np

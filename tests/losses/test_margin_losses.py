@@ -1,4 +1,4 @@
-"""Properties of every loss with centres. Losses with further properties have their own files."""
+"""Tests properties that all losses with centres have. Further properties have their own files."""
 
 import numpy as np
 import pytest

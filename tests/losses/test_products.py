@@ -1,4 +1,4 @@
-"""Products on a GPU that rounds factors to 10 bits, as TF32 does."""
+"""Tests products on a GPU that rounds factors to 10 bits, as TF32 does."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The public names of `losses`, and what `import losses` does not import."""
+"""Tests the public names of `losses`, and what `import losses` does not import."""
 
 import doctest
 import subprocess

@@ -1,4 +1,4 @@
-"""Losses over a sample of the identities."""
+"""Tests losses over a sample of the identities."""
 
 import keras
 import numpy as np

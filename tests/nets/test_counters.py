@@ -1,4 +1,4 @@
-"""Checkpoints store the counters of layers as int32, through private methods of TensorFlow."""
+"""Tests that checkpoints store counters of layers as int32, through private methods of TensorFlow."""
 
 import keras
 import tensorflow as tf

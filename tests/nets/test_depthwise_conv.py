@@ -1,4 +1,4 @@
-"""Depthwise convolutions with a stride, trained in bfloat16 on a CPU."""
+"""Tests depthwise convolutions with a stride, trained in bfloat16 on a CPU."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The operations that a GPU runs for the layers of the nets."""
+"""Tests which operations a GPU runs for the layers of the nets."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def net():
 
 
 def graph(net, call):
-    """A forward and backward pass in float32, in which TensorFlow moves the channels to the front."""
+    """Returns a forward and backward pass in float32, in which TensorFlow moves the channels to the front."""
 
     def gradients(images):
         with tf.device(GPU), tf.GradientTape() as tape:

@@ -160,7 +160,7 @@ def _relu(net):
 
 
 def _no_shortcut(net):
-    """A unit that adds its input to itself."""
+    """Makes a unit add its input to itself."""
     add = next(node for node in net.nodes if node.op_type == "Add")
     add.input[1] = add.input[0]
 

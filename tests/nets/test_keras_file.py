@@ -1,4 +1,4 @@
-"""Damaged and hostile `.keras` files; tests/nets/test_backbone.py reads good ones."""
+"""Tests damaged and hostile `.keras` files. tests/nets/test_backbone.py reads good ones."""
 
 import json
 import zipfile

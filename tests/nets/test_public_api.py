@@ -1,4 +1,4 @@
-"""The public names of `nets`, and what `import nets` does not import."""
+"""Tests the public names of `nets`, and what `import nets` does not import."""
 
 import doctest
 import subprocess

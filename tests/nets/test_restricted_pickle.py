@@ -1,4 +1,4 @@
-"""Hostile files must not make the reader allocate more than 4 times the file's size plus 100 MB."""
+"""Tests that hostile files make the reader allocate at most 4 times the file's size plus 100 MB."""
 
 import contextlib
 import pickle

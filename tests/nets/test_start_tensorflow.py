@@ -1,4 +1,4 @@
-"""The lines that TensorFlow writes at every start are hidden, and all others are shown."""
+"""Tests that the lines that TensorFlow writes at every start are hidden, and all others are shown."""
 
 import os
 import subprocess

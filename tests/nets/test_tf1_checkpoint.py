@@ -1,4 +1,4 @@
-"""Checkpoints of the original with the golden weights must give the golden embeddings."""
+"""Tests that checkpoints of the original with the golden weights give the golden embeddings."""
 
 import json
 from pathlib import Path

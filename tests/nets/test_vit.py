@@ -19,7 +19,7 @@ IMAGES = (FACES[..., ::-1].astype(np.float32) - 127.5) / 128
 
 
 def numpy_net(state, faces, depth, heads=8):
-    """The net as PyTorch computes it, in float64."""
+    """Computes the net as PyTorch does, in float64."""
     state = {name: value.astype(np.float64) for name, value in state.items()}
     x = (faces / 255 - 0.5) / 0.5
     rows, columns = (side // 9 for side in faces.shape[1:3])

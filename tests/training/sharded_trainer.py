@@ -1,4 +1,4 @@
-"""A small trainer with dense, sampled or sharded centres, and batches for it."""
+"""Makes a small trainer with dense, sampled or sharded centres, and batches for it."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A training loop over a small net."""
+"""Makes a training loop over a small net."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""A trainer that is quick to trace, batches for it, and its checkpoints."""
+"""Makes a trainer that is quick to trace, batches for it, and its checkpoints."""
 
 import keras
 import numpy as np

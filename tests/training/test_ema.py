@@ -27,7 +27,7 @@ def values(net):
 
 
 def replicas_values(strategy, net):
-    """The values of each variable on all replicas: `(replicas, ...)`."""
+    """Returns the values of each variable on all replicas, `(replicas, ...)`."""
     return [
         np.stack([local.numpy() for local in strategy.experimental_local_results(variable.value)])
         for variable in net.variables

@@ -1,4 +1,4 @@
-"""The flags of docs/fidelity.md change a run as their rows say, and `--faithful` sets them."""
+"""Tests that the flags of docs/fidelity.md change a run as their rows say, and `--faithful` sets them."""
 
 import importlib
 import inspect
@@ -62,7 +62,7 @@ def test_given_flag_wins_over_faithful():
 
 @pytest.fixture
 def run_of(data, monkeypatch):
-    """A function that sets up a run and returns the arguments of watched calls.
+    """Returns a function that sets up a run and returns the arguments of watched calls.
 
     The data are several sources, including an image list, and an `.np` file of pairs.
     """

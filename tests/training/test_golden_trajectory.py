@@ -1,4 +1,4 @@
-"""Five steps of the original's two training graphs, number for number.
+"""Tests five steps of the original's two training graphs, number for number.
 
 Each step amplifies rounding errors about tenfold. After five steps, two exact ways to sum the same batch
 statistics differ by 5e-4. So do two processors, whose kernels sum in different orders. So the tests compare

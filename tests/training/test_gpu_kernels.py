@@ -1,4 +1,4 @@
-"""Every operation of a training step runs on a GPU, and only a few small values go back to the host."""
+"""Tests that a step runs on a GPU and copies only a few small values to the host."""
 
 import functools
 

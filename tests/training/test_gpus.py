@@ -26,7 +26,7 @@ class DriverError(Exception):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that makes a machine with GPUs. It returns a list of the settings that TensorFlow gets."""
+    """Returns a function that fakes a machine with GPUs and returns the list of TensorFlow's settings."""
 
     def make(gpus=DRIVER, visible=None, num_visible=None, order=None, error=None):
         told = []

@@ -1,4 +1,4 @@
-"""Tests of the checks that run before TensorFlow is imported."""
+"""Tests the checks that run before TensorFlow is imported."""
 
 import json
 import logging

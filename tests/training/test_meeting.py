@@ -1,4 +1,4 @@
-"""Messages between workers, and the checkpoint that they agree on."""
+"""Tests messages between workers, and the checkpoint that they agree on."""
 
 import json
 import shutil
@@ -111,7 +111,7 @@ def test_messages_of_other_programs_are_ignored(monkeypatch):
 
 
 def write_checkpoint(folder, step, architecture="ir32"):
-    """Without weights."""
+    """Writes a checkpoint without weights."""
     net = {"architecture": architecture, "image_size": [16, 16], "embedding_size": 512, "seed": 0}
     path = folder / f"step_{step:08d}"
     path.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Memory of the centres, against numbers computed by hand."""
+"""Compares the memory of the centres with numbers computed by hand."""
 
 import pytest
 import tensorflow as tf

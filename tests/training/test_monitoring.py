@@ -1,4 +1,4 @@
-"""Errors, warnings and reports of a run, its time limit and its profile."""
+"""Tests errors, warnings and reports of a run, its time limit and its profile."""
 
 import logging
 from types import SimpleNamespace

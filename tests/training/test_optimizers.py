@@ -1,4 +1,4 @@
-"""Flags make schedules and optimizers, whose updates agree with NumPy."""
+"""Compares the updates of the optimizers that flags select with NumPy."""
 
 import keras
 import numpy as np

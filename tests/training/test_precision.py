@@ -1,4 +1,4 @@
-"""Steps with 16 bits agree with float32, and overflows skip a step."""
+"""Tests that steps with 16 bits agree with float32, and that overflows skip a step."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Checks before a run starts."""
+"""Tests the checks before a run starts."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Presets set flags, and a run with all flags of the recipes works from records to a model."""
+"""Tests presets, and a run with all flags of the recipes from records to a model."""
 
 import shutil
 

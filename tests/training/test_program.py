@@ -1,4 +1,4 @@
-"""Logs and exit codes of the training programs."""
+"""Tests logs and exit codes of the training programs."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several replicas compute what one device computes."""
+"""Tests that several replicas compute what one device computes."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""The same command completes a run that was interrupted by kills, signals or full disks."""
+"""Tests that the same command completes a run that kills, signals or full disks interrupted."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ class Killed(BaseException):
 
 
 def scored_loop(folder, save=2, validate=2, **arguments):
-    """A loop of 6 steps, with accuracies that depend on the step."""
+    """Returns a loop of 6 steps, with accuracies that depend on the step."""
     every = intervals(show_info=2, summary=2, validate=validate, save=save, export=100)
     loop, trainer = make_loop(folder, every=every, **arguments)
     return with_validator(loop, lambda: result(ACCURACIES[trainer.step]))

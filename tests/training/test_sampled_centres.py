@@ -1,4 +1,4 @@
-"""Training with a sample of the centres: steps and checkpoints."""
+"""Tests training with a sample of the centres: steps and checkpoints."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Learning rates of the flags agree with NumPy."""
+"""Compares the learning rates that flags select with NumPy."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Centres in shards equal a dense layer: losses, gradients, weights and checkpoints."""
+"""Compares sharded centres with a dense layer: losses, gradients, weights and checkpoints."""
 
 import json
 import subprocess

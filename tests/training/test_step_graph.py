@@ -1,4 +1,4 @@
-"""The graph of a training step, as a GPU would run it."""
+"""Tests the graph of a training step, as a GPU would run it."""
 
 import tensorflow as tf
 

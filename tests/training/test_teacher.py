@@ -1,4 +1,4 @@
-"""Distillation: the stored embeddings of a teacher, and steps that use them as targets."""
+"""Tests distillation: stored embeddings of a teacher, and steps that use them as targets."""
 
 import dataclasses
 import time

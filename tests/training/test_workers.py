@@ -1,4 +1,4 @@
-"""Two processes on one machine train as one device."""
+"""Tests that two processes on one machine train as one device."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A step that XLA compiles does the same as a step without XLA."""
+"""Compares steps that XLA compiles with steps without XLA."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A small run of one worker: the loop, checkpoints and a validation that reads the whole net.
+"""Runs one worker of a small run: the loop, checkpoints and a validation that reads the whole net.
 
     python -m tests.training.worker_program --folder DIR --max_steps N [--stop_at STEP] --strategy ...
 
