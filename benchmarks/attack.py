@@ -34,11 +34,11 @@ READ, ERROR, OTHER, MEMORY, SLOW, KILLED, RAN = (
 )
 VERDICTS = (READ, ERROR, OTHER, MEMORY, SLOW, KILLED, RAN)
 RUNS = "runs"
-_BASE = 200_000_000  # bytes that reading may allocate, in addition to 4 times the size of the files
-_MOST = 3_000_000_000  # bytes that the operating system lets a child process allocate
-_SECONDS = 5.0  # of processor time
-_LONGEST = 60.0  # seconds after which a child that does not answer is killed
-_LONGEST_MESSAGE = 2000  # characters
+_BASE_BYTES = 200_000_000  # bytes that reading may allocate, in addition to 4 times the size of the files
+_MAX_CHILD_BYTES = 3_000_000_000  # bytes that the operating system lets a child process allocate
+_MAX_SECONDS = 5.0  # of processor time
+_TIMEOUT = 60.0  # seconds after which a child that does not answer is killed
+_MAX_MESSAGE_LENGTH = 2000  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,12 +174,12 @@ class _Child:
         description = "the valid files"
         try:
             self._connection.send((name, number))
-            description = self._receive(4 * _LONGEST)  # TensorFlow takes long to load.
+            description = self._receive(4 * _TIMEOUT)  # TensorFlow takes long to load.
             if isinstance(description, RuntimeError):
                 raise description
-            verdict, message = self._receive(_LONGEST)
+            verdict, message = self._receive(_TIMEOUT)
         except TimeoutError:
-            verdict, message = SLOW, f"no answer after {_LONGEST:.0f} s"
+            verdict, message = SLOW, f"no answer after {_TIMEOUT:.0f} s"
         except (EOFError, OSError):
             self._process.join()
             verdict, message = KILLED, f"exit code {self._process.exitcode}"
@@ -193,7 +193,7 @@ class _Child:
     def finish(self):
         with contextlib.suppress(OSError):
             self._connection.send(None)
-            self._process.join(_LONGEST)
+            self._process.join(_TIMEOUT)
         self.stop()
 
     def stop(self):
@@ -220,15 +220,17 @@ def _serve(connection: Connection, folder: Path, seed: int, parsers) -> None:
         try:
             if name not in good:
                 good[name] = _good_files(parsers[name], place)
-                resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + _MOST, resource.RLIM_INFINITY))
+                resource.setrlimit(
+                    resource.RLIMIT_DATA, (_read_status("VmData") + _MAX_CHILD_BYTES, resource.RLIM_INFINITY)
+                )
             description, files = parsers[name].broken(name, good[name], seed, number)
             _write(place, files)
         except Exception:  # noqa: BLE001 This is an error of the benchmark, and `read` raises it.
             connection.send(RuntimeError(f"{name} {number}: {traceback.format_exc()}"))
             continue
         connection.send(description)
-        limit = 4 * sum(map(len, files.values())) + _BASE
-        connection.send(_verdict(parsers[name], place, limit))
+        limit = 4 * sum(map(len, files.values())) + _BASE_BYTES
+        connection.send(_judge(parsers[name], place, limit))
 
 
 def _good_files(parser, place):
@@ -249,35 +251,35 @@ def _write(place, files):
         os.utime(place / name, (0, 0))  # Readers store facts about a file by its modification time.
 
 
-def _verdict(parser, place, limit):
+def _judge(parser, place, limit):
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
-    before, started = _status("VmHWM"), time.process_time()
+    before, started = _read_status("VmHWM"), time.process_time()
     verdict, message = READ, ""
     try:
         parser.read(place)
     except MemoryError:
-        verdict, message = MEMORY, f"more than {_MOST / 1e6:.0f} MB"
+        verdict, message = MEMORY, f"more than {_MAX_CHILD_BYTES / 1e6:.0f} MB"
     except Exception as error:  # noqa: BLE001 Every exception leads to a verdict.
         message = f"{type(error).__name__}: {error}".replace(f"{place}/", "")
-        verdict, message = _kind(error, place), " ".join(message.split())[:200]
-    grown, seconds = _status("VmHWM") - before, time.process_time() - started
+        verdict, message = _classify_error(error, place), " ".join(message.split())[:200]
+    grown, seconds = _read_status("VmHWM") - before, time.process_time() - started
     if (place / "RAN").exists():
         return RAN, message
     if grown > limit:
         return MEMORY, f"{grown / 1e6:.0f} MB, {limit / 1e6:.0f} MB allowed; {verdict} {message}"
-    if seconds > _SECONDS:
+    if seconds > _MAX_SECONDS:
         return SLOW, f"{seconds:.1f} s; {verdict} {message}"
     return verdict, message
 
 
-def _kind(error, place):
+def _classify_error(error, place):
     text = str(error)
     is_ours = isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError)
-    return ERROR if is_ours and str(place) in text and len(text) < _LONGEST_MESSAGE else OTHER
+    return ERROR if is_ours and str(place) in text and len(text) < _MAX_MESSAGE_LENGTH else OTHER
 
 
-def _status(key):
+def _read_status(key):
     """Returns the bytes that a line of `/proc/self/status` states."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) * 1024

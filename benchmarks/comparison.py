@@ -22,8 +22,8 @@ class Row:
         unit: unit of the two numbers, such as `"images/s"`.
         ours: our measurement.
         reference_value: the measurement of the reference, or `None`.
-        ratio: the result of the comparison, or `None`. If `to_reach` starts with "at least", more is better.
-        to_reach: the goal, such as `"at least 0.97"`; empty if there is no goal.
+        ratio: the result of the comparison, or `None`. If `goal` starts with "at least", more is better.
+        goal: the ratio or value to reach, such as `"at least 0.97"`; empty if there is no goal.
     """
 
     what: str
@@ -32,11 +32,11 @@ class Row:
     ours: float
     reference_value: float | None = None
     ratio: float | None = None
-    to_reach: str = ""
+    goal: str = ""
 
     def __str__(self):
-        numbers = [_shown(number) for number in (self.ours, self.reference_value, self.ratio)]
-        return "| " + " | ".join([self.what, self.reference, self.unit, *numbers, self.to_reach]) + " |"
+        numbers = [_format_number(number) for number in (self.ours, self.reference_value, self.ratio)]
+        return "| " + " | ".join([self.what, self.reference, self.unit, *numbers, self.goal]) + " |"
 
 
 def interleaved(ways, rounds=5, warm_up=1, around=None):
@@ -103,7 +103,7 @@ def report(rows):
         print(row, flush=True)
 
 
-def _shown(number):
+def _format_number(number):
     if number is None:
         return ""
     return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"

@@ -26,7 +26,7 @@ _NUM_FACES = 300  # different faces; the images repeat them
 _IMAGES_PER_IDENTITY = 60
 _NOISE = 5.0  # of 255, standard deviation
 _QUALITY = 95
-_TO_REACH = {"header": 0.33, "full": 0.15}
+_GOALS = {"header": 0.33, "full": 0.15}
 
 
 def main(argv=None):
@@ -53,13 +53,13 @@ def measure(folder, args):
     """Yields the rows of the table; writes the faces and all output to `folder`."""
     rec = write_faces(folder / "faces", args.images)
     megabytes = rec.stat().st_size / 1e6
-    seconds = {name: [] for name in ("cp", *_TO_REACH)}
+    seconds = {name: [] for name in ("cp", *_GOALS)}
     for number in range(-1, args.rounds):
         out = folder / "out"
         out.mkdir()
         ways = {"cp": lambda out=out: copy(rec, out / "copy.rec")} | {
             verify: lambda out=out, verify=verify: convert_to(rec, out / verify, verify, args.workers)
-            for verify in _TO_REACH
+            for verify in _GOALS
         }
         # The rounds run one by one, so that their output can be removed in between without being timed.
         order = list(ways)[:: -1 if number % 2 else 1]
@@ -69,7 +69,7 @@ def measure(folder, args):
                 seconds[name] += times
         shutil.rmtree(out)
     speeds = {name: megabytes / statistics.median(times) for name, times in seconds.items()}
-    for verify, least in _TO_REACH.items():
+    for verify, least in _GOALS.items():
         ratio = statistics.median(
             copied / converted for copied, converted in zip(seconds["cp"], seconds[verify], strict=True)
         )

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.comparison import Row, interleaved, medians, report
 from nets.start_tensorflow import start_tensorflow
 
-_LIMIT = 1e-4  # largest allowed difference between components of unit embeddings in float32
+_MAX_DIFFERENCE = 1e-4  # largest allowed difference between components of unit embeddings in float32
 FACE_SIZE, IMAGE_SIZE = (112, 112), (112, 96)
 
 
@@ -99,9 +99,10 @@ def compare(engines, faces):
         print(
             f"{name}: unit embeddings differ from the SavedModel's by up to {difference:.1e}", file=sys.stderr
         )
-        if "float32" in name and not difference <= _LIMIT:
+        if "float32" in name and not difference <= _MAX_DIFFERENCE:
             raise ValueError(
-                f"{name}: expected embeddings within {_LIMIT} of the SavedModel's, received {difference}"
+                f"{name}: expected embeddings within {_MAX_DIFFERENCE} of the SavedModel's, "
+                f"received {difference}"
             )
 
 
@@ -141,13 +142,13 @@ def load_engines(net, path, threads):
         top, left = ((have - want) // 2 for have, want in zip(FACE_SIZE, IMAGE_SIZE, strict=True))
         cropped = faces[:, top : top + IMAGE_SIZE[0], left : left + IMAGE_SIZE[1], ::-1].transpose(0, 3, 1, 2)
         images = (np.ascontiguousarray(cropped, np.float32) - np.float32(127.5)) / np.float32(128)
-        return _units(session.run(None, {"images": images})[0])
+        return _normalize(session.run(None, {"images": images})[0])
 
     engines = {"SavedModel": saved_model, "ONNX Runtime, float32": onnx_runtime}
     rectified = load_face_model(path, FACE_SIZE, rectified=True)
     for precision in ("float32", "bfloat16"):
         model = OpenVinoModel(rectified, precision)
-        engines[f"OpenVINO, {precision}"] = lambda faces, model=model: _units(model.embed(faces))
+        engines[f"OpenVINO, {precision}"] = lambda faces, model=model: _normalize(model.embed(faces))
     return engines
 
 
@@ -169,7 +170,7 @@ def made_up_net(name, image_size=IMAGE_SIZE):
     return net
 
 
-def _units(embeddings):
+def _normalize(embeddings):
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 

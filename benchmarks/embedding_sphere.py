@@ -91,7 +91,7 @@ def draw(spheres):
             f'<ellipse rx="{_RADIUS * 0.3:.0f}" ry="{_RADIUS}" stroke-opacity="0.4"/></g>'
         )
         # Points behind the sphere come first, so that those in front cover them.
-        seen = directions @ _view(identity_centres(directions, identities))
+        seen = directions @ _choose_view(identity_centres(directions, identities))
         for point in np.argsort(seen[:, 2]):
             left, up, depth = seen[point]
             colour = _COLOURS[int(identities[point]) % len(_COLOURS)]
@@ -110,7 +110,7 @@ def draw(spheres):
     )
 
 
-def _view(centres):
+def _choose_view(centres):
     """Tries 2,000 random rotations, and returns the one that turns most centres to the front."""
     rng = np.random.default_rng(0)
     rotations = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2000)]

@@ -58,7 +58,7 @@ _PUBLISHED_IDENTITIES = {94_000: 125_000, 1_000_000: 1_400_000}
 _PUBLISHED_GPUS = 8
 
 _NUM_IMAGES, _NUM_DRAWINGS = 4096, 512
-_LONGEST_ROW = 1800  # seconds; every GPU compiles its own step
+_ROW_TIMEOUT = 1800  # seconds; every GPU compiles its own step
 _INTERVAL = 20  # steps between two lines of the log, the default of `train_centre`
 _HEADINGS = (
     *("net", "precision", "XLA", "identities", "centres", "GPUs", "images a GPU", "loop, images/s"),
@@ -109,7 +109,7 @@ class Setting:
         ]
 
 
-class _Timed(Exception):
+class _StopLoop(Exception):
     """Ends a run after the measurement, before it saves and exports."""
 
 
@@ -137,7 +137,7 @@ class LoopClock:
         self.first_step = self.steps_per_second = None
 
     def time(self, batches):
-        """Yields the batches to the loop. Raises `_Timed` when the loop has been timed."""
+        """Yields the batches to the loop. Raises `_StopLoop` when the loop has been timed."""
         start = first = 0.0
         for count, batch in enumerate(batches, 1):
             if count == 1:
@@ -151,7 +151,7 @@ class LoopClock:
                 first = now
             elif count % self.interval == 0 and now - first >= self.seconds:
                 self.steps_per_second = (count - self.interval) / (now - first)
-                raise _Timed
+                raise _StopLoop
 
 
 def main(argv=None):
@@ -307,9 +307,9 @@ def run_alone(setting, args, data):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(setting.gpus))))
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[: setting.gpus])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_LONGEST_ROW)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_ROW_TIMEOUT)
     except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {_LONGEST_ROW} s"}
+        return {"failed": f"not done after {_ROW_TIMEOUT} s"}
     if done.returncode:
         last = "".join(done.stderr.strip().splitlines()[-1:])
         return {"failed": one_line(f"exit code {done.returncode}: {last}")[:200]}
@@ -375,7 +375,7 @@ def measure(setting, data, seconds, strategy=None, interval=_INTERVAL):
         with (
             mock.patch("training.session.TrainingLoop", loop),
             mock.patch("training.session.check_run"),
-            contextlib.suppress(_Timed),
+            contextlib.suppress(_StopLoop),
         ):
             train_centre.train(options, strategy)
     trainer, batches = taken
@@ -490,12 +490,14 @@ def row(setting, results):
     cells += [f"{result[name]:,.0f}" for name in ("loop", "step", "input")]
     cells.append(f"{result['loop'] / result['step']:.2f}")
     cells.append("" if memory is None else f"{memory / 1e9:.1f}")
-    cells += [_shown(value, ".2f") for value in (share_of_peak(setting, result), scaling(setting, results))]
-    cells += [f"{result['first_step']:.0f}", _shown(published(setting), ",.0f")]
+    cells += [
+        _format_number(value, ".2f") for value in (share_of_peak(setting, result), scaling(setting, results))
+    ]
+    cells += [f"{result['first_step']:.0f}", _format_number(published(setting), ",.0f")]
     return "| " + " | ".join(cells) + " |"
 
 
-def _shown(number, form):
+def _format_number(number, form):
     return "" if number is None else format(number, form)
 
 

@@ -109,7 +109,7 @@ def speed(clips, args):
     print(run.stdout, file=sys.stderr)
     line = next(line for line in run.stdout.splitlines() if line.startswith("Frames :"))
     frames = int(line.split()[2].replace(",", ""))
-    yield Row("eval.identify, the whole command", "", "frames/s", frames / seconds, to_reach="at least 25")
+    yield Row("eval.identify, the whole command", "", "frames/s", frames / seconds, goal="at least 25")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor_seconds = used.ru_utime + used.ru_stime
     yield Row("eval.identify, processor time", "", "ms/frame", 1000 * processor_seconds / frames)

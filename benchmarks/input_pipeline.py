@@ -108,12 +108,12 @@ def rows(args):
         locked = [*lock_rows(loader, records, faces, args.rounds)]
     rates = {name: num_images / taken for name, taken in seconds.items()}
     cost = {name: 1e6 / num_images * taken for name, taken in medians(processor_time).items()}
-    for name, reference, to_reach in (
+    for name, reference, goal in (
         ("simplejpeg", f"simplejpeg decode alone, {args.threads} threads", "at least 0.8"),
         ("python", "PIL, NumPy and a queue, one thread", "at least 3"),
     ):
         ratio = rates["ours"] / rates[name]
-        yield Row(_WHAT, reference, "images/s", rates["ours"], rates[name], ratio, to_reach)
+        yield Row(_WHAT, reference, "images/s", rates["ours"], rates[name], ratio, goal)
     yield Row(
         f"{_WHAT}, processor time",
         "simplejpeg decode alone",

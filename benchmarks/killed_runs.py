@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = ("train_centre", "train_triplet")
 MOMENTS = ("any", "step", "saving", "model", "sigterm")
 _MODEL_FILES = ("saved_model.pb", "net.json", "variables/variables.index")
-_POLL = 0.001  # seconds
-_LONGEST_START = 15.0  # seconds; "any" kills within this time
-_LONGEST_WAIT = 300.0  # seconds to wait for a moment before killing anyway
+_POLL_SECONDS = 0.001  # seconds
+_MAX_START_SECONDS = 15.0  # seconds; "any" kills within this time
+_MAX_WAIT_SECONDS = 300.0  # seconds to wait for a moment before killing anyway
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,9 @@ def torture(command, output, moments, rng):
     for moment in moments:
         if moment not in MOMENTS:
             raise ValueError(f"moments: expected some of {MOMENTS}, received {moment!r}")
-        before = _leftovers(output)  # from the previous kill, in case this kill comes before their removal
+        before = _find_leftovers(
+            output
+        )  # from the previous kill, in case this kill comes before their removal
         process, console = _start(command, output)
         try:
             _wait_for(moment, process, console, output, rng)
@@ -141,39 +143,39 @@ def _start(command, output):
 def _wait_for(moment, process, console, output, rng):
     """Waits until it is time to kill the process, or until it has ended."""
     if moment == "any":
-        return _sleep(process, rng.uniform(0, _LONGEST_START))
+        return _sleep(process, rng.uniform(0, _MAX_START_SECONDS))
     if moment == "saving":
         # Kills shortly after the first or second save of this start has begun.
         return _wait_until(process, output / "ckpt", ".step_*.tmp", rng.integers(1, 3), rng.uniform(0, 0.1))
     if moment == "model":
         return _wait_until(process, output / "models", ".iter_*.tmp", 1, rng.uniform(0, 0.15))
-    give_up = time.monotonic() + _LONGEST_WAIT
-    while process.poll() is None and not _steps(console) and time.monotonic() < give_up:
-        time.sleep(_POLL)
+    give_up = time.monotonic() + _MAX_WAIT_SECONDS
+    while process.poll() is None and not _read_steps(console) and time.monotonic() < give_up:
+        time.sleep(_POLL_SECONDS)
     return _sleep(process, rng.uniform(0, 3))
 
 
 def _wait_until(process, folder, pattern, count, seconds):
     seen = set()
-    give_up = time.monotonic() + _LONGEST_WAIT
+    give_up = time.monotonic() + _MAX_WAIT_SECONDS
     while process.poll() is None and len(seen) < count and time.monotonic() < give_up:
         seen.update(path.name for path in folder.glob(pattern))
-        time.sleep(_POLL)
+        time.sleep(_POLL_SECONDS)
     _sleep(process, seconds)
 
 
 def _sleep(process, seconds):
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
-        time.sleep(_POLL)
+        time.sleep(_POLL_SECONDS)
 
 
-def _steps(console):
+def _read_steps(console):
     """Returns the steps of all progress lines."""
     return [int(step) for step in re.findall(r"^step (\d+)/.* images/s ", console.read_text(), re.MULTILINE)]
 
 
-def _leftovers(output):
+def _find_leftovers(output):
     """Returns `(name of the parent folder, inode)` of everything that is half written or half removed."""
     return {
         (path.parent.name, path.stat().st_ino)
@@ -195,8 +197,8 @@ def _inspect(moment, console, output, before):
                 raise RuntimeError(f"{model}: expected a complete model, but {name} is missing")
     newest = newest_checkpoint(output / "ckpt")
     saved, pending = (newest[1]["step"], newest[1]["owed"]) if newest else (0, [])
-    left = {folder for folder, _ in _leftovers(output) - before}
-    reached = max(_steps(console), default=0)
+    left = {folder for folder, _ in _find_leftovers(output) - before}
+    reached = max(_read_steps(console), default=0)
     if moment == "sigterm":
         hit = "SIGTERM: saved first"
     elif "ckpt" in left:

@@ -139,15 +139,15 @@ def measure(num_identities, setting, args):
 
 def resident():
     """Returns the bytes of memory that this process uses."""
-    return _status("VmRSS")
+    return _read_status("VmRSS")
 
 
 def peak():
     """Returns the most bytes that this process has used since its start or the last reset of the peak."""
-    return _status("VmHWM")
+    return _read_status("VmHWM")
 
 
-def _status(name):
+def _read_status(name):
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

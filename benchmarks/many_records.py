@@ -73,8 +73,8 @@ def rows(folder, args):
         opening, size, median, slowest = json.loads(run.stdout)
         what = f"{name}, {args.records:,} records"
         yield Row(f"{what}: opening, with a first batch", "", "s", opening)
-        yield Row(f"{what}: memory of the process", "", "MB", size, to_reach="under 1000 MB")
-        yield Row(f"{what}: a batch of {args.batch_size}", "", "ms", median, to_reach="under 1 ms")
+        yield Row(f"{what}: memory of the process", "", "MB", size, goal="under 1000 MB")
+        yield Row(f"{what}: a batch of {args.batch_size}", "", "ms", median, goal="under 1 ms")
         yield Row(f"{what}: the slowest batch", "", "ms", slowest)
 
 

@@ -68,7 +68,7 @@ def rows(args):
         sampled: head("angular_centre", args.identities, args.sample_rate, embeddings, identities),
         **{name: head(name, args.identities, 1.0, embeddings, identities) for name in args.losses},
     }
-    ms = _milliseconds(heads, args.rounds)
+    ms = _measure_ms(heads, args.rounds)
     yield _row(f"margin head, {setting}", REFERENCE, ms["dense"], ms[REFERENCE], "at least 0.77")
     yield _row(f"margin head, {sampled}", "margin head, dense", ms[sampled], ms["dense"], "at least 4")
     yield _row("margin head", f"{REFERENCE}, gradient products as in ours", ms["dense"], ms["ordered"])
@@ -80,7 +80,7 @@ def rows(args):
         "dense": step(args.identities, 1.0, embeddings, identities),
         sampled: step(args.identities, args.sample_rate, embeddings, identities),
     }
-    ms = _milliseconds(steps, args.rounds)
+    ms = _measure_ms(steps, args.rounds)
     yield _row("margin head, whole step with decay and momentum, dense", "", ms["dense"], None)
     yield _row(
         f"margin head, whole step, {sampled}", "margin head, whole step, dense", ms[sampled], ms["dense"]
@@ -187,13 +187,13 @@ def step(num_identities, sample_rate, embeddings, identities):
     return lambda: float(trainer.train_step(embeddings, identities)["total"])
 
 
-def _milliseconds(ways, rounds):
+def _measure_ms(ways, rounds):
     return {name: 1e3 * seconds for name, seconds in medians(interleaved(ways, rounds, warm_up=2)).items()}
 
 
-def _row(what, reference, ours, reference_ms, to_reach=""):
+def _row(what, reference, ours, reference_ms, goal=""):
     ratio = None if reference_ms is None else reference_ms / ours
-    return Row(what, reference, "ms", ours, reference_ms, ratio, to_reach)
+    return Row(what, reference, "ms", ours, reference_ms, ratio, goal)
 
 
 if __name__ == "__main__":

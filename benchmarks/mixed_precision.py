@@ -44,10 +44,10 @@ def rows(args):
     size = tuple(args.image_size)
     batch = made_up_batch(args.batch_size, size, _NUM_IDENTITIES)
     plain = PlainStep(plain_net(args.net_depth, size, keras_norm=True, keras_prelu=True), _NUM_IDENTITIES)
-    steps = {dtype: our_step(f"ir{args.net_depth}", size, _NUM_IDENTITIES, dtype) for dtype in _TO_REACH}
+    steps = {dtype: our_step(f"ir{args.net_depth}", size, _NUM_IDENTITIES, dtype) for dtype in _GOALS}
     ways = {name: lambda step=step: step(*batch) for name, step in {"plain": plain, **steps}.items()}
     seconds = medians(interleaved(ways, args.rounds, warm_up=2))
-    for dtype, to_reach in _TO_REACH.items():
+    for dtype, goal in _GOALS.items():
         yield Row(
             f"training step, IR-{args.net_depth} {size[0]}x{size[1]}, batch {args.batch_size}, {dtype}",
             "float32, Keras's own layers in a tf.function",
@@ -55,7 +55,7 @@ def rows(args):
             args.batch_size / seconds[dtype],
             args.batch_size / seconds["plain"],
             seconds["plain"] / seconds[dtype],
-            to_reach,
+            goal,
         )
 
 
@@ -64,7 +64,7 @@ def _has_bfloat16():
     return info.exists() and any(feature in info.read_text().split() for feature in _FEATURES)
 
 
-_TO_REACH = {"mixed_bfloat16": "at least 2.0" if _has_bfloat16() else "", "float32": ""}
+_GOALS = {"mixed_bfloat16": "at least 2.0" if _has_bfloat16() else "", "float32": ""}
 
 
 if __name__ == "__main__":

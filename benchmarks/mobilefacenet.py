@@ -26,7 +26,7 @@ FORMS = [
 _NUM_IDENTITIES = 1000
 _NUM_CALIBRATION = 50  # images of noise, because accuracy is not measured
 _COMPILED, _EAGER = "PyTorch, compiled", "PyTorch, eager"
-_TO_REACH = {"float32": "at least 1.15", "SavedModel": "400 images/s", "best export": "600 images/s"}
+_GOALS = {"float32": "at least 1.15", "SavedModel": "400 images/s", "best export": "600 images/s"}
 
 
 class Torch:
@@ -102,7 +102,7 @@ def training(args, torch):
     rates = measured_rates(ways, args)
     for name in list(ways)[2:]:
         for reference in (_COMPILED, _EAGER) if name == "float32" else (_COMPILED,):
-            goal = _TO_REACH.get(name, "") if reference == _COMPILED else ""
+            goal = _GOALS.get(name, "") if reference == _COMPILED else ""
             yield _row("training step", args, name, reference, rates, goal)
 
 
@@ -116,7 +116,7 @@ def embedding(args, torch):
     rates = measured_rates(ways, args)
     best = max(list(models)[1:], key=rates.get)
     for name in models:
-        goal = _TO_REACH.get("best export" if name == best else name, "")
+        goal = _GOALS.get("best export" if name == best else name, "")
         yield _row("embedding", args, name, _COMPILED, rates, goal)
     yield _row("embedding", args, "SavedModel", _EAGER, rates)
 
@@ -142,10 +142,10 @@ def measured_rates(ways, args):
     return {name: args.batch_size / taken for name, taken in seconds.items()}
 
 
-def _row(what, args, name, reference, rates, to_reach=""):
+def _row(what, args, name, reference, rates, goal=""):
     ours, others = rates[name], rates[reference]
     what = f"{what}, mobilefacenet, batch {args.batch_size}, {name}"
-    return Row(what, reference, "images/s", ours, others, ours / others, to_reach)
+    return Row(what, reference, "images/s", ours, others, ours / others, goal)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def rows(folder, args):
             statistics.median, zip(*(run(name, folder) for _ in range(args.rounds)), strict=True)
         )
         for value, unit in ((seconds, "s"), (size / 1e6, "MB")):
-            yield Row(f"opening {args.records:,} records, {name}", "", unit, value, to_reach=_LIMITS[unit])
+            yield Row(f"opening {args.records:,} records, {name}", "", unit, value, goal=_LIMITS[unit])
 
 
 def run(name, folder):

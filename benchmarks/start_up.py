@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 _REFERENCE = 'python -c "import argparse"'
 _MAX_SECONDS = 0.5
 # Folders without programs of the project: tests, and build results in a working copy.
-_NOT_HERE = ("tests", "build", "dist")
+_IGNORED_FOLDERS = ("tests", "build", "dist")
 
 
 def main(argv=None):
@@ -40,7 +40,7 @@ def programs():
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts[0] not in _NOT_HERE and not parts[0].startswith(".") and _is_program(path):
+        if parts[0] not in _IGNORED_FOLDERS and not parts[0].startswith(".") and _is_program(path):
             found.append(".".join(parts).removesuffix(".__main__"))
     return found
 

@@ -110,7 +110,7 @@ def write_step(trainer, args):
     function = step.get_concrete_function(*inputs)
     hlo = step.experimental_get_compiler_ir(*inputs)
     # The parameters are the arguments, then the variables and constants that the function captures.
-    parameters = [_described("images", "images", images), _described("identities", "identities", identities)]
+    parameters = [_describe("images", "images", images), _describe("identities", "identities", identities)]
     values = [images, identities]
     variables = {id(variable.handle): variable for variable in function.variables}
     paths = {id(v.value): v.path for v in (*trainer.backbone.variables, *trainer.head.variables)}
@@ -119,7 +119,7 @@ def write_step(trainer, args):
         kind = "constant" if variable is None else "variable"
         name = paths.get(id(variable), kind if variable is None else variable.name)
         values.append((captured if variable is None else variable).numpy())
-        parameters.append(_described(name, kind, values[-1]) | _initial(values[-1]))
+        parameters.append(_describe(name, kind, values[-1]) | _describe_values(values[-1]))
     _check_parameters(parameters, hlo(stage="hlo"))
     terms, gradients, _ = function.structured_outputs
     outputs = [*sorted(terms), *(f"gradient {number}" for number in range(len(gradients)))]
@@ -143,11 +143,11 @@ def write_step(trainer, args):
             np.savez(folder / "values.npz", **arrays)
 
 
-def _described(name, kind, value):
+def _describe(name, kind, value):
     return {"name": name, "kind": kind, "shape": list(value.shape), "dtype": value.dtype.name}
 
 
-def _initial(value):
+def _describe_values(value):
     """Returns what a program needs to recreate a value. Integers are counters and seeds, which are short."""
     if value.dtype.kind == "f":
         return {"mean": float(value.mean()), "std": float(value.std())}

@@ -87,19 +87,19 @@ def differences(unbroken, broken):
         List of str, one for each difference; empty if the runs are equal, bit for bit.
     """
     ends = [newest_checkpoint(folder / "ckpt")[0] / "state" for folder in (unbroken, broken)]
-    problems = [f"checkpoint: {name}" for name in _unequal(*ends)]
+    problems = [f"checkpoint: {name}" for name in _find_unequal(*ends)]
     names = [sorted(path.name for path in (folder / "models").iterdir()) for folder in (unbroken, broken)]
     if names[0] != names[1]:
         return [*problems, f"models: expected {names[0]}, received {names[1]}"]
     for name in names[0]:
         files = [folder / "models" / name / "variables" / "variables" for folder in (unbroken, broken)]
-        problems += [f"{name}: {variable}" for variable in _unequal(*files)]
+        problems += [f"{name}: {variable}" for variable in _find_unequal(*files)]
     return problems
 
 
 def describe_points(unbroken, broken):
     """Compares the TensorBoard points of a broken run with those of the unbroken run, in a sentence."""
-    expected, received = (_points(folder / "summary") for folder in (unbroken, broken))
+    expected, received = (_read_points(folder / "summary") for folder in (unbroken, broken))
     twice = [values for values in received.values() if len(values) > 1]
     unlike = [values for values in twice if len(set(values)) > 1]
     differ = [key for key, values in received.items() if expected.get(key, [None])[0] not in values]
@@ -110,7 +110,7 @@ def describe_points(unbroken, broken):
     )
 
 
-def _unequal(*files):
+def _find_unequal(*files):
     """Returns the names of variables that are missing from, or differ between, two TensorFlow checkpoints."""
     import tensorflow as tf
 
@@ -124,7 +124,7 @@ def _unequal(*files):
     return sorted(names[0] ^ names[1]) + unequal
 
 
-def _points(folder):
+def _read_points(folder):
     """Reads the event files of every start: dict from `(name, step)` to a list of all values."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader

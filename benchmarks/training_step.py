@@ -27,7 +27,7 @@ _WARM_UP = 2
 _FACES = {"identities": 60, "images": 16, "held_out": 5, "pairs": 20, "videos": 4, "frames": 1}
 
 
-class _Measured(Exception):
+class _StopLoop(Exception):
     """Ends the run after the last turn, before it saves and exports."""
 
 
@@ -58,7 +58,7 @@ class Turns:
         self.references = []
 
     def start_at(self, step):
-        """Yields the batches. Raises `_Measured` after the last turn."""
+        """Yields the batches. Raises `_StopLoop` after the last turn."""
         start = None
         for count, batch in enumerate(self.batches.start_at(step), 1 - _WARM_UP):
             yield batch
@@ -69,7 +69,7 @@ class Turns:
             if start is not None:
                 self.ours.append(stop - start)
             if len(self.ours) == self.rounds:
-                raise _Measured
+                raise _StopLoop
             self.reference()
             start = self.clock()
             self.references.append(start - stop)
@@ -146,7 +146,7 @@ def measure(args):
             for _ in range(args.steps):
                 plain(*batch)
 
-        with mock.patch("training.session.TrainingLoop", loop), contextlib.suppress(_Measured):
+        with mock.patch("training.session.TrainingLoop", loop), contextlib.suppress(_StopLoop):
             train_centre.main(_flags(Path(folder), args))
         if not taken or len(taken[0].ours) < args.rounds:
             raise RuntimeError("train_centre ended too early. See its log for the reason.")

@@ -15,8 +15,8 @@ from benchmarks.torture import differences
 
 _STEPS = 60
 _NUM_KILLS = 5
-_LARGEST_FILE = 1_000_000  # bytes; less than a checkpoint needs
-_MOST_LINES = 200  # that a run may print
+_MAX_FILE_BYTES = 1_000_000  # bytes; less than a checkpoint needs
+_MAX_LINES = 200  # that a run may print
 
 
 def trouble(seed):
@@ -41,12 +41,12 @@ def trouble(seed):
             for name in ("unbroken", "killed", "full_disk", "two_runs")
         }
         finish(commands["unbroken"], folder / "unbroken")
-        yield f"{_NUM_KILLS} kills", _killed(commands["killed"], folder, seed)
-        yield "full disk", _full_disk(commands["full_disk"], folder)
-        yield "two runs in one folder", _two_runs(commands["two_runs"], folder)
+        yield f"{_NUM_KILLS} kills", _test_kills(commands["killed"], folder, seed)
+        yield "full disk", _test_full_disk(commands["full_disk"], folder)
+        yield "two runs in one folder", _test_two_runs(commands["two_runs"], folder)
 
 
-def _killed(command, folder, seed):
+def _test_kills(command, folder, seed):
     rng = np.random.default_rng(seed)
     moments = list(itertools.islice(itertools.cycle(rng.permutation(MOMENTS)), _NUM_KILLS))
     try:
@@ -59,11 +59,11 @@ def _killed(command, folder, seed):
     ]
 
 
-def _full_disk(command, folder):
+def _test_full_disk(command, folder):
     """Limits the size of files, so that writing a checkpoint fails as on a full disk."""
 
     def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_FILE_BYTES, _MAX_FILE_BYTES))
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=limit)
     lines = (done.stdout + done.stderr).splitlines()
@@ -72,13 +72,13 @@ def _full_disk(command, folder):
         problems.append(f"expected exit code 1, received {done.returncode}: {lines[-1:]}")
     if any(line.startswith("Traceback") for line in lines):
         problems.append("expected no traceback")
-    if len(lines) > _MOST_LINES:
-        problems.append(f"expected at most {_MOST_LINES} lines, received {len(lines)}")
+    if len(lines) > _MAX_LINES:
+        problems.append(f"expected at most {_MAX_LINES} lines, received {len(lines)}")
     finish(command, folder / "full_disk")
     return problems + differences(folder / "unbroken", folder / "full_disk")
 
 
-def _two_runs(command, folder):
+def _test_two_runs(command, folder):
     output, problems = folder / "two_runs", []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         while first.poll() is None and not list(output.glob("ckpt/step_*")):
