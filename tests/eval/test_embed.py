@@ -193,7 +193,7 @@ class TestResuming:
     def test_a_second_run_at_the_same_time_is_refused(self, media, embed_into, tmp_path):
         with (
             folder_lock(tmp_path / "out.npz.parts"),
-            pytest.raises(SystemExit, match=r"out\.npz\.parts.*writes"),
+            pytest.raises(SystemExit, match=r"out\.npz\.parts.*is writing"),
         ):
             embed_into(media / "src")
 
