@@ -111,9 +111,8 @@ def torture(command, output, moments, rng):
     for moment in moments:
         if moment not in MOMENTS:
             raise ValueError(f"moments: expected some of {MOMENTS}, received {moment!r}")
-        before = _find_leftovers(
-            output
-        )  # from the previous kill, in case this kill comes before their removal
+        # This kill may come before the leftovers of the previous one are removed.
+        before = _find_leftovers(output)
         process, console = _start(command, output)
         try:
             _wait_for(moment, process, console, output, rng)

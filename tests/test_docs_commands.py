@@ -43,5 +43,5 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of_a_page(page, folder):
+def test_commands_of_a_page_run(page, folder):
     run_page(page, folder, preamble=FACES)

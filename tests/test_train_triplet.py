@@ -199,7 +199,7 @@ def test_a_model_or_from_scratch_is_needed(data, capsys):
     assert not (data / "triplet").exists() and not (data / "logs").exists()
 
 
-def test_flags_of_the_original():
+def test_flags_of_the_original_keep_their_defaults():
     options = parse_triplet_options([])
     triplet = options.triplet
     assert (triplet.triplet_margin, triplet.triplet_weight, triplet.sample_per_class) == (0.3, 10.0, 4)

@@ -143,7 +143,7 @@ def test_usage_is_one_line_with_the_required_arguments(capsys):
     assert capsys.readouterr().out.startswith("usage: words count --out PATH [flags]\n\n")
 
 
-def test_help_shows_the_default_of_a_switch_as_on_or_nothing(capsys):
+def test_help_says_that_a_switch_is_on_by_default(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr().out

@@ -140,7 +140,7 @@ def test_folds_depend_on_the_seed():
     assert len({frozenset(first_fold(seed)) for seed in range(5)}) == 5
 
 
-def test_many_identities():
+def test_many_identities_are_divided_into_folds():
     items = people(*[3] * 20_000)
     check(make_disjoint_pairs(items, 10, 300), items, 10, 300)
 

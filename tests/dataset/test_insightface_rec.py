@@ -233,7 +233,7 @@ def images_in_worker(rec):
     return [rec.read(i) for i in range(rec.num_images)], rec.labels.tolist()
 
 
-def test_spawned_worker():
+def test_a_spawned_worker_reads_the_same_images():
     rec = InsightFaceRec(GOLDEN / "rec_small")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(images_in_worker, (rec,)) == images_in_worker(rec)

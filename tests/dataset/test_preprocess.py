@@ -27,7 +27,7 @@ def test_preprocessing_agrees_with_numpy(image_size, top, left):
     np.testing.assert_array_equal(traced(images), expected)
 
 
-def test_range_of_network_input():
+def test_network_input_is_between_minus_1_and_1():
     ends = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
     received = preprocess(tf.constant(ends), (2, 2)).numpy()
     assert (received[0] == -0.99609375).all() and (received[1] == 0.99609375).all()

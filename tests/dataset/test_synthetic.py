@@ -91,7 +91,7 @@ def test_held_out_identities_and_images_are_used_nowhere_else(small_set):
     assert set(held_out) <= drawn
 
 
-def test_videos_and_their_pairs(small_set):
+def test_videos_and_their_pairs_are_drawn(small_set):
     frames = sorted((small_set / "ytf" / "112x112").glob("*/*/*.jpg"))
     assert len(frames) == 4 * 3 * 3
     assert len({frame.parts[-3] for frame in frames}) == 4

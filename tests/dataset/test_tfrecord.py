@@ -73,7 +73,7 @@ def test_bytes_of_an_example_are_stable():
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("length", [0, 1, 95, 200, 5000, 16_400])
-def test_encode_record(label, length):
+def test_an_encoded_record_equals_the_one_in_a_file(label, length):
     image = np.random.default_rng(length).bytes(length)
     example = encode_example(image, label)
     expected = io.BytesIO()

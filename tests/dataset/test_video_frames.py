@@ -191,7 +191,7 @@ class TestFindFrames:
         (10, 4, [1, 3, 6, 8]),
     ],
 )
-def test_evenly_spaced(num_frames, limit, numbers):
+def test_chosen_frames_are_evenly_spaced(num_frames, limit, numbers):
     assert evenly_spaced(num_frames, limit).tolist() == list(numbers)
 
 

@@ -30,7 +30,7 @@ def is_changed(image, x, y):
 
 
 class TestPaths:
-    def test_one_file_for_one_source(self):
+    def test_one_source_is_copied_to_one_file(self):
         assert annotated_paths(Path("out.mp4"), [Path("a.mkv")]) == [Path("out.mp4")]
         assert annotated_paths(Path("out.png"), [Path("a.jpg")]) == [Path("out.png")]
 

@@ -58,7 +58,7 @@ def test_tar_equals_that_of_verification_metrics():
     }
 
 
-def test_thresholds_computed_by_hand():
+def test_thresholds_equal_those_computed_by_hand():
     is_same = [True] * 10 + [False] * 10
     genuine = [0.9, 0.5, 0.3, *[0.1] * 7]
     # Of 10 impostors one may be accepted. The second has 0.4, and the genuine pair above it 0.5.

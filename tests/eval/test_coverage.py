@@ -57,7 +57,7 @@ def test_complete_coverage_is_one_line():
         ({"unusable": {"C/0/1.jpg": "expected a JPEG"}}, "  unusable: C/0/1.jpg: expected a JPEG"),
     ],
 )
-def test_incomplete_coverage(lacking, shown):
+def test_incomplete_coverage_lists_what_is_missing(lacking, shown):
     frames = frames_of([3, 4, 9, 0], **lacking)
     coverage = coverage_of(PAIRS, frames, ())
     assert not coverage.is_complete

@@ -86,7 +86,7 @@ class TestPictures:
         example = doctest.DocTestFinder(recurse=False).find(load_embedder, globs=vars(embedder_module))
         assert doctest.DocTestRunner().run(example[0]).failed == 0 < len(example[0].examples)
 
-    def test_a_picture_without_a_face(self, folder):
+    def test_a_picture_without_a_face_is_refused(self, folder):
         write_picture(folder / "wall.png", scene(hidden=True))
         with pytest.raises(ValueError, match=r"wall\.png: "):
             load_embedder(folder / "face.onnx").template(folder / "wall.png")

@@ -174,7 +174,7 @@ def run(folder, *sources, **flags):
 
 
 class TestProgram:
-    def test_written_files_and_printed_table(self, folder, capsys, fakes):
+    def test_tracks_are_written_and_a_table_is_printed(self, folder, capsys, fakes):
         written = run(folder, "anna.mkv", "carl.mkv")
         first, second = written["tracks"]
         assert (
@@ -215,7 +215,7 @@ class TestProgram:
         ] in table
         assert not (folder / "out" / ".lock").exists()
 
-    def test_a_bad_source_among_good_ones(self, folder, capsys):
+    def test_a_bad_source_does_not_stop_the_others(self, folder, capsys):
         written = run(folder, "damaged.mkv", "anna.mkv", "empty.mkv", "anna.mkv")
         assert [track["name"] for track in written["tracks"]] == ["anna"]
         errors = [source["error"] for source in written["sources"]]

@@ -103,7 +103,7 @@ class TestEqualErrorRate:
         )
 
     def test_the_eer_may_be_a_point_of_the_curve(self):
-        is_same = np.array([True, False, True, True, False, True, False, False])  # 1 of 4 each way after 4
+        is_same = np.array([True, False, True, True, False, True, False, False])  # 1 of 4 wrong of each kind
         assert equal_error_rate(*roc(np.arange(8), is_same)) == 0.25
 
 
@@ -121,7 +121,7 @@ class TestAreaUnderRoc:
     ("genuine", "impostor", "expected"),
     [(0.0, 1.0, (0.0, 1.0, 1.0)), (1.0, 0.0, (1.0, 0.0, 0.0)), (0.5, 0.5, (0.5, 0.5, 0.0))],
 )
-def test_area_of_perfect_reversed_and_equal_distances_is_1_0_and_a_half(genuine, impostor, expected):
+def test_perfect_reversed_and_equal_distances_have_known_scores(genuine, impostor, expected):
     is_same = np.tile([True, False], 50)
     distances = np.where(is_same, genuine, impostor)
     result = verification_metrics(distances, is_same)

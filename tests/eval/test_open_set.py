@@ -77,7 +77,7 @@ def test_scores_equal_those_of_loops(similarities, gallery, probes, monkeypatch)
         assert [tpir, fpir] == ([tpirs[place], fpirs_of_curve[place]] if place.size else [0, 0])
 
 
-def test_scores_computed_by_hand():
+def test_scores_equal_those_computed_by_hand():
     gallery = ["Ana", "Bo", "Chi"]
     # One of the ten unknown probes has a similarity of 0.7 to Bo. One of the four mated probes gets a wrong
     # name.
@@ -95,7 +95,7 @@ def test_scores_computed_by_hand():
     assert rates_at(ranked, 0.25) == (0.75, 1)
 
 
-def test_ties_are_resolved_against_the_model():
+def test_ties_are_resolved_agrees_with_the_model():
     ranked = RankedProbes.from_similarities(np.full((30, 6), 0.5), list("abcdef"), list("abcdefghij") * 3)
     metrics, thresholds = open_set_metrics(ranked)
     assert metrics == {"rank-1": 0, "rank-5": 0, "tpir@fpir=0.01": None, "tpir@fpir=0.1": 0}

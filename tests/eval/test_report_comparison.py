@@ -84,9 +84,8 @@ class TestComparison:
         one, two = (np.array(run.line.fold_accuracies) for run in runs[:2])
         drawn = (two - one)[np.random.default_rng(5).integers(10, size=(4000, 10))].mean(axis=1)
         _, interval = paired_difference(first, runs[1])
-        np.testing.assert_allclose(
-            interval, np.quantile(drawn, [0.1, 0.9]), atol=0.0026
-        )  # a pair of one fold
+        # One pair of a fold changes the mean by at most this tolerance.
+        np.testing.assert_allclose(interval, np.quantile(drawn, [0.1, 0.9]), atol=0.0026)
 
     def test_a_run_does_not_differ_from_itself(self, run):
         assert paired_difference(run, run) == (0.0, (0.0, 0.0))

@@ -56,7 +56,7 @@ def test_distances_are_not_rounded(rounding):
     np.testing.assert_allclose(pairwise_distances(tf.constant(vectors, tf.float32)), expected, rtol=1e-5)
 
 
-def test_few_operations_on_gpus(monkeypatch):
+def test_gpus_run_few_operations(monkeypatch):
     """Fails if the columns are sliced, which is faster on CPUs only."""
     monkeypatch.setattr(custom_gradients, "has_gpus", lambda: True)
     specs = tf.TensorSpec((4, 512), tf.float32), tf.TensorSpec((512, 9), tf.float32)

@@ -169,7 +169,7 @@ def test_a_keras_file_gives_the_same_embeddings(tmp_path):
     backbone.save(tmp_path / "net.keras")
     loaded = keras.saving.load_model(tmp_path / "net.keras", safe_mode=True)
     images = tf.random.stateless_uniform((4, *IMAGE_SIZE, 3), (0, 1), -1, 1)
-    for training in (False, True, False):  # the last sees the statistics that training moved
+    for training in (False, True, False):  # the last call uses the statistics that training moved
         np.testing.assert_array_equal(backbone(images, training=training), loaded(images, training=training))
 
 

@@ -229,7 +229,7 @@ class TestDescription:
             os.utime(file, (0, 24 * 3600 * 365))
         return describe_model(find_model(path))
 
-    def test_checkpoint_in_a_folder(self, tmp_path):
+    def test_a_checkpoint_is_described_by_net_and_step(self, tmp_path):
         step = write_checkpoint(tmp_path / "ckpt" / "step_00000003", b"weights")
         described = self.described(tmp_path / "ckpt", step / "checkpoint.json")
         assert described == ModelDescription("ir32, step 3", "ir32", 3, "1971-01-01")
@@ -245,7 +245,7 @@ class TestDescription:
         with pytest.raises(ValueError, match=r"net\.json"):
             describe_model(path)
 
-    def test_tf1_checkpoint_and_file(self, tmp_path):
+    def test_other_models_are_described_by_their_file_name(self, tmp_path):
         prefix = write_tf1_checkpoint(tmp_path / "tf1")
         described = self.described(prefix.parent, f"{prefix}.index")
         assert described == ModelDescription("iter_9.ckpt", None, 9, "1971-01-01")

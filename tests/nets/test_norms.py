@@ -71,7 +71,7 @@ def test_batch_renorm_agrees_with_numpy(mean, stddev, is_clipped):
         received = layer(inputs, training=True)
         loss = tf.reduce_sum(received**3)
     np.testing.assert_allclose(received, (normalised * r + d) * gamma + beta, atol=1e-4)
-    if not is_clipped:  # then it is normalisation by the moving statistics
+    if not is_clipped:  # then the moving statistics normalise
         by_moving = (x - moving_mean) / np.sqrt(moving_variance + layer.epsilon) * gamma + beta
         np.testing.assert_allclose(received, by_moving, atol=1e-4)
     np.testing.assert_allclose(layer.moving_mean, 0.9 * moving_mean + 0.1 * x.mean(axis=0), rtol=1e-5)

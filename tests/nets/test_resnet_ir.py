@@ -33,7 +33,7 @@ def test_embeddings_equal_those_of_the_original(name):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_golden_training_mode(name):
+def test_training_mode_is_close_to_the_original(name):
     # Normalising over four images magnifies rounding, most of all in the last layer, and this kernel
     # sums in another order than the original's; see the next test.
     difference = golden_difference(name, training=True)
@@ -41,7 +41,7 @@ def test_golden_training_mode(name):
     assert max(difference.values()) < 1e-4
 
 
-def test_golden_training_mode_in_the_order_of_the_original():
+def test_training_mode_equals_the_original_with_its_order_of_sums():
     # Without oneDNN, the layers sum in the order of TensorFlow 1. It can only be turned off at the start.
     code = (
         "import json\n"
@@ -161,7 +161,7 @@ def test_a_keras_file_gives_the_same_embeddings(tmp_path):
     backbone.save(tmp_path / "net.keras")
     loaded = keras.saving.load_model(tmp_path / "net.keras", safe_mode=True)
     images = tf.random.stateless_uniform((4, 48, 40, 3), (0, 1), -1, 1)
-    for training in (False, True):  # training last: it moves the statistics and the dropout counter
+    for training in (False, True):  # training last, because it moves statistics and counters
         np.testing.assert_array_equal(backbone(images, training=training), loaded(images, training=training))
 
 

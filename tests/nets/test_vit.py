@@ -13,7 +13,7 @@ from tests.nets.counting import multiply_adds, num_parameters
 from tests.torch_state import vit_state
 from tests.torch_zip import write_state_dict
 
-IMAGE_SIZE = (31, 20)  # 3 x 2 patches, and pixels that fill none
+IMAGE_SIZE = (31, 20)  # 3 x 2 patches, and pixels that no patch covers
 FACES = np.random.default_rng(0).integers(0, 256, (3, *IMAGE_SIZE, 3), np.uint8)  # RGB
 IMAGES = (FACES[..., ::-1].astype(np.float32) - 127.5) / 128
 

@@ -209,7 +209,7 @@ def test_a_full_disk_keeps_older_checkpoints(trained, num_bytes):
         pytest.raises(OSError, match=r"cannot write the checkpoint|too large"),
     ):
         checkpoints.save(3)
-    if num_bytes < 500:  # Only the scores are written: the step exists.
+    if num_bytes < 500:  # Only the scores are written, because the step exists.
         with no_file_larger_than(num_bytes), pytest.raises(OSError, match="too large"):
             checkpoints.save(2, best={"lfw": 0.95})
     assert {file: file.read_bytes() for file in checkpoints.folder.glob("*/*")} == before

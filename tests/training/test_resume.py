@@ -125,7 +125,7 @@ def test_sigterm_while_the_first_step_is_traced_saves_it(tmp_path):
     assert newest_checkpoint(tmp_path / "ckpt")[1]["step"] == loop.trainer.step == 1
 
 
-def test_sigterm_while_a_restart_completes_the_step(tmp_path):
+def test_sigterm_while_a_restart_completes_a_step_saves_it(tmp_path):
     loop = scored_loop(tmp_path)
     interrupt(loop, "validation", 2, killed)
     with pytest.raises(Killed):

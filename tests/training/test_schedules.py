@@ -89,7 +89,7 @@ def test_rates_are_for_512_images():
 
 
 @pytest.mark.parametrize("shape", ["steps", "polynomial"])
-def test_a_schedule_serialises(shape):
+def test_a_schedule_is_read_back_from_its_configuration(shape):
     options = {} if shape == "steps" else {"lr": 0.3, "lr_end": 0.1, "lr_power": 1.5}
     schedule = make_schedule(ScheduleOptions(schedule=shape, warmup_steps=3, **options), 64, 30)
     copy = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))

@@ -16,9 +16,9 @@ def traced_step(trainer, batch_size=8):
 
 
 def test_a_step_has_few_operations():
-    """The net has one convolution, one dense layer, two norms and a PReLU. Most of it is the loss.
+    """The net has one convolution, one dense layer, two norms and a PReLU. Most operations are the loss's.
 
-    Its norms move their statistics one by one: 7 operations more than in a `Backbone`.
+    The norms move their statistics one by one, which takes 7 operations more than in a `Backbone`.
     """
     counts = count_operations(graph_on_gpu(traced_step(make_trainer(make_strategy(), "mixed_bfloat16"))))
     assert counts["Conv2D"] == 1

@@ -20,7 +20,7 @@ def test_log_line_says_how_the_batch_is_divided(given, expected):
     assert expected in describe_strategy(make_strategy(), parse_centre_options(given))
 
 
-def test_log_line_on_two_devices(two_replicas):
+def test_log_line_describes_two_devices(two_replicas):
     line = describe_strategy(two_replicas, parse_centre_options(["--batch_size=512"]))
     assert "2 device(s) x 256 images; batch norm over each device's share" in line
     assert "--lr_steps x 1 (512 per batch)" in line

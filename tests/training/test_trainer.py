@@ -92,7 +92,7 @@ def test_the_total_is_the_loss_and_the_decay():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"accumulate": 2}, {"loss_scale": 1024.0}])
-def test_gradient_of_the_decay(arguments):
+def test_decay_moves_only_decayed_variables(arguments):
     """Row 6 of docs/fidelity.md: decay moves a decayed variable by `rate * alpha * v`, and no other."""
     rate, alpha = 0.01, 5.0
     moved = []

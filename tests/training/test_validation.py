@@ -109,7 +109,7 @@ def test_every_pair_is_scored(net, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_channel_order_of_the_config(net, tmp_path, order):
+def test_the_config_decides_the_channel_order(net, tmp_path, order):
     """Row 24 of docs/fidelity.md."""
     bgr = np.random.default_rng(2).integers(0, 256, (40, 16, 16, 3), np.uint8)
     stored = (bgr if order == "bgr" else bgr[..., ::-1]).reshape(2, 10, 2, 16, 16, 3)
