@@ -65,7 +65,7 @@ def option(
 def exit_on_errors(program: str) -> Iterator[None]:
     """Exits with a message on a `ValueError` or `OSError` in the block, and with code 130 on Ctrl-C.
 
-    From here on `print` escapes characters that the terminal cannot show, such as `\\udcff`, as Python does
+    From then on, `print` escapes characters that the terminal cannot show, such as `\\udcff`, as Python does
     on standard error.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):

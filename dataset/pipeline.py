@@ -177,7 +177,7 @@ class TrainingBatches:
                 yield batch
                 step += 1
         except tf.errors.OpError as error:
-            # tf.data replaces the loader's error by an error of its own.
+            # tf.data replaces the loader's error with an error of its own.
             if step in reading.errors:
                 raise reading.errors[step] from None
             folders = ", ".join(str(manifest.folder) for manifest in self.sources.manifests)

@@ -1,4 +1,4 @@
-"""Distribution strategies, and how devices and workers share a batch."""
+"""Makes the distribution strategy, and divides batches among devices and workers."""
 
 import logging
 import os

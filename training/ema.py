@@ -1,4 +1,4 @@
-"""A moving average of the weights of a net (`--ema`)."""
+"""Averages the weights of a net over the steps (`--ema`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class WeightAverage:
     `d = min(decay, (1 + t) / (10 + t))`. The smaller `d` of the first steps keeps the random initial weights
     out of the average.
 
-    All floating-point variables are averaged, including the statistics of batch normalisation. The statistics
-    of the last step would not do: they come from few batches (`momentum` 0.9) and belong to the last weights,
-    not to the average over thousands of steps. Counters, such as those of dropout, are not averaged.
+    All floating-point variables are averaged, including the statistics of batch normalisation. Those
+    of the last step would not fit: they come from few batches (`momentum` 0.9) and belong to the last
+    weights, not to the average over thousands of steps. Counters, such as those of dropout, are not averaged.
 
     The average is a separate net, so scoring it cannot change the net that is trained. Every replica averages
     its own variables, so nothing travels between devices. Weights are equal on all replicas. The statistics

@@ -1,4 +1,4 @@
-"""Checks of the files that flags name: config, data, models, checkpoints. Imports no TensorFlow."""
+"""Checks the files that flags name: config, data, models, checkpoints. Imports no TensorFlow."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Loss scaling, which keeps float16 gradients from vanishing."""
+"""Scales the loss, which keeps float16 gradients from vanishing."""
 
 from __future__ import annotations
 

@@ -247,23 +247,22 @@ def check_disk(planned: list[tuple[Path, int, str]]) -> list[str]:
     """Raises `ValueError` if files that a run will write do not fit on their disks.
 
     Args:
-        planned: `(folder, bytes, what)` for each kind of file. The folder need not exist. Messages call the
-            files `what`.
+        planned: `(folder, bytes, description)` for each kind of file. The folder need not exist.
 
     Returns:
         One line for the log per file system.
     """
     by_device = {}
-    for folder, size, what in planned:
+    for folder, size, description in planned:
         folder = folder.absolute()
         while not folder.exists():
             folder = folder.parent
-        by_device.setdefault(folder.stat().st_dev, []).append((folder, size, what))
+        by_device.setdefault(folder.stat().st_dev, []).append((folder, size, description))
     lines = []
     for parts in by_device.values():
-        folder, what = parts[0][0], " and ".join(what for _, _, what in parts)
+        folder, files = parts[0][0], " and ".join(description for _, _, description in parts)
         needed, free = sum(size for _, size, _ in parts), shutil.disk_usage(folder).free
-        text = f"{what} need {readable_size(needed)}, {readable_size(free)} free at {folder}"
+        text = f"{files} need {readable_size(needed)}, {readable_size(free)} free at {folder}"
         if needed > free:
             raise ValueError(
                 f"{folder}: {text}. Free some space, lower --saver_maxkeep or raise --ckpt_interval."

@@ -1,4 +1,4 @@
-"""Warnings, reports, time limit and profile of a training run. Nothing here changes the training."""
+"""Watches a training run without changing it: warnings, reports, time limit, profile."""
 
 from __future__ import annotations
 

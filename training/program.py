@@ -1,4 +1,4 @@
-"""Logging, error messages and exit codes of the training programs."""
+"""Runs a training program: opens its log, reports its errors, returns its exit code."""
 
 import contextlib
 import dataclasses

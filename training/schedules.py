@@ -1,4 +1,4 @@
-"""Values that change with the step: learning rate and margin."""
+"""Computes values that change with the step: learning rate and margin."""
 
 from __future__ import annotations
 

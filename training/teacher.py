@@ -144,7 +144,7 @@ class _Faces:
 
 
 def find_doubts(teacher: Embedder, faces: _Faces, labels: np.ndarray) -> Iterator[str]:
-    """Yields a warning if the teacher hardly tells people apart, perhaps because it expects other pixels.
+    """Yields warnings if the teacher can hardly tell people apart, perhaps because it expects other pixels.
 
     It compares two images of up to 32 identities, and their mirror images.
 
@@ -171,7 +171,7 @@ def find_doubts(teacher: Embedder, faces: _Faces, labels: np.ndarray) -> Iterato
             if agreement < least:
                 yield (
                     f"{name} are more similar than two people in only {agreement:.0%} of comparisons. Does "
-                    "it expect other pixels, or another alignment?"
+                    "the teacher expect other pixels, or another alignment?"
                 )
 
 

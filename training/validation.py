@@ -1,4 +1,4 @@
-"""Validation sets that are scored during training.
+"""Opens the validation sets that are scored during training.
 
 To add one, write a function that opens it and add a line to `VALIDATION_SETS`.
 """

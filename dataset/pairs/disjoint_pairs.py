@@ -25,7 +25,7 @@ def make_disjoint_pairs(
         seed: at least 0. Defaults to `0`.
 
     Returns:
-        `(fold, first item, second item, is same)` in the order of the folds, which count from 1. The genuine
+        `(fold, first item, second item, is same)` in the order of the folds, numbered from 1. The genuine
         pairs of a fold come first. `even_folds` of `eval/scoring/verification.py` finds the same folds.
 
     Raises:

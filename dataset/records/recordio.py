@@ -214,7 +214,7 @@ class RecordWriter:
         key = operator.index(key)
         place = f"{self.rec_path}: record {key}"
         if key in self._keys:
-            raise ValueError(f"{place}: expected a new key, received it a second time")
+            raise ValueError(f"{place}: expected a new key, received one that is already in the file")
         if len(payload) > _MAX_LENGTH:
             raise ValueError(f"{place}: expected at most {_MAX_LENGTH} bytes, received {len(payload)}")
         self._keys.add(key)

@@ -115,7 +115,7 @@ class BatchLoader:
         return examples, sources
 
     def _remove_undecodable(self, examples, sources, records):
-        """Replaces examples whose images cannot be decoded by `None`, and finds their record numbers."""
+        """Sets examples whose images cannot be decoded to `None`, and finds their record numbers."""
         out = np.empty((*self.sources.image_size, 3), np.uint8)
         for place, (example, source) in enumerate(zip(examples, sources.tolist(), strict=True)):
             if example is None:
@@ -146,7 +146,7 @@ def _aligned(shape):
 
 
 def replacements(identities: np.ndarray, is_bad: np.ndarray) -> np.ndarray:
-    """Chooses the image for each position of a batch, and replaces bad images by good ones.
+    """Chooses the image for each position of a batch, and replaces bad images with good ones.
 
     Args:
         identities: int `(batch,)`.

@@ -9,7 +9,7 @@ import numpy as np
 
 # Number of consecutive samples that contain the exact share of every source.
 _PLAN_SIZE = 10_000
-# From this number of records on, a thread prepares the next epoch's order. For fewer, it takes a millisecond.
+# With this many records or more, a thread shuffles the next epoch ahead. Fewer take only a millisecond.
 _LARGE = 1 << 16
 
 

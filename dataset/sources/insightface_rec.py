@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 READERS = {"own": RecordReader, "mxnet": MXNetReader}
 
 _STORED = np.float32
-_EXACT = 1 << 24  # From here on, float32 cannot represent every integer.
+_EXACT = 1 << 24  # Above this, float32 cannot represent every integer.
 # Largest distance between a record number and its rounded value, among up to 2**32 records.
 _NEAR = 256
 

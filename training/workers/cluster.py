@@ -1,4 +1,4 @@
-"""Workers, the processes that train one net together: their addresses, and where each may write.
+"""Names the workers, which are the processes that train one net together, and the folders of each.
 
 Imports no TensorFlow.
 """
