@@ -171,7 +171,7 @@ def test_tpir_is_not_measured_without_unknown_people(score, scores):
 
 
 def test_probes_without_a_face_count_as_not_found(score, scores, tmp_path):
-    """A person of the gallery is not unknown without a usable face, and such a probe is not found."""
+    """People of the gallery without a usable face are still known. Probes of them are not found."""
     gallery = {name: f"gallery {name}" for name in GALLERY} | {"A/1.jpg": f"{NO_FACE} 1"}
     probes = {name: f"probes {name}" for name in PROBES} | {
         "B/2.mkv": "damaged", "X/2.mkv": NO_FACE, "B/3.mkv": f"{NO_FACE} 2"

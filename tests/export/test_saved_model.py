@@ -190,7 +190,7 @@ def test_signatures_share_weights_and_graph(saved):
     convs = [layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)]
     assert sum(node.op == "Conv2D" for node in nodes) == len(convs)
     (variables,) = (folder / "saved_model" / "variables").glob("variables.data*")
-    # The file holds the weights of the net, and those of its faster version.
+    # The file contains the weights of the net, and those of its faster version.
     assert variables.stat().st_size < 2.1 * sum(4 * math.prod(weight.shape) for weight in backbone.weights)
 
 

@@ -82,7 +82,7 @@ def test_bad_images_are_logged_and_limited(tmp_path, manifest, caplog):
 
 
 def test_weights_with_non_finite_embeddings_are_not_saved(tmp_path):
-    """This holds also at a step that is due to be saved, and although the loss is finite."""
+    """This also applies at a step that is due to be saved, even if the loss is finite."""
     answers = iter([result(), result(), NotFiniteError("image 7: expected a finite embedding, received NaN")])
 
     def validator():
@@ -228,7 +228,7 @@ def test_a_run_stops_at_its_time_limit(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("num_steps", [6, 4])
 def test_profile_changes_nothing(tmp_path, monkeypatch, num_steps):
-    """This holds also if the run ends before the profile."""
+    """This also applies if the run ends before the profile does."""
     monkeypatch.setattr(monitoring, "FIRST_PROFILED", 3)
     monkeypatch.setattr(monitoring, "LAST_PROFILED", 5)
     plain, expected = make_loop(tmp_path / "plain", max_steps=num_steps)
