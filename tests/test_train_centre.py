@@ -154,10 +154,13 @@ def test_learning_rate_boundaries_scale_with_the_batch_size():
 @pytest.mark.parametrize(
     ("given", "flag"),
     [
-        ({"lr_values": 0.1}, "--lr_values has 1 rates and --lr_steps 3 steps"),
+        ({"lr_values": 0.1}, "--lr_values has 1 rate(s) and --lr_steps 3 step(s)"),
         ({"validate_interval": 0}, "--validate_interval is 0"),
-        ({"source_weights": 0.5}, "--source_weights has 1 numbers for 2 sources"),
-        ({"loss": "arcface", "centre_weight": 1}, "--loss arcface has no centre_weight"),
+        ({"source_weights": 0.5}, "--source_weights has 1 number(s) for 2 source(s)"),
+        (
+            {"loss": "arcface", "centre_weight": 1},
+            "--centre_weight does not apply to --loss arcface, which takes --margin, --scale.",
+        ),
         ({"loss": "softmax", "margin_warmup_steps": 9}, "--margin_warmup_steps"),
         ({"max_minutes": 0}, "--max_minutes is 0.0"),
         ({"max_bad_images": -1}, "--max_bad_images is -1"),

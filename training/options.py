@@ -118,7 +118,7 @@ class DataOptions:
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
         if self.source_weights is not None and len(self.source_weights) != len(self.source):
-            counts = f"{len(self.source_weights)} numbers for {len(self.source)} sources"
+            counts = f"{len(self.source_weights)} number(s) for {len(self.source)} source(s)"
             yield f"--source_weights has {counts}. Give one number for each source."
         elif self.source_weights is not None and not math.isclose(sum(self.source_weights), 1, abs_tol=1e-5):
             given = " ".join(map(str, self.source_weights))
@@ -355,7 +355,7 @@ class ScheduleOptions:
     def problems(self) -> Iterator[str]:
         """Yields wrong combinations of flags."""
         if self.schedule == "steps" and len(self.lr_values) != len(self.lr_steps) + 1:
-            counts = f"{len(self.lr_values)} rates and --lr_steps {len(self.lr_steps)} steps"
+            counts = f"{len(self.lr_values)} rate(s) and --lr_steps {len(self.lr_steps)} step(s)"
             yield f"--lr_values has {counts}. Give one rate more than steps."
         if self.schedule == "steps" and self.lr is not None:
             yield "--lr needs --schedule cosine or polynomial. With --schedule steps give --lr_values."
@@ -555,11 +555,12 @@ class LossOptions:
         takes = self.variant.arguments
         for name in ARGUMENTS:
             if getattr(self, name) is not None and name not in takes:
-                yield f"--loss {self.loss} has no {name}. It takes: {', '.join(takes) or 'no arguments'}."
+                flags = ", ".join(f"--{one}" for one in takes) or "no flags of its own"
+                yield f"--{name} does not apply to --loss {self.loss}, which takes {flags}. Leave it out."
         if self.margin_warmup_steps and not self.has_margin:
             yield f"--margin_warmup_steps needs a loss with a margin. --loss {self.loss} has none."
         limit = self.variant.margin_limit
-        if self.margin is not None and self.margin >= limit:
+        if self.has_margin and self.margin is not None and self.margin >= limit:
             yield f"--margin is {self.margin}. With --loss {self.loss} give less than {limit:.5g}."
 
         if self.label_smoothing and not self.has_centres:

@@ -51,7 +51,7 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
     detector = detector or FaceDetector(options.faces.min_face_size)
     src, dst = options.src.resolve(), options.dst.resolve()
     if src.is_relative_to(dst) or dst.is_relative_to(src):
-        raise ValueError(f"expected two folders, neither inside the other, received {src} and {dst}")
+        raise ValueError(f"{src} and {dst}: one contains the other. Give two separate folders.")
     outputs = _find_pictures(src)
     faces = dataclasses.asdict(options.faces) | {"image_size": list(options.faces.image_size)}
     dst.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def align_folder(options: AlignOptions, detector: FaceDetector | None = None) ->
 def _find_pictures(src):
     """Returns a dict from each picture's path below `src` to its face's path below `dst`."""
     if not src.is_dir():
-        raise FileNotFoundError(f"src: expected a folder, received {src}")
+        raise FileNotFoundError(f"{src}: no such folder. Give the folder of the pictures.")
     sources = {}
     for source in walk_files(src):
         if not source.lower().endswith(SUFFIXES):

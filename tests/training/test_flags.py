@@ -209,7 +209,7 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
         (["--max_steps=-5"], ["--max_steps is -5. Give a number >= 0."]),
         (
             ["--lr_values", "0.1", "0.01"],
-            ["--lr_values has 2 rates and --lr_steps 3 steps. Give one rate more"],
+            ["--lr_values has 2 rate(s) and --lr_steps 3 step(s). Give one rate more"],
         ),
         (["--lr_values=-1", "--lr_steps"], ["--lr_values is -1.0. Give a number > 0."]),
         (["--source_weights", "1", "1"], ["--source_weights is 1.0 1.0. Give probabilities that sum to 1."]),
@@ -236,7 +236,11 @@ def test_net_of_a_model_wins_over_defaults_but_not_over_flags():
         ),
         (
             ["--loss=distillation", "--teacher=x.onnx", "--margin=0.1", "--margin_warmup_steps=5"],
-            ["--loss distillation has no margin", "--margin_warmup_steps needs"],
+            ["--margin does not apply to --loss distillation", "--margin_warmup_steps needs"],
+        ),
+        (
+            ["--loss=distillation", "--teacher=x.onnx", "--margin=9"],
+            ["--margin does not apply to --loss distillation, which takes no flags of its own."],
         ),
         (["--shard_centres", "--loss=adaface"], ["--shard_centres does not work with --loss adaface."]),
     ],
