@@ -61,7 +61,7 @@ SETS = (
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """How the centres are trained.
+    """The way in which the centres are trained.
 
     Attributes:
         name: as in the tables.

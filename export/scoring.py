@@ -41,7 +41,7 @@ class PairScores:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a metric of the file differs from that of its net.
+    """The difference between a metric of a file and that of its net.
 
     Attributes:
         value: the metric of the file minus that of the net.
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class ModelComparison:
-    """How an exported file compares with its net.
+    """The comparison of an exported file with its net.
 
     Attributes:
         largest_difference: largest absolute difference between components of the unit embeddings.

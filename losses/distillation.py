@@ -74,12 +74,12 @@ class DistillationLoss(LossLayer):
 
     @property
     def needs_whole_batch(self) -> bool:
-        """Whether the loss compares the samples of a batch, so that it needs all of them at once."""
+        """True if the loss compares the samples of a batch. It then needs all of them at once."""
         return self.relation_weight > 0
 
     @property
     def compares_replicas(self) -> bool:
-        """Whether a replica needs the embeddings of other replicas."""
+        """True if a replica needs the embeddings of other replicas."""
         return self.needs_whole_batch
 
     def build(self, embeddings_shape: tuple, targets_shape: tuple) -> None:

@@ -17,7 +17,7 @@ KEEP_PROB = 0.4  # the share that dropout keeps before the dense layer in the or
 
 
 class Variant(NamedTuple):
-    """How to build a backbone.
+    """The builder of a backbone and its arguments.
 
     Attributes:
         builder: name of a module in `nets` and of its function that builds the model.

@@ -23,11 +23,12 @@ def run_page(page, folder, preamble="", smaller=()):
         smaller: pairs of a text in a block and what to run in its place.
 
     Raises:
-        AssertionError: the page has no block, or one fails.
+        AssertionError: the page has no block, a text of `smaller` is not on the page, or a block fails.
     """
     text = (ROOT / "docs" / f"{page}.md").read_text()
     blocks = [(language, textwrap.dedent(code)) for _, language, code in _FENCE.findall(text)]
     assert blocks
+    assert all(old in text for old, _ in smaller)
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),

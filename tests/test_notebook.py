@@ -34,6 +34,7 @@ def test_the_notebook_runs(tmp_path):
         "%pip": "# %pip",
     }
     notebook = read_notebook()
+    assert all(any(old in cell.source for cell in notebook.cells) for old in changes)
     for cell in notebook.cells:
         for old, new in changes.items():
             cell.source = cell.source.replace(old, new)

@@ -55,7 +55,7 @@ _OUTPUT_FOLDERS = {
     "log_file_path": "logs",
 }
 
-# What `--help` of both programs shows. `--help-all` shows every flag.
+# `--help` of both programs shows these flags. `--help-all` shows every flag.
 _FIRST_FLAGS = (
     "config",
     "source",

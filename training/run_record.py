@@ -52,7 +52,7 @@ def changed_flags(options: TrainingOptions, previous: list[dict[str, Any]]) -> d
 
     Args:
         options: the flags of this start.
-        previous: the entry of the previous start, in a list; empty if there is none.
+        previous: a list with the entry of the previous start. It is empty at the first start.
     """
     now, before = _as_json(flag_values(options)), previous[0]["options"] if previous else {}
     return {
@@ -82,7 +82,7 @@ def check_changes(
 
     Args:
         options: the flags of this start.
-        previous: the entry of the previous start, in a list; empty if there is none.
+        previous: a list with the entry of the previous start. It is empty at the first start.
         sources: what `describe_sources` returns.
 
     Raises:

@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Whether the similarity reaches the threshold."""
+        """True if the similarity reaches the threshold."""
         return self.similarity >= self.threshold
 
     @property

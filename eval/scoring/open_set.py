@@ -87,7 +87,7 @@ class RankedProbes:
 
     @property
     def is_mated(self) -> np.ndarray:
-        """Whether the person of each probe is in the gallery: bool `(num_probes,)`."""
+        """True for probes whose person is in the gallery: bool `(num_probes,)`."""
         return self.ranks > 0
 
     @property

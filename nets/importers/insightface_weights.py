@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Mapping(NamedTuple):
-    """Where a PyTorch tensor goes: `variable.assign(transform(tensor))`.
+    """The variable that takes a PyTorch tensor: `variable.assign(transform(tensor))`.
 
     Attributes:
         variable: variable of the backbone.

@@ -1,4 +1,4 @@
-"""How other projects order and normalise the pixels that their nets take."""
+"""Describes the channel order and the normalisation of pixels in other projects."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -24,7 +24,7 @@ _FILE_ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """What was loaded from a checkpoint, and what was ignored.
+    """The variables that were loaded from a checkpoint, and those that were ignored.
 
     Attributes:
         backbone: the backbone, float32.
