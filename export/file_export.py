@@ -99,7 +99,7 @@ def embedding_function(backbone: Backbone, face_size: tuple[int, int], *, rectif
         rectified: see `nets.inference.inference_net`.
 
     Returns:
-        `tf.function`. Its attribute `owned` lists its variables and so keeps them alive.
+        `tf.function`. Its attribute `net` is the net that it computes, a `keras.Model`.
 
     Raises:
         ValueError: the faces are smaller than the net's input.
@@ -117,7 +117,7 @@ def embedding_function(backbone: Backbone, face_size: tuple[int, int], *, rectif
         embedding = fast(preprocess(images, image_size), training=False)
         return {"embedding": tf.math.l2_normalize(embedding, axis=1), "norm": tf.norm(embedding, axis=1)}
 
-    embed.owned = [variable.value for variable in (*fast.variables, *backbone.variables)]
+    embed.net = fast
     return embed
 
 

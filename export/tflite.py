@@ -49,7 +49,7 @@ def write_tflite(
 
     embed = embedding_function(backbone, face_size, rectified=True)
     module: Any = tf.Module()
-    module.owned = embed.owned
+    module.variables_to_save = [variable.value for variable in embed.net.variables]
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": embed})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+import tf2onnx
 
 from dataset.preprocess import preprocess
 from eval import test_lfw
@@ -68,6 +69,21 @@ def test_inputs_and_outputs_have_the_documented_shapes(exported):
 def test_every_prelu_is_one_operation(net):
     nodes = [node.op_type for node in to_onnx(net, (40, 32)).graph.node]
     assert nodes.count("PRelu") == sum(hasattr(layer, "alphas") for layer in net.layers) > 0
+
+
+def test_the_converter_never_holds_the_kernels(net, monkeypatch):
+    def recorded(*args, **kwargs):
+        model, storage = convert(*args, **kwargs)
+        sizes.append(model.ByteSize())
+        return model, storage
+
+    convert, sizes = tf2onnx.convert.from_function, []
+    monkeypatch.setattr(tf2onnx.convert, "from_function", recorded)
+    graph = to_onnx(net, (40, 32)).graph
+    kernels = sum(4 * np.prod(weight.shape) for weight in net.weights if len(weight.shape) > 1)
+    assert sizes[0] < 0.05 * kernels < sum(len(tensor.raw_data) for tensor in graph.initializer)
+    constants = {tensor.name for tensor in graph.initializer}
+    assert [node.op_type for node in graph.node if constants.issuperset(node.input)] == []
 
 
 def test_the_card_holds_thresholds_of_the_file(exported):
