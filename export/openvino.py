@@ -49,7 +49,8 @@ def write_openvino(
 
     The net is converted to ONNX first, because that keeps each PReLU a single operation. With float16,
     OpenVINO converts the weights back to float32 when it loads the file on a CPU. With int8, NNCF quantises
-    the operations that OpenVINO can compute in int8. The embedding and its normalisation stay in float32.
+    the operations that OpenVINO can compute in int8, with weights of 7 bits, so that processors without VNNI
+    compute correctly, too. The embedding and its normalisation stay in float32.
     """
     import openvino
 
@@ -64,9 +65,15 @@ def _quantize(net, images):
 
     nncf.set_log_level(logging.ERROR)
     ignored = nncf.IgnoredScope(names=list(_after_last_product(net)), validate=False)
+    # Older processors add pairs of products in 16 bits, which weights of 8 bits can overflow.
+    advanced = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     with contextlib.redirect_stdout(io.StringIO()):  # hides progress bars
         return nncf.quantize(
-            net, nncf.Dataset(images[:, None]), subset_size=len(images), ignored_scope=ignored
+            net,
+            nncf.Dataset(images[:, None]),
+            subset_size=len(images),
+            ignored_scope=ignored,
+            advanced_parameters=advanced,
         )
 
 
