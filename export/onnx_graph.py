@@ -42,7 +42,6 @@ def to_onnx(backbone: Backbone, face_size: tuple[int, int] = (112, 112)) -> onnx
     model = _convert(embedding_function(net, face_size))
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    _fuse_prelu(model.graph)
     values = {_INPUT_KEY: json.dumps(dataclasses.asdict(PLAIN_PIXELS)), "net": json.dumps(net.net)}
     onnx.helper.set_model_props(model, values)
     model.producer_name = "margin-centre-face"
@@ -99,25 +98,3 @@ def _set_constants(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> Non
     for name, value in constants.items():
         if name in used:
             graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-
-
-def _fuse_prelu(graph: Any) -> None:
-    """Replaces `max(x, slope * x)`, the PReLU of `nets.inference.inference_net`, with a PRelu node."""
-    import onnx
-
-    producers = {node.output[0]: node for node in graph.node}
-    uses = [name for node in graph.node for name in node.input]
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in list(graph.node):
-        if node.op_type != "Max" or len(node.input) != 2:
-            continue
-        for inputs, product in (node.input, reversed(node.input)):
-            scaled = producers.get(product)
-            if scaled is None or scaled.op_type != "Mul" or uses.count(product) > 1:
-                continue
-            slopes = [name for name in scaled.input if name in constants]
-            if len(slopes) == 1 and inputs in scaled.input:
-                prelu = onnx.helper.make_node("PRelu", [inputs, slopes[0]], node.output, name=node.name)
-                node.CopyFrom(prelu)
-                graph.node.remove(scaled)
-                break

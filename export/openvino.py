@@ -13,7 +13,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from eval.embedding.model_card import METADATA_KEY
@@ -47,17 +47,41 @@ def write_openvino(
 
     `FileFormat` explains the arguments, `export.onnx_graph.to_onnx` the inputs and outputs.
 
-    The net is converted to ONNX first, because that keeps each PReLU a single operation. With float16,
+    The net is converted to ONNX first, where each PReLU can become a single operation. With float16,
     OpenVINO converts the weights back to float32 when it loads the file on a CPU. With int8, NNCF quantises
     the operations that OpenVINO can compute in int8, with weights of 7 bits, so that processors without VNNI
     compute correctly, too. The embedding and its normalisation stay in float32.
     """
     import openvino
 
-    net = openvino.Core().read_model(to_onnx(backbone, face_size).SerializeToString())
+    model = to_onnx(backbone, face_size)
+    _fuse_prelu(model.graph)
+    net = openvino.Core().read_model(model.SerializeToString())
     if images is not None:
         net = _quantize(net, images)
     openvino.save_model(net, path, compress_to_fp16=precision != "float32")
+
+
+def _fuse_prelu(graph: Any) -> None:
+    """Replaces `max(x, slope * x)`, the PReLU of `nets.inference.inference_net`, with a PRelu node."""
+    import onnx
+
+    producers = {node.output[0]: node for node in graph.node}
+    uses = [name for node in graph.node for name in node.input]
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in list(graph.node):
+        if node.op_type != "Max" or len(node.input) != 2:
+            continue
+        for inputs, product in (node.input, reversed(node.input)):
+            scaled = producers.get(product)
+            if scaled is None or scaled.op_type != "Mul" or uses.count(product) > 1:
+                continue
+            slopes = [name for name in scaled.input if name in constants]
+            if len(slopes) == 1 and inputs in scaled.input:
+                prelu = onnx.helper.make_node("PRelu", [inputs, slopes[0]], node.output, name=node.name)
+                node.CopyFrom(prelu)
+                graph.node.remove(scaled)
+                break
 
 
 def _quantize(net, images):
