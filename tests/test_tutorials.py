@@ -50,7 +50,11 @@ def test_the_page_about_distillation_runs(net, drawn, tmp_path):
     run_page(
         "tutorials/distil",
         tmp_path,
-        smaller=[("--epoch 20", "--max_steps 2 --batch_size 4 --warmup_steps 1")],
+        smaller=[
+            ("--epoch 20", "--max_steps 2 --batch_size 4 --warmup_steps 1"),
+            # After two steps, the accuracy on a few pairs is a matter of chance.
+            ("--calibration data/faces", "--calibration data/faces --max_drop 1"),
+        ],
     )
     assert (tmp_path / "small.tflite").exists()
 
