@@ -59,15 +59,14 @@ def _convert(embed: Any) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
 
-    weights = [variable for variable in embed.net.variables if len(variable.shape) > 1]
-    names = [f"weight_{i}" for i in range(len(weights))]
-    signature = [*embed.input_signature]
-    for name, weight in zip(names, weights, strict=True):
-        signature.append(tf.TensorSpec(weight.shape, weight.dtype, name))
+    kernels = [variable for variable in embed.net.variables if len(variable.shape) > 1]
+    weights = {f"weight_{i}": kernel for i, kernel in enumerate(kernels)}
+    specs = [tf.TensorSpec(weight.shape, weight.dtype, name) for name, weight in weights.items()]
+    signature = [*embed.input_signature, *specs]
 
     @tf.function(input_signature=signature)
     def with_weights(images, *values):
-        with keras.StatelessScope(list(zip(weights, values, strict=True))):
+        with keras.StatelessScope(list(zip(weights.values(), values, strict=True))):
             return embed.python_function(images)
 
     # By default tf2onnx copies the net before each of its many passes, to undo a pass that fails.
@@ -75,7 +74,7 @@ def _convert(embed: Any) -> onnx.ModelProto:
     # tf2onnx logs a rewrite that it skips as an error.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model, _ = tf2onnx.convert.from_function(with_weights, input_signature=signature, opset=_OPSET)
-    _set_constants(model, {name: np.asarray(weight) for name, weight in zip(names, weights, strict=True)})
+    _set_constants(model, {name: np.asarray(weight) for name, weight in weights.items()})
     return model
 
 

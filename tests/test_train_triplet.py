@@ -133,6 +133,8 @@ def test_init_from_takes_only_the_net(trained):
     one, two = (load_backbone(trained / name) for name in ("ckpt", "other"))
     for weight, expected in zip(two.trainable_variables, one.trainable_variables, strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-20, err_msg=expected.path)
+    # The step moved the statistics.
+    assert np.any(two.get_layer("bn0").moving_mean != one.get_layer("bn0").moving_mean)
     assert state(trained / "other")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"].shape == (512, 4)
 
 
