@@ -16,6 +16,7 @@ from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 from eval.identify.page import write_page
 from eval.report import __main__ as report
@@ -218,6 +219,10 @@ def find_faults(browser, page, scheme, width):
     for kind in ("browser", "performance"):
         browser.get_log(kind)
     browser.get(page.as_uri())
+    # On a busy machine Chromium returns from `get` while it still reads the page.
+    WebDriverWait(browser, 60).until(
+        lambda browser: browser.execute_script("return document.readyState") == "complete"
+    )
     faults = browser.execute_script(_FAULTS)
     browser.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; });")
     faults += [f"unfolded: {fault}" for fault in browser.execute_script(_FAULTS) if fault not in faults]
