@@ -4,14 +4,11 @@ import pytest
 
 import train_centre
 from benchmarks import many_identities
-from tests.small_runs import flags, log, make_data, state
+from tests.small_runs import data, flags, log, state
 from training import centre_head
 from training.options import parse_centre_options
 
-
-@pytest.fixture
-def data(tmp_path):
-    return make_data(tmp_path)
+__all__ = ["data"]  # the fixture
 
 
 @pytest.mark.long

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_records_become_a_scored_model(data, capsys):
     assert train_centre.main(flags(data)) == 0
-    assert "90 images of 6 identities; ir32" in log(data)
+    assert "90 images of 6 identities; ir8" in log(data)
     (model,) = (data / "models").iterdir()
     assert model.name.startswith("iter_4_lfw_0.")
     test_lfw.main([f"--data={PAIRS}", f"--model_path={model}", f"--output={data / 'lfw'}"])
@@ -44,7 +44,7 @@ def test_records_become_a_scored_model(data, capsys):
     assert model.name == f"iter_4_lfw_{scored:.5f}"
     card = read_card(model)
     (lfw,) = card["scores"].values()
-    assert (card["step"], card["net"]["architecture"]) == (4, "ir32")
+    assert (card["step"], card["net"]["architecture"]) == (4, "ir8")
     assert list(card["run"]["sources"]) == ["vgg", "ms1m"]
     assert card.calibration("single").num_impostor == 20
     assert (lfw["accuracy"], lfw["protocol"]["compare_with"]) == (scored, "eval.test_lfw")
@@ -164,7 +164,7 @@ def test_learning_rate_boundaries_scale_with_the_batch_size():
         ({"loss": "softmax", "margin_warmup_steps": 9}, "--margin_warmup_steps"),
         ({"max_minutes": 0}, "--max_minutes is 0.0"),
         ({"max_bad_images": -1}, "--max_bad_images is -1"),
-        ({"backbone": "ir50"}, "--backbone names the whole net. Leave out --net_depth"),
+        ({"net_depth": 50}, "--backbone names the whole net. Leave out --net_depth"),
         ({"model_path": "a", "init_from": "b"}, "--model_path and --init_from"),
         ({"sample_rate": 0}, "--sample_rate is 0.0"),
     ],
@@ -261,12 +261,12 @@ def test_image_size_is_compared_before_a_teacher_embeds_all_images(data, caplog,
     assert "images are 112x112, too small for an image size of 160x160" in caplog.text
 
 
-def test_a_checkpoint_of_another_depth_is_refused(data, capsys):
+def test_a_checkpoint_of_another_net_is_refused(data, capsys):
     assert train_centre.main(flags(data, max_steps=1)) == 0
     before = state(data / "ckpt")
     with pytest.raises(SystemExit):
-        train_centre.main(flags(data, net_depth=50))
-    assert "--net_depth is ir50 here, but the run in" in capsys.readouterr().err
+        train_centre.main(flags(data, backbone="ir32"))
+    assert "--backbone is ir32 here, but the run in" in capsys.readouterr().err
     assert are_equal(state(data / "ckpt"), before)
 
 
@@ -321,7 +321,8 @@ def test_killed_run_with_a_teacher_resumes_bit_for_bit(data, capsys):
 
 def test_ctrl_c_saves_and_the_same_command_resumes(data):
     """The program runs in its own process."""
-    command = [sys.executable, "-m", "train_centre", *flags(data, max_steps=100_000)]
+    given = {"backbone": "ir32"}
+    command = [sys.executable, "-m", "train_centre", *flags(data, max_steps=100_000, **given)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ})
     printed = []
     for line in process.stderr:
@@ -335,7 +336,7 @@ def test_ctrl_c_saves_and_the_same_command_resumes(data):
     assert not any("Traceback" in line for line in printed)
     stopped = newest_checkpoint(data / "ckpt")[1]["step"]
     assert stopped >= 3
-    assert train_centre.main(flags(data, max_steps=stopped + 1)) == 0
+    assert train_centre.main(flags(data, max_steps=stopped + 1, **given)) == 0
     assert newest_checkpoint(data / "ckpt")[1]["step"] == stopped + 1
 
 

@@ -16,7 +16,7 @@ from nets.importers.tf1_weights import tf1_variables
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.golden.weight_rule import golden_weight
 from tests.nets.tf1_writer import write_tf1_checkpoint
-from tests.small_runs import are_equal, data, flags, log, make_data, state
+from tests.small_runs import are_equal, data, flags, log, make_data, register_ir8, state
 from training.options import parse_triplet_options
 
 __all__ = ["data"]  # the fixture
@@ -34,15 +34,17 @@ def triplet_flags(data, **given):
     """Returns flags of a run in its own folder, whose net comes from `model_path`."""
     paths = {name: data / "triplet" / name for name in ("summary_path", "ckpt_path", "saved_model_path")}
     arguments = flags(data, **{"sample_per_class": 2, "source": "vgg", **paths, **given})
-    return without(arguments, "image_size", "net_depth")
+    return without(arguments, "image_size", "backbone")
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
-    """A data folder after two steps of `train_centre`."""
-    folder = make_data(tmp_path_factory.mktemp("trained"))
-    assert train_centre.main(flags(folder, max_steps=2)) == 0
-    return folder
+    """A data folder after two steps of `train_centre` with the net `ir8`."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register_ir8(monkeypatch)
+        folder = make_data(tmp_path_factory.mktemp("trained"))
+        assert train_centre.main(flags(folder, max_steps=2)) == 0
+        yield folder
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_the_whole_net_is_restored(trained):
     # restored.
     arguments = triplet_flags(trained, model_path=path, max_steps=1, lr_values=1e-30)
     assert train_triplet.main([*arguments, "--lr_steps"]) == 0
-    assert "ir32. Optimizer and step start fresh." in log(trained)
+    assert "ir8. Optimizer and step start fresh." in log(trained)
     tuned = load_backbone(trained / "triplet" / "ckpt_path")
     assert tuned.net == start.net
     for one, two in zip(tuned.trainable_variables, start.trainable_variables, strict=True):
@@ -83,7 +85,7 @@ def test_records_become_a_scored_model(trained):
     assert re.fullmatch(r"iter_4_lfw_[01]\.\d{5}", model.name)
     for term in ("triplet", "hardest_positive", "hardest_negative", "active", "weight_decay", "total"):
         assert re.search(rf"step 4/4 .* {term} \d", log(trained)), term
-    assert "60 images of 4 identities; ir32" in log(trained)
+    assert "60 images of 4 identities; ir8" in log(trained)
 
 
 @pytest.mark.long
@@ -117,7 +119,7 @@ def test_training_starts_from_a_tensorflow_1_checkpoint(data):
     np.testing.assert_array_equal(tf1_variables(tuned)[name], golden_weight(name, (512,)))
 
     # train_centre also takes the centres if they fit.
-    arguments = without(flags(data, model_path=checkpoint, max_steps=1), "image_size", "net_depth")
+    arguments = without(flags(data, model_path=checkpoint, max_steps=1), "image_size", "backbone")
     assert train_centre.main(arguments) == 0
     assert f"centres of 6 identities from {checkpoint}" in log(data)
     centres = state(data / "ckpt")["head/centres/.ATTRIBUTES/VARIABLE_VALUE"]
@@ -151,7 +153,7 @@ def test_models_that_do_not_fit_are_refused(trained, program, caplog, capsys):
     else:
         arguments = [*triplet_flags(trained, **given), "--backbone=se_ir32"]
         assert train_triplet.main(arguments) == 1
-        expected = "the flags ask for architecture = se_ir32, the model has ir32. Leave out these flags"
+        expected = "the flags ask for architecture = se_ir32, the model has ir8. Leave out these flags"
         assert expected in caplog.text
         # A run with another loss is not resumed by mistake.
         with pytest.raises(SystemExit):
@@ -222,15 +224,8 @@ def test_identities_of_a_batch_are_p_times_k(data, monkeypatch):
         return call(self, embeddings, identities, **scheduled)
 
     monkeypatch.setattr(TripletLoss, "call", spy)
-    arguments = [
-        *triplet_flags(data, max_steps=3),
-        "--net_depth=32",
-        "--image_size",
-        "16",
-        "16",
-        "--from_scratch",
-    ]
-    assert train_triplet.main(arguments) == 0
+    net = ["--backbone=ir8", "--image_size", "16", "16"]
+    assert train_triplet.main([*triplet_flags(data, max_steps=3), *net, "--from_scratch"]) == 0
     assert len(seen) >= 3
     for identities in seen:
         assert identities[0] == identities[1] != identities[2] == identities[3]

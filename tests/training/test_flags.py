@@ -125,8 +125,8 @@ def test_flags_change_a_run_as_documented(run_of, faithful):
     # With 4 images per step each of lr_steps stands for 512 / 4 steps.
     assert seen["PiecewiseConstantDecay"]["boundaries"] == [40 * 128 // (2 if faithful else 1)]
     assert seen["TrainingBatches"]["options"].mirror is not faithful
-    assert ("resnet_v1_32/E_DenseLayer/W" in decayed) is not faithful
-    assert "centres" in decayed and "resnet_v1_32/conv1/W_conv2d" in decayed
+    assert ("resnet_v1_8/E_DenseLayer/W" in decayed) is not faithful
+    assert "centres" in decayed and "resnet_v1_8/conv1/W_conv2d" in decayed
     assert (gamma.std() > 0) == faithful
     assert seen["ShuffledSampler"]["reshuffle"] is not faithful
     assert seen["evaluate_pairs"]["rule"] == ("crossing" if faithful else "best")
@@ -145,7 +145,7 @@ def test_flags_change_a_triplet_run_as_documented(run_of, faithful):
 
 
 def test_dense_decay_depends_on_depth_50_only(run_of):
-    seen = run_of(train_centre, "--faithful", net_depth=50)
+    seen = run_of(train_centre, "--faithful", backbone="ir50")
     dense = seen["Trainer"]["backbone"].get_layer("E_DenseLayer").kernel
     assert any(variable is dense for variable in seen["Trainer"]["decayed_variables"])
 

@@ -181,7 +181,7 @@ def prepare(kind, memory):
     raise SystemExit
 
 session.prepare_gpus = prepare
-train_centre.main({flags(data, strategy="one", gpu_memory=3)})
+train_centre.main({flags(data, backbone="ir32", strategy="one", gpu_memory=3)})
 """
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

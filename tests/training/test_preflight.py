@@ -191,7 +191,7 @@ def test_full_disk_is_found_before_the_first_step(data, monkeypatch, caplog):
     # Only in this module, because the converter also checks the disk.
     monkeypatch.setattr(needs, "shutil", SimpleNamespace(disk_usage=lambda folder: usage(3_000_000)))
     assert train_centre.main(flags(data)) == 1
-    assert "4 more checkpoint(s) of 11.2 MB and 1 more SavedModel(s)" in caplog.text
+    assert "4 more checkpoint(s) of 3.11 MB and 1 more SavedModel(s)" in caplog.text
     assert "3 MB free at" in caplog.text
     assert not (data / "ckpt").exists()
 

@@ -95,9 +95,8 @@ def test_workers_with_different_checkpoints_stop_before_they_train(tmp_path):
     started = []
     for index, step in enumerate((40, 24)):
         write_checkpoint(tmp_path / f"ckpt{index}", step)
-        arguments = flags(
-            tmp_path, ckpt_path=tmp_path / f"ckpt{index}", workers=addresses, worker_index=index
-        )
+        given = {"ckpt_path": tmp_path / f"ckpt{index}", "workers": addresses, "worker_index": index}
+        arguments = flags(tmp_path, backbone="ir32", **given)
         command = [sys.executable, "-m", "train_centre", *arguments, "--strategy=multiworker"]
         started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
     try:
