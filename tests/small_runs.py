@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from nets.importers.training_checkpoint import newest_checkpoint
-from nets.variants import STAGES, VARIANTS, Variant
 from tests.dataset.samples import make_images, write_rec
 
 ROOT = Path(__file__).parents[1]
@@ -15,16 +14,9 @@ PAIRS = ROOT / "tests" / "golden" / "pairs" / "pairs_py3.bin"
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A folder with two sources and a config, for runs of the net `ir8`."""
-    register_ir8(monkeypatch)
+def data(tmp_path):
+    """A folder with two sources and a config."""
     return make_data(tmp_path)
-
-
-def register_ir8(monkeypatch):
-    """Registers `ir8`, which has one unit per stage. Its runs take less than half the time of `ir32`."""
-    monkeypatch.setitem(STAGES, 8, tuple((filters, 1) for filters, _ in STAGES[32]))
-    monkeypatch.setitem(VARIANTS, "ir8", Variant("resnet_ir", {"depth": 8, "unit_type": "ir"}))
 
 
 def make_data(folder):
@@ -42,7 +34,7 @@ def make_data(folder):
 
 
 def flags(data, **given):
-    """Returns the command line of a run of 4 steps. Other processes do not know `ir8`."""
+    """Returns the command line of a run of 4 steps. In another process give another `backbone`."""
     values = {
         "config": data / "config.ini",
         "backbone": "ir8",

@@ -16,7 +16,7 @@ from nets.importers.tf1_weights import tf1_variables
 from nets.importers.training_checkpoint import newest_checkpoint
 from tests.golden.weight_rule import golden_weight
 from tests.nets.tf1_writer import write_tf1_checkpoint
-from tests.small_runs import are_equal, data, flags, log, make_data, register_ir8, state
+from tests.small_runs import are_equal, data, flags, log, make_data, state
 from training.options import parse_triplet_options
 
 __all__ = ["data"]  # the fixture
@@ -39,12 +39,10 @@ def triplet_flags(data, **given):
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
-    """A data folder after two steps of `train_centre` with the net `ir8`."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        register_ir8(monkeypatch)
-        folder = make_data(tmp_path_factory.mktemp("trained"))
-        assert train_centre.main(flags(folder, max_steps=2)) == 0
-        yield folder
+    """A data folder after two steps of `train_centre`."""
+    folder = make_data(tmp_path_factory.mktemp("trained"))
+    assert train_centre.main(flags(folder, max_steps=2)) == 0
+    return folder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def test_own_centres_are_mean_directions():
 
 def test_each_model_has_a_row(tmp_path, capsys):
     folder = make_data(tmp_path)
-    export_saved_model(Backbone("ir32", (32, 32)), tmp_path / "model")
+    export_saved_model(Backbone("ir8", (32, 32)), tmp_path / "model")
     model = str(tmp_path / "model")
     main([model, model, "--config", str(folder / "config.ini"), "--batch_size", "16"])
     heading, line, *rows = capsys.readouterr().out.splitlines()

@@ -29,7 +29,7 @@ PAIRS = Path(__file__).parents[1] / "golden" / "pairs"
 
 @pytest.fixture(scope="module")
 def net():
-    return Backbone("ir32", image_size=(112, 96), seed=4)
+    return Backbone("ir8", image_size=(112, 96), seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ class TestRun:
         assert list(run.method.intervals) == ["accuracy"]
         np.testing.assert_array_equal(run.pairs.is_same, pairs.is_same)
         assert run.scores.inputs.model.sha256 == model_sha256(model_path)
-        assert run.scores.model.net == "ir32"
+        assert run.scores.model.net == "ir8"
         wrong = np.flatnonzero(run.verdicts("none") == "wrong")
         pictures = sorted(int(path.name.split("_")[2]) for path in (folder / "errors").iterdir())
         assert pictures == wrong.tolist()
@@ -241,7 +241,7 @@ class TestRun:
         text = (folder / "report" / "index.html").read_text()
         page = parse(text)
         check_stands_alone(page, text)
-        assert page.find("title")[0].text.startswith("saved_model (ir32, ")
+        assert page.find("title")[0].text.startswith("saved_model (ir8, ")
         sections = [heading.text for heading in page.find("h2")]
         assert sections == ["Scores", "Curves", "Hardest pairs", "Inputs"]
         assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["lfw"]

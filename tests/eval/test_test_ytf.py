@@ -41,7 +41,7 @@ def videos(tmp_path_factory):
         return (draw_frame(0, *job) for job in jobs)
 
     write_videos(folder / "ytf", draw, range(12), 3, 2, np.random.default_rng(0))
-    export_saved_model(Backbone("ir32", image_size=(112, 96), seed=4), folder / "model")
+    export_saved_model(Backbone("ir8", image_size=(112, 96), seed=4), folder / "model")
     return folder
 
 
@@ -53,7 +53,7 @@ def test_frames_become_a_report(videos, tmp_path, capsys):
     # The same, step by step.
     pairs = read_video_pairs(videos / "ytf" / "splits.txt")
     frames = find_frames(videos / "ytf" / "112x112", pairs.videos)
-    net = Backbone("ir32", image_size=(112, 96), seed=4)
+    net = Backbone("ir8", image_size=(112, 96), seed=4)
     faces = (frames.decode(0, len(frames))[:, :, 8:104, ::-1].astype(np.float32) - 127.5) / 128
     embeddings = np.concatenate([net(part, training=False).numpy() for part in np.split(faces, 9)])
     distances = video_distances(embeddings, frames.offsets, pairs.first, pairs.second)
@@ -87,7 +87,7 @@ def test_frames_become_a_report(videos, tmp_path, capsys):
     genuine = np.where(pairs.is_same, run.pairs.distances["normalised_mean"], -1)
     assert hardest[0].pair == genuine.argmax()
     page = parse((tmp_path / "run" / "report" / "index.html").read_text())
-    assert page.find("p", class_="model")[0].text.startswith("ir32 · ")
+    assert page.find("p", class_="model")[0].text.startswith("ir8 · ")
     # None of the wrong videos is in this set, so the three lines are the same.
     assert [box.find("dt")[0].text for box in page.find("dl", class_="lines")] == ["YTF"]
 

@@ -26,7 +26,7 @@ PAIRS = Path(__file__).parents[1] / "golden" / "pairs" / "pairs_py3.bin"
 
 @pytest.fixture(scope="module")
 def net():
-    net = Backbone("ir32", (32, 24), embedding_size=64, seed=2)
+    net = Backbone("ir8", (32, 24), embedding_size=64, seed=2)
     faces = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), np.uint8)
     net(preprocess(tf.constant(faces), (32, 24)), training=True)
     for layer in net.layers:
@@ -94,7 +94,7 @@ def test_the_card_holds_thresholds_of_the_file(exported):
     calibration = read_card(exported[0] / "net.onnx").calibration("single")
     assert (calibration.set, calibration.table[0].far) == (PAIRS.stem, 0.1)
     assert f"{calibration.table[0].threshold:.5f}" in exported[1]
-    assert read_card(exported[0] / "net.onnx")["net"]["architecture"] == "ir32"
+    assert read_card(exported[0] / "net.onnx")["net"]["architecture"] == "ir8"
 
 
 def test_float16_stores_kernels_in_16_bits(net, exported, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from tests.dataset.samples import flip_bit
 from training.checkpoints import Checkpoints
 
 NET = {
-    "architecture": "ir32",
+    "architecture": "ir8",
     "image_size": (32, 24),
     "embedding_size": 64,
     "keep_prob": 0.4,
@@ -247,7 +247,7 @@ def test_every_format_restores_the_net_for_training(saved, name):
 def test_a_foreign_or_damaged_saved_model_is_refused(saved, tmp_path):
     folder = shutil.copytree(saved[1] / "saved_model", tmp_path / "model")
     net = (folder / "net.json").read_text()
-    (folder / "net.json").write_text(net.replace("ir32", "se_ir32"))
+    (folder / "net.json").write_text(net.replace("ir8", "ir32"))
     with pytest.raises(ValueError, match=r"model: expected the weights of the net in net.json"):
         load_backbone(folder)
     (folder / "net.json").write_text(net)

@@ -61,7 +61,7 @@ HEADS = {
 
 
 NET = {
-    "architecture": "ir32",
+    "architecture": "ir8",
     "image_size": (16, 16),
     "embedding_size": 32,
     "keep_prob": 1.0,

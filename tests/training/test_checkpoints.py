@@ -42,7 +42,7 @@ def test_resumed_run_equals_the_unbroken_run_bit_for_bit(trained):
 def test_dropout_resumes_its_sequence(tmp_path):
     masks = []
     for resume in (False, True):
-        backbone = Backbone("ir32", image_size=(16, 16), seed=1)
+        backbone = Backbone("ir8", image_size=(16, 16), seed=1)
         state = tf.train.Checkpoint(backbone=backbone)
         checkpoints = Checkpoints(tmp_path, state, backbone.net, 1, "triplet")
         images = batch(0, 4)[0]
@@ -138,7 +138,7 @@ def test_unreadable_checkpoints_are_an_error(trained):
     [
         (
             {"net": {**NET, "architecture": "ir50"}},
-            "this run needs net = .*'architecture': 'ir50'.*the checkpoint has .*'architecture': 'ir32'",
+            "this run needs net = .*'architecture': 'ir50'.*the checkpoint has .*'architecture': 'ir8'",
         ),
         ({"num_identities": 7}, "this run needs num_identities = 7, the checkpoint has 6"),
         ({"teacher": "a"}, "this run needs teacher = a, the checkpoint has None"),
@@ -267,7 +267,7 @@ def test_reads_the_first_format_without_architecture_and_loss(resnet_checkpoints
     folder = shutil.copytree(folder / "step_00000002", tmp_path / "step_00000002")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     del manifest["loss"]
-    manifest["net"] = {"depth": 32, "unit_type": "ir", "image_size": [16, 16], "keep_prob": 1.0, "seed": 0}
+    manifest["net"] = {"depth": 8, "unit_type": "ir", "image_size": [16, 16], "keep_prob": 1.0, "seed": 0}
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     read = read_checkpoint(folder)
     assert read["net"] == {**backbone.net, "embedding_size": 512}

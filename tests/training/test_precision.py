@@ -70,7 +70,7 @@ def test_sixteen_bits_follow_float32(dtype, tolerance):
 
 
 def test_weights_embeddings_and_losses_stay_float32():
-    net = Backbone("ir32", image_size=(16, 16), dtype="mixed_float16", keep_prob=1.0)
+    net = Backbone("ir8", image_size=(16, 16), dtype="mixed_float16", keep_prob=1.0)
     assert {variable.dtype for variable in net.variables} <= {"float32", "int64"}
     embeddings = net(tf.zeros((2, 16, 16, 3)), training=True)
     assert embeddings.dtype == tf.float32

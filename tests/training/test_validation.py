@@ -21,7 +21,7 @@ NUM_PEOPLE, NUM_VIDEOS, NUM_FRAMES = 12, 2, 5
 
 @pytest.fixture(scope="module")
 def net():
-    return Backbone("ir32", image_size=(16, 16), seed=1)
+    return Backbone("ir8", image_size=(16, 16), seed=1)
 
 
 @pytest.fixture
@@ -126,10 +126,10 @@ def test_the_config_decides_the_channel_order(net, tmp_path, order):
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_scores_are_those_of_the_float32_net(config, dtype):
     """Exported nets compute in float32, whatever the precision of training."""
-    trained = Backbone("ir32", image_size=(16, 16), seed=1, dtype=dtype)
+    trained = Backbone("ir8", image_size=(16, 16), seed=1, dtype=dtype)
     (validator,) = open_validators(trained, config, validate_videos=1)
     for seed in (2, 3):  # the weights change between validations
-        trained.set_weights(Backbone("ir32", image_size=(16, 16), seed=seed).get_weights())
+        trained.set_weights(Backbone("ir8", image_size=(16, 16), seed=seed).get_weights())
         _, received = validator.score()
         (reference,) = open_validators(in_float32(trained), config, validate_videos=1)
         np.testing.assert_array_equal(received, reference.score()[1])
