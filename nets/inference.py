@@ -28,8 +28,8 @@ def copy_weights(backbone: Backbone, copy: Backbone) -> None:
 def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model:
     """Builds a model for inference with fewer operations.
 
-    - A batch norm after a conv becomes part of the conv: it scales the kernel and adds a bias. A norm
-      *before* a conv stays, because the conv pads with zeros after the norm.
+    - A batch norm or batch renorm after a conv becomes part of the conv: it scales the kernel and adds a
+      bias. A norm *before* a conv stays, because the conv pads with zeros after the norm.
     - A PReLU becomes `max(x, slope * x)` if no slope is above 1. That is the same number, in two operations
       instead of three.
     - With `rectified` a PReLU becomes `relu(x) + -slope * relu(-x)` instead, where the slopes have one axis
@@ -50,7 +50,7 @@ def inference_net(backbone: keras.Model, rectified: bool = False) -> keras.Model
             if getattr(layer, "activation", keras.activations.linear) is keras.activations.linear:
                 convs[id(outputs)] = layer, inputs, outputs
             return outputs
-        if type(layer) is BatchNorm and id(inputs) in convs:
+        if isinstance(layer, BatchNorm) and id(inputs) in convs:
             conv, conv_inputs, _ = convs[id(inputs)]
             return _fold_norm(conv, conv_inputs, layer)
         if isinstance(layer, PReLU):

@@ -5,7 +5,9 @@ import pytest
 from nets.backbone import Backbone
 from nets.inference import in_float32, inference_net
 from nets.layers.batch_norm import BatchNorm
+from nets.layers.batch_renorm import BatchRenorm
 from nets.layers.prelu import PReLU
+from nets.resnet_ir import resnet_ir
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
 
@@ -59,6 +61,17 @@ def test_embeddings_stay_the_same(architecture, slopes, rectified):
         np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(net(IMAGES, training=False), expected)
     assert type(net).from_config(net.get_config()).net == net.net
+
+
+def test_batch_renorms_are_folded():
+    net = resnet_ir(8, image_size=(32, 32), embedding_size=32, norm="renorm")
+    randomise(net)
+    fast = inference_net(net)
+    expected = net(IMAGES, training=False).numpy()
+    received = fast(IMAGES, training=False).numpy()
+    np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    # One norm before the first conv of each unit, and two at the end.
+    assert count(fast, BatchRenorm) == 4 + 2 < count(net, BatchRenorm)
 
 
 def test_norms_that_cannot_be_folded_stay():
