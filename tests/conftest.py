@@ -9,8 +9,8 @@ import pytest
 from nets.variants import STAGES, VARIANTS, Variant
 from tests.first_party import loads_tensorflow
 
-# The net of most tests: one unit per stage. It trains and exports in less than half the time of `ir32`. Only
-# the test's own process knows it.
+# A net with one unit per stage, for tests in which the depth does not matter. It trains and exports in less
+# than half the time of `ir32`. Processes that a test starts do not know it.
 STAGES[8] = tuple((filters, 1) for filters, _ in STAGES[32])
 VARIANTS["ir8"] = Variant("resnet_ir", {"depth": 8, "unit_type": "ir"})
 

@@ -34,7 +34,7 @@ def make_data(folder):
 
 
 def flags(data, **given):
-    """Returns the command line of a run of 4 steps. In another process give another `backbone`."""
+    """Returns the command line of a run of 4 steps. A run in another process needs another `backbone`."""
     values = {
         "config": data / "config.ini",
         "backbone": "ir8",
