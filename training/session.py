@@ -41,7 +41,7 @@ from training.loss_scale import LossScale, check_loss_scale
 from training.monitoring import RunMonitor
 from training.optimizers import decay_in_loss, make_optimizer
 from training.options import TrainingOptions
-from training.preflight import check_first_batch, check_run, measure_speed
+from training.preflight import check_first_batch, check_precision, check_run, measure_speed
 from training.run_record import check_changes, describe_sources, read_starts, recorded
 from training.schedules import make_schedule
 from training.teacher import load_teacher, teacher_targets
@@ -205,6 +205,7 @@ class Session:
         images = f"{sources.num_images} images of {sources.num_identities} identities"
         logger.info("%s; %s; %s; seed %d", images, net, devices, options.data.seed)
         logger.info("%s", describe_strategy(self.strategy, options))
+        check_precision(options.device.precision)
         check_run(trainer, batches, output, self.first_step, max_steps, self.gpu_memory)
         loop.restore(self._resume_from, self._own_checkpoint)
         # A resumed run has the picture already, and with --read sequential a later batch takes long to reach.

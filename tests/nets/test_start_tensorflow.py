@@ -1,6 +1,7 @@
-"""Tests that the lines that TensorFlow writes at every start are hidden, and all others are shown."""
+"""Tests that TensorFlow starts with oneDNN, and that only the lines that it always writes are hidden."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,8 @@ def test_only_known_lines_are_hidden(capfd, monkeypatch, tmp_path, has_gpu):
 
 
 def run(program, **environment):
-    environment = {**os.environ, **environment}
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    environment = {**inherited, **environment}
     command = [sys.executable, "-c", f"import os\nfrom nets import start_tensorflow as module\n{program}"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=120)
 
@@ -53,3 +55,10 @@ def test_starting_tensorflow_writes_nothing():
     """Fails once another version of TensorFlow writes other lines."""
     ended = run("module.start_tensorflow()", TF_CPP_MIN_LOG_LEVEL="2")
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="TensorFlow may lack oneDNN")
+@pytest.mark.parametrize("choice", [{}, {"TF_ENABLE_ONEDNN_OPTS": "0"}])
+def test_onednn_is_on_unless_the_user_turns_it_off(choice):
+    ended = run("module.start_tensorflow()", TF_CPP_MIN_LOG_LEVEL="0", **choice)
+    assert (b"oneDNN custom operations are on" in ended.stderr) == (not choice)

@@ -21,7 +21,7 @@ from tests.training.small_trainer import batch, make_trainer
 from training import memory as needs
 from training import preflight as speed_check
 from training.distribution import make_strategy
-from training.preflight import check_labels, measure_speed, write_batch_picture
+from training.preflight import check_labels, check_precision, measure_speed, write_batch_picture
 
 __all__ = ["data"]  # the fixture
 
@@ -104,6 +104,28 @@ def test_activations_of_a_real_net_are_computed():
     assert needs.activation_bytes(net) == 4 * floats + mask
 
 
+@pytest.mark.parametrize(
+    ("processor", "precision", "num_warnings"),
+    [
+        ("flags\t\t: fpu avx avx2\n", "mixed_bfloat16", 1),
+        ("flags\t\t: fpu avx avx2\n", "mixed_float16", 1),
+        ("flags\t\t: fpu avx avx2\n", "float32", 0),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16\n", "mixed_bfloat16", 0),
+        ("Features\t: fp asimd bf16\n", "mixed_bfloat16", 0),  # ARM
+        (None, "mixed_bfloat16", 0),  # not Linux
+    ],
+)
+def test_a_precision_that_the_processor_lacks_is_a_warning(
+    tmp_path, monkeypatch, caplog, processor, precision, num_warnings
+):
+    path = tmp_path / "cpuinfo"
+    monkeypatch.setattr(speed_check, "_PROCESSOR", path)
+    if processor is not None:
+        path.write_text(f"processor\t: 0\n{processor}bugs\t\t: none\n")
+    check_precision(precision)
+    assert caplog.text.count(f"--precision {precision} is slower") == num_warnings
+
+
 def test_memory_of_sampled_and_sharded_centres_is_computed(two_replicas):
     def needed(strategy, **arguments):
         return needs.step_memory(make_sharded_trainer(strategy, **arguments), batch_size=4)
@@ -170,11 +192,15 @@ def test_check_trains_nothing(data, program, monkeypatch):
     monkeypatch.setattr(measure_speed, "__defaults__", (0.01,))
     of_triplets = ["--sample_per_class=2", "--source=vgg", "--from_scratch"]
     given = ["--check", *(of_triplets if program is train_triplet else [])]
-    assert program.main([*flags(data), *given]) == 0
+    processor = data / "cpuinfo"
+    processor.write_text("flags\t\t: fpu avx avx2\n")
+    monkeypatch.setattr(speed_check, "_PROCESSOR", processor)
+    assert program.main([*flags(data, precision="mixed_bfloat16"), *given]) == 0
     text = log(data)
     for words in (
         "data: vgg: 60 images of 4 identities, 112x112, in 1 shard(s)",
         "the net gets BGR of 16x16, mirrored at random",
+        "--precision mixed_bfloat16 is slower than float32 here",
         "memory: at least",
         "disk: 4 more checkpoint(s) of",
         "first batch: 4 images of",
