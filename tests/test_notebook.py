@@ -30,7 +30,7 @@ def test_the_notebook_runs(tmp_path):
     changes = {
         "quickstart/": f"{tmp_path}/",
         "--identities 100 --images 20 --held_out 40 --pairs 400": "--identities 10 --images 4 --pairs 100",
-        "--max_steps 120": "--max_steps 4 --batch_size 16",
+        "--max_steps 200": "--max_steps 4 --batch_size 16",
         "%pip": "# %pip",
     }
     notebook = read_notebook()
